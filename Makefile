@@ -1,0 +1,34 @@
+# Both commands of the README build .venv on first use and reuse it afterwards.
+#   Linux without a GPU: TORCH_INDEX=https://download.pytorch.org/whl/cpu avoids the CUDA download.
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+STAMP := $(VENV)/.installed
+N ?= 8
+SEED ?= 0
+OUT ?= out
+
+# Make would read a `$` in CAPTION="..." as a variable; $(value) takes it as typed, and the shell
+# sees it only as an environment variable, so quotes, `$` and emoji survive.
+export BRIDGE_CAPTION := $(value CAPTION)
+unexport CAPTION
+
+.PHONY: generate test lint bench clean
+
+generate: $(STAMP)
+	@$(VENV)/bin/bridge generate "$$BRIDGE_CAPTION" -n $(N) --seed $(SEED) --out "$(OUT)"
+
+test: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/pytest
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch
+	$(VENV)/bin/pip install -c constraints.txt -e '.[offline,train,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

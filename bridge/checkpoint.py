@@ -1,0 +1,291 @@
+"""A model's folder on disk: written whole or not at all, loaded only when every byte is as written.
+
+A folder ends with manifest.json, which holds the size and sha256 of every other file. It is written last:
+a folder without it is unfinished. Weights are safetensors; anything that may hold a pickle is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import importlib.resources
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+MANIFEST = "manifest.json"
+INDEX = "model_index.json"
+PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".dill", ".msgpack"})
+HUB_PATTERNS = ["*.json", "*.safetensors", "*.md", "*.txt"]
+
+
+class CheckpointError(ValueError):
+    """A model folder that cannot be used; the message names the file and the remedy."""
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
+    """Identity of weights and configuration, 16 hex digits; equal on every device.
+
+    Args:
+        module: Its state dict counts: names, types, shapes and bytes.
+        config: Anything JSON can hold (tuples count as lists). Keys that start with "_" are left out:
+            diffusers keeps its version and the folder's name there.
+
+    >>> fingerprint(nn.Identity(), {"width": (2, 3)}) == fingerprint(nn.Identity(), {"width": [2, 3]})
+    True
+    """
+    public = {key: value for key, value in config.items() if not key.startswith("_")}
+    digest = hashlib.sha256(json.dumps(public, sort_keys=True).encode())
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+    return digest.hexdigest()[:16]
+
+
+def atomic_write(path: str | Path, data: bytes | str, *, durable: bool = True) -> None:
+    """Put `data` at `path` so that a reader, or a crash, sees the old file or the new one.
+
+    Args:
+        path: A file in a folder that exists.
+        data: Bytes, or text to be written as UTF-8.
+        durable: Also survive a power cut (fsync of file and folder, some milliseconds).
+
+    Raises:
+        OSError: It cannot be written; the old file stands and no temporary file is left.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        _fsync(path.parent)
+
+
+def remove_stale(path: str | Path) -> None:
+    """Remove what a killed writer of `path` left beside it. Only for whoever alone writes `path`."""
+    path = Path(path).resolve()
+    for entry in path.parent.glob(glob.escape(_beside(path, ".").name) + "*.tmp"):
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of `path` when the block ends without an error.
+
+    The old folder stands until the new one is complete and on disk. After an error it stands unchanged
+    and nothing of the new one is left; after a kill the next reader finds one of the two. One writer at
+    a time: what an earlier, killed one left behind is removed.
+
+    Raises:
+        CheckpointError: `path` is a file, or a folder with things in it that its manifest does not list
+            (they would be deleted).
+        OSError: It cannot be written.
+    """
+    path = Path(path).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _recover(path)
+    _check_replaceable(path)
+    remove_stale(path)
+    temporary = _temporary(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        _write_manifest(temporary)
+        _swap(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def verify_folder(path: str | Path) -> None:
+    """Check that a model folder holds exactly what was saved, and nothing that could run code.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, not listed, or of a kind that may hold a pickle.
+    """
+    path = Path(path)
+    _recover(path.resolve())
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such folder; pass the folder of a saved model")
+    found = _files(path)
+    for name in found:
+        _refuse_pickle(path / name)
+    listed = _read_manifest(path)
+    for name in sorted(listed.keys() - found):
+        raise CheckpointError(f"{path / name}: missing; copy or download the model again")
+    for name in sorted(found - listed.keys()):
+        raise CheckpointError(f"{path / name}: not in {MANIFEST}; remove it, or save the model again")
+    for name, facts in listed.items():
+        size = (path / name).stat().st_size
+        if size != facts["size"] or sha256_of(path / name) != facts["sha256"]:
+            damage = f"{size} bytes of {facts['size']}" if size != facts["size"] else "sha256 differs"
+            raise CheckpointError(f"{path / name}: damaged ({damage}); copy or download the model again")
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that come with the package, for `resolve_model`."""
+    return sorted(index.parent.name for index in _shipped_root().glob(f"*/{INDEX}"))
+
+
+def resolve_model(model: str | Path) -> Path:
+    """The folder of a model.
+
+    Args:
+        model: The name of a shipped model ("emoji"; a folder of that name is "./emoji"), a folder, or a
+            hub id ("owner/name"), fetched into the hub's cache.
+
+    Raises:
+        CheckpointError: There is no such model, or it cannot be fetched; says what there is.
+    """
+    shipped = shipped_models()
+    if str(model) in shipped:
+        return _shipped_root() / str(model)
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # no possible file name
+        folder = Path(model).expanduser()
+        _recover(folder.resolve())
+        if str(model) and folder.is_dir():
+            return folder
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(model)):
+        raise CheckpointError(
+            f"model: {str(model)!r} is no folder and no shipped model ({', '.join(shipped) or 'none'}); "
+            "a hub id looks like 'owner/name'"
+        )
+    return _download(str(model), shipped)
+
+
+def _download(model: str, shipped: list[str]) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    names = ", ".join(shipped) or "none"
+    try:
+        return Path(snapshot_download(model, allow_patterns=HUB_PATTERNS))
+    except LocalEntryNotFoundError as error:
+        why = "it is not in the hub's cache and the hub cannot be reached (offline?)"
+        raise CheckpointError(f"model: {model!r} is no folder; {why}; shipped models: {names}") from error
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"model: {model!r} is no folder, and the hub has none such ({why}); shipped models: {names}"
+        ) from error
+
+
+def _shipped_root() -> Path:
+    return Path(str(importlib.resources.files("bridge"))) / "pretrained"
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """A hidden name in the folder of `path`, known to be its own, short enough for any file system."""
+    own = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
+    return path.with_name(f".{path.name[:40]}.{own}{ending}")
+
+
+def _temporary(path: Path) -> Path:
+    return _beside(path, f".{secrets.token_hex(8)}.tmp")
+
+
+def _old(path: Path) -> Path:
+    return _beside(path, ".old")
+
+
+def _recover(path: Path) -> None:
+    """Undo half a swap: a writer killed between its two renames leaves only the old folder, aside."""
+    if _old(path).is_dir() and not path.exists():
+        os.rename(_old(path), path)
+
+
+def _swap(new: Path, path: Path) -> None:
+    old = _old(path)
+    shutil.rmtree(old, ignore_errors=True)  # left by a writer killed after its swap
+    if path.exists():
+        os.rename(path, old)
+    try:
+        os.rename(new, path)
+    except BaseException:
+        _recover(path)
+        raise
+    _fsync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_replaceable(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise CheckpointError(f"{path}: is a file; choose another folder")
+    entries = {e.relative_to(path).as_posix() for e in path.rglob("*") if not e.is_dir() or e.is_symlink()}
+    listed = _read_manifest(path).keys() if MANIFEST in entries else set()
+    for name in sorted(entries - listed - {MANIFEST}):
+        raise CheckpointError(f"{path / name}: is no part of a saved model and would be lost; choose another folder")
+
+
+def _write_manifest(folder: Path) -> None:
+    names = sorted(_files(folder))
+    for name in names:
+        _refuse_pickle(folder / name)
+        _fsync(folder / name)
+    facts = {n: {"sha256": sha256_of(folder / n), "size": (folder / n).stat().st_size} for n in names}
+    for parent in {(folder / name).parent for name in names}:
+        _fsync(parent)
+    atomic_write(folder / MANIFEST, json.dumps({"files": facts}, indent=1) + "\n")
+
+
+def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    try:
+        files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        return {str(name): {"sha256": str(f["sha256"]), "size": int(f["size"])} for name, f in files.items()}
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder / MANIFEST}: missing; {folder} is no complete model folder") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CheckpointError(f"{folder / MANIFEST}: damaged; copy or download the model again") from None
+
+
+def _files(folder: Path) -> set[str]:
+    """Every file below `folder` by its posix path, but the manifest and what hides behind a dot."""
+    names = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    return {n.as_posix() for n in names if not any(part.startswith(".") for part in n.parts)} - {MANIFEST}
+
+
+def _refuse_pickle(path: Path) -> None:
+    if path.suffix.lower() in PICKLES:
+        raise CheckpointError(f"{path}: may hold a pickle, which runs code; only safetensors are loaded, remove it")
+    if path.suffix == ".safetensors" and path.is_file():
+        with path.open("rb") as file:
+            head = file.read(9)
+        if head[8:] != b"{":  # after the header's length, 8 bytes, a JSON object begins
+            raise CheckpointError(f"{path}: is no safetensors file (a pickle, or damaged); save the model again")
+
+
+def _fsync(path: Path) -> None:
+    if os.name == "nt":
+        return  # no handle of a folder, and files are flushed on close
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

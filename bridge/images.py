@@ -1,0 +1,289 @@
+"""Pictures in and out: read any file safely, write PNG files that say where they come from, show many."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from bridge.checkpoint import atomic_write
+
+WHITE = (255, 255, 255)
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+MAX_PIXELS = 50_000_000
+# Not everything that Pillow opens: its EPS reader, for one, runs another program on the file.
+FORMATS = ["PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "QOI", "AVIF"]
+
+
+class ImageError(ValueError):
+    """A picture that cannot be read; the message names the file."""
+
+
+class AnimatedImageWarning(UserWarning):
+    """A picture has several frames, of which the first is read."""
+
+
+def read_image(
+    source: str | Path | bytes,
+    size: int | None = None,
+    background: tuple[int, int, int] = WHITE,
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
+    """Any picture as RGB: upright, opaque, 8 bits, its first frame.
+
+    Args:
+        source: A file, or its bytes.
+        size: Fit into a `size` by `size` square, centred on `background`; None keeps the picture's size.
+        background: The colour behind what is transparent, RGB in 0..255.
+        max_pixels: More than that are refused from the header, before they are decoded.
+
+    Raises:
+        ImageError: It is empty, truncated, too large, or no picture.
+
+    Warns:
+        AnimatedImageWarning: It has more than one frame.
+    """
+    if size is not None and size < 1:
+        raise ValueError(f"size: expected 1 or more pixels, got {size}")
+    name = f"<{len(source)} bytes>" if isinstance(source, bytes) else str(source)
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+            image = _flatten(_decode(file, max_pixels), background)
+        return image if size is None else _fit(image, size, background)
+    except AnimatedImageWarning:  # where warnings are errors
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: is no picture of a known format ({', '.join(FORMATS)})") from None
+    except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
+        raise ImageError(f"{name}: cannot be read as a picture ({error}); replace or remove it") from error
+
+
+def to_tensor(images: Sequence[Image.Image]) -> Tensor:
+    """RGB pictures of one size as pixels `x`, (B, 3, H, W) float32 in [0, 1].
+
+    Raises:
+        ValueError: There are none, or they differ in size or are not RGB.
+    """
+    kinds = {(image.mode, image.size) for image in images}
+    if len(kinds) != 1 or next(iter(kinds))[0] != "RGB":
+        raise ValueError(f"images: expected one or more RGB pictures of one size, got {sorted(kinds)}; use read_image")
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+    return pixels.permute(0, 3, 1, 2).contiguous().float() / 255
+
+
+def to_pil(x: Tensor) -> list[Image.Image]:
+    """Pixels `x` (B, 3, H, W) as RGB pictures, rounded to 8 bits; beyond [0, 1] they are cut off.
+
+    Raises:
+        ValueError: `x` has another shape, or values that are not finite.
+    """
+    if x.ndim != 4 or x.shape[1] != 3 or not torch.isfinite(x).all():
+        raise ValueError(f"x: expected finite pixels (B, 3, H, W), got {tuple(x.shape)}")
+    pixels = (x.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return [Image.fromarray(row) for row in pixels.permute(0, 2, 3, 1).cpu().numpy()]
+
+
+def save_png(image: Image.Image, path: str | Path, facts: Mapping[str, str | float | int]) -> None:
+    """Write a PNG with its provenance, whole or not at all.
+
+    Args:
+        image: Any mode PNG can hold.
+        path: A file in a folder that exists; an old one is replaced.
+        facts: Each becomes a text chunk "bridge:<name>", which Pillow gives back in `image.text`.
+
+    Raises:
+        ValueError: A fact's name is not 1 to 70 printable ASCII characters.
+        OSError: It cannot be written.
+    """
+    info = PngInfo()
+    for name, value in facts.items():
+        if not (0 < len(name) <= 70 and name.isascii() and name.isprintable()):
+            raise ValueError(f"facts: {name!r} cannot name a PNG text chunk; use up to 70 ASCII characters")
+        info.add_itxt(f"bridge:{name}", _encodable(str(value)).replace("\0", "\ufffd"))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=info)
+    atomic_write(path, buffer.getvalue(), durable=False)
+
+
+def slug(caption: str, length: int = 40) -> str:
+    """A file name for a caption: what ASCII can show of it, then 8 hex digits of its sha256.
+
+    Safe on every file system: lower case, no separators or dots, no reserved names. Captions that are
+    canonically equal share it; others differ, also where only letter case does.
+
+    >>> slug("A smiling cat/..")
+    'a-smiling-cat-546bba7f'
+    """
+    caption = unicodedata.normalize("NFC", caption)
+    ascii_part = unicodedata.normalize("NFKD", caption).encode("ascii", "ignore").decode().lower()
+    readable = re.sub(r"[^a-z0-9]+", "-", ascii_part)[:length].strip("-") or "caption"
+    return f"{readable}-{hashlib.sha256(caption.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Image.Image]],
+    captions: Sequence[str],
+    notes: Sequence[str | None] | None = None,
+    cell: int = 128,
+    columns: int = 12,
+) -> Image.Image:
+    """One page with a row of pictures a caption.
+
+    Args:
+        rows: The pictures of each caption, any number and size.
+        captions: One a row, written left of it.
+        notes: One a row or None, in small grey letters under the caption.
+        cell: Width and height that a picture is scaled to fit, in pixels.
+        columns: Pictures side by side; a longer row continues below.
+
+    Raises:
+        ValueError: There are no rows, or not as many captions or notes as rows.
+    """
+    notes = [None] * len(rows) if notes is None else notes
+    if not rows or not len(rows) == len(captions) == len(notes) or cell < 16 or columns < 1:
+        counts = f"{len(rows)}, {len(captions)}, {len(notes)}"
+        raise ValueError(f"rows, captions, notes: expected as many of each and at least one, got {counts}")
+    strips = [
+        _strip(row, caption, note, cell, columns) for row, caption, note in zip(rows, captions, notes, strict=True)
+    ]
+    margin = max(cell // 8, 4)
+    width = max(strip.width for strip in strips) + 2 * margin
+    page = Image.new("RGB", (width, sum(strip.height + margin for strip in strips) + margin), WHITE)
+    y = margin
+    for index, strip in enumerate(strips):
+        if index:
+            ImageDraw.Draw(page).line([(margin, y - margin // 2), (width - margin, y - margin // 2)], _RULE)
+        page.paste(strip, (margin, y))
+        y += strip.height + margin
+    return page
+
+
+_INK, _GREY, _RULE, _FRAME = (32, 32, 32), (120, 120, 120), (228, 228, 228), (236, 236, 236)
+_MAX_LINES = 6
+
+
+def _strip(row: Sequence[Image.Image], caption: str, note: str | None, cell: int, columns: int) -> Image.Image:
+    """One row of the sheet: a column of text, one and a half cells wide, then the pictures."""
+    side, gap = cell * 3 // 2, max(cell // 16, 2)
+    text: list[tuple[str, Font, int, tuple[int, int, int]]] = []
+    for words, points, colour in (
+        (caption, max(cell // 8, 9), _INK),
+        (note or "", max(cell // 10, 9), _GREY),
+    ):
+        font = ImageFont.load_default(points)
+        text += [(line, font, round(points * 1.3), colour) for line in _wrap(words, font, side)]
+    text_height = sum(line_height for _, _, line_height, _ in text)
+    height = max(-(-len(row) // columns) * (cell + gap) - gap, text_height, cell)
+    strip = Image.new("RGB", (side + min(len(row), columns) * (cell + gap), height), WHITE)
+    draw = ImageDraw.Draw(strip)
+    y = max(0, (cell - text_height) // 2)
+    for line, font, line_height, colour in text:
+        draw.text((0, y), line, colour, font)
+        y += line_height
+    for index, picture in enumerate(row):
+        x, y = side + gap + index % columns * (cell + gap), index // columns * (cell + gap)
+        strip.paste(_fit(picture.convert("RGB"), cell, WHITE), (x, y))
+        draw.rectangle([x, y, x + cell - 1, y + cell - 1], outline=_FRAME)
+    return strip
+
+
+def _wrap(text: str, font: Font, width: int) -> list[str]:
+    """Lines no wider than `width`; a word that is wider breaks, and what is too long ends in an ellipsis."""
+    text = unicodedata.normalize("NFC", _encodable(text[:1000]))
+    words = "".join(_drawable(ch, font) if ch.isprintable() else " " for ch in text).split()
+    lines: list[str] = []
+    for word in words:
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines += _pieces(word, font, width)
+        if len(lines) > _MAX_LINES:
+            return [*lines[: _MAX_LINES - 1], _shorten(lines[_MAX_LINES - 1], font, width)]
+    return lines
+
+
+def _drawable(ch: str, font: Font) -> str:
+    """`ch`, or without its accent where the font lacks it; else the font's own box."""
+    if ch.isascii() or bytes(font.getmask(ch)) != bytes(font.getmask("\U0010fffd")):
+        return ch
+    if unicodedata.category(ch) == "Pd":
+        return "-"
+    return unicodedata.normalize("NFD", ch).encode("ascii", "ignore").decode() or ch
+
+
+def _pieces(word: str, font: Font, width: int) -> list[str]:
+    """`word` cut into parts that fit."""
+    pieces = [""]
+    for ch in word:
+        if pieces[-1] and font.getlength(pieces[-1] + ch) > width:
+            pieces.append("")
+        pieces[-1] += ch
+    return pieces
+
+
+def _shorten(line: str, font: Font, width: int) -> str:
+    while line and font.getlength(f"{line}…") > width:
+        line = line[:-1]
+    return f"{line.rstrip()}…"
+
+
+def _decode(file: IO[bytes], max_pixels: int) -> Image.Image:
+    if file.seek(0, io.SEEK_END) == 0:
+        raise ImageError("the file is empty")
+    with Image.open(file, formats=FORMATS) as image:
+        if image.width * image.height > max_pixels:
+            raise ImageError(f"{image.width} x {image.height} pixels are more than max_pixels={max_pixels}")
+        if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a photo and its depth
+            warnings.warn(AnimatedImageWarning("animated pictures are read by their first frame"), stacklevel=3)
+        image.seek(0)
+        image.load()  # all of it: verify() passes truncated files
+        return ImageOps.exif_transpose(image)
+
+
+def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    if image.mode == "F":
+        raise ImageError("it has floating-point pixels, expected 8 or 16 bits")
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    if image.mode == "CMYK" and image.info.get("icc_profile"):
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        image = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB") or image
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    canvas = Image.new("RGBA", image.size, (*background, 255))
+    return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError("it has 32 bits a pixel, expected 8 or 16")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _fit(image: Image.Image, size: int, background: tuple[int, int, int]) -> Image.Image:
+    scale = size / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    scaled = image if (width, height) == image.size else image.resize((width, height), Image.Resampling.LANCZOS)
+    if scaled.size == (size, size):
+        return scaled
+    canvas = Image.new("RGB", (size, size), background)
+    canvas.paste(scaled, ((size - width) // 2, (size - height) // 2))
+    return canvas
+
+
+def _encodable(text: str) -> str:
+    """`text` without halves of characters, which no encoder takes."""
+    return text.encode("utf-8", "replace").decode()

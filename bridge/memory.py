@@ -1,0 +1,129 @@
+"""The captions a model was trained on, by their text codes: which are near a caption, and how near.
+
+A mapper answers an unknown caption with an average of what it knows. Drawing the code of a *near known*
+caption instead moves the uncertainty into the randomness: every picture is of one thing.
+
+Source: Sheynin et al. 2022, KNN-Diffusion: Image Generation via Large-Scale Retrieval, arXiv:2204.02849;
+Blattmann et al. 2022, Semi-Parametric Neural Image Synthesis, arXiv:2204.11824
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from bridge.text import TextCode
+
+CODES, CAPTIONS = "memory.safetensors", "captions.json"
+NEIGHBOURS = 64  # beyond these a softmax at temperature .05 has next to no mass
+
+
+class CaptionMemory:
+    """Known captions and their text codes.
+
+    Kept at half precision, as in its file, so that a memory made and one loaded answer alike. Distances
+    are computed on the CPU, row by row: what a caption gets depends on no other caption of its batch.
+
+    Args:
+        codes: A unit vector a caption, (N, D).
+        captions: N captions.
+
+    Raises:
+        ValueError: The counts differ, there are none, or a code has no unit norm.
+    """
+
+    def __init__(self, codes: Tensor, captions: Sequence[str]) -> None:
+        if codes.ndim != 2 or len(codes) != len(captions) or not len(captions):
+            raise ValueError(f"codes: expected (N, D) for {len(captions)} >= 1 captions, got {tuple(codes.shape)}")
+        self._half = codes.detach().cpu().half().contiguous()
+        # Written so that NaN fails too.
+        if not ((self._half.float().norm(dim=1) - 1).abs() < 0.01).all():
+            raise ValueError("codes: expected unit norm, as in TextCode.pooled")
+        self.codes = F.normalize(self._half.float(), dim=1)
+        self.captions = list(captions)
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def nearest(self, pooled: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The `k` nearest known captions, nearest first; of equals the earlier first.
+
+        Args:
+            pooled: Text codes, (B, D), unit norm.
+            k: From 1 to N.
+
+        Returns:
+            Cosine similarity in [-1, 1], (B, k), and index into `captions`, (B, k), on `pooled`'s device.
+
+        Raises:
+            ValueError: `k` is out of range, or D is another.
+        """
+        if not 1 <= k <= len(self):
+            raise ValueError(f"k: expected 1 to {len(self)} known captions, got {k}")
+        cosine, index = torch.sort(self._cosine(pooled), dim=1, descending=True, stable=True)
+        return cosine[:, :k].to(pooled.device), index[:, :k].to(pooled.device)
+
+    def familiarity(self, pooled: Tensor) -> Tensor:
+        """Cosine similarity of the nearest known caption, (B,) in [-1, 1]; about 1 where it is known itself."""
+        return self._cosine(pooled).amax(1).to(pooled.device)
+
+    def soften(self, c: TextCode, u: Tensor, temperature: float, threshold: float) -> TextCode:
+        """Replace the codes of unfamiliar captions by those of near known ones.
+
+        A row whose familiarity is below `threshold` gets the code of one of its 64 nearest captions, drawn
+        from softmax(cosine / temperature) by inverse CDF at `u`; u = 0 is the nearest. It loses its tokens.
+        Familiar rows and null rows stay as they are.
+
+        Args:
+            c: Text codes of B captions.
+            u: Uniform in [0, 1), (B,): all the randomness there is.
+            temperature: Above 0, usually .05; towards 0 only the nearest is drawn.
+            threshold: Cosine similarity; -1 replaces nothing.
+
+        Raises:
+            ValueError: `u` or `temperature` is out of range.
+        """
+        if u.shape != (len(c),) or not ((u >= 0) & (u < 1)).all():
+            raise ValueError(f"u: expected ({len(c)},) in [0, 1), got {tuple(u.shape)}")
+        if not temperature > 0:
+            raise ValueError(f"temperature: expected a number above 0, got {temperature}")
+        cosine, index = self.nearest(c.pooled, min(NEIGHBOURS, len(self)))
+        far = (cosine[:, 0] < threshold) & c.pooled.any(1)
+        cdf = torch.softmax(cosine.double() / temperature, dim=1).cumsum(1)
+        drawn = torch.searchsorted(cdf, u.to(cdf)[:, None], right=True).clamp(max=index.shape[1] - 1)
+        known = self.codes.to(c.pooled)[index.gather(1, drawn)[:, 0]]
+        return TextCode(
+            torch.where(far[:, None], known, c.pooled),
+            c.tokens.masked_fill(far[:, None, None], 0),
+            c.mask & ~far[:, None],
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write the codes (float16 safetensors) and captions (JSON) into `folder`, made if missing."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"codes": self._half}, folder / CODES)
+        text = json.dumps(self.captions, ensure_ascii=False, indent=0)
+        (folder / CAPTIONS).write_text(text + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> CaptionMemory:
+        """What `save` wrote."""
+        captions: list[str] = json.loads((Path(folder) / CAPTIONS).read_text("utf-8"))
+        return cls(load_file(Path(folder) / CODES)["codes"], captions)
+
+    def _cosine(self, pooled: Tensor) -> Tensor:
+        """Cosine similarity to every known caption, (B, N). Equal rows are computed once."""
+        if pooled.ndim != 2 or pooled.shape[1] != self.codes.shape[1]:
+            raise ValueError(f"pooled: expected (B, {self.codes.shape[1]}), got {tuple(pooled.shape)}")
+        if not len(pooled):
+            return torch.empty(0, len(self))
+        rows, inverse = torch.unique(pooled.detach().cpu().float(), dim=0, return_inverse=True)
+        # One matrix-vector product a row: a matrix product rounds differently as the batch grows.
+        return torch.stack([self.codes @ row for row in rows]).clamp(-1, 1)[inverse]

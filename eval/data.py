@@ -1,0 +1,158 @@
+"""The dataset as the judge sees it: one row a picture, and the real pictures of every caption asked for."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from eval.cache import FeatureCache, content_hash
+from eval.features import Extractor, Features, Progress
+
+COLUMNS = ("image", "label", "artist", "family", "split")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """N real pictures with what is known about each.
+
+    Args:
+        encoded: The pictures as PNG bytes, N of them.
+        label: Caption, (N,) str.
+        artist: Who drew it, (N,) str.
+        family: Family of the caption, (N,) int.
+        split: Which part of the data it belongs to, (N,) str.
+    """
+
+    encoded: Sequence[bytes]
+    label: np.ndarray
+    artist: np.ndarray
+    family: np.ndarray
+    split: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Pictures":
+        """Read a dataset saved with `datasets.Dataset.save_to_disk`.
+
+        Raises:
+            ValueError: `folder` is no such dataset, or lacks a column (names those found).
+        """
+        try:
+            source = datasets.load_from_disk(str(folder))
+        except (FileNotFoundError, OSError) as error:
+            raise ValueError(
+                f"data: {folder} is no saved dataset; make it with python -m train.emoji --out {folder}"
+            ) from error
+        missing = [c for c in COLUMNS if c not in source.column_names]
+        if missing:
+            raise ValueError(f"data: {folder} lacks the columns {missing}; it has {source.column_names}")
+        raw = source.cast_column("image", datasets.Image(decode=False))
+        columns = [np.array(list(source[name])) for name in COLUMNS[1:]]
+        return cls([row["bytes"] for row in raw["image"]], *columns)
+
+    def pixels(self, index: np.ndarray) -> Tensor:
+        """Pictures by row, (len(index), 3, H, W) float32 in [0, 1]."""
+        arrays = [np.asarray(Image.open(io.BytesIO(self.encoded[i])).convert("RGB")) for i in index]
+        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+
+    def where(self, split: str) -> np.ndarray:
+        """Rows of one split, (M,) int.
+
+        Raises:
+            ValueError: There are none (names the splits found).
+        """
+        rows = np.flatnonzero(self.split == split)
+        if len(rows) == 0:
+            raise ValueError(f"split: no picture has split {split!r}; found {sorted(set(self.split))}")
+        return rows
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any picture, caption, artist, family or split."""
+        digest = hashlib.sha256()
+        for row in zip(self.encoded, self.label, self.artist, self.family, self.split, strict=True):
+            digest.update(content_hash(row[0]).encode() + "\0".join(map(str, row[1:])).encode() + b"\1")
+        return digest.hexdigest()[:16]
+
+    def features(self, extractor: Extractor, cache: str | Path, progress: Progress | None = None) -> Features:
+        """Features of every picture, computed once and kept in `cache`."""
+        names = [content_hash(b) for b in self.encoded]
+        return FeatureCache(cache, extractor).features(names, self.pixels, progress)
+
+
+@dataclass(frozen=True)
+class References:
+    """Real pictures of C captions, each by two artists or more, that no sample may copy.
+
+    Args:
+        captions: C labels.
+        families: Family of each caption, (C,).
+        rows: Rows of each caption's pictures, [(k,)] * C.
+        artists: Who drew each, [(k,)] * C.
+        left_out: Captions of the split that only one artist drew.
+    """
+
+    captions: tuple[str, ...]
+    families: np.ndarray
+    rows: tuple[np.ndarray, ...]
+    artists: tuple[np.ndarray, ...]
+    left_out: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, index: np.ndarray) -> "References":
+        """The captions at `index`, in that order."""
+        pick = [int(i) for i in index]
+        return References(
+            tuple(self.captions[i] for i in pick),
+            self.families[pick],
+            tuple(self.rows[i] for i in pick),
+            tuple(self.artists[i] for i in pick),
+            self.left_out,
+        )
+
+
+def references(pictures: Pictures, split: str) -> References:
+    """The captions of a split with their real pictures, in the order of their labels.
+
+    Raises:
+        ValueError: Fewer than two captions were drawn by two artists.
+    """
+    rows = pictures.where(split)
+    groups = {str(c): rows[pictures.label[rows] == c] for c in np.unique(pictures.label[rows])}
+    kept = {c: g for c, g in groups.items() if len(np.unique(pictures.artist[g])) >= 2}
+    if len(kept) < 2:
+        raise ValueError(f"split: {split!r} has {len(kept)} captions by two artists; a judgement needs two")
+    return References(
+        tuple(kept),
+        np.array([pictures.family[g[0]] for g in kept.values()]),
+        tuple(kept.values()),
+        tuple(pictures.artist[g] for g in kept.values()),
+        tuple(c for c in groups if c not in kept),
+    )
+
+
+def first_by_hash(refs: References, count: int) -> References:
+    """At most `count` captions, chosen by a hash of the label, one of each family before a second of any.
+
+    The choice of a caption depends on no seed, and a smaller count is part of a larger one.
+    """
+    key = [content_hash(c.encode()) for c in refs.captions]
+    order = sorted(range(len(refs)), key=lambda i: key[i])
+    seen: dict[int, int] = {}
+    rank = {}
+    for i in order:
+        family = int(refs.families[i])
+        seen[family] = rank[i] = seen.get(family, 0) + 1
+    chosen = sorted(order, key=lambda i: (rank[i], key[i]))[:count]
+    return refs[np.array(sorted(chosen))]

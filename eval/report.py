@@ -1,0 +1,252 @@
+"""One report: every headline of a model and of the obvious alternatives, on captions seen and held out."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bridge.codec import ImageCodec
+from eval import baselines, joint, quality
+from eval.bootstrap import Interval, paired_bootstrap
+from eval.decoded import Baselines, EncodeText, reconstruct
+from eval.features import check_pictures
+from eval.headlines import Bench, Figures
+from eval.judge import Judge
+
+Generate = Callable[[Sequence[str], int], Tensor]
+"""Captions and n to pictures (captions, n, 3, H, W) in [0, 1]; a caption's n are independent draws."""
+Say = Callable[[str], None]
+
+ROWS = {
+    "validation": {"seen": "seen_validation", "held-out": "validation"},
+    "test": {"seen": "seen", "held-out": "test"},
+}
+"""Rows of a report and the split of the data behind each."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of caption.
+
+    Args:
+        split: The part of the data behind it.
+        captions: How many were judged.
+        families: Of how many families.
+        left_out: How many captions of the split were not: a single artist drew them.
+        unconditional_energy: What joint 0 costs: energy distance of caption-blind training pictures.
+        real_joint: Joint between two disjoint groups of artists, 1 but for chance; absent with a reason.
+        real_joint_captions: On how many captions.
+        methods: Figures of every model, of real pictures and of every baseline.
+        energy_less: For every method, the first model's energy distance less the method's, paired by
+            caption: below 0 where the model is better.
+        absent: What could not be measured, and why.
+    """
+
+    split: str
+    captions: int
+    families: int
+    left_out: int
+    unconditional_energy: Interval
+    real_joint: Interval | None
+    real_joint_captions: int
+    methods: dict[str, Figures]
+    energy_less: dict[str, Interval]
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Codec:
+    """The image codec on the held-out pictures.
+
+    Args:
+        psnr: Of the mean squared error, families weighing equally, in dB.
+        psnr_pooled: The same with every picture weighing equally.
+        sharpness: Gradient energy of reconstructions over that of the pictures.
+        pictures: How many.
+    """
+
+    psnr: Interval
+    psnr_pooled: float
+    sharpness: float
+    pictures: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything measured.
+
+    Args:
+        split: 'validation', on which everything is chosen, or 'test'.
+        seed: Of every draw made here.
+        samples: Pictures a caption.
+        extractor: Which network judged.
+        data: Fingerprint of the dataset.
+        rows: 'seen' (captions of training, drawn by artists outside it) and 'held-out'.
+        codec: Absent where no codec was given.
+        absent: What could not be measured, and why.
+        about: What the caller adds: the model's fingerprint, its settings, the command.
+    """
+
+    split: str
+    seed: int
+    samples: int
+    extractor: str
+    data: str
+    rows: dict[str, Row]
+    codec: Codec | None
+    absent: dict[str, str] = field(default_factory=dict)
+    about: dict[str, str] = field(default_factory=dict)
+
+
+def evaluate(
+    models: Mapping[str, Generate],
+    judge: Judge,
+    *,
+    split: str = "validation",
+    codec: ImageCodec | None = None,
+    encode_text: EncodeText | None = None,
+    n: int = 4,
+    captions: int | None = None,
+    seed: int = 0,
+    say: Say = lambda _: None,
+    about: Mapping[str, str] | None = None,
+) -> Report:
+    """Judge models and baselines on the seen and on the held-out captions of a split.
+
+    Args:
+        models: By name; the first is the one that baselines are compared with.
+        judge: The dataset and the space fitted to it.
+        split: 'validation' or 'test'.
+        codec: Decodes the baselines; without it (and `encode_text`) there are none.
+        encode_text: Captions to unit codes, for the baselines.
+        n: Samples a caption, at least 2.
+        captions: Judge at most so many of each row, chosen by hash.
+        seed: Of the baselines' draws, the bootstrap and the caption-blind pictures.
+        say: Told what is being done.
+        about: Kept in the report.
+
+    Raises:
+        ValueError: An argument is out of its range, or a model's pictures are not as promised.
+    """
+    if split not in ROWS:
+        raise ValueError(f"split: expected one of {', '.join(ROWS)}, got {split!r}")
+    if not models:
+        raise ValueError("models: expected at least one")
+    if captions is not None and captions < 2:
+        raise ValueError(f"captions: expected at least 2, got {captions}")
+    if (codec is None) != (encode_text is None):
+        raise ValueError("codec, encode_text: the baselines need both; give both or neither")
+    rivals = None
+    if codec is not None and encode_text is not None:
+        say("baselines: encoding the training pictures")
+        rivals = Baselines.fit(judge, codec, encode_text)
+    rows, absent = {}, {}
+    for name, part in ROWS[split].items():
+        if part not in judge.pictures.split:
+            absent[name] = f"no picture of the dataset has split {part!r}"
+            continue
+        say(f"{name}: references")
+        bench = Bench.of(judge, judge.target(part, n, captions, seed), seed)
+        pictures = _pictures(bench, models, rivals, n)
+        rows[name] = _row(bench, part, pictures, rivals, say)
+    return Report(
+        split,
+        seed,
+        n,
+        judge.extractor.id,
+        judge.pictures.fingerprint,
+        rows,
+        None if codec is None else codec_figures(judge, codec, split, seed),
+        absent,
+        dict(about or {}),
+    )
+
+
+def codec_figures(judge: Judge, codec: ImageCodec, split: str, seed: int = 0) -> Codec:
+    """PSNR and sharpness of a codec on all pictures of a split."""
+    rows = judge.pictures.where(split)
+    x = judge.pictures.pixels(rows)
+    y = reconstruct(codec, x).numpy()
+    error = quality.squared_error(y, x.numpy())
+    return Codec(
+        paired_bootstrap(error, judge.pictures.family[rows], lambda m: quality.psnr(m[..., 0]), seed=seed),
+        float(quality.psnr(error.mean())),
+        quality.sharpness_ratio(y, x.numpy()),
+        len(rows),
+    )
+
+
+def _row(
+    bench: Bench,
+    split: str,
+    pictures: Iterator[tuple[str, Tensor]],
+    rivals: Baselines | None,
+    say: Say,
+) -> Row:
+    methods, energy = {"real": bench.real_figures()}, {}
+    if rivals is not None:
+        say("reconstruction")
+        per, methods["reconstruction"] = bench.reconstructions(reconstruct(rivals.codec, bench.pixels))
+        energy["reconstruction"] = per.energy
+    for name, x in pictures:
+        say(name)
+        per, methods[name] = bench.samples(x)
+        energy[name] = per.energy
+    refs = bench.target.refs
+    first, *others = [name for name in energy if name != "reconstruction"]
+    less = {name: bench.interval(energy[first] - energy[name]) for name in others}
+    real_joint, count, absent = _real_joint(bench)
+    return Row(
+        split,
+        len(refs),
+        len(np.unique(refs.families)),
+        len(refs.left_out),
+        bench.interval(bench.target.unconditional),
+        real_joint,
+        count,
+        methods,
+        less,
+        absent,
+    )
+
+
+def _real_joint(bench: Bench) -> tuple[Interval | None, int, dict[str, str]]:
+    """Joint between two disjoint groups of artists, on how many captions, or why it is absent."""
+    index, energy = bench.judge.real_elsewhere(bench.target, bench.seed)
+    families = bench.target.refs.families[index]
+    if len(np.unique(families)) < 2:
+        return None, len(index), {"real_joint": "too few captions were drawn by four artists"}
+    columns = np.stack([energy, bench.target.unconditional[index]], axis=1)
+
+    def skill(m: np.ndarray) -> np.ndarray:
+        return joint.root_skill(m[..., 0], m[..., 1])
+
+    return paired_bootstrap(columns, families, skill, seed=bench.seed), len(index), {}
+
+
+def _pictures(
+    bench: Bench, models: Mapping[str, Generate], rivals: Baselines | None, n: int
+) -> Iterator[tuple[str, Tensor]]:
+    """Models, what cheats would make of the first one's pictures, and the decoded baselines."""
+    rng = np.random.default_rng(bench.seed)
+    captions, first = bench.target.refs.captions, None
+    for name, generate in models.items():
+        x = _checked(name, generate(captions, n), len(captions), n)
+        first = x if first is None else first
+        yield name, x
+    assert first is not None
+    order = baselines.shuffle_captions(bench.target.refs.families, rng)
+    yield "model, shuffled captions", first[order]
+    yield "model, one mode", torch.from_numpy(baselines.one_mode(first.numpy()))
+    yield "model, blur", torch.from_numpy(baselines.blur(first.numpy()))
+    if rivals is not None:
+        yield from rivals.pictures(captions, n, rng)
+
+
+def _checked(name: str, x: Tensor, captions: int, n: int) -> Tensor:
+    if x.ndim != 5 or x.shape[:2] != (captions, n):
+        raise ValueError(f"models: {name!r} must give ({captions}, {n}, 3, H, W), gave {tuple(x.shape)}")
+    check_pictures(x.flatten(0, 1))
+    return x.detach().cpu().float()

@@ -1,0 +1,332 @@
+"""The recipe of the default data: what up to eight artists drew for the same emoji caption.
+
+    python -m train.emoji --out data/emoji
+
+downloads eight permissively licensed Iconify sets and the emoji labels with `npm`, draws every
+picture at 64 x 64 on white, and writes a folder that `datasets.load_from_disk` opens: image,
+captions, label, tags, group, artist, style, hexcode, family, split.
+"""
+
+import argparse
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import unicodedata
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import resvg_py
+from PIL import Image
+from tqdm import tqdm
+
+from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextEncoder
+from train.splits import LEAK_RMSE, Splits, base_label, duplicate_pairs, make_splits, order_of
+
+SIZE = 64
+ROOT = Path(__file__).parent.parent
+SPLITS = ROOT / "configs" / "emoji-splits.json"
+EMOJI_LABELS = ROOT / "bridge" / "emoji_labels.json"
+EMOJIBASE = "emojibase-data@17.0.0"
+
+
+@dataclass(frozen=True)
+class Style:
+    """One icon set: the npm package, who drew it, its licence and its look in plain words."""
+
+    package: str
+    artist: str
+    licence: str
+    words: str
+
+    @property
+    def name(self) -> str:
+        """Name of the icon set, such as "noto-v1"."""
+        return self.package.split("/")[1].split("@")[0]
+
+
+STYLES = (
+    Style("@iconify-json/noto@1.2.9", "noto", "Apache-2.0", "shaded"),
+    Style("@iconify-json/noto-v1@1.2.5", "noto-v1", "Apache-2.0", "shaded"),
+    Style("@iconify-json/twemoji@1.2.5", "twemoji", "CC-BY-4.0", "flat"),
+    Style("@iconify-json/fluent-emoji@1.2.7", "fluent", "MIT", "3d"),
+    Style("@iconify-json/fluent-emoji-flat@1.2.6", "fluent", "MIT", "flat"),
+    Style("@iconify-json/emojione@1.2.3", "emojione", "CC-BY-4.0", "flat"),
+    Style("@iconify-json/fxemoji@1.2.2", "fxemoji", "Apache-2.0", "flat"),
+    Style("@iconify-json/streamline-emojis@1.2.4", "streamline", "CC-BY-4.0", "outlined"),
+)
+"""Only sets whose licence allows a trained model to be shipped with attribution."""
+
+
+class MissingToolError(RuntimeError):
+    """A program that the recipe needs is not on this machine."""
+
+
+def slug(text: str) -> str:
+    """Lower case, everything but letters and digits as one dash.
+
+    >>> slug("flag: Åland Islands")
+    'flag-aland-islands'
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
+
+
+def npm_pack(package: str, folder: Path) -> Path:
+    """Download `NAME@VERSION` with npm and unpack it once.
+
+    Args:
+        package: Name and version on the npm registry.
+        folder: Where downloads are kept; an unpacked package is not fetched again.
+
+    Returns:
+        The unpacked package's folder.
+
+    Raises:
+        MissingToolError: npm is not installed, or could not fetch the package.
+    """
+    target = folder / re.sub(r"[^\w.-]+", "_", package)
+    if target.exists():
+        return target
+    npm = shutil.which("npm")
+    if npm is None:
+        raise MissingToolError(
+            "npm: not found; install Node.js (Debian: apt-get install npm; macOS: brew install node) and run again"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        done = subprocess.run(
+            [npm, "pack", package, "--silent"], cwd=scratch, capture_output=True, text=True, check=False
+        )
+        archives = list(Path(scratch).glob("*.tgz"))
+        if done.returncode or not archives:
+            raise MissingToolError(f"npm pack {package}: {done.stderr.strip() or 'no archive'}; check the network")
+        with tarfile.open(archives[0]) as archive:
+            archive.extractall(scratch, filter="data")
+        (Path(scratch) / "package").rename(target)
+    return target
+
+
+def emoji_entries(package: Path) -> list[dict[str, Any]]:
+    """Every emoji with its label, tags, group and code, skin-tone variants included."""
+    groups = {g["order"]: g["message"] for g in json.loads((package / "en/messages.json").read_text("utf-8"))["groups"]}
+    entries = []
+    for parent in json.loads((package / "en/data.json").read_text("utf-8")):
+        for emoji in [parent, *parent.get("skins", [])]:
+            entries.append(
+                {
+                    "label": emoji["label"],
+                    "tags": parent.get("tags", []),
+                    "group": groups.get(parent.get("group"), "other"),
+                    "hexcode": emoji["hexcode"],
+                    "emoji": emoji["emoji"],
+                }
+            )
+    return entries
+
+
+def icon_svg(icon_set: dict[str, Any], name: str) -> str:
+    """One icon of an Iconify set as a square SVG document, the drawing centred."""
+    icon = icon_set["icons"][name]
+    left, top = (icon.get(key, icon_set.get(key, 0)) for key in ("left", "top"))
+    width, height = (icon.get(key, icon_set.get(key, 16)) for key in ("width", "height"))
+    side = max(width, height)
+    box = f"{left - (side - width) / 2} {top - (side - height) / 2} {side} {side}"
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{box}" width="{SIZE}" height="{SIZE}">{icon["body"]}</svg>'
+    )
+
+
+def draw(svg: str) -> bytes:
+    """Draw an SVG at SIZE x SIZE on white, as PNG bytes."""
+    drawn = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE))))
+    page = Image.new("RGBA", (SIZE, SIZE), (255, 255, 255, 255))
+    page.alpha_composite(drawn.convert("RGBA"))
+    out = io.BytesIO()
+    page.convert("RGB").save(out, "PNG")
+    return out.getvalue()
+
+
+def caption_variants(label: str, tags: Sequence[str], style_words: str) -> list[str]:
+    """Ways to say the same thing; the first is the label itself.
+
+    The choice is fixed by the label, so that a caption's variants are encoded once.
+
+    >>> caption_variants("alarm clock", ["clock", "hours", "time"], "flat")[0]
+    'alarm clock'
+    """
+    plain = label.replace(": ", " with " if "skin tone" in label else " ")
+    tags = sorted((t for t in tags if len(t) > 2), key=lambda t: order_of(t, label))
+    base = base_label(label)
+    variants = [
+        label,
+        plain,
+        f"a picture of {plain}",
+        f"{plain}, {style_words}",
+        f"{style_words} drawing of {plain}",
+    ]
+    variants += [", ".join([plain, *tags[i : i + 2]]) for i in range(0, min(len(tags), 4), 2)]
+    if tags and label == base:
+        variants += [f"{tags[0]} {plain}", " ".join(tags[:3])]
+    return list(dict.fromkeys(variants))
+
+
+def matched_icons(package: Path, entries: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Emoji entries that an icon set draws, each with its SVG.
+
+    An icon name is matched to a label by slug, then with the dashes taken out.
+    """
+    icon_set = json.loads((package / "icons.json").read_text("utf-8"))
+    by_slug: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        by_slug.setdefault(slug(entry["label"]), entry)
+    by_compact = {key.replace("-", ""): entry for key, entry in by_slug.items()}
+    seen = set()
+    for name in sorted(icon_set["icons"]):
+        match = by_slug.get(name) or by_compact.get(name.replace("-", ""))
+        if match is not None and match["label"] not in seen and not icon_set["icons"][name].get("hidden"):
+            seen.add(match["label"])
+            yield match, icon_svg(icon_set, name)
+
+
+def write_emoji_labels(entries: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write {emoji: label}, which the text encoder reads emoji characters by."""
+    labels = {entry["emoji"]: entry["label"] for entry in entries}
+    path.write_text(json.dumps(labels, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+
+
+def collect(downloads: Path) -> list[dict[str, Any]]:
+    """Download and draw everything.
+
+    Returns:
+        Rows with label, tags, group, hexcode, artist, style, captions and PNG bytes under "png".
+    """
+    entries = emoji_entries(npm_pack(EMOJIBASE, downloads))
+    rows, svgs = [], []
+    for style in tqdm(STYLES, desc="download", file=sys.stderr):
+        for entry, svg in matched_icons(npm_pack(style.package, downloads), entries):
+            captions = caption_variants(entry["label"], entry["tags"], style.words)
+            row = {key: entry[key] for key in ("label", "tags", "group", "hexcode")}
+            rows.append({**row, "artist": style.artist, "style": style.name, "captions": captions})
+            svgs.append(svg)
+    with ProcessPoolExecutor() as pool:
+        drawn = pool.map(draw, svgs, chunksize=64)
+        pngs = list(tqdm(drawn, total=len(svgs), desc="draw", file=sys.stderr))
+    kept = [{**row, "png": png} for row, png in zip(rows, pngs, strict=True) if not is_blank(png)]
+    print(f"{len(kept)} pictures of {len({r['label'] for r in kept})} captions", file=sys.stderr)
+    return kept
+
+
+def pixels_of(png: bytes, size: int = SIZE) -> np.ndarray:
+    """PNG bytes -> pixels in [0, 1], (size, size, 3), box-filtered down."""
+    image = Image.open(io.BytesIO(png)).convert("RGB").resize((size, size), Image.Resampling.BOX)
+    return np.asarray(image, dtype=np.float32) / 255
+
+
+def is_blank(png: bytes) -> bool:
+    """Whether nothing was drawn (an icon that needs a feature the renderer lacks)."""
+    return bool(np.ptp(pixels_of(png)) < 0.02)
+
+
+def assign_splits(rows: list[dict[str, Any]], splits: Splits) -> list[dict[str, Any]]:
+    """Add family and split to each row; a row of a caption that the file does not know is left out."""
+    family_of = splits.family_of()
+    out = []
+    for row in rows:
+        family = family_of.get(base_label(row["label"]))
+        if family is None:
+            continue
+        side = splits.sides[family]
+        for name, hidden in splits.hidden.items():
+            if row["artist"] in hidden.get(row["label"], []):
+                side = name
+        out.append({**row, "family": family, "split": side})
+    return out
+
+
+def drop_leaks(rows: list[dict[str, Any]], pairs: np.ndarray) -> list[dict[str, Any]]:
+    """Leave out training pictures that are near-duplicates of a picture outside training."""
+    leaks = set()
+    for i, j in pairs:
+        for a, b in ((i, j), (j, i)):
+            if rows[a]["split"] == "train" and rows[b]["split"] != "train":
+                leaks.add(int(a))
+    return [row for i, row in enumerate(rows) if i not in leaks]
+
+
+def write_dataset(rows: Sequence[dict[str, Any]], out: Path) -> None:
+    """Write the rows as a `datasets` folder, complete or not at all."""
+    text = datasets.Value("string")
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "captions": datasets.List(text),
+            "label": text,
+            "tags": datasets.List(text),
+            "group": text,
+            "artist": text,
+            "style": text,
+            "hexcode": text,
+            "family": datasets.Value("int32"),
+            "split": text,
+        }
+    )
+    columns = {key: [row[key] for row in rows] for key in features if key != "image"}
+    columns["image"] = [{"bytes": row["png"], "path": None} for row in rows]
+    scratch = out.with_name(out.name + ".partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(scratch))
+    shutil.rmtree(out, ignore_errors=True)
+    scratch.rename(out)
+
+
+def thumbnails_of(rows: Sequence[dict[str, Any]]) -> np.ndarray:
+    """Pictures small enough to be compared with each other, (N, 16, 16, 3) in [0, 1]."""
+    return np.stack([pixels_of(row["png"], 16) for row in rows])
+
+
+def compute_splits(rows: Sequence[dict[str, Any]]) -> Splits:
+    """The splits of these pictures, by the default text encoder."""
+    encoder = TextEncoder.from_pretrained(DEFAULT_ID, digest=DEFAULT_DIGEST)
+    return make_splits(
+        [row["label"] for row in rows],
+        [row["artist"] for row in rows],
+        thumbnails_of(rows),
+        lambda captions: encoder.encode(captions, batch_size=64).pooled.numpy(),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m train.emoji", description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("data/emoji"), help="folder of the dataset")
+    parser.add_argument("--downloads", type=Path, default=Path("data/npm"), help="where npm packages are kept")
+    parser.add_argument("--refresh", action="store_true", help=f"compute {SPLITS.name} and {EMOJI_LABELS.name} anew")
+    args = parser.parse_args(argv)
+    try:
+        rows = collect(args.downloads)
+    except MissingToolError as error:
+        print(f"train.emoji: {error}", file=sys.stderr)
+        return 2
+    if args.refresh:
+        write_emoji_labels(emoji_entries(npm_pack(EMOJIBASE, args.downloads)), EMOJI_LABELS)
+        compute_splits(rows).save(SPLITS)
+    rows = assign_splits(rows, Splits.load(SPLITS))
+    rows = drop_leaks(rows, duplicate_pairs(thumbnails_of(rows), LEAK_RMSE))
+    write_dataset(rows, args.out)
+    print(args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

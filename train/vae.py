@@ -1,0 +1,185 @@
+"""Train the image side alone: python -m train.vae configs/emoji-vae.yaml"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from bridge.images import contact_sheet, to_pil
+from bridge.noise import generator_for, normal_rows
+from train.config import ConfigError, load_config
+from train.data import load_dataset, pixels_of, rows_of, to_unit
+from train.loop import Loop, LoopConfig, ResumeError, TrainingError
+from train.perceptual import PerceptualDistance
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """What to train and on what.
+
+    Attributes:
+        data: Folder of a dataset; only its "train" rows are trained on.
+        out: Run folder; the VAE ends in `out/vae`.
+        loop: How to train.
+        widths: Channels of each resolution, finest first; each but the last halves the side.
+        latent_channels: Channels of a latent.
+        groups: Groups of the group normalisation; few of them, so that colour and contrast survive.
+        mse: Weight of the squared error beside the absolute error's 1.
+        perceptual: Weight of the perceptual distance.
+        kl: Weight of the mean KL divergence a latent dimension, in nats.
+        flip: Whether half of the pictures are mirrored.
+    """
+
+    data: Path
+    out: Path
+    loop: LoopConfig
+    widths: tuple[int, ...] = (16, 32, 64, 128)
+    latent_channels: int = 4
+    groups: int = 4
+    mse: float = 2.0
+    perceptual: float = 0.1
+    kl: float = 3e-4
+    flip: bool = True
+    sheet_rows: int = field(default=4)
+
+
+def build_vae(config: VAEConfig, size: int) -> AutoencoderKL:
+    """A diffusers AutoencoderKL for pictures of `size` pixels, one layer a block."""
+    blocks = len(config.widths)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * blocks,
+        up_block_types=("UpDecoderBlock2D",) * blocks,
+        block_out_channels=config.widths,
+        latent_channels=config.latent_channels,
+        norm_num_groups=config.groups,
+        sample_size=size,
+        scaling_factor=1.0,
+    )
+
+
+class VAEObjective(nn.Module):
+    """Reconstruction, perceptual distance and KL of a VAE, per example.
+
+    Args:
+        vae: The autoencoder to train.
+        config: Holds the weights.
+
+    Source: Kingma & Welling 2014, arXiv:1312.6114; Rombach et al. 2022, arXiv:2112.10752
+    """
+
+    def __init__(self, vae: AutoencoderKL, config: VAEConfig) -> None:
+        super().__init__()
+        self.vae, self.config = vae, config
+        self.distance = PerceptualDistance() if config.perceptual else None
+
+    def forward(self, x: Tensor, eps: Tensor) -> dict[str, Tensor]:
+        """Losses of pictures x (B, 3, H, W) in [0, 1] under posterior noise eps (B, *z_shape); each (B,)."""
+        posterior = self.vae.encode(x * 2 - 1).latent_dist
+        y = self.vae.decode(posterior.mean + posterior.std * eps).sample.float() / 2 + 0.5
+        error = y - x
+        l1, mse = error.abs().mean((1, 2, 3)), error.square().mean((1, 2, 3))
+        kl = posterior.kl().float() / eps[0].numel()
+        loss = l1 + self.config.mse * mse + self.config.kl * kl
+        parts = {"l1": l1, "mse": mse, "kl": kl}
+        if self.distance is not None:
+            parts["perceptual"] = self.distance(x, y)
+            loss = loss + self.config.perceptual * parts["perceptual"]
+        return {"loss": loss} | parts
+
+
+def latent_statistics(vae: AutoencoderKL, pixels: Tensor, batch_size: int = 64) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each latent channel over pictures, posterior variance included.
+
+    Args:
+        vae: A trained autoencoder.
+        pixels: uint8, (N, 3, H, W).
+    """
+    sums = torch.zeros(3, vae.config.latent_channels, dtype=torch.float64)
+    with torch.no_grad():
+        for chunk in pixels.split(batch_size):
+            posterior = vae.encode(to_unit(chunk).to(vae.device) * 2 - 1).latent_dist
+            mean, var = posterior.mean.double().cpu(), posterior.var.double().cpu()
+            sums += torch.stack([part.mean((0, 2, 3)) for part in (mean, mean.square(), var)]) * len(chunk)
+    first, second, noise = sums / len(pixels)
+    return first.tolist(), (second - first.square() + noise).sqrt().tolist()
+
+
+class VAETraining:
+    """Everything a VAE run needs around the loop."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        self.config = config
+        dataset = load_dataset(config.data)
+        self.pixels = pixels_of(rows_of(dataset, "train"))
+        self.held_out = pixels_of(rows_of(dataset, "validation"))
+        torch.manual_seed(config.loop.seed)
+        self.vae = build_vae(config, self.pixels.shape[-1])
+        side = self.pixels.shape[-1] // 2 ** (len(config.widths) - 1)
+        self.z_shape = (config.latent_channels, side, side)
+        settings = {k: v for k, v in asdict(config).items() if k not in ("loop", "out", "sheet_rows")}
+        self.loop = Loop(
+            VAEObjective(self.vae, config),
+            self.batch,
+            len(self.pixels),
+            self.validate,
+            config.loop,
+            config.out,
+            settings,
+        )
+
+    def batch(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """Pictures, half of them mirrored, and posterior noise, keyed by (seed, epoch, row)."""
+        x = to_unit(self.pixels[rows])
+        keys = [(self.config.loop.seed, epoch, int(row)) for row in rows]
+        if self.config.flip:
+            coin = torch.stack([torch.rand((), generator=generator_for(*key, 1)) for key in keys])
+            x = torch.where(coin.view(-1, 1, 1, 1) < 0.5, x.flip(-1), x)
+        return x, normal_rows(keys, self.z_shape)
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Pooled PSNR in dB of held-out pictures, from the posterior mean; writes a sheet."""
+        errors: list[Tensor] = []
+        shown: list[list[Image]] = []
+        for chunk in self.held_out.split(64):
+            x = to_unit(chunk).to(self.vae.device)
+            y = self.vae.decode(self.vae.encode(x * 2 - 1).latent_dist.mean).sample.float() / 2 + 0.5
+            y = y.clamp(0, 1)
+            errors.append((x - y).square().mean((1, 2, 3)))
+            if len(shown) < self.config.sheet_rows:
+                shown += [to_pil(x[:12].cpu()), to_pil(y[:12].cpu())]
+        captions = ["held out", "reconstructed"] * (len(shown) // 2)
+        contact_sheet(shown, captions).save(self.config.out / f"sheet-{step:06d}.png")
+        mse = torch.cat(errors).mean()
+        return {"validation_psnr": float(-10 * mse.log10())}
+
+    def run(self) -> Path:
+        """Train, measure the latents, write `out/vae`; returns that folder."""
+        self.loop.run()
+        vae = self.vae.eval()
+        mean, std = latent_statistics(vae, self.pixels)
+        vae.register_to_config(latents_mean=mean, latents_std=std)
+        vae.save_pretrained(self.config.out / "vae")
+        return self.config.out / "vae"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m train.vae", description=__doc__)
+    parser.add_argument("config", type=Path, help="YAML file, such as configs/emoji-vae.yaml")
+    args = parser.parse_args(argv)
+    try:
+        print(VAETraining(load_config(args.config, VAEConfig)).run())
+    except (ConfigError, ResumeError, TrainingError) as error:
+        print(f"train.vae: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
