@@ -223,7 +223,7 @@ def _recover(path: Path) -> None:
 
 def _swap(new: Path, path: Path) -> None:
     old = _old(path)
-    shutil.rmtree(old, ignore_errors=True)  # left by a writer killed after its swap
+    _discard(old, path)  # left by a writer killed after its swap
     if path.exists():
         os.rename(path, old)
     try:
@@ -232,7 +232,15 @@ def _swap(new: Path, path: Path) -> None:
         _recover(path)
         raise
     _fsync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    _discard(old, path)
+
+
+def _discard(old: Path, path: Path) -> None:
+    """Remove a folder that `_recover` must not find half removed."""
+    if old.exists():
+        doomed = _temporary(path)
+        os.rename(old, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _check_replaceable(path: Path) -> None:

@@ -96,9 +96,6 @@ def read_captions(captions: Sequence[str], file: str | None) -> list[str]:
     """
     if not captions and file is None:
         raise UsageError("CAPTION: none given; pass one in quotes, or --captions FILE")
-    for caption in captions:
-        if not caption.strip():
-            raise UsageError("CAPTION: is empty; say what to draw")
     if file is None:
         return list(captions)
     try:
@@ -140,6 +137,18 @@ def load_model(name: str) -> "BridgePipeline":
         return BridgePipeline.from_pretrained(name)
     except (ValueError, OSError, KeyError) as error:
         raise UsageError(f"--model: {error}".removeprefix("--model: model: ")) from error
+
+
+def check_caption(argument: str, caption: str, pipe: "BridgePipeline") -> None:
+    """Refuse a caption that the text encoder cannot read.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    try:
+        pipe.text_encoder.prepare(caption)
+    except ValueError as error:
+        raise UsageError(f"{argument}: {caption[:40]!r}: {str(error).removeprefix('caption: ')}") from None
 
 
 class Writer:
@@ -237,6 +246,7 @@ def tell(message: str) -> None:
 @contextlib.contextmanager
 def _warnings_as_lines() -> Iterator[None]:
     with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
         warnings.showwarning = lambda message, *_args, **_kwargs: tell(f"warning: {message}")
         yield
 
@@ -249,9 +259,11 @@ def generate(args: argparse.Namespace) -> None:
     """
     captions = read_captions(args.caption, args.captions)
     pipe = load_model(args.model)
+    for caption in captions:
+        check_caption("CAPTION", caption, pipe)
+    if args.negative is not None:
+        check_caption("--negative", args.negative, pipe)
     try:
-        for caption in captions:
-            pipe.text_encoder.prepare(caption)
         settings = pipe.resolve(args.guidance_scale, args.steps, args.temperature, args.negative)
     except ValueError as error:
         raise UsageError(str(error).replace("num_inference_steps", "--steps")) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
@@ -23,7 +24,7 @@ WHITE = (255, 255, 255)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 MAX_PIXELS = 50_000_000
 # Not everything that Pillow opens: its EPS reader, for one, runs another program on the file.
-FORMATS = ["PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "QOI", "AVIF"]
+FORMATS = ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "QOI", "AVIF"]
 
 
 class ImageError(ValueError):
@@ -258,12 +259,20 @@ def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Imag
     if image.mode.startswith("I"):
         image = _eight_bits(image)
     if image.mode == "CMYK" and image.info.get("icc_profile"):
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
-        image = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB") or image
+        image = _from_ink(image)
     if not image.has_transparency_data:
         return image.convert("RGB")
     canvas = Image.new("RGBA", image.size, (*background, 255))
     return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
+
+
+def _from_ink(image: Image.Image) -> Image.Image:
+    """CMYK by its own profile, or, where that is no use, by plain arithmetic later."""
+    with contextlib.suppress(OSError, ImageCms.PyCMSError):
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        return converted or image
+    return image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -5,8 +5,7 @@ an interrupted run keeps what it finished.
 """
 
 import hashlib
-import os
-import tempfile
+import io
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from bridge.checkpoint import atomic_write
 from eval.features import Extractor, Features, Progress
 
 SHARD = 1024
@@ -75,16 +75,9 @@ class FeatureCache:
 
 def _write_shard(folder: Path, names: Sequence[str], features: Features) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{content_hash(''.join(names).encode())[:24]}.npz"
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
-        try:
-            np.savez(file, names=np.array(names), late=features.late, early=features.early)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    buffer = io.BytesIO()
+    np.savez(buffer, names=np.array(names), late=features.late, early=features.early)
+    atomic_write(folder / f"{content_hash(''.join(names).encode())[:24]}.npz", buffer.getvalue())
 
 
 def _read_shard(path: Path) -> tuple[list[str], Features]:

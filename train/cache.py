@@ -37,7 +37,7 @@ def cached(
         return load_file(path)
     tensors = compute()
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, save(tensors))
+    atomic_write(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
     return tensors
 
 

@@ -302,7 +302,7 @@ def compute_splits(rows: Sequence[dict[str, Any]]) -> Splits:
         [row["label"] for row in rows],
         [row["artist"] for row in rows],
         thumbnails_of(rows),
-        lambda captions: encoder.encode(captions, batch_size=64).pooled.numpy(),
+        lambda captions: encoder.encode(captions, batch_size=64, with_tokens=False).pooled.numpy(),
     )
 
 

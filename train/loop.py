@@ -20,7 +20,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bridge.checkpoint import atomic_write
+from bridge.checkpoint import atomic_write, remove_stale
 from bridge.noise import generator_for
 
 Batch = Callable[[Tensor, int], tuple[Tensor, ...]]
@@ -227,6 +227,7 @@ class Loop:
             TrainingError: The loss is not finite; the last checkpoint is untouched.
         """
         self.out.mkdir(parents=True, exist_ok=True)
+        remove_stale(self.checkpoint)
         self.resume()
         saved = time.monotonic()
         sums: dict[str, float] = {}

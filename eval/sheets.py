@@ -1,0 +1,43 @@
+"""python -m eval.sheets MODEL --data data/emoji --split seen --out docs/seen.png: unselected samples.
+
+The first captions of a split by the hash of their label, one a family: nobody chose them.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bridge.images import contact_sheet, save_png
+from bridge.pipeline import BridgePipeline
+from eval.data import Pictures, first_by_hash, references
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when the sheet is written, 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="python -m eval.sheets", description=__doc__)
+    parser.add_argument("model", help="a shipped model's name, a model folder, or a hub id")
+    parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="a dataset made by train.emoji")
+    parser.add_argument("--split", default="seen", help="whose captions: seen, test, validation, …")
+    parser.add_argument("--captions", type=int, default=10)
+    parser.add_argument("-n", type=int, default=4, help="pictures a caption")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="PNG file")
+    args = parser.parse_args(argv)
+    try:
+        pipe = BridgePipeline.from_pretrained(args.model)
+        refs = first_by_hash(references(Pictures.load(args.data), args.split), args.captions)
+        output = pipe(list(refs.captions), args.n, seed=args.seed)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"python -m eval.sheets: {error}", file=sys.stderr)
+        return 2
+    rows = [output.images[i * args.n : (i + 1) * args.n] for i in range(len(refs))]
+    notes = ["unknown to the model" if note else None for note in output.notes]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    save_png(contact_sheet(rows, refs.captions, notes), args.out, {"model": pipe.fingerprint, "seed": args.seed})
+    print(args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""What several test files share: real artwork, the real text encoder, and tiny models that run in no time."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+
+from bridge.codec import VAECodec
+from bridge.mappers import FlowMatchingMapper
+from bridge.memory import CaptionMemory
+from bridge.pipeline import BridgePipeline, Settings
+from bridge.text import TextEncoder
+from train.emoji import write_dataset
+
+ARTWORK = Path(__file__).parent / "artwork"
+KNOWN = ("anchor", "balloon", "beer mug", "bus", "cat", "fire", "waving hand", "waving hand: dark skin tone")
+"""What `tiny_pipeline` knows: the training captions of the sample."""
+
+
+def randomise(module: nn.Module, seed: int, std: float = 0.1) -> None:
+    """Give every all-zero weight of `module` (adaLN-Zero's, the last layer's) normal values, in place."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if not parameter.any():
+                parameter.normal_(0, std, generator=generator)
+
+
+@pytest.fixture(scope="session")
+def artwork_rows() -> list[dict[str, Any]]:
+    """The sample's rows as `train.emoji` has them before writing: the columns, and PNG bytes under "png"."""
+    rows = json.loads((ARTWORK / "captions.json").read_text("utf-8"))
+    return [{**row, "png": (ARTWORK / row["file"]).read_bytes()} for row in rows]
+
+
+@pytest.fixture(scope="session")
+def artwork_folder(artwork_rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample as a `datasets` folder, with all five splits; shared, so only to be read."""
+    folder = tmp_path_factory.mktemp("artwork") / "emoji"
+    write_dataset(artwork_rows, folder)
+    return folder
+
+
+@pytest.fixture
+def artwork(artwork_folder: Path, tmp_path: Path) -> Path:
+    """The sample as a `datasets` folder of the test's own, `tmp_path / "artwork"`, fit for a config's `data`."""
+    return Path(shutil.copytree(artwork_folder, tmp_path / "artwork"))
+
+
+@pytest.fixture(scope="session")
+def encoder() -> TextEncoder:
+    """The real MiniLM; frozen, so shared."""
+    return TextEncoder.from_pretrained()
+
+
+@pytest.fixture
+def tiny_vae() -> AutoencoderKL:
+    """A random VAE, 64 px to 4 x 8 x 8, whose latents have statistics other than 0 and 1."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(8, 8, 8, 8),
+            latent_channels=4,
+            norm_num_groups=2,
+            sample_size=64,
+            scaling_factor=1.0,
+        )
+    vae.register_to_config(latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.5, 0.5, 1.0, 2.0])
+    return vae.eval()
+
+
+@pytest.fixture
+def tiny_mapper() -> FlowMatchingMapper:
+    """A random flow-matching mapper for MiniLM and `tiny_vae`; no weight of it is zero."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        mapper = FlowMatchingMapper((4, 8, 8), 384, width=16, hidden=16, blocks=1, condition=16)
+    randomise(mapper, seed=2)
+    return mapper.eval()
+
+
+@pytest.fixture(scope="session")
+def known_codes(encoder: TextEncoder) -> torch.Tensor:
+    """Pooled codes of KNOWN, (8, 384)."""
+    return encoder.encode(KNOWN, with_tokens=False).pooled
+
+
+@pytest.fixture
+def tiny_pipeline(
+    encoder: TextEncoder, tiny_mapper: FlowMatchingMapper, tiny_vae: AutoencoderKL, known_codes: torch.Tensor
+) -> BridgePipeline:
+    """The real MiniLM with a tiny random mapper and VAE: pictures of nothing, but other ones for other inputs.
+
+    It knows the captions KNOWN; guidance 2, 4 steps, and a caption below cosine .6 is unfamiliar.
+    """
+    settings = Settings(guidance_scale=2.0, num_inference_steps=4, familiar=0.6, neighbour_temperature=0.05)
+    return BridgePipeline(encoder, tiny_mapper, VAECodec(tiny_vae), CaptionMemory(known_codes, KNOWN), settings)

@@ -1,0 +1,205 @@
+"""The command: what it writes, what it prints where, and how it refuses."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bridge import BridgePipeline
+from bridge.cli import SHEET_ROWS, main
+
+
+@pytest.fixture
+def model(tiny_pipeline: BridgePipeline, tmp_path: Path) -> str:
+    tiny_pipeline.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+Run = Callable[..., tuple[int, list[str], str]]
+
+
+@pytest.fixture
+def run(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `bridge generate ARGS` into tmp_path/out; returns exit code, stdout lines, stderr."""
+
+    def call(*args: str) -> tuple[int, list[str], str]:
+        try:
+            code = main(["generate", "--model", model, "--out", str(tmp_path / "out"), *args])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out.splitlines(), captured.err
+
+    return call
+
+
+def test_prints_only_paths_that_exist(run: Run) -> None:
+    code, lines, _ = run("cat", "-n", "3")
+    assert code == 0
+    assert len(lines) == 4
+    assert all(Path(line).is_file() for line in lines)
+
+
+def test_one_folder_a_caption(run: Run, tmp_path: Path) -> None:
+    run("cat", "bus", "-n", "1", "--no-sheet")
+    assert sorted(p.name.rsplit("-", 1)[0] for p in (tmp_path / "out").iterdir() if p.is_dir()) == ["bus", "cat"]
+
+
+def test_second_seed_adds(run: Run) -> None:
+    _, first, _ = run("cat", "-n", "2", "--no-sheet")
+    before = [Path(p).read_bytes() for p in first]
+    _, second, _ = run("cat", "-n", "2", "--seed", "1", "--no-sheet")
+    assert not set(first) & set(second)
+    assert [Path(p).read_bytes() for p in first] == before
+
+
+def test_other_settings_do_not_overwrite(run: Run) -> None:
+    _, first, _ = run("cat", "-n", "1", "--no-sheet")
+    _, second, _ = run("cat", "-n", "1", "--no-sheet", "--temperature", "0.5")
+    assert first != second
+
+
+def test_same_call_writes_the_same_bytes(run: Run) -> None:
+    _, first, _ = run("cat", "-n", "2", "--no-sheet")
+    before = [Path(p).read_bytes() for p in first]
+    _, again, _ = run("cat", "-n", "2", "--no-sheet")
+    assert (again, [Path(p).read_bytes() for p in again]) == (first, before)
+
+
+def test_manifest_lists_every_image_once(run: Run, tmp_path: Path) -> None:
+    run("cat", "-n", "2")
+    run("cat", "-n", "3")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text("utf-8").splitlines()]
+    assert [line["index"] for line in lines] == [0, 1, 2]
+    assert all((tmp_path / "out" / line["file"]).is_file() for line in lines)
+    assert {"caption", "seed", "index", "model", "guidance_scale", "num_inference_steps", "temperature"} <= set(
+        lines[0]
+    )
+
+
+def test_manifest_line_cut_off_by_a_crash_is_mended(run: Run, tmp_path: Path) -> None:
+    run("cat", "-n", "1")
+    manifest = tmp_path / "out" / "manifest.jsonl"
+    whole = manifest.read_text("utf-8")
+    manifest.write_text(whole + whole[:20], "utf-8")
+    run("bus", "-n", "1")
+    assert [json.loads(line)["caption"] for line in manifest.read_text("utf-8").splitlines()] == ["cat", "bus"]
+
+
+def test_png_tells_where_it_comes_from(run: Run) -> None:
+    _, [path], _ = run("cat", "-n", "1", "--seed", "5", "--no-sheet")
+    with Image.open(path) as image:
+        facts = image.text  # type: ignore[attr-defined]
+    assert (facts["bridge:caption"], facts["bridge:seed"], facts["bridge:index"]) == ("cat", "5", "0")
+
+
+def test_captions_from_a_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("cat\n\n  bus  \n", "utf-8")
+    _, lines, _ = run("--captions", str(tmp_path / "list.txt"), "-n", "1", "--no-sheet")
+    assert len(lines) == 2
+
+
+def test_contact_sheet_is_capped_and_says_so(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("\n".join(f"cat {i}" for i in range(SHEET_ROWS + 1)), "utf-8")
+    _, _, err = run("--captions", str(tmp_path / "list.txt"), "-n", "1")
+    assert f"{SHEET_ROWS} of {SHEET_ROWS + 1} captions" in err
+
+
+def test_far_caption_is_told_on_stderr(run: Run) -> None:
+    _, _, err = run("a treatise on monetary policy", "-n", "2", "--no-sheet")
+    assert err.count("far from every caption") == 1
+
+
+def test_long_caption_is_told_on_stderr_in_one_line(run: Run) -> None:
+    code, _, err = run("cat " * 400, "-n", "1", "--no-sheet")
+    assert code == 0
+    assert "warning" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        ([], "CAPTION"),
+        (["  "], "CAPTION"),
+        (["cat", ""], "CAPTION"),
+        (["\0"], "CAPTION"),
+        (["cat", "-n", "0"], "-n"),
+        (["cat", "-n", "-1"], "-n"),
+        (["cat", "-n", "1.5"], "-n"),
+        (["cat", "-n", "1000000000"], "-n"),
+        (["cat", "--seed", "x"], "--seed"),
+        (["cat", "--steps", "0"], "--steps"),
+        (["cat", "--temperature", "-1"], "temperature"),
+        (["cat", "--guidance-scale", "much"], "--guidance-scale"),
+        (["cat", "--guidance-scale", "1", "--negative", "bus"], "negative"),
+        (["cat", "--negative", " "], "negative"),
+        (["--captions", "nowhere.txt"], "--captions"),
+        (["cat", "--model", "nothing"], "--model"),
+        (["cat", "--no-such-option"], "--no-such-option"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(run: Run, tmp_path: Path, args: list[str], named: str) -> None:
+    code, lines, err = run(*args)
+    assert (code, lines) == (2, [])
+    assert named in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"\n \n", b"\xff\xfe\xfa"])
+def test_unreadable_caption_file_is_refused(run: Run, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "list.txt").write_bytes(data)
+    code, _, err = run("--captions", str(tmp_path / "list.txt"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--captions" in err
+
+
+def test_damaged_model_is_one_line(run: Run, model: str) -> None:
+    (Path(model) / "vae" / "config.json").write_text("{}", "utf-8")
+    code, _, err = run("cat")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "damaged" in err
+
+
+def test_pickle_is_refused(run: Run, model: str) -> None:
+    (Path(model) / "vae" / "weights.bin").write_bytes(b"\x80\x04.")
+    code, _, err = run("cat")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "pickle" in err
+
+
+def test_folder_that_cannot_be_written_is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file", "utf-8")
+    code, _, err = run("cat")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--out" in err
+
+
+def test_command_starts_as_a_process_and_reads_standard_input(model: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bridge.cli", "generate", "--captions", "-", "-n", "1", "--model", model],
+        input="a $HOME \"cat\" 😀 'quoted'\n",
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = (tmp_path / "out" / "manifest.jsonl").read_text("utf-8")
+    assert json.loads(manifest)["caption"] == "a $HOME \"cat\" 😀 'quoted'"
+
+
+def test_usage_error_needs_no_torch() -> None:
+    """A typing error is answered at once: nothing heavy is imported for it."""
+    code = (
+        "import sys; from bridge.cli import main\ntry: main(['generate', 'cat', '-n', '0'])\nexcept SystemExit: pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code + "print('torch' in sys.modules)"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
