@@ -136,7 +136,7 @@ def load_model(name: str) -> "BridgePipeline":
     try:
         return BridgePipeline.from_pretrained(name)
     except (ValueError, OSError, KeyError) as error:
-        raise UsageError(f"--model: {error}".removeprefix("--model: model: ")) from error
+        raise UsageError(f"--model: {str(error).removeprefix('model: ')}") from error
 
 
 def check_caption(argument: str, caption: str, pipe: "BridgePipeline") -> None:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -46,7 +46,7 @@ class VAEConfig:
     perceptual: float = 0.1
     kl: float = 3e-4
     flip: bool = True
-    sheet_rows: int = field(default=4)
+    sheet_rows: int = 4
 
 
 def build_vae(config: VAEConfig, size: int) -> AutoencoderKL:
