@@ -82,7 +82,7 @@ def _write_shard(folder: Path, names: Sequence[str], features: Features) -> None
 
 def _read_shard(path: Path) -> tuple[list[str], Features]:
     try:
-        with np.load(path, allow_pickle=False) as shard:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as shard:
             return shard["names"].tolist(), Features(shard["late"], shard["early"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a readable feature shard ({error}); delete it") from error

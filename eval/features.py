@@ -76,6 +76,7 @@ class Extractor(abc.ABC):
         Raises:
             ValueError: `x` is not a non-empty batch of RGB pictures in [0, 1].
         """
+        x = x.detach()
         check_pictures(x)
         parts = []
         with torch.inference_mode():

@@ -36,10 +36,10 @@ def to_text(report: Report) -> str:
 def _row(name: str, row: Row) -> list[str]:
     lines = [
         f"{name}: {row.captions} captions of {row.families} families ({row.left_out} left out: one artist)",
-        f"{'':26}" + "".join(f"{c:>20}" for c in COLUMNS) + f"{'copies':>8}{'real?':>7}{'KID':>7}{'sharp':>7}",
+        f"{'':26}" + "".join(f"{c:>22}" for c in COLUMNS) + f"{'copies':>8}{'real?':>7}{'KID':>7}{'sharp':>7}",
     ]
     for method, f in row.methods.items():
-        headlines = "".join(f"{_interval(getattr(f, c)):>20}" for c in COLUMNS)
+        headlines = "".join(f"{_interval(getattr(f, c)):>22}" for c in COLUMNS)
         beside = f"{f.copied.value:>8.3f}{f.realistic.value:>7.2f}{f.kid:>7.3f}{f.sharpness:>7.2f}"
         lines.append(f"{method:26}{headlines}{beside}")
     if row.real_joint is not None:

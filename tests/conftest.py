@@ -58,9 +58,8 @@ def encoder() -> TextEncoder:
     return TextEncoder.from_pretrained()
 
 
-@pytest.fixture
-def tiny_vae() -> AutoencoderKL:
-    """A random VAE, 64 px to 4 x 8 x 8, whose latents have statistics other than 0 and 1."""
+def make_tiny_vae() -> AutoencoderKL:
+    """What `tiny_vae` is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         vae = AutoencoderKL(
@@ -72,8 +71,24 @@ def tiny_vae() -> AutoencoderKL:
             sample_size=64,
             scaling_factor=1.0,
         )
+    with torch.no_grad():
+        vae.quant_conv.bias[4:] -= 6  # a trained VAE is as sure of its latents: a posterior deviation of about .05
     vae.register_to_config(latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.5, 0.5, 1.0, 2.0])
     return vae.eval()
+
+
+@pytest.fixture
+def tiny_vae() -> AutoencoderKL:
+    """A random VAE, 64 px to 4 x 8 x 8, whose latents have statistics other than 0 and 1."""
+    return make_tiny_vae()
+
+
+@pytest.fixture(scope="session")
+def vae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_vae` as diffusers saves it, fit for a config's `vae`; shared, so only to be read."""
+    folder = tmp_path_factory.mktemp("tiny") / "vae"
+    make_tiny_vae().save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

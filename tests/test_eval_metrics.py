@@ -334,7 +334,7 @@ def test_noise_is_not_realistic():
 
 
 def test_held_out_real_pictures_are_realistic():
-    assert 0.9 < world().space.describe(world().others).realistic.mean()
+    assert world().space.describe(world().others).realistic.mean() > 0.9
 
 
 def test_space_refuses_a_single_artist():

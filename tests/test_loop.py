@@ -265,7 +265,7 @@ def test_the_log_has_the_mean_since_the_last_line_and_the_figures(tmp_path):
 
 
 def test_training_fits(tmp_path):
-    Run(tmp_path, replace(CONFIG, steps=100, validate_every=20)).run()
+    Run(tmp_path, replace(CONFIG, steps=100, validate_every=20, save_minutes=60.0)).run()
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.2 * losses[0]
 

@@ -22,7 +22,7 @@ def from_mapping(cls: type[T], values: Any, where: str) -> T:
         where: What to call this place in an error.
 
     Raises:
-        ConfigError: `values` is no mapping, has an unknown key, or lacks a required one.
+        ConfigError: `values` is no mapping, has an unknown key, lacks a required one, or is out of range.
     """
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected a mapping of settings, got {type(values).__name__}")
@@ -33,7 +33,13 @@ def from_mapping(cls: type[T], values: Any, where: str) -> T:
     required = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
     if missing := sorted(required - set(values)):
         raise ConfigError(f"{where}: missing {', '.join(missing)}")
-    return cls(**{name: _convert(hints[name], value, f"{where}: {name}") for name, value in values.items()})
+    converted = {name: _convert(hints[name], value, f"{where}: {name}") for name, value in values.items()}
+    try:
+        return cls(**converted)
+    except ConfigError:
+        raise
+    except ValueError as error:  # what the dataclass itself refuses
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:

@@ -9,7 +9,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class ResumeError(ValueError):
 
 
 class TrainingError(RuntimeError):
-    """Training stopped: the loss is not finite."""
+    """Training stopped: the loss or its gradient is not finite."""
 
 
 @dataclass(frozen=True)
@@ -185,17 +185,44 @@ class Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
 
+    def forward(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What the objective says of a batch; dropout and its like are keyed by (seed, step, process)."""
+        device = self.accelerator.device
+        key = generator_for(self.config.seed, -1, self.step, self.accelerator.process_index)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), self.accelerator.autocast():
+            torch.manual_seed(key.initial_seed())
+            parts: dict[str, Tensor] = self.objective(*inputs)
+            return parts
+
+    def require_finite(self, name: str, value: Tensor) -> None:
+        """Stop before a loss or gradient that is no number reaches the weights.
+
+        Raises:
+            TrainingError: `value` is not finite.
+        """
+        if not torch.isfinite(value):
+            raise TrainingError(
+                f"step {self.step + 1}: the {name} is {value.item()}; lower learning_rate in the config"
+            )
+
     def train_step(self) -> dict[str, float]:
-        """One optimiser step; returns the mean of everything the objective reported."""
+        """One optimiser step; returns the mean of everything the objective reported.
+
+        Raises:
+            TrainingError: The loss or its gradient is not finite; the weights are as before.
+        """
         rows, epoch = rows_at(self.step, self.rows, self.config.batch_size, self.config.seed)
         mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
         inputs = [tensor.to(self.accelerator.device) for tensor in self.batch(mine, epoch)]
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, self.config)
-        with self.accelerator.autocast():
-            parts = self.objective(*inputs)
-        self.accelerator.backward(parts["loss"].mean())
-        self.accelerator.clip_grad_norm_(self.parameters, self.config.clip)
+        parts = self.forward(inputs)
+        loss = parts["loss"].mean()
+        self.require_finite("loss", loss)
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.clip)
+        if self.accelerator.scaler is None:  # fp16's scaler leaves such steps out itself
+            self.require_finite("gradient", norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.step(self.parameters)
@@ -224,7 +251,7 @@ class Loop:
 
         Raises:
             ResumeError: See `resume`.
-            TrainingError: The loss is not finite; the last checkpoint is untouched.
+            TrainingError: The loss or its gradient is not finite; the last checkpoint is untouched.
         """
         self.out.mkdir(parents=True, exist_ok=True)
         remove_stale(self.checkpoint)
@@ -235,8 +262,6 @@ class Loop:
         bar = tqdm(total=self.config.steps, initial=self.step, desc=self.out.name, file=sys.stderr, mininterval=5)
         while self.step < self.config.steps:
             parts = self.train_step()
-            if not math.isfinite(parts["loss"]):
-                raise TrainingError(f"step {self.step}: the loss is {parts['loss']}; lower learning_rate in the config")
             sums = {k: sums.get(k, 0.0) + v for k, v in parts.items()}
             seen += 1
             bar.update()

@@ -1,6 +1,7 @@
 """Train the bridge between two frozen encoders: python -m train.mapper configs/emoji-matching.yaml"""
 
 import argparse
+import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -58,7 +59,7 @@ class MapperConfig:
     label_share: float = 0.4
     mix_share: float = 0.0
     family_power: float = 0.5
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Settings = field(default_factory=Settings)
     card: str = ""
 
     def __post_init__(self) -> None:
@@ -67,7 +68,6 @@ class MapperConfig:
         for name in ("caption_dropout", "label_share", "mix_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)!r}")
-        Settings(**self.settings)
 
 
 class MapperObjective(nn.Module):
@@ -144,11 +144,7 @@ class MapperTraining:
         self.cumulative = row_cumulative(torch.tensor(rows["family"]), config.family_power)
         self.near = self.neighbours()
         torch.manual_seed(config.loop.seed)
-        self.mapper = FAMILIES[config.family](
-            z_shape=self.codec.z_shape,
-            text_dim=self.encoder.dim,
-            **config.mapper,
-        )
+        self.mapper = self.build_mapper()
         settings = {k: v for k, v in asdict(config).items() if k not in ("loop", "out", "settings", "card", "vae")}
         identity = settings | {"vae": self.codec.fingerprint, "text": self.encoder.fingerprint}
         self.loop = Loop(
@@ -160,6 +156,14 @@ class MapperTraining:
             config.out,
             identity,
         )
+
+    def build_mapper(self) -> Mapper:
+        """An untrained mapper for these encoders."""
+        family = FAMILIES[self.config.family]
+        known = set(inspect.signature(family.__init__).parameters) - {"self", "z_shape", "text_dim"}
+        if unknown := sorted(set(self.config.mapper) - known):
+            raise ConfigError(f"mapper: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        return family(z_shape=self.codec.z_shape, text_dim=self.encoder.dim, **self.config.mapper)
 
     def encode(self, rows: Dataset) -> Side:
         """Latents and caption codes of rows, from the cache beside the data where they are there."""
@@ -240,7 +244,7 @@ class MapperTraining:
         """The trained model, its memory the training captions."""
         codes = text_codes(self.encoder, self.labels, self.config.data / ".cache")
         memory = CaptionMemory(codes, self.labels)
-        return BridgePipeline(self.encoder, self.mapper.cpu(), self.codec, memory, Settings(**self.config.settings))
+        return BridgePipeline(self.encoder, self.mapper.cpu(), self.codec, memory, self.config.settings)
 
     def run(self) -> Path:
         """Train and write `out/model`; returns that folder."""

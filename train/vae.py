@@ -34,6 +34,8 @@ class VAEConfig:
         perceptual: Weight of the perceptual distance.
         kl: Weight of the mean KL divergence a latent dimension, in nats.
         flip: Whether half of the pictures are mirrored.
+        init: Folder of a VAE to start from, for another sitting; empty starts from nothing.
+        sheet_rows: Rows of a sheet of held-out pictures and their reconstructions; 0 writes none.
     """
 
     data: Path
@@ -46,6 +48,7 @@ class VAEConfig:
     perceptual: float = 0.1
     kl: float = 3e-4
     flip: bool = True
+    init: str = ""
     sheet_rows: int = 4
 
 
@@ -119,10 +122,10 @@ class VAETraining:
         self.pixels = pixels_of(rows_of(dataset, "train"))
         self.held_out = pixels_of(rows_of(dataset, "validation"))
         torch.manual_seed(config.loop.seed)
-        self.vae = build_vae(config, self.pixels.shape[-1])
-        side = self.pixels.shape[-1] // 2 ** (len(config.widths) - 1)
+        self.vae = AutoencoderKL.from_pretrained(config.init) if config.init else build_vae(config, self.size)
+        side = self.size // 2 ** (len(config.widths) - 1)
         self.z_shape = (config.latent_channels, side, side)
-        settings = {k: v for k, v in asdict(config).items() if k not in ("loop", "out", "sheet_rows")}
+        settings = {k: v for k, v in asdict(config).items() if k not in ("loop", "out", "init", "sheet_rows")}
         self.loop = Loop(
             VAEObjective(self.vae, config),
             self.batch,
@@ -132,6 +135,11 @@ class VAETraining:
             config.out,
             settings,
         )
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures, in pixels."""
+        return int(self.pixels.shape[-1])
 
     def batch(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """Pictures, half of them mirrored, and posterior noise, keyed by (seed, epoch, row)."""
@@ -153,8 +161,9 @@ class VAETraining:
             errors.append((x - y).square().mean((1, 2, 3)))
             if len(shown) < self.config.sheet_rows:
                 shown += [to_pil(x[:12].cpu()), to_pil(y[:12].cpu())]
-        captions = ["held out", "reconstructed"] * (len(shown) // 2)
-        contact_sheet(shown, captions).save(self.config.out / f"sheet-{step:06d}.png")
+        if shown:
+            captions = ["held out", "reconstructed"] * (len(shown) // 2)
+            contact_sheet(shown, captions).save(self.config.out / f"sheet-{step:06d}.png")
         mse = torch.cat(errors).mean()
         return {"validation_psnr": float(-10 * mse.log10())}
 

@@ -1,0 +1,309 @@
+"""Training the bridge on real artwork: what it draws, what it never sees, and the model it leaves."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from bridge.codec import LatentDistribution
+from bridge.pipeline import BridgePipeline, Settings
+from bridge.text import TextEncoder
+from train import mapper as mapper_module
+from train.emoji import write_dataset
+from train.loop import LoopConfig
+from train.mapper import MapperConfig, MapperTraining, row_cumulative, systematic_rows
+
+LOOP = LoopConfig(
+    steps=30, batch_size=16, learning_rate=3e-3, warmup=5, ema_decay=0.5, validate_every=10, save_minutes=60
+)
+MAPPER = {"width": 32, "hidden": 32, "blocks": 1, "condition": 16}
+SETTINGS = Settings(guidance_scale=1.5, num_inference_steps=3, familiar=0.5, neighbour_temperature=0.05)
+Build = Callable[..., MapperTraining]
+
+
+@pytest.fixture(scope="module")
+def data(artwork_folder: Path) -> Path:
+    """The shared sample: what one test encodes the others find in its cache."""
+    return artwork_folder
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, vae_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> MapperTraining:
+    """A run that has come to its end."""
+    out = tmp_path_factory.mktemp("mapper") / "run"
+    training = MapperTraining(MapperConfig(data, vae_folder, out, LOOP, mapper=MAPPER, settings=SETTINGS))
+    training.run()
+    return training
+
+
+@pytest.fixture
+def build(data: Path, vae_folder: Path, tmp_path: Path) -> Build:
+    """Makes runs that have not begun, with the changes asked for."""
+
+    def make(**changes: Any) -> MapperTraining:
+        defaults: dict[str, Any] = {"data": data, "vae": vae_folder, "out": tmp_path / "run", "mapper": MAPPER}
+        return MapperTraining(MapperConfig(**{**defaults, "loop": LOOP, **changes}))
+
+    return make
+
+
+def is_null(codes: torch.Tensor) -> torch.Tensor:
+    return (codes == 0).all(1)
+
+
+# a finished run
+
+
+def test_training_reduces_the_loss(finished, build):
+    """On one batch with one noise, since over few steps the luck of the draw of times hides it."""
+    z, codes, noise = finished.batch(torch.arange(42), 0)
+    with torch.no_grad():
+        after, before = (t.loop.objective(z, codes, noise)["loss"].mean() for t in (finished, build()))
+    assert after < 0.7 * before
+
+
+def test_validation_reports_held_out_captions_and_hidden_artists(finished):
+    last = json.loads((finished.config.out / "log.jsonl").read_text().splitlines()[-1])
+    assert last.keys() == {"step", "loss", "validation_loss", "seen_validation_loss"}
+
+
+def test_the_model_folder_opens_and_draws_what_the_run_would(finished):
+    pipe = BridgePipeline.from_pretrained(finished.config.out / "model")
+    ours, theirs = (p("cat", 2, seed=3, output_type="latent").images for p in (finished.pipeline(), pipe))
+    assert torch.equal(ours, theirs)
+
+
+def test_the_model_remembers_the_training_labels(finished, artwork_rows):
+    pipe = BridgePipeline.from_pretrained(finished.config.out / "model")
+    assert pipe.memory.captions == sorted({row["label"] for row in artwork_rows if row["split"] == "train"})
+
+
+def test_the_model_samples_with_the_configs_settings(finished):
+    assert BridgePipeline.from_pretrained(finished.config.out / "model").settings == SETTINGS
+
+
+def test_it_is_the_average_that_is_kept(finished):
+    state = torch.load(finished.config.out / "checkpoint.pt", weights_only=True)
+    for parameter, average in zip(finished.mapper.parameters(), state["ema"], strict=True):
+        assert torch.equal(parameter, average)
+
+
+def test_both_encoders_stay_as_they_were(finished, vae_folder):
+    again = BridgePipeline.from_pretrained(finished.config.out / "model")
+    fresh = {
+        "text": TextEncoder.from_pretrained().fingerprint,
+        "vae": finished.codec.from_pretrained(vae_folder).fingerprint,
+    }
+    assert {name: again.fingerprints[name] for name in fresh} == fresh
+
+
+def test_the_card_becomes_the_models_readme(build, tmp_path):
+    (tmp_path / "card.md").write_text("# A card\n")
+    folder = build(card=str(tmp_path / "card.md"), loop=replace(LOOP, steps=1)).run()
+    assert (folder / "README.md").read_text() == "# A card\n"
+
+
+# what reaches training
+
+
+def test_other_splits_change_no_weight(artwork_rows, vae_folder, tmp_path):
+    """Pictures and captions of every other split are replaced: the mapper comes out bit for bit equal."""
+    other = {"png": artwork_rows[0]["png"], "captions": ["something else"], "label": "something else"}
+    replaced = [row if row["split"] == "train" else {**row, **other} for row in artwork_rows]
+    states = []
+    for name, rows in (("real", artwork_rows), ("replaced", replaced)):
+        write_dataset(rows, tmp_path / "data" / name)
+        loop = replace(LOOP, steps=3)
+        config = MapperConfig(tmp_path / "data" / name, vae_folder, tmp_path / name, loop, mapper=MAPPER)
+        model = MapperTraining(config).run()
+        states.append([(path.name, path.read_bytes()) for path in sorted(model.glob("[mc]a*/*"))])
+    assert len(states[0]) == 4
+    assert states[0] == states[1]
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(build, tmp_path):
+    """With dropout, mixing and dropped captions, stopped in the middle of the second epoch."""
+    options = {"mapper": MAPPER | {"dropout": 0.2}, "mix_share": 0.3, "loop": replace(LOOP, steps=6, cooldown=0.0)}
+    whole = build(out=tmp_path / "whole", **options)
+    whole.run()
+    first = build(out=tmp_path / "halved", **options)
+    first.config.out.mkdir()
+    for _ in range(3):
+        first.loop.train_step()
+    first.loop.save()
+    resumed = build(out=tmp_path / "halved", **options)
+    resumed.run()
+    assert resumed.pipeline().fingerprint == whole.pipeline().fingerprint
+
+
+def test_a_second_run_encodes_nothing_again(build, monkeypatch):
+    build()
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(TextEncoder, "encode", fail)
+    monkeypatch.setattr("bridge.codec.VAECodec.encode", fail)
+    assert len(build().train.labels) == 42
+
+
+def test_validation_takes_the_same_noise_every_time(finished):
+    with torch.no_grad():
+        assert finished.validate(98) == finished.validate(99)
+
+
+# batches
+
+
+def test_an_example_is_the_same_in_any_batch(build):
+    training = build(mix_share=0.5)
+    alone, together = training.batch(torch.tensor([7]), 3), training.batch(torch.tensor([2, 7, 30]), 3)
+    for one, three in zip(alone, together, strict=True):
+        assert torch.equal(one[0], three[1])
+
+
+@pytest.mark.parametrize("change", ["seed", "epoch", "position"])
+def test_the_noise_depends_on_seed_epoch_and_position(build, change):
+    noise = build().batch(torch.tensor([1]), 0)[2]
+    training = build(loop=replace(LOOP, seed=1)) if change == "seed" else build()
+    other = training.batch(torch.tensor([2 if change == "position" else 1]), 1 if change == "epoch" else 0)[2]
+    assert not (noise == other).any()
+
+
+def test_noise_is_standard_normal(build):
+    noise = build().batch(torch.arange(42), 0)[2]
+    assert (noise.shape, abs(float(noise.mean())) < 0.03, abs(float(noise.std()) - 1) < 0.03) == ((42, 257), True, True)
+
+
+def test_latents_are_drawn_from_the_posterior_of_their_row(build):
+    """Standardised by the row's own posterior they are standard normal, and not the noise the mapper gets."""
+    training = build(family_power=0.0)
+    rows = torch.arange(42)
+    z, _, noise = training.batch(rows, 0)
+    posterior = LatentDistribution(training.train.latents.mean[rows], training.train.latents.std[rows])
+    eps = ((z - posterior.mean) / posterior.std).flatten(1)
+    assert (abs(float(eps.mean())) < 0.03, abs(float(eps.std()) - 1) < 0.03) == (True, True)
+    assert abs(float((eps * noise[:, 1:]).mean())) < 0.03
+
+
+def test_captions_are_dropped_as_often_as_asked_even_two_at_a_time(build):
+    training = build(caption_dropout=0.1)
+    codes = torch.cat(
+        [training.batch(torch.tensor([2 * i, 2 * i + 1]), epoch)[1] for epoch in range(60) for i in range(21)]
+    )
+    assert float(is_null(codes).float().mean()) == pytest.approx(0.1, abs=0.02)
+
+
+def test_without_dropout_every_code_has_unit_norm(build):
+    codes = build(caption_dropout=0.0, mix_share=0.5).batch(torch.arange(42), 0)[1]
+    torch.testing.assert_close(codes.norm(dim=1), torch.ones(42))
+
+
+def test_labels_are_told_as_often_as_asked(build):
+    training = build(caption_dropout=0.0, label_share=0.4, family_power=0.0)
+    rows = torch.arange(42)
+    drawn = torch.cat([training.batch(rows, epoch)[1] for epoch in range(40)])
+    labels = training.train.labels.repeat(40, 1)
+    # a variant is drawn uniformly, the label among them
+    by_chance = torch.tensor([1 / len(row) for row in training.train.table.variants]).mean()
+    expected = 0.4 + 0.6 * float(by_chance)
+    assert float((drawn == labels).all(1).float().mean()) == pytest.approx(expected, abs=0.04)
+
+
+def test_every_variant_of_a_caption_has_its_turn(build):
+    training = build(caption_dropout=0.0, label_share=0.0)
+    row = torch.zeros(400, dtype=torch.long)
+    codes = training.draw_codes(row, torch.rand(400, 5, generator=torch.Generator().manual_seed(0)))
+    assert len(codes.unique(dim=0)) == len(training.train.table.variants[0])
+
+
+def test_a_mixed_code_lies_between_its_label_and_a_neighbours(build):
+    training = build(caption_dropout=0.0, label_share=1.0, mix_share=1.0)
+    u = torch.tensor([[0.0, 0.0, 0.25, 0.0, 1.0 - 1e-6]])
+    mixed = training.draw_codes(torch.tensor([0]), u)[0]
+    own, near = training.train.labels[0], training.train.labels[training.near[0, 0]]
+    torch.testing.assert_close(mixed, torch.nn.functional.normalize(0.75 * own + 0.25 * near, dim=0))
+
+
+def test_the_first_neighbour_has_the_nearest_other_label(build, artwork_rows):
+    training = build()
+    labels = [training.train.table.texts[row[0]] for row in training.train.table.variants]
+    first = {label: labels[int(near[0])] for label, near in zip(labels, training.near, strict=True)}
+    assert first["waving hand"] == "waving hand: dark skin tone"
+
+
+# rows of an epoch
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.3, 0.999])
+def test_each_row_is_drawn_as_often_as_its_share_to_within_one(offset):
+    families = torch.randint(5, (200,), generator=torch.Generator().manual_seed(0))
+    cumulative = row_cumulative(families, power=0.8)
+    shares = torch.diff(cumulative, prepend=torch.zeros(1, dtype=torch.float64))
+    drawn = systematic_rows(torch.arange(200), cumulative, offset).bincount(minlength=200)
+    assert ((drawn - 200 * shares).abs() < 1).all()
+
+
+def test_at_power_1_families_weigh_the_same():
+    families = torch.tensor([0] * 9 + [1] * 3)
+    drawn = systematic_rows(torch.arange(12), row_cumulative(families, 1.0), 0.5)
+    assert families[drawn].bincount().tolist() == [6, 6]
+
+
+def test_at_power_0_every_row_is_drawn_once():
+    cumulative = row_cumulative(torch.tensor([0] * 9 + [1] * 3), 0.0)
+    assert systematic_rows(torch.arange(12), cumulative, 0.5).tolist() == list(range(12))
+
+
+def test_over_epochs_a_rare_row_has_its_turn():
+    cumulative = row_cumulative(torch.tensor([0] * 99 + [1]), 1.0)
+    offsets = torch.rand(60, generator=torch.Generator().manual_seed(0)).tolist()
+    drawn = torch.cat([systematic_rows(torch.arange(100), cumulative, offset) for offset in offsets])
+    assert len(drawn.unique()) == 100
+
+
+# the command
+
+
+def run_main(tmp_path: Path, values: dict[str, Any]) -> int:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"out": str(tmp_path / "run"), "loop": {"steps": 1}} | values))
+    return mapper_module.main([str(tmp_path / "run.yaml")])
+
+
+def test_a_missing_vae_says_how_to_train_one(data, tmp_path, capsys):
+    code = run_main(tmp_path, {"data": str(data), "vae": str(tmp_path / "none")})
+    said = f"vae: {tmp_path}/none holds no VAE; train it with `python -m train.vae` first"
+    assert (code, capsys.readouterr().err.splitlines()[-1]) == (2, f"train.mapper: {said}")
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (
+            {"mapper": {"widht": 3}},
+            "mapper: unknown widht; known: blocks, condition, dropout, hidden, time_mean, width",
+        ),
+        ({"settings": {"guidance": 2}}, "settings: unknown guidance; known: "),
+        ({"settings": {"temperature": -1}}, "settings: temperature: expected a number from 0 to 10, got -1.0"),
+        ({"mix_share": 2}, "mix_share: expected a share from 0 to 1, got 2.0"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_code_2(data, vae_folder, tmp_path, capsys, values, told):
+    code = run_main(tmp_path, {"data": str(data), "vae": str(vae_folder)} | values)
+    assert (code, told in capsys.readouterr().err.splitlines()[-1]) == (2, True)
+
+
+def test_a_mapper_for_another_vae_does_not_go_on(build, vae_folder, tmp_path):
+    first = build(loop=replace(LOOP, steps=1))
+    first.config.out.mkdir()
+    first.loop.save()
+    other = first.codec.vae
+    other.register_to_config(latents_std=[1.0, 1.0, 1.0, 1.0])
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"cannot go on: vae was '[0-9a-f]{16}', is '[0-9a-f]{16}'"):
+        build(vae=tmp_path / "other").run()

@@ -1,0 +1,252 @@
+"""Training the image side on real artwork: it learns, it opens anywhere, and it never saw a held-out picture."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from bridge.codec import VAECodec
+from train import vae as vae_module
+from train.data import load_dataset, pixels_of, rows_of, to_unit
+from train.emoji import write_dataset
+from train.loop import LoopConfig
+from train.perceptual import PerceptualDistance
+from train.vae import VAEConfig, VAEObjective, VAETraining, build_vae
+
+Rows = list[dict[str, Any]]
+LOOP = LoopConfig(
+    steps=24, batch_size=8, learning_rate=3e-3, warmup=2, ema_decay=0.5, validate_every=8, save_minutes=60
+)
+
+
+def config_of(data: Path, out: Path, **changes: Any) -> VAEConfig:
+    """A VAE small enough to train in seconds, without the perceptual network."""
+    return VAEConfig(data, out, LOOP, widths=(8, 8, 8, 8), groups=2, perceptual=0.0, **changes)
+
+
+@pytest.fixture(scope="module")
+def finished(artwork_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder after training."""
+    out = tmp_path_factory.mktemp("vae") / "run"
+    VAETraining(config_of(artwork_folder, out)).run()
+    return out
+
+
+@pytest.fixture(scope="module")
+def train_pixels(artwork_folder: Path) -> Tensor:
+    return pixels_of(rows_of(load_dataset(artwork_folder), "train"))
+
+
+@pytest.fixture
+def training(artwork_folder: Path, tmp_path: Path) -> VAETraining:
+    """A run that has not begun."""
+    (tmp_path / "run").mkdir()
+    return VAETraining(config_of(artwork_folder, tmp_path / "run"))
+
+
+def figures(out: Path, name: str) -> list[float]:
+    return [json.loads(line)[name] for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+# a finished run
+
+
+def test_training_reduces_the_loss(finished):
+    losses = figures(finished, "loss")
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_reconstructions_of_held_out_pictures_improve(finished):
+    psnr = figures(finished, "validation_psnr")
+    assert psnr[-1] > psnr[0] + 0.5
+
+
+def test_every_validation_leaves_a_sheet(finished):
+    assert sorted(path.name for path in finished.glob("*.png")) == [f"sheet-{step:06d}.png" for step in (8, 16, 24)]
+
+
+def test_the_vae_opens_with_diffusers_alone(finished):
+    vae = AutoencoderKL.from_pretrained(finished / "vae", use_safetensors=True)
+    x = torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        y = vae.decode(vae.encode(x).latent_dist.mean).sample
+    assert (y.shape, bool(y.isfinite().all())) == (x.shape, True)
+
+
+def test_it_is_the_average_that_is_kept(finished):
+    vae = AutoencoderKL.from_pretrained(finished / "vae", use_safetensors=True)
+    state = torch.load(finished / "checkpoint.pt", weights_only=True)
+    for parameter, average in zip(vae.parameters(), state["ema"], strict=True):
+        assert torch.equal(parameter, average)
+
+
+def test_standardised_latents_of_training_pictures_have_mean_0_and_variance_1(finished, train_pixels):
+    codes = VAECodec.from_pretrained(finished / "vae").encode(to_unit(train_pixels))
+    torch.testing.assert_close(codes.mean.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
+    second = (codes.mean.square() + codes.std.square()).mean((0, 2, 3))
+    torch.testing.assert_close(second, torch.ones(4), atol=1e-4, rtol=0)
+
+
+def test_sampled_latents_are_standardised_too(finished, train_pixels):
+    codes = VAECodec.from_pretrained(finished / "vae").encode(to_unit(train_pixels))
+    z = codes.sample(torch.randn(codes.mean.shape, generator=torch.Generator().manual_seed(0)))
+    assert z.mean((0, 2, 3)).abs().max() < 0.1
+    assert (z.std((0, 2, 3)) - 1).abs().max() < 0.1
+
+
+# what reaches training
+
+
+def test_training_pixels_are_those_of_the_training_rows(training, artwork_rows):
+    assert len(training.pixels) == sum(row["split"] == "train" for row in artwork_rows)
+
+
+def test_pictures_outside_training_change_no_weight(artwork_rows, tmp_path):
+    """Every picture of another split is replaced by one and the same: the VAE comes out bit for bit equal."""
+    other = next(row["png"] for row in artwork_rows if row["split"] == "test")
+    replaced = [row if row["split"] == "train" else {**row, "png": other} for row in artwork_rows]
+    states = []
+    for name, rows in (("real", artwork_rows), ("replaced", replaced)):
+        write_dataset(rows, tmp_path / "data" / name)
+        config = config_of(tmp_path / "data" / name, tmp_path / name, sheet_rows=0)
+        folder = VAETraining(replace(config, loop=replace(LOOP, steps=2, validate_every=2))).run()
+        states.append((folder / "diffusion_pytorch_model.safetensors").read_bytes())
+    assert states[0] == states[1]
+
+
+# batches
+
+
+def test_a_row_is_the_same_in_any_batch(training):
+    (x, eps), (x_all, eps_all) = training.batch(torch.tensor([5]), 2), training.batch(torch.tensor([1, 5, 9]), 2)
+    assert torch.equal(x[0], x_all[1])
+    assert torch.equal(eps[0], eps_all[1])
+
+
+def test_posterior_noise_is_new_in_each_epoch(training):
+    rows = torch.arange(4)
+    assert not torch.equal(training.batch(rows, 0)[1], training.batch(rows, 1)[1])
+
+
+def test_about_half_of_the_pictures_are_mirrored(training):
+    rows = torch.arange(len(training.pixels))
+    plain = to_unit(training.pixels)
+    lopsided = (plain != plain.flip(-1)).flatten(1).any(1)
+    mirrored = torch.cat([(training.batch(rows, epoch)[0] != plain).flatten(1).any(1)[lopsided] for epoch in range(6)])
+    assert 0.35 < mirrored.float().mean() < 0.65
+
+
+def test_without_flip_pictures_stay_as_drawn(artwork_folder, tmp_path):
+    training = VAETraining(config_of(artwork_folder, tmp_path, flip=False))
+    rows = torch.arange(len(training.pixels))
+    assert torch.equal(training.batch(rows, 0)[0], to_unit(training.pixels))
+
+
+# figures and losses
+
+
+def test_psnr_is_that_of_all_pixels_pooled(training):
+    x = to_unit(training.held_out)
+    with torch.no_grad():
+        vae = training.vae.eval()
+        y = (vae.decode(vae.encode(x * 2 - 1).latent_dist.mean).sample / 2 + 0.5).clamp(0, 1)
+        psnr = training.validate(0)["validation_psnr"]
+    assert psnr == pytest.approx(float(10 * torch.log10(1 / (x - y).double().square().mean())), abs=1e-3)
+
+
+@pytest.fixture
+def losses(artwork_folder: Path, train_pixels: Tensor) -> Callable[..., dict[str, Tensor]]:
+    """Losses of three real pictures under other weights of the same VAE."""
+
+    def compute(**weights: float) -> dict[str, Tensor]:
+        config = replace(config_of(artwork_folder, Path("run")), **weights)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            return VAEObjective(build_vae(config, 64), config)(to_unit(train_pixels[:3]), torch.zeros(3, 4, 8, 8))
+
+    return compute
+
+
+def test_the_loss_is_the_weighed_sum_of_its_parts(losses):
+    parts = losses(mse=2.0, kl=0.5)
+    torch.testing.assert_close(parts["loss"], parts["l1"] + 2 * parts["mse"] + 0.5 * parts["kl"])
+
+
+def test_losses_come_one_an_example(losses):
+    assert {part.shape for part in losses().values()} == {(3,)}
+
+
+def test_kl_is_a_mean_over_latent_dimensions(losses, train_pixels):
+    """Against the closed form of KL(N(m, s) || N(0, 1)), dimension by dimension."""
+    config = config_of(Path("data"), Path("run"))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        posterior = build_vae(config, 64).encode(to_unit(train_pixels[:3]) * 2 - 1).latent_dist
+    kl = (posterior.mean.square() + posterior.var - 1 - posterior.var.log()) / 2
+    torch.testing.assert_close(losses()["kl"], kl.flatten(1).mean(1))
+
+
+# the perceptual distance
+
+
+@pytest.fixture(scope="module")
+def distance() -> PerceptualDistance:
+    return PerceptualDistance()
+
+
+def test_a_picture_is_at_no_distance_from_itself(distance, train_pixels):
+    x = to_unit(train_pixels[:2])
+    assert distance(x, x).tolist() == [0, 0]
+
+
+def test_another_picture_is_farther_than_a_slightly_noisy_copy(distance, train_pixels):
+    x = to_unit(train_pixels[[0, 20]])
+    noisy = x + 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    assert (distance(x, noisy) < 0.5 * distance(x, x.flip(0))).all()
+
+
+def test_the_gradient_goes_to_the_reconstruction_not_to_the_network(distance, train_pixels):
+    y = to_unit(train_pixels[:1]).requires_grad_()
+    distance(to_unit(train_pixels[20:21]), y).sum().backward()
+    assert y.grad is not None and y.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in distance.parameters())
+
+
+def test_the_perceptual_network_stays_in_evaluation_mode(distance):
+    distance.train()
+    assert not any(module.training for module in distance.modules())
+
+
+# the command
+
+
+def run_main(tmp_path: Path, values: object) -> int:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    return vae_module.main([str(tmp_path / "run.yaml")])
+
+
+def test_a_folder_that_is_no_dataset_is_one_line_and_code_2(tmp_path, capsys):
+    code = run_main(tmp_path, {"data": str(tmp_path / "none"), "out": "o", "loop": {"steps": 1}})
+    said = f"data: {tmp_path}/none is not a dataset; make it with `python -m train.emoji --out {tmp_path}/none`"
+    assert (code, capsys.readouterr().err) == (2, f"train.vae: {said}\n")
+
+
+def test_a_dataset_without_training_rows_says_what_it_has(artwork_rows, tmp_path, capsys):
+    write_dataset([row for row in artwork_rows if row["split"] in ("test", "seen")], tmp_path / "data")
+    code = run_main(tmp_path, {"data": str(tmp_path / "data"), "out": "o", "loop": {"steps": 1}})
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert (code, last) == (2, "train.vae: data: no row of split 'train'; found seen, test")
+
+
+def test_a_missing_column_is_named_beside_those_found(artwork_folder, tmp_path, capsys):
+    load_dataset(artwork_folder).select_columns(["image", "label", "split"]).save_to_disk(str(tmp_path / "data"))
+    code = run_main(tmp_path, {"data": str(tmp_path / "data"), "out": "o", "loop": {"steps": 1}})
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert (code, last) == (2, f"train.vae: data: {tmp_path}/data lacks captions, family; it has image, label, split")
