@@ -202,7 +202,7 @@ class Sheet:
     """Collects the first images of the first captions for one page.
 
     Args:
-        captions: All captions of the run.
+        captions: All captions of the run, emoji as words: few fonts draw them.
         count: Images of each.
     """
 
@@ -268,7 +268,8 @@ def generate(args: argparse.Namespace) -> None:
     except ValueError as error:
         raise UsageError(str(error).replace("num_inference_steps", "--steps")) from None
     prepare_folder(args.out)
-    writer, sheet = Writer(args.out, pipe, settings, args.negative), Sheet(captions, args.n)
+    writer = Writer(args.out, pipe, settings, args.negative)
+    sheet = Sheet([pipe.text_encoder.prepare(caption) for caption in captions], args.n)
     images = pipe.stream(
         captions,
         args.n,

@@ -1,11 +1,13 @@
 """python -m eval MODEL --data data/emoji --split validation --out report/: judge a model in one command."""
 
 import argparse
+import copy
 import hashlib
 import itertools
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline
 from eval.features import EfficientNetLite0
 from eval.judge import Judge
-from eval.report import ROWS, Generate, evaluate
+from eval.report import ROWS, Generate, check_counts, evaluate
 from eval.table import to_json, to_text
 
 CHUNK = 64
@@ -30,6 +32,8 @@ def generate_with(
     guidance_scale: float | None = None,
     num_inference_steps: int | None = None,
     temperature: float | None = None,
+    familiar: float | None = None,
+    neighbour_temperature: float | None = None,
 ) -> Generate:
     """A pipeline as the report wants it: captions and n to pictures (captions, n, 3, H, W).
 
@@ -42,7 +46,12 @@ def generate_with(
         guidance_scale: Like the next two, the model's default where absent.
         num_inference_steps: Solver steps.
         temperature: Factor on the noise.
+        familiar: Cosine under which a caption is drawn through near known ones.
+        neighbour_temperature: How far such a draw strays; 0 never draws.
     """
+    chosen = {"familiar": familiar, "neighbour_temperature": neighbour_temperature}
+    pipe = copy.copy(pipe)
+    pipe.settings = replace(pipe.settings, **{k: v for k, v in chosen.items() if v is not None})
 
     def generate(captions: Sequence[str], n: int) -> Tensor:
         parts = []
@@ -81,6 +90,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--guidance-scale", type=float, nargs="+", default=[None], metavar="G")
     parser.add_argument("--steps", type=int, nargs="+", default=[None], metavar="K")
     parser.add_argument("--temperature", type=float, nargs="+", default=[None], metavar="T")
+    parser.add_argument("--familiar", type=float, nargs="+", default=[None], metavar="COSINE")
+    parser.add_argument("--neighbour-temperature", type=float, nargs="+", default=[None], metavar="T")
     return parser
 
 
@@ -94,11 +105,13 @@ def models_of(pipe: BridgePipeline, args: argparse.Namespace) -> dict[str, Gener
         "guidance_scale": args.guidance_scale,
         "num_inference_steps": args.steps,
         "temperature": args.temperature,
+        "familiar": args.familiar,
+        "neighbour_temperature": args.neighbour_temperature,
     }
     models = {}
     for values in itertools.product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
-        pipe.resolve(**settings)
+        pipe.resolve(*(settings[name] for name in ("guidance_scale", "num_inference_steps", "temperature")))
         varied = [f"{name}={value:g}" for name, value in settings.items() if len(axes[name]) > 1]
         models[", ".join(varied) or "model"] = generate_with(pipe, args.seed, **settings)
     return models
@@ -109,13 +122,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         _run(args, argv if argv is not None else sys.argv[1:])
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"python -m eval: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
+    check_counts(args.samples, args.captions)
     out = Path(args.out)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -74,18 +74,20 @@ def draw_unconditional(families: np.ndarray, captions: int, n: int, rng: np.rand
     return rng.choice(len(families), size=(captions, n), p=family_weights(families))
 
 
-def shuffle_captions(families: np.ndarray, rng: np.random.Generator, tries: int = 100) -> np.ndarray:
-    """A permutation (C,) of captions that gives (nearly) every caption the pictures of another family.
+def shuffle_captions(families: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For every caption one of another family, families drawn equally: (C,) indices.
+
+    A permutation would hand the many captions of one large family to all the others.
 
     Args:
         families: Family of each caption, (C,), at least two different ones.
-        rng: Draws the permutation.
-        tries: Permutations drawn; the one with the fewest captions left in their family wins.
+        rng: Draws the captions.
     """
-    if len(np.unique(families)) < 2:
+    names = np.unique(families)
+    if len(names) < 2:
         raise ValueError("families: shuffling captions needs at least two families")
-    draws = [rng.permutation(len(families)) for _ in range(tries)]
-    return min(draws, key=lambda p: int((families[p] == families).sum()))
+    drawn = [rng.choice(names[names != own]) for own in families]
+    return np.array([rng.choice(np.flatnonzero(families == family)) for family in drawn])
 
 
 def one_mode(x: np.ndarray) -> np.ndarray:

@@ -134,8 +134,7 @@ def evaluate(
         raise ValueError(f"split: expected one of {', '.join(ROWS)}, got {split!r}")
     if not models:
         raise ValueError("models: expected at least one")
-    if captions is not None and captions < 2:
-        raise ValueError(f"captions: expected at least 2, got {captions}")
+    check_counts(n, captions)
     if (codec is None) != (encode_text is None):
         raise ValueError("codec, encode_text: the baselines need both; give both or neither")
     rivals = None
@@ -162,6 +161,14 @@ def evaluate(
         absent,
         dict(about or {}),
     )
+
+
+def check_counts(n: int, captions: int | None) -> None:
+    """Raise ValueError unless there are at least two samples a caption and two captions."""
+    if n < 2:
+        raise ValueError(f"n must be at least 2 samples a caption, got {n}: one has no spread")
+    if captions is not None and captions < 2:
+        raise ValueError(f"captions: expected at least 2, got {captions}")
 
 
 def codec_figures(judge: Judge, codec: ImageCodec, split: str, seed: int = 0) -> Codec:

@@ -109,8 +109,8 @@ def test_copies_blurred_and_grained_by_a_decoder_are_found(rng):
 
 
 def test_real_pictures_are_copies_as_rarely_as_calibrated(rng):
-    test = CopyTest.fit(thumbnails(smooth(rng, 200)), thumbnails(smooth(rng, 1000)))
-    assert test(thumbnails(smooth(rng, 1000)))[0].mean() < 0.03
+    test = CopyTest.fit(thumbnails(smooth(rng, 100)), thumbnails(smooth(rng, 400)))
+    assert test(thumbnails(smooth(rng, 400)))[0].mean() < 0.03
 
 
 def test_blur_is_flat_within_a_caption(rng):
@@ -153,8 +153,7 @@ def test_unconditional_draws_weigh_families(rng):
 
 def test_shuffled_captions_leave_their_family(rng):
     families = np.repeat(np.arange(10), 3)
-    order = baselines.shuffle_captions(families, rng)
-    assert sorted(order) == list(range(30)) and (families[order] == families).mean() < 0.1
+    assert not (families[baselines.shuffle_captions(families, rng)] == families).any()
 
 
 @pytest.fixture

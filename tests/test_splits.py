@@ -297,10 +297,25 @@ def drawn(request, artwork_rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return artwork_rows if request.param == "sample" else rows_of_dataset(DATA)
 
 
-def test_no_training_picture_nearly_is_one_outside_training(drawn):
+Compared = tuple[list[dict[str, Any]], np.ndarray, list[dict[str, Any]], np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def compared(drawn: list[dict[str, Any]]) -> Compared:
+    """Rows and thumbnails of training, and of everything else."""
     inside, outside = ([row for row in drawn if (row["split"] == "train") == train] for train in (True, False))
-    pairs = close_pairs(thumbnails_of(inside), thumbnails_of(outside), LEAK_RMSE)
-    assert [(inside[i]["label"], outside[j]["label"]) for i, j in pairs] == []
+    return inside, thumbnails_of(inside), outside, thumbnails_of(outside)
+
+
+def test_no_training_picture_nearly_is_one_outside_training(compared):
+    inside, a, outside, b = compared
+    assert [(inside[i]["label"], outside[j]["label"]) for i, j in close_pairs(a, b, LEAK_RMSE)] == []
+
+
+def test_no_mirrored_training_picture_nearly_is_one_outside_training(compared):
+    """The VAE's training mirrors half of the pictures: an arrow to the left is also one to the right."""
+    inside, a, outside, b = compared
+    assert [(inside[i]["label"], outside[j]["label"]) for i, j in close_pairs(a[:, :, ::-1], b, LEAK_RMSE)] == []
 
 
 def test_rows_are_where_the_committed_file_puts_them(drawn, committed):

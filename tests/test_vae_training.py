@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bridge.codec import VAECodec
 from train import vae as vae_module
+from train.config import ConfigError
 from train.data import load_dataset, pixels_of, rows_of, to_unit
 from train.emoji import write_dataset
 from train.loop import LoopConfig
@@ -147,6 +148,27 @@ def test_without_flip_pictures_stay_as_drawn(artwork_folder, tmp_path):
     training = VAETraining(config_of(artwork_folder, tmp_path, flip=False))
     rows = torch.arange(len(training.pixels))
     assert torch.equal(training.batch(rows, 0)[0], to_unit(training.pixels))
+
+
+# another sitting
+
+
+def test_another_sitting_begins_with_the_weights_of_the_last(finished, artwork_folder, tmp_path):
+    training = VAETraining(config_of(artwork_folder, tmp_path / "run", init=str(finished / "vae")))
+    last = AutoencoderKL.from_pretrained(finished / "vae", use_safetensors=True)
+    assert all(torch.equal(a, b) for a, b in zip(training.vae.parameters(), last.parameters(), strict=True))
+    assert all(parameter.requires_grad for parameter in training.vae.parameters())
+
+
+def test_a_missing_vae_to_begin_with_is_named(artwork_folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"init: none holds no VAE; name the `vae` folder of a finished run"):
+        VAETraining(config_of(artwork_folder, tmp_path / "run", init="none"))
+
+
+def test_a_vae_of_another_shape_to_begin_with_is_refused(finished, artwork_folder, tmp_path):
+    config = config_of(artwork_folder, tmp_path / "run", init=str(finished / "vae"), latent_channels=3)
+    with pytest.raises(ConfigError, match=r"init: .* has latent_channels 4, this config asks for 3"):
+        VAETraining(config)
 
 
 # figures and losses

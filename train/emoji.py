@@ -254,6 +254,12 @@ def assign_splits(rows: list[dict[str, Any]], splits: Splits) -> list[dict[str, 
     return out
 
 
+def leak_pairs(rows: Sequence[dict[str, Any]]) -> np.ndarray:
+    """Near-duplicate pictures, mirrored ones too, since the VAE mirrors: index pairs, (P, 2)."""
+    thumbnails = thumbnails_of(rows)
+    return np.concatenate([duplicate_pairs(thumbnails, LEAK_RMSE, mirrored=mirrored) for mirrored in (False, True)])
+
+
 def drop_leaks(rows: list[dict[str, Any]], pairs: np.ndarray) -> list[dict[str, Any]]:
     """Leave out training pictures that are near-duplicates of a picture outside training."""
     leaks = set()
@@ -322,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_emoji_labels(emoji_entries(npm_pack(EMOJIBASE, args.downloads)), EMOJI_LABELS)
         compute_splits(rows).save(SPLITS)
     rows = assign_splits(rows, Splits.load(SPLITS))
-    rows = drop_leaks(rows, duplicate_pairs(thumbnails_of(rows), LEAK_RMSE))
+    rows = drop_leaks(rows, leak_pairs(rows))
     write_dataset(rows, args.out)
     print(args.out)
     return 0

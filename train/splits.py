@@ -85,23 +85,25 @@ def caption_families(codes: np.ndarray, distance: float = 0.45) -> np.ndarray:
     return fcluster(linkage(codes, "average", metric="cosine"), distance, "distance")
 
 
-def duplicate_pairs(pixels: np.ndarray, rmse: float, block: int = 2048) -> np.ndarray:
+def duplicate_pairs(pixels: np.ndarray, rmse: float, *, mirrored: bool = False, block: int = 2048) -> np.ndarray:
     """Pairs of near-duplicate pictures.
 
     Args:
         pixels: Small pictures in [0, 1], (N, H, W, 3).
         rmse: Root mean squared difference under which two pictures are the same drawing.
+        mirrored: Compare each picture with the others' mirror images instead.
         block: Rows compared at a time.
 
     Returns:
         Index pairs i < j, (P, 2).
     """
     flat = pixels.reshape(len(pixels), -1).astype(np.float32)
+    other = pixels[:, :, ::-1].reshape(flat.shape).astype(np.float32) if mirrored else flat
     norm = (flat**2).sum(1)
     found = []
     for start in range(0, len(flat), block):
         rows = slice(start, start + block)
-        squared = norm[rows, None] + norm[None] - 2 * flat[rows] @ flat.T
+        squared = norm[rows, None] + norm[None] - 2 * flat[rows] @ other.T
         i, j = np.nonzero(squared < rmse**2 * flat.shape[1])
         keep = i + start < j
         found.append(np.stack([i[keep] + start, j[keep]], 1))

@@ -1,6 +1,7 @@
 """Train the image side alone: python -m train.vae configs/emoji-vae.yaml"""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -66,6 +67,25 @@ def build_vae(config: VAEConfig, size: int) -> AutoencoderKL:
     )
 
 
+def first_vae(config: VAEConfig, size: int) -> AutoencoderKL:
+    """The VAE that training begins with: that of `config.init`, or a new one.
+
+    Raises:
+        ConfigError: `init` holds no VAE, or one of another shape than the config's.
+    """
+    new = build_vae(config, size)
+    if not config.init:
+        return new
+    if not (Path(config.init) / "config.json").exists():
+        raise ConfigError(f"init: {config.init} holds no VAE; name the `vae` folder of a finished run")
+    vae = AutoencoderKL.from_pretrained(config.init, use_safetensors=True, local_files_only=True)
+    for name in ("block_out_channels", "latent_channels", "norm_num_groups", "sample_size"):
+        found, asked = (json.dumps(v.config[name]) for v in (vae, new))
+        if found != asked:
+            raise ConfigError(f"init: {config.init} has {name} {found}, this config asks for {asked}")
+    return vae.train()
+
+
 class VAEObjective(nn.Module):
     """Reconstruction, perceptual distance and KL of a VAE, per example.
 
@@ -122,7 +142,7 @@ class VAETraining:
         self.pixels = pixels_of(rows_of(dataset, "train"))
         self.held_out = pixels_of(rows_of(dataset, "validation"))
         torch.manual_seed(config.loop.seed)
-        self.vae = AutoencoderKL.from_pretrained(config.init) if config.init else build_vae(config, self.size)
+        self.vae = first_vae(config, self.size)
         side = self.size // 2 ** (len(config.widths) - 1)
         self.z_shape = (config.latent_channels, side, side)
         settings = {k: v for k, v in asdict(config).items() if k not in ("loop", "out", "init", "sheet_rows")}

@@ -1,0 +1,120 @@
+"""The house's arrow: train -> eval -> bridge, never back; read off every file's syntax tree."""
+
+import ast
+import importlib.metadata
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("bridge", "eval", "train")
+MAY_IMPORT = {"bridge": {"bridge"}, "eval": {"bridge", "eval"}, "train": {"bridge", "eval", "train"}}
+FACES = {"cli.py", "app.py"}
+SHARED_BY_MAPPERS = {"bridge.mappers", "bridge.mappers.base", "bridge.mappers.nets"}
+
+
+def files(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+def imported(tree: ast.AST, package: str) -> Iterator[str]:
+    """Full names of all modules that a file imports, also inside functions and relatively.
+
+    Args:
+        tree: The file.
+        package: The package it is in, such as "bridge.mappers".
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            module = ".".join([*parents, *filter(None, [node.module])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in ("import_module", "__import__"):
+                yield str(node.args[0].value)
+
+
+def imports_of(path: Path) -> set[str]:
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    return set(imported(ast.parse(path.read_text("utf-8")), package))
+
+
+def outside(names: set[str], room: str) -> set[str]:
+    """Those names that lie in rooms which `room` may not import from."""
+    return {name for name in names if (head := name.split(".")[0]) in ROOMS and head not in MAY_IMPORT[room]}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_nothing_is_imported_against_the_arrow(room):
+    found = {str(path.relative_to(ROOT)): outside(imports_of(path), room) for path in files(room)}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import train",
+        "import train.loop as loop",
+        "from train import loop",
+        "def f():\n    from eval.judge import Target",
+        "import importlib\nimportlib.import_module('eval.fit')",
+        "from ...train import loop",
+    ],
+)
+def test_every_way_to_import_against_the_arrow_is_seen(source):
+    assert outside(set(imported(ast.parse(source), "bridge.mappers")), "bridge")
+
+
+def test_nobody_imports_the_tests():
+    heads = {name.split(".")[0] for room in ROOMS for path in files(room) for name in imports_of(path)}
+    assert "tests" not in heads
+
+
+def test_arguments_are_parsed_only_at_bridges_faces():
+    parsers = {path.name for path in files("bridge") if "argparse" in imports_of(path)}
+    assert parsers <= FACES
+
+
+def test_only_faces_exit_or_read_the_command_line():
+    pattern = re.compile(r"sys\.(argv|exit)\b")
+    guilty = {path.name for path in files("bridge") if pattern.search(path.read_text("utf-8"))}
+    assert guilty <= FACES
+
+
+def test_mappers_never_import_one_another():
+    folder = ROOT / "bridge" / "mappers"
+    for path in set(folder.glob("*.py")) - {folder / "__init__.py"}:
+        modules = {f"bridge.mappers.{other.stem}" for other in folder.glob("*.py")} - SHARED_BY_MAPPERS
+        assert not imports_of(path) & modules, path.name
+
+
+def test_bridge_needs_only_what_its_wheel_declares():
+    """Whoever installs `bridge` alone has neither accelerate nor datasets."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        declared = {re.split(r"[<>=\[; ]", entry)[0].lower() for entry in tomllib.load(file)["project"]["dependencies"]}
+    known = declared | {"tokenizers"}  # transformers' own dependency
+    packages = importlib.metadata.packages_distributions()
+    heads = {name.split(".")[0] for path in files("bridge") for name in imports_of(path)}
+    third_party = heads - set(sys.stdlib_module_names) - {"bridge"}
+    found = {head: {dist.lower().replace("_", "-") for dist in packages.get(head, ["?"])} for head in third_party}
+    assert {head: names for head, names in found.items() if not names & known} == {}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_function_swallows_unknown_names(room):
+    """No open **kwargs: a misspelt argument fails."""
+    guilty = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in files(room)
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.args.kwarg
+    ]
+    assert guilty == []
