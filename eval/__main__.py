@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +33,6 @@ def generate_with(
     guidance_scale: float | None = None,
     num_inference_steps: int | None = None,
     temperature: float | None = None,
-    familiar: float | None = None,
-    neighbour_temperature: float | None = None,
 ) -> Generate:
     """A pipeline as the report wants it: captions and n to pictures (captions, n, 3, H, W).
 
@@ -46,12 +45,7 @@ def generate_with(
         guidance_scale: Like the next two, the model's default where absent.
         num_inference_steps: Solver steps.
         temperature: Factor on the noise.
-        familiar: Cosine under which a caption is drawn through near known ones.
-        neighbour_temperature: How far such a draw strays; 0 never draws.
     """
-    chosen = {"familiar": familiar, "neighbour_temperature": neighbour_temperature}
-    pipe = copy.copy(pipe)
-    pipe.settings = replace(pipe.settings, **{k: v for k, v in chosen.items() if v is not None})
 
     def generate(captions: Sequence[str], n: int) -> Tensor:
         parts = []
@@ -71,6 +65,13 @@ def generate_with(
         return torch.cat(parts)
 
     return generate
+
+
+def with_neighbours(pipe: BridgePipeline, **settings: Any) -> BridgePipeline:
+    """The same model with other `familiar` or `neighbour_temperature`; None keeps the model's."""
+    other = copy.copy(pipe)
+    other.settings = replace(pipe.settings, **{k: v for k, v in settings.items() if v is not None})
+    return other
 
 
 def _number(caption: str) -> int:
@@ -111,9 +112,11 @@ def models_of(pipe: BridgePipeline, args: argparse.Namespace) -> dict[str, Gener
     models = {}
     for values in itertools.product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
-        pipe.resolve(*(settings[name] for name in ("guidance_scale", "num_inference_steps", "temperature")))
+        call = {name: settings[name] for name in ("guidance_scale", "num_inference_steps", "temperature")}
+        pipe.resolve(**call)
+        other = with_neighbours(pipe, **{k: v for k, v in settings.items() if k not in call})
         varied = [f"{name}={value:g}" for name, value in settings.items() if len(axes[name]) > 1]
-        models[", ".join(varied) or "model"] = generate_with(pipe, args.seed, **settings)
+        models[", ".join(varied) or "model"] = generate_with(other, args.seed, **call)
     return models
 
 

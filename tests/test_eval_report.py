@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from bridge.codec import ImageCodec, LatentDistribution
+from bridge.pipeline import Settings
 from eval.__main__ import build_parser, generate_with, main, models_of
 from eval.data import Pictures, first_by_hash, references
 from eval.features import Extractor, Features
@@ -257,6 +258,8 @@ def test_fewer_captions_are_part_of_more(judge):
 
 class Pipe:
     """Stands for a BridgePipeline: each picture is the noise of its generator."""
+
+    settings = Settings()
 
     def __call__(self, prompts, n, *, generator, output_type, **settings):
         assert output_type == "pt" and len(generator) == len(prompts) * n
