@@ -67,10 +67,13 @@ def generate_with(
     return generate
 
 
-def with_neighbours(pipe: BridgePipeline, **settings: Any) -> BridgePipeline:
-    """The same model with other `familiar` or `neighbour_temperature`; None keeps the model's."""
+def with_neighbours(
+    pipe: BridgePipeline, familiar: float | None, neighbour_temperature: float | None
+) -> BridgePipeline:
+    """The same model with other values of these `Settings`; None keeps the model's."""
+    chosen: dict[str, Any] = {"familiar": familiar, "neighbour_temperature": neighbour_temperature}
     other = copy.copy(pipe)
-    other.settings = replace(pipe.settings, **{k: v for k, v in settings.items() if v is not None})
+    other.settings = replace(pipe.settings, **{k: v for k, v in chosen.items() if v is not None})
     return other
 
 
@@ -114,7 +117,7 @@ def models_of(pipe: BridgePipeline, args: argparse.Namespace) -> dict[str, Gener
         settings = dict(zip(axes, values, strict=True))
         call = {name: settings[name] for name in ("guidance_scale", "num_inference_steps", "temperature")}
         pipe.resolve(**call)
-        other = with_neighbours(pipe, **{k: v for k, v in settings.items() if k not in call})
+        other = with_neighbours(pipe, settings["familiar"], settings["neighbour_temperature"])
         varied = [f"{name}={value:g}" for name, value in settings.items() if len(axes[name]) > 1]
         models[", ".join(varied) or "model"] = generate_with(other, args.seed, **call)
     return models
