@@ -17,18 +17,13 @@ from tests.conftest import ARTWORK
 from train import emoji
 from train.emoji import (
     STYLES,
-    MissingToolError,
     caption_variants,
-    draw,
     emoji_entries,
-    icon_svg,
-    is_blank,
     matched_icons,
-    npm_pack,
-    slug,
     write_dataset,
     write_emoji_labels,
 )
+from train.iconify import MissingToolError, draw, icon_svg, is_blank, npm_pack, slug
 from train.splits import Splits
 
 ROOT = Path(__file__).parent.parent

@@ -15,9 +15,10 @@ from bridge.codec import LatentDistribution
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import TextEncoder
 from train import mapper as mapper_module
+from train.data import row_cumulative, systematic_rows
 from train.emoji import write_dataset
 from train.loop import LoopConfig
-from train.mapper import MapperConfig, MapperTraining, row_cumulative, systematic_rows
+from train.mapper import MapperConfig, MapperTraining
 
 LOOP = LoopConfig(
     steps=30, batch_size=16, learning_rate=3e-3, warmup=5, ema_decay=0.5, validate_every=10, save_minutes=60

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from bridge.text import TextEncoder
-from train.emoji import SPLITS, assign_splits, drop_leaks, thumbnails_of
+from train.emoji import SPLITS, assign_splits, drop_leaks
+from train.iconify import thumbnails_of
 from train.splits import (
     LEAK_RMSE,
     MAX_HELD_OUT,

@@ -1,5 +1,6 @@
 """Training the image side on real artwork: it learns, it opens anywhere, and it never saw a held-out picture."""
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 import torch
 import yaml
 from diffusers import AutoencoderKL
+from PIL import Image
 from torch import Tensor
 
 from bridge.codec import VAECodec
@@ -29,7 +31,8 @@ LOOP = LoopConfig(
 
 def config_of(data: Path, out: Path, **changes: Any) -> VAEConfig:
     """A VAE small enough to train in seconds, without the perceptual network."""
-    return VAEConfig(data, out, LOOP, widths=(8, 8, 8, 8), groups=2, perceptual=0.0, **changes)
+    plain: dict[str, Any] = {"widths": (8, 8, 8, 8), "groups": 2, "perceptual": 0.0, "family_power": 0.0}
+    return VAEConfig(data, out, LOOP, **(plain | changes))
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +151,59 @@ def test_without_flip_pictures_stay_as_drawn(artwork_folder, tmp_path):
     training = VAETraining(config_of(artwork_folder, tmp_path, flip=False))
     rows = torch.arange(len(training.pixels))
     assert torch.equal(training.batch(rows, 0)[0], to_unit(training.pixels))
+
+
+def test_small_families_are_shown_more_often_than_large_ones(artwork_folder, tmp_path):
+    training = VAETraining(config_of(artwork_folder, tmp_path, family_power=1.0, flip=False))
+    family = torch.tensor(rows_of(load_dataset(artwork_folder), "train")["family"])
+    positions = torch.arange(len(training.pixels))
+    shown = torch.cat([training.batch(positions, epoch)[0] for epoch in range(10)])
+    row = {picture.numpy().tobytes(): i for i, picture in enumerate(to_unit(training.pixels))}
+    counts = family[[row[picture.numpy().tobytes()] for picture in shown]].unique(return_counts=True)[1]
+    assert counts.float().std() / counts.float().mean() < 0.25
+
+
+# more pictures
+
+
+@pytest.fixture
+def more(artwork_rows: Rows, tmp_path: Path) -> Path:
+    """A second dataset: the sample's pictures upside down, all for training."""
+    write_dataset([{**row, "split": "train", "png": turned(row["png"])} for row in artwork_rows], tmp_path / "more")
+    return tmp_path / "more"
+
+
+def turned(png: bytes, side: int = 64) -> bytes:
+    """A picture upside down."""
+    out = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").rotate(180).resize((side, side)).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_more_pictures_take_their_share_of_an_epoch(artwork_folder, more, tmp_path):
+    training = VAETraining(config_of(artwork_folder, tmp_path / "run", more=str(more), more_share=0.4, flip=False))
+    own = {p.numpy().tobytes() for p in to_unit(training.pixels)}
+    x, _ = training.batch(torch.arange(training.loop.rows), 3)
+    share = sum(p.numpy().tobytes() not in own for p in x) / len(x)
+    assert share == pytest.approx(0.4, abs=0.05)
+
+
+def test_a_picture_of_the_second_dataset_is_the_same_in_any_batch(artwork_folder, more, tmp_path):
+    training = VAETraining(config_of(artwork_folder, tmp_path / "run", more=str(more)))
+    last = training.loop.rows - 1
+    assert torch.equal(training.batch(torch.tensor([last]), 2)[0][0], training.batch(torch.tensor([0, last]), 2)[0][1])
+
+
+def test_more_pictures_of_another_size_are_refused(artwork_folder, artwork_rows, tmp_path):
+    rows = [{**row, "split": "train", "png": turned(row["png"], 32)} for row in artwork_rows]
+    write_dataset(rows, tmp_path / "small")
+    with pytest.raises(ConfigError, match=r"more: .* has pictures of 32 x 32, .* of 64 x 64"):
+        VAETraining(config_of(artwork_folder, tmp_path / "run", more=str(tmp_path / "small")))
+
+
+def test_a_share_of_more_pictures_outside_its_range_is_refused(artwork_folder, tmp_path):
+    with pytest.raises(ConfigError, match="more_share: expected a share between 0 and 1, got 1"):
+        config_of(artwork_folder, tmp_path, more_share=1)
 
 
 # another sitting

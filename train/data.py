@@ -72,3 +72,28 @@ class CaptionTable:
         number: dict[str, int] = {}
         variants = [[number.setdefault(text, len(number)) for text in row] for row in captions]
         return cls(list(number), variants)
+
+
+def row_cumulative(families: Tensor, power: float) -> Tensor:
+    """Cumulative share of each row, (N,), rows weighed by (size of their family) ** -power.
+
+    >>> row_cumulative(torch.tensor([0, 0, 1]), power=1.0)
+    tensor([0.2500, 0.5000, 1.0000], dtype=torch.float64)
+    """
+    _, number, size = families.unique(return_inverse=True, return_counts=True)
+    weight = size[number].double() ** -power
+    return (weight / weight.sum()).cumsum(0)
+
+
+def systematic_rows(positions: Tensor, cumulative: Tensor, offset: float) -> Tensor:
+    """Rows of an epoch's positions by systematic resampling: each row near its share of times.
+
+    Args:
+        positions: 0 to N - 1, (B,).
+        cumulative: See `row_cumulative`, (N,).
+        offset: In [0, 1), the same for a whole epoch.
+
+    Source: Kitagawa 1996, Monte Carlo Filter and Smoother
+    """
+    at = (positions.double() + offset) / len(cumulative)
+    return torch.searchsorted(cumulative, at).clamp(max=len(cumulative) - 1)

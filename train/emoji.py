@@ -8,31 +8,21 @@ captions, label, tags, group, artist, style, hexcode, family, split.
 """
 
 import argparse
-import io
 import json
-import re
-import shutil
-import subprocess
 import sys
-import tarfile
-import tempfile
-import unicodedata
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-import resvg_py
-from PIL import Image
 from tqdm import tqdm
 
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextEncoder
+from train.iconify import MissingToolError, draw_all, icon_svg, is_blank, npm_pack, slug, thumbnails_of, write_rows
 from train.splits import LEAK_RMSE, Splits, base_label, duplicate_pairs, make_splits, order_of
 
-SIZE = 64
 ROOT = Path(__file__).parent.parent
 SPLITS = ROOT / "configs" / "emoji-splits.json"
 EMOJI_LABELS = ROOT / "bridge" / "emoji_labels.json"
@@ -67,53 +57,21 @@ STYLES = (
 """Only sets whose licence allows a trained model to be shipped with attribution."""
 
 
-class MissingToolError(RuntimeError):
-    """A program that the recipe needs is not on this machine."""
-
-
-def slug(text: str) -> str:
-    """Lower case, everything but letters and digits as one dash.
-
-    >>> slug("flag: Åland Islands")
-    'flag-aland-islands'
-    """
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
-
-
-def npm_pack(package: str, folder: Path) -> Path:
-    """Download `NAME@VERSION` with npm and unpack it once.
-
-    Args:
-        package: Name and version on the npm registry.
-        folder: Where downloads are kept; an unpacked package is not fetched again.
-
-    Returns:
-        The unpacked package's folder.
-
-    Raises:
-        MissingToolError: npm is not installed, or could not fetch the package.
-    """
-    target = folder / re.sub(r"[^\w.-]+", "_", package)
-    if target.exists():
-        return target
-    npm = shutil.which("npm")
-    if npm is None:
-        raise MissingToolError(
-            "npm: not found; install Node.js (Debian: apt-get install npm; macOS: brew install node) and run again"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        done = subprocess.run(
-            [npm, "pack", package, "--silent"], cwd=scratch, capture_output=True, text=True, check=False
-        )
-        archives = list(Path(scratch).glob("*.tgz"))
-        if done.returncode or not archives:
-            raise MissingToolError(f"npm pack {package}: {done.stderr.strip() or 'no archive'}; check the network")
-        with tarfile.open(archives[0]) as archive:
-            archive.extractall(scratch, filter="data")
-        (Path(scratch) / "package").rename(target)
-    return target
+TEXT = datasets.Value("string")
+FEATURES = datasets.Features(
+    {
+        "image": datasets.Image(),
+        "captions": datasets.List(TEXT),
+        "label": TEXT,
+        "tags": datasets.List(TEXT),
+        "group": TEXT,
+        "artist": TEXT,
+        "style": TEXT,
+        "hexcode": TEXT,
+        "family": datasets.Value("int32"),
+        "split": TEXT,
+    }
+)
 
 
 def emoji_entries(package: Path) -> list[dict[str, Any]]:
@@ -132,29 +90,6 @@ def emoji_entries(package: Path) -> list[dict[str, Any]]:
                 }
             )
     return entries
-
-
-def icon_svg(icon_set: dict[str, Any], name: str) -> str:
-    """One icon of an Iconify set as a square SVG document, the drawing centred."""
-    icon = icon_set["icons"][name]
-    left, top = (icon.get(key, icon_set.get(key, 0)) for key in ("left", "top"))
-    width, height = (icon.get(key, icon_set.get(key, 16)) for key in ("width", "height"))
-    side = max(width, height)
-    box = f"{left - (side - width) / 2} {top - (side - height) / 2} {side} {side}"
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="{box}" width="{SIZE}" height="{SIZE}">{icon["body"]}</svg>'
-    )
-
-
-def draw(svg: str) -> bytes:
-    """Draw an SVG at SIZE x SIZE on white, as PNG bytes."""
-    drawn = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE))))
-    page = Image.new("RGBA", (SIZE, SIZE), (255, 255, 255, 255))
-    page.alpha_composite(drawn.convert("RGBA"))
-    out = io.BytesIO()
-    page.convert("RGB").save(out, "PNG")
-    return out.getvalue()
 
 
 def caption_variants(label: str, tags: Sequence[str], style_words: str) -> list[str]:
@@ -219,23 +154,10 @@ def collect(downloads: Path) -> list[dict[str, Any]]:
             row = {key: entry[key] for key in ("label", "tags", "group", "hexcode")}
             rows.append({**row, "artist": style.artist, "style": style.name, "captions": captions})
             svgs.append(svg)
-    with ProcessPoolExecutor() as pool:
-        drawn = pool.map(draw, svgs, chunksize=64)
-        pngs = list(tqdm(drawn, total=len(svgs), desc="draw", file=sys.stderr))
+    pngs = draw_all(svgs)
     kept = [{**row, "png": png} for row, png in zip(rows, pngs, strict=True) if not is_blank(png)]
     print(f"{len(kept)} pictures of {len({r['label'] for r in kept})} captions", file=sys.stderr)
     return kept
-
-
-def pixels_of(png: bytes, size: int = SIZE) -> np.ndarray:
-    """PNG bytes -> pixels in [0, 1], (size, size, 3), box-filtered down."""
-    image = Image.open(io.BytesIO(png)).convert("RGB").resize((size, size), Image.Resampling.BOX)
-    return np.asarray(image, dtype=np.float32) / 255
-
-
-def is_blank(png: bytes) -> bool:
-    """Whether nothing was drawn (an icon that needs a feature the renderer lacks)."""
-    return bool(np.ptp(pixels_of(png)) < 0.02)
 
 
 def assign_splits(rows: list[dict[str, Any]], splits: Splits) -> list[dict[str, Any]]:
@@ -272,33 +194,7 @@ def drop_leaks(rows: list[dict[str, Any]], pairs: np.ndarray) -> list[dict[str, 
 
 def write_dataset(rows: Sequence[dict[str, Any]], out: Path) -> None:
     """Write the rows as a `datasets` folder, complete or not at all."""
-    text = datasets.Value("string")
-    features = datasets.Features(
-        {
-            "image": datasets.Image(),
-            "captions": datasets.List(text),
-            "label": text,
-            "tags": datasets.List(text),
-            "group": text,
-            "artist": text,
-            "style": text,
-            "hexcode": text,
-            "family": datasets.Value("int32"),
-            "split": text,
-        }
-    )
-    columns = {key: [row[key] for row in rows] for key in features if key != "image"}
-    columns["image"] = [{"bytes": row["png"], "path": None} for row in rows]
-    scratch = out.with_name(out.name + ".partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(scratch))
-    shutil.rmtree(out, ignore_errors=True)
-    scratch.rename(out)
-
-
-def thumbnails_of(rows: Sequence[dict[str, Any]]) -> np.ndarray:
-    """Pictures small enough to be compared with each other, (N, 16, 16, 3) in [0, 1]."""
-    return np.stack([pixels_of(row["png"], 16) for row in rows])
+    write_rows(rows, FEATURES, out)
 
 
 def compute_splits(rows: Sequence[dict[str, Any]]) -> Splits:

@@ -22,7 +22,7 @@ from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextCode, TextEncoder
 from train.cache import latents, text_codes
 from train.config import ConfigError, load_config
-from train.data import CaptionTable, load_dataset, pixels_of, rows_of
+from train.data import CaptionTable, load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows
 from train.loop import Loop, LoopConfig, ResumeError, TrainingError
 
 HELD_OUT = ("validation", "seen_validation")
@@ -86,31 +86,6 @@ def pooled_code(pooled: Tensor) -> TextCode:
     """A TextCode without tokens, of pooled codes (B, D)."""
     empty = TextCode.null(len(pooled), pooled.shape[1]).to(pooled.device)
     return TextCode(pooled, empty.tokens, empty.mask)
-
-
-def row_cumulative(families: Tensor, power: float) -> Tensor:
-    """Cumulative share of each row, (N,), rows weighed by (size of their family) ** -power.
-
-    >>> row_cumulative(torch.tensor([0, 0, 1]), power=1.0)
-    tensor([0.2500, 0.5000, 1.0000], dtype=torch.float64)
-    """
-    _, number, size = families.unique(return_inverse=True, return_counts=True)
-    weight = size[number].double() ** -power
-    return (weight / weight.sum()).cumsum(0)
-
-
-def systematic_rows(positions: Tensor, cumulative: Tensor, offset: float) -> Tensor:
-    """Rows of an epoch's positions by systematic resampling: each row near its share of times.
-
-    Args:
-        positions: 0 to N - 1, (B,).
-        cumulative: See `row_cumulative`, (N,).
-        offset: In [0, 1), the same for a whole epoch.
-
-    Source: Kitagawa 1996, Monte Carlo Filter and Smoother
-    """
-    at = (positions.double() + offset) / len(cumulative)
-    return torch.searchsorted(cumulative, at).clamp(max=len(cumulative) - 1)
 
 
 @dataclass(frozen=True)

@@ -97,16 +97,38 @@ def duplicate_pairs(pixels: np.ndarray, rmse: float, *, mirrored: bool = False, 
     Returns:
         Index pairs i < j, (P, 2).
     """
-    flat = pixels.reshape(len(pixels), -1).astype(np.float32)
-    other = pixels[:, :, ::-1].reshape(flat.shape).astype(np.float32) if mirrored else flat
-    norm = (flat**2).sum(1)
+    other = pixels[:, :, ::-1] if mirrored else pixels
+    i, j = _close(pixels, other, rmse, block).T
+    return np.stack([i[i < j], j[i < j]], 1)
+
+
+def near_pictures(pixels: np.ndarray, others: np.ndarray, rmse: float) -> np.ndarray:
+    """Which pictures are near-duplicates of one of `others` or of its mirror image.
+
+    Args:
+        pixels: Small pictures in [0, 1], (N, H, W, 3).
+        others: (M, H, W, 3).
+        rmse: See `duplicate_pairs`.
+
+    Returns:
+        bool, (N,).
+    """
+    near = np.zeros(len(pixels), dtype=bool)
+    for compared in (others, others[:, :, ::-1]):
+        near[_close(pixels, compared, rmse)[:, 0]] = True
+    return near
+
+
+def _close(pixels: np.ndarray, others: np.ndarray, rmse: float, block: int = 2048) -> np.ndarray:
+    """Index pairs (P, 2) of pictures and others closer than `rmse`."""
+    flat, other = (p.reshape(len(p), -1).astype(np.float32) for p in (pixels, others))
+    norms = (other**2).sum(1)
     found = []
     for start in range(0, len(flat), block):
-        rows = slice(start, start + block)
-        squared = norm[rows, None] + norm[None] - 2 * flat[rows] @ other.T
+        rows = flat[start : start + block]
+        squared = (rows**2).sum(1)[:, None] + norms[None] - 2 * rows @ other.T
         i, j = np.nonzero(squared < rmse**2 * flat.shape[1])
-        keep = i + start < j
-        found.append(np.stack([i[keep] + start, j[keep]], 1))
+        found.append(np.stack([i + start, j], 1))
     return np.concatenate(found)
 
 

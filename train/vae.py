@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bridge.images import contact_sheet, to_pil
 from bridge.noise import generator_for, normal_rows
 from train.config import ConfigError, load_config
-from train.data import load_dataset, pixels_of, rows_of, to_unit
+from train.data import load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows, to_unit
 from train.loop import Loop, LoopConfig, ResumeError, TrainingError
 from train.perceptual import PerceptualDistance
 
@@ -27,6 +27,10 @@ class VAEConfig:
     Attributes:
         data: Folder of a dataset; only its "train" rows are trained on.
         out: Run folder; the VAE ends in `out/vae`.
+        more: Folder of a second dataset, for more pictures than `data` has; empty for none.
+        more_share: Share of an epoch's pictures that come from `more`.
+        family_power: Pictures of `data` are drawn in proportion to (size of their family) ** -family_power;
+            1 weighs families equally, 0 pictures.
         loop: How to train.
         widths: Channels of each resolution, finest first; each but the last halves the side.
         latent_channels: Channels of a latent.
@@ -49,8 +53,15 @@ class VAEConfig:
     perceptual: float = 0.1
     kl: float = 3e-4
     flip: bool = True
+    more: str = ""
+    more_share: float = 0.3
+    family_power: float = 0.5
     init: str = ""
     sheet_rows: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0 < self.more_share < 1:
+            raise ConfigError(f"more_share: expected a share between 0 and 1, got {self.more_share!r}")
 
 
 def build_vae(config: VAEConfig, size: int) -> AutoencoderKL:
@@ -139,7 +150,10 @@ class VAETraining:
     def __init__(self, config: VAEConfig) -> None:
         self.config = config
         dataset = load_dataset(config.data)
-        self.pixels = pixels_of(rows_of(dataset, "train"))
+        rows = rows_of(dataset, "train")
+        self.pixels = pixels_of(rows)
+        self.cumulative = row_cumulative(torch.tensor(rows["family"]), config.family_power)
+        self.more = self.load_more()
         self.held_out = pixels_of(rows_of(dataset, "validation"))
         torch.manual_seed(config.loop.seed)
         self.vae = first_vae(config, self.size)
@@ -149,11 +163,11 @@ class VAETraining:
         self.loop = Loop(
             VAEObjective(self.vae, config),
             self.batch,
-            len(self.pixels),
+            len(self.pixels) + self.extra,
             self.validate,
             config.loop,
             config.out,
-            settings,
+            settings | {"pictures": [len(self.pixels), 0 if self.more is None else len(self.more)]},
         )
 
     @property
@@ -161,10 +175,41 @@ class VAETraining:
         """Side of the pictures, in pixels."""
         return int(self.pixels.shape[-1])
 
-    def batch(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """Pictures, half of them mirrored, and posterior noise, keyed by (seed, epoch, row)."""
-        x = to_unit(self.pixels[rows])
-        keys = [(self.config.loop.seed, epoch, int(row)) for row in rows]
+    def load_more(self) -> Tensor | None:
+        """Pictures of `config.more`, (M, 3, H, W) uint8.
+
+        Raises:
+            ConfigError: It is no dataset, or its pictures are of another size.
+        """
+        if not self.config.more:
+            return None
+        more = pixels_of(rows_of(load_dataset(Path(self.config.more)), "train"))
+        if more.shape[1:] != self.pixels.shape[1:]:
+            sides = [f"{p.shape[-1]} x {p.shape[-2]}" for p in (more, self.pixels)]
+            raise ConfigError(f"more: {self.config.more} has pictures of {sides[0]}, {self.config.data} of {sides[1]}")
+        return more
+
+    @property
+    def extra(self) -> int:
+        """Pictures of `more` in an epoch."""
+        share = self.config.more_share
+        return 0 if self.more is None else round(len(self.pixels) * share / (1 - share))
+
+    def pictures(self, positions: Tensor, epoch: int) -> Tensor:
+        """Pictures at positions of an epoch, in [0, 1]: first those of `data`, then those of `more`."""
+        seed, own = self.config.loop.seed, len(self.pixels)
+        offset = float(torch.rand((), generator=generator_for(seed, epoch, -1)))
+        picked = self.pixels[systematic_rows(positions.clamp(max=own - 1), self.cumulative, offset)]
+        if self.more is not None:
+            order = torch.randint(len(self.more), (self.extra,), generator=generator_for(seed, epoch, -2))
+            from_more = positions >= own
+            picked[from_more] = self.more[order[positions[from_more] - own]]
+        return to_unit(picked)
+
+    def batch(self, positions: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """Pictures, half of them mirrored, and posterior noise, keyed by (seed, epoch, position)."""
+        x = self.pictures(positions, epoch)
+        keys = [(self.config.loop.seed, epoch, int(position)) for position in positions]
         if self.config.flip:
             coin = torch.stack([torch.rand((), generator=generator_for(*key, 1)) for key in keys])
             x = torch.where(coin.view(-1, 1, 1, 1) < 0.5, x.flip(-1), x)
