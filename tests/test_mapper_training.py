@@ -290,7 +290,7 @@ def test_a_missing_vae_says_how_to_train_one(data, tmp_path, capsys):
     [
         (
             {"mapper": {"widht": 3}},
-            "mapper: unknown widht; known: blocks, condition, dropout, hidden, time_mean, width",
+            "mapper: unknown widht; known: blocks, condition, dropout, hidden, text_dropout, time_mean, width",
         ),
         ({"settings": {"guidance": 2}}, "settings: unknown guidance; known: "),
         ({"settings": {"temperature": -1}}, "settings: temperature: expected a number from 0 to 10, got -1.0"),

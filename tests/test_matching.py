@@ -142,9 +142,13 @@ def test_a_saved_mapper_is_the_same_mapper(mapper, family, tmp_path):
     assert torch.equal(again.sample(c, noise=noise), mapper.sample(c, noise=noise))
 
 
-def test_a_mapper_in_evaluation_has_no_dropout(family):
-    mapper = make(family, dropout=0.5).eval()
+@pytest.mark.parametrize("name", ["dropout", "text_dropout"])
+def test_a_mapper_has_dropout_in_training_alone(family, name):
+    mapper = make(family, **{name: 0.5})
+    randomise(mapper, seed=1)
     z, c, noise = normal(4, 2, 3), unit_codes(4), normal(4, *mapper.loss_noise_shape)
+    assert not torch.equal(mapper.loss(z, c, noise=noise), mapper.loss(z, c, noise=noise))
+    mapper.eval()
     assert torch.equal(mapper.loss(z, c, noise=noise), mapper.loss(z, c, noise=noise))
 
 

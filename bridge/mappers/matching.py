@@ -43,7 +43,8 @@ class FlowMatchingMapper(VelocityMapper):
         hidden: Features inside a block.
         blocks: Residual blocks.
         condition: Dimension of the joint condition of time and text.
-        dropout: Share of text features dropped in training.
+        dropout: Share of the features inside a block dropped in training, against memorising.
+        text_dropout: Share of text features dropped in training.
         time_mean: Training times are sigmoid(time_mean + u), u standard normal.
 
     Source: Lipman et al. 2023, arXiv:2210.02747; clean prediction: Li & He 2025, arXiv:2511.13720;
@@ -60,6 +61,7 @@ class FlowMatchingMapper(VelocityMapper):
         blocks: int = 6,
         condition: int = 256,
         dropout: float = 0.0,
+        text_dropout: float = 0.0,
         time_mean: float = 0.0,
     ) -> None:
         super().__init__()
@@ -67,7 +69,7 @@ class FlowMatchingMapper(VelocityMapper):
         dim = math.prod(z_shape)
         self.sample_noise_shape = self.z_shape
         self.loss_noise_shape = (dim + 1,)
-        self.net = ModulatedMLP(dim, text_dim, width, hidden, blocks, condition, dropout)
+        self.net = ModulatedMLP(dim, text_dim, width, hidden, blocks, condition, dropout, text_dropout)
 
     def clean(self, z_t: Tensor, t: Tensor, c: TextCode) -> Tensor:
         """Expected clean latent given z_t (B, *z_shape), times t (B,) and codes, (B, *z_shape)."""

@@ -23,15 +23,17 @@ class ModulatedBlock(nn.Module):
         width: Features in and out.
         hidden: Features between.
         condition: Dimension of the condition.
+        dropout: Share of the features between dropped in training.
 
     Source: Peebles & Xie 2023, Scalable Diffusion Models with Transformers, arXiv:2212.09748 (adaLN-Zero)
     """
 
-    def __init__(self, width: int, hidden: int, condition: int) -> None:
+    def __init__(self, width: int, hidden: int, condition: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = nn.Linear(condition, 3 * width)
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
@@ -39,7 +41,7 @@ class ModulatedBlock(nn.Module):
         """h (B, width), condition (B, condition) -> (B, width)."""
         scale, shift, gate = self.modulation(condition).chunk(3, dim=1)
         inner = nn.functional.silu(self.up(self.norm(h) * (1 + scale) + shift))
-        return h + gate * self.down(inner)
+        return h + gate * self.down(self.dropout(inner))
 
 
 class ModulatedMLP(nn.Module):
@@ -52,19 +54,28 @@ class ModulatedMLP(nn.Module):
         hidden: Features inside a block.
         blocks: How many blocks.
         condition: Dimension of the joint condition.
-        dropout: Share of text features dropped in training.
+        dropout: Share of the features inside a block dropped in training.
+        text_dropout: Share of text features dropped in training.
     """
 
     def __init__(
-        self, dim: int, text_dim: int, width: int, hidden: int, blocks: int, condition: int, dropout: float
+        self,
+        dim: int,
+        text_dim: int,
+        width: int,
+        hidden: int,
+        blocks: int,
+        condition: int,
+        dropout: float,
+        text_dropout: float,
     ) -> None:
         super().__init__()
         self.enter, self.leave = nn.Linear(dim, width), nn.Linear(width, dim)
         self.time = nn.Sequential(nn.Linear(condition, condition), nn.SiLU(), nn.Linear(condition, condition))
         self.text = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(text_dim, condition), nn.SiLU(), nn.Linear(condition, condition)
+            nn.Dropout(text_dropout), nn.Linear(text_dim, condition), nn.SiLU(), nn.Linear(condition, condition)
         )
-        self.blocks = nn.ModuleList(ModulatedBlock(width, hidden, condition) for _ in range(blocks))
+        self.blocks = nn.ModuleList(ModulatedBlock(width, hidden, condition, dropout) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
         self.text_scale = math.sqrt(text_dim)
         self.condition = condition
