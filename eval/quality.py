@@ -1,4 +1,4 @@
-"""Quality of pictures whatever their caption: PSNR of a codec, kernel distance, sharpness."""
+"""Quality of pictures whatever their caption: PSNR of a codec, kernel and Fréchet distance, sharpness."""
 
 import numpy as np
 from sklearn.metrics.pairwise import polynomial_kernel
@@ -45,6 +45,51 @@ def kid(x: np.ndarray, y: np.ndarray) -> float:
 def _mean_off_diagonal(x: np.ndarray) -> float:
     k = polynomial_kernel(x, degree=3)
     return float((k.sum() - np.trace(k)) / (len(x) * (len(x) - 1)))
+
+
+def frechet(x: np.ndarray, reference: np.ndarray) -> float:
+    """Fréchet distance between Gaussian fits: |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)).
+
+    Written with centred features X and Y, S = X'X and S' = Y'Y: tr (S S')^(1/2) is the sum of the singular
+    values of X Y'. No square root of a matrix is taken, so fewer pictures than features, whose covariances are
+    singular, still give the exact distance of the two fits, without shrinkage or PCA.
+
+    The fits themselves are biased: the distance of two draws from one distribution is above 0 and falls about
+    like 1 / rows, and with fewer rows than features it is mostly this. Compare it only at equal sizes, beside
+    the figure of held-out real pictures; `kid` has no such bias.
+
+    Args:
+        x: Features of samples, (B, F), B at least 2.
+        reference: Features of real pictures, (B', F), B' at least 2.
+
+    Returns:
+        A number at least 0, but for rounding, in squared units of the features.
+
+    Raises:
+        ValueError: Fewer than two rows, other columns, or a value is not finite.
+
+    Source: Heusel et al. 2017, GANs trained by a two time-scale update rule, arXiv:1706.08500;
+        Dowson and Landau 1982, The Fréchet distance between multivariate normal distributions
+
+    >>> round(frechet(np.array([[1.0], [3.0]]), np.array([[4.0], [8.0]])), 6)  # (2 - 6)^2 + (sqrt 2 - sqrt 8)^2
+    18.0
+    """
+    if len(x) < 2 or len(reference) < 2:
+        raise ValueError(f"x, reference: a Gaussian fit needs two pictures each, got {len(x)} and {len(reference)}")
+    if x.ndim != 2 or reference.ndim != 2 or x.shape[1] != reference.shape[1]:
+        raise ValueError(f"x, reference: expected (B, F) and (B', F), got {x.shape} and {reference.shape}")
+    if not (np.isfinite(x).all() and np.isfinite(reference).all()):
+        raise ValueError("x, reference: features must be finite; look for pictures with NaN")
+    x, reference = x.astype(np.float64), reference.astype(np.float64)
+    root_x, root_r = _root_of_covariance(x), _root_of_covariance(reference)
+    shift = ((x.mean(axis=0) - reference.mean(axis=0)) ** 2).sum()
+    common = np.linalg.norm(root_x @ root_r.T, "nuc")
+    return float(shift + (root_x**2).sum() + (root_r**2).sum() - 2 * common)
+
+
+def _root_of_covariance(x: np.ndarray) -> np.ndarray:
+    """A matrix R, (min(B, F), F), whose R'R is the unbiased covariance of the rows of x, (B, F)."""
+    return np.linalg.qr(x - x.mean(axis=0), mode="r") / np.sqrt(len(x) - 1)
 
 
 def gradient_energy(x: np.ndarray) -> np.ndarray:

@@ -12,18 +12,32 @@ from eval import baselines, joint, quality
 from eval.bootstrap import Interval, paired_bootstrap
 from eval.decoded import Baselines, EncodeText, reconstruct
 from eval.features import check_pictures
-from eval.headlines import Bench, Figures
+from eval.headlines import Bench, Calibration, Figures, Judged
 from eval.judge import Judge
 
 Generate = Callable[[Sequence[str], int], Tensor]
 """Captions and n to pictures (captions, n, 3, H, W) in [0, 1]; a caption's n are independent draws."""
 Say = Callable[[str], None]
+Watch = Callable[[str, Bench, Tensor], None]
+"""Name of a row, its bench, and the first model's pictures of it, (captions, n, 3, H, W)."""
 
 ROWS = {
     "validation": {"seen": "seen_validation", "held-out": "validation"},
     "test": {"seen": "seen", "held-out": "test"},
 }
 """Rows of a report and the split of the data behind each."""
+FAR_ROW, FAR = "far", 0.55
+"""Held-out captions whose text code is below this cosine to every training caption's have a row of their own."""
+BASES = ("real", "reconstruction")
+"""Methods that are no rivals: what is aimed at."""
+FAR_ROW, FAR = "far", 0.55
+"""Held-out captions whose text code is below this cosine to every training caption's have a row of their own."""
+BASES = ("real", "reconstruction")
+"""Methods that are no rivals: what is aimed at."""
+FAR_ROW, FAR = "far", 0.55
+"""Held-out captions whose text code is below this cosine to every training caption's have a row of their own."""
+BASES = ("real", "reconstruction")
+"""Methods that are no rivals: what is aimed at."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,7 @@ class Row:
         methods: Figures of every model, of real pictures and of every baseline.
         energy_less: For every method, the first model's energy distance less the method's, paired by
             caption: below 0 where the model is better.
+        calibration: Of every model, and of nothing else.
         absent: What could not be measured, and why.
     """
 
@@ -53,6 +68,7 @@ class Row:
     real_joint_captions: int
     methods: dict[str, Figures]
     energy_less: dict[str, Interval]
+    calibration: dict[str, Calibration] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 
 
@@ -74,6 +90,18 @@ class Codec:
 
 
 @dataclass(frozen=True)
+class TradeOff:
+    """Headlines of a model at one guidance scale and temperature."""
+
+    guidance_scale: float
+    temperature: float
+    fit: float
+    diversity: float
+    joint: float
+    copied: float
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything measured.
 
@@ -83,7 +111,9 @@ class Report:
         samples: Pictures a caption.
         extractor: Which network judged.
         data: Fingerprint of the dataset.
-        rows: 'seen' (captions of training, drawn by artists outside it) and 'held-out'.
+        rows: 'seen' (captions of training, drawn by artists outside it), 'held-out' and, of these, 'far'.
+        repeated: The same rows by a second extractor, by its name.
+        trade_off: The first model at several guidance scales and temperatures, by row.
         codec: Absent where no codec was given.
         absent: What could not be measured, and why.
         about: What the caller adds: the model's fingerprint, its settings, the command.
@@ -96,6 +126,8 @@ class Report:
     data: str
     rows: dict[str, Row]
     codec: Codec | None
+    repeated: dict[str, dict[str, Row]] = field(default_factory=dict)
+    trade_off: dict[str, list[TradeOff]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     about: dict[str, str] = field(default_factory=dict)
 
@@ -107,10 +139,12 @@ def evaluate(
     split: str = "validation",
     codec: ImageCodec | None = None,
     encode_text: EncodeText | None = None,
+    second: Judge | None = None,
     n: int = 4,
     captions: int | None = None,
     seed: int = 0,
     say: Say = lambda _: None,
+    watch: Watch = lambda *_: None,
     about: Mapping[str, str] | None = None,
 ) -> Report:
     """Judge models and baselines on the seen and on the held-out captions of a split.
@@ -120,11 +154,13 @@ def evaluate(
         judge: The dataset and the space fitted to it.
         split: 'validation' or 'test'.
         codec: Decodes the baselines; without it (and `encode_text`) there are none.
-        encode_text: Captions to unit codes, for the baselines.
+        encode_text: Captions to unit codes, for the baselines and for what is far from training.
+        second: The same dataset seen by another extractor, to repeat the rows with.
         n: Samples a caption, at least 2.
         captions: Judge at most so many of each row, chosen by hash.
         seed: Of the baselines' draws, the bootstrap and the caption-blind pictures.
         say: Told what is being done.
+        watch: Shown the first model's pictures of each row.
         about: Kept in the report.
 
     Raises:
@@ -135,29 +171,40 @@ def evaluate(
     if not models:
         raise ValueError("models: expected at least one")
     check_counts(n, captions)
-    if (codec is None) != (encode_text is None):
-        raise ValueError("codec, encode_text: the baselines need both; give both or neither")
-    rivals = None
-    if codec is not None and encode_text is not None:
-        say("baselines: encoding the training pictures")
-        rivals = Baselines.fit(judge, codec, encode_text)
-    rows, absent = {}, {}
+    rivals = _baselines(judge, codec, encode_text, say)
+    judges = [judge] if second is None else [judge, second]
+    rows: list[dict[str, Row]] = [{} for _ in judges]
+    absent: dict[str, str] = {}
     for name, part in ROWS[split].items():
         if part not in judge.pictures.split:
             absent[name] = f"no picture of the dataset has split {part!r}"
             continue
         say(f"{name}: references")
-        bench = Bench.of(judge, judge.target(part, n, captions, seed), seed)
-        pictures = _pictures(bench, models, rivals, n)
-        rows[name] = _row(bench, part, pictures, rivals, say)
+        benches = [Bench.of(j, j.target(part, n, captions, seed), seed) for j in judges]
+        far, why = _far(benches[0], rivals) if name == "held-out" else (None, None)
+
+        def show(x: Tensor, name: str = name, bench: Bench = benches[0], far: np.ndarray | None = far) -> None:
+            watch(name, bench, x)
+            if far is not None:
+                watch(FAR_ROW, bench[far], x[far])
+
+        judged = _judge_all(benches, models, rivals, n, say, show)
+        for found, bench, methods in zip(rows, benches, judged, strict=True):
+            found[name] = _row(bench, part, methods, list(models))
+            if far is not None:
+                found[FAR_ROW] = _row(bench[far], part, {m: j[far] for m, j in methods.items()}, list(models))
+        if why is not None:
+            absent[FAR_ROW] = why
     return Report(
         split,
         seed,
         n,
         judge.extractor.id,
         judge.pictures.fingerprint,
-        rows,
+        rows[0],
         None if codec is None else codec_figures(judge, codec, split, seed),
+        {} if second is None else {second.extractor.id: rows[1]},
+        {},
         absent,
         dict(about or {}),
     )
@@ -185,26 +232,82 @@ def codec_figures(judge: Judge, codec: ImageCodec, split: str, seed: int = 0) ->
     )
 
 
-def _row(
-    bench: Bench,
-    split: str,
-    pictures: Iterator[tuple[str, Tensor]],
+def _baselines(judge: Judge, codec: ImageCodec | None, encode_text: EncodeText | None, say: Say) -> Baselines | None:
+    if (codec is None) != (encode_text is None):
+        raise ValueError("codec, encode_text: the baselines need both; give both or neither")
+    if codec is None or encode_text is None:
+        return None
+    say("baselines: encoding the training pictures")
+    return Baselines.fit(judge, codec, encode_text)
+
+
+def trade_off(
+    models: Mapping[tuple[float, float], Generate], judge: Judge, *, split: str, n: int, captions: int, seed: int
+) -> dict[str, list[TradeOff]]:
+    """One model at several settings, judged without baselines, by row.
+
+    Args:
+        models: By guidance scale and temperature.
+        judge: The dataset and the space fitted to it.
+        split: 'validation' or 'test'.
+        n: Samples a caption, at least 2.
+        captions: Judge at most so many of each row, chosen by hash.
+        seed: As in `evaluate`.
+    """
+    points: dict[str, list[TradeOff]] = {}
+    for name, part in ROWS[split].items():
+        if part not in judge.pictures.split:
+            continue
+        bench = Bench.of(judge, judge.target(part, n, captions, seed), seed)
+        asked = bench.target.refs.captions
+        for (guidance, temperature), generate in models.items():
+            f = bench.figures(bench.samples(_checked("model", generate(asked, n), len(asked), n)))
+            values = (f.fit.value, f.diversity.value, f.joint.value, f.copied.value)
+            points.setdefault(name, []).append(TradeOff(guidance, temperature, *values))
+    return points
+
+
+def _judge_all(
+    benches: Sequence[Bench],
+    models: Mapping[str, Generate],
     rivals: Baselines | None,
+    n: int,
     say: Say,
-) -> Row:
-    methods, energy = {"real": bench.real_figures()}, {}
+    show: Callable[[Tensor], None],
+) -> list[dict[str, Judged]]:
+    """Every method on one row, by every bench: each picture is made once."""
+    judged: list[dict[str, Judged]] = [{"real": bench.real} for bench in benches]
     if rivals is not None:
         say("reconstruction")
-        per, methods["reconstruction"] = bench.reconstructions(reconstruct(rivals.codec, bench.pixels))
-        energy["reconstruction"] = per.energy
-    for name, x in pictures:
+        x = reconstruct(rivals.codec, benches[0].pixels)
+        for found, bench in zip(judged, benches, strict=True):
+            found["reconstruction"] = bench.reconstructions(x)
+    for name, x in _pictures(benches[0], models, rivals, n):
         say(name)
-        per, methods[name] = bench.samples(x)
-        energy[name] = per.energy
-    refs = bench.target.refs
-    first, *others = [name for name in energy if name != "reconstruction"]
-    less = {name: bench.interval(energy[first] - energy[name]) for name in others}
+        if name == next(iter(models)):
+            show(x)
+        for found, bench in zip(judged, benches, strict=True):
+            found[name] = bench.samples(x)
+    return judged
+
+
+def _far(bench: Bench, rivals: Baselines | None) -> tuple[np.ndarray | None, str | None]:
+    """Captions far from every training caption, (C',) indices; or None and the reason."""
+    if rivals is None:
+        return None, "what is far from training is told by text codes, and no text encoder was given"
+    cosine = (rivals.encode_text(bench.target.refs.captions) @ rivals.codes.T).max(axis=1)
+    far = np.flatnonzero(cosine < FAR)
+    families = len(np.unique(bench.target.refs.families[far]))
+    if families < 2:
+        return None, f"{families} families of the captions judged are below cosine {FAR}; an interval needs two"
+    return far, None
+
+
+def _row(bench: Bench, split: str, methods: Mapping[str, Judged], models: Sequence[str]) -> Row:
+    first = methods[models[0]].per.energy
+    rivals = {name: m for name, m in methods.items() if name not in (*BASES, models[0])}
     real_joint, count, absent = _real_joint(bench)
+    refs = bench.target.refs
     return Row(
         split,
         len(refs),
@@ -213,8 +316,9 @@ def _row(
         bench.interval(bench.target.unconditional),
         real_joint,
         count,
-        methods,
-        less,
+        {"real": bench.real_figures()} | {name: bench.figures(m) for name, m in methods.items() if name != "real"},
+        {name: bench.interval(first - rival.per.energy) for name, rival in rivals.items()},
+        {name: bench.calibration(methods[name]) for name in models},
         absent,
     )
 

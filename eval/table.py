@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+from typing import TYPE_CHECKING
 
 from eval.bootstrap import Interval
 from eval.report import Report, Row
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 COLUMNS = ("fit", "diversity", "joint", "score")
 
 
-def to_json(report: Report) -> str:
-    """Every figure, indented, ending in a newline; the same report gives the same bytes.
+def to_json(report: "DataclassInstance") -> str:
+    """Every figure of a report (any dataclass), indented, ending in a newline; the same report gives the same bytes.
 
     Raises:
         ValueError: A figure is not finite.

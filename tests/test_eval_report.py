@@ -13,12 +13,14 @@ from PIL import Image
 
 from bridge.codec import ImageCodec, LatentDistribution
 from bridge.pipeline import Settings
+from eval import report as report_module
 from eval.__main__ import build_parser, generate_with, main, models_of
 from eval.data import Pictures, first_by_hash, references
+from eval.extractors import RawPixels
 from eval.features import Extractor, Features
 from eval.headlines import Bench
 from eval.judge import Judge
-from eval.report import evaluate
+from eval.report import evaluate, trade_off
 from eval.table import to_json, to_text
 
 ARTISTS = 6
@@ -127,6 +129,96 @@ def test_judges_seen_and_held_out_captions(report):
     }
 
 
+def cosine_to_training(captions, judge):
+    codes = encode_text(sorted(set(judge.pictures.label[judge.train])))
+    return (encode_text(captions) @ codes.T).max(axis=1)
+
+
+def test_captions_far_from_training_are_a_row_of_their_own(report, judge, monkeypatch):
+    monkeypatch.setattr(report_module, "FAR", 0.8)
+    found = run(judge)
+    captions = references(judge.pictures, "validation").captions
+    assert found.rows["far"].captions == (cosine_to_training(captions, judge) < 0.8).sum() >= 2
+    assert found.rows["held-out"] == report.rows["held-out"]
+
+
+def test_captions_far_from_training_are_absent_where_there_are_too_few(report):
+    assert report.absent["far"] == "1 families of the captions judged are below cosine 0.55; an interval needs two"
+
+
+def test_without_text_codes_nothing_is_called_far(judge):
+    assert "no text encoder" in evaluate({"artists": artists_model}, judge).absent["far"]
+
+
+def test_some_captions_of_a_bench_have_the_figures_of_the_whole_bench(judge):
+    bench = Bench.of(judge, judge.target("validation", 4))
+    everything = bench.samples(artists_model(bench.target.refs.captions, 4))
+    some = np.array([7, 2, 4])  # of three families
+    np.testing.assert_array_equal(everything[some].per.hit, everything.per.hit[some])
+    assert bench[some].figures(everything[some]).copied.value == everything.per.copied[some].mean()
+    assert bench[some].target.refs.captions == tuple(bench.target.refs.captions[i] for i in some)
+
+
+def test_a_second_extractor_repeats_every_row_on_the_same_pictures(report, judge, folder):
+    calls = []
+
+    def counted(captions, n):
+        calls.append(captions)
+        return artists_model(captions, n)
+
+    second = Judge.load(folder, RawPixels())
+    found = evaluate({"artists": counted}, judge, codec=Coarse(), encode_text=encode_text, second=second)
+    repeated = found.repeated[second.extractor.id]
+    assert (len(calls), found.rows) == (2, report.rows)
+    assert {name: list(row.methods) for name, row in repeated.items()} == {
+        name: list(row.methods) for name, row in report.rows.items()
+    }
+    assert repeated["held-out"].methods["artists"].energy != report.rows["held-out"].methods["artists"].energy
+
+
+def test_the_watcher_sees_the_first_models_pictures_of_each_row(judge):
+    seen = {}
+    run(judge, watch=lambda name, bench, x: seen.update({name: (len(bench.target.refs), x)}))
+    assert {name: count for name, (count, _) in seen.items()} == {"seen": 12, "held-out": 16}
+    captions = references(judge.pictures, "validation").captions
+    assert torch.equal(seen["held-out"][1], artists_model(captions, 4))
+
+
+def test_the_artists_own_model_is_calibrated_and_one_mode_is_too_sure(judge):
+    bench = Bench.of(judge, judge.target("validation", 4))
+    x = artists_model(bench.target.refs.captions, 4)
+    own = bench.calibration(bench.samples(x))
+    nearly = bench.calibration(bench.samples(x[:, :1] + 0.001 * (x - x[:, :1])))
+    assert own.spread_skill.value == pytest.approx(1, abs=0.25)
+    assert nearly.spread_skill.high < 0.2 and nearly.reliability > 3 * own.reliability
+
+
+def test_only_models_are_asked_for_their_calibration(report):
+    assert set(report.rows["held-out"].calibration) == {"artists"}
+
+
+def test_copies_are_nearer_to_training_than_real_pictures(report):
+    methods = report.rows["seen"].methods
+    assert methods["real"].c_t == 0
+    assert methods["nearest1"].c_t < -5 < methods["artists"].c_t
+    assert methods["nearest1"].authenticity < methods["artists"].authenticity
+
+
+def test_trade_off_has_a_point_for_every_setting_and_row(judge):
+    def narrow(captions, n):
+        x = artists_model(captions, n)
+        return x[:, :1] + 0.1 * (x - x[:, :1])
+
+    models = {(1.0, 1.0): artists_model, (2.0, 0.5): narrow}
+    points = trade_off(models, judge, split="validation", n=4, captions=16, seed=0)
+    assert {name: [(p.guidance_scale, p.temperature) for p in row] for name, row in points.items()} == {
+        "seen": [(1.0, 1.0), (2.0, 0.5)],
+        "held-out": [(1.0, 1.0), (2.0, 0.5)],
+    }
+    wide, thin = points["held-out"]
+    assert wide.diversity > thin.diversity and wide.fit > 0.8
+
+
 def test_every_baseline_stands_beside_the_model(report):
     assert set(report.rows["held-out"].methods) == {
         "real",
@@ -210,7 +302,7 @@ def test_missing_split_is_absent_with_the_reason(judge):
 def test_real_pictures_of_other_artists_have_joint_one(judge):
     bench = Bench.of(judge, judge.target("validation", 4))
     x = artists_model(bench.target.refs.captions, 4)
-    assert not bench.samples(x)[1].joint.excludes(1.0)
+    assert not bench.figures(bench.samples(x)).joint.excludes(1.0)
 
 
 @pytest.mark.parametrize(
