@@ -1,4 +1,4 @@
-"""python -m eval MODEL --data data/emoji --split validation --out report/: judge a model in one command."""
+"""python -m eval MODEL --data data/emoji --out report/: judge a model, in one page and one file of figures."""
 
 import argparse
 import copy
@@ -16,14 +16,24 @@ import torch
 from torch import Tensor
 
 from bridge.checkpoint import atomic_write
+from bridge.mappers import VelocityMapper
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline
-from eval.features import EfficientNetLite0
+from eval.extractors import KNOWN, extractor
+from eval.features import EfficientNetLite0, Extractor
+from eval.gallery import Gallery, Sheets
+from eval.generated import MANIFEST, Generated
 from eval.judge import Judge
-from eval.report import ROWS, Generate, check_counts, evaluate
+from eval.page import to_html
+from eval.report import ROWS, Generate, Report, TradeOff, check_counts, evaluate, trade_off
 from eval.table import to_json, to_text
 
 CHUNK = 64
+QUICK, SHEETS = 24, 8
+"""Captions of a row that a quick report judges, and that any report shows."""
+SECOND = "efficientnet-lite2"
+GUIDANCE, TEMPERATURES, TRADE_OFF_CAPTIONS = (1.0, 1.5, 2.0, 3.0), (0.8, 1.0, 1.2), 40
+"""The trade-off curve."""
 
 
 def generate_with(
@@ -84,11 +94,15 @@ def _number(caption: str) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__)
-    parser.add_argument("model", help="a shipped model's name, a model folder, or a hub id")
+    parser.add_argument("model", help="a shipped model's name, a model folder, a hub id, or a folder of pictures")
     parser.add_argument("--data", default="data/emoji", help="a dataset made by train.emoji")
     parser.add_argument("--split", choices=sorted(ROWS), default="validation", help="choose on validation")
-    parser.add_argument("--out", default="report", help="folder for report.json")
+    parser.add_argument("--out", default="report", help="folder for report.json and report.html")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} captions a row, one extractor, no trade-off")
     parser.add_argument("--captions", type=int, help="judge at most so many captions of each row")
+    parser.add_argument(
+        "--second", default=SECOND, metavar="EXTRACTOR", help=f"repeat with this: {', '.join(KNOWN)}, …"
+    )
     parser.add_argument("--samples", type=int, default=4, help="pictures a caption, at least 2")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guidance-scale", type=float, nargs="+", default=[None], metavar="G")
@@ -135,34 +149,89 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
-    check_counts(args.samples, args.captions)
+    captions = args.captions or (QUICK if args.quick else None)
+    check_counts(args.samples, captions)
+    command = shlex.join(["python", "-m", "eval", *argv])
     out = Path(args.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--out: cannot write to {out} ({error.strerror}); give another folder") from error
+    if (Path(args.model) / MANIFEST).exists():
+        report, shown = _report_of_pictures(args, captions, command)
+    else:
+        report, shown = _report_of_model(args, captions, command)
+    atomic_write(out / "report.html", to_html(report, shown).encode())
+    atomic_write(out / "report.json", to_json(report))
+    print(to_text(report))
+    print(out / "report.html")
+
+
+def _report_of_pictures(args: argparse.Namespace, captions: int | None, command: str) -> tuple[Report, Sheets]:
+    """Of pictures that somebody generated: no codec and no text encoder, hence no baselines."""
+    pictures = Generated.load(args.model)
+    judge = _judge(args.data, EfficientNetLite0())
+    second = None if args.quick else _judge(args.data, extractor(args.second))
+    gallery = Gallery(SHEETS, lambda asked: [None] * len(asked))
+    report = evaluate(
+        {"pictures": pictures},
+        judge,
+        split=args.split,
+        second=second,
+        n=args.samples,
+        captions=captions,
+        only=pictures.captions(args.samples),
+        seed=args.seed,
+        say=_say,
+        watch=gallery,
+        about={"command": command, "model": ", ".join(pictures.models)},
+    )
+    return report, gallery.shown
+
+
+def _report_of_model(args: argparse.Namespace, captions: int | None, command: str) -> tuple[Report, Sheets]:
     pipe = BridgePipeline.from_pretrained(args.model)
     models = models_of(pipe, args)
-    _say("judge: features of the dataset (cached after the first time)")
-    judge = Judge.load(args.data, EfficientNetLite0(), lambda done, total: _say(f"  {done} of {total} pictures"))
+    judge = _judge(args.data, EfficientNetLite0())
+    second = None if args.quick else _judge(args.data, extractor(args.second, pipe.codec))
+    gallery = Gallery(SHEETS, lambda asked: [pipe.note(pipe.text_encoder.encode([c])) for c in asked])
     report = evaluate(
         models,
         judge,
         split=args.split,
         codec=pipe.codec,
-        encode_text=lambda captions: encode_captions(pipe, captions),
+        encode_text=lambda some: encode_captions(pipe, some),
+        second=second,
         n=args.samples,
-        captions=args.captions,
+        captions=captions,
         seed=args.seed,
         say=_say,
-        about={
-            "command": shlex.join(["python", "-m", "eval", *argv]),
-            "model": pipe.fingerprint,
-            "settings": str(pipe.settings),
-        },
+        watch=gallery,
+        about={"command": command, "model": pipe.fingerprint, "settings": str(pipe.settings)},
     )
-    atomic_write(out / "report.json", to_json(report))
-    print(to_text(report))
+    if not args.quick:
+        report = replace(report, trade_off=_trade_off(pipe, judge, args))
+    return report, gallery.shown
+
+
+def _judge(data: str, network: Extractor) -> Judge:
+    _say(f"judge: features of the dataset by {network.id} (cached after the first time)")
+    return Judge.load(data, network, lambda done, total: _say(f"  {done} of {total} pictures"))
+
+
+def _trade_off(pipe: BridgePipeline, judge: Judge, args: argparse.Namespace) -> dict[str, list[TradeOff]]:
+    """The model's headlines over guidance and temperature; guidance only where its mapper has it."""
+    scales = GUIDANCE if isinstance(pipe.mapper, VelocityMapper) else (1.0,)
+    _say(f"trade-off: {len(scales)} guidance scales, {len(TEMPERATURES)} temperatures")
+    models = {
+        (scale, temperature): generate_with(
+            pipe, args.seed, guidance_scale=scale, num_inference_steps=args.steps[0], temperature=temperature
+        )
+        for scale in scales
+        for temperature in TEMPERATURES
+    }
+    captions = min(args.captions or TRADE_OFF_CAPTIONS, TRADE_OFF_CAPTIONS)
+    return trade_off(models, judge, split=args.split, n=args.samples, captions=captions, seed=args.seed)
 
 
 def encode_captions(pipe: BridgePipeline, captions: Sequence[str]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The judge: extractor, space and copy test fitted to one dataset, and figures caption by caption."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -149,7 +149,9 @@ class Judge:
         copy_test = CopyTest.fit(known, outside)
         return cls(extractor, pictures, features, space, copy_test, train)
 
-    def target(self, split: str, n: int, captions: int | None = None, seed: int = 0) -> Target:
+    def target(
+        self, split: str, n: int, captions: int | None = None, seed: int = 0, only: Collection[str] | None = None
+    ) -> Target:
         """What n samples a caption of `split` are held against.
 
         Args:
@@ -157,9 +159,10 @@ class Judge:
             n: Samples a caption, at least 2.
             captions: Judge at most so many, chosen by hash; all of the split's stay rivals.
             seed: Draws the caption-blind training pictures.
+            only: Judge none but these captions; all of the split's stay rivals.
 
         Raises:
-            ValueError: `n` is below 2, or too little of `split` was drawn by two artists.
+            ValueError: `n` is below 2, or too little of `split` was drawn by two artists, or is in `only`.
         """
         if n < 2:
             raise ValueError(f"n must be at least 2 samples a caption, got {n}: one has no spread")
@@ -167,7 +170,13 @@ class Judge:
         rivals = fit.Rivals.of(
             [d.shows for d in self.describe_rows(everything.rows)], everything.artists, everything.families
         )
-        refs = everything if captions is None else first_by_hash(everything, captions)
+        refs = everything
+        if only is not None:
+            refs = everything[np.flatnonzero([caption in only for caption in everything.captions])]
+            if len(np.unique(refs.families)) < 2:
+                raise ValueError(f"only: {len(refs)} of these captions are in {split!r}; it takes two of two families")
+        if captions is not None:
+            refs = first_by_hash(refs, captions)
         shown = self.describe_rows(refs.rows)
         take = np.array([min(n, len(np.unique(a))) for a in refs.artists])
         blind = joint.energy_to_population(self._population(seed), [d.shows for d in shown], refs.artists)

@@ -1,6 +1,6 @@
 """One report: every headline of a model and of the obvious alternatives, on captions seen and held out."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -142,6 +142,7 @@ def evaluate(
     second: Judge | None = None,
     n: int = 4,
     captions: int | None = None,
+    only: Collection[str] | None = None,
     seed: int = 0,
     say: Say = lambda _: None,
     watch: Watch = lambda *_: None,
@@ -158,6 +159,7 @@ def evaluate(
         second: The same dataset seen by another extractor, to repeat the rows with.
         n: Samples a caption, at least 2.
         captions: Judge at most so many of each row, chosen by hash.
+        only: Judge none but these captions; a row with too few of them is absent.
         seed: Of the baselines' draws, the bootstrap and the caption-blind pictures.
         say: Told what is being done.
         watch: Shown the first model's pictures of each row.
@@ -166,21 +168,18 @@ def evaluate(
     Raises:
         ValueError: An argument is out of its range, or a model's pictures are not as promised.
     """
-    if split not in ROWS:
-        raise ValueError(f"split: expected one of {', '.join(ROWS)}, got {split!r}")
-    if not models:
-        raise ValueError("models: expected at least one")
+    _check(models, split)
     check_counts(n, captions)
     rivals = _baselines(judge, codec, encode_text, say)
     judges = [judge] if second is None else [judge, second]
     rows: list[dict[str, Row]] = [{} for _ in judges]
     absent: dict[str, str] = {}
     for name, part in ROWS[split].items():
-        if part not in judge.pictures.split:
-            absent[name] = f"no picture of the dataset has split {part!r}"
-            continue
         say(f"{name}: references")
-        benches = [Bench.of(j, j.target(part, n, captions, seed), seed) for j in judges]
+        benches = _benches(judges, part, n, captions, seed, only)
+        if isinstance(benches, str):
+            absent[name] = benches
+            continue
         far, why = _far(benches[0], rivals) if name == "held-out" else (None, None)
 
         def show(x: Tensor, name: str = name, bench: Bench = benches[0], far: np.ndarray | None = far) -> None:
@@ -195,6 +194,8 @@ def evaluate(
                 found[FAR_ROW] = _row(bench[far], part, {m: j[far] for m, j in methods.items()}, list(models))
         if why is not None:
             absent[FAR_ROW] = why
+    if not rows[0]:
+        raise ValueError("; ".join(f"{name}: {why}" for name, why in absent.items()))
     return Report(
         split,
         seed,
@@ -230,6 +231,25 @@ def codec_figures(judge: Judge, codec: ImageCodec, split: str, seed: int = 0) ->
         quality.sharpness_ratio(y, x.numpy()),
         len(rows),
     )
+
+
+def _check(models: Mapping[str, Generate], split: str) -> None:
+    if split not in ROWS:
+        raise ValueError(f"split: expected one of {', '.join(ROWS)}, got {split!r}")
+    if not models:
+        raise ValueError("models: expected at least one")
+
+
+def _benches(
+    judges: Sequence[Judge], split: str, n: int, captions: int | None, seed: int, only: Collection[str] | None
+) -> list[Bench] | str:
+    """One row's bench by each judge, or why there is none."""
+    if split not in judges[0].pictures.split:
+        return f"no picture of the dataset has split {split!r}"
+    try:
+        return [Bench.of(judge, judge.target(split, n, captions, seed, only), seed) for judge in judges]
+    except ValueError as error:
+        return str(error)
 
 
 def _baselines(judge: Judge, codec: ImageCodec | None, encode_text: EncodeText | None, say: Say) -> Baselines | None:

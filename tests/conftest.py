@@ -91,14 +91,19 @@ def vae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def tiny_mapper() -> FlowMatchingMapper:
-    """A random flow-matching mapper for MiniLM and `tiny_vae`; no weight of it is zero."""
+def make_tiny_mapper() -> FlowMatchingMapper:
+    """What `tiny_mapper` is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         mapper = FlowMatchingMapper((4, 8, 8), 384, width=16, hidden=16, blocks=1, condition=16)
     randomise(mapper, seed=2)
     return mapper.eval()
+
+
+@pytest.fixture
+def tiny_mapper() -> FlowMatchingMapper:
+    """A random flow-matching mapper for MiniLM and `tiny_vae`; no weight of it is zero."""
+    return make_tiny_mapper()
 
 
 @pytest.fixture(scope="session")
@@ -107,13 +112,17 @@ def known_codes(encoder: TextEncoder) -> torch.Tensor:
     return encoder.encode(KNOWN, with_tokens=False).pooled
 
 
+def make_tiny_pipeline(encoder: TextEncoder) -> BridgePipeline:
+    """What `tiny_pipeline` is."""
+    settings = Settings(guidance_scale=2.0, num_inference_steps=4, familiar=0.6, neighbour_temperature=0.05)
+    memory = CaptionMemory(encoder.encode(KNOWN, with_tokens=False).pooled, KNOWN)
+    return BridgePipeline(encoder, make_tiny_mapper(), VAECodec(make_tiny_vae()), memory, settings)
+
+
 @pytest.fixture
-def tiny_pipeline(
-    encoder: TextEncoder, tiny_mapper: FlowMatchingMapper, tiny_vae: AutoencoderKL, known_codes: torch.Tensor
-) -> BridgePipeline:
+def tiny_pipeline(encoder: TextEncoder) -> BridgePipeline:
     """The real MiniLM with a tiny random mapper and VAE: pictures of nothing, but other ones for other inputs.
 
     It knows the captions KNOWN; guidance 2, 4 steps, and a caption below cosine .6 is unfamiliar.
     """
-    settings = Settings(guidance_scale=2.0, num_inference_steps=4, familiar=0.6, neighbour_temperature=0.05)
-    return BridgePipeline(encoder, tiny_mapper, VAECodec(tiny_vae), CaptionMemory(known_codes, KNOWN), settings)
+    return make_tiny_pipeline(encoder)

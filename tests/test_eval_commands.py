@@ -1,5 +1,6 @@
 """The small commands of eval: sheets, normal, speed. What they print and write, on tiny models."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,10 @@ from PIL import Image
 
 from bridge import BridgePipeline
 from bridge.noise import normal_rows
+from bridge.text import TextEncoder
+from eval import __main__ as command
 from eval import normal, sheets, speed
+from tests.conftest import make_tiny_pipeline
 
 
 @pytest.fixture
@@ -58,3 +62,64 @@ def test_flops_grow_with_the_images(tiny_pipeline: BridgePipeline) -> None:
 def test_throughput_prints_both_ratios(tiny_pipeline: BridgePipeline) -> None:
     lines = speed.throughput(tiny_pipeline, images=4, repeats=1)
     assert [line.split("  ")[0] for line in lines[-2:]] == ["pipeline / decoding", "decoding / multiply"]
+
+
+def judged(model: str, data: Path, out: Path, *options: str) -> int:
+    return command.main([model, "--data", str(data), "--out", str(out), "--captions", "4", *options])
+
+
+@pytest.fixture(scope="module")
+def quick(encoder: TextEncoder, artwork_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A saved model, and a folder with its quick report."""
+    folder = tmp_path_factory.mktemp("judged")
+    make_tiny_pipeline(encoder).save_pretrained(folder / "model")
+    assert judged(str(folder / "model"), artwork_folder, folder / "report", "--quick") == 0
+    return str(folder / "model"), folder / "report"
+
+
+def test_report_is_one_page_and_one_file_of_figures(quick: tuple[str, Path]) -> None:
+    assert sorted(path.name for path in quick[1].iterdir()) == ["report.html", "report.json"]
+
+
+def test_report_names_command_model_and_data(quick: tuple[str, Path]) -> None:
+    model, out = quick
+    report = json.loads((out / "report.json").read_text("utf-8"))
+    assert report["about"]["model"] == BridgePipeline.from_pretrained(model).fingerprint
+    assert report["about"]["command"].startswith(f"python -m eval {model} --data")
+    assert len(report["data"]) == 16
+
+
+def test_page_shows_every_judged_caption_with_its_nearest_training_pictures(quick: tuple[str, Path]) -> None:
+    page = (quick[1] / "report.html").read_text("utf-8")
+    assert page.count("data:image/png;base64,") >= 4 * 4 * 2
+
+
+def test_quick_report_has_one_judge_and_no_trade_off(quick: tuple[str, Path]) -> None:
+    report = json.loads((quick[1] / "report.json").read_text("utf-8"))
+    assert (report["repeated"], report["trade_off"]) == ({}, {})
+
+
+def test_same_command_gives_the_same_bytes(quick: tuple[str, Path], artwork_folder: Path) -> None:
+    model, out = quick
+    before = [(out / name).read_bytes() for name in ("report.html", "report.json")]
+    assert judged(model, artwork_folder, out, "--quick") == 0
+    assert [(out / name).read_bytes() for name in ("report.html", "report.json")] == before
+
+
+def test_whole_report_repeats_the_rows_and_draws_the_trade_off(
+    quick: tuple[str, Path], artwork_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "GUIDANCE", (1.0, 2.0))
+    monkeypatch.setattr(command, "TEMPERATURES", (1.0,))
+    assert judged(quick[0], artwork_folder, tmp_path, "--second", "pixels") == 0
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert {name: list(rows) for name, rows in report["repeated"].items()} == {"pixels-16": list(report["rows"])}
+    assert all([p["guidance_scale"] for p in points] == [1.0, 2.0] for points in report["trade_off"].values())
+
+
+def test_unknown_second_judge_is_one_line_and_writes_nothing(
+    quick: tuple[str, Path], artwork_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert judged(quick[0], artwork_folder, tmp_path, "--second", "nothing") == 2
+    assert "python -m eval: name: expected one of" in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())

@@ -290,6 +290,18 @@ def test_fewer_captions_on_request(judge):
     assert {row.captions for row in short.rows.values()} == {6}
 
 
+def test_only_the_captions_asked_for(judge):
+    some = references(judge.pictures, "validation").captions[:6]
+    found = run(judge, only=some)
+    assert (list(found.rows), found.rows["held-out"].captions) == (["held-out"], 6)
+    assert found.absent["seen"] == "only: 0 of these captions are in 'seen_validation'; it takes two of two families"
+
+
+def test_a_report_without_a_single_row_is_refused_with_the_reasons(judge):
+    with pytest.raises(ValueError, match=r"seen: only: 0 of .*; held-out: only: 0 of "):
+        run(judge, only=["no such caption"])
+
+
 def test_rivals_stay_when_captions_are_fewer(judge):
     assert len(judge.target("validation", 4, captions=6).rivals.families) == 16
 

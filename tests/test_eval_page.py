@@ -1,0 +1,342 @@
+"""The report page: whole, safe with any caption, true to its figures. Reports are made up; nothing is judged."""
+
+import base64
+import dataclasses
+import io
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval import page
+from eval.bootstrap import Interval
+from eval.headlines import Figures
+from eval.page import Shown, to_html
+from eval.plot import Plot, Scale
+from eval.report import Calibration, Codec, Report, Row, TradeOff
+
+VOID = {"meta", "img", "br", "link", "hr", "input"}
+HOSTILE = '<script>alert("1")</script> & "onerror=x'
+GEOMETRY = {"x", "x1", "x2", "width"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, and the visible text; every tag must be closed, in order."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        assert len({name for name, _ in attrs}) == len(attrs), (tag, attrs)
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        raise AssertionError(f"<{tag}/> closes nothing in HTML")
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+    def all(self, tag: str, of: str | None = None) -> list[dict[str, str]]:
+        """Attributes of all elements of a tag, and of a class where given."""
+        return [a for t, a in self.elements if t == tag and (of is None or of in a.get("class", "").split())]
+
+
+def figures(**changes) -> Figures:
+    """Figures of .5, with an interval where a figure has one."""
+    usual = {f.name: Interval(0.5, 0.4, 0.6) if f.type is Interval else 0.5 for f in dataclasses.fields(Figures)}
+    return Figures(**usual | changes)
+
+
+def row(model: Figures | None = None, **changes) -> Row:
+    """A row with one model; on it retrieval is better, and ridge + Gaussian worse."""
+    one = Interval(1, 1, 1)
+    real = figures(fit=one, diversity=one, joint=one, copied=Interval(0.02, 0.01, 0.04))
+    names = ("model, blur", "nearest1", "nearestk", "ridge + Gaussian", "unconditional")
+    usual = {
+        "split": "test",
+        "captions": 60,
+        "families": 50,
+        "left_out": 3,
+        "unconditional_energy": Interval(5, 4, 6),
+        "real_joint": Interval(0.9, 0.7, 1.2),
+        "real_joint_captions": 20,
+        "methods": {"real": real, "model": model or figures()} | {name: figures() for name in names},
+        "energy_less": {
+            "nearest1": Interval(2, 1, 3),
+            "ridge + Gaussian": Interval(-3.9, -5.1, -2.7),
+            "unconditional": Interval(0.6, -0.4, 1.8),
+        },
+    }
+    return Row(**usual | changes)
+
+
+def report(*rows: Row, **changes) -> Report:
+    """A report on 'seen' and 'held-out' captions, as far as rows are given; one row when none is."""
+    usual = {
+        "split": "test",
+        "seed": 0,
+        "samples": 4,
+        "extractor": "network",
+        "data": "da7a",
+        "rows": dict(zip(("seen", "held-out"), rows or (row(),), strict=False)),
+        "codec": Codec(Interval(22.5, 22, 23), 22.4, 0.7, 100),
+        "about": {"model": "f1a9", "command": "python -m eval x"},
+    }
+    return Report(**usual | changes)
+
+
+def picture(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (16, 16, 3), dtype=np.uint8))
+
+
+def sheet(caption: str = "a cat", copied: tuple[bool, ...] = (False, True, False)) -> Shown:
+    n = len(copied)
+    x = [picture(i) for i in range(2 * n + 2)]
+    return Shown(caption, x[:n], x[n : 2 * n], [f"{caption} {i}" for i in range(n)], list(copied), x[2 * n :], None)
+
+
+TRADE_OFF = [TradeOff(g, t, 0.2 + 0.1 * g, 0.6 - 0.1 * g + 0.1 * t, 0.1 * g, 0.3) for g in (1, 2, 3) for t in (0.5, 1)]
+SPREAD = Calibration(Interval(0.7, 0.6, 0.8), [4.0, 1.0, 1.0, 2.0], 0.4)
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    rows = row(figures(joint=Interval(-0.2, -0.4, 0.1))), row()
+    return to_html(report(*rows), {"seen": [sheet(HOSTILE)]}, TRADE_OFF, {"held-out": SPREAD})
+
+
+def test_every_tag_is_closed_in_order(html):
+    assert Page(html).text
+
+
+def test_parser_would_notice_an_unclosed_tag():
+    with pytest.raises(AssertionError):
+        Page("<p><b>no end</p>")
+
+
+def test_nothing_is_loaded_and_nothing_is_run(html):
+    parsed = Page(html)
+    addresses = [a[name] for _, a in parsed.elements for name in ("src", "href", "xlink:href", "data") if name in a]
+    assert addresses and all(address.startswith("data:image/png;base64,") for address in addresses)
+    assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in parsed.elements}
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in style and "@import" not in style
+
+
+def test_captions_are_text_wherever_they_stand(html):
+    parsed = Page(html)
+    assert HOSTILE in parsed.text and any(HOSTILE in a["alt"] for a in parsed.all("img"))
+    assert not any(name.startswith("on") for _, a in parsed.elements for name in a)
+
+
+def test_same_figures_same_bytes(html):
+    rows = row(figures(joint=Interval(-0.2, -0.4, 0.1))), row()
+    assert html == to_html(report(*rows), {"seen": [sheet(HOSTILE)]}, TRADE_OFF, {"held-out": SPREAD})
+
+
+def test_accessible_to_those_who_do_not_see_it(html):
+    parsed = Page(html)
+    assert parsed.all("html")[0]["lang"] == "en"
+    assert all(a["alt"] for a in parsed.all("img")) and all(a["scope"] in ("col", "row") for a in parsed.all("th"))
+    assert all(a.get("aria-label") or a.get("aria-hidden") for a in parsed.all("svg"))
+
+
+def test_pictures_are_the_ones_given():
+    shown = sheet()
+    found = [a["src"].split(",")[1] for a in Page(to_html(report(), {"seen": [shown]})).all("img")]
+    pixels = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data in found]
+    pairs = [x for pair in zip(shown.samples, shown.nearest, strict=True) for x in pair]
+    assert all(np.array_equal(a, b) for a, b in zip(pixels, [*pairs, *shown.references], strict=True))
+
+
+def test_copies_and_no_others_are_marked():
+    parsed = Page(to_html(report(), {"seen": [sheet(copied=(False, True, True, False))]}))
+    listed = [a.get("class") for a in parsed.all("li") if a.get("class") != "absent"][-6:]
+    assert listed == [None, "copy", "copy", None, None, None] and len(parsed.all("span", "mark")) == 2
+
+
+def test_nearest_picture_carries_its_caption():
+    titles = [a["title"] for a in Page(to_html(report(), {"seen": [sheet("a cat")]})).all("img")]
+    assert "Nearest training picture: “a cat 0”" in titles
+    assert "Nearest training picture: “a cat 1”, counts as copied" in titles
+
+
+def test_bar_and_whiskers_are_drawn_to_scale():
+    html = to_html(report(row(figures(fit=Interval(0.84, 0.73, 0.96)))), {})
+    svg = Page(html[html.index('<svg class="bar"') : html.index("</svg>") + 6])
+    floor, real = (float(svg.all("line", of)[0]["x1"][:-1]) for of in ("floor", "real"))
+    bar, whisker = svg.all("rect")[0], svg.all("line")[2]
+    drawn = [float(bar["x"][:-1]) + float(bar["width"][:-1]), *(float(whisker[x][:-1]) for x in ("x1", "x2"))]
+    assert [(x - floor) / (real - floor) for x in drawn] == pytest.approx([0.84, 0.73, 0.96], abs=1e-3)
+
+
+def test_figure_below_its_floor_is_drawn_leftwards(html):
+    first = next(svg for svg in html.split("<svg")[1:] if 'aria-label="Joint' in svg)
+    rect = re.search(r'<rect class="value below" x="([\d.]+)%" y="\d+" width="([\d.]+)%"', first)
+    floor = re.search(r'class="floor" x1="([\d.]+)%"', first)
+    assert float(rect[1]) + float(rect[2]) == pytest.approx(float(floor[1]), abs=0.02) and float(rect[2]) > 1
+
+
+def test_figures_beyond_the_scale_stay_on_the_drawing_and_say_so():
+    html = to_html(report(row(figures(joint=Interval(-9, -12, -7), fit=Interval(8, 3, 9)))), {})
+    shapes = [a for _, a in Page(html).elements if GEOMETRY & set(a)]
+    ends = [float(a[name][:-1]) for a in shapes for name in GEOMETRY & set(a) if a[name].endswith("%")]
+    assert min(ends) >= 0 and max(ends) <= 100 and "◀" in html and "▶" in html
+
+
+def test_everything_absent_says_why():
+    bare = row(methods={"real": figures(), "model": figures()}, energy_less={}, real_joint=None)
+    bare = dataclasses.replace(bare, absent={"real_joint": "too few artists"})
+    text = Page(to_html(report(bare, codec=None, absent={"far": "no caption is far"}), {})).text
+    assert "too few artists" in text and "absent: no codec was given" in text and "absent: no caption is far" in text
+    assert "the report was made without baselines" in text
+
+
+@pytest.mark.parametrize("field", ["fit", "copied", "kid"])
+def test_what_is_not_finite_is_absent(field):
+    nothing = Interval(math.nan, math.nan, math.nan) if field != "kid" else math.nan
+    model = figures(**{field: nothing})
+    text = Page(to_html(report(row(model, absent={field: "too few pictures"})), {})).text
+    assert "absent: too few pictures" in text and not re.search(r"\bnan\b", text, re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    ("joint", "kind", "said"),
+    [
+        (Interval(0.03, -0.1, 0.15), "bad", "not shown to be better than training pictures that ignore"),
+        (Interval(-0.3, -0.4, -0.2), "bad", "worse than training pictures that ignore"),
+        (Interval(0.3, 0.2, 0.4), "fair", "a little of the way from"),
+        (Interval(0.3, 0.2, 1.4), "good", "not shown to fall short of real pictures"),
+        (Interval(1.3, 1.2, 1.4), "good", "above real pictures: an alarm"),
+    ],
+)
+def test_verdict_on_the_weakest_headline(joint, kind, said):
+    high = Interval(1.3, 1.2, 1.4)
+    answer = page.good("seen", row(figures(fit=high, diversity=high, joint=joint)))
+    assert answer.kind == kind and said in answer.lines[2]
+    assert joint == high or answer.badge == f"weakest: joint {page.number(joint.value)}"
+
+
+@pytest.mark.parametrize(("low", "kind"), [(0.041, "bad"), (0.039, "good")])
+def test_verdict_on_copies_needs_intervals_apart(low, kind):
+    assert page.copies("seen", row(figures(copied=Interval(0.3, low, 0.5)))).kind == kind
+
+
+def test_verdict_on_the_obvious_alternatives():
+    answer = page.rivals("seen", row())
+    assert answer.badge == "better than 1 of 3" and answer.kind == "fair"
+    assert answer.lines == (
+        "Worse than “Retrieval, nearest caption” by 2.0 [1.0, 3.0].",
+        "Better than “Ridge + Gaussian” by 3.9 [2.7, 5.1].",
+        "Not shown to differ from “Caption ignored”: 0.6 [−0.4, 1.8].",
+    )
+
+
+def test_verdict_stands_on_the_page(html):
+    assert "Better than “Ridge + Gaussian” by 3.9 [2.7, 5.1]." in Page(html).text
+
+
+def test_further_figures_need_one_line_each(monkeypatch):
+    lines = (("score", "Smallest", "the smallest of three"), ("telepathy", "Telepathy", "no such field"))
+    monkeypatch.setattr(page, "BESIDE", lines)
+    text = Page(to_html(report(), {})).text
+    assert "the smallest of three" in text and "Telepathy" not in text
+
+
+def test_any_row_and_several_models_are_shown():
+    methods = row().methods
+    several = row(methods={"real": methods["real"], "guidance=1": figures(), "guidance=<2>": figures()})
+    text = Page(to_html(report(rows={"odd <row>": several}), {})).text
+    assert "odd <row>" in text and "guidance=<2>" in text and "holds 2 models" in text
+
+
+def test_second_judge_stands_beside_the_first():
+    other = {"seen": row(figures(fit=Interval(0.77, 0.7, 0.8)))}
+    assert "Judged by second-net: 0.77 [0.70, 0.80]" in Page(to_html(report(repeated={"second-net": other}), {})).text
+
+
+def test_curve_and_calibration_of_the_report_are_used_unless_others_are_given():
+    own = report(row(calibration={"model": SPREAD}), trade_off={"seen": TRADE_OFF})
+    text = Page(to_html(own, {})).text
+    assert "More fit or more variety? Captions it was trained on" in text and "0.70 [0.60, 0.80], too narrow" in text
+    assert "More fit" not in Page(to_html(report(), {})).text
+
+
+def test_points_lie_in_the_frame_where_their_figures_say():
+    plot = Plot.of(TRADE_OFF)
+    (x0, d0), *_, (x1, d1) = plot.across
+    (y0, f0), *_, (y1, f1) = plot.down
+    for m in plot.marks:
+        assert m.x == pytest.approx(x0 + (m.point.diversity - d0) / (d1 - d0) * (x1 - x0), abs=0.1)
+        assert m.y == pytest.approx(y0 + (m.point.fit - f0) / (f1 - f0) * (y1 - y0), abs=0.1)
+
+
+def test_best_smallest_headline_is_marked():
+    points = [TradeOff(1, 0.5, 0.9, 0.9, 0.1, 0), TradeOff(1, 1, 0.4, 0.5, 0.6, 0), TradeOff(2, 1, 0.8, 0.3, 0.7, 0)]
+    assert [m.point for m in Plot.of(points).marks if m.best] == points[1:2]
+
+
+def test_no_two_labels_of_a_crowded_curve_overlap():
+    crowd = [TradeOff(g, t, 0.3 + 0.001 * g, 0.3 + 0.002 * t, 0, 0) for g in range(1, 9) for t in range(1, 9)]
+    boxes = [(*m.at, m.at[0] + 6.2 * len(m.text)) for m in Plot.of([*TRADE_OFF, *crowd]).marks if m.at is not None]
+    assert len(boxes) > 2
+    for i, (left, base, right) in enumerate(boxes):
+        assert not any(left < r and x < right and abs(base - y) < 11 for x, y, r in boxes[:i])
+
+
+def test_one_point_is_a_curve_too():
+    assert Plot.of(TRADE_OFF[:1]).marks[0].best
+
+
+def test_histogram_is_drawn_to_scale(html):
+    svg = html[html.index('aria-label="Rank histogram') :]
+    heights = [
+        float(h) for h in re.findall(r'class="value" x="[\d.]+" y="[\d.]+" width="[\d.]+" height="([\d.]+)"', svg)
+    ]
+    assert [h / max(heights) for h in heights] == pytest.approx([1, 0.25, 0.25, 0.5])
+
+
+def test_scale_keeps_to_the_drawing():
+    assert [Scale(-1, 1).x(v) for v in (-2, -1, 0, 1, 2)] == [0, 0, 50, 100, 100]
+
+
+UNEVEN = dataclasses.replace(sheet(), nearest_captions=["one"])
+ENDLESS = [TradeOff(1, 1, math.nan, 0, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("shown", "rest", "named"),
+    [
+        ({"sen": []}, {}, "shown: the report has no row 'sen'"),
+        ({"seen": [UNEVEN]}, {}, "shown: 'a cat' needs one"),
+        ({}, {"trade_off": ENDLESS}, "trade_off: a figure is not finite"),
+        ({}, {"calibration": {"sen": SPREAD}}, "calibration: the report has no row 'sen'"),
+    ],
+)
+def test_wrong_arguments_are_named(shown, rest, named):
+    with pytest.raises(ValueError, match=re.escape(named)):
+        to_html(report(), shown, **rest)
+
+
+def test_row_without_a_model_is_named():
+    with pytest.raises(ValueError, match="'seen' has no model"):
+        to_html(report(row(methods={"real": figures()})), {})
