@@ -15,6 +15,7 @@ from bridge.codec import LatentDistribution
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import TextEncoder
 from train import mapper as mapper_module
+from train.config import ConfigError
 from train.data import row_cumulative, systematic_rows
 from train.emoji import write_dataset
 from train.loop import LoopConfig
@@ -112,6 +113,28 @@ def test_the_card_becomes_the_models_readme(build, tmp_path):
     (tmp_path / "card.md").write_text("# A card\n")
     folder = build(card=str(tmp_path / "card.md"), loop=replace(LOOP, steps=1)).run()
     assert (folder / "README.md").read_text() == "# A card\n"
+
+
+# another sitting
+
+
+def test_another_sitting_begins_with_the_weights_of_the_last(finished, build, tmp_path):
+    last = finished.config.out / "model"
+    again = build(init=str(last), out=tmp_path / "again", mapper=MAPPER | {"dropout": 0.5})
+    kept = BridgePipeline.from_pretrained(last).mapper
+    assert all(torch.equal(a, b) for a, b in zip(again.mapper.parameters(), kept.parameters(), strict=True))
+    assert (again.mapper.config["dropout"], again.mapper.training) == (0.5, True)
+    assert all(parameter.requires_grad for parameter in again.mapper.parameters())
+
+
+def test_a_mapper_of_another_shape_is_refused(finished, build):
+    with pytest.raises(ConfigError, match=r"init: .* has a mapper of another shape: size mismatch for net"):
+        build(init=str(finished.config.out / "model"), mapper=MAPPER | {"width": 24})
+
+
+def test_a_start_that_is_no_model_is_refused(build, tmp_path):
+    with pytest.raises(ConfigError, match=r"init: .* holds no mapper; name the `model` folder of a finished run"):
+        build(init=str(tmp_path))
 
 
 # what reaches training

@@ -45,6 +45,8 @@ class MapperConfig:
         mix_share: Share of captions moved towards the code of a near training caption.
         family_power: Rows are drawn in proportion to (size of their family) ** -family_power; 1 weighs
             families equally, 0 rows.
+        init: Model folder whose mapper to start from, for another sitting or another codec; empty starts from
+            nothing.
         settings: Defaults of the finished model, chosen on validation data.
         card: Markdown file that becomes the model's README.md.
     """
@@ -59,6 +61,7 @@ class MapperConfig:
     label_share: float = 0.4
     mix_share: float = 0.0
     family_power: float = 0.5
+    init: str = ""
     settings: Settings = field(default_factory=Settings)
     card: str = ""
 
@@ -119,8 +122,9 @@ class MapperTraining:
         self.cumulative = row_cumulative(torch.tensor(rows["family"]), config.family_power)
         self.near = self.neighbours()
         torch.manual_seed(config.loop.seed)
-        self.mapper = self.build_mapper()
-        settings = {k: v for k, v in asdict(config).items() if k not in ("loop", "out", "settings", "card", "vae")}
+        self.mapper = self.first_mapper()
+        left_out = ("loop", "out", "settings", "card", "vae", "init")
+        settings = {k: v for k, v in asdict(config).items() if k not in left_out}
         identity = settings | {"vae": self.codec.fingerprint, "text": self.encoder.fingerprint}
         self.loop = Loop(
             MapperObjective(self.mapper),
@@ -139,6 +143,25 @@ class MapperTraining:
         if unknown := sorted(set(self.config.mapper) - known):
             raise ConfigError(f"mapper: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         return family(z_shape=self.codec.z_shape, text_dim=self.encoder.dim, **self.config.mapper)
+
+    def first_mapper(self) -> Mapper:
+        """The mapper that training begins with: a new one, with the weights of `config.init` where it is given.
+
+        Raises:
+            ConfigError: `init` holds no mapper, or one of another shape than the config's.
+        """
+        mapper, folder = self.build_mapper(), Path(self.config.init) / "mapper"
+        if not self.config.init:
+            return mapper
+        if not (folder / "config.json").exists():
+            raise ConfigError(f"init: {self.config.init} holds no mapper; name the `model` folder of a finished run")
+        last = type(mapper).from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        try:
+            mapper.load_state_dict(last.state_dict())
+        except RuntimeError as error:
+            told = str(error).splitlines()[1].strip()
+            raise ConfigError(f"init: {self.config.init} has a mapper of another shape: {told}") from error
+        return mapper
 
     def encode(self, rows: Dataset) -> Side:
         """Latents and caption codes of rows, from the cache beside the data where they are there."""
