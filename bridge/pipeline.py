@@ -29,8 +29,11 @@ from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
 
-MICRO_BATCH = 16
-"""Rows that mapper and decoder work on at a time, padded: matrix kernels round differently for other sizes."""
+SAMPLE_BATCH, MICRO_BATCH = 32, 16
+"""Rows that mapper and decoder work on at a time, padded: matrix kernels round differently for other sizes.
+
+The mapper is bound by reading its weights, the decoder by arithmetic.
+"""
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
@@ -364,14 +367,14 @@ class BridgePipeline:
         return f"far from every caption this model was trained on; nearest: {near} (cosine {float(cosine[0, 0]):.2f})"
 
     def _sample(self, jobs: Sequence[_Job], settings: Settings) -> Tensor:
-        """Latents of at most MICRO_BATCH jobs, always computed as MICRO_BATCH rows."""
-        noise = torch.zeros(MICRO_BATCH, *self.mapper.sample_noise_shape)
-        choice = torch.zeros(MICRO_BATCH)
+        """Latents of at most SAMPLE_BATCH jobs, always computed as SAMPLE_BATCH rows."""
+        noise = torch.zeros(SAMPLE_BATCH, *self.mapper.sample_noise_shape)
+        choice = torch.zeros(SAMPLE_BATCH)
         for row, job in enumerate(jobs):
             shape, at = self.mapper.sample_noise_shape, job.generator.device
             noise[row] = torch.randn(shape, generator=job.generator, device=at).cpu()
             choice[row] = torch.rand((), generator=job.generator, device=at).cpu()
-        padding = MICRO_BATCH - len(jobs)
+        padding = SAMPLE_BATCH - len(jobs)
         null = TextCode.null(padding, self.text_encoder.dim).to(self.device)
         c = TextCode.cat([job.code for job in jobs] + [null])
         if settings.neighbour_temperature > 0:
@@ -391,11 +394,14 @@ class BridgePipeline:
             z = self.mapper.sample(c, noise=noise, temperature=settings.temperature)
         return z[: len(jobs)]
 
-    def _decode(self, z: Tensor) -> Tensor:
-        """Pictures of at most MICRO_BATCH latents on the CPU, always computed as MICRO_BATCH rows."""
-        padded = torch.zeros(MICRO_BATCH, *z.shape[1:], device=z.device)
-        padded[: len(z)] = z
-        return self.codec.decode(padded)[: len(z)].cpu()
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Pictures of any number of latents on the CPU, always computed as MICRO_BATCH rows."""
+        parts = []
+        for z in latents.split(MICRO_BATCH):
+            padded = torch.zeros(MICRO_BATCH, *z.shape[1:], device=z.device)
+            padded[: len(z)] = z
+            parts.append(self.codec.decode(padded)[: len(z)].cpu())
+        return torch.cat(parts)
 
 
 def _seed_or_generators(
@@ -425,5 +431,5 @@ def _negatives(negative_prompt: str | Sequence[str] | None, prompts: int) -> lis
 
 def _chunks(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
     iterator = iter(jobs)
-    while chunk := list(islice(iterator, MICRO_BATCH)):
+    while chunk := list(islice(iterator, SAMPLE_BATCH)):
         yield chunk

@@ -220,7 +220,7 @@ def _judge(data: str, network: Extractor) -> Judge:
 
 
 def _trade_off(pipe: BridgePipeline, judge: Judge, args: argparse.Namespace) -> dict[str, list[TradeOff]]:
-    """The model's headlines over guidance and temperature; guidance only where its mapper has it."""
+    """The model's headlines over guidance and temperature, on validation: settings are never chosen on test."""
     scales = GUIDANCE if isinstance(pipe.mapper, VelocityMapper) else (1.0,)
     _say(f"trade-off: {len(scales)} guidance scales, {len(TEMPERATURES)} temperatures")
     models = {
@@ -231,7 +231,7 @@ def _trade_off(pipe: BridgePipeline, judge: Judge, args: argparse.Namespace) -> 
         for temperature in TEMPERATURES
     }
     captions = min(args.captions or TRADE_OFF_CAPTIONS, TRADE_OFF_CAPTIONS)
-    return trade_off(models, judge, split=args.split, n=args.samples, captions=captions, seed=args.seed)
+    return trade_off(models, judge, split="validation", n=args.samples, captions=captions, seed=args.seed)
 
 
 def encode_captions(pipe: BridgePipeline, captions: Sequence[str]) -> np.ndarray:

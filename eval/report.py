@@ -113,7 +113,7 @@ class Report:
         data: Fingerprint of the dataset.
         rows: 'seen' (captions of training, drawn by artists outside it), 'held-out' and, of these, 'far'.
         repeated: The same rows by a second extractor, by its name.
-        trade_off: The first model at several guidance scales and temperatures, by row.
+        trade_off: The first model at several guidance scales and temperatures, by row of validation.
         codec: Absent where no codec was given.
         absent: What could not be measured, and why.
         about: What the caller adds: the model's fingerprint, its settings, the command.

@@ -11,7 +11,7 @@ from bridge import BridgePipeline
 from bridge.checkpoint import CheckpointError
 from bridge.limits import MAX_IMAGES_PER_PROMPT
 from bridge.noise import generator_for
-from bridge.pipeline import MICRO_BATCH, Settings
+from bridge.pipeline import SAMPLE_BATCH, Settings
 
 
 def pixels(pipe: BridgePipeline, prompt: str | list[str], n: int, seed: int = 7, **settings: float) -> torch.Tensor:
@@ -31,7 +31,7 @@ def test_images_of_one_caption_differ(tiny_pipeline: BridgePipeline) -> None:
     assert not torch.equal(x[0], x[1])
 
 
-@pytest.mark.parametrize("n", [1, MICRO_BATCH, MICRO_BATCH + 3])
+@pytest.mark.parametrize("n", [1, SAMPLE_BATCH, SAMPLE_BATCH + 3])
 def test_image_does_not_depend_on_how_many_are_asked_for(tiny_pipeline: BridgePipeline, n: int) -> None:
     assert torch.equal(pixels(tiny_pipeline, "a cat", n)[0], pixels(tiny_pipeline, "a cat", 2)[0])
 
