@@ -1,0 +1,237 @@
+"""python -m eval.peers MODEL --data data/emoji --vae-minutes M: ours and every rival at equal cost, in one table.
+
+All see the same pairs and the same pictures without captions, have the same minutes of processor time (less the
+VAE's where they use it), up to three trials and three ways to sample chosen on validation, and three seeds.
+Nothing is done twice: a stopped run goes on.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bridge.checkpoint import atomic_write
+from bridge.pipeline import BridgePipeline
+from eval.cheats import text_codes
+from eval.features import EfficientNetLite0
+from eval.judge import Judge
+from eval.peers.base import Peer, TrainedPeer
+from eval.peers.bridge_flow import BridgeFlow
+from eval.peers.direct import Direct, DirectPlateau
+from eval.peers.invertible import Invertible
+from eval.peers.latent import Latent
+from eval.peers.material import load
+from eval.peers.prior import Prior
+from eval.peers.results import Results
+from eval.peers.sampling import Asked
+from eval.peers.simple import Retrieval, Ridge
+from eval.peers.study import PLATEAU_SEEDS, Benches, Chosen, Workshop, share_left
+from eval.peers.table import HEADLINES, Line, PeersReport, Spread, to_text
+from eval.report import Generate, Report, check_counts, evaluate
+from eval.table import to_json
+
+ALL: tuple[Peer, ...] = (
+    BridgeFlow(),
+    Direct(),
+    DirectPlateau(),
+    Latent(),
+    Invertible(),
+    Prior(),
+    Retrieval(),
+    Ridge(),
+)
+PEERS: Mapping[str, Peer] = {peer.name: peer for peer in ALL}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One peer on its way to the test: its choice and its seeds' validation scores.
+
+    Args:
+        peer: Who.
+        chosen: Trial and sampling; None where every trial diverged.
+        scores: Validation score of each seed that did not diverge, by seed.
+    """
+
+    peer: Peer
+    chosen: Chosen | None
+    scores: dict[int, float]
+
+    def name(self, seed: int) -> str:
+        """In the report."""
+        return f"{self.peer.name}, seed {seed}"
+
+
+def enter(shop: Workshop, peer: Peer, trials: int, seeds: int, peers: Mapping[str, Peer] = PEERS) -> Entry:
+    """Choose a peer's trial and train its other seeds."""
+    chooser = peers[peer.follows] if peer.follows else peer
+    chosen = shop.choose(chooser, trials)
+    scores = {}
+    if chosen is not None:
+        plateau = isinstance(peer, TrainedPeer) and peer.plateau
+        for seed in range(min(seeds, PLATEAU_SEEDS) if plateau else seeds):
+            (score,) = shop.validated(peer, peer.trials[chosen.trial], seed, [chosen.sampling])
+            if score is not None:
+                scores[seed] = score
+    return Entry(peer, chosen, scores)
+
+
+def judge_all(shop: Workshop, entries: Sequence[Entry]) -> Report:
+    """One report on the test split of every seed of every peer."""
+    models: dict[str, Generate] = {}
+    for entry in entries:
+        for seed in entry.scores:
+            assert entry.chosen is not None
+            trial = entry.peer.trials[entry.chosen.trial]
+            models[entry.name(seed)] = shop.generate(entry.peer, trial, seed)(entry.chosen.sampling)
+    return evaluate(
+        models,
+        shop.benches.judge,
+        split="test",
+        codec=shop.codec,
+        encode_text=text_codes(shop.encoder),
+        n=shop.benches.n,
+        captions=shop.benches.captions,
+        say=shop.say,
+    )
+
+
+def line_of(shop: Workshop, entry: Entry, report: Report) -> Line:
+    """A peer's line of the table."""
+    if entry.chosen is None or not entry.scores:
+        return Line(entry.peer.name, entry.peer.uses_vae, failed="every trial or seed diverged")
+    trial = entry.peer.trials[entry.chosen.trial]
+    runs = [shop.results.get({"trained": shop.key(entry.peer, trial, seed)}) for seed in entry.scores]
+    rows = {
+        row: {
+            name: Spread.of([getattr(found.methods[entry.name(seed)], name).value for seed in entry.scores])
+            for name in HEADLINES
+        }
+        for row, found in report.rows.items()
+    }
+    return Line(
+        entry.peer.name,
+        entry.peer.uses_vae,
+        [run["seconds"] / 60 for run in runs if run],
+        [run["steps"] for run in runs if run],
+        trial,
+        entry.chosen.sampling,
+        Spread.of(list(entry.scores.values())),
+        rows,
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m eval.peers", description=__doc__)
+    add_common(parser)
+    parser.add_argument("--trials", type=int, default=3, help="hyperparameters tried, chosen on validation")
+    parser.add_argument("--only", nargs="+", choices=list(PEERS), metavar="NAME", help=f"of {', '.join(PEERS)}")
+    parser.set_defaults(out="runs/peers", seeds=3)
+    return parser
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Arguments that `eval.peers` and `eval.pairs` share."""
+    parser.add_argument("model", help="whose VAE and text encoder all share: a shipped model's name, or a folder")
+    parser.add_argument("--data", default="data/emoji", help="a dataset made by train.emoji")
+    parser.add_argument("--pictures", type=Path, help="a dataset of more pictures, shown to all without captions")
+    parser.add_argument("--vae-minutes", type=float, default=0.0, help="what the VAE's training cost, of 60")
+    parser.add_argument("--minutes", type=float, default=60.0, help="processor minutes of each, the VAE's included")
+    parser.add_argument("--seeds", type=int, help="trainings of each")
+    parser.add_argument("--out", help="folder of results; a run goes on where it was stopped")
+    parser.add_argument("--captions", type=int, help="judge at most so many captions of each row")
+    parser.add_argument("--samples", type=int, default=4, help="pictures a caption, at least 2")
+
+
+def open_workshop(args: argparse.Namespace) -> Workshop:
+    """Model, judge and training material of a command.
+
+    Raises:
+        ValueError: An argument is out of range, or there is no such model or dataset.
+    """
+    check_counts(args.samples, args.captions)
+    if args.seeds < 1:
+        raise ValueError(f"--seeds: expected at least 1, got {args.seeds}")
+    share_left(args.vae_minutes, args.minutes)
+    if args.vae_minutes == 0:
+        say("note: the VAE's training is charged to nobody; give --vae-minutes")
+    out = Path(args.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out: cannot write to {out} ({error.strerror}); give another folder") from error
+    pipe = BridgePipeline.from_pretrained(args.model)
+    say("judge: features of the dataset (cached after the first time)")
+    judge = Judge.load(args.data, EfficientNetLite0(), lambda done, total: say(f"  {done} of {total} pictures"))
+    material = load(Path(args.data), judge.pictures, pipe.codec, pipe.text_encoder, args.pictures, say)
+    identity: dict[str, Any] = {
+        "data": judge.pictures.fingerprint,
+        "pictures": str(args.pictures) if args.pictures else None,
+        "vae": pipe.codec.fingerprint,
+        "text": pipe.text_encoder.fingerprint,
+    }
+    return Workshop(
+        Benches(judge, args.samples, args.captions),
+        Asked(pipe.text_encoder),
+        pipe.codec,
+        pipe.text_encoder,
+        material,
+        Results(out / "results.jsonl"),
+        out / "runs",
+        args.minutes,
+        args.vae_minutes,
+        identity,
+        say,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when the table is printed, 2 for bad input."""
+    args = build_parser().parse_args(argv)
+    try:
+        _run(args, argv if argv is not None else sys.argv[1:])
+    except (ValueError, OSError) as error:
+        print(f"python -m eval.peers: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
+    if args.trials < 1:
+        raise ValueError(f"--trials: expected at least 1, got {args.trials}")
+    shop = open_workshop(args)
+    chosen = [peer for peer in ALL if not args.only or peer.name in args.only]
+    entries = [enter(shop, peer, args.trials, args.seeds) for peer in chosen]
+    if not any(entry.scores for entry in entries):
+        raise ValueError("every trial of every peer diverged; see the messages above")
+    report = judge_all(shop, entries)
+    atomic_write(Path(args.out) / "report.json", to_json(report))
+    about = {"command": shlex.join(["python", "-m", "eval.peers", *argv]), "data": report.data}
+    found = PeersReport(
+        report.split,
+        args.minutes,
+        args.vae_minutes,
+        args.captions,
+        args.samples,
+        [line_of(shop, entry, report) for entry in entries],
+        {
+            row: {name: found.methods[name].score.value for name in ("real", "reconstruction")}
+            for row, found in report.rows.items()
+        },
+        about,
+    )
+    atomic_write(Path(args.out) / "peers.json", to_json(found))
+    print(to_text(found))
+
+
+def say(line: str) -> None:
+    """Tell whoever waits, on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

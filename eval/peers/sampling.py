@@ -1,0 +1,130 @@
+"""Pictures of a trained peer for the judge: noise keyed by caption, micro-batches of one size."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bridge.memory import NEIGHBOURS, CaptionMemory
+from bridge.noise import generator_for
+from bridge.text import TextCode, TextEncoder
+from eval.peers.base import PeerNet, Sampling
+from eval.peers.material import NONE, CaptionCodes, Material
+from eval.report import Generate
+
+MICRO_BATCH = 32
+"""Rows worked on at a time, padded: matrix kernels round differently for other sizes."""
+FAMILIAR, TEMPERATURE = 0.75, 0.05
+"""A caption below this cosine to every training caption takes a neighbour's code, by softmax(cosine / TEMPERATURE)."""
+
+
+def caption_number(caption: str) -> int:
+    """64 bits of a caption, for a key of its noise."""
+    return int.from_bytes(hashlib.sha256(caption.encode()).digest()[:8], "little")
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The captions of the pairs, with their tokens: what `bridge.memory` does, for every peer alike.
+
+    Args:
+        memory: Their pooled codes.
+        codes: All of their codes, in the same order.
+    """
+
+    memory: CaptionMemory
+    codes: CaptionCodes
+
+    @classmethod
+    def of(cls, material: Material) -> "Neighbours":
+        """Of the labels of the pairs."""
+        labels = material.labels()
+        full = material.captions
+        codes = CaptionCodes(full.pooled[labels], full.tokens, full.start[labels], full.length[labels])
+        return cls(CaptionMemory(codes.pooled, [material.texts[int(i)] for i in labels]), codes)
+
+    def soften(self, c: TextCode, u: Tensor) -> TextCode:
+        """Codes (B) whose unfamiliar rows are those of near known captions, drawn at u (B,) in [0, 1).
+
+        Source: Sheynin et al. 2022, KNN-Diffusion, arXiv:2204.02849
+        """
+        cosine, index = self.memory.nearest(c.pooled, min(NEIGHBOURS, len(self.memory)))
+        far = (cosine[:, 0] < FAMILIAR) & c.pooled.any(1)
+        cdf = torch.softmax(cosine.double() / TEMPERATURE, dim=1).cumsum(1)
+        drawn = torch.searchsorted(cdf, u.double()[:, None], right=True).clamp(max=index.shape[1] - 1)
+        near = self.codes.codes(index.gather(1, drawn)[:, 0])
+        return TextCode(
+            torch.where(far[:, None], near.pooled, c.pooled),
+            torch.where(far[:, None, None], near.tokens, c.tokens),
+            torch.where(far[:, None], near.mask, c.mask),
+        )
+
+
+class Asked:
+    """Codes of captions asked for, each encoded alone and once.
+
+    Args:
+        encoder: Of all captions.
+    """
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self.encoder = encoder
+        self._known: dict[str, TextCode] = {}
+
+    def __call__(self, captions: Sequence[str]) -> TextCode:
+        """Codes of B captions with `base.TOKENS` token places."""
+        new = [c for c in dict.fromkeys(captions) if c not in self._known]
+        if new:
+            codes = CaptionCodes.of(self.encoder, new, batch_size=1)
+            self._known |= {c: codes.codes(torch.tensor([i])) for i, c in enumerate(new)}
+        return TextCode.cat([self._known[c] for c in captions])
+
+
+def keyed(
+    net: PeerNet,
+    codes: Callable[[Sequence[str]], TextCode],
+    neighbours: Neighbours,
+    sampling: Sampling,
+    seed: int,
+) -> Generate:
+    """A network as the report wants it: image i of a caption depends on (seed, caption, i) alone.
+
+    Args:
+        net: Trained, on the CPU.
+        codes: Captions to codes.
+        neighbours: Of the captions it was trained on.
+        sampling: How to draw.
+        seed: Of the noise.
+    """
+
+    def generate(captions: Sequence[str], n: int) -> Tensor:
+        jobs = [(row, i) for row in range(len(captions)) for i in range(n)]
+        every = codes(captions)
+        parts = []
+        for at in range(0, len(jobs), MICRO_BATCH):
+            some = jobs[at : at + MICRO_BATCH]
+            generators = [generator_for(seed, caption_number(captions[row]), i) for row, i in some]
+            rows = torch.tensor([row for row, _ in some])
+            parts.append(_micro_batch(net, every[rows], generators, neighbours, sampling))
+        return torch.cat(parts).unflatten(0, (len(captions), n))
+
+    return generate
+
+
+@torch.no_grad()
+def _micro_batch(
+    net: PeerNet, c: TextCode, generators: Sequence[torch.Generator], neighbours: Neighbours, sampling: Sampling
+) -> Tensor:
+    """Pictures of at most MICRO_BATCH codes, always computed as MICRO_BATCH rows."""
+    padding = MICRO_BATCH - len(c)
+    noise = torch.zeros(MICRO_BATCH, *net.noise_shape)
+    u = torch.zeros(MICRO_BATCH)
+    for row, generator in enumerate(generators):
+        noise[row] = torch.randn(net.noise_shape, generator=generator)
+        u[row] = torch.rand((), generator=generator)
+    c = TextCode.cat([c, neighbours.codes.codes(torch.full((padding,), NONE))])
+    if sampling.neighbours:
+        c = neighbours.soften(c, u)
+    return net.sample(c, noise, sampling)[: MICRO_BATCH - padding].cpu()

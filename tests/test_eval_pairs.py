@@ -1,0 +1,165 @@
+"""How many pairs: nested subsets, curves, the verdict, and the command end to end on tiny networks."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+
+from eval import pairs
+from eval.data import Pictures
+from eval.pairs import BridgePlateau, Point, mean_scores, pair_order, sizes_of
+from eval.peers.base import Sampling
+from eval.peers.budget import BudgetLoop
+from eval.peers.curves import pairs_needed, verdict
+from eval.peers.direct import Direct, DirectPlateau
+from eval.peers.material import NONE
+from eval.peers.plot import Curve, to_svg
+from eval.peers.study import Workshop
+from tests.test_eval_peers import Tiny, drawings, opened, toy
+
+__all__ = ["drawings", "opened"]  # fixtures
+
+
+def some_pictures(rows: int = 60) -> Pictures:
+    family = np.arange(rows) // 6 * (np.arange(rows) % 6 > 0)  # one large family, and small ones
+    names = np.array([f"label {i}" for i in range(rows)])
+    return Pictures([bytes([i]) for i in range(rows)], names, names, family, np.array(["train"] * rows))
+
+
+def test_order_is_a_permutation_that_no_seed_changes() -> None:
+    pictures = some_pictures()
+    order = pair_order(pictures, np.arange(60))
+    assert sorted(order) == list(range(60)) and (order == pair_order(pictures, np.arange(60))).all()
+
+
+def test_order_has_one_of_each_family_before_a_second() -> None:
+    pictures = some_pictures()
+    families = pictures.family[pair_order(pictures, np.arange(60))]
+    count = len(set(pictures.family))
+    assert len(set(families[:count])) == count
+
+
+def test_order_of_rows_does_not_depend_on_how_they_are_listed() -> None:
+    pictures = some_pictures()
+    rows = np.arange(60)[::-1].copy()
+    assert (rows[pair_order(pictures, rows)] == pair_order(pictures, np.arange(60))).all()
+
+
+def test_fewer_pairs_are_part_of_more_and_all_other_pictures_lose_their_captions() -> None:
+    material, order = toy(pairs=10, pictures=12), torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
+    few, more = material.only(order[:3]), material.only(order[:6])
+    assert set(few.paired.tolist()) == {3, 1, 4} < set(more.paired.tolist())
+    assert sorted([*few.paired.tolist(), *few.unpaired.tolist()]) == list(range(12))
+    assert len(few.weights) == 3 and sorted(few.labels().tolist()) == [1, 3, 4]
+    batch = few.draw(500, False, True, 0, 0)
+    assert {tuple(c.tolist()) for c in batch.c.pooled[batch.c.pooled.any(1)]} == {
+        tuple(c.tolist()) for c in material.captions.pooled[[1, 3, 4]]
+    }
+    assert NONE not in few.labels()
+
+
+def test_needed_pairs_lie_between_sizes_on_a_logarithmic_scale() -> None:
+    assert pairs_needed([10, 1000], [0.0, 1.0], 0.25) == pytest.approx(10 ** (1 + 0.5))
+    assert pairs_needed([1000, 10], [1.0, 0.0], 1.0) == 1000
+    assert pairs_needed([10, 100], [0.5, 0.6], 0.4) == 10
+    assert pairs_needed([10, 100], [0.5, 0.6], 0.7) is None
+
+
+def test_claim_holds_where_the_bridge_needs_five_times_fewer() -> None:
+    direct = {100: 0.0, 1000: 0.2, 10000: 0.4}
+    found = verdict("plateau", "seen", {100: 0.1, 1000: 0.4, 10000: 0.6}, direct)
+    assert (found.target, found.direct_pairs, found.bridge_pairs) == (0.4, 10000, 1000)
+    assert found.ratio == 10 and found.reached
+    assert "pairs needed for the same score: ratio 10.0 (as claimed)" in str(found)
+
+
+def test_smaller_ratio_is_told_beside_the_claim() -> None:
+    found = verdict("plateau", "seen", {100: 0.0, 10000: 0.2}, {100: 0.0, 10000: 0.2})
+    assert found.ratio == 1 and not found.reached and "ratio 1.0 (claimed: 5)" in str(found)
+
+
+def test_ratio_is_a_lower_bound_where_the_fewest_pairs_do() -> None:
+    found = verdict("plateau", "seen", {100: 0.5, 1000: 0.6}, {100: 0.1, 1000: 0.2})
+    assert found.at_fewest and "ratio at least 10.0" in str(found)
+
+
+def test_never_reached_is_told_as_that() -> None:
+    found = verdict("plateau", "held-out", {100: 0.0, 1000: 0.1}, {100: 0.1, 1000: 0.3})
+    assert found.ratio is None and not found.reached and str(found).endswith("the bridge: never reached")
+
+
+def test_scores_are_means_over_seeds() -> None:
+    points = [
+        Point("plateau", "direct", 10, seed, Sampling(), 1, 1.0, {"seen": {"score": score}})
+        for seed, score in enumerate((0.25, 0.75))
+    ]
+    assert mean_scores(points, "plateau", "direct", "seen") == {10: 0.5}
+
+
+def test_sizes_are_sorted_and_all_is_the_rest() -> None:
+    assert sizes_of(["all", "3", "10"], 40) == [3, 10, 40]
+
+
+@pytest.mark.parametrize("word", ["1", "41", "many", "-3"])
+def test_impossible_size_is_named(word: str) -> None:
+    with pytest.raises(ValueError, match=f"--sizes: expected numbers from 2 to 40 or 'all', got '{word}'"):
+        sizes_of([word], 40)
+
+
+def test_chart_is_well_formed_and_holds_every_point() -> None:
+    curves = [Curve("a < b", [10, 100], [0.1, 0.5], [0.0, 0.4], [0.2, 0.6]), Curve("b", [10], [-0.3], [-0.5], [0.1])]
+    root = ElementTree.fromstring(to_svg("seen", curves, "pairs", "score"))
+    circles = [e for e in root.iter() if e.tag.endswith("circle")]
+    heights = [float(c.attrib["cy"]) for c in circles]
+    assert len(circles) == 3 and heights[1] < heights[0] < heights[2]
+    assert "a < b" in [e.text for e in root.iter()]
+
+
+class TinyBridgePlateau(Tiny, BridgePlateau):
+    pass
+
+
+class TinyDirect(Direct):
+    trials = ({"learning_rate": 1e-3, "batch_size": 4, "fold": 8, "widths": (8,)},)
+
+
+class TinyDirectPlateau(TinyDirect, DirectPlateau):
+    pass
+
+
+def test_command_prints_table_and_verdicts_and_does_nothing_twice(
+    opened: Callable[..., Workshop],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    modes = {"equal minutes": (Tiny(), TinyDirect()), "plateau": (TinyBridgePlateau(), TinyDirectPlateau())}
+    monkeypatch.setattr(pairs, "MODES", modes)
+    monkeypatch.setattr(pairs, "open_workshop", opened)
+    monkeypatch.setattr("eval.peers.denoise.STEPS", 2)
+    out = tmp_path / "out"
+    argv = ["model", "--minutes", "0.04", "--sizes", "8", "all", "--samples", "2", "--captions", "6", "--out", str(out)]
+    assert pairs.main(argv) == 0
+    printed = capsys.readouterr().out
+    report = json.loads((out / "pairs.json").read_text())
+    sizes = {p["pairs"] for p in report["points"]}
+    assert len(sizes) == 2 and 8 in sizes
+    assert {(p["mode"], p["method"], p["pairs"]) for p in report["points"]} == {
+        (mode, method, size) for mode in modes for method in pairs.METHODS for size in sizes
+    }
+    assert len(report["verdicts"]) == printed.count("the direct way's best score") == 2
+    ElementTree.parse(out / "pairs-held-out.svg")
+    before = (out / "results.jsonl").read_bytes()
+    monkeypatch.setattr(BudgetLoop, "train_step", lambda self: pytest.fail("trained again"))
+    assert pairs.main(argv) == 0
+    assert capsys.readouterr().out == printed and (out / "results.jsonl").read_bytes() == before
+
+
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pairs.main(["model", "--trial", "9", "0", "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "--trial" in error

@@ -1,0 +1,484 @@
+"""Rivals under one budget: every network learns a toy and draws by key; runs stop, resume and are remembered."""
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bridge import BridgePipeline
+from bridge.codec import ImageCodec, LatentDistribution
+from bridge.memory import CaptionMemory
+from bridge.noise import generator_for
+from bridge.text import TextCode, TextEncoder
+from eval.data import Pictures
+from eval.judge import Judge
+from eval.peers import __main__ as command
+from eval.peers import study as study_module
+from eval.peers.base import TOKENS, Batch, Peer, PeerNet, Sampling, Space, TrainedPeer, Trial
+from eval.peers.bridge_flow import BridgeFlow
+from eval.peers.budget import BudgetLoop, DivergedError, Outcome
+from eval.peers.direct import Direct, DirectPlateau
+from eval.peers.invertible import Invertible
+from eval.peers.latent import Latent
+from eval.peers.material import NONE, CaptionCodes, Material, Shelf, load
+from eval.peers.prior import Prior
+from eval.peers.recipe import Budget, Recipe, learning_rate_at
+from eval.peers.results import Results
+from eval.peers.sampling import MICRO_BATCH, Asked, Neighbours, keyed
+from eval.peers.study import Benches, Workshop, share_left
+from eval.peers.table import Line, PeersReport, Spread, to_text
+from tests import test_eval_report
+
+DIM = 16
+SMALL: dict[str, tuple[TrainedPeer, Trial]] = {
+    "bridge_flow": (BridgeFlow(), {"width": 32, "hidden": 32, "blocks": 1, "condition": 16}),
+    "direct": (Direct(), {"fold": 4, "widths": (8, 16)}),
+    "latent": (Latent(), {"widths": (8,)}),
+    "invertible": (Invertible(), {"blocks": 4, "hidden": 32, "condition": 16}),
+    "invertible, spline": (Invertible(), {"blocks": 2, "hidden": 32, "condition": 16, "bins": 4}),
+    "prior, one token": (Prior(), {"patch": 4, "layers": 1, "heads": 1}),
+    "prior, patches": (Prior(), {"patch": 2, "layers": 1, "heads": 1}),
+}
+LOOP = {"learning_rate": 5e-3, "batch_size": 16}
+
+
+class Coarse(ImageCodec):
+    """Latents are 4 x 4 means of the pixels, on a scale of their own."""
+
+    z_shape, image_size, fingerprint = (3, 4, 4), 16, "coarse"
+
+    def encode(self, x):
+        z = (nn.functional.avg_pool2d(x, 4) - 0.5) / 0.2
+        return LatentDistribution(z, torch.full_like(z, 0.05))
+
+    def decode(self, z):
+        return (z * 0.2 + 0.5).clamp(0, 1).repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+    def to(self, device):
+        return self
+
+
+SPACE = Space(Coarse(), DIM)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny networks lose more to threads than they gain; and the count is put back for other files."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def few_solver_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of untrained networks need no care."""
+    monkeypatch.setattr("eval.peers.denoise.STEPS", 2)
+
+
+def toy(pairs: int = 8, pictures: int = 12) -> Material:
+    """Pictures of one colour each; caption i is picture i, and the last pictures have none."""
+    g = generator_for(5)
+    x = torch.rand(pictures, 3, 1, 1, generator=g).expand(-1, -1, 16, 16)
+    tokens = torch.randn(pictures * 3, DIM, generator=g)
+    length = torch.full((pictures,), 3)
+    pooled = nn.functional.normalize(torch.randn(pictures, DIM, generator=g), dim=1)
+    captions = CaptionCodes(pooled, tokens.half(), length.cumsum(0) - length, length)
+    shelf = Shelf((x * 255).round().byte(), Coarse().encode(x), torch.arange(pictures)[:, None])
+    rows = torch.arange(pictures)
+    texts = [f"caption {i}" for i in rows]
+    return Material(shelf, shelf, captions, texts, rows[:pairs], rows[pairs:], torch.ones(pairs).double())
+
+
+def built(name: str) -> tuple[TrainedPeer, PeerNet]:
+    peer, trial = SMALL[name]
+    torch.manual_seed(0)
+    return peer, peer.build(LOOP | trial, SPACE)
+
+
+class Ticks:
+    """A clock by which every step takes a second."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> float:
+        self.calls += 1
+        return float(self.calls)
+
+
+def loop_of(
+    peer: TrainedPeer, net: PeerNet, folder: Path, budget: Budget, clock: Callable[[], float] | None = None
+) -> BudgetLoop:
+    material = toy()
+    return BudgetLoop(
+        net,
+        lambda step: material.draw(16, peer.uses_vae, peer.tokens, 0, step),
+        material.watched(16, peer.uses_vae, peer.tokens),
+        Recipe(5e-3, 16, warmup=5),
+        budget,
+        folder,
+        0,
+        {"peer": peer.name},
+        clock or Ticks(),
+    )
+
+
+def ask(captions, material: Material) -> TextCode:
+    return material.captions.codes(torch.tensor([int(c.split()[1]) for c in captions]))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_loss_falls_on_a_toy(name: str, tmp_path: Path) -> None:
+    peer, net = built(name)
+    loop = loop_of(peer, net, tmp_path, Budget(25))
+    before = loop.validate()
+    assert loop.run().validation < before - 0.03
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_loss_is_one_number_an_example(name: str) -> None:
+    peer, net = built(name)
+    batch = toy().draw(5, peer.uses_vae, peer.tokens, 0, 0)
+    assert net.loss(batch).shape == (5,)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_picture_depends_on_its_key_alone(name: str) -> None:
+    _, net = built(name)
+    material = toy()
+    for p in net.parameters():
+        if not p.any():
+            nn.init.normal_(p, std=0.1)  # else an untrained network ignores its caption
+    net.eval()
+    draw = keyed(net, lambda c: ask(c, material), Neighbours.of(material), Sampling(guidance=2.0), 3)
+    alone, together = draw(["caption 2"], 2), draw([f"caption {i}" for i in range(12)], 3)
+    assert together.shape == (12, 3, 3, 16, 16) and MICRO_BATCH < 12 * 3
+    assert together.min() >= 0 and together.max() <= 1
+    torch.testing.assert_close(alone[0], together[2, :2], atol=1e-4, rtol=0)
+    assert not torch.equal(together[2, 0], together[2, 1])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_another_caption_gives_another_picture(name: str) -> None:
+    peer, net = built(name)
+    for p in net.parameters():
+        if not p.any():
+            nn.init.normal_(p, std=0.1)
+    net.eval()
+    material, noise = toy(), torch.randn(1, *net.noise_shape, generator=generator_for(1))
+    x = [net.sample(material.captions.codes(torch.tensor([i])), noise, Sampling()) for i in (0, 1)]
+    assert not torch.equal(*x), peer.name
+
+
+def test_flow_inverts_what_it_samples() -> None:
+    _, net = built("invertible, spline")
+    c = toy().captions.codes(torch.arange(4))
+    transform = net.flow(net.embed(c)).transform  # type: ignore[operator, union-attr]
+    eps = torch.randn(4, *net.noise_shape, generator=generator_for(0))
+    torch.testing.assert_close(transform(transform.inv(eps)), eps, atol=1e-4, rtol=0)
+
+
+def test_budget_is_respected_and_counted_in_seconds_of_steps(tmp_path: Path) -> None:
+    peer, net = built("bridge_flow")
+    outcome = loop_of(peer, net, tmp_path, Budget(12)).run()
+    assert (outcome.steps, outcome.seconds, outcome.best_seconds) == (12, 12.0, 12.0)
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eval.peers.budget.SAVE_SECONDS", 0.0)
+
+    def loop(folder: str) -> BudgetLoop:
+        peer, _ = SMALL["bridge_flow"]
+        torch.manual_seed(0)
+        net = peer.build(LOOP | SMALL["bridge_flow"][1] | {"dropout": 0.2}, SPACE)
+        return loop_of(peer, net, tmp_path / folder, Budget(10))
+
+    whole = loop("whole")
+    whole.run()
+    killed = loop("killed")
+    draw = killed.draw
+
+    def until(step: int) -> Batch:
+        if step == 6:
+            raise KilledError
+        return draw(step)
+
+    killed.draw = until
+    with pytest.raises(KilledError):
+        killed.run()
+    resumed = loop("killed")
+    assert resumed.run() == Outcome(10, 10.0, 10.0, whole.best)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters, resumed.parameters, strict=True))
+
+
+def test_finished_run_is_loaded_and_not_trained_again(tmp_path: Path) -> None:
+    first, again = (loop_of(*built("latent"), tmp_path, Budget(3)) for _ in range(2))
+    outcome = first.run()
+    again.draw = lambda step: pytest.fail("trained again")
+    assert again.run() == outcome
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters, again.parameters, strict=True))
+
+
+def test_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    loop_of(*built("bridge_flow"), tmp_path, Budget(1)).run()
+    other = loop_of(*built("bridge_flow"), tmp_path, Budget(1))
+    other.identity = "another"
+    with pytest.raises(ValueError, match="another run; name another --out"):
+        other.run()
+
+
+def test_plateau_stops_when_validation_no_longer_improves_and_keeps_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer, net = built("bridge_flow")
+    loop = loop_of(peer, net, tmp_path, Budget(200, plateau=True, floor=5))
+    seen: list[tuple[float, Tensor]] = []
+
+    def validate() -> float:
+        seen.append((loop.used, loop.ema.shadow_params[0].clone()))
+        return abs(loop.used - 20)
+
+    monkeypatch.setattr(loop, "validate", validate)
+    outcome = loop.run()
+    best = min(seen, key=lambda entry: abs(entry[0] - 20))
+    assert 18 <= outcome.best_seconds == best[0] <= 22
+    assert outcome.best_seconds * 1.5 <= outcome.seconds <= outcome.best_seconds * 1.5 * 1.1 + 1
+    assert torch.equal(loop.parameters[0], best[1])
+
+
+def test_plateau_is_not_looked_for_before_its_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = loop_of(*built("bridge_flow"), tmp_path, Budget(60, plateau=True, floor=30))
+    monkeypatch.setattr(loop, "validate", lambda: loop.used)
+    assert 30 <= loop.run().seconds <= 34
+
+
+class Bad(PeerNet):
+    noise_shape = (1,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def loss(self, batch: Batch) -> Tensor:
+        return self.weight * torch.full((len(batch.data),), math.nan)
+
+    def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
+        raise NotImplementedError
+
+
+def test_loss_that_is_no_number_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"step 1: the loss is nan; lower the trial's learning_rate of 0.005"):
+        loop_of(BridgeFlow(), Bad(), tmp_path, Budget(3)).run()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rate"), [("trapezoid", 0.5), ("cosine", 0.5 - math.sqrt(0.125)), ("constant", 1)]
+)
+def test_rate_follows_the_share_of_the_budget(schedule: str, rate: float) -> None:
+    share = {"trapezoid": 0.8, "cosine": 0.75, "constant": 0.9}[schedule]
+    recipe = Recipe(2.0 if schedule != "constant" else 1.0, 1, schedule)
+    expected = rate * recipe.learning_rate if schedule == "trapezoid" else recipe.learning_rate * rate
+    if schedule == "cosine":
+        expected = recipe.learning_rate * (1 + math.cos(0.75 * math.pi)) / 2
+    assert learning_rate_at(1000, share, recipe) == pytest.approx(expected)
+
+
+def test_unknown_schedule_is_named() -> None:
+    with pytest.raises(ValueError, match="schedule: expected one of trapezoid"):
+        Recipe(1.0, 1, "linear")
+
+
+def test_the_vae_is_paid_for_and_shortened_alike() -> None:
+    assert share_left(15, 60) == share_left(15, 6) == 0.75
+    assert share_left(15, 120) == 0.875
+    with pytest.raises(ValueError, match=r"vae_minutes: 90 leave nothing of 60 minutes.*give more minutes"):
+        share_left(90, 60)
+
+
+def test_batches_depend_on_their_key_alone() -> None:
+    a, b, other = (toy().draw(16, True, True, 0, step) for step in (7, 7, 8))
+    assert torch.equal(a.data, b.data) and torch.equal(a.c.tokens, b.c.tokens)
+    assert not torch.equal(a.data, other.data)
+
+
+def test_captions_are_shown_of_pairs_alone_and_match_their_pictures() -> None:
+    material = toy(pairs=4)
+    batch = material.draw(2000, False, True, 0, 0)
+    colour = (batch.data[:, :, 0, 0] * 255).round()
+    row = (colour[:, None] == material.train.pixels[None, :, :, 0, 0]).all(2).int().argmax(1)
+    shown = batch.c.pooled.any(1)
+    assert set(row[shown].tolist()) == {0, 1, 2, 3} and set(row.tolist()) == set(range(12))
+    torch.testing.assert_close(batch.c.pooled[shown], material.captions.pooled[row[shown]])
+    assert shown.float().mean() == pytest.approx(0.75 * 0.9, abs=0.04)
+
+
+def test_null_codes_have_neither_pooled_code_nor_tokens() -> None:
+    c = toy().captions.codes(torch.tensor([NONE, 1]))
+    assert not c.pooled[0].any() and not c.tokens[0].any() and not c.mask[0].any()
+    assert (c.mask.shape, int(c.mask[1].sum())) == ((2, TOKENS), 3)
+
+
+def test_unfamiliar_captions_take_a_known_ones_whole_code() -> None:
+    material = toy()
+    neighbours = Neighbours.of(material)
+    far = material.captions.codes(torch.tensor([11, 2, NONE]))
+    got = neighbours.soften(far, torch.zeros(3))
+    near = int(neighbours.memory.nearest(far.pooled[:1], 1)[1])
+    assert torch.equal(got.tokens[0], material.captions.codes(torch.tensor([near])).tokens[0])
+    assert torch.equal(got.pooled[1:], far.pooled[1:]) and isinstance(neighbours.memory, CaptionMemory)
+
+
+def test_material_keeps_variants_and_hides_more_pictures_captions(tiny_pipeline: BridgePipeline, artwork: Path) -> None:
+    pictures = Pictures.load(artwork)
+    material = load(artwork, pictures, tiny_pipeline.codec, tiny_pipeline.text_encoder, artwork, lambda _: None)
+    train = pictures.where("train")
+    assert (len(material.paired), len(material.unpaired)) == (len(train), len(train))
+    row = int(train[0])
+    said = [material.texts[int(i)] for i in material.train.variants[0] if i != NONE]
+    assert said[0] == pictures.label[row] and len(said) > 4
+    assert (material.train.variants[len(train) :] == NONE).all()
+    code = tiny_pipeline.text_encoder.encode([said[1]])
+    got = material.captions.codes(material.train.variants[0, 1:2])
+    torch.testing.assert_close(got.pooled, code.pooled, atol=1e-5, rtol=0)
+    torch.testing.assert_close(got.tokens[got.mask], code.tokens[code.mask][:TOKENS], atol=2e-3, rtol=0)
+
+
+def test_results_outlive_a_line_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    Results(path).add({"a": 1}, {"score": 2})
+    with path.open("a") as file:
+        file.write('{"key": {"b"')
+    Results(path).add({"c": 1}, [3])
+    found = Results(path)
+    assert (found.get({"a": 1}), found.get({"b": 1}), found.get({"c": 1})) == ({"score": 2}, None, [3])
+
+
+def test_table_sorts_by_score_and_says_who_is_absent() -> None:
+    def line(name: str, score: float) -> Line:
+        row = {h: Spread.of([score, score + 0.1]) for h in ("fit", "diversity", "joint", "score", "copied")}
+        return Line(name, name == "a", [1.0, 2.0], [10, 20], {}, Sampling(), Spread.of([0.0]), {"seen": row})
+
+    lines = [line("a", 0.1), line("b", 0.3), Line("c", True, failed="every trial or seed diverged")]
+    text = to_text(PeersReport("test", 60, 15, None, 4, lines, {"seen": {"real": 1.0}}, {}))
+    assert text.index("\nb ") < text.index("\na ") and "0.35 ± 0.07" in text and "1.50 VAE" in text
+    assert text.endswith("c: absent, every trial or seed diverged")
+
+
+class Tiny(BridgeFlow):
+    """Ours, small enough for a test."""
+
+    trials = tuple(
+        {"learning_rate": rate, "batch_size": 8, "width": 16, "hidden": 16, "blocks": 1, "condition": 16}
+        for rate in (1e-3, 1e-2)
+    )
+
+
+class TinyDirect(Direct):
+    trials = ({"learning_rate": 1e-3, "batch_size": 4, "fold": 8, "widths": (8,)},)
+
+
+class TinyPlateau(TinyDirect, DirectPlateau):
+    pass
+
+
+@pytest.fixture
+def tiny_peers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Peer]:
+    """Small networks, a step a second, a plateau at twice the budget at the latest."""
+    peers = {
+        p.name: p for p in (Tiny(), TinyDirect(), TinyPlateau(), command.PEERS["retrieval"], command.PEERS["ridge"])
+    }
+    monkeypatch.setattr(command, "PEERS", peers)
+    monkeypatch.setattr(command, "ALL", tuple(peers.values()))
+    return peers
+
+
+@pytest.fixture(scope="session")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report's tests' drawings of known captions, with two captions each."""
+    folder = tmp_path_factory.mktemp("drawings") / "tiny"
+    captions = [row | {"captions": [row["label"], f"a {row['label']}"]} for row in test_eval_report.rows()]
+    datasets.Dataset.from_list(captions).cast_column("image", datasets.Image()).save_to_disk(str(folder))
+    return folder
+
+
+@pytest.fixture
+def opened(drawings: Path, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Workshop]:
+    """What stands for `open_workshop`: the drawings, a quick judge, one step a second."""
+    codec = test_eval_report.Coarse()
+    judge = Judge.load(drawings, test_eval_report.Pooled())
+    monkeypatch.setattr(study_module, "PLATEAU_TIMES", 2.0)
+
+    def shop(args: argparse.Namespace) -> Workshop:
+        Path(args.out).mkdir(exist_ok=True)
+        return Workshop(
+            Benches(judge, args.samples, args.captions),
+            Asked(encoder),
+            codec,
+            encoder,
+            load(drawings, judge.pictures, codec, encoder, None, lambda _: None),
+            Results(Path(args.out) / "results.jsonl"),
+            Path(args.out) / "runs",
+            args.minutes,
+            args.vae_minutes,
+            {},
+            clock=Ticks(),
+        )
+
+    return shop
+
+
+def test_command_prints_one_table_and_does_nothing_twice(
+    opened: Callable[..., Workshop],
+    tiny_peers: dict[str, Peer],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(command, "open_workshop", opened)
+    out = tmp_path / "out"
+    argv = ["model", "--minutes", "0.05", "--vae-minutes", "20", "--captions", "6"]
+    argv += ["--trials", "2", "--seeds", "2", "--samples", "2", "--out", str(out)]
+    assert command.main(argv) == 0
+    printed = capsys.readouterr().out
+    report = json.loads((out / "peers.json").read_text())
+    lines = {line["peer"]: line for line in report["lines"]}
+    assert set(lines) == set(tiny_peers) and all(name in printed for name in tiny_peers)
+    assert lines["bridge_flow"]["steps"] == [2, 2] and lines["direct"]["steps"] == [3, 3]
+    assert 3 <= lines["direct_plateau"]["steps"][0] <= 6 and len(lines["direct_plateau"]["steps"]) == 1
+    assert lines["ridge"]["steps"] == [] and len(lines["ridge"]["rows"]["held-out"]["score"]["values"]) == 2
+    before = (out / "results.jsonl").read_bytes()
+    monkeypatch.setattr(BudgetLoop, "train_step", lambda self: pytest.fail("trained again"))
+    assert command.main(argv) == 0
+    assert capsys.readouterr().out == printed and (out / "results.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--minutes", "0"], "minutes"),
+        (["--vae-minutes", "70"], "give more minutes"),
+        (["--seeds", "0"], "--seeds"),
+        (["--trials", "0"], "--trials"),
+        (["--samples", "1"], "n must"),
+        ([], "no folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    argv: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = command.main([str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--vae-minutes", "1", *argv])
+    error = capsys.readouterr().err
+    assert (code, error.count("\n")) == (2, 1) and named in error
