@@ -1,6 +1,7 @@
 """Rivals under one budget: every network learns a toy and draws by key; runs stop, resume and are remembered."""
 
 import argparse
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from bridge.codec import ImageCodec, LatentDistribution
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
+from eval.bootstrap import paired_bootstrap
 from eval.data import Pictures
 from eval.judge import Judge
 from eval.peers import __main__ as command
@@ -420,6 +422,7 @@ def opened(drawings: Path, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
     codec = test_eval_report.Coarse()
     judge = Judge.load(drawings, test_eval_report.Pooled())
     monkeypatch.setattr(study_module, "PLATEAU_TIMES", 2.0)
+    monkeypatch.setattr("eval.headlines.paired_bootstrap", functools.partial(paired_bootstrap, draws=50))
 
     def shop(args: argparse.Namespace) -> Workshop:
         Path(args.out).mkdir(exist_ok=True)
