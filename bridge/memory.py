@@ -89,20 +89,37 @@ class CaptionMemory:
         Raises:
             ValueError: `u` or `temperature` is out of range.
         """
-        if u.shape != (len(c),) or not ((u >= 0) & (u < 1)).all():
-            raise ValueError(f"u: expected ({len(c)},) in [0, 1), got {tuple(u.shape)}")
-        if not temperature > 0:
-            raise ValueError(f"temperature: expected a number above 0, got {temperature}")
-        cosine, index = self.nearest(c.pooled, min(NEIGHBOURS, len(self)))
-        far = (cosine[:, 0] < threshold) & c.pooled.any(1)
-        cdf = torch.softmax(cosine.double() / temperature, dim=1).cumsum(1)
-        drawn = torch.searchsorted(cdf, u.to(cdf)[:, None], right=True).clamp(max=index.shape[1] - 1)
-        known = self.codes.to(c.pooled)[index.gather(1, drawn)[:, 0]]
+        far, index = self.draw(c.pooled, u, temperature, threshold)
+        known = self.codes.to(c.pooled)[index]
         return TextCode(
             torch.where(far[:, None], known, c.pooled),
             c.tokens.masked_fill(far[:, None, None], 0),
             c.mask & ~far[:, None],
         )
+
+    def draw(self, pooled: Tensor, u: Tensor, temperature: float, threshold: float) -> tuple[Tensor, Tensor]:
+        """Which captions are unfamiliar, and a near known caption for each; see `soften`.
+
+        Args:
+            pooled: Text codes, (B, D); null rows are never unfamiliar.
+            u: Uniform in [0, 1), (B,).
+            temperature: Above 0.
+            threshold: Cosine similarity.
+
+        Returns:
+            True where unfamiliar, (B,) bool, and an index into `captions`, (B,), on `pooled`'s device.
+
+        Raises:
+            ValueError: `u` or `temperature` is out of range.
+        """
+        if u.shape != (len(pooled),) or not ((u >= 0) & (u < 1)).all():
+            raise ValueError(f"u: expected ({len(pooled)},) in [0, 1), got {tuple(u.shape)}")
+        if not temperature > 0:
+            raise ValueError(f"temperature: expected a number above 0, got {temperature}")
+        cosine, index = self.nearest(pooled, min(NEIGHBOURS, len(self)))
+        cdf = torch.softmax(cosine.double() / temperature, dim=1).cumsum(1)
+        drawn = torch.searchsorted(cdf, u.to(cdf)[:, None], right=True).clamp(max=index.shape[1] - 1)
+        return (cosine[:, 0] < threshold) & pooled.any(1), index.gather(1, drawn)[:, 0]
 
     def save(self, folder: str | Path) -> None:
         """Write the codes (float16 safetensors) and captions (JSON) into `folder`, made if missing."""

@@ -2,16 +2,13 @@
 
 import argparse
 import copy
-import hashlib
 import itertools
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +16,11 @@ from bridge.checkpoint import atomic_write
 from bridge.mappers import VelocityMapper
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline
+from eval.cache import caption_number
+from eval.command import exit_code, load_judge, output_folder, say, spelled
+from eval.decoded import text_codes
 from eval.extractors import KNOWN, extractor
-from eval.features import EfficientNetLite0, Extractor
+from eval.features import EfficientNetLite0
 from eval.gallery import Gallery, Sheets
 from eval.generated import MANIFEST, Generated
 from eval.judge import Judge
@@ -28,6 +28,7 @@ from eval.page import to_html
 from eval.report import ROWS, Generate, Report, TradeOff, check_counts, evaluate, trade_off
 from eval.table import to_json, to_text
 
+NAME = "python -m eval"
 CHUNK = 64
 QUICK, SHEETS = 24, 8
 """Captions of a row that a quick report judges, and that any report shows."""
@@ -61,7 +62,7 @@ def generate_with(
         parts = []
         for start in range(0, len(captions), CHUNK):
             some = list(captions[start : start + CHUNK])
-            noise = [generator_for(seed, _number(c), i) for c in some for i in range(n)]
+            noise = [generator_for(seed, caption_number(c), i) for c in some for i in range(n)]
             output = pipe(
                 some,
                 n,
@@ -87,13 +88,9 @@ def with_neighbours(
     return other
 
 
-def _number(caption: str) -> int:
-    return int.from_bytes(hashlib.sha256(caption.encode()).digest()[:8], "little")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__)
+    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
     parser.add_argument("model", help="a shipped model's name, a model folder, a hub id, or a folder of pictures")
     parser.add_argument("--data", default="data/emoji", help="a dataset made by train.emoji")
     parser.add_argument("--split", choices=sorted(ROWS), default="validation", help="choose on validation")
@@ -140,23 +137,13 @@ def models_of(pipe: BridgePipeline, args: argparse.Namespace) -> dict[str, Gener
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the report is written, 2 for bad input."""
     args = build_parser().parse_args(argv)
-    try:
-        _run(args, argv if argv is not None else sys.argv[1:])
-    except (ValueError, OSError) as error:
-        print(f"python -m eval: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(NAME, lambda: _run(args, spelled(NAME, argv)))
 
 
-def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
+def _run(args: argparse.Namespace, command: str) -> None:
     captions = args.captions or (QUICK if args.quick else None)
     check_counts(args.samples, captions)
-    command = shlex.join(["python", "-m", "eval", *argv])
-    out = Path(args.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--out: cannot write to {out} ({error.strerror}); give another folder") from error
+    out = output_folder(args.out)
     if (Path(args.model) / MANIFEST).exists():
         report, shown = _report_of_pictures(args, captions, command)
     else:
@@ -170,8 +157,8 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
 def _report_of_pictures(args: argparse.Namespace, captions: int | None, command: str) -> tuple[Report, Sheets]:
     """Of pictures that somebody generated: no codec and no text encoder, hence no baselines."""
     pictures = Generated.load(args.model)
-    judge = _judge(args.data, EfficientNetLite0())
-    second = None if args.quick else _judge(args.data, extractor(args.second))
+    judge = load_judge(args.data, EfficientNetLite0())
+    second = None if args.quick else load_judge(args.data, extractor(args.second))
     gallery = Gallery(SHEETS, lambda asked: [None] * len(asked))
     report = evaluate(
         {"pictures": pictures},
@@ -182,7 +169,7 @@ def _report_of_pictures(args: argparse.Namespace, captions: int | None, command:
         captions=captions,
         only=pictures.captions(args.samples),
         seed=args.seed,
-        say=_say,
+        say=say,
         watch=gallery,
         about={"command": command, "model": ", ".join(pictures.models)},
     )
@@ -192,20 +179,20 @@ def _report_of_pictures(args: argparse.Namespace, captions: int | None, command:
 def _report_of_model(args: argparse.Namespace, captions: int | None, command: str) -> tuple[Report, Sheets]:
     pipe = BridgePipeline.from_pretrained(args.model)
     models = models_of(pipe, args)
-    judge = _judge(args.data, EfficientNetLite0())
-    second = None if args.quick else _judge(args.data, extractor(args.second, pipe.codec))
+    judge = load_judge(args.data, EfficientNetLite0())
+    second = None if args.quick else load_judge(args.data, extractor(args.second, pipe.codec))
     gallery = Gallery(SHEETS, lambda asked: [pipe.note(pipe.text_encoder.encode([c])) for c in asked])
     report = evaluate(
         models,
         judge,
         split=args.split,
         codec=pipe.codec,
-        encode_text=lambda some: encode_captions(pipe, some),
+        encode_text=text_codes(pipe.text_encoder),
         second=second,
         n=args.samples,
         captions=captions,
         seed=args.seed,
-        say=_say,
+        say=say,
         watch=gallery,
         about={"command": command, "model": pipe.fingerprint, "settings": str(pipe.settings)},
     )
@@ -214,15 +201,10 @@ def _report_of_model(args: argparse.Namespace, captions: int | None, command: st
     return report, gallery.shown
 
 
-def _judge(data: str, network: Extractor) -> Judge:
-    _say(f"judge: features of the dataset by {network.id} (cached after the first time)")
-    return Judge.load(data, network, lambda done, total: _say(f"  {done} of {total} pictures"))
-
-
 def _trade_off(pipe: BridgePipeline, judge: Judge, args: argparse.Namespace) -> dict[str, list[TradeOff]]:
     """The model's headlines over guidance and temperature, on validation: settings are never chosen on test."""
     scales = GUIDANCE if isinstance(pipe.mapper, VelocityMapper) else (1.0,)
-    _say(f"trade-off: {len(scales)} guidance scales, {len(TEMPERATURES)} temperatures")
+    say(f"trade-off: {len(scales)} guidance scales, {len(TEMPERATURES)} temperatures")
     models = {
         (scale, temperature): generate_with(
             pipe, args.seed, guidance_scale=scale, num_inference_steps=args.steps[0], temperature=temperature
@@ -232,15 +214,6 @@ def _trade_off(pipe: BridgePipeline, judge: Judge, args: argparse.Namespace) -> 
     }
     captions = min(args.captions or TRADE_OFF_CAPTIONS, TRADE_OFF_CAPTIONS)
     return trade_off(models, judge, split="validation", n=args.samples, captions=captions, seed=args.seed)
-
-
-def encode_captions(pipe: BridgePipeline, captions: Sequence[str]) -> np.ndarray:
-    """Unit text codes of captions, (N, D)."""
-    return pipe.text_encoder.encode(captions, batch_size=CHUNK, with_tokens=False).pooled.cpu().numpy()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

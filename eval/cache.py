@@ -24,6 +24,11 @@ def content_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def caption_number(caption: str) -> int:
+    """64 bits of a caption, for a key of its noise."""
+    return int.from_bytes(hashlib.sha256(caption.encode()).digest()[:8], "little")
+
+
 class FeatureCache:
     """Features of pictures already seen, for one extractor.
 

@@ -8,11 +8,9 @@ artists are left out and counted. Where no artist gives, every caption of the sp
 
 import argparse
 import dataclasses
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,14 +19,16 @@ from torch import Tensor
 from bridge.checkpoint import atomic_write
 from bridge.text import TextEncoder
 from eval import baselines
+from eval.command import exit_code, load_judge, output_folder, say, spelled
 from eval.data import first_by_hash
-from eval.decoded import EncodeText
+from eval.decoded import EncodeText, text_codes
 from eval.features import EfficientNetLite0
 from eval.headlines import Bench, Figures
 from eval.judge import Judge, Target
 from eval.report import ROWS, Say, check_counts
 from eval.table import COLUMNS, to_json
 
+NAME = "python -m eval.cheats"
 NOISE = 0.1
 """Standard deviation of the noise on one right image, pixels in [0, 1]."""
 COPY_NOISE, REPLACED = 0.3, 0.25
@@ -360,23 +360,9 @@ def _line(name: str, f: Figures) -> str:
     return f"{name:26}{headlines}{f.copied.value:>8.3f}{f.realistic.value:>7.2f}{f.sharpness:>7.2f}"
 
 
-def text_codes(encoder: TextEncoder) -> EncodeText:
-    """Captions to unit codes (N, D) of a text encoder; each caption is encoded once."""
-    known: dict[str, np.ndarray] = {}
-
-    def codes(captions: Sequence[str]) -> np.ndarray:
-        new = [c for c in dict.fromkeys(captions) if c not in known]
-        if new:
-            pooled = encoder.encode(new, batch_size=64, with_tokens=False).pooled.cpu().numpy()
-            known.update(zip(new, pooled, strict=True))
-        return np.stack([known[c] for c in captions])
-
-    return codes
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog="python -m eval.cheats", description=__doc__)
+    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
     parser.add_argument("--data", default="data/emoji", help="a dataset made by train.emoji")
     parser.add_argument("--split", choices=sorted(ROWS), default="validation")
     parser.add_argument("--out", default="report", help="folder for cheats.json")
@@ -389,25 +375,15 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the table is printed, 2 for bad input."""
     args = build_parser().parse_args(argv)
-    try:
-        _run(args, argv if argv is not None else sys.argv[1:])
-    except (ValueError, OSError) as error:
-        print(f"python -m eval.cheats: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(NAME, lambda: _run(args, spelled(NAME, argv)))
 
 
-def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
+def _run(args: argparse.Namespace, command: str) -> None:
     check_counts(args.samples, args.captions)
     if args.seed < 0:
         raise ValueError(f"--seed: expected 0 or more, got {args.seed}")
-    out = Path(args.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--out: cannot write to {out} ({error.strerror}); give another folder") from error
-    _say("judge: features of the dataset (cached after the first time)")
-    judge = Judge.load(args.data, EfficientNetLite0(), lambda done, total: _say(f"  {done} of {total} pictures"))
+    out = output_folder(args.out)
+    judge = load_judge(args.data, EfficientNetLite0())
     report = evaluate(
         judge,
         text_codes(TextEncoder.from_pretrained()),
@@ -415,15 +391,11 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
         n=args.samples,
         captions=args.captions,
         seed=args.seed,
-        say=_say,
-        about={"command": shlex.join(["python", "-m", "eval.cheats", *argv])},
+        say=say,
+        about={"command": command},
     )
     atomic_write(out / "cheats.json", to_json(report))
     print(to_text(report))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,27 @@ import torch
 from torch import Tensor
 
 from bridge.codec import ImageCodec
+from bridge.text import TextEncoder
 from eval import baselines
 from eval.judge import Judge
 
 BATCH = 64
 EncodeText = Callable[[Sequence[str]], np.ndarray]
 """Captions to their unit text codes, (N, D)."""
+
+
+def text_codes(encoder: TextEncoder) -> EncodeText:
+    """Captions to unit codes (N, D) of a text encoder; each caption is encoded once."""
+    known: dict[str, np.ndarray] = {}
+
+    def codes(captions: Sequence[str]) -> np.ndarray:
+        new = [c for c in dict.fromkeys(captions) if c not in known]
+        if new:
+            pooled = encoder.encode(new, batch_size=64, with_tokens=False).pooled.cpu().numpy()
+            known.update(zip(new, pooled, strict=True))
+        return np.stack([known[c] for c in captions])
+
+    return codes
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-MANIFEST = "manifest.jsonl"
+from bridge.cli import MANIFEST
 
 
 @dataclass(frozen=True)

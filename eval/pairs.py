@@ -8,7 +8,6 @@ fewer pairs for the same score. How to sample is chosen on validation; test is r
 
 import argparse
 import math
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from bridge.checkpoint import atomic_write
 from eval.cache import content_hash
+from eval.command import exit_code, spelled
 from eval.data import Pictures
 from eval.peers.__main__ import add_common, open_workshop
 from eval.peers.base import Sampling, TrainedPeer
@@ -32,6 +32,7 @@ from eval.peers.study import Workshop
 from eval.report import ROWS
 from eval.table import to_json
 
+NAME = "python -m eval.pairs"
 SIZES = ("100", "300", "1000", "3000", "10000", "all")
 METHODS = ("bridge_flow", "direct")
 
@@ -188,7 +189,7 @@ def chart(points: Sequence[Point], row: str) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog="python -m eval.pairs", description=__doc__)
+    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
     add_common(parser)
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), metavar="PAIRS", help="numbers of pairs, or 'all'")
     parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES), metavar="MODE")
@@ -202,15 +203,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the table is printed, 2 for bad input."""
     args = build_parser().parse_args(argv)
-    try:
-        _run(args, argv if argv is not None else sys.argv[1:])
-    except (ValueError, OSError) as error:
-        print(f"python -m eval.pairs: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(NAME, lambda: _run(args, spelled(NAME, argv)))
 
 
-def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
+def _run(args: argparse.Namespace, command: str) -> None:
     if not all(0 <= i < len(peer.trials) for i, peer in zip(args.trial, MODES["equal minutes"], strict=True)):
         raise ValueError(f"--trial: expected two numbers from 0, got {args.trial}; see eval/peers for the trials")
     shop = open_workshop(args)
@@ -223,7 +219,7 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
         for method, trial in zip(METHODS, args.trial, strict=True)
         for seed in range(args.seeds)
     ]
-    report = PairsReport(points, verdicts(points), {"command": shlex.join(["python", "-m", "eval.pairs", *argv])})
+    report = PairsReport(points, verdicts(points), {"command": command})
     atomic_write(Path(args.out) / "pairs.json", to_json(report))
     for row in points[0].rows:
         atomic_write(Path(args.out) / f"pairs-{row}.svg", chart(points, row))

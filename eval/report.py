@@ -30,14 +30,6 @@ FAR_ROW, FAR = "far", 0.55
 """Held-out captions whose text code is below this cosine to every training caption's have a row of their own."""
 BASES = ("real", "reconstruction")
 """Methods that are no rivals: what is aimed at."""
-FAR_ROW, FAR = "far", 0.55
-"""Held-out captions whose text code is below this cosine to every training caption's have a row of their own."""
-BASES = ("real", "reconstruction")
-"""Methods that are no rivals: what is aimed at."""
-FAR_ROW, FAR = "far", 0.55
-"""Held-out captions whose text code is below this cosine to every training caption's have a row of their own."""
-BASES = ("real", "reconstruction")
-"""Methods that are no rivals: what is aimed at."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from bridge.text import TextEncoder
 from eval import cheats
 from eval.cheats import OTHERS, PARTLY, REAL, CheatReport, Division
 from eval.data import Pictures
+from eval.decoded import text_codes
 from eval.features import EfficientNetLite0
 from eval.judge import Judge
 from tests import test_eval_report as drawings
@@ -40,7 +41,7 @@ def judge(artwork_folder: Path) -> Judge:
 
 @pytest.fixture(scope="module")
 def codes(encoder: TextEncoder):
-    return cheats.text_codes(encoder)
+    return text_codes(encoder)
 
 
 @pytest.fixture(scope="module")

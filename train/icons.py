@@ -9,7 +9,6 @@ with CREDITS.md beside it. `--palette` takes the sets in several colours alone.
 """
 
 import argparse
-import io
 import json
 import re
 import sys
@@ -176,13 +175,6 @@ def leaking(captions: Sequence[str], splits: Splits, encoder: TextEncoder) -> np
     return by_word | by_code
 
 
-def png_of(image: Any) -> bytes:
-    """A picture as PNG bytes."""
-    out = io.BytesIO()
-    image.save(out, "PNG")
-    return out.getvalue()
-
-
 def collect(packages: Sequence[str], downloads: Path, splits: Splits, emoji: Path) -> tuple[list[dict[str, Any]], str]:
     """Download, choose and draw.
 
@@ -200,7 +192,7 @@ def collect(packages: Sequence[str], downloads: Path, splits: Splits, emoji: Pat
         MissingToolError: npm is missing or failed.
         ConfigError: `emoji` is no dataset.
     """
-    reference = load_dataset(emoji)
+    reference = load_dataset(emoji).cast_column("image", datasets.Image(decode=False))
     held_out = reference.select([i for i, side in enumerate(reference["split"]) if side != "train"])
     encoder = TextEncoder.from_pretrained(DEFAULT_ID, digest=DEFAULT_DIGEST)
     rows, svgs, credits = [], [], []
@@ -223,7 +215,7 @@ def collect(packages: Sequence[str], downloads: Path, splits: Splits, emoji: Pat
         for i, png in zip(chosen, pngs, strict=True)
         if not is_blank(png)
     ]
-    thumbnails = thumbnails_of([{"png": png_of(image)} for image in held_out["image"]])
+    thumbnails = thumbnails_of([{"png": image["bytes"]} for image in held_out["image"]])
     near = near_pictures(thumbnails_of(drawn), thumbnails, LEAK_RMSE)
     kept = [row for row, leak in zip(drawn, near, strict=True) if not leak]
     print(

@@ -6,7 +6,6 @@ Nothing is done twice: a stopped run goes on.
 """
 
 import argparse
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from bridge.checkpoint import atomic_write
+from bridge.codec import VAECodec
 from bridge.pipeline import BridgePipeline
-from eval.cheats import text_codes
+from eval.command import exit_code, load_judge, output_folder, say, spelled
+from eval.decoded import text_codes
 from eval.features import EfficientNetLite0
-from eval.judge import Judge
 from eval.peers.base import Peer, TrainedPeer
 from eval.peers.bridge_flow import BridgeFlow
 from eval.peers.direct import Direct, DirectPlateau
@@ -33,6 +33,7 @@ from eval.peers.table import HEADLINES, Line, PeersReport, Spread, to_text
 from eval.report import Generate, Report, check_counts, evaluate
 from eval.table import to_json
 
+NAME = "python -m eval.peers"
 ALL: tuple[Peer, ...] = (
     BridgeFlow(),
     Direct(),
@@ -126,7 +127,7 @@ def line_of(shop: Workshop, entry: Entry, report: Report) -> Line:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog="python -m eval.peers", description=__doc__)
+    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
     add_common(parser)
     parser.add_argument("--trials", type=int, default=3, help="hyperparameters tried, chosen on validation")
     parser.add_argument("--only", nargs="+", choices=list(PEERS), metavar="NAME", help=f"of {', '.join(PEERS)}")
@@ -138,6 +139,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     """Arguments that `eval.peers` and `eval.pairs` share."""
     parser.add_argument("model", help="whose VAE and text encoder all share: a shipped model's name, or a folder")
     parser.add_argument("--data", default="data/emoji", help="a dataset made by train.emoji")
+    parser.add_argument("--vae", type=Path, help="a VAE folder of train.vae, in place of the model's")
     parser.add_argument("--pictures", type=Path, help="a dataset of more pictures, shown to all without captions")
     parser.add_argument("--vae-minutes", type=float, default=0.0, help="what the VAE's training cost, of 60")
     parser.add_argument("--minutes", type=float, default=60.0, help="processor minutes of each, the VAE's included")
@@ -159,25 +161,21 @@ def open_workshop(args: argparse.Namespace) -> Workshop:
     share_left(args.vae_minutes, args.minutes)
     if args.vae_minutes == 0:
         say("note: the VAE's training is charged to nobody; give --vae-minutes")
-    out = Path(args.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--out: cannot write to {out} ({error.strerror}); give another folder") from error
+    out = output_folder(args.out)
     pipe = BridgePipeline.from_pretrained(args.model)
-    say("judge: features of the dataset (cached after the first time)")
-    judge = Judge.load(args.data, EfficientNetLite0(), lambda done, total: say(f"  {done} of {total} pictures"))
-    material = load(Path(args.data), judge.pictures, pipe.codec, pipe.text_encoder, args.pictures, say)
+    codec = VAECodec.from_pretrained(args.vae) if args.vae else pipe.codec
+    judge = load_judge(args.data, EfficientNetLite0())
+    material = load(Path(args.data), judge.pictures, codec, pipe.text_encoder, args.pictures, say)
     identity: dict[str, Any] = {
         "data": judge.pictures.fingerprint,
         "pictures": str(args.pictures) if args.pictures else None,
-        "vae": pipe.codec.fingerprint,
+        "vae": codec.fingerprint,
         "text": pipe.text_encoder.fingerprint,
     }
     return Workshop(
         Benches(judge, args.samples, args.captions),
         Asked(pipe.text_encoder),
-        pipe.codec,
+        codec,
         pipe.text_encoder,
         material,
         Results(out / "results.jsonl"),
@@ -192,15 +190,10 @@ def open_workshop(args: argparse.Namespace) -> Workshop:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the table is printed, 2 for bad input."""
     args = build_parser().parse_args(argv)
-    try:
-        _run(args, argv if argv is not None else sys.argv[1:])
-    except (ValueError, OSError) as error:
-        print(f"python -m eval.peers: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(NAME, lambda: _run(args, spelled(NAME, argv)))
 
 
-def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
+def _run(args: argparse.Namespace, command: str) -> None:
     if args.trials < 1:
         raise ValueError(f"--trials: expected at least 1, got {args.trials}")
     shop = open_workshop(args)
@@ -210,7 +203,7 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
         raise ValueError("every trial of every peer diverged; see the messages above")
     report = judge_all(shop, entries)
     atomic_write(Path(args.out) / "report.json", to_json(report))
-    about = {"command": shlex.join(["python", "-m", "eval.peers", *argv]), "data": report.data}
+    about = {"command": command, "data": report.data}
     found = PeersReport(
         report.split,
         args.minutes,
@@ -226,11 +219,6 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
     )
     atomic_write(Path(args.out) / "peers.json", to_json(found))
     print(to_text(found))
-
-
-def say(line: str) -> None:
-    """Tell whoever waits, on standard error."""
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

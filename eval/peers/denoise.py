@@ -1,12 +1,12 @@
 """Diffusion on diffusers' DDIM scheduler, shared by the peers that predict from noisy data."""
 
 import abc
-from collections.abc import Callable
 
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from bridge.guidance import guided
 from bridge.text import TextCode
 from eval.peers.base import Batch, PeerNet, Sampling
 
@@ -66,24 +66,10 @@ class DenoisingNet(PeerNet):
     def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
         """See `PeerNet.sample`."""
         self.scheduler.set_timesteps(STEPS)
+        away = TextCode.null(len(c), c.pooled.shape[1]).to(noise.device)
         noisy = noise * sampling.temperature
         for step in self.scheduler.timesteps:
             t = torch.full((len(noisy),), int(step), device=noisy.device)
-            predicted = guided_prediction(self.predict, noisy, t, c, sampling.guidance)
+            predicted = guided(self.predict, noisy, t, c, away, sampling.guidance)
             noisy = self.scheduler.step(predicted, int(step), noisy).prev_sample
         return self.leave(noisy)
-
-
-def guided_prediction(
-    predict: Callable[[Tensor, Tensor, TextCode], Tensor], noisy: Tensor, t: Tensor, c: TextCode, scale: float
-) -> Tensor:
-    """The prediction away from the null code, p(null) + scale (p(c) - p(null)); at scale 1 one evaluation.
-
-    Source: Ho & Salimans 2022, Classifier-Free Diffusion Guidance, arXiv:2207.12598
-    """
-    if scale == 1:
-        return predict(noisy, t, c)
-    null = TextCode(torch.zeros_like(c.pooled), torch.zeros_like(c.tokens), torch.zeros_like(c.mask))
-    both = predict(torch.cat([noisy, noisy]), torch.cat([t, t]), TextCode.cat([c, null]))
-    towards, away = both.chunk(2)
-    return away + scale * (towards - away)

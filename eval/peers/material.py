@@ -15,8 +15,10 @@ from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
 from eval.data import Pictures
 from eval.peers.base import TOKENS, Batch
-from eval.peers.store import FOLDER, kept
+from eval.store import cached
 
+FOLDER = Path(".cache/peers")
+"""Where codes and latents are kept, inside the dataset's folder."""
 CHUNK, PICTURES = 512, 64
 CAPTION_DROPOUT, LABEL_SHARE, FAMILY_POWER = 0.1, 0.4, 0.5
 """Shares of captions that are dropped and that are the label; weight of a row is (size of family) ** -FAMILY_POWER."""
@@ -67,7 +69,7 @@ class CaptionCodes:
         def compute() -> dict[str, Tensor]:
             return vars(cls.of(encoder, texts, say=say))
 
-        return cls(**kept(folder, "codes", [encoder.fingerprint.encode(), *(t.encode() for t in texts)], compute))
+        return cls(**cached(folder, "codes", [encoder.fingerprint.encode(), *(t.encode() for t in texts)], compute))
 
     def codes(self, index: Tensor, with_tokens: bool = True) -> TextCode:
         """Codes of texts (B,), with TOKENS token places or none; -1 is the null code."""
@@ -242,5 +244,5 @@ def _shelf(codec: ImageCodec, pixels: Tensor, variants: Tensor, cache: Path) -> 
         parts = [codec.encode(part.float() / 255) for part in pixels.split(PICTURES)]
         return {name: torch.cat([getattr(p, name).cpu() for p in parts]) for name in ("mean", "std")}
 
-    found = kept(cache, "latents", [codec.fingerprint.encode(), pixels.numpy().tobytes()], compute)
+    found = cached(cache, "latents", [codec.fingerprint.encode(), pixels.numpy().tobytes()], compute)
     return Shelf(pixels, LatentDistribution(found["mean"], found["std"]), variants)

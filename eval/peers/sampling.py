@@ -1,15 +1,15 @@
 """Pictures of a trained peer for the judge: noise keyed by caption, micro-batches of one size."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bridge.memory import NEIGHBOURS, CaptionMemory
+from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
+from eval.cache import caption_number
 from eval.peers.base import PeerNet, Sampling
 from eval.peers.material import NONE, CaptionCodes, Material
 from eval.report import Generate
@@ -18,11 +18,6 @@ MICRO_BATCH = 32
 """Rows worked on at a time, padded: matrix kernels round differently for other sizes."""
 FAMILIAR, TEMPERATURE = 0.75, 0.05
 """A caption below this cosine to every training caption takes a neighbour's code, by softmax(cosine / TEMPERATURE)."""
-
-
-def caption_number(caption: str) -> int:
-    """64 bits of a caption, for a key of its noise."""
-    return int.from_bytes(hashlib.sha256(caption.encode()).digest()[:8], "little")
 
 
 @dataclass(frozen=True)
@@ -50,11 +45,8 @@ class Neighbours:
 
         Source: Sheynin et al. 2022, KNN-Diffusion, arXiv:2204.02849
         """
-        cosine, index = self.memory.nearest(c.pooled, min(NEIGHBOURS, len(self.memory)))
-        far = (cosine[:, 0] < FAMILIAR) & c.pooled.any(1)
-        cdf = torch.softmax(cosine.double() / TEMPERATURE, dim=1).cumsum(1)
-        drawn = torch.searchsorted(cdf, u.double()[:, None], right=True).clamp(max=index.shape[1] - 1)
-        near = self.codes.codes(index.gather(1, drawn)[:, 0])
+        far, index = self.memory.draw(c.pooled, u, TEMPERATURE, FAMILIAR)
+        near = self.codes.codes(index)
         return TextCode(
             torch.where(far[:, None], near.pooled, c.pooled),
             torch.where(far[:, None, None], near.tokens, c.tokens),

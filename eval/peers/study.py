@@ -10,8 +10,7 @@ import torch
 
 from bridge.codec import ImageCodec
 from bridge.text import TextEncoder
-from eval.cheats import text_codes
-from eval.decoded import Baselines
+from eval.decoded import Baselines, text_codes
 from eval.headlines import Bench
 from eval.judge import Judge
 from eval.peers.base import Peer, PeerNet, Sampling, Space, TrainedPeer, Trial

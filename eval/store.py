@@ -9,11 +9,8 @@ from torch import Tensor
 
 from bridge.checkpoint import atomic_write
 
-FOLDER = Path(".cache/peers")
-"""Inside the dataset's folder."""
 
-
-def kept(
+def cached(
     folder: Path, kind: str, identity: Iterable[bytes], compute: Callable[[], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
     """Tensors from `folder`, or computed and written there whole.
