@@ -13,7 +13,7 @@ OUT ?= out
 export BRIDGE_CAPTION := $(value CAPTION)
 unexport CAPTION
 
-.PHONY: generate test lint bench clean
+.PHONY: generate test test-faults lint bench clean
 
 generate: $(STAMP)
 	@$(VENV)/bin/bridge generate "$$BRIDGE_CAPTION" -n $(N) --seed $(SEED) --out "$(OUT)"
@@ -23,6 +23,10 @@ test: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pytest
+
+# Fifty kills of a training run instead of the three of `make test`, and every other fault.
+test-faults: $(STAMP)
+	BRIDGE_FAULTS=50 $(VENV)/bin/pytest tests/test_faults.py tests/test_lock.py tests/test_distributed.py
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

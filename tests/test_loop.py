@@ -2,16 +2,24 @@
 
 import json
 import math
-from dataclasses import replace
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
+from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from bridge.noise import normal_rows
+from train.average import Average
+from train.config import ConfigError, from_mapping
 from train.loop import Loop, LoopConfig, ResumeError, TrainingError, epoch_order, learning_rate_at, rows_at
+from train.saved import read_state, write_state
+from train.schedule import FREE
 
 CONFIG = LoopConfig(
     steps=12, batch_size=4, learning_rate=0.05, warmup=3, ema_decay=0.9, validate_every=5, save_minutes=0.0, seed=3
@@ -45,6 +53,7 @@ class Run:
         out: Run folder.
         stop_at: Step whose batch cannot be had: the process dies there.
         poison_at: Step whose batch is NaN.
+        figures: What validation finds after steps 1, 2, ...; the step's number where nothing is said.
     """
 
     def __init__(
@@ -57,12 +66,16 @@ class Run:
         rows: int = ROWS,
         identity: dict[str, Any] | None = None,
         dropout: float = 0.0,
+        data_fingerprint: str = "",
+        figures: Sequence[float] = (),
     ) -> None:
         self.stop_at, self.poison_at = stop_at, poison_at
         self.seen: list[tuple[int, list[int]]] = []
         self.validated: list[tuple[int, Tensor]] = []
         self.toy = Toy(dropout)
-        self.loop = Loop(self.toy, self.batch, rows, self.validate, config, out, identity or {"data": "toy"})
+        self.figures = dict(enumerate(figures, 1))
+        identity = identity or {"data": "toy"}
+        self.loop = Loop(self.toy, self.batch, rows, self.validate, config, out, identity, data_fingerprint)
 
     def batch(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         if self.loop.step == self.stop_at:
@@ -74,7 +87,7 @@ class Run:
 
     def validate(self, step: int) -> dict[str, float]:
         self.validated.append((step, self.weights()))
-        return {"figure": float(step)}
+        return {"figure": self.figures.get(step, float(step))}
 
     def weights(self) -> Tensor:
         return nn.utils.parameters_to_vector(self.toy.parameters()).detach().clone()
@@ -174,6 +187,93 @@ def test_more_steps_are_no_other_run(tmp_path):
     assert Run(tmp_path, replace(CONFIG, steps=14)).run().loop.step == 14
 
 
+@pytest.mark.parametrize("name", sorted(FREE - {"steps", "stop_on", "goal", "tensorboard"}))
+def test_a_setting_that_changes_no_row_may_differ(tmp_path, name):
+    Run(tmp_path, stop_at=3).interrupted()
+    other = replace(CONFIG, **{name: asdict(CONFIG)[name] + 1})
+    assert Run(tmp_path, other).run().loop.step == 12
+
+
+def test_data_is_what_it_holds_and_not_where_it_lies(tmp_path):
+    moved = {"data": "elsewhere"}
+    Run(tmp_path, stop_at=3, data_fingerprint="a1").interrupted()
+    with pytest.raises(ResumeError, match="cannot go on: data_fingerprint was 'a1', is 'b2'; name another"):
+        Run(tmp_path, data_fingerprint="b2").run()
+    with pytest.raises(ResumeError, match="cannot go on: data was 'toy', is 'elsewhere'; name another"):
+        Run(tmp_path, identity=moved).run()
+    assert Run(tmp_path, identity=moved, data_fingerprint="a1").run().loop.step == 12
+
+
+def test_a_run_of_before_fingerprints_goes_on_with_one(tmp_path):
+    Run(tmp_path, stop_at=3).interrupted()
+    Run(tmp_path, stop_at=6, data_fingerprint="a1").interrupted()
+    with pytest.raises(ResumeError, match="data_fingerprint was 'a1', is 'b2'"):
+        Run(tmp_path, data_fingerprint="b2").run()
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on_bit_for_bit(tmp_path):
+    """It knew none of the newer settings and kept less."""
+    run = Run(tmp_path, stop_at=5)
+    run.interrupted()
+    state = read_state(run.loop.checkpoint)
+    known = ("batch_size", "cooldown", "ema_decay", "learning_rate", "save_minutes", "seed", "steps", "warmup")
+    state["config"] = {name: state["config"][name] for name in known}
+    older = ("step", "config", "identity", "parameters", "ema", "ema_step", "optimizer")
+    torch.save({name: state[name] for name in older}, run.loop.checkpoint)
+    resumed, whole = Run(tmp_path).run(), Run(tmp_path / "whole").run()
+    assert torch.equal(resumed.weights(), whole.weights())
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    run = Run(tmp_path, stop_at=5)
+    run.interrupted()
+    state = read_state(run.loop.checkpoint)
+    write_state(run.loop.checkpoint, state | {"parameters": state["parameters"][:1]})
+    with pytest.raises(ResumeError, match="the checkpoint is of another model; name another `out`"):
+        Run(tmp_path).run()
+
+
+class Running(Toy):
+    """A toy with a batch normalisation, whose means are no parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normal = nn.BatchNorm1d(3)
+
+    def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return super().forward(self.normal(x), y)
+
+
+def test_what_a_module_keeps_beside_its_parameters_is_resumed(tmp_path):
+    means = []
+    for out, stops in ((tmp_path / "a", (5, None)), (tmp_path / "b", (None,))):
+        for stop in stops:
+            run, toy = Run(out, stop_at=stop), Running()
+            run.loop = Loop(toy, run.batch, ROWS, run.validate, CONFIG, out, {})
+            if stop:
+                run.interrupted()
+            else:
+                run.run()
+        means.append(torch.cat([toy.normal.running_mean, toy.normal.running_var]))
+    assert torch.equal(*means)
+
+
+def with_scaler(run: Run) -> Run:
+    """fp16's loss scaling, on the CPU, where accelerate offers none."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+    run.loop.accelerator.scaler = scaler
+    run.loop.optimizer = AcceleratedOptimizer(run.loop.optimizer.optimizer, device_placement=False, scaler=scaler)
+    return run
+
+
+def test_the_loss_scale_of_fp16_is_resumed(tmp_path):
+    with_scaler(Run(tmp_path / "a", stop_at=7)).interrupted()
+    resumed, whole = with_scaler(Run(tmp_path / "a")).run(), with_scaler(Run(tmp_path / "b")).run()
+    scales = [run.loop.accelerator.scaler.get_scale() for run in (resumed, whole)]
+    assert (scales[0] > 8, scales[0] == scales[1]) == (True, True)
+    assert torch.equal(resumed.weights(), whole.weights())
+
+
 # a loss that is no number
 
 
@@ -253,6 +353,36 @@ def test_the_first_average_is_the_recursion_with_warm_up(tmp_path):
     assert decay < CONFIG.ema_decay
 
 
+def test_the_average_is_that_of_diffusers_to_the_bit():
+    shapes, ours, theirs = ((3, 5), (7,), ()), [], []
+    weights = [nn.Parameter(tensor) for tensor in (normal_rows([(0,)], shape)[0] for shape in shapes)]
+    average, reference = Average(weights, decay=0.9), EMAModel(weights, decay=0.9)
+    for step in range(20):
+        with torch.no_grad():
+            for weight in weights:
+                weight.add_(normal_rows([(1, step)], weight.shape)[0])
+        average.step(weights)
+        reference.step(weights)
+        ours += [shadow.clone() for shadow in average.shadow_params]
+        theirs += [shadow.clone() for shadow in reference.shadow_params]
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert average.cur_decay_value == reference.cur_decay_value == 20 / 29
+
+
+@pytest.mark.parametrize("clip", [1e-3, 0.5, 1e3])
+def test_gradients_are_clipped_as_torch_clips_them(tmp_path, clip):
+    run = Run(tmp_path, replace(CONFIG, clip=clip))
+    kept: list[Tensor] = []
+    run.loop.optimizer.optimizer.register_step_pre_hook(
+        lambda *_: kept.extend(p.grad.clone() for p in run.loop.parameters)
+    )
+    run.loop.train_step()
+    other = Run(tmp_path, CONFIG)
+    other.loop.gradients()
+    nn.utils.clip_grad_norm_(other.loop.parameters, clip)
+    assert all(torch.equal(a, b.grad) for a, b in zip(kept, other.loop.parameters, strict=True))
+
+
 def test_validation_comes_every_so_often_and_at_the_end(tmp_path):
     assert [step for step, _ in Run(tmp_path).run().validated] == [5, 10, 12]
 
@@ -264,10 +394,118 @@ def test_the_log_has_the_mean_since_the_last_line_and_the_figures(tmp_path):
     assert all(line["twice"] == pytest.approx(2 * line["loss"], abs=3e-6) for line in lines)
 
 
+def test_a_resumed_runs_log_is_that_of_an_uninterrupted_one(tmp_path):
+    """Stopped after a validation that no checkpoint knows of, and in the middle of a line."""
+    config = replace(CONFIG, save_minutes=60.0)
+    first = Run(tmp_path / "a", config, stop_at=7)
+    first.interrupted()
+    with (tmp_path / "a" / "log.jsonl").open("a") as file:
+        file.write('{"step": 1')
+    Run(tmp_path / "a", config).run()
+    Run(tmp_path / "b", config).run()
+    assert (tmp_path / "a" / "log.jsonl").read_text() == (tmp_path / "b" / "log.jsonl").read_text()
+
+
+def test_the_log_of_a_run_stopped_between_validations_has_means_over_all_steps(tmp_path):
+    Run(tmp_path / "a", stop_at=8).interrupted()
+    Run(tmp_path / "a").run()
+    Run(tmp_path / "b").run()
+    assert (tmp_path / "a" / "log.jsonl").read_text() == (tmp_path / "b" / "log.jsonl").read_text()
+
+
 def test_training_fits(tmp_path):
     Run(tmp_path, replace(CONFIG, steps=100, validate_every=20, save_minutes=60.0)).run()
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.2 * losses[0]
+
+
+# micro-batches
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_micro_batches_have_the_gradient_of_the_whole_batch(tmp_path, parts):
+    """In float64; of four rows three parts are unequal."""
+    found = []
+    for accumulate in (1, parts):
+        run = Run(tmp_path, replace(CONFIG, accumulate=accumulate, clip=1e9))
+        run.toy.double()
+        whole = run.loop.batch
+        run.loop.batch = lambda rows, epoch, whole=whole: tuple(t.double() for t in whole(rows, epoch))
+        means, _ = run.loop.gradients()
+        gradient = torch.cat([p.grad.flatten() for p in run.loop.parameters])
+        found.append((gradient, means["loss"], [row for _, rows in run.seen for row in rows]))
+    assert found[0][2] == found[1][2]
+    torch.testing.assert_close(found[1][:2], found[0][:2], rtol=1e-12, atol=0)
+
+
+def test_dropout_differs_between_micro_batches(tmp_path):
+    run = Run(tmp_path, dropout=0.5)
+    ones = (torch.ones(4, 3), torch.zeros(4, 1))
+    first, again, second = (run.loop.forward(ones, part)["loss"] for part in (0, 0, 1))
+    assert (torch.equal(first, again), torch.equal(first, second)) == (True, False)
+
+
+def test_a_batch_too_small_to_share_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="batch_size: 4 examples cannot be shared by 1 processes with 5 micro"):
+        Run(tmp_path, replace(CONFIG, accumulate=5))
+
+
+# early stopping
+
+STOP = replace(CONFIG, steps=9, validate_every=1, stop_on="figure", patience=2, cooldown=0.0)
+
+
+def test_it_stops_after_so_many_validations_without_a_better_figure(tmp_path):
+    run = Run(tmp_path, STOP, figures=[5, 3, 4, math.nan, 1]).run()
+    assert [step for step, _ in run.validated] == [1, 2, 3, 4]
+
+
+def test_the_best_average_is_what_stays_in_place(tmp_path):
+    run = Run(tmp_path, STOP, figures=[5, 3, 4, 4]).run()
+    assert torch.equal(run.weights(), run.validated[1][1])
+
+
+def test_a_figure_that_should_grow_may(tmp_path):
+    run = Run(tmp_path, replace(STOP, goal="max"), figures=[1, 2, 3, 2, 2]).run()
+    assert torch.equal(run.weights(), run.validated[2][1])
+    assert len(run.validated) == 5
+
+
+def test_without_a_stop_the_best_stays_too(tmp_path):
+    run = Run(tmp_path, replace(STOP, steps=3), figures=[2, 1, 3]).run()
+    assert torch.equal(run.weights(), run.validated[1][1])
+
+
+def test_early_stopping_is_resumed(tmp_path):
+    figures = [5, 3, 4, 4]
+    Run(tmp_path / "a", STOP, figures=figures, stop_at=3).interrupted()
+    resumed, whole = Run(tmp_path / "a", STOP, figures=figures).run(), Run(tmp_path / "b", STOP, figures=figures).run()
+    assert torch.equal(resumed.weights(), whole.weights())
+    again = Run(tmp_path / "a", STOP, figures=figures).run()
+    assert (again.seen, torch.equal(again.weights(), whole.weights())) == ([], True)
+
+
+def test_a_figure_that_is_not_there_is_told_with_those_that_are(tmp_path):
+    with pytest.raises(TrainingError, match="stop_on: no figure 'fid' in the log; there are figure, loss, twice"):
+        Run(tmp_path, replace(STOP, stop_on="fid")).run()
+
+
+# TensorBoard
+
+
+def test_tensorboard_gets_what_the_log_gets(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    Run(tmp_path, replace(CONFIG, tensorboard=True)).run()
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("figure")] == [(5, 5.0), (10, 10.0), (12, 12.0)]
+
+
+def test_a_missing_tensorboard_is_told_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError) as caught:
+        Run(tmp_path, replace(CONFIG, tensorboard=True)).run()
+    remedy = "`pip install tensorboard`, or set `tensorboard: false`"
+    assert str(caught.value) == f"tensorboard: not installed; {remedy}"
 
 
 # rows
@@ -319,3 +557,32 @@ def test_the_optimiser_takes_the_scheduled_rate(tmp_path):
     run = Run(tmp_path)
     run.loop.train_step()
     assert run.loop.optimizer.param_groups[0]["lr"] == pytest.approx(CONFIG.learning_rate / 3)
+
+
+def test_the_cosine_is_half_way_down_half_way_through():
+    config = LoopConfig(steps=110, warmup=10, learning_rate=2.0, schedule="cosine")
+    assert [learning_rate_at(step, config) for step in (4, 9, 10, 60)] == pytest.approx([1.0, 2.0, 2.0, 1.0])
+    falling = [learning_rate_at(step, config) for step in range(10, 110)]
+    assert falling == sorted(falling, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"steps": 0}, "steps: expected 1 or more, got 0"),
+        ({"accumulate": 0}, "accumulate: expected 1 or more, got 0"),
+        ({"schedule": "linear"}, "schedule: expected one of trapezoid, cosine, got 'linear'"),
+        ({"mixed_precision": "fp8"}, "mixed_precision: expected one of no, bf16, fp16, got 'fp8'"),
+        ({"goal": "up"}, "goal: expected one of min, max, got 'up'"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(change, told):
+    with pytest.raises(ConfigError) as caught:
+        from_mapping(LoopConfig, {"steps": 9} | change, "loop")
+    assert str(caught.value) == f"loop: {told}"
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
+def test_fp16_without_a_gpu_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match='mixed_precision: fp16 needs a GPU; set "bf16" or "no"'):
+        Run(tmp_path, replace(CONFIG, mixed_precision="fp16"))

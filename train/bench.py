@@ -1,0 +1,157 @@
+"""What training costs: python -m train.bench loop CONFIG, python -m train.bench rates MAPPER_CONFIG
+
+- loop: the loop's steps against bare forward, backward and optimiser step on one batch, interleaved; and where the
+  difference goes.
+- rates: what encoding and training cost a pair, and from that bytes and hours for many pairs.
+
+On a CPU the clock is the process's own, so that neighbours on the machine count for little.
+"""
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
+
+from bridge.pipeline import BridgePipeline
+from train.config import ConfigError, load_config
+from train.loop import Loop, ResumeError
+from train.mapper import MapperConfig, MapperTraining
+from train.vae import VAEConfig, VAETraining
+
+Training = MapperTraining | VAETraining
+PAIRS = (10**6, 10**7, 10**8, 10**9)
+
+
+def clock() -> float:
+    """Seconds of this process on a CPU; of the wall, after waiting for the device, on an accelerator."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each work, done in turns after two turns to warm up.
+
+    >>> sorted(interleaved({"a": int, "b": str}, repeats=3))
+    ['a', 'b']
+    """
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeats + 2):
+        for name, work in works.items():
+            start = clock()
+            work()
+            times[name].append(clock() - start)
+    return {name: median(taken[2:]) for name, taken in times.items()}
+
+
+def open_training(path: Path) -> Training:
+    """The run of a config, of a mapper or of a VAE, not begun.
+
+    Raises:
+        ConfigError: The config cannot be read.
+    """
+    values = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
+    if "vae" in (values or {}):
+        return MapperTraining(load_config(path, MapperConfig))
+    return VAETraining(load_config(path, VAEConfig))
+
+
+def loop_works(loop: Loop) -> dict[str, Callable[[], object]]:
+    """A bare step, the loop's step, and the parts that the bare one lacks."""
+    rows, epoch = loop.order.at(0, loop.config.batch_size)
+    inputs = [tensor.to(loop.accelerator.device) for tensor in loop.batch(rows, epoch)]
+    optimizer = loop.optimizer.optimizer
+
+    def bare() -> None:
+        loop.objective(*inputs)["loss"].mean().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    for parameter in loop.parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    return {
+        "bare": bare,
+        "loop": loop.train_step,
+        "batch": lambda: loop.batch(rows, epoch),
+        "average": lambda: loop.ema.step(loop.parameters),
+        "order": lambda: type(loop.order)(loop.rows, 0).at(0, loop.config.batch_size),
+    }
+
+
+def loop_lines(training: Training, repeats: int) -> list[str]:
+    """Lines of the table of `loop`."""
+    taken = interleaved(loop_works(training.loop), repeats)
+    lines = [f"{name:8} {1000 * seconds:10.2f} ms" for name, seconds in taken.items()]
+    return [*lines, f"loop / bare {taken['loop'] / taken['bare']:.3f}"]
+
+
+def rate_lines(training: MapperTraining, model: str, repeats: int) -> list[str]:
+    """Lines of the table of `rates`: measured rates and work, then bytes and hours of many pairs."""
+    device = training.loop.accelerator.device
+    pipe = BridgePipeline.from_pretrained(model).to(device)
+    x = pipe.codec.decode(torch.zeros(64, *pipe.codec.z_shape, device=device))
+    texts = training.train.table.texts[:64]
+    works: dict[str, tuple[int, Callable[[], object]]] = {
+        "images encoded": (len(x), lambda: pipe.codec.encode(x)),
+        "captions encoded": (len(texts), lambda: pipe.text_encoder.encode(texts, batch_size=32, with_tokens=False)),
+        "pairs trained on": (training.config.loop.batch_size, training.loop.train_step),
+    }
+    taken = interleaved({name: work for name, (_, work) in works.items()}, repeats)
+    rates = {name: count / taken[name] for name, (count, _) in works.items()}
+    lines = []
+    for name, (count, work) in works.items():
+        with FlopCounterMode(display=False) as counter:
+            work()
+        lines.append(f"{name:18} {rates[name]:10.1f} /s {counter.get_total_flops() / count / 1e9:8.3f} GFLOP each")
+    latent, code = 2 * 4 * math.prod(pipe.codec.z_shape), 4 * pipe.text_encoder.dim
+    lines.append(f"bytes a pair: pixels {x[0].numel()}, latent {latent} (mean and deviation), code {code}")
+    return lines + scale_lines(rates, {"pixels": x[0].numel(), "cache": latent + code})
+
+
+def scale_lines(rates: Mapping[str, float], bytes_a_pair: Mapping[str, int]) -> list[str]:
+    """Hours and GB of many pairs: pairs / rate / 3600 and pairs x bytes / 1e9, a caption a pair, one pass each.
+
+    >>> scale_lines({"images encoded": 1000.0}, {"cache": 2000})[1]
+    '1e+06 | images encoded 0.3 h | cache 2.0 GB'
+    """
+    lines = ["one pass over so many pairs, by one process with these rates:"]
+    for pairs in PAIRS:
+        hours = [f"{name} {pairs / rate / 3600:.1f} h" for name, rate in rates.items()]
+        sizes = [f"{name} {pairs * size / 1e9:.1f} GB" for name, size in bytes_a_pair.items()]
+        lines.append(" | ".join([f"{pairs:.0e}", *hours, *sizes]))
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m train.bench", description=__doc__)
+    parser.add_argument("what", choices=("loop", "rates"))
+    parser.add_argument("config", type=Path, help="YAML file of a run; of a mapper for `rates`")
+    parser.add_argument("--model", default="emoji", help="whose codec and text encoder `rates` measures")
+    parser.add_argument("--repeats", type=int, default=15)
+    args = parser.parse_args(argv)
+    try:
+        training = open_training(args.config)
+    except (ConfigError, ResumeError) as error:
+        print(f"train.bench: {error}", file=sys.stderr)
+        return 2
+    if args.what == "loop":
+        print("\n".join(loop_lines(training, args.repeats)))
+    elif isinstance(training, MapperTraining):
+        print("\n".join(rate_lines(training, args.model, args.repeats)))
+    else:
+        print(f"train.bench: {args.config} is no mapper's config; `rates` needs one", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

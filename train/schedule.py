@@ -1,0 +1,130 @@
+"""What happens at which step: the learning rate, and which rows are seen."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bridge.noise import generator_for
+
+SCHEDULES = ("trapezoid", "cosine")
+PRECISIONS = ("no", "bf16", "fp16")
+GOALS = ("min", "max")
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How to train.
+
+    Attributes:
+        steps: Optimiser steps in all.
+        batch_size: Examples a step, over all processes and micro-batches.
+        learning_rate: The plateau of the trapezoid, the top of the cosine.
+        warmup: Steps to reach it.
+        cooldown: Share of `steps`, at the end, over which the trapezoid falls to zero.
+        weight_decay: AdamW's.
+        clip: Largest gradient norm.
+        ema_decay: Limit of the moving average's decay, reached by warm-up.
+        mixed_precision: "no", "bf16" or "fp16"; in YAML `"no"` needs its quotes.
+        validate_every: Steps between validations.
+        save_minutes: Minutes between checkpoints.
+        seed: Key of all randomness.
+        schedule: "trapezoid" or "cosine".
+        accumulate: Micro-batches that a process's share of a step is computed in, to save memory.
+        stop_on: Name of a validation figure; its best weights are kept, and training stops early. Empty for neither.
+        goal: "min" or "max": which way `stop_on` gets better.
+        patience: Validations in a row without a better figure after which training stops.
+        tensorboard: Whether to log for TensorBoard too, in the run folder.
+    """
+
+    steps: int
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    cooldown: float = 0.35
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema_decay: float = 0.999
+    mixed_precision: str = "no"
+    validate_every: int = 1000
+    save_minutes: float = 5.0
+    seed: int = 0
+    schedule: str = "trapezoid"
+    accumulate: int = 1
+    stop_on: str = ""
+    goal: str = "min"
+    patience: int = 5
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "validate_every", "accumulate", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)!r}")
+        for name, known in (("mixed_precision", PRECISIONS), ("schedule", SCHEDULES), ("goal", GOALS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
+
+
+FREE = frozenset(
+    ("steps", "save_minutes", "validate_every", "cooldown", "accumulate", "stop_on", "goal", "patience", "tensorboard")
+)
+"""Settings of a LoopConfig that may change when a run is gone on with."""
+
+
+def learning_rate_at(step: int, config: LoopConfig) -> float:
+    """The trapezoid: linear warm-up, plateau, linear cool-down to zero at `steps`; or the cosine.
+
+    Source: Haegele et al. 2024, Scaling Laws Beyond Fixed Training Durations, arXiv:2405.18392; the cosine
+        Loshchilov & Hutter 2017, SGDR, arXiv:1608.03983
+
+    >>> config = LoopConfig(steps=100, warmup=10, cooldown=0.5, learning_rate=1.0)
+    >>> [round(learning_rate_at(s, config), 2) for s in (0, 9, 30, 75)]
+    [0.1, 1.0, 1.0, 0.5]
+    >>> config = LoopConfig(steps=110, warmup=10, learning_rate=1.0, schedule="cosine")
+    >>> [round(learning_rate_at(s, config), 2) for s in (0, 10, 60, 109)]
+    [0.1, 1.0, 0.5, 0.0]
+    """
+    up = (step + 1) / max(config.warmup, 1)
+    if config.schedule == "cosine":
+        share = max(step - config.warmup, 0) / max(config.steps - config.warmup, 1)
+        down = 0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))
+    else:
+        down = (config.steps - step) / max(config.cooldown * config.steps, 1)
+    return config.learning_rate * min(1.0, up, down)
+
+
+def epoch_order(rows: int, seed: int, epoch: int) -> Tensor:
+    """The order of the rows in an epoch, (rows,), fixed by (seed, epoch)."""
+    return torch.randperm(rows, generator=generator_for(seed, epoch))
+
+
+def rows_at(step: int, rows: int, batch_size: int, seed: int) -> tuple[Tensor, int]:
+    """Row numbers of one step and its epoch; the last incomplete batch of an epoch is left out.
+
+    A batch larger than the data repeats rows.
+    """
+    return RowOrder(rows, seed).at(step, batch_size)
+
+
+class RowOrder:
+    """`rows_at`, with the order of the last epoch kept: a large dataset is shuffled once an epoch, not once a step.
+
+    Args:
+        rows: Rows in the data.
+        seed: Key of the orders.
+    """
+
+    def __init__(self, rows: int, seed: int) -> None:
+        self.rows, self.seed = rows, seed
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def at(self, step: int, batch_size: int) -> tuple[Tensor, int]:
+        """Row numbers of one step, (batch_size,), and its epoch."""
+        epoch, position = divmod(step, max(self.rows // batch_size, 1))
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, epoch_order(self.rows, self.seed, epoch)
+        order = self._order
+        if self.rows < batch_size:
+            order = order.repeat(math.ceil(batch_size / self.rows))
+        return order[position * batch_size : (position + 1) * batch_size], epoch
