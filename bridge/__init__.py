@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bridge.pipeline import BridgeOutput, BridgePipeline
     from bridge.text import TextCode, TextEncoder
+    from bridge.words import WordVectors
 
 __version__ = "0.1.0"
-__all__ = ["BridgeOutput", "BridgePipeline", "TextCode", "TextEncoder", "__version__"]
+__all__ = ["BridgeOutput", "BridgePipeline", "TextCode", "TextEncoder", "WordVectors", "__version__"]
 
 _HOME = {
     "BridgeOutput": "bridge.pipeline",
     "BridgePipeline": "bridge.pipeline",
     "TextCode": "bridge.text",
     "TextEncoder": "bridge.text",
+    "WordVectors": "bridge.words",
 }
 
 

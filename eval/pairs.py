@@ -7,10 +7,9 @@ fewer pairs for the same score. How to sample is chosen on validation; test is r
 """
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ from eval.command import exit_code, spelled
 from eval.data import Pictures
 from eval.peers.__main__ import add_common, open_workshop
 from eval.peers.base import Sampling, TrainedPeer
-from eval.peers.bridge_flow import BridgeFlow
 from eval.peers.curves import Verdict, verdict
 from eval.peers.direct import Direct, DirectPlateau
+from eval.peers.mapped import BridgeFlow
 from eval.peers.plot import Curve, to_svg
 from eval.peers.study import Workshop
 from eval.report import ROWS
@@ -118,19 +117,11 @@ def measure(shop: Workshop, mode: str, method: str, seed: int, trial: int) -> Po
         ValueError: Its training diverged.
     """
     peer = MODES[mode][METHODS.index(method)]
-    hyper = peer.trials[trial]
-    scores = shop.validated(peer, hyper, seed, peer.settings)
-    best = max(range(len(scores)), key=lambda i: -math.inf if (s := scores[i]) is None else s)
-    if scores[best] is None:
-        raise ValueError(f"{peer.name}: diverged with {len(shop.material.paired)} pairs; see results.jsonl")
-    sampling = peer.settings[best]
-    key = {"test": shop.key(peer, hyper, seed), **asdict(sampling), **shop.judged}
-    rows = shop.results.get(key)
-    if rows is None:
-        rows = shop.results.add(key, shop.benches.figures(shop.generate(peer, hyper, seed)(sampling), "test"))
-    run = shop.results.get({"trained": shop.key(peer, hyper, seed)})
+    found = shop.tested(peer, peer.trials[trial], seed)
     pairs = len(shop.material.paired)
-    return Point(mode, method, pairs, seed, sampling, run["steps"], run["seconds"] / 60, rows)
+    if found is None:
+        raise ValueError(f"{peer.name}: diverged with {pairs} pairs; see results.jsonl")
+    return Point(mode, method, pairs, seed, found.sampling, found.steps, found.minutes, found.rows)
 
 
 def with_pairs(shop: Workshop, order: Tensor, count: int) -> Workshop:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from bridge.codec import VAECodec
-from train.cache import cached, latents, text_codes
+from train.cache import cached, caption_codes, latents, text_codes
 from train.data import to_unit
 
 
@@ -91,6 +91,35 @@ def test_captions_in_another_order_are_another_cache(encoder, tmp_path):
 def test_more_captions_than_a_chunk_are_all_encoded(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr("train.cache.CHUNK", 2)
     assert text_codes(encoder, ["key", "fire", "cat", "bus", "bell"], tmp_path).shape == (5, 384)
+
+
+TEXTS = ["a cat on a mat", "key", "a very small red boat", "fire"]
+
+
+def test_tokens_are_the_encoders_to_half_precision(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.cache.CHUNK", 2)
+    index = torch.tensor([2, 0, 2, 3])
+    expected = encoder.encode([TEXTS[i] for i in index])
+    for _ in range(2):  # computed, then read
+        code = caption_codes(encoder, TEXTS, tmp_path, with_tokens=True).rows(index)
+        torch.testing.assert_close(code.pooled, expected.pooled, atol=1e-5, rtol=0)
+        torch.testing.assert_close(code.tokens, expected.tokens, atol=1e-2, rtol=1e-3)
+        assert torch.equal(code.mask, expected.mask)
+
+
+def test_codes_have_as_many_places_whatever_is_asked_for(encoder, tmp_path):
+    codes = caption_codes(encoder, TEXTS, tmp_path, with_tokens=True)
+    one, two = codes.rows(torch.tensor([1])), codes.rows(torch.tensor([2, 1]))
+    assert one.tokens.shape == (1, codes.places, encoder.dim)
+    assert torch.equal(one.tokens[0], two.tokens[1])
+    assert not one.tokens[0, int(one.mask.sum()) :].any()
+
+
+def test_codes_without_tokens_are_kept_apart(encoder, tmp_path):
+    small, large = (caption_codes(encoder, TEXTS, tmp_path, with_tokens=with_tokens) for with_tokens in (False, True))
+    torch.testing.assert_close(small.pooled, large.pooled, atol=1e-5, rtol=0)
+    assert small.rows(torch.tensor([0, 2])).tokens.shape == (2, 0, encoder.dim)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_latents_are_the_codecs(tiny_vae, pixels, tmp_path):

@@ -1,6 +1,7 @@
 """The shipped model: what it weighs, what it carries, and that its settings do what their names say."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,16 @@ def test_image_does_not_depend_on_its_company(emoji: BridgePipeline) -> None:
 def test_settings_are_recorded(emoji: BridgePipeline) -> None:
     index = json.loads((resolve_model("emoji") / "model_index.json").read_text("utf-8"))
     assert index["settings"]["guidance_scale"] == emoji.settings.guidance_scale
+
+
+def test_the_index_names_its_text_encoder_and_its_parts(emoji: BridgePipeline) -> None:
+    """The fingerprints are those of today's reckoning: nothing is opened as a folder of an earlier version."""
+    index = json.loads((resolve_model("emoji") / "model_index.json").read_text("utf-8"))
+    assert index["text_encoder"] == emoji.text_encoder.spec()
+    assert index["fingerprints"] == emoji.fingerprints
+
+
+def test_opening_and_drawing_import_no_optional_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sentence_transformers", "gensim"):
+        monkeypatch.setitem(sys.modules, name, None)  # an import would fail
+    assert len(BridgePipeline.from_pretrained("emoji")("cat", 1, seed=0).images) == 1

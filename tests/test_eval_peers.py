@@ -23,11 +23,11 @@ from eval.judge import Judge
 from eval.peers import __main__ as command
 from eval.peers import study as study_module
 from eval.peers.base import TOKENS, Batch, Peer, PeerNet, Sampling, Space, TrainedPeer, Trial
-from eval.peers.bridge_flow import BridgeFlow
 from eval.peers.budget import BudgetLoop, DivergedError, Outcome
 from eval.peers.direct import Direct, DirectPlateau
 from eval.peers.invertible import Invertible
 from eval.peers.latent import Latent
+from eval.peers.mapped import BridgeFlow
 from eval.peers.material import NONE, CaptionCodes, Material, Shelf, load
 from eval.peers.prior import Prior
 from eval.peers.recipe import Budget, Recipe, learning_rate_at
@@ -64,6 +64,9 @@ class Coarse(ImageCodec):
 
     def to(self, device):
         return self
+
+    def save(self, folder):
+        raise AssertionError("a comparison saves no codec")
 
 
 SPACE = Space(Coarse(), DIM)

@@ -86,6 +86,9 @@ class Coarse(ImageCodec):
     def to(self, device):
         return self
 
+    def save(self, folder):
+        raise AssertionError("the judge saves no codec")
+
 
 def encode_text(captions):
     """Codes that tell little: a caption's brightness in a few places, and its name."""
@@ -309,6 +312,11 @@ def test_rivals_stay_when_captions_are_fewer(judge):
 def test_missing_split_is_absent_with_the_reason(judge):
     report = evaluate({"artists": artists_model}, judge, split="test")
     assert list(report.rows) == ["held-out"] and "'seen'" in report.absent["seen"]
+
+
+def test_what_the_data_lacks_is_said(judge):
+    lacking = dataclasses.replace(judge, pictures=dataclasses.replace(judge.pictures, lacks=("family",)))
+    assert "a family of its own" in evaluate({"artists": artists_model}, lacking).absent["family"]
 
 
 def test_real_pictures_of_other_artists_have_joint_one(judge):

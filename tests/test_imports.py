@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("bridge", "eval", "train")
 MAY_IMPORT = {"bridge": {"bridge"}, "eval": {"bridge", "eval"}, "train": {"bridge", "eval", "train"}}
 FACES = {"cli.py", "app.py"}
-SHARED_BY_MAPPERS = {"bridge.mappers", "bridge.mappers.base", "bridge.mappers.nets"}
+SHARED_BY_MAPPERS = {"bridge.mappers", "bridge.mappers.base", "bridge.mappers.nets", "bridge.mappers.numerics"}
 
 
 def files(room: str) -> list[Path]:
@@ -118,3 +118,19 @@ def test_no_function_swallows_unknown_names(room):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.args.kwarg
     ]
     assert guilty == []
+
+
+def test_what_bridge_imports_only_at_need_is_an_extra():
+    """`bridge.sources.import_extra` hides a name from the test above; so it is held to the extras here."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    calls = [
+        [argument.value for argument in node.args]
+        for path in files("bridge")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_extra"
+    ]
+    assert len(calls) == 2
+    for module, extra, package in calls:
+        assert module.split(".")[0].replace("_", "-") == package
+        assert package in {re.split(r"[<>=\[; ]", entry)[0] for entry in extras[extra]}

@@ -12,8 +12,11 @@ import yaml
 from diffusers import AutoencoderKL
 
 from bridge.codec import LatentDistribution
+from bridge.mappers import FAMILIES
 from bridge.pipeline import BridgePipeline, Settings
+from bridge.standardize import PCACodec, PrincipalAxes
 from bridge.text import TextEncoder
+from bridge.words import WordVectors
 from train import mapper as mapper_module
 from train.config import ConfigError
 from train.data import row_cumulative, systematic_rows
@@ -71,9 +74,9 @@ def is_null(codes: torch.Tensor) -> torch.Tensor:
 
 def test_training_reduces_the_loss(finished, build):
     """On one batch with one noise, since over few steps the luck of the draw of times hides it."""
-    z, codes, noise = finished.batch(torch.arange(42), 0)
+    batch = finished.batch(torch.arange(42), 0)
     with torch.no_grad():
-        after, before = (t.loop.objective(z, codes, noise)["loss"].mean() for t in (finished, build()))
+        after, before = (t.loop.objective(*batch)["loss"].mean() for t in (finished, build()))
     assert after < 0.7 * before
 
 
@@ -196,14 +199,14 @@ def test_an_example_is_the_same_in_any_batch(build):
 
 @pytest.mark.parametrize("change", ["seed", "epoch", "position"])
 def test_the_noise_depends_on_seed_epoch_and_position(build, change):
-    noise = build().batch(torch.tensor([1]), 0)[2]
+    noise = build().batch(torch.tensor([1]), 0)[-1]
     training = build(loop=replace(LOOP, seed=1)) if change == "seed" else build()
-    other = training.batch(torch.tensor([2 if change == "position" else 1]), 1 if change == "epoch" else 0)[2]
+    other = training.batch(torch.tensor([2 if change == "position" else 1]), 1 if change == "epoch" else 0)[-1]
     assert not (noise == other).any()
 
 
 def test_noise_is_standard_normal(build):
-    noise = build().batch(torch.arange(42), 0)[2]
+    noise = build().batch(torch.arange(42), 0)[-1]
     assert (noise.shape, abs(float(noise.mean())) < 0.03, abs(float(noise.std()) - 1) < 0.03) == ((42, 257), True, True)
 
 
@@ -211,7 +214,7 @@ def test_latents_are_drawn_from_the_posterior_of_their_row(build):
     """Standardised by the row's own posterior they are standard normal, and not the noise the mapper gets."""
     training = build(family_power=0.0)
     rows = torch.arange(42)
-    z, _, noise = training.batch(rows, 0)
+    z, *_, noise = training.batch(rows, 0)
     posterior = LatentDistribution(training.train.latents.mean[rows], training.train.latents.std[rows])
     eps = ((z - posterior.mean) / posterior.std).flatten(1)
     assert (abs(float(eps.mean())) < 0.03, abs(float(eps.std()) - 1) < 0.03) == (True, True)
@@ -235,7 +238,7 @@ def test_labels_are_told_as_often_as_asked(build):
     training = build(caption_dropout=0.0, label_share=0.4, family_power=0.0)
     rows = torch.arange(42)
     drawn = torch.cat([training.batch(rows, epoch)[1] for epoch in range(40)])
-    labels = training.train.labels.repeat(40, 1)
+    labels = training.train.labels.pooled.repeat(40, 1)
     # a variant is drawn uniformly, the label among them
     by_chance = torch.tensor([1 / len(row) for row in training.train.table.variants]).mean()
     expected = 0.4 + 0.6 * float(by_chance)
@@ -246,14 +249,15 @@ def test_every_variant_of_a_caption_has_its_turn(build):
     training = build(caption_dropout=0.0, label_share=0.0)
     row = torch.zeros(400, dtype=torch.long)
     codes = training.draw_codes(row, torch.rand(400, 5, generator=torch.Generator().manual_seed(0)))
-    assert len(codes.unique(dim=0)) == len(training.train.table.variants[0])
+    assert len(codes.pooled.unique(dim=0)) == len(training.train.table.variants[0])
 
 
 def test_a_mixed_code_lies_between_its_label_and_a_neighbours(build):
     training = build(caption_dropout=0.0, label_share=1.0, mix_share=1.0)
     u = torch.tensor([[0.0, 0.0, 0.25, 0.0, 1.0 - 1e-6]])
-    mixed = training.draw_codes(torch.tensor([0]), u)[0]
-    own, near = training.train.labels[0], training.train.labels[training.near[0, 0]]
+    mixed = training.draw_codes(torch.tensor([0]), u).pooled[0]
+    labels = training.train.labels.pooled
+    own, near = labels[0], labels[training.near[0, 0]]
     torch.testing.assert_close(mixed, torch.nn.functional.normalize(0.75 * own + 0.25 * near, dim=0))
 
 
@@ -262,6 +266,121 @@ def test_the_first_neighbour_has_the_nearest_other_label(build, artwork_rows):
     labels = [training.train.table.texts[row[0]] for row in training.train.table.variants]
     first = {label: labels[int(near[0])] for label, near in zip(labels, training.near, strict=True)}
     assert first["waving hand"] == "waving hand: dark skin tone"
+
+
+# every family, codec and text space
+
+
+FAMILY_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "FlowMatchingMapper": MAPPER,
+    "GaussianMapper": {"width": 16, "hidden": 16, "blocks": 1},
+    "MixtureMapper": {"width": 16, "hidden": 16, "blocks": 1, "components": 2},
+    "NormalizingFlowMapper": {"transforms": 2, "hidden": 16, "condition": 16},
+    "TransformerFlowMapper": {"width": 16, "heads": 2, "blocks": 1, "patch": 4},
+}
+TOKENS: dict[str, Any] = {"family": "TransformerFlowMapper", "mapper": FAMILY_ARGUMENTS["TransformerFlowMapper"]}
+
+
+@pytest.fixture(scope="module")
+def pca_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A codec whose latents are vectors of 12 numbers, fit for a config's `vae`."""
+    folder = tmp_path_factory.mktemp("pca") / "codec"
+    rows = torch.linalg.qr(torch.randn(3 * 64 * 64, 12, generator=torch.Generator().manual_seed(0))).Q.T
+    axes = PrincipalAxes(torch.full((3 * 64 * 64,), 0.5), rows.contiguous(), torch.linspace(1, 3, 12))
+    PCACodec(axes, 64).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("codec", ["vae_folder", "pca_folder"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_trained_on_every_codec_and_opens(build, request, family, codec):
+    loop = replace(LOOP, steps=2, warmup=1, learning_rate=1e-3)
+    training = build(
+        vae=request.getfixturevalue(codec),
+        family=family,
+        mapper=FAMILY_ARGUMENTS.get(family, {}),
+        settings=Settings(),
+        loop=loop,
+    )
+    pipe = BridgePipeline.from_pretrained(training.run())
+    z = pipe(["cat", "a smiling cat in a boat"], 2, seed=3, output_type="latent").images
+    assert (z.shape, bool(z.isfinite().all())) == ((4, *training.codec.z_shape), True)
+    assert torch.equal(
+        z, training.pipeline()(["cat", "a smiling cat in a boat"], 2, seed=3, output_type="latent").images
+    )
+
+
+def test_noise_has_the_shape_that_the_family_takes(build):
+    training = build(family="GaussianMapper", mapper=FAMILY_ARGUMENTS["GaussianMapper"])
+    assert training.batch(torch.arange(3), 0)[-1].shape == (3, 0)
+    training.mapper.loss_noise_shape = (2, 3)
+    assert training.batch(torch.arange(3), 0)[-1].shape == (3, 2, 3)
+
+
+def test_only_a_family_that_reads_tokens_gets_them(build):
+    assert build().batch(torch.arange(3), 0)[2].shape == (3, 0, 384)
+    assert build(**TOKENS).batch(torch.arange(3), 0)[2].shape[1] > 2
+
+
+def test_tokens_are_those_of_the_caption_that_is_told(build, encoder):
+    """To half precision; where they end the mask does."""
+    training = build(**TOKENS, caption_dropout=0.0, label_share=1.0, family_power=0.0)
+    rows = torch.tensor([3, 20])
+    code = training.draw_codes(rows, torch.full((2, 5), 0.5))
+    expected = encoder.encode([training.train.table.texts[training.train.table.variants[int(row)][0]] for row in rows])
+    expected = expected.padded(training.train.codes.places)
+    torch.testing.assert_close(code.pooled, expected.pooled, atol=1e-5, rtol=0)
+    torch.testing.assert_close(code.tokens, expected.tokens, atol=1e-2, rtol=1e-3)
+    assert torch.equal(code.mask, expected.mask)
+
+
+def test_dropped_and_mixed_captions_have_no_tokens(build):
+    training = build(**TOKENS, caption_dropout=0.3, mix_share=0.3)
+    rows = torch.arange(30)
+    u = torch.rand(30, 5, generator=torch.Generator().manual_seed(0))
+    code, without = training.draw_codes(rows, u), (u[:, 2] < 0.3) | (u[:, 4] < 0.3)
+    assert 0 < without.sum() < 30
+    assert torch.equal(~code.mask.any(1), without)
+    assert torch.equal(code.tokens.ne(0).any(-1), code.mask)
+
+
+def test_an_example_with_tokens_is_the_same_in_any_batch(build):
+    training = build(**TOKENS, mix_share=0.5)
+    alone, together = training.batch(torch.tensor([7]), 3), training.batch(torch.tensor([2, 7, 30]), 3)
+    for one, three in zip(alone, together, strict=True):
+        assert torch.equal(one[0], three[1])
+
+
+def test_a_resumed_run_over_tokens_ends_where_an_uninterrupted_one_does(build, tmp_path):
+    options = {**TOKENS, "loop": replace(LOOP, steps=4, cooldown=0.0)}
+    whole = build(out=tmp_path / "whole", **options)
+    whole.run()
+    first = build(out=tmp_path / "halved", **options)
+    first.config.out.mkdir()
+    for _ in range(2):
+        first.loop.train_step()
+    first.loop.save()
+    resumed = build(out=tmp_path / "halved", **options)
+    resumed.run()
+    assert resumed.pipeline().fingerprint == whole.pipeline().fingerprint
+
+
+def test_captions_that_cannot_be_read_are_left_out_and_told(build, encoder, monkeypatch, capsys):
+    """The first caption that can be read stands for the label; rows without any go."""
+
+    def prepare(caption: str) -> str:
+        if "anchor" in caption or "ship" in caption or ("bus" in caption and "school" not in caption):
+            raise ValueError("caption: unknown")
+        return caption
+
+    monkeypatch.setattr(encoder, "prepare", prepare)
+    training = build(loop=replace(LOOP, seed=5))
+    told = capsys.readouterr().err
+    assert "train.mapper: train: left out" in told
+    assert len(training.train.latents.mean) == len(training.train.table.variants) == len(training.near) < 42
+    assert not any("anchor" in text for text in training.train.table.texts)
+    assert "bus, school, vehicle" in training.labels
+    assert not {"bus", "anchor"} & set(training.labels)
 
 
 # rows of an epoch
@@ -318,11 +437,52 @@ def test_a_missing_vae_says_how_to_train_one(data, tmp_path, capsys):
         ({"settings": {"guidance": 2}}, "settings: unknown guidance; known: "),
         ({"settings": {"temperature": -1}}, "settings: temperature: expected a number from 0 to 10, got -1.0"),
         ({"mix_share": 2}, "mix_share: expected a share from 0 to 1, got 2.0"),
+        ({"family": "Gaussian"}, "family: unknown 'Gaussian'; known: FlowMatchingMapper, GaussianMapper"),
+        (
+            {"family": "GaussianMapper", "settings": {"guidance_scale": 2}},
+            "guidance_scale: GaussianMapper has no guidance; leave it out",
+        ),
+        ({"family": "GaussianMapper", "mapper": {"rank": -1}}, "mapper: rank, min_std: expected 0 or more"),
     ],
 )
 def test_a_wrong_setting_is_one_line_and_code_2(build, data, vae_folder, tmp_path, capsys, values, told):
     code = run_main(tmp_path, {"data": str(data), "vae": str(vae_folder)} | values)
     assert (code, told in capsys.readouterr().err.splitlines()[-1]) == (2, True)
+
+
+def test_an_encoder_that_cannot_be_had_is_one_line_and_code_2(data, vae_folder, tmp_path, capsys, monkeypatch):
+    def no_hub(*_: object, **__: object) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", no_hub)
+    code = run_main(tmp_path, {"data": str(data), "vae": str(vae_folder), "text": "somebody/encoder"})
+    said = "text: 'somebody/encoder' is no folder, is not in the hub's cache and could not be fetched; connect to"
+    assert (code, said in capsys.readouterr().err.splitlines()[-1]) == (2, True)
+
+
+def test_other_text_weights_than_the_config_names_are_refused(data, vae_folder, tmp_path, capsys):
+    code = run_main(tmp_path, {"data": str(data), "vae": str(vae_folder), "text_digest": "00"})
+    assert (code, "expected 00; these are not the weights" in capsys.readouterr().err.splitlines()[-1]) == (2, True)
+
+
+def test_a_start_for_a_text_space_of_another_width_is_refused(finished, build, monkeypatch):
+    words = WordVectors(["cat", "face", "hand", "fire", "bus", "mug", "tone", "flag"], torch.eye(8))
+    monkeypatch.setattr(TextEncoder, "from_pretrained", lambda *_, **__: words)
+    with pytest.raises(ConfigError, match=r"init: .* has a mapper of another shape: size mismatch for net\.text"):
+        build(init=str(finished.config.out / "model"))
+
+
+def test_a_run_for_another_text_space_does_not_go_on(build, monkeypatch):
+    words = {seed: torch.randn(4, 384, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)}
+    spaces = [WordVectors(["cat", "lemon", "fire", "bus"], vectors) for vectors in words.values()]
+    runs = []
+    for space in spaces:
+        monkeypatch.setattr(TextEncoder, "from_pretrained", lambda *_, space=space, **__: space)
+        runs.append(build(loop=replace(LOOP, steps=1)))
+    runs[0].config.out.mkdir()
+    runs[0].loop.save()
+    with pytest.raises(ValueError, match=r"cannot go on: text was '[0-9a-f]{16}', is '[0-9a-f]{16}'"):
+        runs[1].run()
 
 
 def test_a_mapper_for_another_vae_does_not_go_on(build, vae_folder, tmp_path):

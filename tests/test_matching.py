@@ -1,8 +1,9 @@
-"""Mapping families: what each of them promises, and the algebra of flow matching and guidance."""
+"""The algebra of flow matching and guidance: paths, velocities, steps there and back, likelihoods.
 
-import math
+What the mapper promises as a mapping family stands in test_mappers.py.
+"""
+
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,16 +11,12 @@ import torch
 from torch import Tensor
 
 from bridge.guidance import guided
-from bridge.mappers import FAMILIES, FlowMatchingMapper, Mapper, VelocityMapper
-from bridge.mappers.matching import MIN_REMAINING, linear_path
+from bridge.mappers import FlowMatchingMapper, VelocityMapper
+from bridge.mappers.base import BLUR, MIN_REMAINING, linear_path
 from bridge.text import TextCode
 from tests.conftest import randomise
 
 DIM = 6
-SMALLEST: dict[str, dict[str, Any]] = {
-    "FlowMatchingMapper": {"width": 48, "hidden": 48, "blocks": 2, "condition": 16},
-}
-"""Arguments that make each family small; a new family adds its own here and gets the contract below."""
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -35,178 +32,10 @@ def unit_codes(n: int, seed: int = 0) -> TextCode:
     return codes_of(torch.nn.functional.normalize(normal(n, DIM, seed=seed), dim=1))
 
 
-def make(family: str, z_shape: tuple[int, ...] = (2, 3), **options: Any) -> Mapper:
+def make(**options: Any) -> FlowMatchingMapper:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return FAMILIES[family](z_shape=z_shape, text_dim=DIM, **SMALLEST[family], **options)
-
-
-def fit(mapper: Mapper, steps: int, rate: float, batch: Callable[[int], tuple[Tensor, TextCode]]) -> list[float]:
-    """Train on batches (z, c) by step; returns the losses."""
-    optimizer = torch.optim.Adam(mapper.parameters(), lr=rate, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, steps)
-    losses = []
-    for step in range(steps):
-        z, c = batch(step)
-        loss = mapper.loss(z, c, noise=normal(len(z), *mapper.loss_noise_shape, seed=10_000 + step)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
-    return losses
-
-
-# the contract of every family
-
-
-@pytest.fixture(params=sorted(FAMILIES))
-def family(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def mapper(family: str) -> Mapper:
-    """A random mapper no weight of which is zero, so that all it has shows in what it does."""
-    found = make(family).eval()
-    randomise(found, seed=1)
-    return found
-
-
-def test_the_loss_comes_one_an_example(mapper):
-    loss = mapper.loss(normal(5, 2, 3), unit_codes(5), noise=normal(5, *mapper.loss_noise_shape, seed=1))
-    assert (loss.shape, bool(loss.isfinite().all())) == ((5,), True)
-
-
-def test_an_examples_loss_is_its_own(mapper):
-    z, c, noise = normal(5, 2, 3), unit_codes(5), normal(5, *mapper.loss_noise_shape, seed=1)
-    alone = mapper.loss(z[2:3], c[2:3], noise=noise[2:3])
-    torch.testing.assert_close(mapper.loss(z, c, noise=noise)[2:3], alone)
-
-
-def test_the_gradient_reaches_every_parameter(mapper):
-    mapper.loss(normal(8, 2, 3), unit_codes(8), noise=normal(8, *mapper.loss_noise_shape, seed=1)).mean().backward()
-    assert [name for name, p in mapper.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-def test_a_sample_depends_on_its_own_row_alone(mapper):
-    """In a batch of fixed size, other captions and other noise beside it change no bit of it."""
-    noise, c = normal(4, *mapper.sample_noise_shape), unit_codes(4)
-    z = mapper.sample(c, noise=noise)
-    other_noise, other_codes = noise.clone(), c.pooled.clone()
-    other_noise[1:], other_codes[1:] = normal(3, *mapper.sample_noise_shape, seed=7), unit_codes(3, seed=8).pooled
-    assert torch.equal(mapper.sample(codes_of(other_codes), noise=other_noise)[0], z[0])
-
-
-def test_a_sample_depends_on_its_noise_and_on_its_caption(mapper):
-    noise, c = normal(3, *mapper.sample_noise_shape), unit_codes(3)
-    z = mapper.sample(c, noise=noise)
-    assert not (mapper.sample(c, noise=noise.flip(0))[0] == z[0]).any()
-    assert not (mapper.sample(unit_codes(3, seed=5), noise=noise)[0] == z[0]).any()
-
-
-def test_at_temperature_0_a_caption_has_one_latent(mapper):
-    c = codes_of(unit_codes(1).pooled.expand(4, -1))
-    z = mapper.sample(c, noise=normal(4, *mapper.sample_noise_shape), temperature=0.0)
-    assert torch.equal(z, z[:1].expand_as(z))
-
-
-def test_neither_loss_nor_sample_touches_the_global_generator(mapper):
-    before = torch.get_rng_state()
-    mapper.loss(normal(2, 2, 3), unit_codes(2), noise=normal(2, *mapper.loss_noise_shape))
-    mapper.sample(unit_codes(2), noise=normal(2, *mapper.sample_noise_shape))
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_no_argument_is_changed_in_place(mapper):
-    z, c, noise = normal(2, 2, 3), unit_codes(2), normal(2, *mapper.loss_noise_shape, seed=1)
-    start = normal(2, *mapper.sample_noise_shape, seed=2)
-    before = [tensor.clone() for tensor in (z, c.pooled, noise, start)]
-    mapper.loss(z, c, noise=noise)
-    mapper.sample(c, noise=start)
-    assert all(torch.equal(a, b) for a, b in zip(before, (z, c.pooled, noise, start), strict=True))
-
-
-def test_no_caption_is_a_caption_too(mapper):
-    """The null code has a loss, and samples other than any caption's."""
-    noise = normal(2, *mapper.sample_noise_shape)
-    null = mapper.sample(TextCode.null(2, DIM), noise=noise)
-    assert bool(null.isfinite().all())
-    assert not (null == mapper.sample(unit_codes(2), noise=noise)).any()
-
-
-def test_a_saved_mapper_is_the_same_mapper(mapper, family, tmp_path):
-    mapper.save_pretrained(tmp_path)
-    again = FAMILIES[family].from_pretrained(tmp_path, use_safetensors=True)
-    noise, c = normal(2, *mapper.sample_noise_shape), unit_codes(2)
-    assert torch.equal(again.sample(c, noise=noise), mapper.sample(c, noise=noise))
-
-
-@pytest.mark.parametrize("name", ["dropout", "text_dropout"])
-def test_a_mapper_has_dropout_in_training_alone(family, name):
-    mapper = make(family, **{name: 0.5})
-    randomise(mapper, seed=1)
-    z, c, noise = normal(4, 2, 3), unit_codes(4), normal(4, *mapper.loss_noise_shape)
-    assert not torch.equal(mapper.loss(z, c, noise=noise), mapper.loss(z, c, noise=noise))
-    mapper.eval()
-    assert torch.equal(mapper.loss(z, c, noise=noise), mapper.loss(z, c, noise=noise))
-
-
-def test_training_on_two_pairs_does_not_blow_up(family):
-    mapper = make(family)
-    z, c = 2 * normal(2, 2, 3), unit_codes(2)
-    losses = fit(mapper, 150, 0.01, lambda step: (z.repeat(8, 1, 1), TextCode.cat([c] * 8)))
-    drawn = mapper.eval().sample(c, noise=normal(2, *mapper.sample_noise_shape, seed=3))
-    assert all(map(math.isfinite, losses))
-    assert (drawn - z).abs().max() < 1  # by now it has the two by heart
-
-
-# a world whose answer is known: z | c is a Gaussian of its own for each of two captions
-
-TOY_MEANS, TOY_STDS = torch.tensor([[1.5, -1.0], [-1.0, 0.5]]), torch.tensor([[0.6, 1.2], [1.0, 0.4]])
-TOY_DROPOUT = 0.2
-
-
-def toy_batch(step: int, size: int = 192) -> tuple[Tensor, TextCode]:
-    caption = torch.arange(size) % 2
-    z = TOY_MEANS[caption] + TOY_STDS[caption] * normal(size, 2, seed=step)
-    pooled = unit_codes(2).pooled[caption]
-    dropped = torch.rand(size, generator=torch.Generator().manual_seed(step)) < TOY_DROPOUT
-    return z, codes_of(pooled.masked_fill(dropped[:, None], 0))
-
-
-@pytest.fixture(scope="module", params=sorted(FAMILIES))
-def toy(request: pytest.FixtureRequest) -> Mapper:
-    mapper = make(str(request.param), z_shape=(2,))
-    fit(mapper, 900, 4e-3, toy_batch)
-    return mapper.eval()
-
-
-def toy_samples(toy: Mapper, pooled: Tensor, temperature: float = 1.0) -> Tensor:
-    n = 3000
-    noise = normal(n, *toy.sample_noise_shape, seed=99)
-    return toy.sample(codes_of(pooled.expand(n, -1)), noise=noise, temperature=temperature)
-
-
-@pytest.mark.parametrize("caption", [0, 1])
-def test_samples_have_the_captions_mean_and_variance(toy, caption):
-    z = toy_samples(toy, unit_codes(2).pooled[caption])
-    torch.testing.assert_close(z.mean(0), TOY_MEANS[caption], atol=0.12, rtol=0)
-    torch.testing.assert_close(z.std(0), TOY_STDS[caption], atol=0.05, rtol=0.12)
-
-
-def test_dropped_captions_teach_the_null_code_both_captions(toy):
-    """Without a caption samples are the mixture: its mean, and its larger variance."""
-    z = toy_samples(toy, torch.zeros(DIM))
-    variance = (TOY_STDS.square() + TOY_MEANS.square()).mean(0) - TOY_MEANS.mean(0).square()
-    torch.testing.assert_close(z.mean(0), TOY_MEANS.mean(0), atol=0.15, rtol=0)
-    torch.testing.assert_close(z.std(0), variance.sqrt(), atol=0.05, rtol=0.12)
-
-
-def test_samples_spread_more_at_a_higher_temperature(toy):
-    spread = [float(toy_samples(toy, unit_codes(2).pooled[0], t).std(0).mean()) for t in (0.0, 0.5, 1.0, 1.5)]
-    assert spread[0] < 1e-6
-    assert all(low < 0.8 * high for low, high in pairwise(spread))
+        return FlowMatchingMapper((2, 3), DIM, width=48, hidden=48, blocks=2, condition=16, **options)
 
 
 # the straight path
@@ -230,8 +59,7 @@ def test_the_velocity_is_the_paths_derivative():
 
 @pytest.fixture
 def matching() -> FlowMatchingMapper:
-    mapper = make("FlowMatchingMapper")
-    assert isinstance(mapper, FlowMatchingMapper)
+    mapper = make()
     randomise(mapper, seed=1)
     return mapper.eval()
 
@@ -276,7 +104,7 @@ def test_close_to_the_data_the_loss_is_bounded(matching, monkeypatch):
 
 @pytest.mark.parametrize(("time_mean", "expected"), [(0.0, 0.5), (-1.0, 0.2689), (1.0, 0.7311)])
 def test_training_times_are_centred_where_asked(monkeypatch, time_mean, expected):
-    mapper, seen = make("FlowMatchingMapper", time_mean=time_mean), []
+    mapper, seen = make(time_mean=time_mean), []
     monkeypatch.setattr(mapper, "clean", lambda z_t, t, c: seen.append(t) or z_t)
     mapper.loss(normal(1, 2, 3), unit_codes(1), noise=torch.zeros(1, 7))
     assert float(seen[0]) == pytest.approx(expected, abs=1e-4)
@@ -328,6 +156,112 @@ def test_temperature_scales_the_noise():
     still = Known(lambda z, t, c: torch.zeros_like(z))
     noise = normal(3, 2)
     torch.testing.assert_close(still.sample(unit_codes(3), noise=noise, temperature=0.7), 0.7 * noise)
+
+
+# and back
+
+
+@pytest.mark.parametrize(("steps", "scale"), [(1, 1.0), (5, 1.0), (5, 3.0)])
+def test_each_step_is_undone(steps, scale):
+    known = Known(lambda z, t, c: torch.sin(2 * z) * (0.3 + t) + c.pooled[:, :2])
+    noise, c = 2 * normal(6, 2), unit_codes(6)
+    z = known.sample(c, noise=noise, num_inference_steps=steps, guidance_scale=scale)
+    found = known.invert(z, c, num_inference_steps=steps, guidance_scale=scale)
+    torch.testing.assert_close(found, noise, atol=1e-5, rtol=1e-5)
+
+
+def test_noise_away_from_a_negative_caption_is_found(follows_code):
+    noise, c, away = normal(3, 2), unit_codes(3), unit_codes(3, seed=1)
+    z = follows_code.sample(c, noise=noise, guidance_scale=2.0, negative=away)
+    found = follows_code.invert(z, c, guidance_scale=2.0, negative=away)
+    torch.testing.assert_close(found, noise, atol=1e-5, rtol=0)
+
+
+def test_a_latents_noise_does_not_depend_on_its_company():
+    known = Known(lambda z, t, c: torch.sin(2 * z))
+    z, c = normal(4, 2), unit_codes(4)
+    other = torch.cat([z[:1], 30 * normal(3, 2, seed=9)])
+    assert torch.equal(known.invert(z, c)[0], known.invert(other, c)[0])
+
+
+def test_a_latent_that_no_noise_leads_to_is_refused():
+    point = torch.tensor([3.0, -2.0])
+    known = Known(lambda z, t, c: (point - z) / (1 - t))
+    z = torch.stack([point, point + 1])
+    with pytest.raises(ValueError, match=r"^z: row 1 has no noise .* raise num_inference_steps$"):
+        known.invert(z, unit_codes(2))
+
+
+def test_a_latent_that_rounding_carries_off_is_refused():
+    """Five steps that part neighbours a hundred thousandfold."""
+    known = Known(lambda z, t, c: 45 * (z - 1))
+    with pytest.raises(ValueError, match=r"^z: row 0 .* lower num_inference_steps$"):
+        known.invert(torch.tensor([[1.5123, 1.3]]), unit_codes(1), num_inference_steps=5)
+
+
+# likelihoods along velocities whose density is known
+
+COVARIANCE = torch.tensor([[0.5, 0.3], [0.3, 0.4]]).double()
+MEAN = torch.tensor([0.7, -0.2]).double()
+
+
+@pytest.fixture
+def gaussian() -> Known:
+    """The velocity of the straight path to N(MEAN, COVARIANCE)."""
+
+    def velocity(z: Tensor, t: Tensor, c: TextCode) -> Tensor:
+        time = t[:, :, None]
+        spread = time**2 * COVARIANCE + (1 - time) ** 2 * torch.eye(2)
+        gain = time * COVARIANCE @ torch.linalg.inv(spread)
+        clean = MEAN + (gain @ (z - t * MEAN)[:, :, None])[:, :, 0]
+        return (clean - z) / (1 - t)
+
+    return Known(velocity)
+
+
+def test_the_log_density_is_that_of_blurred_latents(gaussian):
+    blurred = torch.distributions.MultivariateNormal(MEAN, COVARIANCE + BLUR**2 * torch.eye(2))
+    z = MEAN + 2 * normal(20, 2).double()
+    torch.testing.assert_close(gaussian.log_prob(z, unit_codes(20)), blurred.log_prob(z), atol=1e-3, rtol=0)
+
+
+def test_more_steps_come_closer_to_the_log_density(gaussian):
+    blurred = torch.distributions.MultivariateNormal(MEAN, COVARIANCE + BLUR**2 * torch.eye(2))
+    z, c = MEAN + normal(20, 2).double(), unit_codes(20)
+    errors = [float((gaussian.log_prob(z, c, num_inference_steps=n) - blurred.log_prob(z)).abs().max()) for n in (4, 8)]
+    assert errors[1] < errors[0] / 8  # fourth order
+
+
+def test_random_signs_estimate_the_exact_trace_and_state_their_error(gaussian):
+    z, c = MEAN + normal(200, 2).double(), unit_codes(200)
+    exact, none = gaussian.log_prob_with_error(z, c)
+    generator = torch.Generator().manual_seed(0)
+    value, error = gaussian.log_prob_with_error(z, c, trace="hutchinson", probes=32, generator=generator)
+    assert not none.any()
+    assert 0.8 < float(((value - exact) / error).std()) < 1.25
+    assert float((value - exact).mean()) == pytest.approx(0, abs=4 * float(error.mean()) / 200**0.5)
+
+
+def test_random_signs_are_the_generators(gaussian):
+    z, c = normal(2, 2).double(), unit_codes(2)
+    first, again, other = (
+        gaussian.log_prob(z, c, trace="hutchinson", probes=2, generator=torch.Generator().manual_seed(s))
+        for s in (0, 0, 1)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"trace": "magic"}, "^trace: expected one of exact, hutchinson"),
+        ({"trace": "hutchinson"}, "^generator, probes: "),
+        ({"trace": "hutchinson", "probes": 1, "generator": torch.Generator()}, "^generator, probes: "),
+    ],
+)
+def test_an_estimate_that_cannot_be_made_is_refused(gaussian, arguments, told):
+    with pytest.raises(ValueError, match=told):
+        gaussian.log_prob(normal(2, 2), unit_codes(2), **arguments)
 
 
 # guidance: the velocity here is the code's first two numbers, so the outcome can be read off

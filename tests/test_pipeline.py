@@ -1,17 +1,25 @@
 """The pipeline: the same picture whatever is made beside it, settings that do what they say, safe loading."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers.configuration_utils import register_to_config
 
 from bridge import BridgePipeline
-from bridge.checkpoint import CheckpointError
+from bridge.checkpoint import CheckpointError, fingerprint
 from bridge.limits import MAX_IMAGES_PER_PROMPT
+from bridge.mappers import FlowMatchingMapper, GaussianMapper, TransformerFlowMapper
+from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
-from bridge.pipeline import SAMPLE_BATCH, Settings
+from bridge.pipeline import SAMPLE_BATCH, Settings, mapper_fingerprint
+from bridge.text import TextCode
+from bridge.words import WordVectors
+from tests.conftest import randomise
 
 
 def pixels(pipe: BridgePipeline, prompt: str | list[str], n: int, seed: int = 7, **settings: float) -> torch.Tensor:
@@ -168,18 +176,110 @@ def test_saved_and_loaded_gives_identical_images(tiny_pipeline: BridgePipeline, 
     assert (loaded.settings, loaded.fingerprint) == (tiny_pipeline.settings, tiny_pipeline.fingerprint)
 
 
+def signed(folder: Path) -> None:
+    """Make a model folder's manifest right for what is in it."""
+    from bridge.checkpoint import _write_manifest  # noqa: PLC0415
+
+    (folder / "manifest.json").unlink()
+    _write_manifest(folder)
+
+
+def edit(path: Path, **values: object) -> None:
+    """Change entries of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values), "utf-8")
+
+
 def test_mapper_of_another_codec_is_refused(tiny_pipeline: BridgePipeline, tmp_path: Path) -> None:
     """Same shapes, other weights: the manifest is right, the fingerprint is not."""
     tiny_pipeline.save_pretrained(tmp_path / "model")
     with torch.no_grad():
         next(tiny_pipeline.codec.vae.parameters()).add_(1)  # type: ignore[attr-defined]
-    tiny_pipeline.codec.vae.save_pretrained(tmp_path / "model" / "vae")  # type: ignore[attr-defined]
-    (tmp_path / "model" / "manifest.json").unlink()
-    from bridge.checkpoint import _write_manifest  # noqa: PLC0415
-
-    _write_manifest(tmp_path / "model")
+    tiny_pipeline.codec.save(tmp_path / "model" / "vae")
+    signed(tmp_path / "model")
     with pytest.raises(CheckpointError, match="vae is not what this model was trained with"):
         BridgePipeline.from_pretrained(tmp_path / "model")
+
+
+def test_mapper_of_the_same_codec_at_another_scale_is_refused(tiny_pipeline: BridgePipeline, tmp_path: Path) -> None:
+    tiny_pipeline.save_pretrained(tmp_path / "model")
+    edit(tmp_path / "model" / "vae" / "config.json", latents_std=[1.5, 0.5, 1.0, 2.5])
+    signed(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="vae is not what this model was trained with"):
+        BridgePipeline.from_pretrained(tmp_path / "model")
+
+
+def worded(tiny_pipeline: BridgePipeline, scale: float = 1.0) -> BridgePipeline:
+    """The tiny pipeline over word vectors of MiniLM's width."""
+    vectors = torch.randn(3, 384, generator=torch.Generator().manual_seed(0)) * scale
+    words = WordVectors(["cat", "bus", "fire"], vectors, torch.tensor([1.0, 2.0, 3.0]))
+    captions = ["cat", "bus", "fire cat"]
+    memory = CaptionMemory(words.encode(captions).pooled, captions)
+    return BridgePipeline(words, tiny_pipeline.mapper, tiny_pipeline.codec, memory, tiny_pipeline.settings)
+
+
+def test_mapper_of_another_text_encoder_is_refused(tiny_pipeline: BridgePipeline, tmp_path: Path) -> None:
+    """Same width, other vectors; the folder names them rightly, and the mapper was trained with others."""
+    pipe, other = worded(tiny_pipeline), worded(tiny_pipeline, scale=2.0)
+    pipe.save_pretrained(tmp_path / "model")
+    other.text_encoder.save(tmp_path / "model" / "text")
+    edit(tmp_path / "model" / "model_index.json", text_encoder=other.text_encoder.spec())
+    signed(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="text is not what this model was trained with"):
+        BridgePipeline.from_pretrained(tmp_path / "model")
+
+
+def test_a_model_carries_word_vectors_and_says_what_it_cannot_read(
+    tiny_pipeline: BridgePipeline, tmp_path: Path
+) -> None:
+    pipe = worded(tiny_pipeline)
+    pipe.save_pretrained(tmp_path / "model")
+    loaded = BridgePipeline.from_pretrained(tmp_path / "model")
+    assert torch.equal(pixels(loaded, "a cat in a bus", 2), pixels(pipe, "a cat in a bus", 2))
+    with pytest.raises(ValueError, match="'kitten' has none of the 3 known words"):
+        loaded("kitten", 1)
+
+
+def test_a_folder_of_version_0_1_opens(tiny_pipeline: BridgePipeline, tmp_path: Path) -> None:
+    """Its index tells no kind of encoder, and its mapper's fingerprint counts entries at their defaults."""
+    tiny_pipeline.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "model_index.json"
+    index = json.loads(path.read_text("utf-8"))
+    del index["text_encoder"]["kind"]
+    index["fingerprints"]["mapper"] = fingerprint(tiny_pipeline.mapper, dict(tiny_pipeline.mapper.config))
+    assert index["fingerprints"] != tiny_pipeline.fingerprints
+    path.write_text(json.dumps(index), "utf-8")
+    signed(tmp_path / "model")
+    assert BridgePipeline.from_pretrained(tmp_path / "model").fingerprint == tiny_pipeline.fingerprint
+
+
+def test_an_argument_gained_at_its_default_leaves_the_fingerprint(tiny_mapper: FlowMatchingMapper) -> None:
+    class Grown(FlowMatchingMapper):
+        @register_to_config
+        def __init__(
+            self, z_shape: tuple[int, ...], text_dim: int, width: int = 512, hidden: int = 1024, blocks: int = 6,
+            condition: int = 256, dropout: float = 0.0, text_dropout: float = 0.0, time_mean: float = 0.0,
+            gain: tuple[int, ...] = (1, 2),
+        ) -> None:  # fmt: skip
+            super().__init__(z_shape, text_dim, width, hidden, blocks, condition, dropout, text_dropout, time_mean)
+            self.register_to_config(gain=gain)
+
+    Grown.__name__ = "FlowMatchingMapper"
+    sizes = {"width": 16, "hidden": 16, "blocks": 1, "condition": 16}
+    found = []
+    for gain in ((1, 2), [1, 2], (1, 3)):
+        grown = Grown((4, 8, 8), 384, **sizes, gain=gain)  # type: ignore[arg-type]
+        grown.load_state_dict(tiny_mapper.state_dict())
+        found.append(mapper_fingerprint(grown) == mapper_fingerprint(tiny_mapper))
+    assert found == [True, True, False]
+
+
+def test_families_of_equal_weights_have_other_fingerprints(tiny_mapper: FlowMatchingMapper) -> None:
+    class Other(FlowMatchingMapper):
+        pass
+
+    other = Other((4, 8, 8), 384, width=16, hidden=16, blocks=1, condition=16)
+    other.load_state_dict(tiny_mapper.state_dict())
+    assert mapper_fingerprint(other) != mapper_fingerprint(tiny_mapper)
 
 
 def test_flipped_bit_is_refused(tiny_pipeline: BridgePipeline, tmp_path: Path) -> None:
@@ -203,6 +303,102 @@ def test_parts_that_do_not_fit_are_refused(tiny_pipeline: BridgePipeline) -> Non
         BridgePipeline(
             tiny_pipeline.text_encoder, tiny_pipeline.mapper, tiny_pipeline.codec, tiny_pipeline.memory, Settings()
         )
+
+
+# a family without a velocity
+
+
+@pytest.fixture
+def gaussian_pipeline(tiny_pipeline: BridgePipeline) -> BridgePipeline:
+    """`tiny_pipeline` with a mapper that takes no steps and no guidance."""
+    mapper = GaussianMapper((4, 8, 8), 384, width=16, hidden=16, blocks=1)
+    settings = replace(tiny_pipeline.settings, guidance_scale=1.0)
+    return BridgePipeline(tiny_pipeline.text_encoder, mapper, tiny_pipeline.codec, tiny_pipeline.memory, settings)
+
+
+def test_a_family_without_a_velocity_draws_saves_and_opens(gaussian_pipeline: BridgePipeline, tmp_path: Path) -> None:
+    gaussian_pipeline.save_pretrained(tmp_path / "model")
+    loaded = BridgePipeline.from_pretrained(tmp_path / "model")
+    assert torch.equal(pixels(loaded, "a cat", 3), pixels(gaussian_pipeline, "a cat", 3))
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"guidance_scale": 2}, "guidance_scale: GaussianMapper has no guidance; leave it out"),
+        ({"num_inference_steps": 8}, "num_inference_steps: GaussianMapper takes no steps; leave it out"),
+        ({"negative_prompt": "fire"}, "negative_prompt: GaussianMapper has no guidance; leave it out"),
+    ],
+)
+def test_what_such_a_family_cannot_follow_is_refused(
+    gaussian_pipeline: BridgePipeline, asked: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        gaussian_pipeline("cat", 1, **asked)
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        gaussian_pipeline.stream(["cat"], 1, **asked)
+
+
+def test_settings_that_a_family_cannot_follow_are_refused(gaussian_pipeline: BridgePipeline) -> None:
+    parts = (gaussian_pipeline.text_encoder, gaussian_pipeline.mapper, gaussian_pipeline.codec)
+    with pytest.raises(ValueError, match="guidance_scale: GaussianMapper has no guidance"):
+        BridgePipeline(*parts, gaussian_pipeline.memory, Settings(guidance_scale=2.0))
+
+
+# a family that reads tokens
+
+
+@pytest.fixture
+def token_pipeline(tiny_pipeline: BridgePipeline) -> BridgePipeline:
+    """`tiny_pipeline` with a mapper that reads a caption's tokens; none of its weights is zero."""
+    mapper = TransformerFlowMapper((4, 8, 8), 384, width=16, heads=2, blocks=1, patch=4, max_tokens=40)
+    randomise(mapper, seed=2)
+    settings = replace(tiny_pipeline.settings, familiar=-1.0)
+    return BridgePipeline(tiny_pipeline.text_encoder, mapper, tiny_pipeline.codec, tiny_pipeline.memory, settings)
+
+
+def test_tokens_reach_the_mapper(token_pipeline: BridgePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padded to places that the caption and its negative set."""
+    seen: list[tuple[int, ...]] = []
+    sample = token_pipeline.mapper.sample
+
+    def spy(c: TextCode, *, negative: TextCode, **rest: Any) -> torch.Tensor:
+        seen.append((c.mask.shape[1], negative.mask.shape[1], int(c.mask[0].sum()), int(negative.mask[0].sum())))
+        return sample(c, negative=negative, **rest)
+
+    monkeypatch.setattr(token_pipeline.mapper, "sample", spy)
+    token_pipeline("a cat", 1, seed=0)
+    token_pipeline("a cat", 1, seed=0, negative_prompt="fire " * 20)
+    assert seen == [(16, 16, 4, 0), (32, 32, 4, 22)]
+
+
+def test_a_pooled_family_gets_no_tokens(tiny_pipeline: BridgePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    encode = tiny_pipeline.text_encoder.encode
+
+    def spy(captions: list[str], *, with_tokens: bool) -> TextCode:
+        asked.append(with_tokens)
+        return encode(captions, with_tokens=with_tokens)
+
+    monkeypatch.setattr(tiny_pipeline.text_encoder, "encode", spy)
+    tiny_pipeline("a cat", 1, seed=0)
+    assert asked == [False]
+
+
+@pytest.mark.parametrize("n", [1, SAMPLE_BATCH + 3])
+def test_with_tokens_an_image_does_not_depend_on_its_company(token_pipeline: BridgePipeline, n: int) -> None:
+    """Long captions beside it, before and after, have more token places."""
+    alone = pixels(token_pipeline, "a cat", n)
+    long = "a very long caption about " + "fire and water and " * 5 + "smoke"
+    beside = pixels(token_pipeline, ["bus", long, "a cat", long], n)
+    assert torch.equal(beside[2 * n : 3 * n], alone)
+    assert torch.equal(pixels(token_pipeline, "a cat", n + 2)[:n], alone)
+
+
+def test_streaming_with_tokens_keeps_the_order(token_pipeline: BridgePipeline) -> None:
+    captions = ["cat", "fire " * 20, "bus", "a " * 30]
+    told = [(item.prompt, item.index) for item in token_pipeline.stream(captions, 2, seed=0)]
+    assert told == [(caption, i) for caption in captions for i in range(2)]
 
 
 def test_push_to_hub_uploads_a_whole_model(tiny_pipeline: BridgePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,5 +426,6 @@ def test_index_names_the_text_encoder_and_copies_no_weights_of_it(
     assert index["text_encoder"] == {
         "id": "sentence-transformers/all-MiniLM-L6-v2",
         "digest": tiny_pipeline.text_encoder.digest,
+        "kind": "sentence-transformers",
     }
     assert sum(f.stat().st_size for f in (tmp_path / "model").rglob("*.safetensors")) < 2_000_000

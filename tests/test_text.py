@@ -1,5 +1,6 @@
 """The text encoder: the model's own codes, one caption at a time, for any text somebody may type."""
 
+import subprocess
 import sys
 import unicodedata
 import warnings
@@ -9,7 +10,10 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from bridge import text as text_module
+from bridge import sources
+from bridge.checkpoint import sha256_of
+from bridge.sentences import SentenceEncoder
+from bridge.sources import find_folder
 from bridge.text import (
     DEFAULT_DIGEST,
     DEFAULT_ID,
@@ -56,7 +60,7 @@ def random_code(n: int, length: int, dim: int = 4) -> TextCode:
 
 @pytest.fixture(scope="module")
 def reference() -> SentenceTransformer:
-    return SentenceTransformer(str(text_module._find_folder(DEFAULT_ID)), device="cpu")
+    return SentenceTransformer(str(find_folder(DEFAULT_ID)), device="cpu")
 
 
 def test_codes_equal_sentence_transformers(encoder, reference):
@@ -225,36 +229,39 @@ def test_identity_is_id_digest_and_fingerprint(encoder):
 
 def test_fingerprint_ignores_the_layout_of_the_tokenizer_file(encoder):
     spec = encoder.tokenizer.to_str(pretty=True)
-    same = TextEncoder(encoder.model, spec, id="other", digest=encoder.digest, max_tokens=encoder.max_tokens)
+    same = SentenceEncoder(encoder.model, spec, id="other", digest=encoder.digest, max_tokens=encoder.max_tokens)
     assert same.fingerprint == encoder.fingerprint
 
 
 def test_fingerprint_tells_token_limits_apart(encoder):
     spec = encoder.tokenizer.to_str()
-    other = TextEncoder(encoder.model, spec, id=DEFAULT_ID, digest=encoder.digest, max_tokens=128)
+    other = SentenceEncoder(encoder.model, spec, id=DEFAULT_ID, digest=encoder.digest, max_tokens=128)
     assert other.fingerprint != encoder.fingerprint
 
 
-def test_other_weights_are_refused_naming_both_digests(tmp_path):
-    folder = text_module._find_folder(DEFAULT_ID)
-    for name in text_module._FILES:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes((folder / name).read_bytes())
+@pytest.fixture
+def altered(tmp_path: Path) -> Path:
+    """MiniLM's folder with one bit of its weights changed."""
+    folder = find_folder(DEFAULT_ID)
+    for path in (*folder.glob("*.json"), *folder.glob("*/*.json"), *folder.glob("*.safetensors")):
+        (tmp_path / path.relative_to(folder)).parent.mkdir(exist_ok=True)
+        (tmp_path / path.relative_to(folder)).write_bytes(path.read_bytes())
     weights = bytearray((tmp_path / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (tmp_path / "model.safetensors").write_bytes(weights)
-    found = text_module.sha256_of(tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def test_other_weights_are_refused_naming_both_digests(altered):
+    found = sha256_of(altered / "model.safetensors")
     with pytest.raises(ValueError, match=f"{found}, expected {DEFAULT_DIGEST}"):
-        TextEncoder.from_pretrained(tmp_path)
+        TextEncoder.from_pretrained(altered, digest=DEFAULT_DIGEST)
 
 
-def test_another_pooling_is_refused(tmp_path):
-    modules = '[{"type": "m.Transformer"}, {"type": "m.Pooling"}, {"type": "m.Normalize"}]'
-    (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / "modules.json").write_text(modules)
-    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
-    with pytest.raises(ValueError, match="only Transformer, mean Pooling, Normalize"):
-        text_module._check_modules(tmp_path)
+def test_minilm_asked_for_by_its_id_is_checked_without_a_digest(altered, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(altered))
+    with pytest.raises(ValueError, match=f"expected {DEFAULT_DIGEST}"):
+        TextEncoder.from_pretrained()
 
 
 def test_an_incomplete_folder_names_what_it_lacks(tmp_path):
@@ -281,16 +288,21 @@ def test_another_missing_encoder_does_not_name_that_package(monkeypatch):
 
 
 def test_the_hubs_cache_comes_first(monkeypatch, tmp_path):
-    for name in text_module._FILES:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in (sources.WEIGHTS, sources.CONFIG, sources.TOKENIZER, sources.LIMITS):
         (tmp_path / name).touch()
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: str(tmp_path))
-    assert text_module._find_folder(DEFAULT_ID) == tmp_path
+    (tmp_path / sources.MODULES).write_text("[]")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    assert find_folder(DEFAULT_ID) == tmp_path
 
 
-def test_half_a_cached_model_is_passed_over(monkeypatch, tmp_path):
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: str(tmp_path))
-    assert text_module._find_folder(DEFAULT_ID) == text_module._from_package(DEFAULT_ID)
+@pytest.mark.parametrize("lacking", [sources.WEIGHTS, sources.MODULES, sources.LIMITS])
+def test_half_a_cached_model_is_passed_over(monkeypatch, tmp_path, lacking):
+    for name in {sources.WEIGHTS, sources.CONFIG, sources.TOKENIZER, sources.LIMITS} - {lacking}:
+        (tmp_path / name).touch()
+    if lacking != sources.MODULES:
+        (tmp_path / sources.MODULES).write_text("[]")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    assert find_folder(DEFAULT_ID).parent.name == sources.PACKAGE
 
 
 def test_loading_prints_nothing(encoder, capfd):
@@ -298,9 +310,22 @@ def test_loading_prints_nothing(encoder, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_loading_needs_no_sentence_transformers(encoder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sentence_transformers", None)  # an import would fail
+def test_loading_needs_no_optional_library(encoder, monkeypatch):
+    for name in ("sentence_transformers", "gensim"):
+        monkeypatch.setitem(sys.modules, name, None)  # an import would fail
     assert TextEncoder.from_pretrained().fingerprint == encoder.fingerprint
+
+
+def test_importing_every_text_space_imports_no_library_of_theirs():
+    """A start pays for the encoder it loads alone."""
+    code = (
+        "import sys, bridge.text, bridge.encoders, bridge.words\n"
+        "heavy = {'transformers', 'tokenizers', 'huggingface_hub', 'diffusers', 'sentence_transformers', 'gensim'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True).stderr.strip() == ""
+    )
 
 
 def test_null_codes_are_zero():
@@ -321,6 +346,25 @@ def test_cat_pads_tokens_with_zeros():
     assert torch.equal(both.tokens[2], b.tokens[0])
     assert not both.tokens[:2, 3:].any()
     assert both.mask.sum(1).tolist() == [3, 3, 5]
+
+
+def test_padding_adds_empty_places_alone():
+    code = random_code(2, 3)
+    padded = code.padded(5)
+    assert torch.equal(padded.tokens[:, :3], code.tokens)
+    assert not padded.tokens[:, 3:].any()
+    assert padded.mask.sum(1).tolist() == [3, 3]
+    with pytest.raises(ValueError, match="places: expected 3 or more, got 2"):
+        code.padded(2)
+
+
+def test_an_unfinished_text_space_cannot_be_made():
+    class Half(TextEncoder):
+        def token_ids(self, text: str) -> torch.Tensor:
+            return torch.zeros(len(text), dtype=torch.long)
+
+    with pytest.raises(TypeError, match=r"abstract method '?code_batch"):
+        Half()  # type: ignore[abstract]
 
 
 def test_cat_of_nothing_is_refused():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,14 @@ from torch import Tensor
 
 from bridge.codec import VAECodec
 from train import vae as vae_module
-from train.config import ConfigError
+from train.config import ConfigError, load_config
 from train.data import load_dataset, pixels_of, rows_of, to_unit
 from train.emoji import write_dataset
 from train.loop import LoopConfig
 from train.perceptual import PerceptualDistance
-from train.vae import VAEConfig, VAEObjective, VAETraining, build_vae
+from train.vae import VAEConfig, VAEObjective, VAETraining, build_vae, make_deterministic
 
+CONFIGS = Path(__file__).parent.parent / "configs"
 Rows = list[dict[str, Any]]
 LOOP = LoopConfig(
     steps=24, batch_size=8, learning_rate=3e-3, warmup=2, ema_decay=0.5, validate_every=8, save_minutes=60
@@ -243,11 +245,12 @@ def test_psnr_is_that_of_all_pixels_pooled(training):
 def losses(artwork_folder: Path, train_pixels: Tensor) -> Callable[..., dict[str, Tensor]]:
     """Losses of three real pictures under other weights of the same VAE."""
 
-    def compute(**weights: float) -> dict[str, Tensor]:
+    def compute(eps: Tensor | None = None, **weights: float) -> dict[str, Tensor]:
+        eps = torch.zeros(3, 4, 8, 8) if eps is None else eps
         config = replace(config_of(artwork_folder, Path("run")), **weights)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
-            return VAEObjective(build_vae(config, 64), config)(to_unit(train_pixels[:3]), torch.zeros(3, 4, 8, 8))
+            return VAEObjective(build_vae(config, 64), config)(to_unit(train_pixels[:3]), eps)
 
     return compute
 
@@ -269,6 +272,69 @@ def test_kl_is_a_mean_over_latent_dimensions(losses, train_pixels):
         posterior = build_vae(config, 64).encode(to_unit(train_pixels[:3]) * 2 - 1).latent_dist
     kl = (posterior.mean.square() + posterior.var - 1 - posterior.var.log()) / 2
     torch.testing.assert_close(losses()["kl"], kl.flatten(1).mean(1))
+
+
+# a plain autoencoder
+
+
+@pytest.fixture(scope="module")
+def plain(artwork_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder after training without KL."""
+    out = tmp_path_factory.mktemp("ae") / "run"
+    VAETraining(config_of(artwork_folder, out, kl=0.0)).run()
+    return out
+
+
+def test_a_plain_autoencoder_learns(plain):
+    losses = figures(plain, "loss")
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_its_loss_has_no_kl_and_no_noise(losses):
+    parts, noisy = losses(kl=0.0, mse=2.0), losses(kl=0.0, mse=2.0, eps=torch.ones(3, 4, 8, 8))
+    torch.testing.assert_close(parts["loss"], parts["l1"] + 2 * parts["mse"])
+    assert set(parts) == {"loss", "l1", "mse"}
+    assert torch.equal(parts["loss"], noisy["loss"])
+
+
+def test_with_kl_noise_counts(losses):
+    assert not torch.equal(losses(kl=0.5)["l1"], losses(kl=0.5, eps=torch.ones(3, 4, 8, 8))["l1"])
+
+
+def test_its_latents_are_deterministic_in_diffusers_alone(plain, train_pixels):
+    vae = AutoencoderKL.from_pretrained(plain / "vae", use_safetensors=True)
+    with torch.no_grad():
+        posterior = vae.encode(to_unit(train_pixels[:4]) * 2 - 1).latent_dist
+    torch.testing.assert_close(posterior.std, torch.full_like(posterior.std, math.exp(-15)))
+    torch.testing.assert_close(posterior.sample(torch.Generator().manual_seed(0)), posterior.mean, atol=1e-5, rtol=0)
+
+
+def test_its_codec_is_standardised_and_sure(plain, train_pixels):
+    codes = VAECodec.from_pretrained(plain / "vae").encode(to_unit(train_pixels))
+    assert 0 < codes.std.max() < 1e-4
+    torch.testing.assert_close(codes.mean.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(codes.mean.square().mean((0, 2, 3)), torch.ones(4), atol=1e-4, rtol=0)
+
+
+def test_making_it_deterministic_leaves_the_latents(training, train_pixels):
+    x = to_unit(train_pixels[:2]) * 2 - 1
+    with torch.no_grad():
+        before = training.vae.encode(x).latent_dist.mean
+        make_deterministic(training.vae)
+        torch.testing.assert_close(training.vae.encode(x).latent_dist.mean, before)
+
+
+@pytest.mark.parametrize("kl", [-1e-3, float("nan"), float("inf")])
+def test_a_weight_of_the_kl_below_0_is_refused(artwork_folder, tmp_path, kl):
+    with pytest.raises(ConfigError, match="kl: expected 0 or more, got"):
+        config_of(artwork_folder, tmp_path, kl=kl)
+
+
+@pytest.mark.parametrize(("name", "kl"), [("emoji-ae", 0.0), ("emoji-beta4", 4 * 3e-4)])
+def test_variants_differ_from_the_first_sitting_in_the_kl_alone(name, kl):
+    first, other = (load_config(CONFIGS / f"{n}.yaml", VAEConfig) for n in ("emoji-vae", name))
+    assert other == replace(first, kl=other.kl, out=other.out)
+    assert (other.kl, other.out != first.out) == (pytest.approx(kl), True)
 
 
 # the perceptual distance

@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,17 +14,18 @@ from datasets import Dataset
 from torch import Tensor, nn
 
 from bridge.checkpoint import CheckpointError
-from bridge.codec import LatentDistribution, VAECodec
+from bridge.codec import LatentDistribution, load_codec
 from bridge.images import contact_sheet, to_pil
 from bridge.mappers import FAMILIES, Mapper
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
-from bridge.pipeline import BridgePipeline, Settings
-from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextCode, TextEncoder
-from train.cache import latents, text_codes
+from bridge.pipeline import BridgePipeline, Settings, check_settings
+from bridge.text import DEFAULT_ID, TextCode, TextEncoder
+from train.cache import Codes, caption_codes, latents, text_codes
 from train.config import ConfigError, load_config
 from train.data import CaptionTable, load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows
 from train.loop import Loop, LoopConfig, ResumeError, TrainingError
+from train.saved import fingerprint_of
 
 HELD_OUT = ("validation", "seen_validation")
 """Held-out captions, and artists that training never saw of captions it did."""
@@ -35,9 +37,12 @@ class MapperConfig:
 
     Attributes:
         data: Folder of a dataset; only its "train" rows are trained on.
-        vae: Folder of a trained VAE.
+        vae: Folder of a trained codec: a VAE, or any other that `bridge.codec.load_codec` opens.
         out: Run folder; the model ends in `out/model`.
         loop: How to train.
+        text: The text encoder: a hub id, a folder, or a file of word vectors.
+        text_digest: sha256 of its weights, to take no others; empty takes those that are there (of MiniLM by
+            its id, only the known ones).
         family: Class name of the mapper.
         mapper: Its arguments beside z_shape and text_dim.
         caption_dropout: Share of examples trained without their caption, for guidance.
@@ -55,6 +60,8 @@ class MapperConfig:
     vae: Path
     out: Path
     loop: LoopConfig
+    text: str = DEFAULT_ID
+    text_digest: str = ""
     family: str = "FlowMatchingMapper"
     mapper: dict[str, Any] = field(default_factory=dict)
     caption_dropout: float = 0.1
@@ -71,6 +78,7 @@ class MapperConfig:
         for name in ("caption_dropout", "label_share", "mix_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)!r}")
+        check_settings(FAMILIES[self.family], self.settings)
 
 
 class MapperObjective(nn.Module):
@@ -80,29 +88,31 @@ class MapperObjective(nn.Module):
         super().__init__()
         self.mapper = mapper
 
-    def forward(self, z: Tensor, code: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Loss of latents z (B, *z_shape) under pooled codes (B, D) and noise, (B,)."""
-        return {"loss": self.mapper.loss(z, pooled_code(code), noise=noise)}
-
-
-def pooled_code(pooled: Tensor) -> TextCode:
-    """A TextCode without tokens, of pooled codes (B, D)."""
-    empty = TextCode.null(len(pooled), pooled.shape[1]).to(pooled.device)
-    return TextCode(pooled, empty.tokens, empty.mask)
+    def forward(self, z: Tensor, pooled: Tensor, tokens: Tensor, mask: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """Loss, (B,), of latents z (B, *z_shape) under the parts of a TextCode and noise (B, *loss_noise_shape)."""
+        return {"loss": self.mapper.loss(z, TextCode(pooled, tokens, mask), noise=noise)}
 
 
 @dataclass(frozen=True)
 class Side:
-    """One split, encoded: latents, and the codes that may stand for each row's caption."""
+    """One split, encoded: latents, and the codes that may stand for each row's caption.
+
+    Args:
+        latents: Of the pictures.
+        table: Captions of each row.
+        codes: Of all captions.
+        content: Identity of pictures and captions, wherever they lie.
+    """
 
     latents: LatentDistribution
     table: CaptionTable
-    codes: Tensor
+    codes: Codes
+    content: str
 
     @property
-    def labels(self) -> Tensor:
-        """Code of each row's label, (N, D)."""
-        return self.codes[torch.tensor([row[0] for row in self.table.variants])]
+    def labels(self) -> TextCode:
+        """Code of each row's label, N of them."""
+        return self.codes.rows(torch.tensor([row[0] for row in self.table.variants]))
 
 
 class MapperTraining:
@@ -111,19 +121,22 @@ class MapperTraining:
     def __init__(self, config: MapperConfig) -> None:
         self.config = config
         dataset = load_dataset(config.data)
-        self.encoder = TextEncoder.from_pretrained(DEFAULT_ID, digest=DEFAULT_DIGEST)
+        self.encoder = open_encoder(config)
         if not (config.vae / "config.json").exists():
             raise ConfigError(f"vae: {config.vae} holds no VAE; train it with `python -m train.vae` first")
-        self.codec = VAECodec.from_pretrained(config.vae)
-        rows = rows_of(dataset, "train")
-        self.train = self.encode(rows)
-        self.labels = sorted(set(rows["label"]))
-        self.held_out = {split: self.encode(rows_of(dataset, split)) for split in HELD_OUT}
-        self.cumulative = row_cumulative(torch.tensor(rows["family"]), config.family_power)
-        self.near = self.neighbours()
+        self.codec = load_codec(config.vae)
         torch.manual_seed(config.loop.seed)
         self.mapper = self.first_mapper()
-        left_out = ("loop", "out", "settings", "card", "vae", "init")
+        rows, captions = self.readable(rows_of(dataset, "train"), "train")
+        self.train = self.encode(rows, captions)
+        self.labels = sorted({row[0] for row in captions})
+        there = [split for split in HELD_OUT if split in dataset["split"]]
+        if not there:
+            raise ConfigError(f"data: {config.data} has no split {' or '.join(HELD_OUT)} to watch; hold captions out")
+        self.held_out = {split: self.encode(*self.readable(rows_of(dataset, split), split)) for split in there}
+        self.cumulative = row_cumulative(torch.tensor(rows["family"]), config.family_power)
+        self.near = self.neighbours()
+        left_out = ("loop", "out", "settings", "card", "vae", "init", "text_digest")
         settings = {k: v for k, v in asdict(config).items() if k not in left_out}
         identity = settings | {"vae": self.codec.fingerprint, "text": self.encoder.fingerprint}
         self.loop = Loop(
@@ -134,6 +147,7 @@ class MapperTraining:
             config.loop,
             config.out,
             identity,
+            fingerprint_of([self.train.content, self.cumulative]),
         )
 
     def build_mapper(self) -> Mapper:
@@ -142,7 +156,10 @@ class MapperTraining:
         known = set(inspect.signature(family.__init__).parameters) - {"self", "z_shape", "text_dim"}
         if unknown := sorted(set(self.config.mapper) - known):
             raise ConfigError(f"mapper: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        return family(z_shape=self.codec.z_shape, text_dim=self.encoder.dim, **self.config.mapper)
+        try:
+            return family(z_shape=self.codec.z_shape, text_dim=self.encoder.dim, **self.config.mapper)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"mapper: {str(error).splitlines()[0]}") from error
 
     def first_mapper(self) -> Mapper:
         """The mapper that training begins with: a new one, with the weights of `config.init` where it is given.
@@ -163,80 +180,116 @@ class MapperTraining:
             raise ConfigError(f"init: {self.config.init} has a mapper of another shape: {told}") from error
         return mapper
 
-    def encode(self, rows: Dataset) -> Side:
-        """Latents and caption codes of rows, from the cache beside the data where they are there."""
-        folder = self.config.data / ".cache"
-        table = CaptionTable.of(rows["captions"])
-        return Side(latents(self.codec, pixels_of(rows), folder), table, text_codes(self.encoder, table.texts, folder))
+    def readable(self, rows: Dataset, split: str) -> tuple[Dataset, list[list[str]]]:
+        """Rows with a caption that the encoder can read, and those captions of each, the label first.
+
+        Word vectors know some words only. What they cannot read is left out, and said on standard error.
+
+        Raises:
+            ConfigError: No row is left.
+        """
+        captions = [[text for text in row if self.can_read(text)] for row in rows["captions"]]
+        kept = [i for i, row in enumerate(captions) if row]
+        if lost := sum(map(len, rows["captions"])) - sum(map(len, captions)):
+            told = f"{split}: left out {lost} captions that the text encoder cannot read"
+            print(f"train.mapper: {told}, and {len(rows) - len(kept)} of {len(rows)} rows", file=sys.stderr)
+        if not kept:
+            raise ConfigError(f"text: {self.config.text} can read no caption of split {split!r}; name another")
+        return (rows.select(kept) if len(kept) < len(rows) else rows), [captions[i] for i in kept]
+
+    def can_read(self, caption: str) -> bool:
+        """Whether the encoder finds anything to read in a caption."""
+        try:
+            self.encoder.prepare(caption)
+        except ValueError:
+            return False
+        return True
+
+    def encode(self, rows: Dataset, captions: Sequence[Sequence[str]]) -> Side:
+        """Latents of rows and codes of their captions, from the cache beside the data where they are there."""
+        folder, with_tokens = self.config.data / ".cache", self.mapper.reads_tokens
+        table = CaptionTable.of(captions)
+        codes = caption_codes(self.encoder, table.texts, folder, with_tokens=with_tokens)
+        pixels = pixels_of(rows)
+        content = fingerprint_of([pixels, str(table.variants), *table.texts])
+        return Side(latents(self.codec, pixels, folder), table, codes, content)
 
     def neighbours(self, k: int = 8) -> Tensor:
         """For each training row, `k` training rows with the nearest other labels, (N, k)."""
-        labels = self.train.labels
+        labels = self.train.labels.pooled
         distinct, of_row = labels.unique(dim=0, return_inverse=True)
         a_row = torch.zeros(len(distinct), dtype=torch.long).scatter_(0, of_row, torch.arange(len(labels)))
         similarity = distinct @ distinct.T
         similarity.fill_diagonal_(-1)
         return a_row[similarity.topk(min(k, len(distinct))).indices][of_row]
 
-    def batch(self, positions: Tensor, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents, pooled codes and noise, all keyed by (seed, epoch, position)."""
+    def batch(self, positions: Tensor, epoch: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Latents, pooled codes, tokens, their mask and noise, all keyed by (seed, epoch, position)."""
         seed, dim = self.config.loop.seed, self.train.latents.mean[0].numel()
         offset = float(torch.rand((), generator=generator_for(seed, epoch, -1)))
         rows = systematic_rows(positions, self.cumulative, offset)
         generators = [generator_for(seed, epoch, int(p)) for p in positions]
-        size = dim + self.mapper.loss_noise_shape[0]
+        size = dim + math.prod(self.mapper.loss_noise_shape)
         normal = torch.stack([torch.randn(size, generator=g) for g in generators])
         uniform = torch.stack([torch.rand(5, generator=g) for g in generators])
         mean, std = self.train.latents.mean[rows], self.train.latents.std[rows]
         z = LatentDistribution(mean, std).sample(normal[:, :dim].view_as(mean))
-        return z, self.draw_codes(rows, uniform), normal[:, dim:]
+        code = self.draw_codes(rows, uniform)
+        noise = normal[:, dim:].reshape(len(rows), *self.mapper.loss_noise_shape)
+        return z, code.pooled, code.tokens, code.mask, noise
 
-    def draw_codes(self, rows: Tensor, uniform: Tensor) -> Tensor:
+    def draw_codes(self, rows: Tensor, uniform: Tensor) -> TextCode:
         """One code a row: a variant of its caption, now and then mixed with a neighbour's, or none.
+
+        A mixed code has no tokens, like one that `CaptionMemory.soften` has drawn.
 
         Args:
             rows: Training rows, (B,).
             uniform: In [0, 1), (B, 5).
         """
-        config, codes = self.config, []
+        config, variants = self.config, self.train.table.variants
+        picked, near = [], []
         for row, u in zip(rows.tolist(), uniform.tolist(), strict=True):
-            variants = self.train.table.variants[row]
-            pick = 0 if u[0] < config.label_share else int(u[1] * len(variants))
-            code = self.train.codes[variants[pick]]
-            if u[2] < config.mix_share:
-                other = self.near[row, int(u[3] * self.near.shape[1])]
-                near = self.train.codes[self.train.table.variants[int(other)][0]]
-                share = u[2] / config.mix_share
-                code = nn.functional.normalize((1 - share) * code + share * near, dim=0)
-            codes.append(torch.zeros_like(code) if u[4] < config.caption_dropout else code)
-        return torch.stack(codes)
+            of_row = variants[row]
+            picked.append(of_row[0 if u[0] < config.label_share else int(u[1] * len(of_row))])
+            near.append(variants[int(self.near[row, int(u[3] * self.near.shape[1])])][0])
+        code = self.train.codes.rows(torch.tensor(picked))
+        mixed, dropped = uniform[:, 2] < config.mix_share, uniform[:, 4] < config.caption_dropout
+        share = (uniform[:, 2] / max(config.mix_share, 1e-12))[:, None]
+        between = (1 - share) * code.pooled + share * self.train.codes.pooled[torch.tensor(near)]
+        pooled = torch.where(mixed[:, None], nn.functional.normalize(between, dim=1), code.pooled)
+        without = mixed | dropped
+        return TextCode(
+            pooled.masked_fill(dropped[:, None], 0),
+            code.tokens.masked_fill(without[:, None, None], 0),
+            code.mask & ~without[:, None],
+        )
 
     def validate(self, step: int) -> dict[str, float]:
         """Loss of held-out captions and of hidden artists under fixed noise; writes a sheet of samples."""
         figures = {}
         self.mapper.eval()
         for split, side in self.held_out.items():
-            generator = generator_for(self.config.loop.seed, len(side.labels))
-            noise = torch.randn(len(side.labels), *self.mapper.loss_noise_shape, generator=generator)
-            device = self.mapper.device
-            loss = self.mapper.loss(
-                side.latents.mean.to(device), pooled_code(side.labels.to(device)), noise=noise.to(device)
-            )
+            labels, device = side.labels, self.mapper.device
+            generator = generator_for(self.config.loop.seed, len(labels))
+            noise = torch.randn(len(labels), *self.mapper.loss_noise_shape, generator=generator)
+            loss = self.mapper.loss(side.latents.mean.to(device), labels.to(device), noise=noise.to(device))
             figures[f"{split}_loss"] = float(loss.mean())
             self.sheet(split, side, step)
         return figures
 
     def sheet(self, split: str, side: Side, step: int, captions: int = 8, images: int = 8) -> None:
         """Write sheet-SPLIT-STEP.png: samples of the first captions of a split."""
-        first = dict.fromkeys(side.table.texts[row[0]] for row in side.table.variants)
-        shown = list(first)[:: max(len(first) // captions, 1)][:captions]
-        pooled = torch.stack([side.codes[side.table.texts.index(text)] for text in shown])
-        code = pooled_code(pooled.repeat_interleave(images, 0).to(self.mapper.device))
+        first = list(dict.fromkeys(row[0] for row in side.table.variants))
+        shown = first[:: max(len(first) // captions, 1)][:captions]
+        code = side.codes.rows(torch.tensor(shown).repeat_interleave(images)).to(self.mapper.device)
         noise = torch.randn(images, *self.mapper.sample_noise_shape, generator=generator_for(0))
-        z = self.mapper.sample(code, noise=noise.repeat(len(shown), 1, 1, 1).to(self.mapper.device))
+        noise = noise.repeat(len(shown), *[1] * len(self.mapper.sample_noise_shape))
+        z = self.mapper.sample(code, noise=noise.to(self.mapper.device))
         pictures = to_pil(self.codec.decode(z.cpu()))
         rows = [pictures[i * images : (i + 1) * images] for i in range(len(shown))]
-        contact_sheet(rows, shown).save(self.config.out / f"sheet-{split}-{step:06d}.png")
+        texts = [side.table.texts[i] for i in shown]
+        contact_sheet(rows, texts).save(self.config.out / f"sheet-{split}-{step:06d}.png")
 
     def pipeline(self) -> BridgePipeline:
         """The trained model, its memory the training captions."""
@@ -246,10 +299,24 @@ class MapperTraining:
 
     def run(self) -> Path:
         """Train and write `out/model`; returns that folder."""
-        self.loop.run()
-        card = Path(self.config.card).read_text("utf-8") if self.config.card else ""
-        self.pipeline().save_pretrained(self.config.out / "model", card)
+        with self.loop.locked():
+            self.loop.run()
+            card = Path(self.config.card).read_text("utf-8") if self.config.card else ""
+            self.pipeline().save_pretrained(self.config.out / "model", card)
         return self.config.out / "model"
+
+
+def open_encoder(config: MapperConfig) -> TextEncoder:
+    """The text encoder of a run.
+
+    Raises:
+        ConfigError: It cannot be had, or is another than `text_digest` says.
+    """
+    try:
+        return TextEncoder.from_pretrained(config.text, digest=config.text_digest or None)
+    except (ValueError, OSError) as error:
+        told = str(error).splitlines()[0].removeprefix("source: ").removeprefix("digest: ")
+        raise ConfigError(f"text: {told}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

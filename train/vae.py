@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,12 +13,15 @@ from diffusers import AutoencoderKL
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from bridge.codec import VAECodec
 from bridge.images import contact_sheet, to_pil
 from bridge.noise import generator_for, normal_rows
+from train.codec import channel_statistics
 from train.config import ConfigError, load_config
 from train.data import load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows, to_unit
 from train.loop import Loop, LoopConfig, ResumeError, TrainingError
 from train.perceptual import PerceptualDistance
+from train.saved import fingerprint_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class VAEConfig:
         groups: Groups of the group normalisation; few of them, so that colour and contrast survive.
         mse: Weight of the squared error beside the absolute error's 1.
         perceptual: Weight of the perceptual distance.
-        kl: Weight of the mean KL divergence a latent dimension, in nats.
+        kl: Weight of the mean KL divergence a latent dimension, in nats. 0 trains a plain autoencoder: latents
+            without noise, and nothing that pulls them anywhere.
         flip: Whether half of the pictures are mirrored.
         init: Folder of a VAE to start from, for another sitting; empty starts from nothing.
         sheet_rows: Rows of a sheet of held-out pictures and their reconstructions; 0 writes none.
@@ -62,6 +67,8 @@ class VAEConfig:
     def __post_init__(self) -> None:
         if not 0 < self.more_share < 1:
             raise ConfigError(f"more_share: expected a share between 0 and 1, got {self.more_share!r}")
+        if not 0 <= self.kl < math.inf:
+            raise ConfigError(f"kl: expected 0 or more, got {self.kl!r}")
 
 
 def build_vae(config: VAEConfig, size: int) -> AutoencoderKL:
@@ -98,13 +105,15 @@ def first_vae(config: VAEConfig, size: int) -> AutoencoderKL:
 
 
 class VAEObjective(nn.Module):
-    """Reconstruction, perceptual distance and KL of a VAE, per example.
+    """Reconstruction, perceptual distance and KL of a VAE, per example; without KL, of a plain autoencoder.
 
     Args:
         vae: The autoencoder to train.
         config: Holds the weights.
 
-    Source: Kingma & Welling 2014, arXiv:1312.6114; Rombach et al. 2022, arXiv:2112.10752
+    Source: Kingma & Welling 2014, arXiv:1312.6114; Rombach et al. 2022, arXiv:2112.10752; with a weight of the KL
+        of its own Higgins et al. 2017, beta-VAE; without any Hinton & Salakhutdinov 2006, Reducing the
+        Dimensionality of Data with Neural Networks
     """
 
     def __init__(self, vae: AutoencoderKL, config: VAEConfig) -> None:
@@ -113,35 +122,34 @@ class VAEObjective(nn.Module):
         self.distance = PerceptualDistance() if config.perceptual else None
 
     def forward(self, x: Tensor, eps: Tensor) -> dict[str, Tensor]:
-        """Losses of pictures x (B, 3, H, W) in [0, 1] under posterior noise eps (B, *z_shape); each (B,)."""
+        """Losses of pictures x (B, 3, H, W) in [0, 1] under posterior noise eps (B, *z_shape); each (B,).
+
+        At kl 0 there is no posterior: `eps` counts for nothing and no "kl" is reported.
+        """
         posterior = self.vae.encode(x * 2 - 1).latent_dist
-        y = self.vae.decode(posterior.mean + posterior.std * eps).sample.float() / 2 + 0.5
+        z = posterior.mean + posterior.std * eps if self.config.kl else posterior.mean
+        y = self.vae.decode(z).sample.float() / 2 + 0.5
         error = y - x
         l1, mse = error.abs().mean((1, 2, 3)), error.square().mean((1, 2, 3))
-        kl = posterior.kl().float() / eps[0].numel()
-        loss = l1 + self.config.mse * mse + self.config.kl * kl
-        parts = {"l1": l1, "mse": mse, "kl": kl}
+        loss, parts = l1 + self.config.mse * mse, {"l1": l1, "mse": mse}
+        if self.config.kl:
+            parts["kl"] = posterior.kl().float() / eps[0].numel()
+            loss = loss + self.config.kl * parts["kl"]
         if self.distance is not None:
             parts["perceptual"] = self.distance(x, y)
             loss = loss + self.config.perceptual * parts["perceptual"]
         return {"loss": loss} | parts
 
 
-def latent_statistics(vae: AutoencoderKL, pixels: Tensor, batch_size: int = 64) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each latent channel over pictures, posterior variance included.
+def make_deterministic(vae: AutoencoderKL) -> None:
+    """Give every posterior the smallest deviation that diffusers knows, e^-15, whatever the picture; in place.
 
-    Args:
-        vae: A trained autoencoder.
-        pixels: uint8, (N, 3, H, W).
+    What a plain autoencoder's latents then are, no sampling changes, here or in diffusers alone.
     """
-    sums = torch.zeros(3, vae.config.latent_channels, dtype=torch.float64)
+    channels = vae.config.latent_channels
     with torch.no_grad():
-        for chunk in pixels.split(batch_size):
-            posterior = vae.encode(to_unit(chunk).to(vae.device) * 2 - 1).latent_dist
-            mean, var = posterior.mean.double().cpu(), posterior.var.double().cpu()
-            sums += torch.stack([part.mean((0, 2, 3)) for part in (mean, mean.square(), var)]) * len(chunk)
-    first, second, noise = sums / len(pixels)
-    return first.tolist(), (second - first.square() + noise).sqrt().tolist()
+        vae.quant_conv.weight[channels:] = 0
+        vae.quant_conv.bias[channels:] = -30
 
 
 class VAETraining:
@@ -168,6 +176,7 @@ class VAETraining:
             config.loop,
             config.out,
             settings | {"pictures": [len(self.pixels), 0 if self.more is None else len(self.more)]},
+            fingerprint_of([self.pixels, self.cumulative, *([] if self.more is None else [self.more])]),
         )
 
     @property
@@ -234,11 +243,12 @@ class VAETraining:
 
     def run(self) -> Path:
         """Train, measure the latents, write `out/vae`; returns that folder."""
-        self.loop.run()
-        vae = self.vae.eval()
-        mean, std = latent_statistics(vae, self.pixels)
-        vae.register_to_config(latents_mean=mean, latents_std=std)
-        vae.save_pretrained(self.config.out / "vae")
+        with self.loop.locked():
+            self.loop.run()
+            if not self.config.kl:
+                make_deterministic(self.vae)
+            codec = VAECodec(self.vae).to(self.vae.device)
+            codec.with_statistics(*channel_statistics(codec, self.pixels.split(64))).save(self.config.out / "vae")
         return self.config.out / "vae"
 
 

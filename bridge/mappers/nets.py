@@ -89,3 +89,54 @@ class ModulatedMLP(nn.Module):
         for block in self.blocks:
             h = block(h, condition)
         return self.leave(self.norm(h))
+
+
+class CodeBlock(nn.Module):
+    """Residual two-layer perceptron on normalised features.
+
+    Args:
+        width: Features in and out.
+        hidden: Features between.
+        dropout: Share of the features between dropped in training.
+    """
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, width) -> (B, width)."""
+        return h + self.down(self.dropout(nn.functional.silu(self.up(self.norm(h)))))
+
+
+class CodeMLP(nn.Module):
+    """Residual perceptron that reads a text code alone.
+
+    Args:
+        text_dim: Dimension of the text code; the zero code is "no caption".
+        out: Features out.
+        width: Features of the residual stream.
+        hidden: Features inside a block.
+        blocks: How many blocks.
+        dropout: Share of the features inside a block dropped in training.
+        text_dropout: Share of text features dropped in training.
+    """
+
+    def __init__(
+        self, text_dim: int, out: int, width: int, hidden: int, blocks: int, dropout: float, text_dropout: float
+    ) -> None:
+        super().__init__()
+        self.dropout, self.enter = nn.Dropout(text_dropout), nn.Linear(text_dim, width)
+        self.blocks = nn.ModuleList(CodeBlock(width, hidden, dropout) for _ in range(blocks))
+        self.norm, self.leave = nn.LayerNorm(width), nn.Linear(width, out)
+        self.text_scale = math.sqrt(text_dim)
+
+    def forward(self, code: Tensor) -> Tensor:
+        """code (B, text_dim) of unit norm or zero -> (B, out)."""
+        h = self.enter(self.dropout(code * self.text_scale))
+        for block in self.blocks:
+            h = block(h)
+        out: Tensor = self.leave(self.norm(h))
+        return out

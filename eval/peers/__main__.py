@@ -19,10 +19,10 @@ from eval.command import exit_code, load_judge, output_folder, say, spelled
 from eval.decoded import text_codes
 from eval.features import EfficientNetLite0
 from eval.peers.base import Peer, TrainedPeer
-from eval.peers.bridge_flow import BridgeFlow
 from eval.peers.direct import Direct, DirectPlateau
 from eval.peers.invertible import Invertible
 from eval.peers.latent import Latent
+from eval.peers.mapped import BridgeFlow
 from eval.peers.material import load
 from eval.peers.prior import Prior
 from eval.peers.results import Results

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from eval import baselines
+from eval.cache import caption_number
 from eval.decoded import Baselines
 from eval.peers.base import Peer, Trial
-from eval.peers.sampling import caption_number
 from eval.report import Generate
 
 

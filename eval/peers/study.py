@@ -64,6 +64,23 @@ class Chosen:
 
 
 @dataclass(frozen=True)
+class Tested:
+    """A trained peer on the test.
+
+    Args:
+        sampling: Chosen on validation.
+        rows: Headlines and copies by row of the test, the score's interval as `low` and `high`.
+        steps: Optimiser steps.
+        minutes: Of training, the VAE's not included.
+    """
+
+    sampling: Sampling
+    rows: dict[str, dict[str, float]]
+    steps: int
+    minutes: float
+
+
+@dataclass(frozen=True)
 class Benches:
     """What pictures are held against.
 
@@ -209,6 +226,20 @@ class Workshop:
             self.say(f"{peer.name}: validation score {score:.3f} with {sampling}")
             scores.append(self.results.add(key, {"score": score, "rows": rows})["score"])
         return scores
+
+    def tested(self, peer: TrainedPeer, trial: Trial, seed: int) -> Tested | None:
+        """A peer's training on the test, sampled as is best on validation; None where it diverged."""
+        scores = self.validated(peer, trial, seed, peer.settings)
+        known = [(score, setting) for score, setting in zip(scores, peer.settings, strict=True) if score is not None]
+        if not known:
+            return None
+        sampling = max(known, key=lambda one: one[0])[1]
+        key = {"test": self.key(peer, trial, seed), **asdict(sampling), **self.judged}
+        rows = self.results.get(key)
+        if rows is None:
+            rows = self.results.add(key, self.benches.figures(self.generate(peer, trial, seed)(sampling), "test"))
+        run = self.results.get({"trained": self.key(peer, trial, seed)})
+        return Tested(sampling, rows, run["steps"], run["seconds"] / 60)
 
     @property
     def judged(self) -> Key:

@@ -1,0 +1,70 @@
+"""What an encoder reads of a caption: one spelling, emoji by their names, nothing invisible."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import json
+import unicodedata
+from collections.abc import Mapping
+
+_PRESENTATION = dict.fromkeys((0xFE0E, 0xFE0F))  # "as text" and "as emoji" selectors: never meaningful here
+# NUL and its like, and halves of characters (broken input bytes), part words; invisible marks do not.
+_UNSEEN = {"Cc": " ", "Cs": " ", "Cf": ""}
+
+
+def prepare_caption(caption: str, labels: Mapping[str, str] | None = None) -> str:
+    """The text an encoder reads: NFC, emoji as words, no control characters, single spaces.
+
+    Args:
+        caption: Any text. Canonically equal captions give the same result.
+        labels: Names of emoji; by default those of `emoji_labels`.
+
+    Raises:
+        ValueError: `caption` is no string, or has nothing visible in it.
+
+    >>> prepare_caption("a 🐱  in a boat", {"🐱": "cat face"})
+    'a cat face in a boat'
+    """
+    if not isinstance(caption, str):
+        raise ValueError(f"caption: expected text, got {type(caption).__name__} {caption!r}; pass a str")
+    text = unicodedata.normalize("NFC", caption)
+    if not text.isascii():
+        text = _name_emoji(text, _plain_keys() if labels is None else _strip_presentation(labels))
+    text = "".join(_UNSEEN.get(unicodedata.category(ch), ch) for ch in text)
+    text = unicodedata.normalize("NFC", " ".join(text.split()))
+    if not text:
+        raise ValueError("caption: it is empty or blank; write what the picture should show")
+    return text
+
+
+@functools.cache
+def emoji_labels() -> Mapping[str, str]:
+    """Emoji to its English label, as shipped in emoji_labels.json (emojibase-data, MIT)."""
+    text = importlib.resources.files("bridge").joinpath("emoji_labels.json").read_text("utf-8")
+    labels: dict[str, str] = json.loads(text)
+    return labels
+
+
+@functools.cache
+def _plain_keys() -> Mapping[str, str]:
+    return _strip_presentation(emoji_labels())
+
+
+def _strip_presentation(labels: Mapping[str, str]) -> Mapping[str, str]:
+    plain = {key.translate(_PRESENTATION): label for key, label in labels.items()}
+    return {key: label for key, label in plain.items() if not key.isascii()}
+
+
+def _name_emoji(text: str, labels: Mapping[str, str]) -> str:
+    """`text` with each emoji, the longest sequence first, as its label between spaces."""
+    text = text.translate(_PRESENTATION)
+    longest = max(map(len, labels), default=0)
+    out: list[str] = []
+    i = 0
+    while i < len(text):
+        sizes = () if text[i].isascii() and text[i + 1 : i + 2] != "\u20e3" else range(longest, 0, -1)
+        n = next((n for n in sizes if text[i : i + n] in labels), 0)
+        out.append(f" {labels[text[i : i + n]]} " if n else text[i])
+        i += max(n, 1)
+    return "".join(out)

@@ -1,0 +1,80 @@
+"""Every kind of text encoder by its name: opened by hand, or as a model folder tells.
+
+A new text space is a subclass of `TextEncoder` and a line in `KINDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bridge.checkpoint import CheckpointError
+from bridge.sources import MODULES, find_folder
+from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextEncoder
+
+SENTENCE, TOWER, WORDS = "sentence-transformers", "transformers", "word-vectors"
+
+
+def open_text_encoder(source: str | Path = DEFAULT_ID, *, digest: str | None = None) -> TextEncoder:
+    """Load an encoder; its folder tells the kind.
+
+    Args:
+        source: A folder or hub id of sentence-transformers (with modules.json) or of transformers, a folder that
+            `WordVectors.save` wrote, or a file of word vectors.
+        digest: sha256 of its weights, 64 hex digits. Without it any weights are taken, except for MiniLM asked
+            for by its id, whose digest is known.
+
+    Raises:
+        ValueError: The weights have another digest, are damaged, or are of no known kind.
+        FileNotFoundError: There is no such model here; says what to install.
+    """
+    from bridge.words import INDEX, WordVectors  # noqa: PLC0415
+
+    if Path(source).is_file() or (Path(source) / INDEX).is_file():
+        return WordVectors.from_pretrained(source, digest=digest)
+    if str(source) == DEFAULT_ID:
+        return _open_network(SENTENCE, str(source), digest or DEFAULT_DIGEST)
+    folder = find_folder(str(source))
+    return _open_network(SENTENCE if (folder / MODULES).is_file() else TOWER, str(source), digest, folder)
+
+
+def load_text_encoder(spec: Mapping[str, str], folder: Path) -> TextEncoder:
+    """The encoder of a model folder.
+
+    Args:
+        spec: What `TextEncoder.spec` gave. Without "kind" it is a sentence encoder, as in folders of version 0.1.
+        folder: Where `TextEncoder.save` put files of the encoder's own, if it has any.
+
+    Raises:
+        CheckpointError: The kind is unknown.
+        ValueError: See `open_text_encoder`, and FileNotFoundError there.
+    """
+    kind = spec.get("kind", SENTENCE)
+    if kind not in KINDS:
+        raise CheckpointError(f"text_encoder: unknown kind {kind!r}; known: {', '.join(KINDS)}; update bridge")
+    return KINDS[kind](spec, folder)
+
+
+def _words(spec: Mapping[str, str], folder: Path) -> TextEncoder:
+    from bridge.words import WordVectors  # noqa: PLC0415
+
+    return WordVectors.from_pretrained(folder, digest=spec["digest"], id=spec["id"])
+
+
+def _open_network(kind: str, source: str, digest: str | None, folder: Path | None = None) -> TextEncoder:
+    folder = folder or find_folder(source, modules=kind == SENTENCE)
+    if kind == SENTENCE:
+        from bridge.sentences import open_sentence_encoder  # noqa: PLC0415
+
+        return open_sentence_encoder(folder, id=source, digest=digest)
+    from bridge.towers import TransformerEncoder  # noqa: PLC0415
+
+    return TransformerEncoder.from_folder(folder, id=source, digest=digest)
+
+
+KINDS: dict[str, Callable[[Mapping[str, str], Path], TextEncoder]] = {
+    SENTENCE: lambda spec, _: _open_network(SENTENCE, spec["id"], spec["digest"]),
+    TOWER: lambda spec, _: _open_network(TOWER, spec["id"], spec["digest"]),
+    WORDS: _words,
+}
+"""Kind of an encoder -> how a model folder's is opened; see docs/extending.md."""

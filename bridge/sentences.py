@@ -1,0 +1,169 @@
+"""Models of sentence-transformers as text encoders: the usual kind without that library, all others with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bridge.encoders import SENTENCE
+from bridge.sources import CONFIG, LIMITS, MODULES, TOKENIZER, check_digest, import_extra, read_json
+from bridge.towers import (
+    TOWERS,
+    NetworkEncoder,
+    config_facts,
+    load_network,
+    mean_pooled,
+    quiet_transformers,
+    token_limit,
+)
+
+POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+
+
+class SentenceEncoder(NetworkEncoder):
+    """A BERT of sentence-transformers, run by transformers alone: mean of the last layer's tokens, unit length.
+
+    Importing sentence-transformers would add a second to every start; a test holds both to the same codes.
+
+    Source: Reimers and Gurevych 2019, Sentence-BERT, arXiv:1908.10084
+    """
+
+    kind = SENTENCE
+
+    def __init__(self, model: nn.Module, tokenizer_json: str, *, id: str, digest: str, max_tokens: int) -> None:
+        dim, facts = int(model.config.hidden_size), {"pooling": "mean, unit"}  # type: ignore[union-attr, arg-type]
+        super().__init__(model, tokenizer_json, id=id, digest=digest, max_tokens=max_tokens, dim=dim, facts=facts)
+
+    def read(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """See `NetworkEncoder.read`."""
+        tokens = self.model(input_ids=inputs, attention_mask=mask.long()).last_hidden_state.float()
+        return mean_pooled(tokens, mask), tokens
+
+
+class LibraryEncoder(NetworkEncoder):
+    """Any other model of sentence-transformers, run by that library: it pools as its modules say.
+
+    Args:
+        model: A SentenceTransformer.
+        tokenizer_json: See `NetworkEncoder`, like the others that are not named here.
+        prompt: What stands before every caption.
+        lower: Whether captions are lowered first.
+
+    Source: Reimers and Gurevych 2019, Sentence-BERT, arXiv:1908.10084
+    """
+
+    kind = SENTENCE
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer_json: str,
+        *,
+        id: str,
+        digest: str,
+        max_tokens: int,
+        dim: int,
+        facts: Mapping[str, Any],
+        prompt: str = "",
+        lower: bool = False,
+    ) -> None:
+        facts = {**facts, "prompt": prompt, "lower": lower}
+        super().__init__(model, tokenizer_json, id=id, digest=digest, max_tokens=max_tokens, dim=dim, facts=facts)
+        self.prompt, self.lower = prompt, lower
+
+    def spell(self, text: str) -> str:
+        """The text after the model's prompt."""
+        text = self.prompt + text
+        return text.lower() if self.lower else text
+
+    def read(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """See `NetworkEncoder.read`."""
+        out = self.model({"input_ids": inputs, "attention_mask": mask.long()})
+        return out["sentence_embedding"], out["token_embeddings"]
+
+
+def open_sentence_encoder(folder: Path, *, id: str, digest: str | None) -> NetworkEncoder:
+    """Open a folder of sentence-transformers: a BERT with mean and normalisation without that library, others with it.
+
+    Raises:
+        ValueError: The weights have another digest, the model pools into another width than its tokens have, or
+            sentence-transformers is needed and not installed.
+    """
+    digest = check_digest(folder, digest)
+    kinds, modes = _modules(folder)
+    config = config_facts(read_json(folder / CONFIG))
+    limits = read_json(folder / LIMITS) if (folder / LIMITS).is_file() else {}
+    prompt, lower = _prompt(folder), bool(limits.get("do_lower_case"))
+    network = load_network(folder, TOWERS.get(str(config.get("model_type")), ("AutoModel", ""))[0])
+    tokenizer = (folder / TOKENIZER).read_text("utf-8")
+    max_tokens = int(limits.get("max_seq_length") or token_limit(folder))
+    plain = config.get("model_type") == "bert" and modes == ["mean"] and kinds[2:] == ["Normalize"]
+    if plain and not prompt and not lower:
+        return SentenceEncoder(network, tokenizer, id=id, digest=digest, max_tokens=max_tokens)
+    del network  # the library loads its own, without a word about weights that lack
+    model = _load_by_library(folder)
+    return LibraryEncoder(
+        model,
+        tokenizer,
+        id=id,
+        digest=digest,
+        max_tokens=max_tokens,
+        dim=int(model[1].pooling_output_dimension),
+        facts={"config": config, "pooling": modes[0]},
+        prompt=prompt,
+        lower=lower,
+    )
+
+
+def _load_by_library(folder: Path) -> Any:
+    library = import_extra("sentence_transformers", "sentence", "sentence-transformers")
+    with quiet_transformers():
+        try:
+            return library.SentenceTransformer(
+                str(folder),
+                device="cpu",
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            told = str(error).strip().splitlines()[0]
+            raise ValueError(f"source: sentence-transformers cannot open {folder}: {told}; pass another") from error
+
+
+def _modules(folder: Path) -> tuple[list[str], list[str]]:
+    """Kinds of the modules of a sentence-transformers folder, and how it pools."""
+    modules = read_json(folder / MODULES)
+    kinds = [str(module["type"].rsplit(".", 1)[-1]) for module in modules]
+    foreign = any(not module["type"].startswith("sentence_transformers.") for module in modules)
+    if foreign or kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - {"Normalize"}:
+        raise ValueError(
+            f"source: {folder} is {kinds}; only Transformer, Pooling and Normalize can be loaded, since other "
+            "modules give a code of another width than its tokens have"
+        )
+    config = read_json(folder / modules[1]["path"] / CONFIG)
+    modes = _pooling_modes(config)
+    if len(modes) != 1 or modes[0] not in POOLINGS:
+        raise ValueError(f"source: {folder} pools by {modes}; only one of {', '.join(POOLINGS)} can be loaded")
+    if not config.get("include_prompt", True) and _prompt(folder):
+        raise ValueError(f"source: {folder} leaves its prompt out of the pooling; pass a model that does not")
+    return kinds, modes
+
+
+def _pooling_modes(config: Mapping[str, Any]) -> list[str]:
+    """Names of the active poolings, as sentence-transformers 6 writes them or as earlier ones did."""
+    if "pooling_mode" in config:
+        modes = config["pooling_mode"]
+        return [modes] if isinstance(modes, str) else list(modes)
+    old = {"cls_token": "cls", "max_tokens": "max", "mean_tokens": "mean", "weightedmean_tokens": "weightedmean"}
+    active = [key.removeprefix("pooling_mode_") for key, on in config.items() if on is True and "pooling_mode_" in key]
+    return [old.get(key, key) for key in active] or ["mean"]
+
+
+def _prompt(folder: Path) -> str:
+    path = folder / "config_sentence_transformers.json"
+    config = read_json(path) if path.is_file() else {}
+    return str((config.get("prompts") or {}).get(config.get("default_prompt_name") or "", ""))

@@ -1,0 +1,237 @@
+"""Frozen transformers as text encoders: CLIP's text tower, T5's encoder, BERTs, token by token and pooled."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from bridge.encoders import TOWER
+from bridge.sources import CONFIG, TOKENIZER, check_digest, read_json
+from bridge.text import TextCode, TextEncoder
+
+TOWERS = {
+    "clip": ("CLIPTextModel", "end"),
+    "clip_text_model": ("CLIPTextModel", "end"),
+    "t5": ("T5EncoderModel", "mean"),
+    "mt5": ("MT5EncoderModel", "mean"),
+    "umt5": ("UMT5EncoderModel", "mean"),
+    "longt5": ("LongT5EncoderModel", "mean"),
+}
+"""Model types of which a part is taken: its class in transformers, and how it pools. Others: AutoModel, mean."""
+UNLIMITED = 512
+"""Tokens that are read by a model which sets no limit itself, such as T5 with its relative positions."""
+
+
+class NetworkEncoder(TextEncoder):
+    """A network over a tokenizer's ids.
+
+    Args:
+        model: The network; frozen here.
+        tokenizer_json: Text of a tokenizer.json; its truncation and padding are not used.
+        id: The name it was asked for by.
+        digest: sha256 of its weights.
+        max_tokens: Tokens it reads of a caption.
+        dim: Length D of a code.
+        facts: What else tells its codes from others', for the fingerprint.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer_json: str,
+        *,
+        id: str,
+        digest: str,
+        max_tokens: int,
+        dim: int,
+        facts: Mapping[str, Any],
+    ) -> None:
+        from tokenizers import Tokenizer  # noqa: PLC0415
+
+        super().__init__()
+        spec = json.loads(tokenizer_json) | {"truncation": None, "padding": None}
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = Tokenizer.from_str(json.dumps(spec))
+        self.id, self.digest, self.max_tokens, self.dim = id, digest, max_tokens, dim
+        all_facts = {"weights": digest, "tokenizer": spec, "max_tokens": max_tokens, **facts}
+        self.fingerprint = hashlib.sha256(json.dumps(all_facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @abc.abstractmethod
+    def read(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled (B, D), of any norm, and token vectors (B, L, D) of padded ids (B, L) under a mask (B, L) bool."""
+
+    def spell(self, text: str) -> str:
+        """What the tokenizer gets of a prepared text."""
+        return text
+
+    def token_ids(self, text: str) -> Tensor:
+        """See `TextEncoder.token_ids`."""
+        text = self.spell(text)
+        encoding = self.tokenizer.encode(text)
+        ids = encoding.ids
+        if len(ids) > self.max_tokens:
+            closing = encoding.special_tokens_mask[-1]  # keeps the last place where there is one
+            kept = self.max_tokens - closing
+            first = encoding.word_ids.index(encoding.word_ids[kept])
+            self._warn_cut(text, len(ids), encoding.offsets[first][0])
+            ids = ids[:kept] + ids[len(ids) - closing :]
+        return torch.tensor(ids, dtype=torch.long)
+
+    def code_batch(self, ids: Sequence[Tensor]) -> TextCode:
+        """See `TextEncoder.code_batch`."""
+        rows = [torch.ones_like(row, dtype=torch.bool) for row in ids]
+        mask = pad_sequence(rows, batch_first=True).to(self.device)
+        inputs = pad_sequence(list(ids), batch_first=True).to(self.device)
+        pooled, tokens = self.read(inputs, mask)
+        return TextCode(F.normalize(pooled.float(), dim=1), tokens.float() * mask[..., None], mask)
+
+
+class TransformerEncoder(NetworkEncoder):
+    """A text encoder of transformers: CLIP's text tower, T5's encoder, or a BERT.
+
+    Args:
+        model: The network.
+        tokenizer_json: See `NetworkEncoder`, like the others that are not named here.
+        pooling: "end" takes the state of the last token, which closes the text; "mean" the mean of all.
+
+    Source: Radford et al. 2021, Learning Transferable Visual Models, arXiv:2103.00020 (CLIP); Raffel et al. 2019,
+        Exploring the Limits of Transfer Learning, arXiv:1910.10683 (T5)
+    """
+
+    kind = TOWER
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer_json: str,
+        *,
+        id: str,
+        digest: str,
+        max_tokens: int,
+        dim: int,
+        facts: Mapping[str, Any],
+        pooling: str,
+    ) -> None:
+        facts = {**facts, "pooling": pooling}
+        super().__init__(model, tokenizer_json, id=id, digest=digest, max_tokens=max_tokens, dim=dim, facts=facts)
+        self.pooling = pooling
+        if pooling == "end" and not self.tokenizer.encode("a").special_tokens_mask[-1]:
+            raise ValueError(f"source: the tokenizer of {id} closes no text with a token; pass CLIP's own tokenizer")
+
+    @classmethod
+    def from_folder(cls, folder: Path, *, id: str, digest: str | None) -> TransformerEncoder:
+        """Open a folder that transformers wrote, with a tokenizer.json.
+
+        Raises:
+            ValueError: The weights have another digest or lack a part, or the model is no text encoder.
+        """
+        digest = check_digest(folder, digest)
+        config = config_facts(read_json(folder / CONFIG))
+        model_type = str(config.get("model_type"))
+        name, pooling = TOWERS.get(model_type, ("AutoModel", "mean"))
+        if model_type not in TOWERS and (config.get("is_encoder_decoder") or "vision_config" in config):
+            raise ValueError(
+                f"source: {id} is a {model_type}, which has no text encoder known here; pass a BERT-like model or "
+                f"one of {', '.join(TOWERS)}"
+            )
+        model = load_network(folder, name)
+        return cls(
+            model,
+            (folder / TOKENIZER).read_text("utf-8"),
+            id=id,
+            digest=digest,
+            max_tokens=token_limit(folder),
+            dim=int(model.config.hidden_size),  # type: ignore[union-attr, arg-type]
+            facts={"config": config},
+            pooling=pooling,
+        )
+
+    def read(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """See `NetworkEncoder.read`."""
+        tokens = self.model(input_ids=inputs, attention_mask=mask.long()).last_hidden_state.float()
+        if self.pooling == "mean":
+            return mean_pooled(tokens, mask), tokens
+        return tokens[torch.arange(len(tokens), device=tokens.device), mask.sum(1) - 1], tokens
+
+
+def config_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a config.json the codes depend on: not versions, names and number formats."""
+    aside = {"transformers_version", "_name_or_path", "torch_dtype", "dtype"}
+    return {key: value for key, value in config.items() if key not in aside}
+
+
+def token_limit(folder: Path) -> int:
+    """Tokens that positions and tokenizer allow, the smaller of the two."""
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True).to_dict()  # with the type's own defaults
+    text = config.get("text_config") or config
+    limits = []
+    if places := text.get("max_position_embeddings"):
+        # RoBERTa's and MPNet's positions begin after the padding token's.
+        offset = int(text.get("pad_token_id") or 0) + 1 if _begins_late(config) else 0
+        limits.append(int(places) - offset)
+    path = folder / "tokenizer_config.json"
+    said = read_json(path).get("model_max_length") if path.is_file() else None
+    if said is not None and said < 1e6:  # beyond, it stands for "none"
+        limits.append(int(said))
+    return min(limits, default=UNLIMITED)
+
+
+def _begins_late(config: Mapping[str, Any]) -> bool:
+    return any(name in str(config.get("model_type")) for name in ("roberta", "camembert", "mpnet"))
+
+
+def mean_pooled(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Mean (B, D) of the tokens (B, L, D) where the mask (B, L) is True."""
+    return (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+def load_network(folder: Path, name: str) -> nn.Module:
+    """A network of transformers, float32, by its class's name.
+
+    Raises:
+        ValueError: It cannot be loaded, or lacks weights.
+    """
+    import transformers  # noqa: PLC0415
+
+    with quiet_transformers():
+        try:
+            model, info = getattr(transformers, name).from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            told = str(error).strip().splitlines()[0]
+            raise ValueError(f"source: {folder} cannot be loaded as {name}: {told}; pass another model") from error
+    # A pooler's output is not read, and models trained to guess words have none.
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    if missing or info["mismatched_keys"]:
+        raise ValueError(f"source: {folder} lacks weights its config asks for: {missing}; copy or download it again")
+    loaded: nn.Module = model
+    return loaded
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bar and no report for an eye-blink's loading: standard error belongs to the caller."""
+    from transformers.utils import logging  # noqa: PLC0415
+
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()

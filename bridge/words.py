@@ -1,0 +1,240 @@
+"""Static word vectors as a text encoder: no network, a caption is the weighted mean of its words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from bridge.checkpoint import MANIFEST, verify_folder
+from bridge.encoders import WORDS
+from bridge.sources import import_extra
+from bridge.text import TextCode, TextEncoder
+
+INDEX, VECTORS = "words.json", "words.safetensors"
+MAX_TOKENS = 256
+_WORD = re.compile(r"[^\W_]+")
+
+
+class WordVectors(TextEncoder):
+    """Word vectors, a caption's code their mean weighted by inverse document frequency, at unit length.
+
+    A caption's tokens are the vectors of its words in order; words that are not known are skipped.
+
+    Args:
+        words: V distinct words. A caption's word is looked up as it is written, then lowered.
+        vectors: One vector a word, (V, D).
+        idf: Weight of each word, (V,), none negative; without it all weigh the same.
+        id: The name it was asked for by.
+        max_tokens: Words it reads of a caption.
+
+    Raises:
+        ValueError: Words, vectors and weights do not fit each other, or are no numbers.
+
+    Source: Mikolov et al. 2013, Distributed Representations of Words and Phrases, arXiv:1310.4546; idf: Spärck
+        Jones 1972, A Statistical Interpretation of Term Specificity
+
+    >>> space = WordVectors(["red", "cat"], torch.eye(2))
+    >>> space.encode(["a red cat"]).pooled
+    tensor([[0.7071, 0.7071]])
+    """
+
+    kind = WORDS
+    vectors: Tensor
+    idf: Tensor
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        vectors: Tensor,
+        idf: Tensor | None = None,
+        *,
+        id: str = "words",
+        max_tokens: int = MAX_TOKENS,
+    ) -> None:
+        super().__init__()
+        vectors = vectors.detach().float().contiguous().clone()
+        idf = torch.ones(len(words)) if idf is None else idf.detach().float().clone()
+        if vectors.ndim != 2 or len(vectors) != len(words) or not vectors.numel():
+            raise ValueError(f"vectors: expected (V, D) for {len(words)} >= 1 words, got {tuple(vectors.shape)}")
+        if idf.shape != (len(words),) or not (idf.isfinite() & (idf >= 0)).all():
+            raise ValueError(f"idf: expected ({len(words)},) finite weights of 0 or more, got {tuple(idf.shape)}")
+        if not vectors.isfinite().all():
+            raise ValueError("vectors: expected finite numbers; leave out the words without")
+        self.words = list(words)
+        self.number = {word: row for row, word in reversed(list(enumerate(self.words)))}
+        if len(self.number) != len(self.words):
+            raise ValueError("words: expected each once; leave out the repeated ones")
+        self.register_buffer("vectors", vectors)
+        self.register_buffer("idf", idf)
+        self.id, self.dim, self.max_tokens = id, vectors.shape[1], max_tokens
+        identity = hashlib.sha256(json.dumps([self.words, max_tokens]).encode())
+        for tensor in (vectors, idf):
+            identity.update(tensor.cpu().numpy().tobytes())
+        self.digest = identity.hexdigest()
+        self.fingerprint = self.digest[:16]
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path = "", *, digest: str | None = None, id: str | None = None
+    ) -> WordVectors:
+        """Open word vectors.
+
+        Args:
+            source: A folder that `save` wrote; or a file: text (a word and its numbers a line, after a line with
+                their counts or not: GloVe, word2vec, fastText), .npz (words, vectors and, if they are there,
+                idf), .kv (gensim's own, a pickle: open none that you do not trust) or .bin (word2vec). The last
+                two need gensim. Of a word that a file holds twice the first vector counts.
+            digest: 64 hex digits that `WordVectors.digest` must be.
+            id: The name to go by; `source` itself where it is absent.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The file is damaged or of another format, or has another digest.
+        """
+        path = Path(source)
+        if not str(source) or not path.exists():
+            raise FileNotFoundError(f"source: no such file or folder {str(source)!r}; pass a file of word vectors")
+        words, vectors, idf, max_tokens = _read_folder(path) if path.is_dir() else _read_file(path)
+        encoder = cls(words, vectors, idf, id=id or str(source), max_tokens=max_tokens)
+        if digest not in (None, encoder.digest):
+            raise ValueError(
+                f"digest: {path} has {encoder.digest}, expected {digest}; these are not the vectors asked for: "
+                "pass the digest you trust"
+            )
+        return encoder
+
+    def save(self, folder: Path) -> None:
+        """Write words.json and words.safetensors into `folder`, made if missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"vectors": self.vectors.cpu(), "idf": self.idf.cpu()}, folder / VECTORS)
+        index = {"max_tokens": self.max_tokens, "words": self.words}
+        (folder / INDEX).write_text(json.dumps(index, ensure_ascii=False, indent=0) + "\n", "utf-8")
+
+    def prepare(self, caption: str) -> str:
+        """The text that is encoded; see `TextEncoder.prepare`.
+
+        Raises:
+            ValueError: Also where the caption has no known word.
+        """
+        text = super().prepare(caption)
+        if not self._rows(text):
+            raise ValueError(
+                f"caption: {caption[:60]!r} has none of the {len(self.words)} known words; use other words, or "
+                "word vectors that know more"
+            )
+        return text
+
+    def token_ids(self, text: str) -> Tensor:
+        """See `TextEncoder.token_ids`."""
+        rows = self._rows(text)
+        if len(rows) > self.max_tokens:
+            self._warn_cut(text, len(rows), rows[self.max_tokens][1])
+        return torch.tensor([row for row, _ in rows[: self.max_tokens]], dtype=torch.long)
+
+    def code_batch(self, ids: Sequence[Tensor]) -> TextCode:
+        """See `TextEncoder.code_batch`."""
+        mask = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in ids], batch_first=True).to(self.device)
+        rows = pad_sequence(list(ids), batch_first=True).to(self.device)
+        tokens = self.vectors[rows] * mask[..., None]
+        pooled = (tokens * self.idf[rows][..., None]).sum(1)
+        if not (pooled.norm(dim=1) > 0).all():
+            named = [self.words[int(i)] for i in ids[int((pooled.norm(dim=1) == 0).nonzero()[0, 0])]]
+            raise ValueError(f"captions: the vectors of {' '.join(named)!r} cancel out; use other words")
+        return TextCode(F.normalize(pooled, dim=1), tokens, mask)
+
+    def _rows(self, text: str) -> list[tuple[int, int]]:
+        """Row and first character of each known word of a prepared text."""
+        found = ((self.number.get(m[0], self.number.get(m[0].lower())), m.start()) for m in _WORD.finditer(text))
+        return [(row, start) for row, start in found if row is not None]
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a prepared text, lowered, as `WordVectors` looks them up.
+
+    >>> split_words("T-shirt: medium-dark skin tone")
+    ['t', 'shirt', 'medium', 'dark', 'skin', 'tone']
+    """
+    return [word.lower() for word in _WORD.findall(text)]
+
+
+Parts = tuple[list[str], Tensor, Tensor | None, int]
+
+
+def _read_folder(folder: Path) -> Parts:
+    if (folder / MANIFEST).is_file():
+        verify_folder(folder)
+    if missing := [name for name in (INDEX, VECTORS) if not (folder / name).is_file()]:
+        raise FileNotFoundError(f"source: {folder} lacks {', '.join(missing)}; copy it whole")
+    try:
+        index = json.loads((folder / INDEX).read_text("utf-8"))
+        tensors = load_file(folder / VECTORS)
+        return list(index["words"]), tensors["vectors"], tensors["idf"], int(index["max_tokens"])
+    except Exception as error:  # safetensors' own error is none of Python's
+        raise ValueError(f"source: {folder} is damaged ({_line(error)}); make it again with train.words") from error
+
+
+def _read_file(path: Path) -> Parts:
+    readers: dict[str, Callable[[Path], Parts]] = {".npz": _read_npz, ".kv": _read_gensim, ".bin": _read_gensim}
+    try:
+        return readers.get(path.suffix, _read_text)(path)
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError, EOFError, KeyError, BadZipFile) as error:
+        told = _line(error).removeprefix("source: ")
+        raise ValueError(f"source: {path}: {told}; pass word vectors as text, .npz, .kv or .bin") from error
+
+
+def _read_text(path: Path) -> Parts:
+    words: dict[str, np.ndarray] = {}
+    dim = 0
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            fields = line.split()
+            if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
+                dim = int(fields[1])
+                continue
+            dim = dim or len(fields) - 1
+            word, *numbers = line.rstrip().rsplit(None, dim) if dim > 0 else [""]
+            if len(numbers) != dim or not word:
+                raise ValueError(f"line {number} has {len(fields) - 1} numbers, expected {max(dim, 1)} after a word")
+            words.setdefault(word, np.array(numbers, dtype=np.float32))
+    if not words:
+        raise ValueError("it is empty")
+    return list(words), torch.from_numpy(np.stack(list(words.values()))), None, MAX_TOKENS
+
+
+def _read_npz(path: Path) -> Parts:
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        missing = [name for name in ("words", "vectors") if name not in file]
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}, it has {', '.join(file) or 'nothing'}")
+        words, vectors = [str(word) for word in file["words"]], torch.from_numpy(file["vectors"].astype(np.float32))
+        idf = torch.from_numpy(file["idf"].astype(np.float32)) if "idf" in file else None
+    return words, vectors, idf, MAX_TOKENS
+
+
+def _read_gensim(path: Path) -> Parts:
+    models = import_extra("gensim.models", "words", "gensim")
+    try:
+        if path.suffix == ".bin":
+            keyed = models.KeyedVectors.load_word2vec_format(str(path), binary=True)
+        else:
+            keyed = models.KeyedVectors.load(str(path))
+        return list(keyed.index_to_key), torch.from_numpy(np.array(keyed.vectors, np.float32)), None, MAX_TOKENS
+    except Exception as error:  # unpickling a damaged file raises anything
+        raise ValueError(f"gensim cannot read it ({_line(error)})") from error
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,305 @@
+"""Fit an image space on the training pictures, without gradients: python -m train.codec configs/emoji-pca.yaml"""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from bridge.checkpoint import CheckpointError, atomic_folder
+from bridge.codec import AutoencoderCodec, ImageCodec, codec_from_diffusers, load_codec
+from bridge.standardize import PCACodec, PrincipalAxes, WhitenedCodec
+from train.config import ConfigError, load_config
+from train.data import load_dataset, pixels_of, rows_of, to_unit
+
+KINDS = ("pca", "whiten", "diffusers")
+MAX_DIMS = 8192
+"""Whitening keeps a covariance of latents in float64: half a gigabyte at this many dimensions."""
+MAX_COMPONENTS = 1024
+"""Components that PCA of pixels looks at where it is asked for a share of the variance."""
+FLAT = 1e-10
+"""Directions whose variance is below this share of the widest one's are rounding, and are never scaled up."""
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """What to fit and on what.
+
+    Attributes:
+        data: Folder of a dataset; only its "train" rows are fitted on.
+        out: Run folder; the codec ends in `out/codec`.
+        kind: "pca", components of pixels; "whiten", another codec's latents whitened; "diffusers", a published
+            autoencoder, its latents standardised by channel.
+        k: Components to keep; 0 where `explained_variance` decides.
+        explained_variance: Share of the variance to keep, up to 1, with as few components as do; 0 where `k` decides.
+        inner: Folder or hub id of the codec that "whiten" and "diffusers" start from.
+        batch_size: Pictures in memory at a time. PCA of pixels takes at least two for each component.
+    """
+
+    data: Path
+    out: Path
+    kind: str
+    k: int = 0
+    explained_variance: float = 0.0
+    inner: str = ""
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"kind: unknown {self.kind!r}; known: {', '.join(KINDS)}")
+        if self.k < 0 or self.batch_size < 1:
+            raise ConfigError(f"k, batch_size: expected 0 and 1 or more, got {self.k} and {self.batch_size}")
+        if not 0 <= self.explained_variance <= 1:
+            raise ConfigError(f"explained_variance: expected a share from 0 to 1, got {self.explained_variance!r}")
+        if bool(self.inner) != (self.kind != "pca"):
+            told = "has none" if self.kind == "pca" else "needs a folder or a hub id"
+            raise ConfigError(f"inner: kind {self.kind!r} {told}, got {self.inner!r}")
+        given, wanted = bool(self.k) + bool(self.explained_variance), int(self.kind != "diffusers")
+        if given != wanted:
+            told = "one of them" if wanted else "neither"
+            raise ConfigError(f"k, explained_variance: kind {self.kind!r} takes {told}, got {given}")
+
+
+class Pictures:
+    """The pictures of a split in batches of bytes (B, 3, H, W), read from disk each time they are iterated.
+
+    Args:
+        rows: The split.
+        batch_size: Pictures a batch.
+
+    Raises:
+        ConfigError: The pictures are not square.
+    """
+
+    def __init__(self, rows: Dataset, batch_size: int) -> None:
+        self.rows, self.batch_size = rows, batch_size
+        height, width = pixels_of(rows.select([0])).shape[-2:]
+        if height != width:
+            raise ConfigError(f"data: expected square pictures, got {width} x {height}; crop or pad them")
+        self.size = int(width)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for start in range(0, len(self), self.batch_size):
+            yield pixels_of(self.rows.select(range(start, min(start + self.batch_size, len(self)))))
+
+
+def channel_statistics(codec: AutoencoderCodec, pictures: Iterable[Tensor]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of an autoencoder's own latents, posterior variance included.
+
+    Args:
+        codec: On the device to compute on.
+        pictures: Batches, uint8 (B, 3, H, W).
+    """
+    sums, count = torch.zeros(3, codec.z_shape[0], dtype=torch.float64), 0
+    for chunk in pictures:
+        found = codec.encode(to_unit(chunk).to(codec.mean.device))
+        mean, var = found.mean.double().cpu(), found.std.double().cpu().square()
+        sums += torch.stack([part.mean((2, 3)).sum(0) for part in (mean, mean.square(), var)])
+        count += len(chunk)
+    first, second, noise = sums / count
+    shift, scale = codec.mean.double().cpu().flatten(), codec.std.double().cpu().flatten()
+    deviation = (second - first.square() + noise).sqrt()
+    return (shift + scale * first).tolist(), (scale * deviation).tolist()
+
+
+def latent_moments(codec: ImageCodec, pictures: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and covariance (D, D), float64, of flattened latents, posterior variance included.
+
+    One pass in memory that does not grow with the pictures.
+
+    Args:
+        codec: Its latents have at most MAX_DIMS numbers.
+        pictures: Batches, uint8 (B, 3, H, W).
+
+    Source: Chan et al. 1979, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances
+    """
+    dims, count = math.prod(codec.z_shape), 0
+    mean, spread = torch.zeros(dims, dtype=torch.float64), torch.zeros(dims, dims, dtype=torch.float64)
+    for chunk in pictures:
+        found = codec.encode(to_unit(chunk))
+        z, total = found.mean.flatten(1).double(), count + len(chunk)
+        step = z.mean(0) - mean
+        apart = z - z.mean(0)
+        spread += apart.T @ apart + step.outer(step) * (count * len(chunk) / total)
+        spread += found.std.flatten(1).double().square().sum(0).diag()
+        mean, count = mean + step * (len(chunk) / total), total
+    return mean, spread / count
+
+
+def whitening_axes(mean: Tensor, covariance: Tensor, count: Callable[[Tensor, float], int]) -> PrincipalAxes:
+    """Principal axes of vectors with a mean (D,) and a covariance (D, D), widest first.
+
+    Args:
+        mean: float64.
+        covariance: float64.
+        count: How many to keep, from all variances (D,) in falling order and their sum; see `kept`.
+    """
+    variance = torch.linalg.eigvalsh(covariance).flip(0).clamp(min=0)
+    return PrincipalAxes.of(mean, covariance, count(variance, float(variance.sum())))
+
+
+def pixel_axes(pictures: Pictures, limit: int, count: Callable[[Tensor, float], int]) -> tuple[PrincipalAxes, float]:
+    """Principal axes of pictures as vectors, widest first, and the variance of all pixels together.
+
+    The incremental fit forgets what early batches held beyond `limit` components, so a second pass measures the
+    mean square along each axis.
+
+    Args:
+        pictures: In batches of at least `limit`.
+        limit: Axes to look at.
+        count: How many of them to keep; see `kept`.
+
+    Source: Ross et al. 2008, Incremental Learning for Robust Visual Tracking (sklearn's IncrementalPCA)
+    """
+    from sklearn.decomposition import IncrementalPCA  # noqa: PLC0415
+
+    pca = IncrementalPCA(n_components=limit, copy=False)
+    for chunk in pictures:
+        pca.partial_fit(to_unit(chunk).flatten(1).numpy())
+    mean = torch.from_numpy(np.asarray(pca.mean_)).double()
+    components = torch.from_numpy(pca.components_).double()
+    squares = torch.zeros(limit, dtype=torch.float64)
+    for chunk in pictures:
+        squares += ((to_unit(chunk).flatten(1).double() - mean) @ components.T).square().sum(0)
+    variance, order = (squares / len(pictures)).sort(descending=True, stable=True)
+    total = float(pca.var_.sum())
+    k = count(variance, total)
+    return PrincipalAxes(mean, components[order[:k]], variance[:k].sqrt()), total
+
+
+def kept(k: int, share: float) -> Callable[[Tensor, float], int]:
+    """How many of some variances to keep: `k`, or where that is 0 the fewest that hold `share` of the total.
+
+    Raises:
+        ConfigError: From what is returned, where there are not as many directions or they hold less.
+
+    >>> kept(0, 0.9)(torch.tensor([8.0, 1.5, 0.5, 0.0]), 10.0)
+    2
+    """
+
+    def count(variance: Tensor, total: float) -> int:
+        able = int((variance > FLAT * variance.max()).sum())
+        if k > able:
+            raise ConfigError(f"k: the training pictures vary in {able} directions, got {k}; lower k")
+        if k:
+            return k
+        held = variance[:able].cumsum(0) / total
+        if held[-1] < share - 1e-9:
+            raise ConfigError(
+                f"explained_variance: {able} components hold {float(held[-1]):.4f} of {share}; ask for less, or give k"
+            )
+        return min(int((held < share - 1e-9).sum()) + 1, able)
+
+    return count
+
+
+def psnr(codec: ImageCodec, pictures: Iterable[Tensor]) -> float:
+    """PSNR in dB, all pixels pooled, of pictures through mean latents and back; batches of uint8 (B, 3, H, W)."""
+    total, count = 0.0, 0
+    for chunk in pictures:
+        x = to_unit(chunk)
+        total += float((codec.decode(codec.encode(x).mean) - x).double().square().sum())
+        count += x.numel()
+    return 10 * math.log10(count / max(total, 1e-12))
+
+
+def fit_pca(config: CodecConfig, rows: Dataset) -> tuple[ImageCodec, float | None]:
+    """A PCACodec of the pictures of `rows`, and the share of their variance that it explains.
+
+    Raises:
+        ConfigError: There are too few pictures, or the components explain too little.
+    """
+    pictures = Pictures(rows, config.batch_size)
+    most = min(len(rows), 3 * pictures.size**2)
+    if config.k > most:
+        raise ConfigError(f"k: {len(rows)} training pictures have at most {most} components, got {config.k}; lower k")
+    limit = config.k or min(MAX_COMPONENTS, most)
+    pictures.batch_size = max(config.batch_size, 2 * limit)
+    axes, total = pixel_axes(pictures, limit, kept(config.k, config.explained_variance))
+    return PCACodec(axes, pictures.size), float(axes.scale.double().square().sum()) / total
+
+
+def fit_whitening(config: CodecConfig, rows: Dataset) -> tuple[ImageCodec, float | None]:
+    """A WhitenedCodec over `config.inner`, and the share of its latents' variance that it explains.
+
+    Raises:
+        ConfigError: The inner codec is for other pictures, or its latents are too large.
+        CheckpointError: There is no such codec.
+    """
+    pictures = Pictures(rows, config.batch_size)
+    folder = Path(config.inner).expanduser()
+    inner = load_codec(folder) if folder.is_dir() else codec_from_diffusers(config.inner, pictures.size)
+    if inner.image_size != pictures.size:
+        raise ConfigError(f"inner: made for pictures of {inner.image_size} pixels, those of data have {pictures.size}")
+    if math.prod(inner.z_shape) > MAX_DIMS:
+        raise ConfigError(f"inner: latents of {math.prod(inner.z_shape)} numbers; at most {MAX_DIMS} can be whitened")
+    mean, covariance = latent_moments(inner, pictures)
+    axes = whitening_axes(mean, covariance, kept(config.k, config.explained_variance))
+    return WhitenedCodec(inner, axes), float(axes.scale.double().square().sum() / covariance.trace())
+
+
+def fit_diffusers(config: CodecConfig, rows: Dataset) -> tuple[ImageCodec, float | None]:
+    """A published autoencoder for pictures of the side of `rows`, standardised by channel over them; and None.
+
+    Raises:
+        CheckpointError: There is no such autoencoder.
+        ConfigError: It is not one for such pictures.
+    """
+    pictures = Pictures(rows, config.batch_size)
+    try:
+        codec = codec_from_diffusers(config.inner, pictures.size)
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"inner: {error}") from error
+    return codec.with_statistics(*channel_statistics(codec, pictures)), None
+
+
+FITS = {"pca": fit_pca, "whiten": fit_whitening, "diffusers": fit_diffusers}
+
+
+def fit(config: CodecConfig) -> Path:
+    """Fit a codec, print its figures, write `out/codec`; returns that folder.
+
+    Raises:
+        ConfigError: The config does not fit the data.
+        CheckpointError: `inner` cannot be opened, or `out/codec` holds something else.
+    """
+    dataset = load_dataset(config.data)
+    codec, share = FITS[config.kind](config, rows_of(dataset, "train"))
+    told = [f"{config.kind}: z {' x '.join(map(str, codec.z_shape))}"]
+    if share is not None:
+        told.append(f"k {codec.z_shape[0]}, explained variance {share:.4f}")
+    if isinstance(codec, WhitenedCodec):
+        told.append(f"log |det| {codec.log_abs_det:.3f} nats")
+    told.append(f"validation PSNR {psnr(codec, Pictures(rows_of(dataset, 'validation'), config.batch_size)):.2f} dB")
+    print(", ".join(told))
+    with atomic_folder(config.out / "codec") as scratch:
+        codec.save(scratch)
+    return config.out / "codec"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m train.codec", description=__doc__)
+    parser.add_argument("config", type=Path, help="YAML file, such as configs/emoji-pca.yaml")
+    args = parser.parse_args(argv)
+    try:
+        print(fit(load_config(args.config, CodecConfig)))
+    except (ConfigError, CheckpointError) as error:
+        print(f"train.codec: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
