@@ -1,0 +1,368 @@
+"""Sources: every way to keep captioned pictures gives the same rows, and what is wrong is named by file and row."""
+
+import json
+import os
+import unicodedata
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pytest
+
+from tests.pictures import png
+from train import streams
+from train.config import ConfigError
+from train.rows import Raw, Wanted, find_column, shown
+from train.sources import open_source
+from train.survey import Reading, survey
+
+CAPTIONS = {"a.png": "a red car", "b.png": "NA", "c.png": "007"}
+COLOURS = {"a.png": (255, 0, 0), "b.png": (0, 255, 0), "c.png": (0, 0, 255)}
+
+
+def put_pictures(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, colour in COLOURS.items():
+        (folder / name).write_bytes(png(colour))
+    return folder
+
+
+def put_csv(folder: Path) -> Path:
+    lines = [f"{name},{caption}" for name, caption in CAPTIONS.items()]
+    (put_pictures(folder) / "metadata.csv").write_text("\n".join(["file_name,caption", *lines]))
+    return folder
+
+
+def put_jsonl(folder: Path) -> Path:
+    lines = [json.dumps({"file_name": name, "text": caption}) for name, caption in CAPTIONS.items()]
+    (put_pictures(folder) / "metadata.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def put_texts(folder: Path) -> Path:
+    for name, caption in CAPTIONS.items():
+        (put_pictures(folder) / name).with_suffix(".txt").write_text(caption + "\n")
+    return folder
+
+
+def put_table(folder: Path) -> Path:
+    lines = [f"{put_pictures(folder) / name};{caption}" for name, caption in CAPTIONS.items()]
+    (folder / "list.csv").write_text("\n".join(["path;title", *lines]))
+    return folder / "list.csv"
+
+
+def as_dataset() -> datasets.Dataset:
+    columns = {
+        "image": [{"bytes": png(COLOURS[name]), "path": None} for name in CAPTIONS],
+        "prompt": [*CAPTIONS.values()],
+    }
+    features = datasets.Features({"image": datasets.Image(), "prompt": datasets.Value("string")})
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+def put_saved(folder: Path) -> Path:
+    as_dataset().save_to_disk(str(folder))
+    return folder
+
+
+def put_parquet(folder: Path) -> Path:
+    folder.mkdir()
+    as_dataset().to_parquet(str(folder / "rows.parquet"))
+    return folder / "rows.parquet"
+
+
+def put_hub(folder: Path) -> Path:
+    (folder / "data").mkdir(parents=True)
+    as_dataset().to_parquet(str(folder / "data" / "train-00000-of-00001.parquet"))
+    (folder / "README.md").write_text("---\nlicense: cc0-1.0\n---\n")
+    return folder
+
+
+FORMS = [put_csv, put_jsonl, put_texts, put_table, put_saved, put_parquet, put_hub]
+
+
+def rows_of(source: Path | str, **options: str) -> list[Raw]:
+    return list(open_source(Wanted(str(source), **options)).rows())
+
+
+def told(raw: Raw) -> tuple[str, bytes]:
+    assert raw.picture is not None, raw.problem
+    caption = raw.captions[0] if isinstance(raw.captions, list) else raw.captions
+    return caption, raw.picture if isinstance(raw.picture, bytes) else raw.picture.read_bytes()
+
+
+# forms
+
+
+@pytest.mark.parametrize("put", FORMS, ids=lambda put: put.__name__)
+def test_every_form_gives_the_same_rows(put: Callable[[Path], Path], tmp_path):
+    """Also the captions "NA" and "007", which readers that guess types lose."""
+    expected = [(caption, png(COLOURS[name])) for name, caption in CAPTIONS.items()]
+    assert list(map(told, rows_of(put(tmp_path / "source")))) == expected
+
+
+@pytest.mark.parametrize("put", FORMS, ids=lambda put: put.__name__)
+def test_rows_can_be_read_twice(put, tmp_path):
+    source = open_source(Wanted(str(put(tmp_path / "source"))))
+    assert list(source.rows()) == list(source.rows())
+
+
+@pytest.mark.parametrize("put", FORMS, ids=lambda put: put.__name__)
+def test_the_fingerprint_changes_with_a_file_and_with_nothing_else(put, tmp_path):
+    source = put(tmp_path / "source")
+    prints = [open_source(Wanted(str(source))).fingerprint for _ in range(2)]
+    changed = next(
+        path for path in sorted((tmp_path / "source").rglob("*")) if path.suffix in (".png", ".arrow", ".parquet")
+    )
+    os.utime(changed, ns=(0, 0))
+    assert (prints[0] == prints[1], open_source(Wanted(str(source))).fingerprint == prints[0]) == (True, False)
+
+
+def test_names_are_captions_only_when_asked(tmp_path):
+    folder = tmp_path / "red_cars"
+    folder.mkdir()
+    (folder / "a-fast_car (2).png").write_bytes(png())
+    with pytest.raises(ConfigError, match=r"1 pictures and no captions; write metadata.csv .* or pass --names file"):
+        open_source(Wanted(str(folder)))
+    assert [rows_of(folder, names=names)[0].captions for names in ("file", "folder")] == ["a fast car", "red cars"]
+
+
+def test_a_saved_dict_and_a_hub_folder_bring_their_splits(tmp_path):
+    datasets.DatasetDict({"train": as_dataset(), "test": as_dataset().select([0])}).save_to_disk(
+        str(tmp_path / "saved")
+    )
+    as_dataset().to_parquet(str(put_hub(tmp_path / "hub") / "data" / "validation-00000-of-00001.parquet"))
+    assert [raw.split for raw in rows_of(tmp_path / "saved")] == ["train"] * 3 + ["test"]
+    assert [raw.split for raw in rows_of(tmp_path / "hub")] == ["train"] * 3 + ["validation"] * 3
+
+
+def test_tables_in_folders_called_like_splits_bring_them(tmp_path):
+    (tmp_path / "all").mkdir()
+    for name in ("train", "val"):
+        put_csv(tmp_path / "all" / name)
+    assert [raw.split for raw in rows_of(tmp_path / "all")] == ["train"] * 3 + ["val"] * 3
+
+
+def test_artist_style_and_split_are_read(tmp_path):
+    put_pictures(tmp_path)
+    (tmp_path / "metadata.csv").write_text("file_name,caption,artist,style,split\na.png,car,Ann,flat,test\n")
+    (raw,) = rows_of(tmp_path)
+    assert (raw.artist, raw.style, raw.split) == ("Ann", "flat", "test")
+
+
+def test_class_numbers_become_their_names(tmp_path):
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    columns = {"img": [{"bytes": png(), "path": None}] * 2, "label": [1, 0]}
+    datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(tmp_path / "saved"))
+    assert [raw.captions for raw in rows_of(tmp_path / "saved")] == ["dog", "cat"]
+
+
+def test_our_own_datasets_are_a_source(artwork_folder, artwork_rows):
+    rows = rows_of(artwork_folder)
+    expected = [(row["captions"], row["artist"], row["split"]) for row in artwork_rows]
+    assert [(raw.captions, raw.artist, raw.split) for raw in rows] == expected
+
+
+def test_several_rows_of_a_file_are_its_captions(tmp_path):
+    put_pictures(tmp_path)
+    (tmp_path / "metadata.csv").write_text("file_name,caption\na.png,car\nb.png,tree\na.png,red car\n")
+    assert [raw.captions for raw in rows_of(tmp_path)] == [["car", "red car"], ["tree"]]
+
+
+def test_each_line_of_a_txt_is_a_caption(tmp_path):
+    put_pictures(tmp_path)
+    (tmp_path / "a.txt").write_text("\ufeffa car\n\na red car\n", encoding="utf-8")
+    assert rows_of(tmp_path)[0].captions == ["a car", "a red car"]
+
+
+def test_pictures_are_not_read_before_they_are_needed(tmp_path):
+    rows = open_source(Wanted(str(put_csv(tmp_path)))).rows()
+    (tmp_path / "c.png").unlink()
+    assert [raw.picture.name for raw in rows] == ["a.png", "b.png", "c.png"]
+
+
+def test_decoded_pictures_are_let_go(tmp_path):
+    alive: list[weakref.ref] = []
+    most = 0
+
+    def sink(_: int, picture: object) -> None:
+        nonlocal most
+        alive.append(weakref.ref(picture))
+        most = max(most, sum(ref() is not None for ref in alive))
+
+    for i in range(40):
+        (tmp_path / f"{i}.png").write_bytes(png((i, 0, 0)))
+    survey(open_source(Wanted(str(tmp_path), names="folder")), Reading(), sink)
+    assert (len(alive), most <= 2) == (40, True)
+
+
+# columns
+
+
+@pytest.mark.parametrize("put", FORMS[:2] + FORMS[3:], ids=lambda put: put.__name__)
+def test_a_column_that_is_not_there_is_an_error_that_names_those_found(put, tmp_path):
+    source = put(tmp_path / "source")
+    found = "caption|text|title|prompt"
+    with pytest.raises(ConfigError, match=rf"--caption-column: .* has no column 'words'; it has .*({found})"):
+        open_source(Wanted(str(source), caption_column="words"))
+
+
+def test_without_a_known_caption_column_the_error_names_those_found(tmp_path):
+    put_pictures(tmp_path)
+    (tmp_path / "metadata.csv").write_text("file_name,words\na.png,car\n")
+    with pytest.raises(ConfigError, match=r"no caption column .*; it has file_name, words; pass --caption-column NAME"):
+        open_source(Wanted(str(tmp_path)))
+    assert rows_of(tmp_path, caption_column="words")[0].captions == ["car"]
+
+
+def test_without_a_known_image_column_the_error_names_those_found(tmp_path):
+    (tmp_path / "list.csv").write_text("photo,caption\na.png,car\n")
+    with pytest.raises(ConfigError, match=r"no image column .*; it has photo, caption; pass --image-column NAME"):
+        open_source(Wanted(str(tmp_path / "list.csv")))
+    assert rows_of(tmp_path / "list.csv", image_column="photo")[0].picture == tmp_path / "a.png"
+
+
+def test_a_column_is_found_in_any_letter_case_and_the_likeliest_first():
+    assert find_column("caption", None, ("caption", "label"), ["Label", "CAPTION "], "x") == "CAPTION "
+
+
+# what is wrong
+
+
+def problems(folder: Path) -> list[tuple[str, str]]:
+    return [(raw.name, raw.problem) for raw in rows_of(folder) if raw.problem]
+
+
+def test_a_caption_cut_by_a_comma_is_named_not_shortened(tmp_path):
+    put_pictures(tmp_path)
+    (tmp_path / "metadata.csv").write_text("file_name,caption\na.png,a car\nb.png,a car, red\n")
+    assert problems(tmp_path) == [
+        ("metadata.csv row 2", "it has more cells than the header; a caption with commas needs quotes around it")
+    ]
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "3"])
+def test_a_broken_line_is_named(tmp_path, line):
+    put_jsonl(tmp_path)
+    with (tmp_path / "metadata.jsonl").open("a") as file:
+        print(f"\n{line}", file=file)
+    assert problems(tmp_path) == [("metadata.jsonl line 4", "it is no JSON object")]
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/etc/passwd", "x/../../a.png", "..\\a.png"])
+def test_metadata_reads_nothing_outside_its_folder(tmp_path, name):
+    put_csv(tmp_path / "in")
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "in" / "metadata.csv").write_text(f"file_name,caption\n{name},car\n")
+    (raw,) = rows_of(tmp_path / "in")
+    assert (raw.picture, raw.problem) == (None, "its file lies outside the folder; name it from the folder")
+
+
+def test_a_row_without_a_picture_is_named(tmp_path):
+    put_pictures(tmp_path)
+    (tmp_path / "metadata.csv").write_text("file_name,caption\n,car\na.png,car\n")
+    assert problems(tmp_path) == [("metadata.csv row 1", "it names no picture")]
+
+
+def test_pictures_without_a_txt_or_with_another_encoding_are_named(tmp_path):
+    put_texts(tmp_path)
+    (tmp_path / "a.txt").unlink()
+    (tmp_path / "b.txt").write_bytes("été".encode("latin-1"))
+    assert problems(tmp_path) == [("a.png", "there is no a.txt beside it"), ("b.png", "b.txt is not UTF-8 text")]
+
+
+def test_files_that_are_in_no_row_are_told(tmp_path):
+    put_csv(tmp_path)
+    (tmp_path / "more.png").write_bytes(png())
+    assert open_source(Wanted(str(tmp_path))).notes == ("1 pictures have no row, more.png for one",)
+
+
+def test_hidden_files_are_no_pictures(tmp_path):
+    put_texts(tmp_path)
+    (tmp_path / "._a.png").write_bytes(b"resource fork")
+    assert len(rows_of(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_file_names_are_found_in_either_spelling(tmp_path, form):
+    """macOS writes NFD names; tables have NFC."""
+    other = "NFD" if form == "NFC" else "NFC"
+    (tmp_path / unicodedata.normalize(form, "café ☕.png")).write_bytes(png())
+    (tmp_path / "metadata.csv").write_text(f"file_name,caption\n{unicodedata.normalize(other, 'café ☕.png')},x\n")
+    (raw,) = rows_of(tmp_path)
+    assert (raw.picture.read_bytes(), raw.name) == (png(), "café ☕.png (metadata.csv row 1)")
+
+
+@pytest.mark.parametrize("name", ["😀.png", "שלום.png", "日本語.png", "a\nb.png", "\udcff.png", "x" * 250 + ".png"])
+def test_any_file_name_is_read_and_can_be_printed(tmp_path, name):
+    (tmp_path / name).write_bytes(png())
+    (raw,) = rows_of(tmp_path, names="file")
+    assert raw.picture.read_bytes() == png()
+    assert "\n" not in raw.name.encode("utf-8").decode()
+
+
+def test_a_nul_in_a_file_name_is_no_crash(tmp_path):
+    (tmp_path / "list.jsonl").write_text('{"file": "a\\u0000.png", "text": "x"}\n')
+    assert rows_of(tmp_path / "list.jsonl")[0].name == "a?.png (list.jsonl line 1)"
+
+
+def test_names_cannot_steer_the_terminal():
+    assert shown("\x1b[2J\r\n\x00") == "?[2J???"
+
+
+# damaged, missing
+
+
+@pytest.mark.parametrize("source", ["nowhere/list.csv", "nothing here", "", "a\0b", "~", "x" * 5000])
+def test_a_source_that_is_not_there_is_said(source):
+    with pytest.raises(ConfigError, match="is no folder or file; a hub dataset is called like owner/name"):
+        open_source(Wanted(source))
+
+
+def test_another_file_is_refused(tmp_path):
+    (tmp_path / "all.zip").touch()
+    with pytest.raises(ConfigError, match=r"all\.zip is none of \.csv, \.jsonl, \.parquet, \.tsv; pass its folder"):
+        open_source(Wanted(str(tmp_path / "all.zip")))
+
+
+def test_an_empty_folder_is_said(tmp_path):
+    with pytest.raises(ConfigError, match="has 0 pictures and no captions"):
+        open_source(Wanted(str(tmp_path)))
+
+
+@pytest.mark.parametrize("put", [put_parquet, put_hub, put_saved])
+def test_a_damaged_dataset_is_one_line(put, tmp_path):
+    source = put(tmp_path / "source")
+    data = next(path for path in sorted((tmp_path / "source").rglob("*")) if path.suffix in (".arrow", ".parquet"))
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(ConfigError, match=r"^source: .* cannot be read \(.*\)$"):
+        rows_of(source)
+
+
+@pytest.mark.parametrize("text", ["", "file_name,caption\n"])
+def test_a_table_without_rows_is_said(tmp_path, text):
+    put_pictures(tmp_path)
+    (tmp_path / "metadata.csv").write_text(text)
+    with pytest.raises(ConfigError, match=r"metadata\.csv: has no rows"):
+        open_source(Wanted(str(tmp_path)))
+
+
+def test_a_table_that_is_no_text_is_said(tmp_path):
+    (tmp_path / "list.csv").write_bytes(b"path,caption\na.png,\xff\n")
+    with pytest.raises(ConfigError, match=r"list\.csv: cannot be read .*save it as UTF-8 text"):
+        open_source(Wanted(str(tmp_path / "list.csv")))
+
+
+def test_a_hub_dataset_is_asked_for_by_its_name_and_its_failure_is_one_line(monkeypatch):
+    asked = []
+
+    def unreachable(source: str, name: str | None, cache_dir: str) -> None:
+        asked.append((source, name))
+        raise ConnectionError("Couldn't reach 'owner/name' on the Hub\nlong story")
+
+    monkeypatch.setattr(streams.datasets, "load_dataset_builder", unreachable)
+    with pytest.raises(ConfigError) as caught:
+        open_source(Wanted("owner/name.v2", subset="small"))
+    told = "owner/name.v2 (no folder here, so taken for a hub dataset) cannot be read (Couldn't reach"
+    assert (asked, told in str(caught.value), "\n" in str(caught.value)) == ([("owner/name.v2", "small")], True, False)

@@ -1,0 +1,287 @@
+"""What anybody's captioned pictures are, as train.prepare would read them, before anything is trained.
+
+    python -m train.inspect SOURCE --out sheet.png
+
+prints counts, bad rows with their reasons, duplicates, sizes, captions, and the splits that training would see.
+Nothing is written but the sheet.
+"""
+
+import argparse
+import io
+import json
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bridge.checkpoint import atomic_write
+from bridge.images import contact_sheet
+from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, TextEncoder
+from train.config import ConfigError
+from train.near import near_groups
+from train.partition import Partition, partition, same_words
+from train.prepare import add_arguments, chosen, encoding, summary
+from train.rows import Source, Wanted
+from train.sources import open_source
+from train.survey import Reading, Survey, survey
+
+SHEET_ROWS = 16
+"""Pictures on the sheet, spread evenly over the source."""
+
+
+class Sample:
+    """A few pictures spread evenly over however many come: every second one goes where there are too many."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.step = count, 1
+        self.kept: dict[int, Image.Image] = {}
+
+    def add(self, number: int, picture: Image.Image) -> None:
+        """Keep a picture, or not."""
+        if number % self.step == 0:
+            self.kept[number] = picture
+        if len(self.kept) >= 2 * self.count:
+            self.step *= 2
+            self.kept = {i: kept for i, kept in self.kept.items() if i % self.step == 0}
+
+
+def inspect(
+    wanted: Wanted,
+    how: Reading | None = None,
+    seed: int = 0,
+    *,
+    resplit: bool = False,
+    encoder: TextEncoder | None = None,
+) -> tuple[dict[str, Any], Image.Image]:
+    """Read a source once, and say what it is.
+
+    Args:
+        wanted: Which source.
+        how: How pictures would be read.
+        seed: See `train.prepare.prepare`, like the two that follow.
+        resplit: Leave splits of the source's own aside.
+        encoder: Counts tokens and tells families apart; by default MiniLM.
+
+    Returns:
+        Facts, fit for JSON; and a sheet of a few pictures with their captions.
+
+    Raises:
+        ConfigError: The source cannot be read, or no row of it is usable.
+    """
+    how = how or Reading()
+    source, sample = open_source(wanted), Sample(SHEET_ROWS)
+    found = survey(source, how, sample.add, strict=False)
+    encoder = encoder or TextEncoder.from_pretrained(DEFAULT_ID, digest=DEFAULT_DIGEST)
+    facts = {
+        "source": {"name": wanted.source, "kind": source.kind, "columns": dict(source.columns)},
+        "rows": row_facts(source, found, how),
+        "pictures": picture_facts(found),
+        "duplicates": duplicate_facts(found),
+        "captions": caption_facts(found, encoder),
+    }
+    try:
+        training = training_facts(found, partition(found, encoding(encoder), seed, resplit=resplit), how)
+    except ConfigError as error:
+        training = {"refused": str(error)}
+    if found.rows and len(found.bad) > how.max_bad * found.rows:
+        training["refused"] = f"{len(found.bad)} of {found.rows} rows are bad, more than --max-bad {how.max_bad:g}"
+    return facts | {"training": training, "notes": list(source.notes)}, sheet_of(found, sample)
+
+
+def row_facts(source: Source, found: Survey, how: Reading) -> dict[str, Any]:
+    """How many rows are usable, and why the others are not."""
+    return {
+        "all": found.rows,
+        "usable": found.rows - len(found.bad),
+        "bad": [{"row": name, "why": why} for name, why in found.bad],
+        "lost_captions": [{"row": name, "why": why} for name, why in found.lost],
+        "splits": dict(Counter(pair.split for pair in found.pairs if pair.split)),
+        "artists": len({pair.artist for pair in found.pairs if pair.artist}),
+    }
+
+
+def picture_facts(found: Survey) -> dict[str, Any]:
+    """Sizes, modes and shapes before resizing."""
+    sides = [max(pair.size) for pair in found.pairs]
+    shape = Counter(_shape(*pair.size) for pair in found.pairs)
+    flat = found.thumbnails.reshape(len(found.pairs), -1, 3)
+    return {
+        "count": len(found.pairs),
+        "longer_side": {"least": min(sides), "median": median(sides), "most": max(sides)},
+        "sizes": {f"{w} x {h}": n for (w, h), n in Counter(pair.size for pair in found.pairs).most_common(5)},
+        "formats": dict(Counter(pair.kind for pair in found.pairs).most_common()),
+        "modes": dict(Counter(pair.mode for pair in found.pairs).most_common()),
+        "shapes": dict(shape.most_common()),
+        "animated": sum(pair.animated for pair in found.pairs),
+        "one_colour": int((np.ptp(flat, axis=1).max(1) <= 5).sum()),
+    }
+
+
+def _shape(width: int, height: int) -> str:
+    ratio = width / height
+    if 0.95 <= ratio <= 1.05:
+        return "square"
+    kind, ratio = ("wide", ratio) if ratio > 1 else ("tall", 1 / ratio)
+    return f"very {kind} (over 2:1)" if ratio > 2 else kind
+
+
+def duplicate_facts(found: Survey) -> dict[str, Any]:
+    """Pictures and captions that stand there more than once."""
+    captions = Counter(same_words(pair.captions[0]) for pair in found.pairs)
+    groups = Counter(near_groups(found.thumbnails).tolist())
+    files = Counter(pair.digest for pair in found.pairs)
+    return {
+        "same_file": found.joined + sum(n - 1 for n in files.values()),
+        "near_pictures": sum(n - 1 for n in groups.values()),
+        "captions_of_several_pictures": sum(n > 1 for n in captions.values()),
+        "most_pictures_of_a_caption": max(captions.values()),
+    }
+
+
+def caption_facts(found: Survey, encoder: TextEncoder) -> dict[str, Any]:
+    """Lengths, and what the encoder would cut."""
+    texts = list(dict.fromkeys(caption for pair in found.pairs for caption in pair.captions))
+    words = [len(text.split()) for text in texts]
+    longest, cut = 0, []
+    for text in texts:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", CaptionTruncatedWarning)
+            longest = max(longest, len(encoder.token_ids(encoder.prepare(text))))
+        cut += [str(warning.message) for warning in caught]
+    return {
+        "distinct": len(texts),
+        "labels": len({pair.captions[0] for pair in found.pairs}),
+        "most_of_a_picture": max(len(pair.captions) for pair in found.pairs),
+        "words": {"least": min(words), "median": median(words), "most": max(words)},
+        "most_tokens": longest,
+        "token_limit": encoder.max_tokens,
+        "cut": len(cut),
+        "first_cut": cut[0] if cut else "",
+        "not_ascii": sum(not text.isascii() for text in texts),
+    }
+
+
+def training_facts(found: Survey, plan: Partition, how: Reading) -> dict[str, Any]:
+    """What train.prepare would write."""
+    told = summary(found, plan)
+    names = ("pictures", "families", "joined_rows", "leak_count", "leaks", "notes")
+    return {"size": how.size, "fit": how.fit} | {name: told[name] for name in names}
+
+
+def sheet_of(found: Survey, sample: Sample) -> Image.Image:
+    """The sampled pictures as they would be trained on, with their captions."""
+    picked = sorted(sample.kept)[:SHEET_ROWS]
+    half = -(-len(picked) // 2)
+    pages = [_column(found, sample, part) for part in (picked[:half], picked[half:]) if part]
+    sheet = Image.new("RGB", (sum(page.width for page in pages), max(page.height for page in pages)), "white")
+    for i, page in enumerate(pages):
+        sheet.paste(page, (i * pages[0].width, 0))
+    return sheet
+
+
+def _column(found: Survey, sample: Sample, numbers: Sequence[int]) -> Image.Image:
+    pairs = [found.pairs[i] for i in numbers]
+    notes = [f"{pair.name} {pair.size[0]} x {pair.size[1]}" for pair in pairs]
+    return contact_sheet([[sample.kept[i]] for i in numbers], ["; ".join(pair.captions) for pair in pairs], notes)
+
+
+def render(facts: dict[str, Any], listed: int = 10) -> str:
+    """The facts in plain words.
+
+    Args:
+        facts: What `inspect` gave.
+        listed: Bad rows, and leaks, that are named.
+    """
+    source = facts["source"]
+    columns = ", ".join(f"{role}: {column}" for role, column in source["columns"].items())
+    parts = [[f"{source['name']}: {source['kind']} ({columns})", *facts["notes"]]]
+    parts += [_row_lines(facts["rows"], listed), _picture_lines(facts["pictures"], facts["duplicates"])]
+    parts += [_caption_lines(facts["captions"], facts["duplicates"]), _training_lines(facts, listed)]
+    return "\n\n".join("\n".join(lines) for lines in parts)
+
+
+def _row_lines(rows: dict[str, Any], listed: int) -> list[str]:
+    lines = [f"Rows: {rows['all']}, of which {rows['usable']} can be used and {len(rows['bad'])} cannot"]
+    for what in ("bad", "lost_captions"):
+        lines += [f"  {row['row']}: {row['why']}" for row in rows[what][:listed]]
+        lines += [f"  and {len(rows[what]) - listed} more (--json lists all)"] if len(rows[what]) > listed else []
+    lines += [f"  splits of its own: {_counted(rows['splits'])}"] if rows["splits"] else []
+    return lines + ([f"  {rows['artists']} artists"] if rows["artists"] else [])
+
+
+def _picture_lines(pictures: dict[str, Any], duplicates: dict[str, Any]) -> list[str]:
+    side = pictures["longer_side"]
+    lines = [
+        f"Pictures: {pictures['count']} different files, longer side {side['least']} to {side['most']} pixels, "
+        f"median {side['median']:g}",
+        f"  {_counted(pictures['shapes'])}; {_counted(pictures['formats'])}; {_counted(pictures['modes'])}",
+        f"  duplicates: {duplicates['same_file']} of the same bytes, {duplicates['near_pictures']} nearly the same",
+    ]
+    lines += [f"  {pictures['animated']} are animated: their first frame is taken"] if pictures["animated"] else []
+    return lines + ([f"  {pictures['one_colour']} are of one colour"] if pictures["one_colour"] else [])
+
+
+def _caption_lines(captions: dict[str, Any], duplicates: dict[str, Any]) -> list[str]:
+    words = captions["words"]
+    several = duplicates["captions_of_several_pictures"]
+    lines = [
+        f"Captions: {captions['distinct']}, {words['least']} to {words['most']} words, median {words['median']:g}; "
+        f"a picture has up to {captions['most_of_a_picture']}",
+        f"  {several} stand with several pictures, up to {duplicates['most_pictures_of_a_caption']}",
+        f"  the text encoder reads {captions['token_limit']} tokens, the longest has {captions['most_tokens']} of them",
+    ]
+    if captions["cut"]:
+        lines[-1] = f"  the text encoder cuts {captions['cut']} captions; {captions['first_cut']}"
+    return lines
+
+
+def _training_lines(facts: dict[str, Any], listed: int) -> list[str]:
+    training = facts["training"]
+    if "refused" in training:
+        return [f"Training: train.prepare would refuse this: {training['refused']}"]
+    lines = [
+        f"Training: {training['size']} x {training['size']} pixels ({training['fit']}), "
+        f"{training['families']} families of captions",
+        f"  {_counted(training['pictures'])}",
+    ]
+    if training["joined_rows"]:
+        lines.append(f"  {training['joined_rows']} rows join an earlier one that has the same picture")
+    lines += [f"  leak: {leak}" for leak in training["leaks"][:listed]]
+    more = training["leak_count"] - listed
+    lines += [f"  and {more} more leaks"] if more > 0 else []
+    return [*lines, *(f"  {note}" for note in training["notes"])]
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m train.inspect", description=(__doc__ or "").split("\n")[0])
+    add_arguments(parser)
+    parser.add_argument("--out", type=Path, help="PNG file for a sheet of a few pictures with captions")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    args = parser.parse_args(argv)
+    try:
+        facts, sheet = inspect(*chosen(args), args.seed, resplit=args.resplit)
+        if args.out:
+            buffer = io.BytesIO()
+            sheet.save(buffer, "PNG")
+            atomic_write(args.out, buffer.getvalue())
+    except (ValueError, OSError) as error:
+        print(f"train.inspect: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    text = json.dumps(facts, ensure_ascii=False, indent=1) if args.json else render(facts)
+    print(text.encode(sys.stdout.encoding or "utf-8", "replace").decode(sys.stdout.encoding or "utf-8"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

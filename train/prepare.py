@@ -1,0 +1,272 @@
+"""Anybody's captioned pictures as a dataset that train.* and eval read.
+
+    python -m train.prepare SOURCE --out data/mine
+
+writes a folder that `datasets.load_from_disk` opens: image, captions, label, artist, style, family, split, source;
+and prepared.json, which says how it was made and what was left out. See docs/data.md.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import datasets
+import numpy as np
+from PIL import Image, ImageColor
+
+from bridge.checkpoint import CheckpointError, atomic_folder, verify_folder
+from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, TextEncoder
+from train.config import ConfigError
+from train.partition import Partition, partition
+from train.rows import Wanted
+from train.sources import open_source
+from train.survey import Reading, Survey, survey
+
+FACTS = "prepared.json"
+VERSION = 1
+"""Counts changes to what the same source becomes."""
+TOLD = 1000
+"""Bad rows and leaks that prepared.json lists."""
+TEXT = datasets.Value("string")
+FEATURES = datasets.Features(
+    {
+        "image": datasets.Image(),
+        "captions": datasets.List(TEXT),
+        "label": TEXT,
+        "artist": TEXT,
+        "style": TEXT,
+        "family": datasets.Value("int32"),
+        "split": TEXT,
+        "source": TEXT,
+    }
+)
+
+
+def prepare(
+    source: str | Path | Wanted,
+    out: str | Path,
+    how: Reading | None = None,
+    seed: int = 0,
+    *,
+    resplit: bool = False,
+    encoder: TextEncoder | None = None,
+) -> Path:
+    """Make a dataset folder of a source, complete or not at all.
+
+    Args:
+        source: A folder, a file or a hub id; a `Wanted` says also which columns.
+        out: The dataset's folder. If it was made of the same source in the same way, nothing is done.
+        how: Size, fit and background of the pictures, and how many bad rows are allowed.
+        seed: Another one holds out other captions.
+        resplit: Leave splits of the source's own aside.
+        encoder: Tells families of captions apart; by default MiniLM.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ConfigError: The source cannot be read, too much of it is bad, it is too small to be split, or `out` holds
+            anything else.
+        OSError: It cannot be written.
+    """
+    wanted = source if isinstance(source, Wanted) else Wanted(str(source))
+    out, how = Path(out), how or Reading()
+    opened = open_source(wanted)
+    facts = {"version": VERSION, "seed": seed, "resplit": resplit, **asdict(how)}
+    columns = dict(opened.columns)
+    identity = json.dumps([opened.fingerprint, columns, facts], sort_keys=True)
+    fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    if _is_done(out, fingerprint):
+        return out
+    try:
+        with atomic_folder(out) as folder:
+            work = folder / ".work"
+            work.mkdir()
+            with Spool(work / "pictures") as spool:
+                found = survey(opened, how, spool.add)
+                plan = partition(found, encoding(encoder), seed, resplit=resplit)
+                _write(found, plan, spool, fingerprint, folder)
+            shutil.rmtree(work)
+            about = {"source": wanted.source, "kind": opened.kind, "columns": columns, "settings": facts}
+            record = {"fingerprint": fingerprint, **about, **summary(found, plan)}
+            text = json.dumps(record, ensure_ascii=False, indent=1) + "\n"
+            (folder / FACTS).write_text(text, encoding="utf-8", errors="replace")
+    except CheckpointError as error:
+        raise ConfigError(f"out: {error}") from error
+    return out
+
+
+def encoding(encoder: TextEncoder | None = None) -> Any:
+    """A function from captions to unit-norm codes (M, D), which loads MiniLM when it is first called."""
+
+    def encode(captions: list[str]) -> np.ndarray:
+        used = encoder or TextEncoder.from_pretrained(DEFAULT_ID, digest=DEFAULT_DIGEST)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CaptionTruncatedWarning)  # train.inspect counts them
+            return used.encode(captions, batch_size=64, with_tokens=False).pooled.cpu().numpy()
+
+    return encode
+
+
+def summary(found: Survey, plan: Partition) -> dict[str, Any]:
+    """Counts, what was left out and why, and leaks, fit for JSON."""
+    splits = plan.counts()
+    return {
+        "rows": found.rows,
+        "pictures": splits | {"left out": splits.pop("")} if "" in splits else splits,
+        "families": len(set(plan.family.tolist())),
+        "bad_rows": len(found.bad),
+        "bad": [{"row": name, "why": why} for name, why in found.bad[:TOLD]],
+        "lost_captions": [{"row": name, "why": why} for name, why in found.lost[:TOLD]],
+        "joined_rows": found.joined,
+        "leak_count": len(plan.leaks),
+        "leaks": list(plan.leaks[:TOLD]),
+        "notes": list(plan.notes),
+    }
+
+
+class Spool:
+    """PNG files one after the other in a single file, read back by number; only their places are in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.ends = [0]
+        self._open = ExitStack()
+
+    def __enter__(self) -> "Spool":
+        self.file: IO[bytes] = self._open.enter_context(self.path.open("w+b"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def add(self, number: int, picture: Image.Image) -> None:
+        """Append a picture, whose number is how many there are."""
+        if number != len(self.ends) - 1:
+            raise ValueError(f"number: expected {len(self.ends) - 1}, got {number}; add pictures in order")
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        self.file.write(buffer.getvalue())
+        self.ends.append(self.ends[-1] + buffer.tell())
+
+    def png(self, number: int) -> bytes:
+        """Bytes of a picture."""
+        self.file.seek(self.ends[number])
+        return self.file.read(self.ends[number + 1] - self.ends[number])
+
+
+def _write(found: Survey, plan: Partition, spool: Spool, fingerprint: str, folder: Path) -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        for i, pair in enumerate(found.pairs):
+            if plan.split[i]:
+                yield {
+                    "image": {"bytes": spool.png(i), "path": None},
+                    "captions": list(pair.captions),
+                    "label": pair.captions[0],
+                    "artist": pair.artist,
+                    "style": pair.style,
+                    "family": int(plan.family[i]),
+                    "split": plan.split[i],
+                    "source": pair.name,
+                }
+
+    cache = str(folder / ".work" / "cache")
+    made = datasets.Dataset.from_generator(rows, features=FEATURES, cache_dir=cache, fingerprint=fingerprint)
+    made.save_to_disk(str(folder))
+
+
+def _is_done(out: Path, fingerprint: str) -> bool:
+    """Whether `out` was already made so.
+
+    Raises:
+        ConfigError: It holds anything else.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    try:
+        facts = json.loads((out / FACTS).read_text("utf-8"))
+        verify_folder(out)
+        same = facts["fingerprint"] == fingerprint
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = str(error) if isinstance(error, CheckpointError) else "is no dataset made by train.prepare"
+        raise ConfigError(f"out: {out} {why}; remove it or choose another folder") from error
+    if not same:
+        raise ConfigError(
+            f"out: {out} was made of another source, of other files or with other settings; "
+            "remove it or choose another folder"
+        )
+    return True
+
+
+def add_arguments(parser: argparse.ArgumentParser, option: str = "") -> None:
+    """Options that say which source, and how to read and split it; `option`, such as "--data", names the source."""
+    told = "folder, .csv, .tsv, .jsonl or .parquet file, or hub id such as owner/name"
+    if option:
+        parser.add_argument(option, dest="source", metavar="SOURCE", required=True, help=told)
+    else:
+        parser.add_argument("source", help=told)
+    parser.add_argument("--caption-column", help="column of captions, if it is not found by its name")
+    parser.add_argument("--image-column", help="column of pictures or their files, if it is not found")
+    parser.add_argument("--names", choices=["file", "folder"], default="", help="names are the captions")
+    parser.add_argument("--subset", help="configuration of a hub dataset that has several")
+    parser.add_argument("--size", type=int, default=64, help="side of a picture in pixels")
+    parser.add_argument("--fit", choices=["pad", "crop"], default="pad", help="how pictures become square")
+    parser.add_argument("--background", default="white", help="colour, by name or like #ffcc00")
+    parser.add_argument("--max-bad", type=float, default=0.05, help="share of rows that may be unusable")
+    parser.add_argument("--seed", type=int, default=0, help="another one holds out other captions")
+    parser.add_argument("--resplit", action="store_true", help="leave the source's own splits aside")
+
+
+def chosen(args: argparse.Namespace) -> tuple[Wanted, Reading]:
+    """What the options of `add_arguments` say.
+
+    Raises:
+        ConfigError: One is out of range.
+    """
+    try:
+        red, green, blue = ImageColor.getcolor(args.background, "RGB")  # type: ignore[misc]
+    except ValueError as error:
+        raise ConfigError(f"--background: {args.background!r} is no colour; try white or #ffcc00") from error
+    wanted = Wanted(args.source, args.caption_column, args.image_column, args.names, args.subset)
+    return wanted, Reading(args.size, args.fit, (red, green, blue), args.max_bad)
+
+
+def told(facts: dict[str, Any]) -> list[str]:
+    """A dataset's prepared.json in a few lines."""
+    splits = ", ".join(f"{count} {name}" for name, count in facts["pictures"].items())
+    lines = [f"{facts['rows']} rows, {facts['families']} families of captions: {splits}"]
+    lines += [f"left out: {bad['row']}: {bad['why']}" for bad in facts["bad"][:10]]
+    lines += [f"and {facts['bad_rows'] - 10} more"] if facts["bad_rows"] > 10 else []
+    lines += [f"leak: {leak}" for leak in facts["leaks"][:10]]
+    lines += [f"and {facts['leak_count'] - 10} more leaks"] if facts["leak_count"] > 10 else []
+    return lines + facts["notes"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m train.prepare", description=(__doc__ or "").split("\n")[0])
+    add_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the dataset")
+    args = parser.parse_args(argv)
+    try:
+        wanted, how = chosen(args)
+        out = prepare(wanted, args.out, how, args.seed, resplit=args.resplit)
+    except (ValueError, OSError) as error:
+        print(f"train.prepare: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    print("\n".join(told(json.loads((out / FACTS).read_text("utf-8")))), file=sys.stderr)
+    print(out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

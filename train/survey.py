@@ -1,0 +1,248 @@
+"""One pass over a source: every picture fully read, every caption cleaned, what is bad counted and named."""
+
+import hashlib
+import io
+import math
+import unicodedata
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from bridge.captions import prepare_caption
+from bridge.images import FORMATS, AnimatedImageWarning, ImageError, read_image
+from train.config import ConfigError
+from train.rows import Raw, Source
+
+THUMBNAIL = 16
+"""Side of the pictures that are compared with each other, in pixels."""
+MAX_BYTES = 2**28
+"""Files larger than that are no pictures."""
+LOST = ("nan", "NaN", "NAN", "<NA>")
+"""What a lost value becomes when a program writes it as a word."""
+
+Sink = Callable[[int, Image.Image], None]
+
+
+class UnusableError(ValueError):
+    """A row that cannot be used; the message says why, without naming it."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How pictures are read.
+
+    Args:
+        size: Side of the square they become, in pixels.
+        fit: "pad" shows all of a picture and fills up with the background; "crop" fills the square and cuts the
+            longer side on both ends.
+        background: The colour behind what is transparent and beside what is not square, RGB in 0..255.
+        max_bad: Share of rows that may be unusable.
+    """
+
+    size: int = 64
+    fit: str = "pad"
+    background: tuple[int, int, int] = (255, 255, 255)
+    max_bad: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.fit not in ("pad", "crop"):
+            raise ConfigError(f"fit: expected 'pad' or 'crop', got {self.fit!r}")
+        if not 8 <= self.size <= 1024:
+            raise ConfigError(f"size: expected 8 to 1024 pixels, got {self.size}")
+        if not 0 <= self.max_bad <= 1:
+            raise ConfigError(f"max-bad: expected a share from 0 to 1, got {self.max_bad}")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One picture that was read, and its captions.
+
+    Attributes:
+        name: Where it stands in the source.
+        captions: Cleaned, each once, at least one; the first is the label.
+        artist: See `Raw`, like style and split.
+        digest: sha256 of its bytes.
+        size: Width and height before it was resized.
+        mode: Pillow's name of its pixels.
+        kind: Its file format.
+        animated: Whether it has more frames than the first, which is read.
+    """
+
+    name: str
+    captions: tuple[str, ...]
+    artist: str
+    style: str
+    split: str
+    digest: str
+    size: tuple[int, int]
+    mode: str
+    kind: str
+    animated: bool
+
+
+@dataclass
+class Survey:
+    """What one pass found.
+
+    Attributes:
+        pairs: Usable pictures.
+        thumbnails: One a pair, (N, 16, 16, 3) uint8.
+        bad: (where, why) of every row that was left out.
+        lost: (where, why) of captions that were left out of a row which has others.
+        joined: Rows whose picture an earlier row has byte for byte; their captions went there.
+        rows: Rows read.
+    """
+
+    pairs: list[Pair] = field(default_factory=list)
+    thumbnails: np.ndarray = field(default_factory=lambda: np.zeros((0, THUMBNAIL, THUMBNAIL, 3), np.uint8))
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    lost: list[tuple[str, str]] = field(default_factory=list)
+    joined: int = 0
+    rows: int = 0
+
+
+def survey(source: Source, how: Reading, sink: Sink | None = None, *, strict: bool = True) -> Survey:
+    """Read every row once. Pictures are dropped as soon as the sink and the thumbnails have them.
+
+    Args:
+        source: See `train.sources.open_source`.
+        how: How pictures are read.
+        sink: Gets the number of each pair and its square picture.
+        strict: Fail once more than `how.max_bad` of the rows are bad; else only count them.
+
+    Raises:
+        ConfigError: No row is usable, or too many are bad; names the first.
+    """
+    found = Survey()
+    thumbnails: list[np.ndarray] = []
+    number: dict[tuple[str, ...], int] = {}
+    for raw in source.rows():
+        found.rows += 1
+        try:
+            pair, picture, lost = look(raw, how)
+        except UnusableError as error:
+            found.bad.append((raw.name, str(error)))
+            if strict and source.total is not None:
+                _check_bad(found, source.total, how.max_bad)
+            continue
+        found.lost += [(raw.name, why) for why in lost]
+        i = number.setdefault((pair.digest, pair.artist, pair.style, pair.split), len(found.pairs))
+        if i < len(found.pairs):
+            earlier = found.pairs[i]
+            found.pairs[i] = replace(earlier, captions=tuple(dict.fromkeys(earlier.captions + pair.captions)))
+            found.joined += 1
+            continue
+        found.pairs.append(pair)
+        thumbnails.append(np.asarray(picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)))
+        if sink is not None:
+            sink(i, picture)
+    if strict:
+        _check_bad(found, found.rows, how.max_bad)
+    if not found.pairs:
+        first = f": {found.bad[0][0]}: {found.bad[0][1]}" if found.bad else ""
+        raise ConfigError(f"source: none of its {found.rows} rows has a picture and a caption{first}")
+    found.thumbnails = np.stack(thumbnails)
+    return found
+
+
+def _check_bad(found: Survey, rows: int, max_bad: float) -> None:
+    if len(found.bad) > max_bad * rows:
+        name, why = found.bad[0]
+        raise ConfigError(
+            f"source: {len(found.bad)} of {rows} rows are bad, more than max-bad {max_bad:g} allows, first {name}: "
+            f"{why}; python -m train.inspect lists them"
+        )
+
+
+def look(raw: Raw, how: Reading) -> tuple[Pair, Image.Image, list[str]]:
+    """A row's pair, its square RGB picture, and why captions of it were left out.
+
+    Raises:
+        UnusableError: It has no usable picture or no usable caption.
+    """
+    if raw.problem:
+        raise UnusableError(raw.problem)
+    captions, lost = _captions(raw.captions)
+    data = _bytes_of(raw.picture)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AnimatedImageWarning)
+        try:
+            picture, animated = _square(data, how), False
+        except AnimatedImageWarning:
+            warnings.simplefilter("ignore", AnimatedImageWarning)
+            picture, animated = _square(data, how), True
+    with Image.open(io.BytesIO(data), formats=FORMATS) as header:
+        facts = (header.size, header.mode, header.format or "", animated)
+    told = (raw.artist, raw.style, raw.split, hashlib.sha256(data).hexdigest())
+    return Pair(raw.name, captions, *told, *facts), picture, lost
+
+
+def _captions(value: Any) -> tuple[tuple[str, ...], list[str]]:
+    values = list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
+    good: dict[str, None] = {}
+    lost = []
+    for one in values:
+        try:
+            good[clean_caption(one)] = None
+        except UnusableError as error:
+            lost.append(str(error))
+    if not good:
+        raise UnusableError(lost[0] if lost else "it has no caption")
+    return tuple(good), lost
+
+
+def clean_caption(value: Any) -> str:
+    """A caption as it is kept: NFC, one line, single spaces, no control characters; emoji and marks stay.
+
+    Raises:
+        UnusableError: It is missing, empty, blank, no text, or the word a lost value leaves.
+
+    >>> clean_caption("  a cafe\\u0301\\n by the\\x00sea ")
+    'a café by the sea'
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        raise UnusableError("its caption is missing")
+    if not isinstance(value, str):
+        raise UnusableError(
+            f"its caption is no text but {type(value).__name__} {str(value)[:40]}; choose another column"
+        )
+    text = "".join(" " if unicodedata.category(ch) in ("Cc", "Cs") else ch for ch in value)
+    text = " ".join(unicodedata.normalize("NFC", text).split())
+    if text in LOST:
+        raise UnusableError(f"its caption is the word {text!r}, which a lost value leaves; write a caption")
+    try:
+        prepare_caption(text)
+    except ValueError:
+        raise UnusableError("its caption is empty or blank") from None
+    return text
+
+
+def _bytes_of(picture: Path | bytes | None) -> bytes:
+    if isinstance(picture, bytes):
+        data = picture
+    else:
+        try:
+            if picture is None or not picture.is_file():
+                raise UnusableError("there is no such file")
+            if picture.stat().st_size > MAX_BYTES:
+                raise UnusableError(f"its file has more than {MAX_BYTES} bytes")
+            data = picture.read_bytes()
+        except OSError as error:
+            raise UnusableError(f"its file cannot be read ({error.strerror or error})") from None
+    if not data:
+        raise UnusableError("its picture is empty (0 bytes)")
+    return data
+
+
+def _square(data: bytes, how: Reading) -> Image.Image:
+    try:
+        if how.fit == "pad":
+            return read_image(data, how.size, how.background)
+        return ImageOps.fit(read_image(data, None, how.background), (how.size, how.size), Image.Resampling.LANCZOS)
+    except ImageError as error:
+        raise UnusableError(str(error).partition(": ")[2].removesuffix("; replace or remove it")) from None
