@@ -1,0 +1,204 @@
+"""Pictures whose factors are known, because we drew them: shape, colour, size, place and number.
+
+    python -m train.shapes --out data/shapes
+
+draws every combination of the factors once, at 64 x 64 on white, and writes a folder that
+`datasets.load_from_disk` opens: image, captions, label, artist, style, family, split, and the number of
+each factor's value under factor_<name>. `--count` takes a random part of the combinations.
+"""
+
+import argparse
+import io
+import itertools
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from train.iconify import SIZE, write_rows
+
+Outline = tuple[tuple[float, float], ...]
+
+
+def regular(corners: int, turn: float = 0.0, inner: float | None = None) -> Outline:
+    """Corners of a polygon in the unit circle, the first at the top, y downwards.
+
+    Args:
+        corners: How many.
+        turn: Clockwise, in turns.
+        inner: Radius of further corners halfway between, which makes a star; none without it.
+
+    >>> [(round(x), round(y)) for x, y in regular(4)]
+    [(0, -1), (1, 0), (0, 1), (-1, 0)]
+    """
+    radii = [1.0] * corners if inner is None else [1.0, inner] * corners
+    angles = [2 * math.pi * (i / len(radii) + turn) for i in range(len(radii))]
+    return tuple((r * math.sin(a), -r * math.cos(a)) for r, a in zip(radii, angles, strict=True))
+
+
+SHAPES: dict[str, Outline] = {
+    "circle": regular(48),
+    "square": regular(4, turn=1 / 8),
+    "triangle": regular(3),
+    "star": regular(5, inner=0.4),
+}
+COLOURS = {
+    "red": (214, 39, 40),
+    "orange": (255, 140, 0),
+    "green": (34, 139, 34),
+    "blue": (31, 87, 200),
+    "purple": (128, 0, 160),
+    "black": (24, 24, 24),
+}
+RADII = {"tiny": 4.5, "small": 6.5, "medium": 8.5, "large": 10.5}
+"""Radius of the circle around one figure, in pixels."""
+COLUMNS = ("far left", "left", "centre", "right", "far right")
+ROWS = ("top", "upper", "middle", "lower", "bottom")
+COUNTS = ("one", "two", "three")
+STEP, GAP, FINER = 5, 2, 4
+"""Pixels between neighbouring places and between two figures; a picture is drawn so many times finer."""
+SHARES = {"test": 0.2, "validation": 0.2}
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What one picture shows, each factor as the number of its value."""
+
+    shape: int
+    colour: int
+    size: int
+    x: int
+    y: int
+    count: int
+
+
+LEVELS = {"shape": len(SHAPES), "colour": len(COLOURS), "size": len(RADII), "x": 5, "y": 5, "count": len(COUNTS)}
+"""How many values each factor has, in the order of `Factors`."""
+COMBINATIONS = math.prod(LEVELS.values())
+
+TEXT = datasets.Value("string")
+FEATURES = datasets.Features(
+    {
+        "image": datasets.Image(),
+        "captions": datasets.List(TEXT),
+        "label": TEXT,
+        "artist": TEXT,
+        "style": TEXT,
+        "family": datasets.Value("int32"),
+        "split": TEXT,
+    }
+    | {f"factor_{field.name}": datasets.Value("int32") for field in fields(Factors)}
+)
+
+
+def label_of(f: Factors) -> str:
+    """The caption that tells every factor.
+
+    >>> label_of(Factors(shape=0, colour=0, size=1, x=1, y=0, count=2))
+    'three small red circles at the top left'
+    """
+    shape, colour, size = list(SHAPES)[f.shape], list(COLOURS)[f.colour], list(RADII)[f.size]
+    plural = "s" if f.count else ""
+    return f"{COUNTS[f.count]} {size} {colour} {shape}{plural} at the {ROWS[f.y]} {COLUMNS[f.x]}"
+
+
+def centres(f: Factors) -> list[tuple[float, float]]:
+    """Where the figures stand, in pixels: one at the place itself, two beside it, three in a triangle around it."""
+    x, y = (SIZE / 2 + STEP * (place - 2) for place in (f.x, f.y))
+    apart = list(RADII.values())[f.size] + GAP / 2
+    offsets = {
+        0: [(0, 0)],
+        1: [(-1, 0), (1, 0)],
+        2: [(0, -1), (-1, 1), (1, 1)],
+    }[f.count]
+    return [(x + apart * dx, y + apart * dy) for dx, dy in offsets]
+
+
+def draw(f: Factors) -> bytes:
+    """The picture, antialiased on white, as PNG bytes."""
+    page = Image.new("RGB", (SIZE * FINER, SIZE * FINER), "white")
+    pen = ImageDraw.Draw(page)
+    outline, radius = list(SHAPES.values())[f.shape], list(RADII.values())[f.size]
+    for x, y in centres(f):
+        corners = [((x + radius * dx) * FINER, (y + radius * dy) * FINER) for dx, dy in outline]
+        pen.polygon(corners, fill=list(COLOURS.values())[f.colour])
+    out = io.BytesIO()
+    page.reduce(FINER).save(out, "PNG")
+    return out.getvalue()
+
+
+def combinations() -> list[Factors]:
+    """All of them; a combination's place in this list is its family."""
+    return [Factors(*values) for values in itertools.product(*map(range, LEVELS.values()))]
+
+
+def make_rows(count: int = COMBINATIONS, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows with PNG bytes under "png", each combination at most once.
+
+    Args:
+        count: How many; those of a smaller count are part of a larger one's.
+        seed: Chooses the combinations and their splits.
+
+    Raises:
+        ValueError: `count` is too small for every split, or there are not so many combinations.
+    """
+    if not 10 <= count <= COMBINATIONS:
+        raise ValueError(f"--count: expected 10 to {COMBINATIONS} pictures, got {count}")
+    everything = combinations()
+    chosen = np.random.default_rng(seed).permutation(len(everything))[:count]
+    rows = []
+    for i, family in enumerate(tqdm(chosen, desc="draw", file=sys.stderr, mininterval=5)):
+        f = everything[family]
+        label = label_of(f)
+        values = zip(LEVELS, astuple(f), strict=True)
+        rows.append(
+            {
+                "label": label,
+                "captions": [label, f"a picture of {label}", f"{label}, flat"],
+                "artist": "shapes",
+                "style": "shapes",
+                "family": int(family),
+                "split": _split(i),
+                "png": draw(f),
+            }
+            | {f"factor_{name}": value for name, value in values}
+        )
+    return rows
+
+
+def _split(place: int) -> str:
+    """Split of the i-th chosen combination: of every ten two, two and six."""
+    at = place % 10 / 10
+    for name, share in SHARES.items():
+        if at < share:
+            return name
+        at -= share
+    return "train"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m train.shapes", description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("data/shapes"), help="folder of the dataset")
+    parser.add_argument("--count", type=int, default=COMBINATIONS, help="how many of the combinations")
+    parser.add_argument("--seed", type=int, default=0, help="chooses the combinations and their splits")
+    args = parser.parse_args(argv)
+    try:
+        rows = make_rows(args.count, args.seed)
+    except ValueError as error:
+        print(f"train.shapes: {error}", file=sys.stderr)
+        return 2
+    write_rows(rows, FEATURES, args.out)
+    print(args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
