@@ -1,30 +1,29 @@
-"""The command: bridge generate CAPTION…
+"""The command: bridge generate CAPTION…, interpolate A B, edit IMAGE, score IMAGE….
 
-Standard output carries paths alone, standard error everything else. What is wrong is told in one line
-that names the argument and the remedy, with exit code 2, before anything is written.
+Standard output carries results alone (paths, or a table), standard error everything else. What is wrong is told
+in one line that names the argument and the remedy, with exit code 2, before anything is written.
 """
 
 import argparse
 import contextlib
-import hashlib
-import json
-import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+from bridge.writing import MANIFEST, SHEET_ROWS, Sheet, Writer, save_walk, tell
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
-    from bridge.pipeline import BridgePipeline, GeneratedImage, Settings
+    from bridge.explore import End
+    from bridge.pipeline import BridgePipeline
+    from bridge.score import ScoreMatrix
 
-MANIFEST = "manifest.jsonl"
-SHEET_ROWS, SHEET_IMAGES = 24, 48
-"""A contact sheet shows at most this many captions, and images of one caption."""
+__all__ = ["MANIFEST", "SHEET_ROWS", "main"]
 
 
 class UsageError(ValueError):
@@ -39,26 +38,65 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = _Parser(prog="bridge", description="Captions to several plausible images.")
+    parser = _Parser(prog="bridge", description="Captions to several plausible images, and what lies between them.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    add = commands.add_parser("generate", help="several images of each caption").add_argument
+    _add_generate(commands.add_parser("generate", help="several images of each caption"))
+    _add_interpolate(commands.add_parser("interpolate", help="the pictures between two images or captions"))
+    _add_edit(commands.add_parser("edit", help="more of one caption and less of another in an image"))
+    _add_score(commands.add_parser("score", help="how well images fit captions, as a table"))
+    return parser
+
+
+def _add_generate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("caption", nargs="*", metavar="CAPTION", help="what to draw; quote it")
     add("--captions", metavar="FILE", help="a caption a line, UTF-8; - reads standard input")
     add("-n", type=_count, default=8, metavar="N", help="images of each caption (default 8)")
-    add("--seed", type=_whole, default=0, help="same seed, same images (default 0)")
     add("--out", type=Path, default=Path("out"), metavar="DIR", help="where to write (default out)")
-    add(
-        "--model",
-        default="emoji",
-        metavar="MODEL",
-        help="a shipped name, a folder, or a hub id (default emoji)",
-    )
     add("--guidance-scale", type=_number, metavar="G", help="1: as learned; more: closer to the caption")
     add("--steps", type=_whole, metavar="K", help="sampling steps")
     add("--temperature", type=_number, metavar="T", help="0: one image a caption; more: more variety")
     add("--negative", metavar="CAPTION", help="what to move away from")
     add("--no-sheet", action="store_true", help="no contact sheet")
-    return parser
+    _add_common(parser)
+
+
+def _add_interpolate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("a", metavar="A", help="an image file, or a caption")
+    add("b", metavar="B", help="an image file, or a caption")
+    add("--steps", type=_whole, default=9, metavar="N", help="pictures, both ends included (default 9)")
+    add("--out", type=Path, default=Path("strip.png"), metavar="FILE", help="PNG to write (default strip.png)")
+    add("--frames", type=Path, metavar="DIR", help="write the single pictures there too")
+    add("--space", choices=("latent", "noise"), default="latent", help="where to walk (default latent)")
+    add("--kind", choices=("linear", "spherical"), help="how (default: linear in latents, spherical in noise)")
+    add("--sampling-steps", type=_whole, metavar="K", help="of --space noise (default: the model's)")
+    _add_common(parser)
+
+
+def _add_edit(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("start", metavar="IMAGE", help="an image file, or a caption")
+    add("--plus", metavar="CAPTION", help="what to have more of")
+    add("--minus", metavar="CAPTION", help="what to have less of")
+    add("--scale", type=_number, default=1.0, metavar="S", help="how much of the difference (default 1)")
+    add("--out", type=Path, default=Path("edit.png"), metavar="FILE", help="PNG to write (default edit.png)")
+    _add_common(parser)
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("image", nargs="+", metavar="IMAGE", help="image files")
+    add("--captions", required=True, metavar="FILE", help="a caption a line, UTF-8; - reads standard input")
+    add("--by", choices=("image", "caption"), default="image", help="best caption of each image, or best image first")
+    add("--samples", type=_whole, default=32, metavar="K", help="the model's own, for the last column; 0: none")
+    _add_common(parser)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    name = "a shipped name, a folder, or a hub id (default emoji)"
+    parser.add_argument("--model", default="emoji", metavar="MODEL", help=name)
+    parser.add_argument("--seed", type=_whole, default=0, help="same seed, same result (default 0)")
 
 
 def _whole(text: str) -> int:
@@ -111,7 +149,7 @@ def read_captions(captions: Sequence[str], file: str | None) -> list[str]:
     return [*captions, *found]
 
 
-def prepare_folder(out: Path) -> None:
+def prepare_folder(out: Path, argument: str = "--out") -> None:
     """Make the output folder and try to write in it.
 
     Raises:
@@ -122,7 +160,7 @@ def prepare_folder(out: Path) -> None:
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise UsageError(f"--out: cannot write in {out}: {error.strerror}; choose another folder") from None
+        raise UsageError(f"{argument}: cannot write in {out}: {error.strerror}; choose another folder") from None
 
 
 def load_model(name: str) -> "BridgePipeline":
@@ -149,98 +187,6 @@ def check_caption(argument: str, caption: str, pipe: "BridgePipeline") -> None:
         pipe.text_encoder.prepare(caption)
     except ValueError as error:
         raise UsageError(f"{argument}: {caption[:40]!r}: {str(error).removeprefix('caption: ')}") from None
-
-
-class Writer:
-    """Writes images below one folder, each with its provenance, and their manifest.
-
-    Args:
-        out: The folder.
-        pipe: The model.
-        settings: How the images are made.
-        negative: The negative caption, or None.
-
-    A file's name carries seed, index, and six digits of what else made it, so that a second seed, other
-    settings or another model add pictures and never overwrite one.
-    """
-
-    def __init__(self, out: Path, pipe: "BridgePipeline", settings: "Settings", negative: str | None) -> None:
-        self.out = out
-        self.facts: dict[str, Any] = {"model": pipe.fingerprint, "negative": negative, **asdict(settings)}
-        self.key = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:6]
-        self.manifest = out / MANIFEST
-        self.known = self._known()
-
-    def _known(self) -> set[str]:
-        """Files that the manifest lists; a line cut off by a crash is taken out of it."""
-        if not self.manifest.exists():
-            return set()
-        data = self.manifest.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if whole != data:
-            os.truncate(self.manifest, len(whole))
-        return {json.loads(line)["file"] for line in whole.splitlines()}
-
-    def write(self, item: "GeneratedImage") -> Path:
-        """Write one image and its line of the manifest; returns its path."""
-        from bridge.images import save_png, slug  # noqa: PLC0415
-
-        file = Path(slug(item.prompt)) / f"seed{item.seed}-{item.index:05d}-{self.key}.png"
-        facts = {"caption": item.prompt, "seed": item.seed, "index": item.index, **self.facts}
-        path = self.out / file
-        path.parent.mkdir(exist_ok=True)
-        save_png(item.image, path, {k: v for k, v in facts.items() if v is not None})
-        if file.as_posix() not in self.known:
-            self.known.add(file.as_posix())
-            line = json.dumps({"file": file.as_posix(), **facts, "note": item.note}, ensure_ascii=False)
-            with self.manifest.open("a", encoding="utf-8") as manifest:
-                manifest.write(line + "\n")
-        return path
-
-
-class Sheet:
-    """Collects the first images of the first captions for one page.
-
-    Args:
-        captions: All captions of the run, emoji as words: few fonts draw them.
-        count: Images of each.
-    """
-
-    def __init__(self, captions: Sequence[str], count: int) -> None:
-        self.captions, self.count = captions, count
-        self.columns = min(count, 8)
-        self.each = min(count, SHEET_IMAGES if len(captions) == 1 else self.columns)
-        self.rows: list[list[Image]] = []
-        self.notes: list[str | None] = []
-
-    def add(self, item: "GeneratedImage") -> None:
-        """Keep the image if the sheet has room for it."""
-        if item.prompt_index >= SHEET_ROWS or item.index >= self.each:
-            return
-        if item.index == 0:
-            self.rows.append([])
-            self.notes.append("unknown to the model" if item.note else None)
-        self.rows[-1].append(item.image)
-
-    def save(self, out: Path, seed: int, key: str) -> Path:
-        """Write the page into `out`; says on standard error what it leaves out. Returns its path."""
-        from bridge.images import contact_sheet, save_png, slug  # noqa: PLC0415
-
-        shown = list(self.captions[: len(self.rows)])
-        if len(shown) < len(self.captions) or self.each < self.count:
-            tell(
-                f"the contact sheet shows {self.each} of {self.count} images of "
-                f"{len(shown)} of {len(self.captions)} captions"
-            )
-        name = slug("\n".join(self.captions)) if len(self.captions) > 1 else slug(self.captions[0])
-        path = out / f"sheet-{name}-seed{seed}-{key}.png"
-        save_png(contact_sheet(self.rows, shown, self.notes, columns=self.columns), path, {"seed": seed})
-        return path
-
-
-def tell(message: str) -> None:
-    """One line on standard error."""
-    print(f"bridge: {message}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -291,12 +237,139 @@ def generate(args: argparse.Namespace) -> None:
         print(sheet.save(args.out, args.seed, writer.key))
 
 
+def interpolate(args: argparse.Namespace) -> None:
+    """bridge interpolate.
+
+    Raises:
+        UsageError: An argument cannot be used; nothing has been written then.
+    """
+    from bridge.explore import between, weights  # noqa: PLC0415
+
+    kind = args.kind or ("linear" if args.space == "latent" else "spherical")
+    with _as_usage("steps"):
+        places = weights(args.steps)
+    pipe = load_model(args.model)
+    ends = [_end(pipe, argument, name, args.seed) for argument, name in (("A", args.a), ("B", args.b))]
+    with _as_usage("sampling-steps"):
+        pipe.resolve(num_inference_steps=args.sampling_steps)
+    with _as_usage("space"):
+        z = between(
+            pipe, ends[0], ends[1], args.steps, space=args.space, kind=kind, num_inference_steps=args.sampling_steps
+        )
+    facts = {"space": args.space, "kind": kind, "steps": args.steps, **_facts(pipe, args.seed, ends)}
+    if args.frames is not None:
+        prepare_folder(args.frames, "--frames")
+    prepare_folder(args.out.parent)
+    for path in save_walk(_decoded(pipe, z), places, args.out, args.frames, facts):
+        print(path)
+
+
+def edit(args: argparse.Namespace) -> None:
+    """bridge edit.
+
+    Raises:
+        UsageError: An argument cannot be used; nothing has been written then.
+    """
+    from bridge import explore  # noqa: PLC0415
+    from bridge.images import save_png  # noqa: PLC0415
+
+    if args.plus is None and args.minus is None:
+        raise UsageError("--plus, --minus: none given; name a caption to have more of, or less of")
+    pipe = load_model(args.model)
+    for argument, caption in (("--plus", args.plus), ("--minus", args.minus)):
+        if caption is not None:
+            check_caption(argument, caption, pipe)
+    start = _end(pipe, "IMAGE", args.start, args.seed)
+    z = explore.edit(pipe, start, args.plus, args.minus, scale=args.scale, seed=args.seed)
+    said = {"plus": args.plus, "minus": args.minus}
+    facts = {**{k: v for k, v in said.items() if v is not None}, "scale": args.scale}
+    prepare_folder(args.out.parent)
+    save_png(_decoded(pipe, z[None])[0], args.out, {**facts, **_facts(pipe, args.seed, [start])})
+    print(args.out)
+
+
+def score(args: argparse.Namespace) -> None:
+    """bridge score.
+
+    Raises:
+        UsageError: An argument cannot be used; nothing has been printed then.
+    """
+    from bridge.images import read_image  # noqa: PLC0415
+    from bridge.score import resolve_method  # noqa: PLC0415
+    from bridge.score import score as score_all  # noqa: PLC0415
+
+    captions = read_captions([], args.captions)
+    pipe = load_model(args.model)
+    for caption in captions:
+        check_caption("--captions", caption, pipe)
+    with _as_usage("model"):
+        method = resolve_method(pipe.mapper)
+    with _as_usage("IMAGE"):
+        images = [read_image(name, size=pipe.codec.image_size) for name in args.image]
+    with _as_usage("samples"):
+        found = score_all(pipe, images, captions, method=method, samples=args.samples, seed=args.seed)
+    tell(f"scores by {method}; columns: file, caption, score, typical")
+    for i, k in _ranked(found, args.by):
+        last = [] if found.typical is None else [f"{float(found.typical[i, k]):.2f}"]
+        print(args.image[i], captions[k], f"{float(found.score[i, k]):.3f}", *last, sep="\t")
+
+
+def _ranked(found: "ScoreMatrix", by: str) -> Iterator[tuple[int, int]]:
+    """Pairs (image, caption) in the order in which they are printed."""
+    images, captions = found.score.shape
+    if by == "image":
+        yield from ((i, c) for i in range(images) for c in found.best_captions(i))
+    else:
+        yield from ((i, c) for c in range(captions) for i in found.best_images(c))
+
+
+def _end(pipe: "BridgePipeline", argument: str, name: str, seed: int) -> "End":
+    from bridge.explore import open_end  # noqa: PLC0415
+
+    try:
+        end = open_end(pipe, name, seed)
+    except ValueError as error:
+        raise UsageError(f"{argument}: {str(error).removeprefix('captions[0]: ').removeprefix('caption: ')}") from None
+    tell(f"{argument} is {'the image' if end.kind == 'image' else 'the caption'} {name!r}")
+    if end.note:
+        tell(f"{name!r} is {end.note}")
+    return end
+
+
+def _facts(pipe: "BridgePipeline", seed: int, ends: Sequence["End"]) -> dict[str, str | float | int]:
+    facts: dict[str, str | float | int] = {"model": pipe.fingerprint, "seed": seed}
+    for letter, end in zip("ab", ends, strict=False):
+        facts |= {letter: end.name, f"{letter}_kind": end.kind}
+    return facts
+
+
+def _decoded(pipe: "BridgePipeline", z: "Tensor") -> "list[Image]":
+    """Pictures of latents, (N, *z_shape)."""
+    from bridge.images import to_pil  # noqa: PLC0415
+
+    return [image for part in z.split(16) for image in to_pil(pipe.codec.decode(part))]
+
+
+@contextlib.contextmanager
+def _as_usage(argument: str) -> Iterator[None]:
+    """What is wrong with an argument, in the words of the command line."""
+    try:
+        yield
+    except ValueError as error:
+        dashed = argument if argument.isupper() else f"--{argument}"
+        said = str(error).removeprefix(f"{argument}: ").removeprefix("num_inference_steps: ")
+        raise UsageError(f"{dashed}: {said.replace('num_inference_steps', '--sampling-steps')}") from None
+
+
+RUN = {"generate": generate, "interpolate": interpolate, "edit": edit, "score": score}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = build_parser().parse_args(argv)
     try:
         with _warnings_as_lines():
-            generate(args)
+            RUN[args.command](args)
     except UsageError as error:
         print(f"bridge {args.command}: {error}", file=sys.stderr)
         return 2

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -30,6 +30,10 @@ from bridge.mappers import FAMILIES, Mapper, VelocityMapper
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
+
+if TYPE_CHECKING:
+    from bridge.score import ScoreMatrix
+
 
 SAMPLE_BATCH, MICRO_BATCH = 32, 16
 """Rows that mapper and decoder work on at a time, padded: matrix kernels round differently for other sizes.
@@ -325,6 +329,14 @@ class BridgePipeline:
         if output_type == "np":
             return BridgeOutput(pixels.permute(0, 2, 3, 1).numpy(), notes, seed)
         return BridgeOutput(to_pil(pixels), notes, seed)
+
+    def score(
+        self, images: Sequence[Image.Image], captions: Sequence[str], *, samples: int = 32, seed: int = 0
+    ) -> "ScoreMatrix":
+        """How well pictures fit captions; see `bridge.score.score`."""
+        from bridge.score import score  # noqa: PLC0415
+
+        return score(self, images, captions, samples=samples, seed=seed)
 
     def stream(
         self,

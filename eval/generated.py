@@ -11,7 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from bridge.cli import MANIFEST
+from bridge.writing import MANIFEST
 
 
 @dataclass(frozen=True)

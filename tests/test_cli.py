@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from bridge import BridgePipeline
 from bridge.cli import SHEET_ROWS, main
@@ -192,6 +192,111 @@ def test_command_starts_as_a_process_and_reads_standard_input(model: str, tmp_pa
     assert done.returncode == 0, done.stderr
     manifest = (tmp_path / "out" / "manifest.jsonl").read_text("utf-8")
     assert json.loads(manifest)["caption"] == "a $HOME \"cat\" 😀 'quoted'"
+
+
+def call(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, list[str], str]:
+    """Run the command line; exit code, stdout lines, stderr."""
+    try:
+        code = main(args)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out.splitlines(), captured.err
+
+
+CAT, BUS = (str(sorted((Path(__file__).parent / "artwork").glob(f"{name}--*.png"))[0]) for name in ("cat", "bus"))
+
+
+def test_interpolate_writes_a_strip_and_its_frames(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, frames = tmp_path / "new" / "strip.png", tmp_path / "frames"
+    options = ["--model", model, "--steps", "4", "--out", str(out), "--frames", str(frames), "--seed", "3"]
+    code, lines, err = call(capsys, "interpolate", CAT, "a bus", *options)
+    assert (code, lines) == (0, [str(out), *(str(frames / f"strip-000{i}.png") for i in range(4))])
+    assert f"A is the image {CAT!r}" in err
+    assert "B is the caption 'a bus'" in err
+    with Image.open(out) as strip, Image.open(lines[2]) as frame:
+        assert (strip.size, frame.size) == ((4 * 64 + 3 * 2, 64), (64, 64))
+        assert strip.crop((66, 0, 130, 64)).tobytes() == frame.tobytes()
+        facts = frame.text  # type: ignore[attr-defined]
+    assert (facts["bridge:a"], facts["bridge:a_kind"], facts["bridge:b_kind"]) == (CAT, "image", "caption")
+    assert (facts["bridge:seed"], facts["bridge:space"], facts["bridge:kind"]) == ("3", "latent", "linear")
+    assert (facts["bridge:frame"], float(facts["bridge:weight"])) == ("1", pytest.approx(1 / 3))
+
+
+def test_caption_end_of_a_strip_is_what_generate_makes(
+    model: str, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, [picture], _ = run("cat", "-n", "1", "--no-sheet")
+    frames = ["--frames", str(tmp_path), "--out", str(tmp_path / "s.png")]
+    call(capsys, "interpolate", "cat", "bus", "--model", model, "--steps", "2", *frames)
+    with Image.open(picture) as made, Image.open(tmp_path / "s-0000.png") as frame:
+        difference = max(high for _, high in ImageChops.difference(made, frame).getextrema())
+    assert difference <= 1
+
+
+def test_edit_writes_a_picture_that_tells_how(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "edit.png"
+    options = ["--plus", "fire", "--minus", "bus", "--scale", "0.5", "--model", model, "--out", str(out)]
+    code, lines, _ = call(capsys, "edit", CAT, *options)
+    assert (code, lines) == (0, [str(out)])
+    with Image.open(out) as image:
+        facts = image.text  # type: ignore[attr-defined]
+    told = [facts[f"bridge:{name}"] for name in ("a", "plus", "minus", "scale")]
+    assert told == [CAT, "fire", "bus", "0.5"]
+
+
+def test_score_is_a_table_best_caption_first(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "list.txt").write_text("cat\nbus\nfire\n", "utf-8")
+    options = ["--captions", str(tmp_path / "list.txt"), "--model", model, "--samples", "4"]
+    code, lines, _ = call(capsys, "score", CAT, BUS, *options)
+    table = [line.split("\t") for line in lines]
+    assert code == 0
+    assert [row[0] for row in table] == [CAT] * 3 + [BUS] * 3
+    for rows in (table[:3], table[3:]):
+        assert {row[1] for row in rows} == {"cat", "bus", "fire"}
+        scores = [float(row[2]) for row in rows]
+        assert scores == sorted(scores, reverse=True)
+        assert all(0 <= float(row[3]) <= 1 for row in rows)
+    _, lines, _ = call(capsys, "score", CAT, BUS, *options, "--by", "caption")
+    assert [line.split("\t")[1] for line in lines] == ["cat", "cat", "bus", "bus", "fire", "fire"]
+    assert sorted(line.split("\t") for line in lines) == sorted(table)
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["interpolate", "cat", "bus", "--steps", "1"], "--steps"),
+        (["interpolate", "cat", "bus", "--kind", "round"], "--kind"),
+        (["interpolate", "cat", " "], "B"),
+        (["interpolate", "nowhere.png", "bus"], "A"),
+        (["interpolate", "cat", "bus", "--space", "noise", "--sampling-steps", "0"], "--sampling-steps"),
+        (["edit", "cat"], "--plus"),
+        (["edit", "cat", "--plus", " "], "--plus"),
+        (["edit", "nowhere.png", "--plus", "bus"], "IMAGE"),
+        (["score", "nowhere.png", "--captions", "LIST"], "nowhere.png"),
+        (["score", CAT, "--captions", "nowhere.txt"], "--captions"),
+        (["score", CAT, "--captions", "LIST", "--samples", "-1"], "--samples"),
+        (["score", CAT], "--captions"),
+    ],
+)
+def test_bad_input_to_the_other_commands_is_one_line(
+    model: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    args: list[str],
+    named: str,
+) -> None:
+    (tmp_path / "list.txt").write_text("cat\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    code, lines, err = call(capsys, *(str(tmp_path / "list.txt") if a == "LIST" else a for a in args), "--model", model)
+    said = [line for line in err.splitlines() if not line.startswith("bridge: ")]
+    assert (code, lines, len(said)) == (2, [], 1)
+    assert named in said[0]
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_usage_error_needs_no_torch() -> None:

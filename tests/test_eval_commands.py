@@ -1,17 +1,15 @@
-"""The small commands of eval: sheets, normal, speed. What they print and write, on tiny models."""
+"""The small commands of eval: sheets, speed. What they print and write, on tiny models."""
 
 import json
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from bridge import BridgePipeline
-from bridge.noise import normal_rows
 from bridge.text import TextEncoder
 from eval import __main__ as command
-from eval import normal, sheets, speed
+from eval import sheets, speed
 from tests.conftest import make_tiny_pipeline
 
 
@@ -35,24 +33,6 @@ def test_sheet_of_an_unknown_split_is_refused(
     argv = [model, "--data", str(artwork_folder), "--split", "none", "--out", str(tmp_path / "x.png")]
     assert sheets.main(argv) == 2
     assert "split" in capsys.readouterr().err
-
-
-def test_normal_prints_a_distance_for_each_kind_of_draw(
-    model: str, artwork_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "normal.png"
-    argv = [model, "--data", str(artwork_folder), "-n", "4", "--out", str(out)]
-    assert normal.main(argv) == 0
-    printed = capsys.readouterr().out
-    assert all(name in printed for name in ("N(0, I)", "fitted Gaussian", "real training pictures"))
-    assert out.is_file()
-
-
-def test_gaussian_draws_have_the_moments_of_the_latents() -> None:
-    z = normal_rows([(i,) for i in range(4000)], (2, 1, 1)) @ torch.tensor([[2.0]]) + 3
-    draws = normal.gaussian_draws(z, normal_rows([(9, i) for i in range(4000)], (2, 1, 1)))
-    assert torch.allclose(draws.mean(0).flatten(), torch.full((2,), 3.0), atol=0.15)
-    assert torch.allclose(draws.std(0).flatten(), torch.full((2,), 2.0), atol=0.1)
 
 
 def test_flops_grow_with_the_images(tiny_pipeline: BridgePipeline) -> None:

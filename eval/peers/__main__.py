@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.checkpoint import atomic_write
-from bridge.codec import VAECodec
+from bridge.codec import load_codec
 from bridge.pipeline import BridgePipeline
 from eval.command import exit_code, load_judge, output_folder, say, spelled
 from eval.decoded import text_codes
@@ -139,7 +139,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     """Arguments that `eval.peers` and `eval.pairs` share."""
     parser.add_argument("model", help="whose VAE and text encoder all share: a shipped model's name, or a folder")
     parser.add_argument("--data", default="data/emoji", help="a dataset made by train.emoji")
-    parser.add_argument("--vae", type=Path, help="a VAE folder of train.vae, in place of the model's")
+    parser.add_argument("--vae", type=Path, help="a codec's folder, in place of the model's")
     parser.add_argument("--pictures", type=Path, help="a dataset of more pictures, shown to all without captions")
     parser.add_argument("--vae-minutes", type=float, default=0.0, help="what the VAE's training cost, of 60")
     parser.add_argument("--minutes", type=float, default=60.0, help="processor minutes of each, the VAE's included")
@@ -163,7 +163,7 @@ def open_workshop(args: argparse.Namespace) -> Workshop:
         say("note: the VAE's training is charged to nobody; give --vae-minutes")
     out = output_folder(args.out)
     pipe = BridgePipeline.from_pretrained(args.model)
-    codec = VAECodec.from_pretrained(args.vae) if args.vae else pipe.codec
+    codec = load_codec(args.vae) if args.vae else pipe.codec
     judge = load_judge(args.data, EfficientNetLite0())
     material = load(Path(args.data), judge.pictures, codec, pipe.text_encoder, args.pictures, say)
     identity: dict[str, Any] = {

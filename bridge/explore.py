@@ -1,0 +1,349 @@
+"""Walking about in the two spaces: between two pictures, along a caption's difference, in latents or in noise.
+
+The first functions are pure and know latents alone; those below them take a pipeline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bridge.images import read_image, to_tensor
+from bridge.mappers import InvertibleMapper, VelocityMapper
+from bridge.noise import normal_rows
+from bridge.text import TextCode
+
+if TYPE_CHECKING:
+    from bridge.pipeline import BridgePipeline
+
+KINDS = ("linear", "spherical")
+"""How a walk goes: straight, or along a great circle."""
+SPACES = ("latent", "noise")
+"""Where a walk goes: among latents, or among the noise from which the mapper makes them."""
+PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif")
+MAX_STEPS, MAX_SAMPLES = 1000, 10_000
+SAMPLES = 64
+"""Samples whose mean stands for a caption."""
+PARALLEL = 1e-6
+"""Sine of the angle below which two directions are taken for one, or for opposites."""
+
+
+def lerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
+    """The point (1 - weight) a + weight b, of the shape of `a` and `b`.
+
+    >>> lerp(torch.tensor([0.0, 2.0]), torch.tensor([4.0, 2.0]), 0.25)
+    tensor([1., 2.])
+    """
+    _check_alike(a, b)
+    return (1 - weight) * a + weight * b
+
+
+def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
+    """The point at `weight` of the angle from `a` to `b`, each one latent of any shape.
+
+    The direction turns at constant speed along the great circle, the length goes from one to the other at constant
+    speed. A point at the origin has no direction: from or to it the way is straight. Between opposite points there
+    are many great circles: the one is taken that passes the coordinate axis most nearly at right angles to `a`.
+
+    Source: Shoemake 1985, Animating Rotation with Quaternion Curves; for latents White 2016, arXiv:1609.04468
+
+    >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 3.0]), 0.5)
+    tensor([1.4142, 1.4142])
+    """
+    _check_alike(a, b)
+    u, v = a.detach().flatten().double(), b.detach().flatten().double()
+    from_length, to_length = float(u.norm()), float(v.norm())
+    if min(from_length, to_length) == 0:
+        return lerp(a, b, weight)
+    u, v = u / from_length, v / to_length
+    cosine = float(u @ v)
+    aside = v - cosine * u
+    sine = float(aside.norm())
+    if sine < PARALLEL:
+        aside, angle = _across(u), math.pi if cosine < 0 else 0.0
+    else:
+        aside, angle = aside / sine, math.atan2(sine, cosine)
+    direction = math.cos(weight * angle) * u + math.sin(weight * angle) * aside
+    length = (1 - weight) * from_length + weight * to_length
+    return (length * direction).to(a.dtype).view_as(a)
+
+
+def walk(a: Tensor, b: Tensor, steps: int, kind: str = "linear") -> Tensor:
+    """Points from `a` to `b` inclusive, (steps, *shape); the ends are exactly `a` and `b`.
+
+    Args:
+        a: Where it begins, one latent or noise.
+        b: Where it ends, the same shape.
+        steps: Points, 2 to MAX_STEPS.
+        kind: "linear" or "spherical"; see `lerp` and `slerp`.
+
+    Raises:
+        ValueError: `steps` or `kind` is none of these, or the shapes differ.
+
+    >>> walk(torch.tensor([0.0]), torch.tensor([1.0]), 3).flatten().tolist()
+    [0.0, 0.5, 1.0]
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+    _check_alike(a, b)
+    go = lerp if kind == "linear" else slerp
+    between = [go(a, b, weight) for weight in weights(steps)[1:-1]]
+    return torch.stack([a, *between, b])
+
+
+def weights(steps: int) -> list[float]:
+    """Where the points of a walk lie, from 0 to 1.
+
+    Raises:
+        ValueError: `steps` is not 2 to MAX_STEPS.
+
+    >>> weights(5)
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= MAX_STEPS:
+        raise ValueError(f"steps: expected a whole number from 2 to {MAX_STEPS}, got {steps!r}")
+    return [number / (steps - 1) for number in range(steps)]
+
+
+def arithmetic(z: Tensor, plus: Tensor, minus: Tensor, scale: float = 1.0) -> Tensor:
+    """The latent z + scale (plus - minus).
+
+    Args:
+        z: Where it begins, (*z_shape) or (B, *z_shape).
+        plus: What to have more of, (*z_shape); a caption's is `caption_mean`.
+        minus: What to have less of, (*z_shape).
+        scale: How much of the difference.
+
+    Source: Mikolov et al. 2013, arXiv:1301.3781; in an image's latents Radford et al. 2015, arXiv:1511.06434
+
+    >>> arithmetic(torch.tensor([1.0]), torch.tensor([5.0]), torch.tensor([2.0]), 2.0)
+    tensor([7.])
+    """
+    _check_alike(plus, minus)
+    return z + scale * (plus - minus)
+
+
+def traversal(z: Tensor, direction: Tensor, amounts: Sequence[float]) -> Tensor:
+    """One latent moved along a direction, (len(amounts), *z_shape): z + amount * direction each.
+
+    >>> traversal(torch.tensor([1.0, 1.0]), torch.tensor([0.0, 2.0]), [-1, 0, 1]).tolist()
+    [[1.0, -1.0], [1.0, 1.0], [1.0, 3.0]]
+    """
+    _check_alike(z, direction)
+    steps = torch.tensor(list(amounts), dtype=z.dtype, device=z.device)
+    return z + steps.view(-1, *[1] * z.ndim) * direction
+
+
+@dataclass(frozen=True, eq=False)
+class End:
+    """One end of a walk.
+
+    Attributes:
+        name: The file or the caption, as given.
+        kind: "image" or "caption".
+        z: Its latent, (*z_shape): the picture's mean latent, or the caption's sample.
+        code: Its text code, one row; the null code for an image.
+        note: Why to trust a caption's sample less, or None.
+    """
+
+    name: str
+    kind: str
+    z: Tensor
+    code: TextCode
+    note: str | None = None
+
+
+def is_image(name: str) -> bool:
+    """Whether `name` is an existing file, which is then read as a picture; anything else is a caption.
+
+    Raises:
+        ValueError: It ends like the name of a picture, and there is no such file.
+    """
+    try:
+        found = Path(name).is_file()
+    except (OSError, ValueError):  # too long for a file's name, or with a null byte
+        found = False
+    if not found and name.lower().endswith(PICTURES):
+        raise ValueError(f"{name!r} is named like a picture and there is no such file; check the path")
+    return found
+
+
+def image_end(pipe: BridgePipeline, name: str) -> End:
+    """A picture file as an end; what is shown of it is the codec's reconstruction.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    x = to_tensor([read_image(name, size=pipe.codec.image_size)]).to(pipe.device)
+    null = TextCode.null(1, pipe.text_encoder.dim).to(pipe.device)
+    return End(name, "image", pipe.codec.encode(x).mean[0], null)
+
+
+def caption_end(pipe: BridgePipeline, caption: str, seed: int = 0) -> End:
+    """A caption as an end: its first picture of `seed`, the one that `bridge generate` makes.
+
+    Raises:
+        ValueError: The encoder cannot read it.
+    """
+    output = pipe(caption, 1, seed=seed, output_type="latent")
+    code = pipe.text_encoder.encode([caption], with_tokens=pipe.mapper.reads_tokens)
+    return End(caption, "caption", output.images[0], code, output.notes[0])
+
+
+def open_end(pipe: BridgePipeline, name: str, seed: int = 0) -> End:
+    """An existing file as a picture, anything else as a caption; see `image_end` and `caption_end`."""
+    return image_end(pipe, name) if is_image(name) else caption_end(pipe, name, seed)
+
+
+def between(
+    pipe: BridgePipeline,
+    a: End,
+    b: End,
+    steps: int,
+    *,
+    space: str = "latent",
+    kind: str = "linear",
+    num_inference_steps: int | None = None,
+) -> Tensor:
+    """Latents from one end to the other, (steps, *z_shape); the ends are theirs, in noise up to float rounding.
+
+    Args:
+        pipe: The model.
+        a: Where it begins.
+        b: Where it ends.
+        steps: Latents, 2 to MAX_STEPS.
+        space: "latent" walks between the latents, "noise" between the noise behind them; see `noise_walk`.
+        kind: "linear" or "spherical".
+        num_inference_steps: Sampling steps in noise; by default the model's.
+
+    Raises:
+        ValueError: An argument is none of these, or the mapper does not find the noise behind a latent.
+    """
+    if space not in SPACES:
+        raise ValueError(f"space: expected one of {', '.join(SPACES)}, got {space!r}")
+    if space == "latent":
+        return walk(a.z, b.z, steps, kind)
+    return noise_walk(pipe, a, b, steps, kind, num_inference_steps=num_inference_steps)
+
+
+def noise_walk(
+    pipe: BridgePipeline,
+    a: End,
+    b: End,
+    steps: int,
+    kind: str = "spherical",
+    *,
+    num_inference_steps: int | None = None,
+) -> Tensor:
+    """Latents whose noise lies on the way from that of one end to that of the other, (steps, *z_shape).
+
+    The noise of a picture is found under the null code, that of a caption's sample under its caption. On the way
+    back the velocity goes over from one end's to the other's as the noise does: (1 - w) v(a) + w v(b), which is
+    guidance at scale w. A mapper without velocity is inverted under the null code throughout.
+
+    Args:
+        pipe: The model; its mapper is an `InvertibleMapper`.
+        a: Where it begins.
+        b: Where it ends.
+        steps: Latents, 2 to MAX_STEPS.
+        kind: "spherical", along which standard normal noise keeps its length, or "linear".
+        num_inference_steps: Sampling steps of a mapper with a velocity; by default the model's. Fewer are easier
+            to invert.
+
+    Raises:
+        ValueError: The mapper does not find the noise behind a latent, or not behind one of these.
+    """
+    mapper = pipe.mapper
+    if not isinstance(mapper, InvertibleMapper):
+        raise ValueError(f"space: {type(mapper).__name__} finds no noise behind a latent; use space latent")
+    ends = torch.stack([a.z, b.z])
+    if isinstance(mapper, VelocityMapper):
+        count = pipe.resolve(num_inference_steps=num_inference_steps).num_inference_steps
+        noise = mapper.invert(ends, TextCode.cat([a.code, b.code]), num_inference_steps=count)
+        parts = [
+            mapper.sample(b.code, noise=eps[None], guidance_scale=w, negative=a.code, num_inference_steps=count)
+            for eps, w in zip(walk(noise[0], noise[1], steps, kind), weights(steps), strict=True)
+        ]
+        return torch.cat(parts)
+    null = TextCode.null(2, pipe.text_encoder.dim).to(pipe.device)
+    noise = mapper.invert(ends, null)
+    path = walk(noise[0], noise[1], steps, kind)
+    return mapper.sample(TextCode.null(steps, pipe.text_encoder.dim).to(pipe.device), noise=path)
+
+
+def caption_mean(pipe: BridgePipeline, caption: str | None, *, samples: int = SAMPLES, seed: int = 0) -> Tensor:
+    """What a caption is in latent space: the mean of its samples, (*z_shape).
+
+    The noise of sample i depends on (seed, i) alone. So a difference of two captions' means is one of conditional
+    means estimated on shared noise, in which much of the samples' own variety cancels.
+
+    Args:
+        pipe: The model, at its own settings.
+        caption: A caption, or None for no caption.
+        samples: How many, 1 to MAX_SAMPLES.
+        seed: Of the noise.
+
+    Raises:
+        ValueError: `samples` is out of range, or the encoder cannot read the caption.
+    """
+    if isinstance(samples, bool) or not isinstance(samples, int) or not 1 <= samples <= MAX_SAMPLES:
+        raise ValueError(f"samples: expected a whole number from 1 to {MAX_SAMPLES}, got {samples!r}")
+    if caption is not None:
+        return pipe(caption, samples, seed=seed, output_type="latent").images.mean(0)
+    noise = normal_rows([(seed, i) for i in range(samples)], pipe.mapper.sample_noise_shape).to(pipe.device)
+    null = TextCode.null(samples, pipe.text_encoder.dim).to(pipe.device)
+    settings = pipe.settings
+    if not isinstance(pipe.mapper, VelocityMapper):
+        return pipe.mapper.sample(null, noise=noise, temperature=settings.temperature).mean(0)
+    count = int(settings.num_inference_steps)
+    z = pipe.mapper.sample(null, noise=noise, temperature=settings.temperature, num_inference_steps=count)
+    return z.mean(0)
+
+
+def edit(
+    pipe: BridgePipeline,
+    start: End,
+    plus: str | None,
+    minus: str | None,
+    *,
+    scale: float = 1.0,
+    samples: int = SAMPLES,
+    seed: int = 0,
+) -> Tensor:
+    """A picture's or a caption's latent with more of one caption and less of another, (*z_shape).
+
+    Args:
+        pipe: The model.
+        start: Where it begins.
+        plus: Caption to have more of; None: no caption.
+        minus: Caption to have less of; None: no caption.
+        scale: How much of their difference; see `arithmetic`.
+        samples: See `caption_mean`, like `seed`.
+        seed: Of the captions' samples.
+
+    Raises:
+        ValueError: Both captions are None, or one cannot be read.
+    """
+    if plus is None and minus is None:
+        raise ValueError("plus, minus: none given; name a caption to have more of, or less of")
+    means = [caption_mean(pipe, caption, samples=samples, seed=seed) for caption in (plus, minus)]
+    return arithmetic(start.z, means[0], means[1], scale)
+
+
+def _across(unit: Tensor) -> Tensor:
+    """A unit vector (D,) at right angles to another; in one dimension, where there is none, 0."""
+    axis = torch.zeros_like(unit)
+    axis[unit.abs().argmin()] = 1
+    aside = axis - (axis @ unit) * unit
+    return aside / aside.norm().clamp(min=1e-30)
+
+
+def _check_alike(a: Tensor, b: Tensor) -> None:
+    if a.shape != b.shape:
+        raise ValueError(f"a, b: expected one shape, got {tuple(a.shape)} and {tuple(b.shape)}")

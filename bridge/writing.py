@@ -1,0 +1,167 @@
+"""Pictures of the command line on disk: each with its provenance, their manifest, a page that shows many, a strip.
+
+Importing this module is cheap: the command line answers a typing error at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from bridge.pipeline import BridgePipeline, GeneratedImage, Settings
+
+MANIFEST = "manifest.jsonl"
+SHEET_ROWS, SHEET_IMAGES = 24, 48
+"""A contact sheet shows at most this many captions, and images of one caption."""
+GAP = 2
+"""White pixels between the frames of a strip."""
+
+
+class Writer:
+    """Writes images below one folder, each with its provenance, and their manifest.
+
+    Args:
+        out: The folder.
+        pipe: The model.
+        settings: How the images are made.
+        negative: The negative caption, or None.
+
+    A file's name carries seed, index, and six digits of what else made it, so that a second seed, other
+    settings or another model add pictures and never overwrite one.
+    """
+
+    def __init__(self, out: Path, pipe: BridgePipeline, settings: Settings, negative: str | None) -> None:
+        self.out = out
+        self.facts: dict[str, Any] = {"model": pipe.fingerprint, "negative": negative, **asdict(settings)}
+        self.key = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:6]
+        self.manifest = out / MANIFEST
+        self.known = self._known()
+
+    def _known(self) -> set[str]:
+        """Files that the manifest lists; a line cut off by a crash is taken out of it."""
+        if not self.manifest.exists():
+            return set()
+        data = self.manifest.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if whole != data:
+            os.truncate(self.manifest, len(whole))
+        return {json.loads(line)["file"] for line in whole.splitlines()}
+
+    def write(self, item: GeneratedImage) -> Path:
+        """Write one image and its line of the manifest; returns its path."""
+        from bridge.images import save_png, slug  # noqa: PLC0415
+
+        file = Path(slug(item.prompt)) / f"seed{item.seed}-{item.index:05d}-{self.key}.png"
+        facts = {"caption": item.prompt, "seed": item.seed, "index": item.index, **self.facts}
+        path = self.out / file
+        path.parent.mkdir(exist_ok=True)
+        save_png(item.image, path, {k: v for k, v in facts.items() if v is not None})
+        if file.as_posix() not in self.known:
+            self.known.add(file.as_posix())
+            line = json.dumps({"file": file.as_posix(), **facts, "note": item.note}, ensure_ascii=False)
+            with self.manifest.open("a", encoding="utf-8") as manifest:
+                manifest.write(line + "\n")
+        return path
+
+
+class Sheet:
+    """Collects the first images of the first captions for one page.
+
+    Args:
+        captions: All captions of the run, emoji as words: few fonts draw them.
+        count: Images of each.
+    """
+
+    def __init__(self, captions: Sequence[str], count: int) -> None:
+        self.captions, self.count = captions, count
+        self.columns = min(count, 8)
+        self.each = min(count, SHEET_IMAGES if len(captions) == 1 else self.columns)
+        self.rows: list[list[Image]] = []
+        self.notes: list[str | None] = []
+
+    def add(self, item: GeneratedImage) -> None:
+        """Keep the image if the sheet has room for it."""
+        if item.prompt_index >= SHEET_ROWS or item.index >= self.each:
+            return
+        if item.index == 0:
+            self.rows.append([])
+            self.notes.append("unknown to the model" if item.note else None)
+        self.rows[-1].append(item.image)
+
+    def save(self, out: Path, seed: int, key: str) -> Path:
+        """Write the page into `out`; says on standard error what it leaves out. Returns its path."""
+        from bridge.images import contact_sheet, save_png, slug  # noqa: PLC0415
+
+        shown = list(self.captions[: len(self.rows)])
+        if len(shown) < len(self.captions) or self.each < self.count:
+            tell(
+                f"the contact sheet shows {self.each} of {self.count} images of "
+                f"{len(shown)} of {len(self.captions)} captions"
+            )
+        name = slug("\n".join(self.captions)) if len(self.captions) > 1 else slug(self.captions[0])
+        path = out / f"sheet-{name}-seed{seed}-{key}.png"
+        save_png(contact_sheet(self.rows, shown, self.notes, columns=self.columns), path, {"seed": seed})
+        return path
+
+
+def tell(message: str) -> None:
+    """One line on standard error."""
+    print(f"bridge: {message}", file=sys.stderr)
+
+
+def strip(frames: Sequence[Image], gap: int = GAP) -> Image:
+    """Frames of one height side by side, from left to right, on white.
+
+    Raises:
+        ValueError: There are none, or their heights differ.
+    """
+    from PIL import Image  # noqa: PLC0415
+
+    if len({frame.height for frame in frames}) != 1:
+        raise ValueError(f"frames: expected one or more of one height, got {sorted({f.height for f in frames})}")
+    width = sum(frame.width for frame in frames) + gap * (len(frames) - 1)
+    page = Image.new("RGB", (width, frames[0].height), (255, 255, 255))
+    x = 0
+    for frame in frames:
+        page.paste(frame, (x, 0))
+        x += frame.width + gap
+    return page
+
+
+def save_walk(
+    frames: Sequence[Image],
+    weights: Sequence[float],
+    out: Path,
+    folder: Path | None,
+    facts: Mapping[str, str | float | int],
+) -> list[Path]:
+    """Write the strip of a walk and, where asked, its single frames, each with its provenance.
+
+    Args:
+        frames: The pictures from one end to the other.
+        weights: Where each lies, 0 to 1.
+        out: The strip's file, in a folder that exists.
+        folder: Where single frames go, a folder that exists, or None.
+        facts: Text chunks of every file; a frame adds its number and weight.
+
+    Returns:
+        The files written.
+    """
+    from bridge.images import save_png  # noqa: PLC0415
+
+    save_png(strip(frames), out, facts)
+    written = [out]
+    for number, (frame, weight) in enumerate(zip(frames, weights, strict=True)):
+        if folder is not None:
+            written.append(folder / f"{out.stem}-{number:04d}.png")
+            save_png(frame, written[-1], {**facts, "frame": number, "weight": weight})
+    return written
