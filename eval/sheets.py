@@ -10,7 +10,22 @@ from pathlib import Path
 
 from bridge.images import contact_sheet, save_png
 from bridge.pipeline import BridgePipeline
+from eval.cache import content_hash
 from eval.data import Pictures, first_by_hash, references
+
+
+def first_captions(pictures: Pictures, split: str, count: int) -> list[str]:
+    """The first captions of a split by hash: of those that two artists drew, as in a report, or of all where none are.
+
+    Raises:
+        ValueError: The split has no pictures.
+    """
+    rows = pictures.where(split)
+    drawn = {(str(pictures.label[i]), str(pictures.artist[i])) for i in rows}
+    if len(drawn) > len({label for label, _ in drawn}) + 1:
+        return list(first_by_hash(references(pictures, split), count).captions)
+    labels = sorted({label for label, _ in drawn}, key=lambda label: content_hash(label.encode()))
+    return sorted(labels[:count])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,15 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         pipe = BridgePipeline.from_pretrained(args.model)
-        refs = first_by_hash(references(Pictures.load(args.data), args.split), args.captions)
-        output = pipe(list(refs.captions), args.n, seed=args.seed)
+        captions = first_captions(Pictures.load(args.data), args.split, args.captions)
+        output = pipe(captions, args.n, seed=args.seed)
     except (ValueError, FileNotFoundError) as error:
         print(f"python -m eval.sheets: {error}", file=sys.stderr)
         return 2
-    rows = [output.images[i * args.n : (i + 1) * args.n] for i in range(len(refs))]
+    rows = [output.images[i * args.n : (i + 1) * args.n] for i in range(len(captions))]
     notes = ["unknown to the model" if note else None for note in output.notes]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    save_png(contact_sheet(rows, refs.captions, notes), args.out, {"model": pipe.fingerprint, "seed": args.seed})
+    save_png(contact_sheet(rows, captions, notes), args.out, {"model": pipe.fingerprint, "seed": args.seed})
     print(args.out)
     return 0
 

@@ -1,4 +1,7 @@
-"""Train the bridge between two frozen encoders: python -m train.mapper configs/emoji-matching.yaml"""
+"""Train the bridge between two frozen encoders: python -m train.mapper configs/emoji-matching.yaml
+
+With nothing to configure, from pictures and captions of your own: python -m train.mapper --data SOURCE --out runs/mine
+"""
 
 import argparse
 import inspect
@@ -27,6 +30,7 @@ from train.data import CaptionTable, load_dataset, pixels_of, row_cumulative, ro
 from train.loop import Loop, LoopConfig, ResumeError, TrainingError
 from train.saved import fingerprint_of
 
+OWN = "With --data SOURCE --out FOLDER in place of a config, everything is chosen for you; add --help to these."
 HELD_OUT = ("validation", "seen_validation")
 """Held-out captions, and artists that training never saw of captions it did."""
 
@@ -321,11 +325,16 @@ def open_encoder(config: MapperConfig) -> TextEncoder:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m train.mapper", description=__doc__)
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="python -m train.mapper", description=__doc__, epilog=OWN)
     parser.add_argument("config", type=Path, help="YAML file, such as configs/emoji-matching.yaml")
-    args = parser.parse_args(argv)
     try:
-        print(MapperTraining(load_config(args.config, MapperConfig)).run())
+        if any(word.split("=")[0] == "--data" for word in words):
+            from train.own import train_own  # noqa: PLC0415  (which builds on this module)
+
+            print(train_own(words))
+        else:
+            print(MapperTraining(load_config(parser.parse_args(words).config, MapperConfig)).run())
     except (ConfigError, ResumeError, TrainingError, CheckpointError, FileNotFoundError) as error:
         print(f"train.mapper: {error}", file=sys.stderr)
         return 2

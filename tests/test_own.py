@@ -1,0 +1,119 @@
+"""python -m train.mapper --data …: a bare folder becomes a model, each choice with its reason, and can be repeated."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from bridge.pipeline import BridgePipeline
+from train import mapper, own
+from train.config import ConfigError, load_config
+from train.mapper import MapperConfig
+
+ARTWORK = Path(__file__).parent / "artwork"
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures, each with a text file beside it: twelve captions by several artists."""
+    folder = tmp_path_factory.mktemp("bare")
+    for picture in sorted(ARTWORK.glob("*.png")):
+        shutil.copy(picture, folder / picture.name)
+        (folder / f"{picture.stem}.txt").write_text(picture.stem.split("--")[0].replace("-", " "), "utf-8")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps a trial, no codec, no report: what is chosen counts here, not how good it is."""
+    monkeypatch.setattr(own, "TRIAL_STEPS", 2)
+    monkeypatch.setattr(own, "ENOUGH_PSNR", 0.0)
+    monkeypatch.setattr(own, "VALIDATIONS", 2)
+    monkeypatch.setattr(own, "judge", lambda argv: 0)
+
+
+@pytest.fixture(scope="module")
+def finished(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder, `out`, of one such run."""
+    patch, out = pytest.MonkeyPatch(), tmp_path_factory.mktemp("own") / "run"
+    with patch.context() as p:
+        p.setattr(own, "TRIAL_STEPS", 2)
+        p.setattr(own, "ENOUGH_PSNR", 0.0)
+        p.setattr(own, "VALIDATIONS", 2)
+        p.setattr(own, "judge", lambda argv: 0)
+        assert mapper.main(["--data", str(bare), "--out", str(out), "--minutes", "0.01"]) == 0
+    return out
+
+
+def test_a_bare_folder_becomes_a_model(finished: Path) -> None:
+    pipe = BridgePipeline.from_pretrained(finished / "model")
+    assert len(pipe("anchor", 2, seed=0).images) == 2
+    assert "anchor" in pipe.memory.captions
+    assert (finished / "sheet.png").is_file()
+
+
+def test_every_choice_has_a_reason(finished: Path) -> None:
+    choices = json.loads((finished / "choices.json").read_text("utf-8"))
+    assert set(choices) == {"codec", "trial, adapted mapper", "trial, new mapper", "start", "steps"}
+    assert all(choice["why"] for choice in choices.values())
+
+
+def test_the_better_trial_is_gone_on_with(finished: Path) -> None:
+    choices = json.loads((finished / "choices.json").read_text("utf-8"))
+    adapted, new = (choices[f"trial, {name} mapper"]["value"]["loss"] for name in ("adapted", "new"))
+    assert bool(choices["start"]["value"]) == (adapted <= new)
+
+
+def test_the_yaml_reproduces_the_run(finished: Path) -> None:
+    config = load_config(finished / "mapper.yaml", MapperConfig)
+    choices = json.loads((finished / "choices.json").read_text("utf-8"))
+    assert config.loop.steps == choices["steps"]["value"]
+    assert (config.data, config.out, config.init) == (finished / "data", finished, choices["start"]["value"])
+
+
+def test_a_second_run_chooses_nothing_anew(bare: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (finished / "choices.json").read_bytes()
+    weights = BridgePipeline.from_pretrained(finished / "model").mapper.state_dict()
+    monkeypatch.setattr(own, "psnr_of", lambda *_: pytest.fail("the codec was chosen again"))
+    assert mapper.main(["--data", str(bare), "--out", str(finished), "--minutes", "0.01"]) == 0
+    assert (finished / "choices.json").read_bytes() == before
+    again = BridgePipeline.from_pretrained(finished / "model").mapper.state_dict()
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+@pytest.mark.parametrize(("after", "tuned"), [(25.0, True), (20.1, False)])
+def test_a_codec_is_fine_tuned_where_that_helps_held_out_pictures(
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: float, tuned: bool
+) -> None:
+    folder, figures = tmp_path / "codec" / "vae", iter([20.0, after])
+    monkeypatch.setattr(own, "ENOUGH_PSNR", 23.0)
+    monkeypatch.setattr(own, "FEW_CODEC_PICTURES", 1)
+    monkeypatch.setattr(own, "psnr_of", lambda *_: next(figures))
+    monkeypatch.setattr(own.Own, "train_codec", lambda *_: folder)
+    run = own.Own(own.Wanted(str(bare)), own.Reading(), tmp_path, 1.0, 0, lambda _: None)
+    own.prepare(run.source, run.data, run.reading, 0)
+    value, why = run.choose_codec(own.load_dataset(run.data))
+    assert (value == str(folder)) is tuned
+    assert f"{after:.1f} dB fine-tuned, 20.0 dB as shipped" in why
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--data", "/no/such/folder"], "/no/such/folder"),
+        (["--minutes", "0"], "minutes"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    argv: list[str], named: str, bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--data", str(bare), "--out", str(tmp_path / "run"), *argv]
+    assert mapper.main(given) == 2
+    assert named in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_minutes_are_positive() -> None:
+    with pytest.raises(ConfigError, match="minutes"):
+        own.Own(own.Wanted("x"), own.Reading(), Path("x"), 0, 0, lambda _: None)

@@ -1,0 +1,293 @@
+"""Your own pairs to a model, with nothing to configure: python -m train.mapper --data SOURCE --out runs/mine
+
+Codec, start and length are chosen by size, machine and what validation says, each with its reason; the YAML files
+that reproduce the run are written beside it. A stopped run goes on where it was.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import Dataset
+from torch import Tensor
+
+from bridge.checkpoint import INDEX, atomic_write, resolve_model
+from bridge.codec import load_codec
+from bridge.pipeline import Settings
+from eval import quality
+from eval.__main__ import main as judge
+from eval.decoded import reconstruct
+from eval.sheets import main as draw_sheet
+from train.config import ConfigError
+from train.data import load_dataset, pixels_of, rows_of, to_unit
+from train.loop import LoopConfig
+from train.mapper import MapperConfig, MapperTraining
+from train.prepare import add_arguments, chosen, prepare
+from train.rows import Wanted
+from train.survey import Reading
+from train.vae import VAEConfig, VAETraining
+
+BASE = "emoji"
+CHOICES = "choices.json"
+ENOUGH_PSNR = 23.0
+"""Of the shipped codec on emoji it never saw, in dB: where yours are kept as well, little is gained by training it."""
+GAIN = 0.3
+"""A fine-tuned codec must keep so many dB more of held-out pictures to be taken."""
+CODEC_SHARE, LEAST_SHARE = 0.35, 0.3
+"""Of the minutes: for a codec where one is trained, and for the mapper however late it is."""
+SECONDS_A_CODEC_STEP = 0.6
+"""Of 16 pictures of 64 pixels, on two cores."""
+FEW_CODEC_PICTURES = 64
+TRIAL_STEPS, VALIDATIONS, PATIENCE = 60, 16, 4
+LARGEST_BATCH, DROPOUT = 256, 0.2
+ADAPTED_RATE, CODEC_RATE = 3e-4, 4e-4
+Say = Callable[[str], None]
+
+
+@dataclass
+class Choices:
+    """What was chosen and why, kept on disk so that a stopped run does not choose again.
+
+    Args:
+        path: JSON file.
+        made: Name -> value and reason.
+        say: Told of each choice when it is made.
+    """
+
+    path: Path
+    say: Say
+    made: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.path.exists():
+            self.made = json.loads(self.path.read_text("utf-8"))
+
+    def get(self, name: str, choose: Callable[[], tuple[Any, str]]) -> Any:
+        """The value of a choice, made now where it was not made before."""
+        if name not in self.made:
+            value, why = choose()
+            self.made[name] = {"value": value, "why": why}
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(self.path, json.dumps(self.made, indent=1, ensure_ascii=False) + "\n")
+            self.say(f"{name}: {value} – {why}")
+        return self.made[name]["value"]
+
+
+@dataclass(frozen=True)
+class Own:
+    """One such run.
+
+    Args:
+        source: What to train on; see docs/data.md.
+        reading: How its pictures are read.
+        out: Run folder.
+        minutes: About how long on this machine, from pictures to model.
+        seed: Key of all randomness.
+        say: Told what is done.
+    """
+
+    source: Wanted
+    reading: Reading
+    out: Path
+    minutes: float
+    seed: int
+    say: Say
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        if not self.minutes > 0:
+            raise ConfigError(f"minutes: expected a time above 0, got {self.minutes:g}")
+
+    @property
+    def data(self) -> Path:
+        """The prepared dataset."""
+        return self.out / "data"
+
+    def run(self) -> Path:
+        """Prepare, choose and train; returns the model's folder.
+
+        Raises:
+            ConfigError: The data cannot be read, or are too few.
+        """
+        self.say(f"data: reading {self.source.source}")
+        prepare(self.source, self.data, self.reading, self.seed)
+        dataset = load_dataset(self.data)
+        rows, held_out = (len(rows_of(dataset, split)) for split in ("train", "validation"))
+        self.say(f"data: {rows} pictures to train on, {held_out} to choose by")
+        choices = Choices(self.out / CHOICES, self.say)
+        vae = Path(choices.get("codec", lambda: self.choose_codec(dataset)))
+        trials = {init: self.trial(choices, vae, init, rows) for init in self.starts(vae)}
+        init = choices.get("start", lambda: choose_start(trials))
+        steps = choices.get("steps", lambda: self.choose_steps(trials[init]["seconds"]))
+        config = self.mapper_config(vae, init, steps, rows, self.out)
+        save_config(config, self.out / "mapper.yaml")
+        return MapperTraining(config).run()
+
+    # codec
+
+    def choose_codec(self, dataset: Dataset) -> tuple[str, str]:
+        """The shipped codec, or it fine-tuned, or for pictures of another size a new one."""
+        shipped = resolve_model(BASE) / "vae"
+        size = load_codec(shipped).image_size
+        count = len(rows_of(dataset, "train"))
+        if self.reading.size != size:
+            return str(self.train_codec("", count)), f"a new one: the shipped one is for {size} pixels"
+        held_out = to_unit(pixels_of(rows_of(dataset, "validation")))
+        before = psnr_of(shipped, held_out)
+        if before >= ENOUGH_PSNR:
+            return str(shipped), f"as shipped: it keeps {before:.1f} dB of held-out pictures, as of unseen emoji"
+        if count < FEW_CODEC_PICTURES:
+            return str(shipped), f"as shipped ({before:.1f} dB held out): {count} pictures are too few to fine-tune it"
+        tuned = self.train_codec(str(shipped), count)
+        after = psnr_of(tuned, held_out)
+        why = f"held-out pictures: {after:.1f} dB fine-tuned, {before:.1f} dB as shipped"
+        return str(tuned if after >= before + GAIN else shipped), why
+
+    def train_codec(self, init: str, count: int) -> Path:
+        """A codec trained for its share of the minutes, from `init` or from nothing; its folder."""
+        seconds = 60 * self.minutes * CODEC_SHARE
+        steps = max(int(seconds / SECONDS_A_CODEC_STEP * (64 / self.reading.size) ** 2), 2 * VALIDATIONS)
+        loop = LoopConfig(
+            steps=steps,
+            batch_size=min(16, count),
+            learning_rate=CODEC_RATE if init else 1e-3,
+            warmup=min(100, steps // 10),
+            ema_decay=0.99,
+            validate_every=max(steps // 8, 1),
+            save_minutes=1,
+            seed=self.seed,
+            stop_on="validation_psnr",
+            goal="max",
+        )
+        config = VAEConfig(self.data, self.out / "codec", loop, init=init)
+        save_config(config, self.out / "vae.yaml")
+        self.say(f"codec: {'fine-tuning the shipped one' if init else 'training a new one'}, {steps} steps")
+        return VAETraining(config).run()
+
+    # mapper
+
+    def starts(self, vae: Path) -> list[str]:
+        """What a mapper may start from: the shipped model, where the latents have its shape, and nothing."""
+        same = load_codec(vae).z_shape == load_codec(resolve_model(BASE) / "vae").z_shape
+        return [str(resolve_model(BASE)), ""] if same else [""]
+
+    def trial(self, choices: Choices, vae: Path, init: str, rows: int) -> dict[str, float]:
+        """Held-out loss after a short training from `init`, and seconds a step."""
+        name = "adapted" if init else "new"
+
+        def run() -> tuple[dict[str, float], str]:
+            training = MapperTraining(self.mapper_config(vae, init, TRIAL_STEPS, rows, self.out / "trials" / name))
+            start = time.monotonic()
+            training.loop.run()
+            seconds = (time.monotonic() - start) / TRIAL_STEPS
+            found = {"loss": round(training.loop.best.value, 4), "seconds": round(seconds, 3)}
+            return found, f"held-out loss after {TRIAL_STEPS} steps, and seconds a step"
+
+        found: dict[str, float] = choices.get(f"trial, {name} mapper", run)
+        return found
+
+    def choose_steps(self, seconds: float) -> tuple[int, str]:
+        """As many as the time that is left allows; early stopping ends most runs sooner."""
+        left = max(60 * self.minutes - (time.monotonic() - self.began), 60 * self.minutes * LEAST_SHARE)
+        steps = max(int(left / seconds), VALIDATIONS)
+        return steps, f"what {left:.0f} s allow at {seconds:.2f} s a step; fewer where held-out loss stops falling"
+
+    def mapper_config(self, vae: Path, init: str, steps: int, rows: int, out: Path) -> MapperConfig:
+        """The shipped mapper's architecture, a step smaller than the data where they are few."""
+        base = resolve_model(BASE)
+        found = json.loads((base / "mapper" / "config.json").read_text("utf-8"))
+        family = found.pop("_class_name")
+        arguments = {k: v for k, v in found.items() if not k.startswith("_") and k not in ("z_shape", "text_dim")}
+        settings = Settings(**json.loads((base / INDEX).read_text("utf-8"))["settings"])
+        loop = LoopConfig(
+            steps=steps,
+            batch_size=min(LARGEST_BATCH, rows),
+            learning_rate=ADAPTED_RATE if init else 1e-3,
+            warmup=min(50, steps // 10),
+            ema_decay=0.99,
+            validate_every=max(steps // VALIDATIONS, 1),
+            save_minutes=1,
+            seed=self.seed,
+            stop_on="validation_loss",
+            patience=PATIENCE,
+        )
+        return MapperConfig(
+            self.data,
+            vae,
+            out,
+            loop,
+            family=family,
+            mapper=arguments | {"dropout": DROPOUT},
+            mix_share=0.33,
+            init=init,
+            settings=settings,
+        )
+
+
+def choose_start(trials: Mapping[str, Mapping[str, float]]) -> tuple[str, str]:
+    """The start whose trial ended with the smallest held-out loss."""
+    best = min(trials, key=lambda init: trials[init]["loss"])
+    told = ", ".join(f"{found['loss']:.3f} {'adapted' if init else 'new'}" for init, found in trials.items())
+    return best, ("the shipped mapper adapted" if best else "a new mapper") + f"; held-out loss {told}"
+
+
+def psnr_of(folder: Path, x: Tensor) -> float:
+    """Pooled PSNR in dB of a codec on pictures x (B, 3, H, W) in [0, 1]."""
+    error = quality.squared_error(reconstruct(load_codec(folder), x).numpy(), x.numpy())
+    return float(quality.psnr(error.mean()))
+
+
+def save_config(config: MapperConfig | VAEConfig, path: Path) -> None:
+    """Write a config as the YAML that `train.config.load_config` reads; what has its default is left out."""
+
+    def plain(value: Any) -> Any:
+        if is_dataclass(value):
+            given = {f.name: f.default if f.default is not MISSING else MISSING for f in fields(value)}
+            return {name: plain(v) for name, v in vars(value).items() if v != given.get(name, MISSING)}
+        return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+
+    text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, text)
+
+
+def show(model: Path, data: Path, out: Path, say: Say) -> None:
+    """A sheet of held-out captions, a quick report with the copy rate, and the line to try."""
+    images = out / "sheet.png"
+    if draw_sheet([str(model), "--data", str(data), "--split", "validation", "-n", "8", "--out", str(images)]):
+        raise ConfigError(f"out: no sheet could be drawn from {model}; see the line above")
+    say("report: judging held-out captions (a minute or two; the model is already there)")
+    if judge([str(model), "--data", str(data), "--quick", "--out", str(out / "report")]):
+        say("report: left out, see the line above")
+    captions = rows_of(load_dataset(data), "validation")["label"]
+    say(f"try: bridge generate {shlex.quote(str(captions[0]))} --model {shlex.quote(str(model))}")
+
+
+def train_own(argv: Sequence[str]) -> Path:
+    """What `python -m train.mapper --data …` does; returns the model's folder.
+
+    Raises:
+        ConfigError: The data cannot be read, or are too few.
+        ResumeError, TrainingError: See `train.loop`.
+    """
+    parser = argparse.ArgumentParser(prog="python -m train.mapper", description=__doc__)
+    add_arguments(parser, "--data")
+    parser.add_argument("--out", type=Path, required=True, help="run folder; a stopped run goes on there")
+    parser.add_argument("--minutes", type=float, default=4.0, help="about how long, from pictures to model")
+    args = parser.parse_args(argv)
+    wanted, reading = chosen(args)
+    own = Own(wanted, reading, args.out, args.minutes, args.seed, _say)
+    model = own.run()
+    show(model, own.data, args.out, _say)
+    return model
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
