@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from bridge.checkpoint import resolve_model
+from bridge.codec import load_codec
 from bridge.pipeline import BridgePipeline
-from train import mapper, own
+from train import mapper, own, vae
 from train.config import ConfigError, load_config
 from train.mapper import MapperConfig
 
@@ -97,6 +99,20 @@ def test_a_codec_is_fine_tuned_where_that_helps_held_out_pictures(
     value, why = run.choose_codec(own.load_dataset(run.data))
     assert (value == str(folder)) is tuned
     assert f"{after:.1f} dB fine-tuned, 20.0 dB as shipped" in why
+
+
+def test_the_codec_alone_is_fine_tuned(bare: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+    assert vae.main(["--data", str(bare), "--out", str(out), "--init", "emoji", "--minutes", "0.001"]) == 0
+    tuned, shipped = (load_codec(folder) for folder in (out / "codec" / "vae", resolve_model("emoji") / "vae"))
+    assert tuned.z_shape == shipped.z_shape and tuned.fingerprint != shipped.fingerprint
+
+
+def test_an_unknown_model_to_start_from_is_named(
+    bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert vae.main(["--data", str(bare), "--out", str(tmp_path / "x"), "--init", "no-such"]) == 2
+    assert "no-such" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(

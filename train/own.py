@@ -116,9 +116,7 @@ class Own:
         Raises:
             ConfigError: The data cannot be read, or are too few.
         """
-        self.say(f"data: reading {self.source.source}")
-        prepare(self.source, self.data, self.reading, self.seed)
-        dataset = load_dataset(self.data)
+        dataset = self.prepared()
         rows, held_out = (len(rows_of(dataset, split)) for split in ("train", "validation"))
         self.say(f"data: {rows} pictures to train on, {held_out} to choose by")
         choices = Choices(self.out / CHOICES, self.say)
@@ -129,6 +127,12 @@ class Own:
         config = self.mapper_config(vae, init, steps, rows, self.out)
         save_config(config, self.out / "mapper.yaml")
         return MapperTraining(config).run()
+
+    def prepared(self) -> Dataset:
+        """The source as a dataset with splits, made where it is not there yet."""
+        self.say(f"data: reading {self.source.source}")
+        prepare(self.source, self.data, self.reading, self.seed)
+        return load_dataset(self.data)
 
     # codec
 
@@ -270,6 +274,15 @@ def show(model: Path, data: Path, out: Path, say: Say) -> None:
     say(f"try: bridge generate {shlex.quote(str(captions[0]))} --model {shlex.quote(str(model))}")
 
 
+def parser_of(prog: str) -> argparse.ArgumentParser:
+    """Arguments of the commands that choose for themselves."""
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    add_arguments(parser, "--data")
+    parser.add_argument("--out", type=Path, required=True, help="run folder; a stopped run goes on there")
+    parser.add_argument("--minutes", type=float, default=4.0, help="about how long, from pictures to model")
+    return parser
+
+
 def train_own(argv: Sequence[str]) -> Path:
     """What `python -m train.mapper --data …` does; returns the model's folder.
 
@@ -277,16 +290,27 @@ def train_own(argv: Sequence[str]) -> Path:
         ConfigError: The data cannot be read, or are too few.
         ResumeError, TrainingError: See `train.loop`.
     """
-    parser = argparse.ArgumentParser(prog="python -m train.mapper", description=__doc__)
-    add_arguments(parser, "--data")
-    parser.add_argument("--out", type=Path, required=True, help="run folder; a stopped run goes on there")
-    parser.add_argument("--minutes", type=float, default=4.0, help="about how long, from pictures to model")
-    args = parser.parse_args(argv)
-    wanted, reading = chosen(args)
-    own = Own(wanted, reading, args.out, args.minutes, args.seed, _say)
+    args = parser_of("python -m train.mapper").parse_args(argv)
+    own = Own(*chosen(args), args.out, args.minutes, args.seed, _say)
     model = own.run()
     show(model, own.data, args.out, _say)
     return model
+
+
+def tune_codec(argv: Sequence[str]) -> Path:
+    """What `python -m train.vae --data … [--init emoji]` does; returns the codec's folder.
+
+    Raises:
+        ConfigError: The data cannot be read, or `--init` is no model.
+        ResumeError, TrainingError: See `train.loop`.
+    """
+    parser = parser_of("python -m train.vae")
+    parser.add_argument("--init", default="", metavar="MODEL", help="fine-tune this model's codec; else a new one")
+    args = parser.parse_args(argv)
+    own = Own(*chosen(args), args.out, args.minutes / CODEC_SHARE, args.seed, _say)
+    init = str(resolve_model(args.init) / "vae") if args.init else ""
+    rows = own.prepared()
+    return own.train_codec(init, len(rows_of(rows, "train")))
 
 
 def _say(line: str) -> None:

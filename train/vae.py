@@ -1,4 +1,7 @@
-"""Train the image side alone: python -m train.vae configs/emoji-vae.yaml"""
+"""Train the image side alone: python -m train.vae configs/emoji-vae.yaml
+
+From pictures of your own, with nothing to configure: python -m train.vae --data SOURCE --out runs/codec --init emoji
+"""
 
 import argparse
 import json
@@ -13,6 +16,7 @@ from diffusers import AutoencoderKL
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from bridge.checkpoint import CheckpointError
 from bridge.codec import VAECodec
 from bridge.images import contact_sheet, to_pil
 from bridge.noise import generator_for, normal_rows
@@ -254,12 +258,17 @@ class VAETraining:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="python -m train.vae", description=__doc__)
     parser.add_argument("config", type=Path, help="YAML file, such as configs/emoji-vae.yaml")
-    args = parser.parse_args(argv)
     try:
-        print(VAETraining(load_config(args.config, VAEConfig)).run())
-    except (ConfigError, ResumeError, TrainingError) as error:
+        if any(word.split("=")[0] == "--data" for word in words):
+            from train.own import tune_codec  # noqa: PLC0415  (which builds on this module)
+
+            print(tune_codec(words))
+        else:
+            print(VAETraining(load_config(parser.parse_args(words).config, VAEConfig)).run())
+    except (ConfigError, ResumeError, TrainingError, CheckpointError) as error:
         print(f"train.vae: {error}", file=sys.stderr)
         return 2
     return 0
