@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import functools
 import itertools
 import sys
 from collections.abc import Sequence
@@ -17,15 +18,18 @@ from bridge.mappers import VelocityMapper
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline
 from eval.cache import caption_number
-from eval.command import exit_code, load_judge, output_folder, say, spelled
+from eval.command import exit_code, output_folder, say, spelled
+from eval.data import Pictures
 from eval.decoded import text_codes
 from eval.extractors import KNOWN, extractor
-from eval.features import EfficientNetLite0
+from eval.features import EfficientNetLite0, Extractor
 from eval.gallery import Gallery, Sheets
 from eval.generated import MANIFEST, Generated
-from eval.judge import Judge
+from eval.judge import CACHE, Judge
 from eval.page import to_html
 from eval.report import ROWS, Generate, Report, TradeOff, check_counts, evaluate, trade_off
+from eval.single_report import SingleReport, evaluate_single
+from eval.single_space import fit_single, why_single
 from eval.table import to_json, to_text
 
 NAME = "python -m eval"
@@ -92,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
     parser.add_argument("model", help="a shipped model's name, a model folder, a hub id, or a folder of pictures")
-    parser.add_argument("--data", default="data/emoji", help="a dataset made by train.emoji")
+    parser.add_argument("--data", default="data/emoji", help="a saved dataset with columns image, label, split")
     parser.add_argument("--split", choices=sorted(ROWS), default="validation", help="choose on validation")
     parser.add_argument("--out", default="report", help="folder for report.json and report.html")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} captions a row, one extractor, no trade-off")
@@ -154,13 +158,42 @@ def _run(args: argparse.Namespace, command: str) -> None:
     print(out / "report.html")
 
 
-def _report_of_pictures(args: argparse.Namespace, captions: int | None, command: str) -> tuple[Report, Sheets]:
+def fitted(folder: str, pictures: Pictures, network: Extractor, why: str | None) -> Judge:
+    """The judge of a dataset, telling how far its features are.
+
+    Args:
+        folder: Where the dataset is, and where its features are kept.
+        pictures: The same dataset, loaded.
+        network: Describes pictures.
+        why: Of `why_single`: the judge is one of single pictures where it is given.
+    """
+    say(f"judge: features of the dataset by {network.id} (cached after the first time)")
+    features = pictures.features(
+        network, Path(folder) / CACHE, lambda done, total: say(f"  {done} of {total} pictures")
+    )
+    return (Judge.fit if why is None else fit_single)(network, pictures, features)
+
+
+def _load(args: argparse.Namespace) -> tuple[Pictures, str | None]:
+    """The dataset, and why it is judged singly, if it is."""
+    data = Pictures.load(args.data)
+    why = why_single(data, tuple(ROWS[args.split].values()))
+    if why is not None:
+        say(f"judged singly: {why}")
+    return data, why
+
+
+def _report_of_pictures(
+    args: argparse.Namespace, captions: int | None, command: str
+) -> tuple[Report | SingleReport, Sheets]:
     """Of pictures that somebody generated: no codec and no text encoder, hence no baselines."""
     pictures = Generated.load(args.model)
-    judge = load_judge(args.data, EfficientNetLite0())
-    second = None if args.quick else load_judge(args.data, extractor(args.second))
+    data, why = _load(args)
+    judge = fitted(args.data, data, EfficientNetLite0(), why)
+    second = None if args.quick else fitted(args.data, data, extractor(args.second), why)
     gallery = Gallery(SHEETS, lambda asked: [None] * len(asked))
-    report = evaluate(
+    judged = evaluate if why is None else functools.partial(evaluate_single, why=why)
+    report = judged(
         {"pictures": pictures},
         judge,
         split=args.split,
@@ -176,13 +209,17 @@ def _report_of_pictures(args: argparse.Namespace, captions: int | None, command:
     return report, gallery.shown
 
 
-def _report_of_model(args: argparse.Namespace, captions: int | None, command: str) -> tuple[Report, Sheets]:
+def _report_of_model(
+    args: argparse.Namespace, captions: int | None, command: str
+) -> tuple[Report | SingleReport, Sheets]:
     pipe = BridgePipeline.from_pretrained(args.model)
     models = models_of(pipe, args)
-    judge = load_judge(args.data, EfficientNetLite0())
-    second = None if args.quick else load_judge(args.data, extractor(args.second, pipe.codec))
+    data, why = _load(args)
+    judge = fitted(args.data, data, EfficientNetLite0(), why)
+    second = None if args.quick else fitted(args.data, data, extractor(args.second, pipe.codec), why)
     gallery = Gallery(SHEETS, lambda asked: [pipe.note(pipe.text_encoder.encode([c])) for c in asked])
-    report = evaluate(
+    judged = evaluate if why is None else functools.partial(evaluate_single, why=why)
+    report = judged(
         models,
         judge,
         split=args.split,
@@ -196,7 +233,7 @@ def _report_of_model(args: argparse.Namespace, captions: int | None, command: st
         watch=gallery,
         about={"command": command, "model": pipe.fingerprint, "settings": str(pipe.settings)},
     )
-    if not args.quick:
+    if isinstance(report, Report) and not args.quick:
         report = replace(report, trade_off=_trade_off(pipe, judge, args))
     return report, gallery.shown
 

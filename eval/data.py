@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -16,6 +17,11 @@ from eval.cache import FeatureCache, content_hash
 from eval.features import Extractor, Features, Progress
 
 COLUMNS = ("image", "label", "artist", "family", "split")
+OPTIONAL = {
+    "artist": "the data has no such column; who drew a picture is unknown",
+    "family": "the data has no such column; every caption is taken for a family of its own",
+}
+"""Columns that a dataset may lack, and what is then assumed."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class Pictures:
         artist: Who drew it, (N,) str.
         family: Family of the caption, (N,) int.
         split: Which part of the data it belongs to, (N,) str.
+        lacks: Columns of `OPTIONAL` that the dataset does not have: artists are then "", and every caption is
+            a family of its own.
     """
 
     encoded: Sequence[bytes]
@@ -35,16 +43,20 @@ class Pictures:
     artist: np.ndarray
     family: np.ndarray
     split: np.ndarray
+    lacks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.label)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Pictures":
-        """Read a dataset saved with `datasets.Dataset.save_to_disk`.
+        """Read a dataset saved with `datasets.Dataset.save_to_disk`: columns image, label and split.
+
+        Columns artist and family are used where it has them.
 
         Raises:
-            ValueError: `folder` is no such dataset, or lacks a column (names those found).
+            ValueError: `folder` is no such dataset, lacks a column (names those found), or has a row without
+                a caption, a split or a picture.
         """
         try:
             source = datasets.load_from_disk(str(folder))
@@ -52,16 +64,42 @@ class Pictures:
             raise ValueError(
                 f"data: {folder} is no saved dataset; make it with python -m train.emoji --out {folder}"
             ) from error
-        missing = [c for c in COLUMNS if c not in source.column_names]
+        if isinstance(source, datasets.DatasetDict):
+            raise ValueError(
+                f"data: {folder} holds the datasets {sorted(source)}; save one dataset with a column 'split' instead"
+            )
+        missing = [c for c in COLUMNS if c not in source.column_names and c not in OPTIONAL]
         if missing:
-            raise ValueError(f"data: {folder} lacks the columns {missing}; it has {source.column_names}")
+            raise ValueError(
+                f"data: {folder} lacks the columns {missing} (only {' and '.join(OPTIONAL)} may be missing); "
+                f"it has {source.column_names}"
+            )
+        if not isinstance(source.features["image"], datasets.Image):
+            raise ValueError(f"data: column 'image' of {folder} holds no pictures; cast it to datasets.Image()")
         raw = source.cast_column("image", datasets.Image(decode=False))
-        columns = [np.array(list(source[name])) for name in COLUMNS[1:]]
-        return cls([row["bytes"] for row in raw["image"]], *columns)
+        columns = {name: list(source[name]) for name in COLUMNS[1:] if name in source.column_names}
+        for name in ("label", "split"):
+            _check_words(name, columns[name])
+        label = np.array(columns["label"])
+        return cls(
+            [_encoded(i, row) for i, row in enumerate(raw["image"])],
+            label,
+            np.array(columns["artist"] if "artist" in columns else [""] * len(label)),
+            np.array(columns["family"]) if "family" in columns else np.unique(label, return_inverse=True)[1],
+            np.array(columns["split"]),
+            tuple(name for name in OPTIONAL if name not in columns),
+        )
 
     def pixels(self, index: np.ndarray) -> Tensor:
-        """Pictures by row, (len(index), 3, H, W) float32 in [0, 1]."""
+        """Pictures by row, (len(index), 3, H, W) float32 in [0, 1].
+
+        Raises:
+            ValueError: They differ in size.
+        """
         arrays = [np.asarray(Image.open(io.BytesIO(self.encoded[i])).convert("RGB")) for i in index]
+        sizes = sorted({f"{a.shape[1]} x {a.shape[0]}" for a in arrays})
+        if len(sizes) > 1:
+            raise ValueError(f"data: pictures must be of one size, found {', '.join(sizes[:4])}; resize them")
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
 
     def where(self, split: str) -> np.ndarray:
@@ -72,7 +110,7 @@ class Pictures:
         """
         rows = np.flatnonzero(self.split == split)
         if len(rows) == 0:
-            raise ValueError(f"split: no picture has split {split!r}; found {sorted(set(self.split))}")
+            raise ValueError(f"split: no picture has split {split!r}; found {sorted(set(self.split.tolist()))}")
         return rows
 
     @property
@@ -87,6 +125,22 @@ class Pictures:
         """Features of every picture, computed once and kept in `cache`."""
         names = [content_hash(b) for b in self.encoded]
         return FeatureCache(cache, extractor).features(names, self.pixels, progress)
+
+
+def _check_words(name: str, column: list[Any]) -> None:
+    """Raise ValueError, naming the row, where a column has anything but words."""
+    for i, words in enumerate(column):
+        if not isinstance(words, str) or not words.strip():
+            raise ValueError(f"data: row {i} has no {name} ({words!r}); give it one or remove the row")
+
+
+def _encoded(number: int, row: dict[str, Any] | None) -> bytes:
+    """The bytes of a picture, read from its file where the dataset only names it."""
+    if row and row["bytes"] is not None:
+        return bytes(row["bytes"])
+    if row and row["path"]:
+        return Path(row["path"]).read_bytes()
+    raise ValueError(f"data: row {number} has no picture; give it one or remove the row")
 
 
 @dataclass(frozen=True)
@@ -128,8 +182,7 @@ def references(pictures: Pictures, split: str) -> References:
     Raises:
         ValueError: Fewer than two captions were drawn by two artists.
     """
-    rows = pictures.where(split)
-    groups = {str(c): rows[pictures.label[rows] == c] for c in np.unique(pictures.label[rows])}
+    groups = by_caption(pictures, pictures.where(split))
     kept = {c: g for c, g in groups.items() if len(np.unique(pictures.artist[g])) >= 2}
     if len(kept) < 2:
         raise ValueError(f"split: {split!r} has {len(kept)} captions by two artists; a judgement needs two")
@@ -140,6 +193,11 @@ def references(pictures: Pictures, split: str) -> References:
         tuple(pictures.artist[g] for g in kept.values()),
         tuple(c for c in groups if c not in kept),
     )
+
+
+def by_caption(pictures: Pictures, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows (M,) of every caption among them, in the order of their labels."""
+    return {str(c): rows[pictures.label[rows] == c] for c in np.unique(pictures.label[rows])}
 
 
 def first_by_hash(refs: References, count: int) -> References:

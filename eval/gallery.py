@@ -9,13 +9,14 @@ from bridge.images import to_pil
 from eval.data import first_by_hash
 from eval.headlines import Bench
 from eval.page import Shown
+from eval.single_bench import SingleBench
 
 Sheets = dict[str, list[Shown]]
 """Sheets by row of a report."""
 
 
 class Gallery:
-    """Collects the first captions of each row, by hash, as `eval.report.evaluate` shows them: its `watch`.
+    """Collects the first captions of each row, by hash, as `evaluate` and `evaluate_single` show them: their `watch`.
 
     Args:
         captions: So many of each row, at most.
@@ -29,14 +30,14 @@ class Gallery:
         self.captions, self.notes = captions, notes
         self.shown: Sheets = {}
 
-    def __call__(self, row: str, bench: Bench, x: Tensor) -> None:
+    def __call__(self, row: str, bench: Bench | SingleBench, x: Tensor) -> None:
         """Keep some of a model's pictures x, (C, n, 3, H, W) in [0, 1], of a bench's C captions."""
         refs = bench.target.refs
         chosen = first_by_hash(refs, self.captions).captions
         index = [refs.captions.index(caption) for caption in chosen]
         self.shown[row] = [self._sheet(bench, i, x[i], note) for i, note in zip(index, self.notes(chosen), strict=True)]
 
-    def _sheet(self, bench: Bench, i: int, x: Tensor, note: str | None) -> Shown:
+    def _sheet(self, bench: Bench | SingleBench, i: int, x: Tensor, note: str | None) -> Shown:
         refs, pictures = bench.target.refs, bench.judge.pictures
         copied, nearest = bench.judge.copies(x)
         return Shown(

@@ -3,6 +3,7 @@
 The page is one file: pictures are data URIs, plots inline SVG, nothing is loaded and nothing is run.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,13 @@ from pathlib import Path
 import jinja2
 from PIL import Image
 
+from eval import single_words
 from eval.bootstrap import Interval
 from eval.headlines import Figures
 from eval.plot import Plot, Scale, data_uri
 from eval.report import Calibration, Report, Row, TradeOff
+from eval.single_figures import SingleFigures
+from eval.single_report import SingleReport, SingleRow
 
 HEADLINES = (
     ("fit", "Fit", "What they show", "chance"),
@@ -119,7 +123,7 @@ class Answer:
 
 
 def to_html(
-    report: Report,
+    report: Report | SingleReport,
     shown: Mapping[str, Sequence[Shown]],
     trade_off: Sequence[TradeOff] = (),
     calibration: Mapping[str, Calibration] = {},
@@ -127,7 +131,7 @@ def to_html(
     """The page; the same arguments give the same bytes.
 
     Args:
-        report: What was measured.
+        report: What was measured; on data with one picture a caption the page says other words.
         shown: Sample sheets by row of the report.
         trade_off: Points of the guidance and temperature curve; the report's own where absent.
         calibration: By row of the report; that of its first model where absent.
@@ -145,7 +149,9 @@ def to_html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals.update(about_row=about_row, about_method=about_method, models_of=models_of, interval_of=interval_of)
+    single = isinstance(report, SingleReport)
+    env.globals.update(about_row=functools.partial(about_row, single=single), single=single, words=single_words)
+    env.globals.update(about_method=about_method, models_of=models_of, interval_of=interval_of)
     env.globals.update(
         ordered=ordered, number=number, percent=percent, cell=cell, versus=versus, width_of=width_of, uri=data_uri
     )
@@ -153,8 +159,8 @@ def to_html(
         report=report,
         shown=shown,
         questions=questions(report),
-        headlines=HEADLINES,
-        beside=_beside(report, BESIDE),
+        headlines=single_words.HEADLINES if single else HEADLINES,
+        beside=_beside(report, _single_beside() if single else BESIDE),
         memory=_beside(report, MEMORY),
         wide=Scale(*_ends(report)),
         narrow=Scale(-0.5, 1.2),
@@ -168,38 +174,42 @@ def to_html(
 # --- words ---------------------------------------------------------------------------------------------------------
 
 
-def about_row(name: str) -> tuple[str, str]:
-    """Title and explanation of a row."""
-    return ROWS.get(name, (name, ""))
+def about_row(name: str, single: bool = False) -> tuple[str, str]:
+    """Title and explanation of a row; `single`: on data with one picture a caption."""
+    return (single_words.ROWS if single else ROWS).get(name, (name, ""))
 
 
-def about_method(name: str, row: Row) -> tuple[str, str]:
+def about_method(name: str, row: Row | SingleRow) -> tuple[str, str]:
     """Title and explanation of a method; a model is named as the report names it unless it is alone."""
+    if isinstance(row, SingleRow) and name in single_words.METHODS:
+        return single_words.METHODS[name]
     if name in METHODS:
         return METHODS[name]
     return ("This model" if len(models_of(row)) == 1 else name), ""
 
 
-def models_of(row: Row) -> list[str]:
+def models_of(row: Row | SingleRow) -> list[str]:
     """The names of the models; the first is what baselines are compared with."""
     return [name for name in row.methods if name not in METHODS]
 
 
-def ordered(row: Row) -> list[str]:
+def ordered(row: Row | SingleRow) -> list[str]:
     """Methods as the page lists them: what can be reached, the models, then what is simpler, then cheats."""
     known = [name for name in METHODS if name in row.methods]
     first = [name for name in known if name in ("real", "reconstruction")]
     return first + models_of(row) + known[len(first) :]
 
 
-def questions(report: Report) -> list[tuple[str, list[Answer]]]:
+def questions(report: Report | SingleReport) -> list[tuple[str, list[Answer]]]:
     """What a newcomer asks, and every row's answer, computed from the figures."""
     asked = (("Is it any good?", good), ("Does it just copy?", copies), ("Is it better than the obvious?", rivals))
     return [(question, [answer(name, row) for name, row in report.rows.items()]) for question, answer in asked]
 
 
-def good(name: str, row: Row) -> Answer:
+def good(name: str, row: Row | SingleRow) -> Answer:
     """How far each headline is on the way from its floor to real pictures; the badge is the smallest."""
+    if isinstance(row, SingleRow):
+        return _found(name, row)
     f, lines, found = row.methods[models_of(row)[0]], [], {}
     for field, title, subject, floor in HEADLINES:
         i = interval_of(f, field)
@@ -215,33 +225,63 @@ def good(name: str, row: Row) -> Answer:
     return Answer(name, kind, f"weakest: {weakest.lower()} {number(i.value)}", tuple(lines))
 
 
-def copies(name: str, row: Row) -> Answer:
+def _found(name: str, row: SingleRow) -> Answer:
+    """The same where a caption has one picture: fit decides, since the three have no common 1."""
+    f, lines = row.methods[models_of(row)[0]], []
+    for field, _, subject, floor in single_words.HEADLINES:
+        i = interval_of(f, field)
+        said = f"absent ({why_absent(f, field, row)})" if i is None else f"{number(i)}, {_level_of(field, i, floor)}"
+        lines.append(f"{subject}: {said}.")
+    i = interval_of(f, "fit")
+    if i is None:
+        return Answer(name, "absent", "absent", tuple(lines))
+    codec = row.methods.get("reconstruction")
+    most = interval_of(codec, "fit") if codec is not None else None
+    if most is not None:
+        lines.append(f"Real pictures through the codec reach a fit of {number(most)}.")
+    kind = "bad" if i.low <= 0 else "good" if most is not None and i.high >= most.low else "fair"
+    return Answer(name, kind, f"fit {number(i.value)}", tuple(lines))
+
+
+def _level_of(field: str, i: Interval, floor: str) -> str:
+    """Where an interval lies on a scale whose 1 is not real pictures by other artists, in words."""
+    if field == "diversity":
+        return f"of the distance between {single_words.REACHED[field]}"
+    if i.high < 0:
+        return f"worse than {floor}"
+    if i.low <= 0:
+        return f"not shown to be better than {floor}"
+    if i.high >= 1:
+        return f"not shown to fall short of {single_words.REACHED[field]}"
+    way = "a little" if i.value < 1 / 3 else "part" if i.value < 2 / 3 else "most"
+    return f"{way} of the way from {floor} to {single_words.REACHED[field]}"
+
+
+def copies(name: str, row: Row | SingleRow) -> Answer:
     """Whether the model's copy rate is above that of real pictures: their intervals do not meet."""
     own, real = interval_of(row.methods[models_of(row)[0]], "copied"), interval_of(row.methods["real"], "copied")
+    others = "held-out real pictures" if isinstance(row, SingleRow) else "real pictures by other artists"
     if own is None or real is None:
         return Answer(name, "absent", "absent", (f"absent: {row.absent.get('copied', 'not measured')}",))
     badge = f"{percent(own.value)} copies, real {percent(real.value)}"
     lines = [f"{percent(own)} of its pictures lie nearer to a training picture than 99% of real ones do."]
     if own.low > real.high:
-        kind, said = (
-            "bad",
-            f"More than of real pictures by other artists, {percent(real)}: it repeats what it was shown.",
-        )
+        kind, said = "bad", f"More than of {others}, {percent(real)}: it repeats what it was shown."
     else:
-        kind, said = "good", f"Not shown to be more than of real pictures by other artists, {percent(real)}."
+        kind, said = "good", f"Not shown to be more than of {others}, {percent(real)}."
     retrieval = interval_of(row.methods["nearest1"], "copied") if "nearest1" in row.methods else None
     if retrieval is not None:
         lines.append(f"Retrieval, which does nothing but copy: {percent(retrieval)}.")
     return Answer(name, kind, badge, (lines[0], said, *lines[1:]))
 
 
-def rivals(name: str, row: Row) -> Answer:
-    """Whether the model's energy distance is lower than each obvious alternative's, paired by caption."""
+def rivals(name: str, row: Row | SingleRow) -> Answer:
+    """Whether the model's energy distance (or score) is lower than each obvious alternative's, paired by caption."""
     against = [rival for rival in RIVALS if rival in row.energy_less]
     if not against:
         return Answer(name, "absent", "absent", ("absent: the report was made without baselines",))
     words = [versus(row.energy_less[rival]) for rival in against]
-    lines = [_compared(METHODS[rival][0], row.energy_less[rival]) for rival in against]
+    lines = [_compared(about_method(rival, row)[0], row.energy_less[rival]) for rival in against]
     wins = words.count("better")
     kind = "good" if wins == len(against) else "fair" if wins else "bad"
     return Answer(name, kind, f"better than {wins} of {len(against)}", tuple(lines))
@@ -284,7 +324,7 @@ def _level(i: Interval, floor: str) -> str:
 # --- figures -------------------------------------------------------------------------------------------------------
 
 
-def interval_of(f: Figures, field: str) -> Interval | None:
+def interval_of(f: Figures | SingleFigures, field: str) -> Interval | None:
     """A figure with its interval, if it was measured; a plain number's interval has no width."""
     value = getattr(f, field, None)
     if isinstance(value, int | float):
@@ -317,21 +357,33 @@ def percent(value: Interval | float) -> str:
     return f"{value:.0%}"
 
 
-def cell(f: Figures, field: str, row: Row) -> str:
+def why_absent(f: Figures | SingleFigures, field: str, row: Row | SingleRow) -> str:
+    """Why a figure of a method is absent: its own reason, or that of the whole row."""
+    own = f.absent if isinstance(f, SingleFigures) else {}
+    return own.get(field) or row.absent.get(field, "not measured")
+
+
+def cell(f: Figures | SingleFigures, field: str, row: Row | SingleRow) -> str:
     """A figure for a table, or why it is absent; small ones without an interval get a third decimal."""
     i = interval_of(f, field)
     if i is None:
-        return f"absent: {row.absent.get(field, 'not measured')}"
+        return f"absent: {why_absent(f, field, row)}"
     return number(i, 3 if i.low == i.high and 0 < abs(i.value) < 0.1 else 2)
 
 
-def _beside(report: Report, table: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+def _single_beside() -> list[tuple[str, str, str]]:
+    """`BESIDE` with the figures that only data with one picture a caption has, before what they replace."""
+    known = single_words.BESIDE
+    return [line for line in BESIDE if line[0] not in known] + [(name, *about) for name, about in known.items()]
+
+
+def _beside(report: Report | SingleReport, table: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     """Those lines of a table whose field some method has."""
     figures = [f for row in report.rows.values() for f in row.methods.values()]
     return [line for line in table if any(hasattr(f, line[0]) for f in figures)]
 
 
-def _calibration(report: Report) -> dict[str, Calibration]:
+def _calibration(report: Report | SingleReport) -> dict[str, Calibration]:
     """That of every row's first model, where there is one."""
     firsts = {name: models_of(row)[:1] for name, row in report.rows.items()}
     return {
@@ -342,7 +394,7 @@ def _calibration(report: Report) -> dict[str, Calibration]:
     }
 
 
-def _ends(report: Report) -> tuple[float, float]:
+def _ends(report: Report | SingleReport) -> tuple[float, float]:
     """Ends of the axis of all headlines, one for all rows so that they compare."""
     figures = [row.methods[models_of(row)[0]] for row in report.rows.values()]
     found = [i for f in figures for field, *_ in HEADLINES if (i := interval_of(f, field))]
@@ -351,7 +403,7 @@ def _ends(report: Report) -> tuple[float, float]:
 
 
 def _check(
-    report: Report,
+    report: Report | SingleReport,
     shown: Mapping[str, Sequence[Shown]],
     curves: Mapping[str, Sequence[TradeOff]],
     spreads: Mapping[str, Calibration],

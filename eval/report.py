@@ -10,10 +10,12 @@ from torch import Tensor
 from bridge.codec import ImageCodec
 from eval import baselines, joint, quality
 from eval.bootstrap import Interval, paired_bootstrap
+from eval.data import OPTIONAL, References
 from eval.decoded import Baselines, EncodeText, reconstruct
 from eval.features import check_pictures
 from eval.headlines import Bench, Calibration, Figures, Judged
 from eval.judge import Judge
+from eval.single_space import SingleSpace
 
 Generate = Callable[[Sequence[str], int], Tensor]
 """Captions and n to pictures (captions, n, 3, H, W) in [0, 1]; a caption's n are independent draws."""
@@ -28,6 +30,7 @@ ROWS = {
 """Rows of a report and the split of the data behind each."""
 FAR_ROW, FAR = "far", 0.55
 """Held-out captions whose text code is below this cosine to every training caption's have a row of their own."""
+SHUFFLED = "model, shuffled captions"
 BASES = ("real", "reconstruction")
 """Methods that are no rivals: what is aimed at."""
 
@@ -160,19 +163,21 @@ def evaluate(
     Raises:
         ValueError: An argument is out of its range, or a model's pictures are not as promised.
     """
-    _check(models, split)
+    check_asked(models, split)
     check_counts(n, captions)
-    rivals = _baselines(judge, codec, encode_text, say)
+    if isinstance(judge.space, SingleSpace):
+        raise ValueError("judge: it was fitted to data with one picture a caption; use evaluate_single")
+    rivals = fit_baselines(judge, codec, encode_text, say)
     judges = [judge] if second is None else [judge, second]
     rows: list[dict[str, Row]] = [{} for _ in judges]
-    absent: dict[str, str] = {}
+    absent = {column: OPTIONAL[column] for column in judge.pictures.lacks}
     for name, part in ROWS[split].items():
         say(f"{name}: references")
         benches = _benches(judges, part, n, captions, seed, only)
         if isinstance(benches, str):
             absent[name] = benches
             continue
-        far, why = _far(benches[0], rivals) if name == "held-out" else (None, None)
+        far, why = far_captions(benches[0].target.refs, rivals) if name == "held-out" else (None, None)
 
         def show(x: Tensor, name: str = name, bench: Bench = benches[0], far: np.ndarray | None = far) -> None:
             watch(name, bench, x)
@@ -225,7 +230,8 @@ def codec_figures(judge: Judge, codec: ImageCodec, split: str, seed: int = 0) ->
     )
 
 
-def _check(models: Mapping[str, Generate], split: str) -> None:
+def check_asked(models: Mapping[str, Generate], split: str) -> None:
+    """Raise ValueError unless there is a model and the split is one of a report."""
     if split not in ROWS:
         raise ValueError(f"split: expected one of {', '.join(ROWS)}, got {split!r}")
     if not models:
@@ -244,7 +250,12 @@ def _benches(
         return str(error)
 
 
-def _baselines(judge: Judge, codec: ImageCodec | None, encode_text: EncodeText | None, say: Say) -> Baselines | None:
+def fit_baselines(judge: Judge, codec: ImageCodec | None, encode_text: EncodeText | None, say: Say) -> Baselines | None:
+    """The decoded baselines, or None without codec and text encoder.
+
+    Raises:
+        ValueError: Only one of the two is given, or the data has no split 'validation'.
+    """
     if (codec is None) != (encode_text is None):
         raise ValueError("codec, encode_text: the baselines need both; give both or neither")
     if codec is None or encode_text is None:
@@ -294,7 +305,7 @@ def _judge_all(
         x = reconstruct(rivals.codec, benches[0].pixels)
         for found, bench in zip(judged, benches, strict=True):
             found["reconstruction"] = bench.reconstructions(x)
-    for name, x in _pictures(benches[0], models, rivals, n):
+    for name, x in drawn_by_all(benches[0].target.refs, benches[0].seed, models, rivals, n):
         say(name)
         if name == next(iter(models)):
             show(x)
@@ -303,13 +314,13 @@ def _judge_all(
     return judged
 
 
-def _far(bench: Bench, rivals: Baselines | None) -> tuple[np.ndarray | None, str | None]:
+def far_captions(refs: References, rivals: Baselines | None) -> tuple[np.ndarray | None, str | None]:
     """Captions far from every training caption, (C',) indices; or None and the reason."""
     if rivals is None:
         return None, "what is far from training is told by text codes, and no text encoder was given"
-    cosine = (rivals.encode_text(bench.target.refs.captions) @ rivals.codes.T).max(axis=1)
+    cosine = (rivals.encode_text(refs.captions) @ rivals.codes.T).max(axis=1)
     far = np.flatnonzero(cosine < FAR)
-    families = len(np.unique(bench.target.refs.families[far]))
+    families = len(np.unique(refs.families[far]))
     if families < 2:
         return None, f"{families} families of the captions judged are below cosine {FAR}; an interval needs two"
     return far, None
@@ -349,19 +360,27 @@ def _real_joint(bench: Bench) -> tuple[Interval | None, int, dict[str, str]]:
     return paired_bootstrap(columns, families, skill, seed=bench.seed), len(index), {}
 
 
-def _pictures(
-    bench: Bench, models: Mapping[str, Generate], rivals: Baselines | None, n: int
+def drawn_by_all(
+    refs: References, seed: int, models: Mapping[str, Generate], rivals: Baselines | None, n: int
 ) -> Iterator[tuple[str, Tensor]]:
-    """Models, what cheats would make of the first one's pictures, and the decoded baselines."""
-    rng = np.random.default_rng(bench.seed)
-    captions, first = bench.target.refs.captions, None
+    """Models, what cheats would make of the first one's pictures, and the decoded baselines.
+
+    Args:
+        refs: The captions asked for.
+        seed: Of the cheats and the baselines; the shuffle is its first draw.
+        models: By name.
+        rivals: The baselines, if any.
+        n: Pictures a caption.
+    """
+    rng = np.random.default_rng(seed)
+    captions, first = refs.captions, None
     for name, generate in models.items():
         x = _checked(name, generate(captions, n), len(captions), n)
         first = x if first is None else first
         yield name, x
     assert first is not None
-    order = baselines.shuffle_captions(bench.target.refs.families, rng)
-    yield "model, shuffled captions", first[order]
+    order = baselines.shuffle_captions(refs.families, rng)
+    yield SHUFFLED, first[order]
     yield "model, one mode", torch.from_numpy(baselines.one_mode(first.numpy()))
     yield "model, blur", torch.from_numpy(baselines.blur(first.numpy()))
     if rivals is not None:
