@@ -44,6 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_interpolate(commands.add_parser("interpolate", help="the pictures between two images or captions"))
     _add_edit(commands.add_parser("edit", help="more of one caption and less of another in an image"))
     _add_score(commands.add_parser("score", help="how well images fit captions, as a table"))
+    _add_info(commands.add_parser("info", help="what is in a model: parts, data, figures, fingerprints"))
+    _add_push(commands.add_parser("push", help="share a model on the hub"))
     return parser
 
 
@@ -91,6 +93,16 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     add("--by", choices=("image", "caption"), default="image", help="best caption of each image, or best image first")
     add("--samples", type=_whole, default=32, metavar="K", help="the model's own, for the last column; 0: none")
     _add_common(parser)
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a shipped name, a folder, or a hub id")
+
+
+def _add_push(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a model folder, such as runs/mine/model")
+    parser.add_argument("repo", metavar="USER/NAME", help="where on the hub; made where it is missing")
+    parser.add_argument("--private", action="store_true", help="for you alone")
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -361,7 +373,37 @@ def _as_usage(argument: str) -> Iterator[None]:
         raise UsageError(f"{dashed}: {said.replace('num_inference_steps', '--sampling-steps')}") from None
 
 
-RUN = {"generate": generate, "interpolate": interpolate, "edit": edit, "score": score}
+def info(args: argparse.Namespace) -> None:
+    """Print what is in a model."""
+    from bridge.about import describe  # noqa: PLC0415
+    from bridge.checkpoint import resolve_model  # noqa: PLC0415
+
+    pipe = load_model(args.model)
+    print(describe(pipe, resolve_model(args.model)))
+
+
+def push(args: argparse.Namespace) -> None:
+    """Upload a model with its card, and print where it is.
+
+    Raises:
+        UsageError: The hub refuses, or cannot be reached.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
+
+    from bridge.about import card_of  # noqa: PLC0415
+    from bridge.checkpoint import resolve_model  # noqa: PLC0415
+
+    pipe = load_model(args.model)
+    try:
+        print(pipe.push_to_hub(args.repo, card_of(resolve_model(args.model)), private=args.private))
+    except HFValidationError as error:
+        raise UsageError(f"USER/NAME: {str(error).splitlines()[0]}") from None
+    except (HfHubHTTPError, OSError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise UsageError(f"USER/NAME: the hub did not take {args.repo} ({why}); log in with `hf auth login`") from None
+
+
+RUN = {"generate": generate, "interpolate": interpolate, "edit": edit, "score": score, "info": info, "push": push}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -308,3 +308,55 @@ def test_usage_error_needs_no_torch() -> None:
         [sys.executable, "-c", code + "print('torch' in sys.modules)"], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+# info and push
+
+
+def test_info_tells_parts_settings_and_card(
+    tiny_pipeline: BridgePipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_pipeline.save_pretrained(tmp_path / "mine", "# Mine\n\nSeen fit .5.\n")
+    assert main(["info", str(tmp_path / "mine")]) == 0
+    told = capsys.readouterr().out
+    assert all(value in told for value in tiny_pipeline.fingerprints.values())
+    assert f"{len(tiny_pipeline.memory)} known" in told and "guidance_scale=2" in told
+    assert told.endswith("# Mine\n\nSeen fit .5.\n")
+
+
+def test_info_of_a_damaged_model_is_one_line(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (Path(model) / "captions" / "captions.json").write_text("[]", "utf-8")
+    assert main(["info", model]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+class Hub:
+    """Stands for the hub's client: takes a folder, or refuses."""
+
+    error: Exception | None = None
+
+    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> None:
+        if self.error:
+            raise self.error
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path) -> str:
+        return f"https://hub/{repo_id}: {(Path(folder_path) / 'README.md').read_text('utf-8').strip()}"
+
+
+def test_push_uploads_the_model_with_its_card(
+    tiny_pipeline: BridgePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_pipeline.save_pretrained(tmp_path / "mine", "My card.")
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    assert main(["push", str(tmp_path / "mine"), "me/mine"]) == 0
+    assert capsys.readouterr().out == "https://hub/me/mine: My card.\n"
+
+
+def test_push_that_the_hub_refuses_is_one_line(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    monkeypatch.setattr(Hub, "error", OSError("401 Unauthorized\nmore"))
+    assert main(["push", model, "me/mine"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "me/mine" in error and "401" in error and "log in" in error
