@@ -14,7 +14,7 @@ from eval import fit
 from eval.bootstrap import Interval
 from eval.diversity import VALID
 
-SHUFFLES, DRAWS = 16, 500
+SHUFFLES, DRAWS = 32, 500
 BLOCK = 64
 """Captions whose distances to all others are held at once."""
 
