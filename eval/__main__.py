@@ -18,14 +18,14 @@ from bridge.mappers import VelocityMapper
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline
 from eval.cache import caption_number
-from eval.command import exit_code, output_folder, say, spelled
+from eval.command import exit_code, features_of, output_folder, say, spelled
 from eval.data import Pictures
 from eval.decoded import text_codes
 from eval.extractors import KNOWN, extractor
 from eval.features import EfficientNetLite0, Extractor
 from eval.gallery import Gallery, Sheets
 from eval.generated import MANIFEST, Generated
-from eval.judge import CACHE, Judge
+from eval.judge import Judge
 from eval.page import to_html
 from eval.report import ROWS, Generate, Report, TradeOff, check_counts, evaluate, trade_off
 from eval.single_report import SingleReport, evaluate_single
@@ -159,7 +159,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
 
 
 def fitted(folder: str, pictures: Pictures, network: Extractor, why: str | None) -> Judge:
-    """The judge of a dataset, telling how far its features are.
+    """The judge of a dataset; see `features_of`.
 
     Args:
         folder: Where the dataset is, and where its features are kept.
@@ -167,11 +167,7 @@ def fitted(folder: str, pictures: Pictures, network: Extractor, why: str | None)
         network: Describes pictures.
         why: Of `why_single`: the judge is one of single pictures where it is given.
     """
-    say(f"judge: features of the dataset by {network.id} (cached after the first time)")
-    features = pictures.features(
-        network, Path(folder) / CACHE, lambda done, total: say(f"  {done} of {total} pictures")
-    )
-    return (Judge.fit if why is None else fit_single)(network, pictures, features)
+    return (Judge.fit if why is None else fit_single)(network, pictures, features_of(folder, pictures, network))
 
 
 def _load(args: argparse.Namespace) -> tuple[Pictures, str | None]:

@@ -10,7 +10,6 @@ import argparse
 import math
 import statistics
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -41,6 +40,7 @@ from eval.peers.material import Shelf
 from eval.peers.study import Workshop
 from eval.peers.table import HEADLINES, Spread
 from eval.report import ROWS
+from eval.speed import seconds
 from eval.table import to_json
 
 NAME = "python -m eval.families"
@@ -211,13 +211,8 @@ def images_per_second(net: MapperNet, shop: Workshop, sampling: Sampling) -> flo
     """Median rate of drawing and decoding SPEED_IMAGES pictures of one caption."""
     c = shop.asked([shop.benches.judge.pictures.label[0]] * SPEED_IMAGES)
     noise = torch.randn(SPEED_IMAGES, *net.noise_shape, generator=generator_for(0))
-    times = []
     with torch.no_grad():
-        for _ in range(SPEED_REPEATS):
-            start = time.perf_counter()
-            net.sample(c, noise, sampling)
-            times.append(time.perf_counter() - start)
-    return SPEED_IMAGES / statistics.median(times)
+        return SPEED_IMAGES / seconds(lambda: net.sample(c, noise, sampling), SPEED_REPEATS)
 
 
 def measure(shop: Workshop, peer: FamilyPeer, seeds: int) -> Family:

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,25 +29,22 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def short() -> Iterator[None]:
     """Two steps a trial, no codec, no report: what is chosen counts here, not how good it is."""
-    monkeypatch.setattr(own, "TRIAL_STEPS", 2)
-    monkeypatch.setattr(own, "ENOUGH_PSNR", 0.0)
-    monkeypatch.setattr(own, "VALIDATIONS", 2)
-    monkeypatch.setattr(own, "judge", lambda argv: 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own, "TRIAL_STEPS", 2)
+        patch.setattr(own, "ENOUGH_PSNR", 0.0)
+        patch.setattr(own, "VALIDATIONS", 2)
+        patch.setattr(own, "judge", lambda argv: 0)
+        yield
 
 
 @pytest.fixture(scope="module")
-def finished(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder, `out`, of one such run."""
-    patch, out = pytest.MonkeyPatch(), tmp_path_factory.mktemp("own") / "run"
-    with patch.context() as p:
-        p.setattr(own, "TRIAL_STEPS", 2)
-        p.setattr(own, "ENOUGH_PSNR", 0.0)
-        p.setattr(own, "VALIDATIONS", 2)
-        p.setattr(own, "judge", lambda argv: 0)
-        assert mapper.main(["--data", str(bare), "--out", str(out), "--minutes", "0.01"]) == 0
+def finished(short: None, bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that ended well."""
+    out = tmp_path_factory.mktemp("own") / "run"
+    assert mapper.main(["--data", str(bare), "--out", str(out), "--minutes", "0.01"]) == 0
     return out
 
 
@@ -78,7 +77,7 @@ def test_the_yaml_reproduces_the_run(finished: Path) -> None:
 def test_a_second_run_chooses_nothing_anew(bare: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (finished / "choices.json").read_bytes()
     weights = BridgePipeline.from_pretrained(finished / "model").mapper.state_dict()
-    monkeypatch.setattr(own, "psnr_of", lambda *_: pytest.fail("the codec was chosen again"))
+    monkeypatch.setattr(own, "psnr", lambda *_: pytest.fail("the codec was chosen again"))
     assert mapper.main(["--data", str(bare), "--out", str(finished), "--minutes", "0.01"]) == 0
     assert (finished / "choices.json").read_bytes() == before
     again = BridgePipeline.from_pretrained(finished / "model").mapper.state_dict()
@@ -92,7 +91,8 @@ def test_a_codec_is_fine_tuned_where_that_helps_held_out_pictures(
     folder, figures = tmp_path / "codec" / "vae", iter([20.0, after])
     monkeypatch.setattr(own, "ENOUGH_PSNR", 23.0)
     monkeypatch.setattr(own, "FEW_CODEC_PICTURES", 1)
-    monkeypatch.setattr(own, "psnr_of", lambda *_: next(figures))
+    monkeypatch.setattr(own, "psnr", lambda *_: next(figures))
+    monkeypatch.setattr(own, "load_codec", lambda *_: SimpleNamespace(image_size=64))
     monkeypatch.setattr(own.Own, "train_codec", lambda *_: folder)
     run = own.Own(own.Wanted(str(bare)), own.Reading(), tmp_path, 1.0, 0, lambda _: None)
     own.prepare(run.source, run.data, run.reading, 0)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import datasets
 import numpy as np
 import torch
 from datasets import Dataset, load_from_disk
@@ -12,6 +13,16 @@ from torch import Tensor
 from train.config import ConfigError
 
 COLUMNS = ("image", "captions", "label", "family", "split")
+CAPTIONED = {
+    "image": datasets.Image(),
+    "captions": datasets.List(datasets.Value("string")),
+    "label": datasets.Value("string"),
+    "artist": datasets.Value("string"),
+    "style": datasets.Value("string"),
+    "family": datasets.Value("int32"),
+    "split": datasets.Value("string"),
+}
+"""Columns that every dataset made here has."""
 
 
 def load_dataset(folder: Path) -> Dataset:

@@ -16,17 +16,15 @@ from typing import Any
 
 import yaml
 from datasets import Dataset
-from torch import Tensor
 
 from bridge.checkpoint import INDEX, atomic_write, resolve_model
 from bridge.codec import load_codec
 from bridge.pipeline import Settings
-from eval import quality
 from eval.__main__ import main as judge
-from eval.decoded import reconstruct
 from eval.sheets import main as draw_sheet
+from train.codec import psnr
 from train.config import ConfigError
-from train.data import load_dataset, pixels_of, rows_of, to_unit
+from train.data import load_dataset, pixels_of, rows_of
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
 from train.prepare import add_arguments, chosen, prepare
@@ -44,7 +42,8 @@ CODEC_SHARE, LEAST_SHARE = 0.35, 0.3
 """Of the minutes: for a codec where one is trained, and for the mapper however late it is."""
 SECONDS_A_CODEC_STEP = 0.6
 """Of 16 pictures of 64 pixels, on two cores."""
-FEW_CODEC_PICTURES = 64
+FEW_CODEC_PICTURES, PICTURES = 64, 64
+"""Fewer are not trained on; so many are encoded at a time."""
 TRIAL_STEPS, VALIDATIONS, PATIENCE = 60, 16, 4
 LARGEST_BATCH, DROPOUT = 256, 0.2
 ADAPTED_RATE, CODEC_RATE = 3e-4, 4e-4
@@ -143,14 +142,14 @@ class Own:
         count = len(rows_of(dataset, "train"))
         if self.reading.size != size:
             return str(self.train_codec("", count)), f"a new one: the shipped one is for {size} pixels"
-        held_out = to_unit(pixels_of(rows_of(dataset, "validation")))
-        before = psnr_of(shipped, held_out)
+        held_out = pixels_of(rows_of(dataset, "validation")).split(PICTURES)
+        before = psnr(load_codec(shipped), held_out)
         if before >= ENOUGH_PSNR:
             return str(shipped), f"as shipped: it keeps {before:.1f} dB of held-out pictures, as of unseen emoji"
         if count < FEW_CODEC_PICTURES:
             return str(shipped), f"as shipped ({before:.1f} dB held out): {count} pictures are too few to fine-tune it"
         tuned = self.train_codec(str(shipped), count)
-        after = psnr_of(tuned, held_out)
+        after = psnr(load_codec(tuned), held_out)
         why = f"held-out pictures: {after:.1f} dB fine-tuned, {before:.1f} dB as shipped"
         return str(tuned if after >= before + GAIN else shipped), why
 
@@ -240,12 +239,6 @@ def choose_start(trials: Mapping[str, Mapping[str, float]]) -> tuple[str, str]:
     best = min(trials, key=lambda init: trials[init]["loss"])
     told = ", ".join(f"{found['loss']:.3f} {'adapted' if init else 'new'}" for init, found in trials.items())
     return best, ("the shipped mapper adapted" if best else "a new mapper") + f"; held-out loss {told}"
-
-
-def psnr_of(folder: Path, x: Tensor) -> float:
-    """Pooled PSNR in dB of a codec on pictures x (B, 3, H, W) in [0, 1]."""
-    error = quality.squared_error(reconstruct(load_codec(folder), x).numpy(), x.numpy())
-    return float(quality.psnr(error.mean()))
 
 
 def save_config(config: MapperConfig | VAEConfig, path: Path) -> None:

@@ -26,6 +26,7 @@ from PIL import Image, ImageColor
 from bridge.checkpoint import CheckpointError, atomic_folder, verify_folder
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, TextEncoder
 from train.config import ConfigError
+from train.data import CAPTIONED
 from train.partition import Partition, partition
 from train.rows import Wanted
 from train.sources import open_source
@@ -36,19 +37,7 @@ VERSION = 1
 """Counts changes to what the same source becomes."""
 TOLD = 1000
 """Bad rows and leaks that prepared.json lists."""
-TEXT = datasets.Value("string")
-FEATURES = datasets.Features(
-    {
-        "image": datasets.Image(),
-        "captions": datasets.List(TEXT),
-        "label": TEXT,
-        "artist": TEXT,
-        "style": TEXT,
-        "family": datasets.Value("int32"),
-        "split": TEXT,
-        "source": TEXT,
-    }
-)
+FEATURES = datasets.Features(CAPTIONED | {"source": datasets.Value("string")})
 
 
 def prepare(

@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from train.data import CAPTIONED
 from train.iconify import SIZE, write_rows
 
 Outline = tuple[tuple[float, float], ...]
@@ -83,19 +84,7 @@ LEVELS = {"shape": len(SHAPES), "colour": len(COLOURS), "size": len(RADII), "x":
 """How many values each factor has, in the order of `Factors`."""
 COMBINATIONS = math.prod(LEVELS.values())
 
-TEXT = datasets.Value("string")
-FEATURES = datasets.Features(
-    {
-        "image": datasets.Image(),
-        "captions": datasets.List(TEXT),
-        "label": TEXT,
-        "artist": TEXT,
-        "style": TEXT,
-        "family": datasets.Value("int32"),
-        "split": TEXT,
-    }
-    | {f"factor_{field.name}": datasets.Value("int32") for field in fields(Factors)}
-)
+FEATURES = datasets.Features(CAPTIONED | {f"factor_{field.name}": datasets.Value("int32") for field in fields(Factors)})
 
 
 def label_of(f: Factors) -> str:
