@@ -27,9 +27,10 @@ from eval.gallery import Gallery, Sheets
 from eval.generated import MANIFEST, Generated
 from eval.judge import Judge
 from eval.page import to_html
-from eval.report import ROWS, Generate, Report, TradeOff, check_counts, evaluate, trade_off
+from eval.report import ROWS, Report, TradeOff, check_counts, evaluate, trade_off
 from eval.single_report import SingleReport, evaluate_single
 from eval.single_space import fit_single, why_single
+from eval.stream import Generate
 from eval.table import to_json, to_text
 
 NAME = "python -m eval"
@@ -187,7 +188,7 @@ def _report_of_pictures(
     data, why = _load(args)
     judge = fitted(args.data, data, EfficientNetLite0(), why)
     second = None if args.quick else fitted(args.data, data, extractor(args.second), why)
-    gallery = Gallery(SHEETS, lambda asked: [None] * len(asked))
+    gallery = Gallery(SHEETS, pictures, args.samples, lambda asked: [None] * len(asked))
     judged = evaluate if why is None else functools.partial(evaluate_single, why=why)
     report = judged(
         {"pictures": pictures},
@@ -213,7 +214,10 @@ def _report_of_model(
     data, why = _load(args)
     judge = fitted(args.data, data, EfficientNetLite0(), why)
     second = None if args.quick else fitted(args.data, data, extractor(args.second, pipe.codec), why)
-    gallery = Gallery(SHEETS, lambda asked: [pipe.note(pipe.text_encoder.encode([c])) for c in asked])
+    first = next(iter(models.values()))
+    gallery = Gallery(
+        SHEETS, first, args.samples, lambda asked: [pipe.note(pipe.text_encoder.encode([c])) for c in asked]
+    )
     judged = evaluate if why is None else functools.partial(evaluate_single, why=why)
     report = judged(
         models,

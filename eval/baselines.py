@@ -90,11 +90,6 @@ def shuffle_captions(families: np.ndarray, rng: np.random.Generator) -> np.ndarr
     return np.array([rng.choice(np.flatnonzero(families == family)) for family in drawn])
 
 
-def one_mode(x: np.ndarray) -> np.ndarray:
-    """The first picture of every caption n times: (C, n, ...) from (C, n, ...)."""
-    return np.broadcast_to(x[:, :1], x.shape).copy()
-
-
 def blur(x: np.ndarray) -> np.ndarray:
     """The mean picture of every caption n times: (C, n, ...) from (C, n, ...)."""
     return np.broadcast_to(x.mean(axis=1, keepdims=True), x.shape).copy()

@@ -326,7 +326,7 @@ def _section(division: Division, cheats: dict[str, Tensor], say: Say) -> Section
     figures = {REAL: bench.real_figures()}
     for name, x in cheats.items():
         say(f"  {name}")
-        figures[name] = bench.figures(bench.samples(x))
+        figures[name] = bench.figures(bench.samples(bench.judge.look(x.flatten(0, 1))))
     refs = bench.target.refs
     return Section(
         division.given.shape[1],

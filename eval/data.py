@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from eval.cache import FeatureCache, content_hash
 from eval.features import Extractor, Features, Progress
 
+BLOCK = 256
 COLUMNS = ("image", "label", "artist", "family", "split")
 OPTIONAL = {
     "artist": "the data has no such column; who drew a picture is unknown",
@@ -101,6 +102,11 @@ class Pictures:
         if len(sizes) > 1:
             raise ValueError(f"data: pictures must be of one size, found {', '.join(sizes[:4])}; resize them")
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+
+    def blocks(self, index: np.ndarray) -> Iterator[Tensor]:
+        """The same, BLOCK pictures at a time: all of a large dataset's pixels are never held at once."""
+        for start in range(0, len(index), BLOCK):
+            yield self.pixels(index[start : start + BLOCK])
 
     def where(self, split: str) -> np.ndarray:
         """Rows of one split, (M,) int.

@@ -1,6 +1,6 @@
 """The baselines as pictures: fitted to a model's own text codes and latents, decoded by its own codec."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,26 +60,25 @@ class Baselines:
         validation = pictures.where("validation")
         labels, caption = np.unique(pictures.label[train], return_inverse=True)
         codes = encode_text(labels.tolist())
-        z = encode(codec, pictures.pixels(train))
+        z = encode(codec, pictures.blocks(train))
         ridge = baselines.fit_ridge(
             codes[caption],
             z,
             c_validation=encode_text(pictures.label[validation].tolist()),
-            z_validation=encode(codec, pictures.pixels(validation)),
+            z_validation=encode(codec, pictures.blocks(validation)),
             families_validation=pictures.family[validation],
         )
         return cls(codec, encode_text, z, caption, codes, pictures.family[train], ridge)
 
-    def pictures(self, captions: Sequence[str], n: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
-        """Name and pictures of every baseline, (len(captions), n, 3, H, W) in [0, 1], one at a time."""
+    def latents(self, captions: Sequence[str], n: int, rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
+        """Name and flattened latents of every baseline, (len(captions), n, Z), one at a time; `decode` draws them."""
         c = self.encode_text(captions)
         order = baselines.nearest_captions(c, self.codes)
-        yield "nearest1", self.decode(self.z[baselines.retrieve_one(order, self.caption, n, rng)])
-        yield "nearestk", self.decode(self.z[baselines.retrieve_each(order, self.caption, n, rng)])
-        yield "ridge mean", self.decode(np.repeat(self.ridge.mean(c)[:, None], n, axis=1))
-        yield "ridge + Gaussian", self.decode(self.ridge.sample(c, n, rng))
-        drawn = baselines.draw_unconditional(self.families, len(captions), n, rng)
-        yield "unconditional", self.decode(self.z[drawn])
+        yield "nearest1", self.z[baselines.retrieve_one(order, self.caption, n, rng)]
+        yield "nearestk", self.z[baselines.retrieve_each(order, self.caption, n, rng)]
+        yield "ridge mean", np.repeat(self.ridge.mean(c)[:, None], n, axis=1)
+        yield "ridge + Gaussian", self.ridge.sample(c, n, rng)
+        yield "unconditional", self.z[baselines.draw_unconditional(self.families, len(captions), n, rng)]
 
     def decode(self, z: np.ndarray) -> Tensor:
         """Pictures (C, n, 3, H, W) of flattened latents (C, n, Z)."""
@@ -88,9 +87,10 @@ class Baselines:
         return x.unflatten(0, z.shape[:2])
 
 
-def encode(codec: ImageCodec, x: Tensor) -> np.ndarray:
-    """Flattened mean latents (B, Z) of pictures (B, 3, H, W)."""
-    return torch.cat([codec.encode(part).mean.cpu() for part in x.split(BATCH)]).flatten(1).numpy()
+def encode(codec: ImageCodec, blocks: Iterable[Tensor]) -> np.ndarray:
+    """Flattened mean latents (B, Z) of pictures that come in blocks (B', 3, H, W)."""
+    parts = [codec.encode(part).mean.cpu() for x in blocks for part in x.split(BATCH)]
+    return torch.cat(parts).flatten(1).numpy()
 
 
 def reconstruct(codec: ImageCodec, x: Tensor) -> Tensor:

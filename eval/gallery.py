@@ -10,6 +10,7 @@ from eval.data import first_by_hash
 from eval.headlines import Bench
 from eval.page import Shown
 from eval.single_bench import SingleBench
+from eval.stream import Generate
 
 Sheets = dict[str, list[Shown]]
 """Sheets by row of a report."""
@@ -20,22 +21,27 @@ class Gallery:
 
     Args:
         captions: So many of each row, at most.
+        generate: Draws them, as it did for the report.
+        samples: Pictures a caption.
         notes: Captions to what the model says of each, if anything.
 
     Attributes:
         shown: Sheets by row.
     """
 
-    def __init__(self, captions: int, notes: Callable[[Sequence[str]], list[str | None]]) -> None:
-        self.captions, self.notes = captions, notes
+    def __init__(
+        self, captions: int, generate: Generate, samples: int, notes: Callable[[Sequence[str]], list[str | None]]
+    ) -> None:
+        self.captions, self.generate, self.samples, self.notes = captions, generate, samples, notes
         self.shown: Sheets = {}
 
-    def __call__(self, row: str, bench: Bench | SingleBench, x: Tensor) -> None:
-        """Keep some of a model's pictures x, (C, n, 3, H, W) in [0, 1], of a bench's C captions."""
+    def __call__(self, row: str, bench: Bench | SingleBench) -> None:
+        """Draw some of a bench's captions."""
         refs = bench.target.refs
         chosen = first_by_hash(refs, self.captions).captions
         index = [refs.captions.index(caption) for caption in chosen]
-        self.shown[row] = [self._sheet(bench, i, x[i], note) for i, note in zip(index, self.notes(chosen), strict=True)]
+        drawn = zip(index, self.generate(chosen, self.samples), self.notes(chosen), strict=True)
+        self.shown[row] = [self._sheet(bench, i, x, note) for i, x, note in drawn]
 
     def _sheet(self, bench: Bench | SingleBench, i: int, x: Tensor, note: str | None) -> Shown:
         refs, pictures = bench.target.refs, bench.judge.pictures

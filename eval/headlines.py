@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from eval import calibration, fit, joint, memorization, quality
 from eval.bootstrap import Interval, paired_bootstrap
-from eval.judge import Judge, PerCaption, Target
+from eval.judge import Judge, PerCaption, Seen, Target
 from eval.space import Described
 
 
@@ -24,7 +23,7 @@ class Figures:
         hit: Caption-ID itself, a share.
         styles: Valid styles, a count.
         energy: Energy distance, 0 for real pictures.
-        realistic: Share of pictures as near to training pictures as real ones.
+        realistic: Share of pictures that lie where real ones do, see `realism.RealismTest`.
         copied: Share of pictures that repeat a training picture.
         c_t: Data-copying statistic against the references, in standard deviations: far below 0 for copies.
         authenticity: Share farther from their nearest training picture than that one is from its own.
@@ -125,17 +124,13 @@ class Bench:
     @classmethod
     def of(cls, judge: Judge, target: Target, seed: int = 0) -> "Bench":
         """Gather the references of a target."""
-        rows = np.concatenate(target.refs.rows)
-        cuts = np.cumsum(_sizes(target))[:-1]
-        pixels = judge.pictures.pixels(rows)
-        per = target.of_real(target.shown, np.split(judge.copies(pixels)[0], cuts))
-        gradient = np.split(quality.gradient_energy(pixels.numpy()), cuts)
-        return cls(judge, target, seed, Judged(per, target.points, np.split(judge.features.late[rows], cuts), gradient))
+        seen = judge.look_at(np.concatenate(target.refs.rows))
+        return cls(judge, target, seed, _judged(seen, _sizes(target), target.of_real))
 
     @property
-    def pixels(self) -> Tensor:
-        """The references, caption by caption, (R, 3, H, W)."""
-        return self.judge.pictures.pixels(np.concatenate(self.target.refs.rows))
+    def rows(self) -> np.ndarray:
+        """Rows of the references, caption by caption, (R,)."""
+        return np.concatenate(self.target.refs.rows)
 
     def __getitem__(self, index: np.ndarray) -> "Bench":
         """The captions at `index`, (C',), with the same rivals."""
@@ -145,30 +140,18 @@ class Bench:
         """Of the references, each against the other artists: 1, 1 and 1, with their raw figures."""
         return self.figures(self.real)
 
-    def samples(self, x: Tensor) -> Judged:
-        """Of a model's pictures (C, n, 3, H, W) in [0, 1]."""
-        return self._judge(x.flatten(0, 1), [x.shape[1]] * x.shape[0], self.target.of_samples)
+    def samples(self, seen: Seen) -> Judged:
+        """Of a model's pictures, the same number for each of C captions."""
+        count = len(self.target.refs)
+        return _judged(seen, [len(seen) // count] * count, self.target.of_samples)
 
-    def reconstructions(self, x: Tensor) -> Judged:
-        """Of what a codec made of each reference, (R, 3, H, W), against the other artists."""
-        return self._judge(x, _sizes(self.target), self.target.of_real)
+    def reconstructions(self, seen: Seen) -> Judged:
+        """Of what a codec made of each reference, R pictures, against the other artists."""
+        return _judged(seen, _sizes(self.target), self.target.of_real)
 
     def interval(self, values: np.ndarray) -> Interval:
         """Mean of one number a caption (C,), families weighing equally."""
         return paired_bootstrap(values, self.target.refs.families, seed=self.seed)
-
-    def _judge(
-        self,
-        x: Tensor,
-        sizes: Sequence[int],
-        against: Callable[[list[Described], list[np.ndarray]], PerCaption],
-    ) -> Judged:
-        cuts = np.cumsum(sizes)[:-1]
-        features = self.judge.extractor.encode(x)
-        described = self.judge.space.describe(features).split(sizes)
-        per = against(described, np.split(self.judge.copies(x)[0], cuts))
-        gradient = np.split(quality.gradient_energy(x.numpy()), cuts)
-        return Judged(per, [d.shows for d in described], np.split(features.late, cuts), gradient)
 
     def figures(self, judged: Judged) -> Figures:
         """The headlines of a method and what stands beside them; `self.real` has distance 0 to itself."""
@@ -214,6 +197,15 @@ class Bench:
             ranks.tolist(),
             calibration.reliability(ranks),
         )
+
+
+def _judged(
+    seen: Seen, sizes: Sequence[int], against: Callable[[list[Described], list[np.ndarray]], PerCaption]
+) -> Judged:
+    """Pictures held against real ones, caption by caption: consecutive groups of the given sizes."""
+    cuts, described = np.cumsum(sizes)[:-1], seen.described.split(sizes)
+    per = against(described, np.split(seen.copied, cuts))
+    return Judged(per, [d.shows for d in described], np.split(seen.late, cuts), np.split(seen.gradient, cuts))
 
 
 def _sizes(target: Target) -> list[int]:

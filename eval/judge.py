@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from eval import baselines, diversity, fit, joint
+from eval import baselines, diversity, fit, joint, quality
 from eval.data import Pictures, References, first_by_hash, references
 from eval.features import Extractor, Features, Progress
 from eval.memorization import CopyTest, thumbnails
@@ -38,6 +38,36 @@ class PerCaption:
     def __getitem__(self, index: np.ndarray) -> "PerCaption":
         """The captions at `index`, (C',)."""
         return PerCaption(*(getattr(self, field.name)[index] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the judge notes of B pictures before they are compared with anything, so that they need not be kept.
+
+    Args:
+        described: Where they lie.
+        copied: Whether each repeats a training picture, (B,) bool.
+        late: Late features, (B, F).
+        gradient: Gradient energy, (B,).
+    """
+
+    described: Described
+    copied: np.ndarray
+    late: np.ndarray
+    gradient: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.copied)
+
+    def __getitem__(self, index: np.ndarray) -> "Seen":
+        """The pictures at `index`, (B',)."""
+        return Seen(self.described[index], self.copied[index], self.late[index], self.gradient[index])
+
+    @classmethod
+    def cat(cls, parts: Sequence["Seen"]) -> "Seen":
+        """All pictures of `parts`, in order."""
+        columns = (np.concatenate([getattr(p, name) for p in parts]) for name in ("copied", "late", "gradient"))
+        return cls(Described.cat([p.described for p in parts]), *columns)
 
 
 @dataclass(frozen=True)
@@ -145,8 +175,7 @@ class Judge:
             pictures.family[train],
             features[held_out],
         )
-        known, outside = (thumbnails(pictures.pixels(rows).numpy()) for rows in (train, held_out))
-        copy_test = CopyTest.fit(known, outside)
+        copy_test = CopyTest.fit(thumbnails_of(pictures, train), thumbnails_of(pictures, held_out))
         return cls(extractor, pictures, features, space, copy_test, train)
 
     def target(
@@ -187,6 +216,21 @@ class Judge:
         described = self.space.describe(self.features[np.concatenate(rows)])
         return described.split([len(r) for r in rows])
 
+    def look(self, x: Tensor) -> Seen:
+        """What there is to note of pictures x (B, 3, H, W) in [0, 1]."""
+        features = self.extractor.encode(x)
+        pixels = x.numpy()
+        return Seen(self.space.describe(features), self.copies(x)[0], features.late, quality.gradient_energy(pixels))
+
+    def look_at(self, rows: np.ndarray) -> Seen:
+        """The same of rows (R,) of the dataset, from its features."""
+        copied, gradient = [], []
+        for x in self.pictures.blocks(rows):
+            copied.append(self.copies(x)[0])
+            gradient.append(quality.gradient_energy(x.numpy()))
+        features = self.features[rows]
+        return Seen(self.space.describe(features), np.concatenate(copied), features.late, np.concatenate(gradient))
+
     def copies(self, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Whether pictures x (B, 3, H, W) are copies, (B,) bool, and the nearest row of the dataset, (B,)."""
         copied, nearest = self.copy_test(thumbnails(x.numpy()))
@@ -224,6 +268,11 @@ class Judge:
         count = min(POPULATION, len(self.train))
         rng = np.random.default_rng(seed)
         return self.space.train[rng.choice(len(self.train), count, replace=False, p=weights)]
+
+
+def thumbnails_of(pictures: Pictures, rows: np.ndarray) -> np.ndarray:
+    """Thumbnails of rows (R,) of a dataset, (R, D), see `memorization.thumbnails`."""
+    return np.concatenate([thumbnails(x.numpy()) for x in pictures.blocks(rows)])
 
 
 def _means(values: Sequence[np.ndarray]) -> np.ndarray:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from bridge.codec import ImageCodec
@@ -14,6 +13,7 @@ from bridge.noise import normal_rows
 from bridge.text import TextCode
 from eval.bootstrap import Interval, paired_bootstrap
 from eval.features import Extractor
+from eval.realism import local_radius, relative_distance
 from eval.space import JudgeSpace
 
 CHUNK = 64
@@ -104,7 +104,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def near_real(features: np.ndarray, real: np.ndarray, k: int = 3) -> np.ndarray:
     """Whether each picture lies as near to a real one as that one's k-th nearest real picture, (B,) bool.
 
-    Unlike the realism test, which looks at what captions differ in alone, it uses all features.
+    Unlike the realism test it uses all features, not only what captions differ in, and is not calibrated.
 
     Args:
         features: Of pictures, (B, F).
@@ -116,8 +116,7 @@ def near_real(features: np.ndarray, real: np.ndarray, k: int = 3) -> np.ndarray:
     >>> near_real(np.array([[0.5], [9.0]]), np.array([[0.0], [1.0], [2.0]]), k=1)
     array([ True, False])
     """
-    radius = np.sort(cdist(real, real), axis=1)[:, k]
-    return np.asarray((cdist(features, real) <= radius).any(axis=1))
+    return relative_distance(features, real, local_radius(real, k), len(real)) <= 1
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,24 @@
 """One report: every headline of a model and of the obvious alternatives, on captions seen and held out."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from bridge.codec import ImageCodec
-from eval import baselines, joint, quality
+from eval import joint, quality
 from eval.bootstrap import Interval, paired_bootstrap
 from eval.data import OPTIONAL, References
 from eval.decoded import Baselines, EncodeText, reconstruct
-from eval.features import check_pictures
 from eval.headlines import Bench, Calibration, Figures, Judged
 from eval.judge import Judge
 from eval.single_space import SingleSpace
+from eval.stream import Generate, seen_by_all, seen_of, seen_reconstructions
 
-Generate = Callable[[Sequence[str], int], Tensor]
-"""Captions and n to pictures (captions, n, 3, H, W) in [0, 1]; a caption's n are independent draws."""
 Say = Callable[[str], None]
-Watch = Callable[[str, Bench, Tensor], None]
-"""Name of a row, its bench, and the first model's pictures of it, (captions, n, 3, H, W)."""
+Watch = Callable[[str, Bench], None]
+"""Name of a row and its bench."""
 
 ROWS = {
     "validation": {"seen": "seen_validation", "held-out": "validation"},
@@ -30,7 +27,6 @@ ROWS = {
 """Rows of a report and the split of the data behind each."""
 FAR_ROW, FAR = "far", 0.55
 """Held-out captions whose text code is below this cosine to every training caption's have a row of their own."""
-SHUFFLED = "model, shuffled captions"
 BASES = ("real", "reconstruction")
 """Methods that are no rivals: what is aimed at."""
 
@@ -157,7 +153,7 @@ def evaluate(
         only: Judge none but these captions; a row with too few of them is absent.
         seed: Of the baselines' draws, the bootstrap and the caption-blind pictures.
         say: Told what is being done.
-        watch: Shown the first model's pictures of each row.
+        watch: Told each row that is judged.
         about: Kept in the report.
 
     Raises:
@@ -178,19 +174,15 @@ def evaluate(
             absent[name] = benches
             continue
         far, why = far_captions(benches[0].target.refs, rivals) if name == "held-out" else (None, None)
-
-        def show(x: Tensor, name: str = name, bench: Bench = benches[0], far: np.ndarray | None = far) -> None:
-            watch(name, bench, x)
-            if far is not None:
-                watch(FAR_ROW, bench[far], x[far])
-
-        judged = _judge_all(benches, models, rivals, n, say, show)
-        for found, bench, methods in zip(rows, benches, judged, strict=True):
-            found[name] = _row(bench, part, methods, list(models))
-            if far is not None:
-                found[FAR_ROW] = _row(bench[far], part, {m: j[far] for m, j in methods.items()}, list(models))
         if why is not None:
             absent[FAR_ROW] = why
+        parts = {name: None, FAR_ROW: far} if far is not None else {name: None}
+        makers = [{row: RowMaker.of(bench, index, list(models)) for row, index in parts.items()} for bench in benches]
+        for row, maker in makers[0].items():
+            watch(row, maker.bench)
+        collect(makers, _judged_by_all(benches, models, rivals, n), say)
+        for found, mine in zip(rows, makers, strict=True):
+            found |= {row: maker.row(part) for row, maker in mine.items()}
     if not rows[0]:
         raise ValueError("; ".join(f"{name}: {why}" for name, why in absent.items()))
     return Report(
@@ -219,13 +211,16 @@ def check_counts(n: int, captions: int | None) -> None:
 def codec_figures(judge: Judge, codec: ImageCodec, split: str, seed: int = 0) -> Codec:
     """PSNR and sharpness of a codec on all pictures of a split."""
     rows = judge.pictures.where(split)
-    x = judge.pictures.pixels(rows)
-    y = reconstruct(codec, x).numpy()
-    error = quality.squared_error(y, x.numpy())
+    errors, gradients = [], []
+    for x in judge.pictures.blocks(rows):
+        y = reconstruct(codec, x).numpy()
+        errors.append(quality.squared_error(y, x.numpy()))
+        gradients.append([quality.gradient_energy(y), quality.gradient_energy(x.numpy())])
+    error, (made, real) = np.concatenate(errors), np.concatenate(gradients, axis=1)
     return Codec(
         paired_bootstrap(error, judge.pictures.family[rows], lambda m: quality.psnr(m[..., 0]), seed=seed),
         float(quality.psnr(error.mean())),
-        quality.sharpness_ratio(y, x.numpy()),
+        float(made.mean() / real.mean()),
         len(rows),
     )
 
@@ -284,34 +279,10 @@ def trade_off(
         bench = Bench.of(judge, judge.target(part, n, captions, seed), seed)
         asked = bench.target.refs.captions
         for (guidance, temperature), generate in models.items():
-            f = bench.figures(bench.samples(_checked("model", generate(asked, n), len(asked), n)))
+            f = bench.figures(bench.samples(*seen_of([judge], "model", generate, asked, n)))
             values = (f.fit.value, f.diversity.value, f.joint.value, f.copied.value)
             points.setdefault(name, []).append(TradeOff(guidance, temperature, *values))
     return points
-
-
-def _judge_all(
-    benches: Sequence[Bench],
-    models: Mapping[str, Generate],
-    rivals: Baselines | None,
-    n: int,
-    say: Say,
-    show: Callable[[Tensor], None],
-) -> list[dict[str, Judged]]:
-    """Every method on one row, by every bench: each picture is made once."""
-    judged: list[dict[str, Judged]] = [{"real": bench.real} for bench in benches]
-    if rivals is not None:
-        say("reconstruction")
-        x = reconstruct(rivals.codec, benches[0].pixels)
-        for found, bench in zip(judged, benches, strict=True):
-            found["reconstruction"] = bench.reconstructions(x)
-    for name, x in drawn_by_all(benches[0].target.refs, benches[0].seed, models, rivals, n):
-        say(name)
-        if name == next(iter(models)):
-            show(x)
-        for found, bench in zip(judged, benches, strict=True):
-            found[name] = bench.samples(x)
-    return judged
 
 
 def far_captions(refs: References, rivals: Baselines | None) -> tuple[np.ndarray | None, str | None]:
@@ -326,24 +297,87 @@ def far_captions(refs: References, rivals: Baselines | None) -> tuple[np.ndarray
     return far, None
 
 
-def _row(bench: Bench, split: str, methods: Mapping[str, Judged], models: Sequence[str]) -> Row:
-    first = methods[models[0]].per.energy
-    rivals = {name: m for name, m in methods.items() if name not in (*BASES, models[0])}
-    real_joint, count, absent = _real_joint(bench)
-    refs = bench.target.refs
-    return Row(
-        split,
-        len(refs),
-        len(np.unique(refs.families)),
-        len(refs.left_out),
-        bench.interval(bench.target.unconditional),
-        real_joint,
-        count,
-        {"real": bench.real_figures()} | {name: bench.figures(m) for name, m in methods.items() if name != "real"},
-        {name: bench.interval(first - rival.per.energy) for name, rival in rivals.items()},
-        {name: bench.calibration(methods[name]) for name in models},
-        absent,
-    )
+def _judged_by_all(
+    benches: Sequence[Bench], models: Mapping[str, Generate], rivals: Baselines | None, n: int
+) -> Iterator[tuple[str, list[Judged]]]:
+    """Every method on one row, by every bench; a method's pictures are made once and not kept."""
+    judges, first = [bench.judge for bench in benches], benches[0]
+    yield "real", [bench.real for bench in benches]
+    if rivals is not None:
+        seen = seen_reconstructions(judges, rivals.codec, first.rows)
+        yield "reconstruction", [bench.reconstructions(s) for bench, s in zip(benches, seen, strict=True)]
+    for name, seen in seen_by_all(judges, first.target.refs, first.seed, models, rivals, n):
+        yield name, [bench.samples(s) for bench, s in zip(benches, seen, strict=True)]
+
+
+class Maker(Protocol):
+    """Takes in one method after the other."""
+
+    def add(self, name: str, judged: Any) -> None:
+        """Take in a method."""
+
+
+def collect(makers: Sequence[Mapping[str, Maker]], methods: Iterable[tuple[str, Sequence[Any]]], say: Say) -> None:
+    """Show every method, as judged by each bench, to the makers of that bench's rows."""
+    for name, judged in methods:
+        say(f"  {name}")
+        for mine, one in zip(makers, judged, strict=True):
+            for maker in mine.values():
+                maker.add(name, one)
+
+
+@dataclass(frozen=True)
+class RowMaker:
+    """Collects a row method by method; of each, only figures stay.
+
+    Args:
+        bench: What the row's pictures are held against.
+        index: Its captions among those judged, (C',); None for all.
+        models: Names of the models, the one that others are compared with first.
+        methods: Figures so far.
+        energy: Energy distance of every caption by method, (C',) each.
+        calibration: Of the models so far.
+    """
+
+    bench: Bench
+    index: np.ndarray | None
+    models: Sequence[str]
+    methods: dict[str, Figures] = field(default_factory=dict)
+    energy: dict[str, np.ndarray] = field(default_factory=dict)
+    calibration: dict[str, Calibration] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, bench: Bench, index: np.ndarray | None, models: Sequence[str]) -> "RowMaker":
+        """For all captions of a bench, or for those at `index`."""
+        return cls(bench if index is None else bench[index], index, models)
+
+    def add(self, name: str, judged: Judged) -> None:
+        """Take in a method, judged on all captions."""
+        mine = judged if self.index is None else judged[self.index]
+        self.methods[name] = self.bench.real_figures() if name == "real" else self.bench.figures(mine)
+        self.energy[name] = mine.per.energy
+        if name in self.models:
+            self.calibration[name] = self.bench.calibration(mine)
+
+    def row(self, split: str) -> Row:
+        """The row, once every method is in."""
+        bench, refs = self.bench, self.bench.target.refs
+        real_joint, count, absent = _real_joint(bench)
+        first = self.energy[self.models[0]]
+        rivals = {name: e for name, e in self.energy.items() if name not in (*BASES, self.models[0])}
+        return Row(
+            split,
+            len(refs),
+            len(np.unique(refs.families)),
+            len(refs.left_out),
+            bench.interval(bench.target.unconditional),
+            real_joint,
+            count,
+            self.methods,
+            {name: bench.interval(first - energy) for name, energy in rivals.items()},
+            self.calibration,
+            absent,
+        )
 
 
 def _real_joint(bench: Bench) -> tuple[Interval | None, int, dict[str, str]]:
@@ -358,37 +392,3 @@ def _real_joint(bench: Bench) -> tuple[Interval | None, int, dict[str, str]]:
         return joint.root_skill(m[..., 0], m[..., 1])
 
     return paired_bootstrap(columns, families, skill, seed=bench.seed), len(index), {}
-
-
-def drawn_by_all(
-    refs: References, seed: int, models: Mapping[str, Generate], rivals: Baselines | None, n: int
-) -> Iterator[tuple[str, Tensor]]:
-    """Models, what cheats would make of the first one's pictures, and the decoded baselines.
-
-    Args:
-        refs: The captions asked for.
-        seed: Of the cheats and the baselines; the shuffle is its first draw.
-        models: By name.
-        rivals: The baselines, if any.
-        n: Pictures a caption.
-    """
-    rng = np.random.default_rng(seed)
-    captions, first = refs.captions, None
-    for name, generate in models.items():
-        x = _checked(name, generate(captions, n), len(captions), n)
-        first = x if first is None else first
-        yield name, x
-    assert first is not None
-    order = baselines.shuffle_captions(refs.families, rng)
-    yield SHUFFLED, first[order]
-    yield "model, one mode", torch.from_numpy(baselines.one_mode(first.numpy()))
-    yield "model, blur", torch.from_numpy(baselines.blur(first.numpy()))
-    if rivals is not None:
-        yield from rivals.pictures(captions, n, rng)
-
-
-def _checked(name: str, x: Tensor, captions: int, n: int) -> Tensor:
-    if x.ndim != 5 or x.shape[:2] != (captions, n):
-        raise ValueError(f"models: {name!r} must give ({captions}, {n}, 3, H, W), gave {tuple(x.shape)}")
-    check_pictures(x.flatten(0, 1))
-    return x.detach().cpu().float()

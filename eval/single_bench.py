@@ -4,17 +4,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from eval import calibration, fit, memorization, quality, single
 from eval.bootstrap import Interval, family_mean, paired_bootstrap
 from eval.data import first_by_hash
 from eval.decoded import EncodeText
 from eval.headlines import Calibration
-from eval.judge import Judge
+from eval.judge import Judge, Seen
 from eval.single_figures import Drawn, SingleFigures, SingleTarget
 from eval.single_space import LEAST, PairSpace, single_references
-from eval.space import Described
 
 ITSELF = "real pictures are what all others are held against"
 ONE_EACH = "one picture a caption, nothing to tell apart"
@@ -88,17 +86,8 @@ class SingleBench:
         if captions is not None:
             refs = first_by_hash(refs, captions)
         target = SingleTarget(refs, judge.describe_rows(refs.rows), rivals)
-        rows, cuts = np.concatenate(refs.rows), np.cumsum([len(r) for r in refs.rows])[:-1]
-        x = judge.pictures.pixels(rows)
-        real = _drawn(
-            target.shown,
-            [np.ones(len(r)) for r in refs.rows],
-            np.split(judge.copies(x)[0], cuts),
-            np.split(judge.features.late[rows], cuts),
-            np.split(quality.gradient_energy(x.numpy()), cuts),
-            "real",
-            refs.families,
-        )
+        seen, sizes = judge.look_at(np.concatenate(refs.rows)), [len(r) for r in refs.rows]
+        real = _drawn(seen, sizes, [np.ones(size) for size in sizes], "real", refs.families)
         return cls._with_unit(judge, target, seed, pairs, real)
 
     @classmethod
@@ -129,9 +118,9 @@ class SingleBench:
         return self._with_unit(self.judge, self.target[index], self.seed, self.pairs, self.real[index])
 
     @property
-    def pixels(self) -> Tensor:
-        """The real pictures, caption by caption, (R, 3, H, W)."""
-        return self.judge.pictures.pixels(np.concatenate(self.target.refs.rows))
+    def rows(self) -> np.ndarray:
+        """Rows of the real pictures, caption by caption, (R,)."""
+        return np.concatenate(self.target.refs.rows)
 
     @property
     def text(self) -> np.ndarray:
@@ -150,26 +139,25 @@ class SingleBench:
         """Share of hits of pictures that know nothing of their caption."""
         return single.chance_of(len(np.unique(self.target.rivals.families)) - 1)
 
-    def samples(self, x: Tensor, asked: np.ndarray | None = None) -> Drawn:
-        """Of a model's pictures (C, n, 3, H, W) in [0, 1].
+    def samples(self, seen: Seen, asked: np.ndarray | None = None) -> Drawn:
+        """Of a model's pictures, the same number for each of C captions.
 
         Args:
-            x: The pictures.
+            seen: The pictures, caption by caption.
             asked: Family of the caption they were drawn for, (C,), where that is another one. Joint then leaves
                 out what lies near a real picture only because it was drawn for that one's caption.
         """
+        count = len(self.target.refs)
         asked = self.target.refs.families if asked is None else asked
-        return self._judge(x.flatten(0, 1), [x.shape[1]] * x.shape[0], "samples", asked)
+        return self._judge(seen, [len(seen) // count] * count, "samples", asked)
 
-    def of_real(self, x: Tensor) -> Drawn:
-        """Of what a codec made of each real picture, (R, 3, H, W)."""
+    def reconstructions(self, seen: Seen) -> Drawn:
+        """Of what a codec made of each real picture, R of them."""
         refs = self.target.refs
-        return self._judge(x, [len(rows) for rows in refs.rows], "reconstruction", refs.families)
+        return self._judge(seen, [len(rows) for rows in refs.rows], "reconstruction", refs.families)
 
-    def _judge(self, x: Tensor, sizes: Sequence[int], kind: str, asked: np.ndarray) -> Drawn:
-        cuts = np.cumsum(sizes)[:-1]
-        features = self.judge.extractor.encode(x)
-        described = self.judge.space.describe(features).split(sizes)
+    def _judge(self, seen: Seen, sizes: Sequence[int], kind: str, asked: np.ndarray) -> Drawn:
+        described = seen.described.split(sizes)
         hits = single.hits_of(
             [d.shows for d in described],
             [d.realistic for d in described],
@@ -177,9 +165,7 @@ class SingleBench:
             self.target.refs.families,
             self.target.rivals,
         )
-        gradient = np.split(quality.gradient_energy(x.numpy()), cuts)
-        copied, late = np.split(self.judge.copies(x)[0], cuts), np.split(features.late, cuts)
-        return _drawn(described, hits, copied, late, gradient, kind, asked)
+        return _drawn(seen, sizes, hits, kind, asked)
 
     def interval(self, values: np.ndarray) -> Interval:
         """Mean of one number a caption (C,), families weighing equally."""
@@ -261,16 +247,10 @@ class SingleBench:
         return Calibration(interval, ranks.tolist(), calibration.reliability(ranks))
 
 
-def _drawn(
-    described: list[Described],
-    hits: list[np.ndarray],
-    copied: list[np.ndarray],
-    late: list[np.ndarray],
-    gradient: list[np.ndarray],
-    kind: str,
-    asked: np.ndarray,
-) -> Drawn:
+def _drawn(seen: Seen, sizes: Sequence[int], hits: list[np.ndarray], kind: str, asked: np.ndarray) -> Drawn:
+    described, cuts = seen.described.split(sizes), np.cumsum(sizes)[:-1]
     shows, style, realistic = ([getattr(d, name) for d in described] for name in ("shows", "style", "realistic"))
+    copied, late, gradient = (np.split(column, cuts) for column in (seen.copied, seen.late, seen.gradient))
     return Drawn(kind, shows, style, realistic, hits, copied, late, gradient, asked)
 
 

@@ -24,7 +24,7 @@ class SingleFigures:
             1 as near as real pairs, 0 captions ignored; see `eval.single.joint_interval`.
         hit: Caption-ID itself, a share.
         energy_score: Energy score, lower is better; of the same captions only.
-        realistic: Share of pictures as near to training pictures as real ones.
+        realistic: Share of pictures that lie where real ones do, see `realism.RealismTest`.
         copied: Share of pictures that repeat a training picture.
         c_t: As in `eval.headlines.Figures`, like all below.
         authenticity: A share.

@@ -1,41 +1,38 @@
 """The report on data with one picture a caption: what `eval.report` says, as far as such data can say it."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from bridge.codec import ImageCodec
 from eval import baselines
 from eval.bootstrap import Interval
 from eval.data import OPTIONAL
-from eval.decoded import Baselines, EncodeText, reconstruct
+from eval.decoded import Baselines, EncodeText
 from eval.headlines import Calibration
 from eval.judge import Judge
 from eval.report import (
     BASES,
     FAR_ROW,
     ROWS,
-    SHUFFLED,
     Codec,
-    Generate,
     Say,
     TradeOff,
     check_asked,
     check_counts,
     codec_figures,
-    drawn_by_all,
+    collect,
     far_captions,
     fit_baselines,
 )
 from eval.single_bench import SingleBench, fit_pairs
 from eval.single_figures import Drawn, SingleFigures
 from eval.single_space import LEAST, SingleSpace
+from eval.stream import SHUFFLED, Generate, seen_by_all, seen_reconstructions
 
-Watch = Callable[[str, SingleBench, Tensor], None]
-"""Name of a row, its bench, and the first model's pictures of it, (captions, n, 3, H, W)."""
+Watch = Callable[[str, SingleBench], None]
+"""Name of a row and its bench."""
 NO_SCORE = "the three headlines have no common 1 on data with one picture a caption, so the smallest says nothing"
 NO_SECOND = "no caption has a second set of real pictures to hold against the first"
 NO_TRADE_OFF = "the headlines have no common 1 by which one setting could be called the best"
@@ -137,7 +134,7 @@ def evaluate_single(
         only: Judge none but these captions.
         seed: Of the baselines' draws and the bootstrap.
         say: Told what is being done.
-        watch: Shown the first model's pictures of each row.
+        watch: Told each row that is judged.
         about: Kept in the report.
 
     Raises:
@@ -164,18 +161,18 @@ def evaluate_single(
         except ValueError as error:
             absent[name] = str(error)
             continue
-        judged, first = _judge_all(benches, models, rivals, codec, n, say)
-        watch(name, benches[0], first)
-        for found, bench, drawn in zip(rows, benches, judged, strict=True):
-            found[name] = _row(bench, part, drawn, list(models))
-        if name == "held-out":
-            far = _far(benches[0], rivals, absent.get("baselines"))
-            if isinstance(far, str):
-                absent[FAR_ROW] = far
-                continue
-            watch(FAR_ROW, benches[0][far], first[far])
-            for found, bench, drawn in zip(rows, benches, judged, strict=True):
-                found[FAR_ROW] = _row(bench[far], part, {m: d[far] for m, d in drawn.items()}, list(models))
+        far = _far(benches[0], rivals, absent.get("baselines")) if name == "held-out" else None
+        if isinstance(far, str):
+            absent[FAR_ROW] = far
+        parts = {name: None, FAR_ROW: far} if isinstance(far, np.ndarray) else {name: None}
+        makers = [
+            {row: SingleRowMaker.of(bench, index, list(models)) for row, index in parts.items()} for bench in benches
+        ]
+        for row, maker in makers[0].items():
+            watch(row, maker.bench)
+        collect(makers, _judged_by_all(benches, models, rivals, codec, n), say)
+        for found, mine in zip(rows, makers, strict=True):
+            found |= {row: maker.row(part) for row, maker in mine.items()}
     if not rows[0]:
         raise ValueError("; ".join(f"{name}: {absent[name]}" for name in ROWS[split]))
     measured = next(part for part in reversed(ROWS[split].values()) if part in judge.pictures.split)
@@ -225,52 +222,70 @@ def _far(bench: SingleBench, rivals: Baselines | None, without: str | None) -> n
     return far
 
 
-def _judge_all(
+def _judged_by_all(
     benches: Sequence[SingleBench],
     models: Mapping[str, Generate],
     rivals: Baselines | None,
     codec: ImageCodec | None,
     n: int,
-    say: Say,
-) -> tuple[list[dict[str, Drawn]], Tensor]:
-    """Every method on one row, by every bench, and the first model's pictures."""
-    judged: list[dict[str, Drawn]] = [{"real": bench.real} for bench in benches]
+) -> Iterator[tuple[str, list[Drawn]]]:
+    """Every method on one row, by every bench; a method's pictures are made once and not kept."""
+    judges, first = [bench.judge for bench in benches], benches[0]
+    yield "real", [bench.real for bench in benches]
     if codec is not None:
-        say("reconstruction")
-        x = reconstruct(codec, benches[0].pixels)
-        for found, bench in zip(judged, benches, strict=True):
-            found["reconstruction"] = bench.of_real(x)
-    refs, seed, first, nearest = benches[0].target.refs, benches[0].seed, None, None
-    dealt = baselines.shuffle_captions(refs.families, np.random.default_rng(seed))  # as `drawn_by_all` deals them
-    for name, x in drawn_by_all(refs, seed, models, rivals, n):
-        first = x if first is None else first
+        seen = seen_reconstructions(judges, codec, first.rows)
+        yield "reconstruction", [bench.reconstructions(s) for bench, s in zip(benches, seen, strict=True)]
+    refs, nearest = first.target.refs, None
+    dealt = baselines.shuffle_captions(refs.families, np.random.default_rng(first.seed))  # as `seen_by_all` deals them
+    for name, seen in seen_by_all(judges, refs, first.seed, models, rivals, n):
         if name == "nearest1":
-            nearest = x
-        if name == "nearestk" and nearest is not None and torch.equal(x, nearest):
+            nearest = seen[0].late
+        if name == "nearestk" and nearest is not None and np.array_equal(seen[0].late, nearest):
             continue  # with one picture a caption, filling up from the next caption is the same thing
-        say(name)
         asked = refs.families[dealt] if name == SHUFFLED else None
-        for found, bench in zip(judged, benches, strict=True):
-            found[name] = bench.samples(x, asked)
-    assert first is not None
-    return judged, first
+        yield name, [bench.samples(s, asked) for bench, s in zip(benches, seen, strict=True)]
 
 
-def _row(bench: SingleBench, split: str, drawn: Mapping[str, Drawn], models: Sequence[str]) -> SingleRow:
-    first = bench.energy(drawn[models[0]])
-    rivals = {name: d for name, d in drawn.items() if name not in (*BASES, models[0])}
-    refs = bench.target.refs
-    absent = {"score": NO_SCORE, "real_joint": NO_SECOND}
-    if isinstance(bench.shuffled, str):
-        absent["joint"] = bench.shuffled
-    return SingleRow(
-        split,
-        len(refs),
-        len(np.unique(refs.families)),
-        sum(map(len, refs.rows)),
-        bench.chance,
-        {name: bench.figures(d) for name, d in drawn.items()},
-        {name: bench.interval(first - bench.energy(d)) for name, d in rivals.items()},
-        {name: bench.calibration(drawn[name]) for name in models},
-        absent,
-    )
+@dataclass(frozen=True)
+class SingleRowMaker:
+    """Collects a row method by method; of each, only figures stay. Its arguments are those of `report.RowMaker`."""
+
+    bench: SingleBench
+    index: np.ndarray | None
+    models: Sequence[str]
+    methods: dict[str, SingleFigures] = field(default_factory=dict)
+    energy: dict[str, np.ndarray] = field(default_factory=dict)
+    calibration: dict[str, Calibration] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, bench: SingleBench, index: np.ndarray | None, models: Sequence[str]) -> "SingleRowMaker":
+        """For all captions of a bench, or for those at `index`."""
+        return cls(bench if index is None else bench[index], index, models)
+
+    def add(self, name: str, drawn: Drawn) -> None:
+        """Take in a method, judged on all captions."""
+        mine = drawn if self.index is None else drawn[self.index]
+        self.methods[name] = self.bench.figures(mine)
+        if name not in BASES:
+            self.energy[name] = self.bench.energy(mine)
+        if name in self.models:
+            self.calibration[name] = self.bench.calibration(mine)
+
+    def row(self, split: str) -> SingleRow:
+        """The row, once every method is in."""
+        bench, refs = self.bench, self.bench.target.refs
+        first = self.energy[self.models[0]]
+        absent = {"score": NO_SCORE, "real_joint": NO_SECOND}
+        if isinstance(bench.shuffled, str):
+            absent["joint"] = bench.shuffled
+        return SingleRow(
+            split,
+            len(refs),
+            len(np.unique(refs.families)),
+            sum(map(len, refs.rows)),
+            bench.chance,
+            self.methods,
+            {name: bench.interval(first - e) for name, e in self.energy.items() if name != self.models[0]},
+            self.calibration,
+            absent,
+        )

@@ -14,9 +14,10 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from eval.data import Pictures, References, by_caption
 from eval.features import Extractor, Features
-from eval.judge import Judge
-from eval.memorization import COPY_QUANTILE, CopyTest, nearest_training, thumbnails
-from eval.space import COMPONENTS, NEIGHBOURS, REALISM, Described, JudgeSpace
+from eval.judge import Judge, thumbnails_of
+from eval.memorization import COPY_QUANTILE, CopyTest, nearest_training
+from eval.realism import RealismTest
+from eval.space import COMPONENTS, Described, JudgeSpace
 
 LEAST = 10
 """Training pictures, and families of captions in a row, below which nothing is judged: intervals would be luck."""
@@ -79,18 +80,14 @@ class SingleSpace(JudgeSpace):
             raise ValueError(f"train: {len(train)} training pictures; judging takes at least {LEAST}")
         late, early = _reduce(train.late), _reduce(train.early)
         known = late.transform(train.late.astype(np.float64))
-        if held_out is None:
-            distance = nearest_training(known, known, NEIGHBOURS + 1)[0][:, 1:]
-        else:
-            distance = nearest_training(late.transform(held_out.late.astype(np.float64)), known, NEIGHBOURS)[0]
-        return cls(late, early, known, float(np.quantile(distance.mean(axis=1), REALISM)))
+        outside = None if held_out is None else late.transform(held_out.late.astype(np.float64))
+        return cls(late, early, known, RealismTest.fit(known, outside))
 
     def describe(self, features: Features) -> Described:
         """Where pictures lie by what they show, (B, D), and by how they are drawn, (B, E), and whether realistic."""
         shows = self.late.transform(features.late.astype(np.float64))
-        distance, _ = nearest_training(shows, self.train, NEIGHBOURS)
         style = self.early.transform(features.early.astype(np.float64))
-        return Described(shows, style, distance.mean(axis=1) <= self.realism)
+        return Described(shows, style, self.realism(shows))
 
 
 def _reduce(x: np.ndarray) -> Pipeline:
@@ -119,12 +116,12 @@ def fit_single(extractor: Extractor, pictures: Pictures, features: Features) -> 
     train = pictures.where("train")
     held_out = pictures.where("validation") if "validation" in pictures.split else None
     space = SingleSpace.of(features[train], None if held_out is None else features[held_out])
-    known = thumbnails(pictures.pixels(train).numpy())
+    known = thumbnails_of(pictures, train)
     if held_out is None:
         apart = nearest_training(known, known, 2)[0][:, 1]
         copy_test = CopyTest(known, float(np.quantile(apart, COPY_QUANTILE)))
     else:
-        copy_test = CopyTest.fit(known, thumbnails(pictures.pixels(held_out).numpy()))
+        copy_test = CopyTest.fit(known, thumbnails_of(pictures, held_out))
     return Judge(extractor, pictures, features, space, copy_test, train)
 
 

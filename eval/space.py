@@ -15,10 +15,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from eval.features import Features
-from eval.memorization import nearest_training
+from eval.realism import RealismTest
 
 LATE, EARLY, COMPONENTS, SHRINKAGE = 128, 96, 48, 0.05
-NEIGHBOURS, REALISM, PER_FAMILY = 5, 0.975, 8
+PER_FAMILY = 8
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Described:
     Args:
         shows: Where they lie in the space of captions, (B, D).
         style: Which training artist each looks like, (B,) names.
-        realistic: Whether each lies as near to training pictures as real ones do, (B,) bool.
+        realistic: Whether each passes the realism test, (B,) bool.
     """
 
     shows: np.ndarray
@@ -37,6 +37,16 @@ class Described:
 
     def __len__(self) -> int:
         return len(self.shows)
+
+    def __getitem__(self, index: np.ndarray) -> "Described":
+        """The pictures at `index`, (B',)."""
+        return Described(self.shows[index], self.style[index], self.realistic[index])
+
+    @classmethod
+    def cat(cls, parts: Sequence["Described"]) -> "Described":
+        """All pictures of `parts`, in order."""
+        rows = [(p.shows, p.style, p.realistic) for p in parts]
+        return cls(*map(np.concatenate, zip(*rows, strict=True)))
 
     def split(self, sizes: Sequence[int]) -> list["Described"]:
         """The same, caption by caption: consecutive groups of the given sizes, which sum to B."""
@@ -53,13 +63,13 @@ class JudgeSpace:
         late: Standardise, PCA, LDA between captions; fitted on training pictures.
         early: The same between artists.
         train: Training pictures in the space of captions, (N, D).
-        realism: Largest realism distance that still counts as real.
+        realism: Tells whether pictures lie where real ones do.
     """
 
     late: Pipeline
     early: Pipeline
     train: np.ndarray
-    realism: float
+    realism: RealismTest
 
     @classmethod
     def fit(
@@ -93,15 +103,13 @@ class JudgeSpace:
         late = _discriminant(train.late, LATE, captions, use)
         early = _discriminant(train.early, EARLY, artists, np.ones(len(train), bool))
         known = late.transform(train.late.astype(np.float64))
-        distance, _ = nearest_training(late.transform(held_out.late.astype(np.float64)), known, NEIGHBOURS)
-        return cls(late, early, known, float(np.quantile(distance.mean(axis=1), REALISM)))
+        return cls(late, early, known, RealismTest.fit(known, late.transform(held_out.late.astype(np.float64))))
 
     def describe(self, features: Features) -> Described:
         """Everything the judge says about pictures with these features."""
         shows = self.late.transform(features.late.astype(np.float64))
-        distance, _ = nearest_training(shows, self.train, NEIGHBOURS)
         style = self.early.predict(features.early.astype(np.float64))
-        return Described(shows, style, distance.mean(axis=1) <= self.realism)
+        return Described(shows, style, self.realism(shows))
 
 
 def _balanced(captions: np.ndarray, families: np.ndarray) -> np.ndarray:

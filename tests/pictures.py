@@ -6,6 +6,9 @@ import zlib
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
+
+from eval.judge import Judge, Seen
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -31,3 +34,8 @@ def bomb(side: int = 60_000) -> bytes:
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     length, crc = struct.pack(">I", len(header)), struct.pack(">I", zlib.crc32(b"IHDR" + header))
     return b"\x89PNG\r\n\x1a\n" + length + b"IHDR" + header + crc + struct.pack(">I", 0) + b"IDAT" + b"\x35\xaf\x06\x1e"
+
+
+def seen(judge: Judge, x: Tensor) -> Seen:
+    """What a judge sees of a model's pictures, (C, n, 3, H, W)."""
+    return judge.look(x.flatten(0, 1))

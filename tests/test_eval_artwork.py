@@ -16,6 +16,7 @@ from eval.decoded import text_codes
 from eval.features import EfficientNetLite0
 from eval.headlines import Figures
 from eval.judge import Judge
+from tests.pictures import seen
 
 N = 4
 HEADLINES = ("fit", "diversity", "joint")
@@ -46,7 +47,7 @@ def judged(division: Division, real: Tensor) -> Figures:
 
 
 def figures(division: Division, x: Tensor) -> Figures:
-    return division.bench.figures(division.bench.samples(x))
+    return division.bench.figures(division.bench.samples(seen(division.bench.judge, x)))
 
 
 def other_captions(x: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ def test_falls_as_pictures_of_other_captions_are_mixed_in(contaminated, name):
 def test_the_order_of_pictures_and_captions_does_not_count(division, real, judged):
     back = np.arange(len(real))[::-1].copy()
     turned = division.bench[back]
-    found = turned.figures(turned.samples(real[torch.from_numpy(back)].flip(1)))
+    found = turned.figures(turned.samples(seen(turned.judge, real[torch.from_numpy(back)].flip(1))))
     for name in HEADLINES:
         assert getattr(found, name).value == pytest.approx(getattr(judged, name).value, abs=1e-6)
 

@@ -236,7 +236,7 @@ def _retrieved(retrieve):
 
 
 CHEATS = {
-    "one mode": lambda late, early: (baselines.one_mode(late), baselines.one_mode(early)),
+    "one mode": lambda late, early: (late[:, [0] * late.shape[1]], early[:, [0] * early.shape[1]]),
     "two modes": lambda late, early: (np.tile(late[:, :2], (1, 2, 1)), np.tile(early[:, :2], (1, 2, 1))),
     "one mode and noise": _noise_beside,
     "blur": lambda late, early: (baselines.blur(late), baselines.blur(early)),

@@ -124,7 +124,7 @@ class TinyBridgePlateau(Tiny, BridgePlateau):
 
 
 class TinyDirect(Direct):
-    trials = ({"learning_rate": 1e-3, "batch_size": 4, "fold": 8, "widths": (8,)},)
+    trials = ({"learning_rate": 1e-3, "batch_size": 4, "grid": 8, "widths": (8,)},)
 
 
 class TinyDirectPlateau(TinyDirect, DirectPlateau):

@@ -33,14 +33,14 @@ from eval.peers.prior import Prior
 from eval.peers.recipe import Budget, Recipe, learning_rate_at
 from eval.peers.results import Results
 from eval.peers.sampling import MICRO_BATCH, Asked, Neighbours, keyed
-from eval.peers.study import Benches, Workshop, share_left
+from eval.peers.study import Benches, Workshop, minutes_left
 from eval.peers.table import Line, PeersReport, Spread, to_text
 from tests import test_eval_report
 
 DIM = 16
 SMALL: dict[str, tuple[TrainedPeer, Trial]] = {
     "bridge_flow": (BridgeFlow(), {"width": 32, "hidden": 32, "blocks": 1, "condition": 16}),
-    "direct": (Direct(), {"fold": 4, "widths": (8, 16)}),
+    "direct": (Direct(), {"grid": 4, "widths": (8, 16)}),
     "latent": (Latent(), {"widths": (8,)}),
     "invertible": (Invertible(), {"blocks": 4, "hidden": 32, "condition": 16}),
     "invertible, spline": (Invertible(), {"blocks": 2, "hidden": 32, "condition": 16, "bins": 4}),
@@ -306,11 +306,10 @@ def test_unknown_schedule_is_named() -> None:
         Recipe(1.0, 1, "linear")
 
 
-def test_the_vae_is_paid_for_and_shortened_alike() -> None:
-    assert share_left(15, 60) == share_left(15, 6) == 0.75
-    assert share_left(15, 120) == 0.875
-    with pytest.raises(ValueError, match=r"vae_minutes: 90 leave nothing of 60 minutes.*give more minutes"):
-        share_left(90, 60)
+def test_the_vae_is_paid_for_in_full() -> None:
+    assert minutes_left(15, 60) == 45
+    with pytest.raises(ValueError, match=r"vae_minutes: 15 leave nothing of 6 minutes.*give more minutes"):
+        minutes_left(15, 6)
 
 
 def test_batches_depend_on_their_key_alone() -> None:
@@ -392,7 +391,7 @@ class Tiny(BridgeFlow):
 
 
 class TinyDirect(Direct):
-    trials = ({"learning_rate": 1e-3, "batch_size": 4, "fold": 8, "widths": (8,)},)
+    trials = ({"learning_rate": 1e-3, "batch_size": 4, "grid": 8, "widths": (8,)},)
 
 
 class TinyPlateau(TinyDirect, DirectPlateau):
@@ -455,7 +454,7 @@ def test_command_prints_one_table_and_does_nothing_twice(
 ) -> None:
     monkeypatch.setattr(command, "open_workshop", opened)
     out = tmp_path / "out"
-    argv = ["model", "--minutes", "0.05", "--vae-minutes", "20", "--captions", "6"]
+    argv = ["model", "--minutes", "0.05", "--vae-minutes", "0.02", "--captions", "6"]
     argv += ["--trials", "2", "--seeds", "2", "--samples", "2", "--out", str(out)]
     assert command.main(argv) == 0
     printed = capsys.readouterr().out

@@ -21,6 +21,7 @@ from eval.single_bench import SingleBench, fit_pairs
 from eval.single_report import SingleReport, evaluate_single
 from eval.single_space import LEAST, PairSpace, SingleSpace, fit_single, single_references, why_single
 from eval.table import to_json, to_text
+from tests.pictures import seen
 from tests.test_eval_page import Page
 from tests.test_eval_report import Coarse, Pooled, drawing, pattern, png
 
@@ -96,7 +97,7 @@ def judge(folder) -> Judge:
 
 @pytest.fixture(scope="module")
 def gallery() -> Gallery:
-    return Gallery(2, lambda asked: [None] * len(asked))
+    return Gallery(2, good, 4, lambda asked: [None] * len(asked))
 
 
 def run(judge, models=MODELS, **kwargs) -> SingleReport:
@@ -146,7 +147,9 @@ def test_repeated_pictures_have_no_diversity_and_a_worse_energy_score(methods, c
 def test_blur_shows_in_sharpness(judge):
     x = good(single_references(judge.pictures, "validation").captions, 4)
     bench = SingleBench.of(judge, "validation")
-    sharp, soft = (bench.figures(bench.samples(y)) for y in (x, x.mean(dim=1, keepdim=True).expand_as(x)))
+    sharp, soft = (
+        bench.figures(bench.samples(seen(bench.judge, y))) for y in (x, x.mean(dim=1, keepdim=True).expand_as(x))
+    )
     assert soft.sharpness < sharp.sharpness == pytest.approx(1, abs=0.1)
 
 
@@ -231,7 +234,7 @@ def test_rivals_stay_when_captions_are_fewer(judge, bench):
 
 
 def test_some_captions_of_a_bench_have_the_figures_of_the_whole_bench(bench):
-    whole = bench.samples(good(bench.target.refs.captions, 4))
+    whole = bench.samples(seen(bench.judge, good(bench.target.refs.captions, 4)))
     some = np.array([7, 2, 4])
     np.testing.assert_array_equal(bench[some].energy(whole[some]), bench.energy(whole)[some])
     assert bench[some].figures(whole[some]).hit.value == pytest.approx(np.mean([whole.hits[i].mean() for i in some]))
@@ -240,7 +243,10 @@ def test_some_captions_of_a_bench_have_the_figures_of_the_whole_bench(bench):
 def test_the_order_of_captions_and_of_samples_does_not_matter(bench):
     x = good(bench.target.refs.captions, 4)
     order = np.random.default_rng(0).permutation(len(x))
-    f, g = bench.figures(bench.samples(x)), bench[order].figures(bench[order].samples(x[order].flip(1)))
+    f, g = (
+        bench.figures(bench.samples(seen(bench.judge, x))),
+        bench[order].figures(bench[order].samples(seen(bench.judge, x[order].flip(1)))),
+    )
     for name in ("fit", "diversity", "hit", "energy_score", "copied"):
         assert getattr(f, name).value == pytest.approx(getattr(g, name).value, abs=1e-6), name
     # What shuffled captions cost is an average over 32 shuffles, and another order gives others.

@@ -20,7 +20,17 @@ import numpy as np
 from tqdm import tqdm
 
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextEncoder
-from train.iconify import MissingToolError, draw_all, icon_svg, is_blank, npm_pack, slug, thumbnails_of, write_rows
+from train.iconify import (
+    SIZE,
+    MissingToolError,
+    draw_all,
+    icon_svg,
+    is_blank,
+    npm_pack,
+    slug,
+    thumbnails_of,
+    write_rows,
+)
 from train.splits import LEAK_RMSE, Splits, base_label, duplicate_pairs, make_splits, order_of
 
 ROOT = Path(__file__).parent.parent
@@ -140,8 +150,8 @@ def write_emoji_labels(entries: Sequence[dict[str, Any]], path: Path) -> None:
     path.write_text(json.dumps(labels, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
 
 
-def collect(downloads: Path) -> list[dict[str, Any]]:
-    """Download and draw everything.
+def collect(downloads: Path, size: int = SIZE) -> list[dict[str, Any]]:
+    """Download and draw everything, at size x size pixels.
 
     Returns:
         Rows with label, tags, group, hexcode, artist, style, captions and PNG bytes under "png".
@@ -154,7 +164,7 @@ def collect(downloads: Path) -> list[dict[str, Any]]:
             row = {key: entry[key] for key in ("label", "tags", "group", "hexcode")}
             rows.append({**row, "artist": style.artist, "style": style.name, "captions": captions})
             svgs.append(svg)
-    pngs = draw_all(svgs)
+    pngs = draw_all(svgs, size)
     kept = [{**row, "png": png} for row, png in zip(rows, pngs, strict=True) if not is_blank(png)]
     print(f"{len(kept)} pictures of {len({r['label'] for r in kept})} captions", file=sys.stderr)
     return kept
@@ -213,10 +223,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.emoji", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("data/emoji"), help="folder of the dataset")
     parser.add_argument("--downloads", type=Path, default=Path("data/npm"), help="where npm packages are kept")
+    parser.add_argument("--size", type=int, default=SIZE, help="side of a picture in pixels, 16 to 1024")
     parser.add_argument("--refresh", action="store_true", help=f"compute {SPLITS.name} and {EMOJI_LABELS.name} anew")
     args = parser.parse_args(argv)
+    if not 16 <= args.size <= 1024:
+        parser.error(f"--size: expected 16 to 1024 pixels, got {args.size}")
     try:
-        rows = collect(args.downloads)
+        rows = collect(args.downloads, args.size)
     except MissingToolError as error:
         print(f"train.emoji: {error}", file=sys.stderr)
         return 2

@@ -10,6 +10,7 @@ import tempfile
 import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,20 +86,21 @@ def icon_svg(icon_set: dict[str, Any], name: str) -> str:
     )
 
 
-def draw(svg: str) -> bytes:
-    """Draw an SVG at SIZE x SIZE on white, as PNG bytes."""
-    drawn = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE))))
-    page = Image.new("RGBA", (SIZE, SIZE), (255, 255, 255, 255))
+def draw(svg: str, size: int = SIZE) -> bytes:
+    """Draw an SVG at size x size on white, as PNG bytes."""
+    drawn = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size))))
+    page = Image.new("RGBA", (size, size), (255, 255, 255, 255))
     page.alpha_composite(drawn.convert("RGBA"))
     out = io.BytesIO()
     page.convert("RGB").save(out, "PNG")
     return out.getvalue()
 
 
-def draw_all(svgs: Sequence[str]) -> list[bytes]:
-    """Draw every SVG, on all cores, with a progress bar."""
+def draw_all(svgs: Sequence[str], size: int = SIZE) -> list[bytes]:
+    """Draw every SVG at size x size, on all cores, with a progress bar."""
     with ProcessPoolExecutor() as pool:
-        return list(tqdm(pool.map(draw, svgs, chunksize=64), total=len(svgs), desc="draw", file=sys.stderr))
+        drawn = pool.map(partial(draw, size=size), svgs, chunksize=64)
+        return list(tqdm(drawn, total=len(svgs), desc="draw", file=sys.stderr))
 
 
 def pixels_of(png: bytes, size: int = SIZE) -> np.ndarray:

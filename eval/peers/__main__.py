@@ -19,6 +19,7 @@ from eval.command import exit_code, load_judge, output_folder, say, spelled
 from eval.decoded import text_codes
 from eval.features import EfficientNetLite0
 from eval.peers.base import Peer, TrainedPeer
+from eval.peers.budget import PRECISIONS
 from eval.peers.direct import Direct, DirectPlateau
 from eval.peers.invertible import Invertible
 from eval.peers.latent import Latent
@@ -28,9 +29,10 @@ from eval.peers.prior import Prior
 from eval.peers.results import Results
 from eval.peers.sampling import Asked
 from eval.peers.simple import Retrieval, Ridge
-from eval.peers.study import PLATEAU_SEEDS, Benches, Chosen, Workshop, share_left
+from eval.peers.study import PLATEAU_SEEDS, Benches, Chosen, Workshop, minutes_left
 from eval.peers.table import HEADLINES, Line, PeersReport, Spread, to_text
-from eval.report import Generate, Report, check_counts, evaluate
+from eval.report import Report, check_counts, evaluate
+from eval.stream import Generate
 from eval.table import to_json
 
 NAME = "python -m eval.peers"
@@ -141,8 +143,9 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", default="data/emoji", help="a dataset made by train.emoji")
     parser.add_argument("--vae", type=Path, help="a codec's folder, in place of the model's")
     parser.add_argument("--pictures", type=Path, help="a dataset of more pictures, shown to all without captions")
-    parser.add_argument("--vae-minutes", type=float, default=0.0, help="what the VAE's training cost, of 60")
+    parser.add_argument("--vae-minutes", type=float, default=0.0, help="processor minutes that the VAE's training cost")
     parser.add_argument("--minutes", type=float, default=60.0, help="processor minutes of each, the VAE's included")
+    parser.add_argument("--precision", choices=PRECISIONS, default="no", help="bf16 trains all in bfloat16 autocast")
     parser.add_argument("--seeds", type=int, help="trainings of each")
     parser.add_argument("--out", help="folder of results; a run goes on where it was stopped")
     parser.add_argument("--captions", type=int, help="judge at most so many captions of each row")
@@ -158,7 +161,7 @@ def open_workshop(args: argparse.Namespace) -> Workshop:
     check_counts(args.samples, args.captions)
     if args.seeds < 1:
         raise ValueError(f"--seeds: expected at least 1, got {args.seeds}")
-    share_left(args.vae_minutes, args.minutes)
+    minutes_left(args.vae_minutes, args.minutes)
     if args.vae_minutes == 0:
         say("note: the VAE's training is charged to nobody; give --vae-minutes")
     out = output_folder(args.out)
@@ -183,6 +186,7 @@ def open_workshop(args: argparse.Namespace) -> Workshop:
         args.minutes,
         args.vae_minutes,
         identity,
+        args.precision,
         say,
     )
 

@@ -21,6 +21,8 @@ from eval.peers.recipe import Budget, Recipe, learning_rate_at
 
 SAVE_SECONDS = 45.0
 """Between checkpoints, on the wall's clock: under a minute."""
+PRECISIONS = ("no", "bf16")
+"""Names that accelerate knows float32 and bfloat16 autocast by."""
 GROWTH, FIRST = 1.1, 0.02
 """In plateau mode validations come at growing times, the first at this share of the limit."""
 
@@ -62,6 +64,7 @@ class BudgetLoop:
         seed: Of dropout.
         identity: What must be the same for a run to be gone on with.
         clock: Seconds; processor time by default, the wall's on an accelerator.
+        precision: One of PRECISIONS.
     """
 
     def __init__(
@@ -75,8 +78,9 @@ class BudgetLoop:
         seed: int,
         identity: dict[str, Any],
         clock: Callable[[], float] | None = None,
+        precision: str = "no",
     ) -> None:
-        self.accelerator = Accelerator()
+        self.accelerator = Accelerator(mixed_precision=precision)
         on_cpu = self.accelerator.device.type == "cpu"
         self.clock = clock or (time.process_time if on_cpu else time.monotonic)
         self.draw, self.watched, self.recipe, self.budget = draw, watched, recipe, budget

@@ -39,24 +39,26 @@ def small_unet(channels: int, side: int, widths: tuple[int, ...], attend: int, t
 
 
 class DirectNet(DenoisingNet):
-    """A UNet on pixels, which are folded `fold` x `fold` into channels so that a CPU can follow.
+    """A UNet on pixels, which are folded into the channels of a coarser grid so that a CPU can follow.
 
     Folding loses nothing and learns nothing: the network sees and predicts every pixel. Pictures without
     captions train it under the null code, as classifier-free guidance does with dropped captions.
 
     Args:
         space: What it has to fit.
-        fold: Side of the squares that become channels.
+        grid: Side of the grid that the network works on; at most a picture's own.
         widths: See `small_unet`.
         attend: See `small_unet`.
     """
 
-    def __init__(self, space: Space, fold: int, widths: tuple[int, ...], attend: int = 1) -> None:
+    def __init__(self, space: Space, grid: int, widths: tuple[int, ...], attend: int = 1) -> None:
         channels, height, _ = space.picture_shape
-        side = height // fold
+        grid = min(grid, height)
+        if height % grid:
+            raise ValueError(f"grid: {grid} does not divide pictures of {height} pixels; give a divisor")
         super().__init__((channels, height, height), "v_prediction", clip=True)
-        self.fold = fold
-        self.unet = small_unet(channels * fold**2, side, tuple(widths), attend, space.text_dim)
+        self.fold = height // grid
+        self.unet = small_unet(channels * self.fold**2, grid, tuple(widths), attend, space.text_dim)
 
     def enter(self, data: Tensor) -> Tensor:
         return data * 2 - 1
@@ -79,9 +81,9 @@ class Direct(TrainedPeer):
 
     name, uses_vae, settings, tokens = "direct", False, GUIDED, True
     trials: tuple[Trial, ...] = (
-        {"learning_rate": 1e-3, "batch_size": 32, "fold": 4, "widths": (64, 128)},
-        {"learning_rate": 1e-3, "batch_size": 16, "fold": 2, "widths": (32, 64, 96)},
-        {"learning_rate": 1e-3, "batch_size": 16, "fold": 4, "widths": (48, 96)},
+        {"learning_rate": 1e-3, "batch_size": 32, "grid": 16, "widths": (64, 128)},
+        {"learning_rate": 1e-3, "batch_size": 16, "grid": 32, "widths": (32, 64, 96)},
+        {"learning_rate": 1e-3, "batch_size": 16, "grid": 16, "widths": (48, 96)},
     )
 
     def build(self, trial: Trial, space: Space) -> PeerNet:

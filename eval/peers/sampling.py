@@ -12,7 +12,7 @@ from bridge.text import TextCode, TextEncoder
 from eval.cache import caption_number
 from eval.peers.base import PeerNet, Sampling
 from eval.peers.material import NONE, CaptionCodes, Material
-from eval.report import Generate
+from eval.stream import Generate
 
 MICRO_BATCH = 32
 """Rows worked on at a time, padded: matrix kernels round differently for other sizes."""

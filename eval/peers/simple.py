@@ -11,7 +11,7 @@ from eval import baselines
 from eval.cache import caption_number
 from eval.decoded import Baselines
 from eval.peers.base import Peer, Trial
-from eval.report import Generate
+from eval.stream import Generate
 
 
 class SimplePeer(Peer):

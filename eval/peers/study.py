@@ -21,31 +21,27 @@ from eval.peers.results import Key, Results, digest
 from eval.peers.sampling import Asked, Neighbours, keyed
 from eval.peers.simple import SimplePeer
 from eval.peers.table import HEADLINES
-from eval.report import ROWS, Generate, Say
+from eval.report import ROWS, Say
+from eval.stream import Generate, seen_of
 
-FULL = 60.0
-"""Minutes of the comparison at full length, of which --vae-minutes are a part."""
-PLATEAU_TIMES, PLATEAU_SEEDS = 10.0, 1
+PLATEAU_TIMES, PLATEAU_SEEDS = 4.0, 1
 """A run to the plateau ends at so many times the budget at the latest, and is made once."""
 
 
-def share_left(vae_minutes: float, minutes: float) -> float:
-    """Share of the minutes that is left to train on latents, once the VAE's training is paid for.
-
-    A comparison shortened below FULL minutes shortens the VAE's part alike.
+def minutes_left(vae_minutes: float, minutes: float) -> float:
+    """Minutes that are left to train on latents, once the VAE's training is paid for in full.
 
     Raises:
         ValueError: Nothing is left, or a number is out of range.
     """
     if not minutes > 0 or vae_minutes < 0:
         raise ValueError(f"minutes, vae_minutes: expected above 0 and at least 0, got {minutes:g} and {vae_minutes:g}")
-    share = 1 - vae_minutes / max(minutes, FULL)
-    if share <= 0:
+    if vae_minutes >= minutes:
         raise ValueError(
-            f"vae_minutes: {vae_minutes:g} leave nothing of {max(minutes, FULL):g} minutes to what uses the VAE; "
-            "give more minutes"
+            f"vae_minutes: {vae_minutes:g} leave nothing of {minutes:g} minutes to what uses the VAE; "
+            "give more minutes, or a codec that was trained for fewer (configs/peers-vae.yaml)"
         )
-    return share
+    return minutes - vae_minutes
 
 
 @dataclass(frozen=True)
@@ -112,7 +108,8 @@ class Benches:
         """Headlines by row of a split, with the score's interval."""
         found = {}
         for row, bench in self.of(split).items():
-            f = bench.figures(bench.samples(generate(bench.target.refs.captions, self.n)))
+            (seen,) = seen_of([self.judge], "peer", generate, bench.target.refs.captions, self.n)
+            f = bench.figures(bench.samples(seen))
             found[row] = {name: getattr(f, name).value for name in HEADLINES}
             found[row] |= {"low": f.score.low, "high": f.score.high}
         return found
@@ -131,8 +128,9 @@ class Workshop:
         results: What was found so far.
         runs: Folder of checkpoints.
         minutes: Of every peer, the VAE's part included.
-        vae_minutes: See `share_left`.
+        vae_minutes: Of these, charged to what uses the VAE.
         identity: Everything else that results depend on.
+        precision: Of training, one of `budget.PRECISIONS`; pictures are always made in float32.
         say: Told what is being done.
         clock: Seconds of training; None for the process' own.
     """
@@ -147,6 +145,7 @@ class Workshop:
     minutes: float
     vae_minutes: float
     identity: Mapping[str, Any]
+    precision: str = "no"
     say: Say = lambda _: None
     clock: Callable[[], float] | None = None
 
@@ -163,14 +162,13 @@ class Workshop:
 
     def budget(self, peer: TrainedPeer) -> Budget:
         """Of a peer: the minutes less the VAE's part where it uses one; more in plateau mode."""
-        share = share_left(self.vae_minutes, self.minutes) if peer.uses_vae else 1.0
-        seconds = 60 * self.minutes * share
+        seconds = 60 * (minutes_left(self.vae_minutes, self.minutes) if peer.uses_vae else self.minutes)
         return Budget(PLATEAU_TIMES * seconds, True, seconds) if peer.plateau else Budget(seconds)
 
     def key(self, peer: Peer, trial: Trial, seed: int) -> Key:
         """What a trained network depends on."""
         about = {"peer": peer.name, "trial": trial, "seed": seed, **self.identity}
-        return about | {"minutes": self.minutes, "vae_minutes": self.vae_minutes}
+        return about | {"minutes": self.minutes, "vae_minutes": self.vae_minutes, "precision": self.precision}
 
     def train(self, peer: TrainedPeer, trial: Trial, seed: int) -> PeerNet:
         """The network of a trial, trained or, where that is done, loaded.
@@ -194,6 +192,7 @@ class Workshop:
             seed,
             key,
             self.clock,
+            self.precision,
         )
         outcome = loop.run()
         if self.results.get({"trained": key}) is None:

@@ -71,7 +71,7 @@ class PeersReport:
     Args:
         split: On which the peers were judged at the end.
         minutes: Of every peer.
-        vae_minutes: Of these, charged to what uses the VAE, at full length.
+        vae_minutes: Of these, charged to what uses the VAE.
         captions: Judged at most, of each row; None for all.
         samples: Pictures a caption.
         lines: One a peer.
@@ -93,7 +93,7 @@ def to_text(report: PeersReport) -> str:
     """The table, best score of each row first; 'VAE' marks who paid for it."""
     text = [
         f"split {report.split} · {report.samples} samples a caption · {report.minutes:g} minutes each, "
-        f"{report.vae_minutes:g} of 60 for the VAE where one is used · mean ± deviation over seeds"
+        f"{report.vae_minutes:g} of them for the VAE where one is used · mean ± deviation over seeds"
     ]
     for row in report.references:
         text += ["", row, f"{'':16}" + "".join(f"{name:>15}" for name in HEADLINES) + f"{'steps':>9}{'minutes':>9}"]
