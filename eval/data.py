@@ -83,7 +83,7 @@ class Pictures:
             _check_words(name, columns[name])
         label = np.array(columns["label"])
         return cls(
-            [_encoded(i, row) for i, row in enumerate(raw["image"])],
+            [encoded_picture(i, row) for i, row in enumerate(raw["image"])],
             label,
             np.array(columns["artist"] if "artist" in columns else [""] * len(label)),
             np.array(columns["family"]) if "family" in columns else np.unique(label, return_inverse=True)[1],
@@ -140,7 +140,7 @@ def _check_words(name: str, column: list[Any]) -> None:
             raise ValueError(f"data: row {i} has no {name} ({words!r}); give it one or remove the row")
 
 
-def _encoded(number: int, row: dict[str, Any] | None) -> bytes:
+def encoded_picture(number: int, row: dict[str, Any] | None) -> bytes:
     """The bytes of a picture, read from its file where the dataset only names it."""
     if row and row["bytes"] is not None:
         return bytes(row["bytes"])

@@ -2,22 +2,16 @@
 
 import pytest
 import torch
+from datasets import Dataset, Features
+from datasets import Image as DatasetImage
+from PIL import Image
 from torch import Tensor
 
 from bridge.codec import VAECodec
-from train.cache import cached, caption_codes, latents, text_codes
-from train.data import to_unit
-
-
-class Counter:
-    """Computes one tensor and counts how often."""
-
-    def __init__(self, value: float = 1.0) -> None:
-        self.calls, self.value = 0, value
-
-    def __call__(self) -> dict[str, Tensor]:
-        self.calls += 1
-        return {"a": torch.full((2, 3), self.value), "b": torch.arange(4)}
+from tests.pictures import encoded
+from train import cache
+from train.cache import caption_codes, latents, text_codes
+from train.data import pixels_of, to_unit
 
 
 @pytest.fixture
@@ -25,55 +19,9 @@ def pixels() -> Tensor:
     return torch.randint(256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def test_the_second_time_nothing_is_computed(tmp_path):
-    compute = Counter()
-    for _ in range(2):
-        cached(tmp_path, "x", [b"1"], compute)
-    assert compute.calls == 1
-
-
-def test_what_is_kept_is_what_was_computed(tmp_path):
-    compute = Counter(0.1)
-    first, second = (cached(tmp_path, "x", [b"1"], compute) for _ in range(2))
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[key], second[key]) for key in first)
-
-
-@pytest.mark.parametrize("identity", [[b"2"], [b"1", b""], [b"1", b"1"], []])
-def test_another_identity_is_computed_anew(tmp_path, identity):
-    cached(tmp_path, "x", [b"1"], Counter(1.0))
-    assert cached(tmp_path, "x", identity, Counter(2.0))["a"][0, 0] == 2
-
-
-def test_where_one_part_ends_matters(tmp_path):
-    """["ab", "c"] and ["a", "bc"] are other captions."""
-    cached(tmp_path, "x", [b"ab", b"c"], Counter(1.0))
-    assert cached(tmp_path, "x", [b"a", b"bc"], Counter(2.0))["a"][0, 0] == 2
-
-
-def test_two_kinds_do_not_share_a_file(tmp_path):
-    cached(tmp_path, "x", [b"1"], Counter(1.0))
-    assert cached(tmp_path, "y", [b"1"], Counter(2.0))["a"][0, 0] == 2
-
-
-def test_a_computation_that_fails_leaves_no_file(tmp_path):
-    def fail() -> dict[str, Tensor]:
-        raise RuntimeError("no memory")
-
-    with pytest.raises(RuntimeError, match="no memory"):
-        cached(tmp_path, "x", [b"1"], fail)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_write_that_fails_leaves_no_half_file(tmp_path, monkeypatch):
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="No space left"):
-        cached(tmp_path, "x", [b"1"], Counter())
-    monkeypatch.undo()
-    assert cached(tmp_path, "x", [b"1"], Counter(3.0))["a"][0, 0] == 3
+def dataset_of(pixels: Tensor) -> Dataset:
+    files = [encoded(Image.fromarray(x.permute(1, 2, 0).numpy())) for x in pixels]
+    return Dataset.from_dict({"image": files}, Features({"image": DatasetImage()}))
 
 
 def test_captions_keep_their_order(encoder, tmp_path):
@@ -89,7 +37,7 @@ def test_captions_in_another_order_are_another_cache(encoder, tmp_path):
 
 
 def test_more_captions_than_a_chunk_are_all_encoded(encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr("train.cache.CHUNK", 2)
+    monkeypatch.setattr(cache, "CAPTIONS", 2)
     assert text_codes(encoder, ["key", "fire", "cat", "bus", "bell"], tmp_path).shape == (5, 384)
 
 
@@ -97,7 +45,7 @@ TEXTS = ["a cat on a mat", "key", "a very small red boat", "fire"]
 
 
 def test_tokens_are_the_encoders_to_half_precision(encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr("train.cache.CHUNK", 2)
+    monkeypatch.setattr(cache, "CAPTIONS", 2)
     index = torch.tensor([2, 0, 2, 3])
     expected = encoder.encode([TEXTS[i] for i in index])
     for _ in range(2):  # computed, then read
@@ -117,28 +65,40 @@ def test_codes_have_as_many_places_whatever_is_asked_for(encoder, tmp_path):
 
 def test_codes_without_tokens_are_kept_apart(encoder, tmp_path):
     small, large = (caption_codes(encoder, TEXTS, tmp_path, with_tokens=with_tokens) for with_tokens in (False, True))
-    torch.testing.assert_close(small.pooled, large.pooled, atol=1e-5, rtol=0)
+    every = torch.arange(len(TEXTS))
+    torch.testing.assert_close(small.pooled(every), large.pooled(every), atol=1e-5, rtol=0)
     assert small.rows(torch.tensor([0, 2])).tokens.shape == (2, 0, encoder.dim)
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_latents_are_the_codecs(tiny_vae, pixels, tmp_path):
     codec = VAECodec(tiny_vae)
-    found, expected = latents(codec, pixels, tmp_path), codec.encode(to_unit(pixels))
-    torch.testing.assert_close(found.mean, expected.mean)
-    torch.testing.assert_close(found.std, expected.std)
+    found, expected = latents(codec, dataset_of(pixels), tmp_path), codec.encode(to_unit(pixels))
+    index = torch.tensor([2, 0])
+    torch.testing.assert_close(found.rows(index).mean, expected.mean[index])
+    torch.testing.assert_close(found.rows(index).std, expected.std[index])
+    torch.testing.assert_close(found.means, expected.mean)
 
 
 def test_another_codec_encodes_anew(tiny_vae, pixels, tmp_path):
-    before = latents(VAECodec(tiny_vae), pixels, tmp_path).mean
+    before = latents(VAECodec(tiny_vae), dataset_of(pixels), tmp_path).means
     tiny_vae.register_to_config(latents_std=[1.0, 1.0, 1.0, 1.0])
-    assert not torch.equal(latents(VAECodec(tiny_vae), pixels, tmp_path).mean, before)
+    assert not torch.equal(latents(VAECodec(tiny_vae), dataset_of(pixels), tmp_path).means, before)
 
 
 def test_one_other_pixel_encodes_anew(tiny_vae, pixels, tmp_path):
     codec = VAECodec(tiny_vae)
-    before = latents(codec, pixels, tmp_path).mean
+    before = latents(codec, dataset_of(pixels), tmp_path).means
     changed = pixels.clone()
     changed[1, 0, 5, 5] ^= 128
-    after = latents(codec, changed, tmp_path).mean
+    after = latents(codec, dataset_of(changed), tmp_path).means
     assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [True, False, True]
+
+
+def test_a_shards_pictures_are_decoded_at_a_time(tiny_vae, pixels, tmp_path, monkeypatch):
+    """Pictures are read from disk as they are encoded: millions need not fit in memory."""
+    held = []
+    monkeypatch.setattr("train.shards.ROWS", 2)
+    monkeypatch.setattr(cache, "pixels_of", lambda rows: held.append(len(rows)) or pixels_of(rows))
+    latents(VAECodec(tiny_vae), dataset_of(pixels), tmp_path)
+    assert held == [2, 1]

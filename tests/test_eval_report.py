@@ -14,6 +14,7 @@ from PIL import Image
 from bridge.codec import ImageCodec, LatentDistribution
 from bridge.pipeline import Settings
 from eval import report as report_module
+from eval import stream
 from eval.__main__ import build_parser, generate_with, main, models_of
 from eval.data import Pictures, first_by_hash, references
 from eval.extractors import RawPixels
@@ -178,6 +179,27 @@ def test_a_second_extractor_repeats_every_row_on_the_same_pictures(report, judge
         name: list(row.methods) for name, row in report.rows.items()
     }
     assert repeated["held-out"].methods["artists"].energy != report.rows["held-out"].methods["artists"].energy
+
+
+def test_pictures_are_made_and_judged_a_few_captions_at_a_time(judge, monkeypatch):
+    """And the figures do not depend on how many: memory need not grow with the captions."""
+    asked = []
+
+    def keyed(captions, n):
+        asked.append(len(captions))
+        return torch.cat([artists_model([c], n) for c in captions])
+
+    known = {"codec": Coarse(), "encode_text": encode_text}
+    monkeypatch.setattr(stream, "BLOCK", 1000)
+    whole = evaluate({"artists": keyed}, judge, **known)
+    monkeypatch.setattr(stream, "BLOCK", 5)
+    blocks = evaluate({"artists": keyed}, judge, **known)
+    assert asked == [12, 16, 5, 5, 2, 5, 5, 5, 1]
+    for row, found in whole.rows.items():
+        for name, figures in found.methods.items():
+            again = blocks.rows[row].methods[name]
+            assert again.score.value == pytest.approx(figures.score.value, abs=1e-6), (row, name)
+            assert again.kid == pytest.approx(figures.kid, abs=1e-6), (row, name)
 
 
 def test_the_watcher_is_told_each_row(judge):

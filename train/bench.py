@@ -1,8 +1,9 @@
-"""What training costs: python -m train.bench loop CONFIG, python -m train.bench rates MAPPER_CONFIG
+"""What training costs: python -m train.bench loop CONFIG, python -m train.bench rates|cache MAPPER_CONFIG
 
 - loop: the loop's steps against bare forward, backward and optimiser step on one batch, interleaved; and where the
   difference goes.
 - rates: what encoding and training cost a pair, and from that bytes and hours for many pairs.
+- cache: reading a million cached pairs against ten thousand; filling the cache against the codec alone.
 
 On a CPU the clock is the process's own, so that neighbours on the machine count for little.
 """
@@ -20,13 +21,17 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from bridge.pipeline import BridgePipeline
+from train.bench_cache import fill_lines, read_lines
 from train.config import ConfigError, load_config
+from train.data import load_dataset, rows_of
 from train.loop import Loop, ResumeError
 from train.mapper import MapperConfig, MapperTraining
 from train.vae import VAEConfig, VAETraining
 
 Training = MapperTraining | VAETraining
 PAIRS = (10**6, 10**7, 10**8, 10**9)
+FILLED = 2048
+"""Pictures that `cache` encodes."""
 
 
 def clock() -> float:
@@ -133,10 +138,11 @@ def scale_lines(rates: Mapping[str, float], bytes_a_pair: Mapping[str, int]) -> 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m train.bench", description=__doc__)
-    parser.add_argument("what", choices=("loop", "rates"))
-    parser.add_argument("config", type=Path, help="YAML file of a run; of a mapper for `rates`")
+    parser.add_argument("what", choices=("loop", "rates", "cache"))
+    parser.add_argument("config", type=Path, help="YAML file of a run; of a mapper for `rates` and `cache`")
     parser.add_argument("--model", default="emoji", help="whose codec and text encoder `rates` measures")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--pairs", type=int, nargs=2, default=[10_000, 1_000_000], help="that `cache` reads")
     args = parser.parse_args(argv)
     try:
         training = open_training(args.config)
@@ -145,10 +151,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if args.what == "loop":
         print("\n".join(loop_lines(training, args.repeats)))
+    elif isinstance(training, MapperTraining) and args.what == "cache":
+        rows = rows_of(load_dataset(training.config.data), "train").select(range(FILLED))
+        print("\n".join(read_lines(args.pairs) + fill_lines(training.codec, rows, clock)))
     elif isinstance(training, MapperTraining):
         print("\n".join(rate_lines(training, args.model, args.repeats)))
     else:
-        print(f"train.bench: {args.config} is no mapper's config; `rates` needs one", file=sys.stderr)
+        print(f"train.bench: {args.config} is no mapper's config; `{args.what}` needs one", file=sys.stderr)
         return 2
     return 0
 

@@ -1,82 +1,104 @@
-"""Encode once: text codes and latents on disk, filed by what made them."""
+"""Encode once: text codes and latents on disk, filed by what made them; read without being loaded."""
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from tqdm import tqdm
 
 from bridge.codec import ImageCodec, LatentDistribution
 from bridge.text import TextCode, TextEncoder
-from eval.store import cached
-from train.data import to_unit
+from train.data import picture_hashes, pixels_of, to_unit
+from train.shards import Column, Ragged, Shards, encoded_once
 
-CHUNK = 256
+PICTURES, CAPTIONS = 64, 256
+"""Encoded at a time."""
 
 
-@dataclass(frozen=True)
 class Codes:
-    """Codes of T texts, their tokens in one ragged row at half precision.
+    """Codes of T texts on disk, their tokens at half precision.
 
     Args:
-        pooled: (T, D).
-        tokens: All tokens, text after text, (sum of lengths, D) float16; none where they were not asked for.
-        length: Tokens of each text, (T,).
+        shards: With a column "pooled" and, where tokens were asked for, a ragged one "tokens".
+        with_tokens: Whether they were.
     """
 
-    pooled: Tensor
-    tokens: Tensor
-    length: Tensor
-
-    @property
-    def places(self) -> int:
+    def __init__(self, shards: Shards, *, with_tokens: bool) -> None:
+        self.shards = shards
+        self.places = shards.longest("tokens") if with_tokens else 0
         """Token places of every code: the longest text's."""
-        return int(self.length.max()) if len(self.length) else 0
+
+    def pooled(self, index: Tensor) -> Tensor:
+        """Pooled codes of texts (B,), (B, D)."""
+        return self.shards.rows("pooled", index)
 
     def rows(self, index: Tensor) -> TextCode:
         """Codes of texts (B,), with `places` token places."""
-        place, length = torch.arange(self.places), self.length[index, None]
-        mask = place < length
-        at = (self.length.cumsum(0) - self.length)[index, None] + place
-        tokens = self.tokens[at.clamp(max=max(len(self.tokens) - 1, 0))].float()
-        return TextCode(self.pooled[index], tokens * mask[..., None], mask)
+        pooled = self.pooled(index)
+        if not self.places:
+            none = pooled.new_zeros(len(index), 0, pooled.shape[1])
+            return TextCode(pooled, none, torch.zeros(len(index), 0, dtype=torch.bool))
+        tokens, mask = self.shards.ragged("tokens", index, self.places)
+        return TextCode(pooled, tokens.float(), mask)
+
+
+class Latents:
+    """Latent distributions of N pictures on disk.
+
+    Args:
+        shards: With columns "mean" and "std".
+    """
+
+    def __init__(self, shards: Shards) -> None:
+        self.shards = shards
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def rows(self, index: Tensor) -> LatentDistribution:
+        """Of pictures (B,)."""
+        return LatentDistribution(self.shards.rows("mean", index), self.shards.rows("std", index))
+
+    @property
+    def means(self) -> Tensor:
+        """Of all pictures, in memory, (N, *z_shape)."""
+        return self.shards.rows("mean", torch.arange(len(self)))
 
 
 def text_codes(encoder: TextEncoder, texts: Sequence[str], folder: Path) -> Tensor:
-    """Pooled codes of captions, (N, D), kept in `folder`."""
-    return caption_codes(encoder, texts, folder, with_tokens=False).pooled
+    """Pooled codes of captions, (N, D), kept in `folder` and in memory."""
+    return caption_codes(encoder, texts, folder, with_tokens=False).pooled(torch.arange(len(texts)))
 
 
 def caption_codes(encoder: TextEncoder, texts: Sequence[str], folder: Path, *, with_tokens: bool) -> Codes:
     """Codes of captions, kept in `folder`."""
 
-    def compute() -> dict[str, Tensor]:
+    def compute(start: int, stop: int) -> Mapping[str, Column]:
         pooled, tokens, length = [], [], []
-        for i in tqdm(range(0, len(texts), CHUNK), desc="captions", file=sys.stderr):
-            code = encoder.encode(texts[i : i + CHUNK], batch_size=32, with_tokens=with_tokens)
-            pooled.append(code.pooled)
-            tokens.append(code.tokens[code.mask].half())
-            length.append(code.mask.sum(1))
-        found = {"codes": torch.cat(pooled)}
-        return found | {"tokens": torch.cat(tokens), "length": torch.cat(length)} if with_tokens else found
+        for at in range(start, stop, CAPTIONS):
+            code = encoder.encode(texts[at : min(at + CAPTIONS, stop)], batch_size=32, with_tokens=with_tokens)
+            pooled.append(code.pooled.cpu())
+            tokens.append(code.tokens[code.mask].half().cpu())
+            length.append(code.mask.sum(1).cpu())
+        found: dict[str, Column] = {"pooled": torch.cat(pooled)}
+        return found | {"tokens": Ragged(torch.cat(tokens), torch.cat(length))} if with_tokens else found
 
-    identity = [encoder.fingerprint.encode(), *(text.encode() for text in texts)]
-    found = cached(folder, "tokens" if with_tokens else "codes", identity, compute)
-    pooled = found["codes"]
-    none = {"tokens": pooled.new_zeros(0, pooled.shape[1]).half(), "length": torch.zeros(len(pooled), dtype=torch.long)}
-    rest = {name: found.get(name, value) for name, value in none.items()}
-    return Codes(pooled, rest["tokens"], rest["length"])
+    kind = "tokens" if with_tokens else "codes"
+    with tqdm(total=len(texts), desc="captions", file=sys.stderr) as bar:
+        shards = encoded_once(folder, kind, [encoder.fingerprint], texts, compute, bar.update)
+    return Codes(shards, with_tokens=with_tokens)
 
 
-def latents(codec: ImageCodec, pixels: Tensor, folder: Path) -> LatentDistribution:
-    """Latent distributions of pictures (N, 3, H, W) uint8, kept in `folder`."""
+def latents(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
+    """Latent distributions of a dataset's pictures, kept in `folder`; a shard's pictures are in memory at a time."""
 
-    def compute() -> dict[str, Tensor]:
-        chunks = [codec.encode(to_unit(c)) for c in tqdm(pixels.split(64), desc="pictures", file=sys.stderr)]
-        return {"mean": torch.cat([c.mean for c in chunks]), "std": torch.cat([c.std for c in chunks])}
+    def compute(start: int, stop: int) -> Mapping[str, Column]:
+        pixels = pixels_of(rows.select(range(start, stop)))
+        chunks = [codec.encode(to_unit(chunk)) for chunk in pixels.split(PICTURES)]
+        return {name: torch.cat([getattr(c, name).cpu() for c in chunks]) for name in ("mean", "std")}
 
-    found = cached(folder, "latents", [codec.fingerprint.encode(), pixels.numpy().tobytes()], compute)
-    return LatentDistribution(found["mean"], found["std"])
+    with tqdm(total=len(rows), desc="pictures", file=sys.stderr) as bar:
+        return Latents(encoded_once(folder, "latents", [codec.fingerprint], picture_hashes(rows), compute, bar.update))

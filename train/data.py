@@ -10,6 +10,8 @@ import torch
 from datasets import Dataset, load_from_disk
 from torch import Tensor
 
+from eval.cache import content_hash
+from eval.data import encoded_picture
 from train.config import ConfigError
 
 COLUMNS = ("image", "captions", "label", "family", "split")
@@ -54,6 +56,12 @@ def rows_of(dataset: Dataset, split: str) -> Dataset:
     return dataset.select(rows)
 
 
+def picture_hashes(dataset: Dataset) -> list[str]:
+    """Content hash of every picture file, N of them; the pictures are not decoded, nor held."""
+    raw = dataset.cast_column("image", datasets.Image(decode=False))
+    return [content_hash(encoded_picture(i, row)) for i, row in enumerate(raw["image"])]
+
+
 def pixels_of(dataset: Dataset) -> Tensor:
     """Every picture of a dataset as bytes, (N, 3, H, W) uint8."""
     arrays = [np.asarray(image.convert("RGB")) for image in dataset["image"]]
@@ -67,22 +75,48 @@ def to_unit(pixels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class CaptionTable:
-    """Caption variants enumerated once: row i may be told by texts[j] for j in variants[i].
+    """Caption variants enumerated once: row i may be told by any of `texts` whose numbers `of(i)` gives.
 
     Attributes:
         texts: Every distinct caption.
-        variants: Numbers into `texts` of each row; the first is the label.
+        number: Numbers into `texts`, row after row; a row's first is its label. (sum of variants,) int32.
+        start: Where each of N rows starts in `number`, and the end of the last, (N + 1,).
     """
 
     texts: list[str]
-    variants: list[list[int]]
+    number: Tensor
+    start: Tensor
 
     @classmethod
-    def of(cls, captions: Sequence[Sequence[str]]) -> "CaptionTable":
-        """Enumerate the variants of all rows."""
-        number: dict[str, int] = {}
-        variants = [[number.setdefault(text, len(number)) for text in row] for row in captions]
-        return cls(list(number), variants)
+    def enumerate(cls, captions: Sequence[Sequence[str]]) -> "CaptionTable":
+        """Enumerate the variants of all rows.
+
+        >>> CaptionTable.enumerate([["cat", "kitten"], ["dog"], ["cat"]]).of(2)
+        [0]
+        """
+        known: dict[str, int] = {}
+        number = torch.tensor([known.setdefault(text, len(known)) for row in captions for text in row])
+        ends = torch.tensor([0, *map(len, captions)]).cumsum(0)
+        return cls(list(known), number.int(), ends)
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    def of(self, row: int) -> list[int]:
+        """Numbers of the captions that a row may be told by, the label first."""
+        found: list[int] = self.number[self.start[row] : self.start[row + 1]].tolist()
+        return found
+
+    @property
+    def labels(self) -> Tensor:
+        """Number of each row's label, (N,)."""
+        return self.number[self.start[:-1]].long()
+
+    def pick(self, rows: Tensor, u: Tensor) -> Tensor:
+        """Number of one variant of each row, (B,), the one at share `u` in [0, 1) of them, (B,)."""
+        start = self.start[rows]
+        place = (u.double() * (self.start[rows + 1] - start)).long()
+        return self.number[start + place].long()
 
 
 def row_cumulative(families: Tensor, power: float) -> Tensor:

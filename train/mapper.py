@@ -17,20 +17,21 @@ from datasets import Dataset
 from torch import Tensor, nn
 
 from bridge.checkpoint import CheckpointError
-from bridge.codec import LatentDistribution, load_codec
+from bridge.codec import load_codec
 from bridge.images import contact_sheet, to_pil
 from bridge.mappers import FAMILIES, Mapper
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings, check_settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
-from train.cache import Codes, caption_codes, latents, text_codes
+from train.cache import Codes, Latents, caption_codes, latents, text_codes
 from train.config import ConfigError, load_config
-from train.data import CaptionTable, load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows
+from train.data import CaptionTable, load_dataset, picture_hashes, row_cumulative, rows_of, systematic_rows
 from train.loop import Loop, LoopConfig, ResumeError, TrainingError
 from train.saved import fingerprint_of
 
 OWN = "With --data SOURCE --out FOLDER in place of a config, everything is chosen for you; add --help to these."
+NEAR_CHUNK = 1024
 HELD_OUT = ("validation", "seen_validation")
 """Held-out captions, and artists that training never saw of captions it did."""
 
@@ -108,7 +109,7 @@ class Side:
         content: Identity of pictures and captions, wherever they lie.
     """
 
-    latents: LatentDistribution
+    latents: Latents
     table: CaptionTable
     codes: Codes
     content: str
@@ -116,7 +117,24 @@ class Side:
     @property
     def labels(self) -> TextCode:
         """Code of each row's label, N of them."""
-        return self.codes.rows(torch.tensor([row[0] for row in self.table.variants]))
+        return self.codes.rows(self.table.labels)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest other labels of each of K labels.
+
+    Args:
+        of_row: Place of each training row's label among the K, (N,).
+        numbers: Numbers of the neighbours' texts, nearest first, (K, k).
+    """
+
+    of_row: Tensor
+    numbers: Tensor
+
+    def pick(self, rows: Tensor, u: Tensor) -> Tensor:
+        """Number of one neighbour of each row's label, (B,), the one at share `u` in [0, 1) of them, (B,)."""
+        return self.numbers[self.of_row[rows], (u.double() * self.numbers.shape[1]).long()]
 
 
 class MapperTraining:
@@ -139,7 +157,7 @@ class MapperTraining:
             raise ConfigError(f"data: {config.data} has no split {' or '.join(HELD_OUT)} to watch; hold captions out")
         self.held_out = {split: self.encode(*self.readable(rows_of(dataset, split), split)) for split in there}
         self.cumulative = row_cumulative(torch.tensor(rows["family"]), config.family_power)
-        self.near = self.neighbours()
+        self.near = self.neighbours() if config.mix_share else None
         left_out = ("loop", "out", "settings", "card", "vae", "init", "text_digest")
         settings = {k: v for k, v in asdict(config).items() if k not in left_out}
         identity = settings | {"vae": self.codec.fingerprint, "text": self.encoder.fingerprint}
@@ -212,32 +230,33 @@ class MapperTraining:
     def encode(self, rows: Dataset, captions: Sequence[Sequence[str]]) -> Side:
         """Latents of rows and codes of their captions, from the cache beside the data where they are there."""
         folder, with_tokens = self.config.data / ".cache", self.mapper.reads_tokens
-        table = CaptionTable.of(captions)
+        table = CaptionTable.enumerate(captions)
         codes = caption_codes(self.encoder, table.texts, folder, with_tokens=with_tokens)
-        pixels = pixels_of(rows)
-        content = fingerprint_of([pixels, str(table.variants), *table.texts])
-        return Side(latents(self.codec, pixels, folder), table, codes, content)
+        content = fingerprint_of([*picture_hashes(rows), table.number, table.start, *table.texts])
+        return Side(latents(self.codec, rows, folder), table, codes, content)
 
-    def neighbours(self, k: int = 8) -> Tensor:
-        """For each training row, `k` training rows with the nearest other labels, (N, k)."""
-        labels = self.train.labels.pooled
-        distinct, of_row = labels.unique(dim=0, return_inverse=True)
-        a_row = torch.zeros(len(distinct), dtype=torch.long).scatter_(0, of_row, torch.arange(len(labels)))
-        similarity = distinct @ distinct.T
-        similarity.fill_diagonal_(-1)
-        return a_row[similarity.topk(min(k, len(distinct))).indices][of_row]
+    def neighbours(self, k: int = 8) -> Neighbours:
+        """For each training label, the `k` nearest other ones."""
+        labels, of_row = self.train.table.labels.unique(return_inverse=True)
+        codes = self.train.codes.pooled(labels)
+        nearest = []
+        for start in range(0, len(labels), NEAR_CHUNK):
+            similarity = codes[start : start + NEAR_CHUNK] @ codes.T
+            similarity.diagonal(start).fill_(-1)
+            nearest.append(similarity.topk(min(k, len(labels))).indices)
+        return Neighbours(of_row, labels[torch.cat(nearest)])
 
     def batch(self, positions: Tensor, epoch: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Latents, pooled codes, tokens, their mask and noise, all keyed by (seed, epoch, position)."""
-        seed, dim = self.config.loop.seed, self.train.latents.mean[0].numel()
+        seed, dim = self.config.loop.seed, math.prod(self.codec.z_shape)
         offset = float(torch.rand((), generator=generator_for(seed, epoch, -1)))
         rows = systematic_rows(positions, self.cumulative, offset)
         generators = [generator_for(seed, epoch, int(p)) for p in positions]
         size = dim + math.prod(self.mapper.loss_noise_shape)
         normal = torch.stack([torch.randn(size, generator=g) for g in generators])
         uniform = torch.stack([torch.rand(5, generator=g) for g in generators])
-        mean, std = self.train.latents.mean[rows], self.train.latents.std[rows]
-        z = LatentDistribution(mean, std).sample(normal[:, :dim].view_as(mean))
+        posterior = self.train.latents.rows(rows)
+        z = posterior.sample(normal[:, :dim].view_as(posterior.mean))
         code = self.draw_codes(rows, uniform)
         noise = normal[:, dim:].reshape(len(rows), *self.mapper.loss_noise_shape)
         return z, code.pooled, code.tokens, code.mask, noise
@@ -251,18 +270,16 @@ class MapperTraining:
             rows: Training rows, (B,).
             uniform: In [0, 1), (B, 5).
         """
-        config, variants = self.config, self.train.table.variants
-        picked, near = [], []
-        for row, u in zip(rows.tolist(), uniform.tolist(), strict=True):
-            of_row = variants[row]
-            picked.append(of_row[0 if u[0] < config.label_share else int(u[1] * len(of_row))])
-            near.append(variants[int(self.near[row, int(u[3] * self.near.shape[1])])][0])
-        code = self.train.codes.rows(torch.tensor(picked))
+        config = self.config
+        at = uniform[:, 1].masked_fill(uniform[:, 0] < config.label_share, 0)
+        code = self.train.codes.rows(self.train.table.pick(rows, at))
         mixed, dropped = uniform[:, 2] < config.mix_share, uniform[:, 4] < config.caption_dropout
-        share = (uniform[:, 2] / max(config.mix_share, 1e-12))[:, None]
-        between = (1 - share) * code.pooled + share * self.train.codes.pooled[torch.tensor(near)]
-        pooled = torch.where(mixed[:, None], nn.functional.normalize(between, dim=1), code.pooled)
-        without = mixed | dropped
+        pooled, without = code.pooled, mixed | dropped
+        if self.near is not None:
+            near = self.train.codes.pooled(self.near.pick(rows, uniform[:, 3]))
+            share = (uniform[:, 2] / config.mix_share)[:, None]
+            between = nn.functional.normalize((1 - share) * pooled + share * near, dim=1)
+            pooled = torch.where(mixed[:, None], between, pooled)
         return TextCode(
             pooled.masked_fill(dropped[:, None], 0),
             code.tokens.masked_fill(without[:, None, None], 0),
@@ -277,14 +294,14 @@ class MapperTraining:
             labels, device = side.labels, self.mapper.device
             generator = generator_for(self.config.loop.seed, len(labels))
             noise = torch.randn(len(labels), *self.mapper.loss_noise_shape, generator=generator)
-            loss = self.mapper.loss(side.latents.mean.to(device), labels.to(device), noise=noise.to(device))
+            loss = self.mapper.loss(side.latents.means.to(device), labels.to(device), noise=noise.to(device))
             figures[f"{split}_loss"] = float(loss.mean())
             self.sheet(split, side, step)
         return figures
 
     def sheet(self, split: str, side: Side, step: int, captions: int = 8, images: int = 8) -> None:
         """Write sheet-SPLIT-STEP.png: samples of the first captions of a split."""
-        first = list(dict.fromkeys(row[0] for row in side.table.variants))
+        first = list(dict.fromkeys(side.table.labels.tolist()))
         shown = first[:: max(len(first) // captions, 1)][:captions]
         code = side.codes.rows(torch.tensor(shown).repeat_interleave(images)).to(self.mapper.device)
         noise = torch.randn(images, *self.mapper.sample_noise_shape, generator=generator_for(0))
