@@ -58,6 +58,8 @@ class Settings:
         familiar: A caption whose best cosine with a known one is lower is called unfamiliar.
         neighbour_temperature: An unfamiliar caption's code is drawn, for each image, among known ones by
             softmax(cosine / this); 0 keeps its own code.
+        trusted: Pictures of captions whose best cosine with a known one is lower were not shown to be better than
+            chance (`eval.familiarity`); 0 where nobody measured it.
     """
 
     guidance_scale: float = 1.0
@@ -65,6 +67,7 @@ class Settings:
     temperature: float = 1.0
     familiar: float = 0.0
     neighbour_temperature: float = 0.0
+    trusted: float = 0.0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -226,6 +229,7 @@ class BridgePipeline:
             self.codec.save(scratch / CODEC)
             self.mapper.save_pretrained(scratch / MAPPER)
             self.memory.save(scratch / MEMORY)
+            _forget_where(scratch)
             (scratch / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
             (scratch / "README.md").write_text(card or "A bridge model.\n", encoding="utf-8")
 
@@ -393,10 +397,14 @@ class BridgePipeline:
     def note(self, code: TextCode) -> str | None:
         """What to tell whoever asked for this caption, one code: None where the model knows such captions."""
         cosine, index = self.memory.nearest(code.pooled, min(3, len(self.memory)))
-        if float(cosine[0, 0]) >= self.settings.familiar:
+        best, settings = float(cosine[0, 0]), self.settings
+        if best >= max(settings.familiar, settings.trusted):
             return None
         near = ", ".join(repr(self.memory.captions[int(i)]) for i in index[0])
-        return f"far from every caption this model was trained on; nearest: {near} (cosine {float(cosine[0, 0]):.2f})"
+        nearest = f"nearest: {near} (cosine {best:.2f})"
+        if best < settings.trusted:
+            return f"unknown to this model: of captions so far from its own it draws no better than chance; {nearest}"
+        return f"not among the captions this model knows, pictures may be of a near one; {nearest}"
 
     def _sample(self, jobs: Sequence[_Job], settings: Settings) -> Tensor:
         """Latents of at most SAMPLE_BATCH jobs of like token places, always computed as SAMPLE_BATCH rows."""
@@ -510,3 +518,11 @@ def _chunks(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
     for _, alike in groupby(jobs, key=lambda job: job.places):
         while chunk := list(islice(alike, SAMPLE_BATCH)):
             yield chunk
+
+
+def _forget_where(folder: Path) -> None:
+    """Take out of diffusers' configs the path that a part was once loaded from: somebody's disk, and no identity."""
+    for path in folder.rglob("config.json"):
+        config = json.loads(path.read_text("utf-8"))
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

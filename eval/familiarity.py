@@ -2,7 +2,7 @@
 
 Captions of the split, seen and held out, are put into bins by the cosine of their nearest known caption. Fit is
 measured in each bin with its interval. The threshold is the lower edge of the lowest bin from which on, upwards,
-every bin's fit is shown to be above chance: below it a note is due. Nothing is changed; `Settings.familiar` is.
+every bin's fit is shown to be above chance: below it the model's note says so, once `Settings.trusted` is set to it.
 """
 
 import argparse
@@ -109,7 +109,7 @@ def _run(args: argparse.Namespace) -> None:
         about = f"{each.captions} captions of {each.families} families"
         print(f"  {each.low:.2f} to {each.high:.2f}  fit {each.fit}  {about}")
     edge = threshold(found)
-    print(f"threshold: {'none' if edge is None else f'{edge:.2f}'}; the model's: {pipe.settings.familiar:g}")
+    print(f"threshold: {'none' if edge is None else f'{edge:.2f}'}; the model's: {pipe.settings.trusted:g}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

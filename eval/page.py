@@ -51,7 +51,7 @@ QUALITY = (
     (
         "realistic",
         "Realistic",
-        "Share of pictures as near to training pictures as real ones are, whatever they show. A copy passes.",
+        "Share of pictures that lie where real ones do, whatever they show. A copy passes, and so does a blur.",
     ),
     ("kid", "KID", "Distance of all pictures to all real ones, captions ignored; 0 is real. Wrong captions pass."),
     ("frechet", "Fréchet", "Another such distance; few pictures make it larger: compare equal numbers."),

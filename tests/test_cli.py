@@ -111,7 +111,7 @@ def test_contact_sheet_is_capped_and_says_so(run: Run, tmp_path: Path) -> None:
 
 def test_far_caption_is_told_on_stderr(run: Run) -> None:
     _, _, err = run("a treatise on monetary policy", "-n", "2", "--no-sheet")
-    assert err.count("far from every caption") == 1
+    assert err.count("not among the captions this model knows") == 1
 
 
 def test_long_caption_is_told_on_stderr_in_one_line(run: Run) -> None:

@@ -356,3 +356,16 @@ def test_a_row_comes_back_as_it_was(artwork_rows, artwork_folder):
     data = datasets.load_from_disk(str(artwork_folder)).cast_column("image", datasets.Image(decode=False))
     written, row = artwork_rows[7], data[7]
     assert (row["image"]["bytes"], row["captions"]) == (written["png"], written["captions"])
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_pictures_are_drawn_at_the_size_asked_for(size):
+    red = icon_svg({"icons": {"a": {"body": '<path fill="red" d="M0 0h16v16H0z"/>'}}}, "a")
+    x = np.asarray(Image.open(io.BytesIO(draw(red, size))))
+    assert x.shape == (size, size, 3) and (x == [255, 0, 0]).all()
+
+
+def test_a_size_out_of_range_is_named(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        emoji.main(["--size", "8"])
+    assert "--size: expected 16 to 1024 pixels, got 8" in capsys.readouterr().err

@@ -169,6 +169,13 @@ def test_emoji_is_read_as_its_label(tiny_pipeline: BridgePipeline) -> None:
     assert torch.equal(pixels(tiny_pipeline, "🔥", 1), pixels(tiny_pipeline, "fire", 1))
 
 
+def test_a_model_does_not_tell_where_it_was_loaded_from(tiny_pipeline: BridgePipeline, tmp_path: Path) -> None:
+    tiny_pipeline.save_pretrained(tmp_path / "first")
+    BridgePipeline.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    told = {p.name for p in (tmp_path / "second").rglob("*.json") if str(tmp_path) in p.read_text("utf-8")}
+    assert not told
+
+
 def test_saved_and_loaded_gives_identical_images(tiny_pipeline: BridgePipeline, tmp_path: Path) -> None:
     tiny_pipeline.save_pretrained(tmp_path / "model")
     loaded = BridgePipeline.from_pretrained(tmp_path / "model")
@@ -343,6 +350,20 @@ def test_settings_that_a_family_cannot_follow_are_refused(gaussian_pipeline: Bri
     parts = (gaussian_pipeline.text_encoder, gaussian_pipeline.mapper, gaussian_pipeline.codec)
     with pytest.raises(ValueError, match="guidance_scale: GaussianMapper has no guidance"):
         BridgePipeline(*parts, gaussian_pipeline.memory, Settings(guidance_scale=2.0))
+
+
+@pytest.mark.parametrize(
+    ("familiar", "trusted", "told"),
+    [(-1.0, 0.0, None), (2.0, 0.0, "not among the captions this model knows"), (0.0, 2.0, "no better than chance")],
+)
+def test_the_note_tells_how_far_a_caption_is(
+    tiny_pipeline: BridgePipeline, familiar: float, trusted: float, told: str | None
+) -> None:
+    settings = replace(tiny_pipeline.settings, familiar=familiar, trusted=trusted)
+    parts = tiny_pipeline.text_encoder, tiny_pipeline.mapper, tiny_pipeline.codec, tiny_pipeline.memory
+    pipe = BridgePipeline(*parts, settings)
+    note = pipe.note(pipe.text_encoder.encode(["a treatise on monetary policy"]))
+    assert note is None if told is None else told in str(note) and "nearest: '" in str(note)
 
 
 # a family that reads tokens

@@ -11,10 +11,8 @@ On a CPU the clock is the process's own, so that neighbours on the machine count
 import argparse
 import math
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
 
 import torch
 import yaml
@@ -26,35 +24,13 @@ from train.config import ConfigError, load_config
 from train.data import load_dataset, rows_of
 from train.loop import Loop, ResumeError
 from train.mapper import MapperConfig, MapperTraining
+from train.timing import interleaved
 from train.vae import VAEConfig, VAETraining
 
 Training = MapperTraining | VAETraining
 PAIRS = (10**6, 10**7, 10**8, 10**9)
-FILLED = 2048
+FILLED = 512
 """Pictures that `cache` encodes."""
-
-
-def clock() -> float:
-    """Seconds of this process on a CPU; of the wall, after waiting for the device, on an accelerator."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-        return time.perf_counter()
-    return time.process_time()
-
-
-def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each work, done in turns after two turns to warm up.
-
-    >>> sorted(interleaved({"a": int, "b": str}, repeats=3))
-    ['a', 'b']
-    """
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(repeats + 2):
-        for name, work in works.items():
-            start = clock()
-            work()
-            times[name].append(clock() - start)
-    return {name: median(taken[2:]) for name, taken in times.items()}
 
 
 def open_training(path: Path) -> Training:
@@ -152,8 +128,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.what == "loop":
         print("\n".join(loop_lines(training, args.repeats)))
     elif isinstance(training, MapperTraining) and args.what == "cache":
+        few, many = args.pairs
         rows = rows_of(load_dataset(training.config.data), "train").select(range(FILLED))
-        print("\n".join(read_lines(args.pairs) + fill_lines(training.codec, rows, clock)))
+        print("\n".join(read_lines(few, many, args.repeats) + fill_lines(training.codec, rows, args.repeats)))
     elif isinstance(training, MapperTraining):
         print("\n".join(rate_lines(training, args.model, args.repeats)))
     else:

@@ -1,10 +1,10 @@
 """What reading and filling the cache cost, for `train.bench cache`: the same with many pairs as with few."""
 
-import json
+import itertools
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -17,8 +17,9 @@ from bridge.text import TextCode
 from train.cache import PICTURES, latents
 from train.data import pixels_of, to_unit
 from train.shards import Column, Shards, encoded_once
+from train.timing import interleaved
 
-BATCH, READS, STEPS = 256, 100, 10
+BATCH, STEPS = 256, 10
 SHAPES = {"mean": (4, 8, 8), "std": (4, 8, 8), "pooled": (384,)}
 """Of a pair, as the shipped model has it."""
 
@@ -34,40 +35,29 @@ def open_pairs(folder: Path, pairs: int) -> Shards:
     return encoded_once(folder, "pairs", [], [str(i) for i in range(pairs)], made_up)
 
 
-def read_pairs(folder: Path, pairs: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Read batches of random rows, then train the shipped mapper on such.
-
-    Returns:
-        Pairs a second, read and trained on, and this process' anonymous memory in MiB afterwards.
-    """
+def works_on(folder: Path, pairs: int) -> dict[str, Callable[[], object]]:
+    """Reading a batch of random pairs, and training the shipped mapper on such a batch."""
     shards = open_pairs(folder, pairs)
     order = torch.randperm(pairs, generator=torch.Generator().manual_seed(0))
-    for part in shards.parts:  # checked and mapped on first use
-        _ = part.columns
+    batches = itertools.cycle(order[: len(order) // BATCH * BATCH].split(BATCH))
     mapper = BridgePipeline.from_pretrained("emoji").mapper.train().requires_grad_(True)
     optimizer = torch.optim.AdamW(mapper.parameters(), lr=1e-4)
+    for part in shards.parts:  # checked and mapped on first use
+        _ = part.columns
 
-    def read(i: int) -> list[Tensor]:
-        rows = order[torch.arange(i * BATCH, (i + 1) * BATCH) % pairs]
+    def read() -> list[Tensor]:
+        rows = next(batches)
         return [shards.rows(name, rows) for name in SHAPES]
 
-    def train(i: int) -> None:
-        mean, std, pooled = read(i)
+    def train() -> None:
+        mean, std, pooled = read()
         z = LatentDistribution(mean, std).sample(torch.randn(mean.shape))
         c = TextCode(pooled, pooled.new_zeros(BATCH, 0, pooled.shape[1]), torch.zeros(BATCH, 0, dtype=torch.bool))
         mapper.loss(z, c, noise=torch.randn(BATCH, *mapper.loss_noise_shape)).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    def rate(work: Callable[[int], object], times: int) -> float:
-        work(0)
-        start = clock()
-        for i in range(1, times + 1):
-            work(i)
-        return times * BATCH / (clock() - start)
-
-    found = {"read": rate(read, READS), "trained on": rate(train, STEPS)}
-    return found | {"MiB of anonymous memory": anonymous_mib()}
+    return {"read": read, "train": train}
 
 
 def anonymous_mib() -> float:
@@ -76,44 +66,45 @@ def anonymous_mib() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon:"))
 
 
-def read_lines(counts: Sequence[int]) -> list[str]:
-    """Lines about reading caches of so many pairs, each read by a process of its own."""
-    lines: list[str] = []
-    found: list[dict[str, float]] = []
+def read_lines(few: int, many: int, repeats: int) -> list[str]:
+    """Lines about caches of few and of many pairs: in turns in this process, and the memory of one process each."""
+    lines, memory = [], []
     with tempfile.TemporaryDirectory() as scratch:
-        for pairs in counts:
-            open_pairs(Path(scratch), pairs)
-            told = subprocess.run(
-                [sys.executable, "-m", "train.bench_cache", scratch, str(pairs)],
-                check=True,
-                capture_output=True,
-                text=True,
-            )
-            found.append(json.loads(told.stdout))
-    for name in found[0]:
-        values = [one[name] for one in found]
-        unit = "" if "memory" in name else " pairs a second"
-        each = ", ".join(f"{value:,.0f} with {pairs:,}" for value, pairs in zip(values, counts, strict=True))
-        lines.append(f"{name}{unit}: {each}; ratio {values[-1] / values[0]:.3f}")
-    return lines
+        folder = Path(scratch)
+        works = {f"{kind} {pairs}": work for pairs in (few, many) for kind, work in works_on(folder, pairs).items()}
+        taken = interleaved(works, repeats)
+        for kind in ("read", "train"):
+            rates = [BATCH / taken[f"{kind} {pairs}"] for pairs in (few, many)]
+            told = ", ".join(f"{rate:,.0f} with {pairs:,}" for rate, pairs in zip(rates, (few, many), strict=True))
+            lines.append(f"{kind}: pairs a second {told}; ratio {rates[1] / rates[0]:.3f}")
+        for pairs in (few, many):
+            command = [sys.executable, "-m", "train.bench_cache", scratch, str(pairs)]
+            memory.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    told = ", ".join(f"{mib:,.0f} MiB with {pairs:,}" for mib, pairs in zip(memory, (few, many), strict=True))
+    return [*lines, f"anonymous memory in training: {told}; ratio {memory[1] / memory[0]:.3f}"]
 
 
-def fill_lines(codec: ImageCodec, rows: Dataset, clock: Callable[[], float]) -> list[str]:
-    """Lines about filling the cache from pictures on disk, against the codec alone on the same pictures in memory."""
+def fill_lines(codec: ImageCodec, rows: Dataset, repeats: int) -> list[str]:
+    """Lines about filling the cache from pictures on disk, in turns with the codec alone on pictures in memory."""
     x = to_unit(pixels_of(rows))
-    start = clock()
-    for chunk in x.split(PICTURES):
-        codec.encode(chunk)
-    bare = clock() - start
-    with tempfile.TemporaryDirectory() as scratch:
-        start = clock()
-        latents(codec, rows, Path(scratch))
-        filled = clock() - start
-    rates = f"{len(x) / filled:,.0f} pictures a second into the cache, {len(x) / bare:,.0f} by the codec alone"
-    return [rates, f"cache / codec {bare / filled:.3f}"]
+
+    def fill() -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            latents(codec, rows, Path(scratch))
+
+    taken = interleaved({"codec": lambda: [codec.encode(part) for part in x.split(PICTURES)], "cache": fill}, repeats)
+    rates = {name: len(x) / seconds for name, seconds in taken.items()}
+    told = f"{rates['cache']:,.0f} pictures a second into the cache, {rates['codec']:,.0f} by the codec alone"
+    return [f"fill: {told}; ratio {rates['cache'] / rates['codec']:.3f}"]
+
+
+def main() -> None:
+    """Train a little on a cache that is there, and tell this process' anonymous memory."""
+    train = works_on(Path(sys.argv[1]), int(sys.argv[2]))["train"]
+    for _ in range(STEPS):
+        train()
+    print(anonymous_mib())
 
 
 if __name__ == "__main__":
-    from train.bench import clock as bench_clock
-
-    print(json.dumps(read_pairs(Path(sys.argv[1]), int(sys.argv[2]), bench_clock)))
+    main()

@@ -233,9 +233,8 @@ class Shards:
         which, local = self._where(index)
         first = self.parts[0].columns[name]
         out = np.empty((len(index), *first.shape[1:]), first.dtype)
-        for number in np.unique(which):
-            mine = which == number
-            out[mine] = self.parts[number].columns[name][local[mine]]
+        for row, (number, at) in enumerate(zip(which.tolist(), local.tolist(), strict=True)):
+            out[row] = self.parts[number].columns[name][at]
         return torch.from_numpy(out)
 
     def ragged(self, name: str, index: Tensor, places: int) -> tuple[Tensor, Tensor]:

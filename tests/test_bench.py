@@ -1,0 +1,49 @@
+"""Benchmarks run and print ratios; what they print is measured elsewhere."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, Features, Image
+
+from bridge.codec import VAECodec
+from tests.pictures import encoded, pattern
+from train import bench_cache
+from train.timing import interleaved
+
+
+def test_works_take_turns() -> None:
+    done: list[str] = []
+    taken = interleaved({name: lambda name=name: done.append(name) for name in "ab"}, 1)  # type: ignore[misc]
+    assert done == ["a", "b"] * 3 and min(taken.values()) >= 0
+
+
+def test_reading_few_and_many_pairs_is_told_as_ratios(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bench_cache, "STEPS", 1)
+
+    def run(command: list[str], **_: object) -> object:
+        monkeypatch.setattr(sys, "argv", command[2:])
+        return type("Done", (), {"stdout": str(bench_cache.anonymous_mib())})
+
+    monkeypatch.setattr(bench_cache.subprocess, "run", run)
+    read, trained, memory = bench_cache.read_lines(300, 600, 1)
+    assert re.fullmatch(r"read: pairs a second [\d,]+ with 300, [\d,]+ with 600; ratio \d+\.\d{3}", read)
+    assert trained.startswith("train: pairs a second") and "MiB with 600; ratio 1.0" in memory
+
+
+def test_memory_is_that_of_a_process_that_trains_from_a_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench_cache, "STEPS", 1)
+    monkeypatch.setattr(sys, "argv", ["bench_cache", str(tmp_path), "300"])
+    bench_cache.main()
+    assert 10 < float(capsys.readouterr().out) < 100_000
+    assert len(list(tmp_path.rglob("*.arrow"))) == 1
+
+
+def test_filling_is_told_against_the_codec(tiny_vae: object) -> None:
+    files = [encoded(pattern(i, 64)) for i in range(3)]
+    rows = Dataset.from_dict({"image": files}, Features({"image": Image()}))
+    (line,) = bench_cache.fill_lines(VAECodec(tiny_vae), rows, 1)  # type: ignore[arg-type]
+    assert re.fullmatch(r"fill: [\d,]+ pictures a second into the cache, .* ratio \d+\.\d{3}", line)
