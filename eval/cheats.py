@@ -19,13 +19,14 @@ from torch import Tensor
 from bridge.checkpoint import atomic_write
 from bridge.text import TextEncoder
 from eval import baselines
+from eval.collected import Say
 from eval.command import exit_code, load_judge, output_folder, say, spelled
 from eval.data import first_by_hash
 from eval.decoded import EncodeText, text_codes
 from eval.features import EfficientNetLite0
 from eval.headlines import Bench, Figures
 from eval.judge import Judge, Target
-from eval.report import ROWS, Say, check_counts
+from eval.report import ROWS, check_counts
 from eval.table import COLUMNS, to_json
 
 NAME = "python -m eval.cheats"

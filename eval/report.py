@@ -1,14 +1,14 @@
 """One report: every headline of a model and of the obvious alternatives, on captions seen and held out."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import numpy as np
 
 from bridge.codec import ImageCodec
 from eval import joint, quality
 from eval.bootstrap import Interval, paired_bootstrap
+from eval.collected import Collected, Say, collect
 from eval.data import OPTIONAL, References
 from eval.decoded import Baselines, EncodeText, reconstruct
 from eval.headlines import Bench, Calibration, Figures, Judged
@@ -16,7 +16,6 @@ from eval.judge import Judge
 from eval.single_space import SingleSpace
 from eval.stream import Generate, seen_by_all, seen_of, seen_reconstructions
 
-Say = Callable[[str], None]
 Watch = Callable[[str, Bench], None]
 """Name of a row and its bench."""
 
@@ -310,50 +309,11 @@ def _judged_by_all(
         yield name, [bench.samples(s) for bench, s in zip(benches, seen, strict=True)]
 
 
-class Maker(Protocol):
-    """Takes in one method after the other."""
-
-    def add(self, name: str, judged: Any) -> None:
-        """Take in a method."""
-
-
-def collect(makers: Sequence[Mapping[str, Maker]], methods: Iterable[tuple[str, Sequence[Any]]], say: Say) -> None:
-    """Show every method, as judged by each bench, to the makers of that bench's rows."""
-    for name, judged in methods:
-        say(f"  {name}")
-        for mine, one in zip(makers, judged, strict=True):
-            for maker in mine.values():
-                maker.add(name, one)
-
-
-@dataclass(frozen=True)
-class RowMaker:
-    """Collects a row method by method; of each, only figures stay.
-
-    Args:
-        bench: What the row's pictures are held against.
-        index: Its captions among those judged, (C',); None for all.
-        models: Names of the models, the one that others are compared with first.
-        methods: Figures so far.
-        energy: Energy distance of every caption by method, (C',) each.
-        calibration: Of the models so far.
-    """
-
-    bench: Bench
-    index: np.ndarray | None
-    models: Sequence[str]
-    methods: dict[str, Figures] = field(default_factory=dict)
-    energy: dict[str, np.ndarray] = field(default_factory=dict)
-    calibration: dict[str, Calibration] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, bench: Bench, index: np.ndarray | None, models: Sequence[str]) -> "RowMaker":
-        """For all captions of a bench, or for those at `index`."""
-        return cls(bench if index is None else bench[index], index, models)
+class RowMaker(Collected):
+    """Of a report on data drawn by several artists; its bench is a `Bench`."""
 
     def add(self, name: str, judged: Judged) -> None:
-        """Take in a method, judged on all captions."""
-        mine = judged if self.index is None else judged[self.index]
+        mine = self.mine(judged)
         self.methods[name] = self.bench.real_figures() if name == "real" else self.bench.figures(mine)
         self.energy[name] = mine.per.energy
         if name in self.models:

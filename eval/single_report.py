@@ -8,6 +8,7 @@ import numpy as np
 from bridge.codec import ImageCodec
 from eval import baselines
 from eval.bootstrap import Interval
+from eval.collected import Collected, Say, collect
 from eval.data import OPTIONAL
 from eval.decoded import Baselines, EncodeText
 from eval.headlines import Calibration
@@ -17,12 +18,10 @@ from eval.report import (
     FAR_ROW,
     ROWS,
     Codec,
-    Say,
     TradeOff,
     check_asked,
     check_counts,
     codec_figures,
-    collect,
     far_captions,
     fit_baselines,
 )
@@ -246,25 +245,11 @@ def _judged_by_all(
         yield name, [bench.samples(s, asked) for bench, s in zip(benches, seen, strict=True)]
 
 
-@dataclass(frozen=True)
-class SingleRowMaker:
-    """Collects a row method by method; of each, only figures stay. Its arguments are those of `report.RowMaker`."""
+class SingleRowMaker(Collected):
+    """Of data with one picture a caption; its bench is a `SingleBench`."""
 
-    bench: SingleBench
-    index: np.ndarray | None
-    models: Sequence[str]
-    methods: dict[str, SingleFigures] = field(default_factory=dict)
-    energy: dict[str, np.ndarray] = field(default_factory=dict)
-    calibration: dict[str, Calibration] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, bench: SingleBench, index: np.ndarray | None, models: Sequence[str]) -> "SingleRowMaker":
-        """For all captions of a bench, or for those at `index`."""
-        return cls(bench if index is None else bench[index], index, models)
-
-    def add(self, name: str, drawn: Drawn) -> None:
-        """Take in a method, judged on all captions."""
-        mine = drawn if self.index is None else drawn[self.index]
+    def add(self, name: str, judged: Drawn) -> None:
+        mine = self.mine(judged)
         self.methods[name] = self.bench.figures(mine)
         if name not in BASES:
             self.energy[name] = self.bench.energy(mine)

@@ -10,6 +10,7 @@ import torch
 
 from bridge.codec import ImageCodec
 from bridge.text import TextEncoder
+from eval.collected import Say
 from eval.decoded import Baselines, text_codes
 from eval.headlines import Bench
 from eval.judge import Judge
@@ -21,7 +22,7 @@ from eval.peers.results import Key, Results, digest
 from eval.peers.sampling import Asked, Neighbours, keyed
 from eval.peers.simple import SimplePeer
 from eval.peers.table import HEADLINES
-from eval.report import ROWS, Say
+from eval.report import ROWS
 from eval.stream import Generate, seen_of
 
 PLATEAU_TIMES, PLATEAU_SEEDS = 4.0, 1
