@@ -29,6 +29,9 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+TIMED_STEPS = own.codec_step_seconds
+
+
 @pytest.fixture(scope="module", autouse=True)
 def short() -> Iterator[None]:
     """Two steps a trial, no codec, no report: what is chosen counts here, not how good it is."""
@@ -37,6 +40,7 @@ def short() -> Iterator[None]:
         patch.setattr(own, "ENOUGH_PSNR", 0.0)
         patch.setattr(own, "VALIDATIONS", 2)
         patch.setattr(own, "judge", lambda argv: 0)
+        patch.setattr(own, "codec_step_seconds", lambda size: {"no": 1.0, "bf16": 0.9})
         yield
 
 
@@ -57,7 +61,7 @@ def test_a_bare_folder_becomes_a_model(finished: Path) -> None:
 
 def test_every_choice_has_a_reason(finished: Path) -> None:
     choices = json.loads((finished / "choices.json").read_text("utf-8"))
-    assert set(choices) == {"codec", "trial, adapted mapper", "trial, new mapper", "start", "steps"}
+    assert set(choices) == {"precision", "codec", "trial, adapted mapper", "trial, new mapper", "start", "steps"}
     assert all(choice["why"] for choice in choices.values())
 
 
@@ -96,9 +100,21 @@ def test_a_codec_is_fine_tuned_where_that_helps_held_out_pictures(
     monkeypatch.setattr(own.Own, "train_codec", lambda *_: folder)
     run = own.Own(own.Wanted(str(bare)), own.Reading(), tmp_path, 1.0, 0, lambda _: None)
     own.prepare(run.source, run.data, run.reading, 0)
-    value, why = run.choose_codec(own.load_dataset(run.data))
+    value, why = run.choose_codec(own.load_dataset(run.data), own.Pace("no", 1.0))
     assert (value == str(folder)) is tuned
     assert f"{after:.1f} dB fine-tuned, 20.0 dB as shipped" in why
+
+
+@pytest.mark.parametrize(("bf16", "chosen"), [(0.5, "bf16"), (0.9, "no"), (3.0, "no")])
+def test_the_faster_precision_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16: float, chosen: str
+) -> None:
+    monkeypatch.setattr(own, "codec_step_seconds", lambda size: {"no": 1.0, "bf16": bf16})
+    run = own.Own(own.Wanted("x"), own.Reading(), tmp_path, 1.0, 0, lambda _: None)
+    pace = run.pace(own.Choices(tmp_path / "choices.json", lambda _: None))
+    assert (pace.mixed_precision, pace.codec_seconds) == (chosen, bf16 if chosen == "bf16" else 1.0)
+    config = run.mapper_config(Path("vae"), "", 2, 10, tmp_path, pace)
+    assert config.loop.mixed_precision == chosen and config.settings.trusted == 0
 
 
 def test_the_codec_alone_is_fine_tuned(bare: Path, tmp_path: Path) -> None:
@@ -133,3 +149,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_minutes_are_positive() -> None:
     with pytest.raises(ConfigError, match="minutes"):
         own.Own(own.Wanted("x"), own.Reading(), Path("x"), 0, 0, lambda _: None)
+
+
+def test_a_codecs_step_is_timed_in_both_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "TIMED", 1)
+    taken = TIMED_STEPS(16)
+    assert set(taken) == {"no", "bf16"} and min(taken.values()) > 0

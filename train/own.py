@@ -1,7 +1,7 @@
 """Your own pairs to a model, with nothing to configure: python -m train.mapper --data SOURCE --out runs/mine
 
-Codec, start and length are chosen by size, machine and what validation says, each with its reason; the YAML files
-that reproduce the run are written beside it. A stopped run goes on where it was.
+Precision, codec, start and length are chosen by size, machine and what validation says, each with its reason; the YAML
+files that reproduce the run are written beside it. A stopped run goes on where it was.
 """
 
 import argparse
@@ -11,9 +11,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from datasets import Dataset
 
@@ -30,7 +32,8 @@ from train.mapper import MapperConfig, MapperTraining
 from train.prepare import add_arguments, chosen, prepare
 from train.rows import Wanted
 from train.survey import Reading
-from train.vae import VAEConfig, VAETraining
+from train.timing import interleaved
+from train.vae import VAEConfig, VAEObjective, VAETraining, build_vae
 
 BASE = "emoji"
 CHOICES = "choices.json"
@@ -40,8 +43,9 @@ GAIN = 0.3
 """A fine-tuned codec must keep so many dB more of held-out pictures to be taken."""
 CODEC_SHARE, LEAST_SHARE = 0.35, 0.3
 """Of the minutes: for a codec where one is trained, and for the mapper however late it is."""
-SECONDS_A_CODEC_STEP = 0.6
-"""Of 16 pictures of 64 pixels, on two cores."""
+CODEC_BATCH, TIMED = 16, 3
+PRECISION_GAIN = 0.8
+"""bfloat16 is taken where a step takes less than this share of float32's time."""
 FEW_CODEC_PICTURES, PICTURES = 64, 64
 """Fewer are not trained on; so many are encoded at a time."""
 TRIAL_STEPS, VALIDATIONS, PATIENCE = 60, 16, 4
@@ -77,6 +81,36 @@ class Choices:
             atomic_write(self.path, json.dumps(self.made, indent=1, ensure_ascii=False) + "\n")
             self.say(f"{name}: {value} – {why}")
         return self.made[name]["value"]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast this machine trains.
+
+    Args:
+        mixed_precision: The faster one, as `LoopConfig` names it.
+        codec_seconds: Of one training step of a codec of the shipped one's shape, on 16 pictures.
+    """
+
+    mixed_precision: str
+    codec_seconds: float
+
+
+def codec_step_seconds(size: int) -> dict[str, float]:
+    """Seconds of one training step of a new codec on 16 pictures of `size` pixels, by precision, in turns."""
+    config = VAEConfig(Path(), Path(), LoopConfig(steps=1, batch_size=CODEC_BATCH))
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    vae = build_vae(config, size).to(device)
+    objective = VAEObjective(vae, config).to(device)
+    x = torch.full((CODEC_BATCH, 3, size, size), 0.5, device=device)
+    eps = torch.zeros_like(vae.encode(x).latent_dist.mean)
+
+    def step(precision: str) -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            loss = objective(x, eps)["loss"].mean()
+        loss.backward()
+
+    return interleaved({name: partial(step, name) for name in ("no", "bf16")}, TIMED, time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -119,11 +153,12 @@ class Own:
         rows, held_out = (len(rows_of(dataset, split)) for split in ("train", "validation"))
         self.say(f"data: {rows} pictures to train on, {held_out} to choose by")
         choices = Choices(self.out / CHOICES, self.say)
-        vae = Path(choices.get("codec", lambda: self.choose_codec(dataset)))
-        trials = {init: self.trial(choices, vae, init, rows) for init in self.starts(vae)}
+        pace = self.pace(choices)
+        vae = Path(choices.get("codec", lambda: self.choose_codec(dataset, pace)))
+        trials = {init: self.trial(choices, vae, init, rows, pace) for init in self.starts(vae)}
         init = choices.get("start", lambda: choose_start(trials))
         steps = choices.get("steps", lambda: self.choose_steps(trials[init]["seconds"]))
-        config = self.mapper_config(vae, init, steps, rows, self.out)
+        config = self.mapper_config(vae, init, steps, rows, self.out, pace)
         save_config(config, self.out / "mapper.yaml")
         return MapperTraining(config).run()
 
@@ -133,33 +168,46 @@ class Own:
         prepare(self.source, self.data, self.reading, self.seed)
         return load_dataset(self.data)
 
+    def pace(self, choices: Choices) -> Pace:
+        """The precision to train in on this machine, and how long a codec's step takes in it."""
+
+        def choose() -> tuple[dict[str, Any], str]:
+            taken = codec_step_seconds(self.reading.size)
+            share = taken["bf16"] / taken["no"]
+            chosen = "bf16" if share < PRECISION_GAIN else "no"
+            why = f"a step of the codec takes {share:.2f} of float32's time in bfloat16"
+            return {"mixed_precision": chosen, "codec_seconds": round(taken[chosen], 4)}, why
+
+        return Pace(**choices.get("precision", choose))
+
     # codec
 
-    def choose_codec(self, dataset: Dataset) -> tuple[str, str]:
+    def choose_codec(self, dataset: Dataset, pace: Pace) -> tuple[str, str]:
         """The shipped codec, or it fine-tuned, or for pictures of another size a new one."""
         shipped = resolve_model(BASE) / "vae"
         size = load_codec(shipped).image_size
         count = len(rows_of(dataset, "train"))
         if self.reading.size != size:
-            return str(self.train_codec("", count)), f"a new one: the shipped one is for {size} pixels"
+            return str(self.train_codec("", count, pace)), f"a new one: the shipped one is for {size} pixels"
         held_out = pixels_of(rows_of(dataset, "validation")).split(PICTURES)
         before = psnr(load_codec(shipped), held_out)
         if before >= ENOUGH_PSNR:
             return str(shipped), f"as shipped: it keeps {before:.1f} dB of held-out pictures, as of unseen emoji"
         if count < FEW_CODEC_PICTURES:
             return str(shipped), f"as shipped ({before:.1f} dB held out): {count} pictures are too few to fine-tune it"
-        tuned = self.train_codec(str(shipped), count)
+        tuned = self.train_codec(str(shipped), count, pace)
         after = psnr(load_codec(tuned), held_out)
         why = f"held-out pictures: {after:.1f} dB fine-tuned, {before:.1f} dB as shipped"
         return str(tuned if after >= before + GAIN else shipped), why
 
-    def train_codec(self, init: str, count: int) -> Path:
+    def train_codec(self, init: str, count: int, pace: Pace) -> Path:
         """A codec trained for its share of the minutes, from `init` or from nothing; its folder."""
         seconds = 60 * self.minutes * CODEC_SHARE
-        steps = max(int(seconds / SECONDS_A_CODEC_STEP * (64 / self.reading.size) ** 2), 2 * VALIDATIONS)
+        steps = max(int(seconds / pace.codec_seconds), 2 * VALIDATIONS)
         loop = LoopConfig(
             steps=steps,
-            batch_size=min(16, count),
+            batch_size=min(CODEC_BATCH, count),
+            mixed_precision=pace.mixed_precision,
             learning_rate=CODEC_RATE if init else 1e-3,
             warmup=min(100, steps // 10),
             ema_decay=0.99,
@@ -181,12 +229,13 @@ class Own:
         same = load_codec(vae).z_shape == load_codec(resolve_model(BASE) / "vae").z_shape
         return [str(resolve_model(BASE)), ""] if same else [""]
 
-    def trial(self, choices: Choices, vae: Path, init: str, rows: int) -> dict[str, float]:
+    def trial(self, choices: Choices, vae: Path, init: str, rows: int, pace: Pace) -> dict[str, float]:
         """Held-out loss after a short training from `init`, and seconds a step."""
         name = "adapted" if init else "new"
 
         def run() -> tuple[dict[str, float], str]:
-            training = MapperTraining(self.mapper_config(vae, init, TRIAL_STEPS, rows, self.out / "trials" / name))
+            out = self.out / "trials" / name
+            training = MapperTraining(self.mapper_config(vae, init, TRIAL_STEPS, rows, out, pace))
             start = time.monotonic()
             training.loop.run()
             seconds = (time.monotonic() - start) / TRIAL_STEPS
@@ -202,16 +251,18 @@ class Own:
         steps = max(int(left / seconds), VALIDATIONS)
         return steps, f"what {left:.0f} s allow at {seconds:.2f} s a step; fewer where held-out loss stops falling"
 
-    def mapper_config(self, vae: Path, init: str, steps: int, rows: int, out: Path) -> MapperConfig:
+    def mapper_config(self, vae: Path, init: str, steps: int, rows: int, out: Path, pace: Pace) -> MapperConfig:
         """The shipped mapper's architecture, a step smaller than the data where they are few."""
         base = resolve_model(BASE)
         found = json.loads((base / "mapper" / "config.json").read_text("utf-8"))
         family = found.pop("_class_name")
         arguments = {k: v for k, v in found.items() if not k.startswith("_") and k not in ("z_shape", "text_dim")}
-        settings = Settings(**json.loads((base / INDEX).read_text("utf-8"))["settings"])
+        # What the shipped model does not know was measured on emoji.
+        settings = Settings(**json.loads((base / INDEX).read_text("utf-8"))["settings"] | {"trusted": 0.0})
         loop = LoopConfig(
             steps=steps,
             batch_size=min(LARGEST_BATCH, rows),
+            mixed_precision=pace.mixed_precision,
             learning_rate=ADAPTED_RATE if init else 1e-3,
             warmup=min(50, steps // 10),
             ema_decay=0.99,
@@ -302,8 +353,8 @@ def tune_codec(argv: Sequence[str]) -> Path:
     args = parser.parse_args(argv)
     own = Own(*chosen(args), args.out, args.minutes / CODEC_SHARE, args.seed, _say)
     init = str(resolve_model(args.init) / "vae") if args.init else ""
-    rows = own.prepared()
-    return own.train_codec(init, len(rows_of(rows, "train")))
+    count = len(rows_of(own.prepared(), "train"))
+    return own.train_codec(init, count, own.pace(Choices(args.out / CHOICES, _say)))
 
 
 def _say(line: str) -> None:
