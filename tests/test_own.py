@@ -155,3 +155,10 @@ def test_a_codecs_step_is_timed_in_both_precisions(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(own, "TIMED", 1)
     taken = TIMED_STEPS(16)
     assert set(taken) == {"no", "bf16"} and min(taken.values()) > 0
+
+
+def test_a_machine_too_slow_is_timed_by_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "SLOW", 0.0)
+    monkeypatch.setattr(own, "interleaved", lambda *_: pytest.fail("timed at length"))
+    taken = TIMED_STEPS(16)
+    assert taken["no"] == taken["bf16"] > 0
