@@ -114,8 +114,3 @@ def two_sided(ratio: np.ndarray) -> np.ndarray:
     array([0.5, 1. , 0.5])
     """
     return np.minimum(ratio, 1 / ratio)
-
-
-def sharpness_ratio(x: np.ndarray, real: np.ndarray) -> float:
-    """Gradient energy of samples (B, 3, H, W) over that of real pictures (B', 3, H, W); see `two_sided`."""
-    return float(gradient_energy(x).mean() / gradient_energy(real).mean())

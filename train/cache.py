@@ -50,10 +50,11 @@ class Latents:
 
     Args:
         shards: With columns "mean" and "std".
+        names: Content hash of each picture.
     """
 
-    def __init__(self, shards: Shards) -> None:
-        self.shards = shards
+    def __init__(self, shards: Shards, names: Sequence[str]) -> None:
+        self.shards, self.names = shards, names
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -100,5 +101,6 @@ def latents(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
         chunks = [codec.encode(to_unit(chunk)) for chunk in pixels.split(PICTURES)]
         return {name: torch.cat([getattr(c, name).cpu() for c in chunks]) for name in ("mean", "std")}
 
+    names = picture_hashes(rows)
     with tqdm(total=len(rows), desc="pictures", file=sys.stderr) as bar:
-        return Latents(encoded_once(folder, "latents", [codec.fingerprint], picture_hashes(rows), compute, bar.update))
+        return Latents(encoded_once(folder, "latents", [codec.fingerprint], names, compute, bar.update), names)

@@ -26,7 +26,7 @@ from bridge.pipeline import BridgePipeline, Settings, check_settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
 from train.cache import Codes, Latents, caption_codes, latents, text_codes
 from train.config import ConfigError, load_config
-from train.data import CaptionTable, load_dataset, picture_hashes, row_cumulative, rows_of, systematic_rows
+from train.data import CaptionTable, load_dataset, row_cumulative, rows_of, systematic_rows
 from train.loop import Loop, LoopConfig, ResumeError, TrainingError
 from train.saved import fingerprint_of
 
@@ -232,8 +232,9 @@ class MapperTraining:
         folder, with_tokens = self.config.data / ".cache", self.mapper.reads_tokens
         table = CaptionTable.enumerate(captions)
         codes = caption_codes(self.encoder, table.texts, folder, with_tokens=with_tokens)
-        content = fingerprint_of([*picture_hashes(rows), table.number, table.start, *table.texts])
-        return Side(latents(self.codec, rows, folder), table, codes, content)
+        encoded = latents(self.codec, rows, folder)
+        content = fingerprint_of([*encoded.names, table.number, table.start, *table.texts])
+        return Side(encoded, table, codes, content)
 
     def neighbours(self, k: int = 8) -> Neighbours:
         """For each training label, the `k` nearest other ones."""

@@ -169,8 +169,9 @@ class Shard:
         with pa.ipc.new_file(sink, schema) as writer:
             writer.write_batch(batch.replace_schema_metadata(schema.metadata))
         data = sink.getvalue().to_pybytes()
-        self.path = self.home / f"{self.name}-{zlib.crc32(data):08x}.arrow"
-        atomic_write(self.path, data)
+        path = self.home / f"{self.name}-{zlib.crc32(data):08x}.arrow"
+        atomic_write(path, data)
+        self.path = path
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
