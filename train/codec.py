@@ -150,8 +150,9 @@ def whitening_axes(mean: Tensor, covariance: Tensor, count: Callable[[Tensor, fl
 def pixel_axes(pictures: Pictures, limit: int, count: Callable[[Tensor, float], int]) -> tuple[PrincipalAxes, float]:
     """Principal axes of pictures as vectors, widest first, and the variance of all pixels together.
 
-    The incremental fit forgets what early batches held beyond `limit` components, so a second pass measures the
-    mean square along each axis.
+    The incremental fit forgets what early batches held beyond `limit` components, and its axes are orthonormal only
+    to single precision, so they are made so in double and a second pass measures the mean square along each of them
+    and over all pixels.
 
     Args:
         pictures: In batches of at least `limit`.
@@ -166,14 +167,23 @@ def pixel_axes(pictures: Pictures, limit: int, count: Callable[[Tensor, float], 
     for chunk in pictures:
         pca.partial_fit(to_unit(chunk).flatten(1).numpy())
     mean = torch.from_numpy(np.asarray(pca.mean_)).double()
-    components = torch.from_numpy(pca.components_).double()
-    squares = torch.zeros(limit, dtype=torch.float64)
+    components = orthonormal(torch.from_numpy(pca.components_).double())
+    squares, all_squares = torch.zeros(limit, dtype=torch.float64), 0.0
     for chunk in pictures:
-        squares += ((to_unit(chunk).flatten(1).double() - mean) @ components.T).square().sum(0)
+        apart = to_unit(chunk).flatten(1).double() - mean
+        squares += (apart @ components.T).square().sum(0)
+        all_squares += float(apart.square().sum())
     variance, order = (squares / len(pictures)).sort(descending=True, stable=True)
-    total = float(pca.var_.sum())
+    total = all_squares / len(pictures)
     k = count(variance, total)
     return PrincipalAxes(mean, components[order[:k]], variance[:k].sqrt()), total
+
+
+def orthonormal(rows: Tensor) -> Tensor:
+    """Rows (k, D) that span what nearly orthonormal rows (k, D) span, each as close to its own as Gram-Schmidt leaves
+    it."""
+    q, r = torch.linalg.qr(rows.T)
+    return (q * r.diagonal().sign()).T
 
 
 def kept(k: int, share: float) -> Callable[[Tensor, float], int]:
