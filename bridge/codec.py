@@ -273,10 +273,12 @@ def load_codec(folder: Path) -> ImageCodec:
     Raises:
         CheckpointError: A file is missing or damaged, or config.json names an unknown class.
     """
-    from bridge.standardize import PCACodec, WhitenedCodec  # noqa: PLC0415  (which builds on this module)
+    from bridge.dense import DenseCodec  # noqa: PLC0415  (these build on this module)
+    from bridge.standardize import PCACodec, WhitenedCodec  # noqa: PLC0415
 
     folder = Path(folder)
-    opens = {**CODECS, "PCACodec": PCACodec.from_pretrained, "WhitenedCodec": WhitenedCodec.from_pretrained}
+    ours: dict[str, Any] = {"DenseVAE": DenseCodec, "PCACodec": PCACodec, "WhitenedCodec": WhitenedCodec}
+    opens = CODECS | {name: codec.from_pretrained for name, codec in ours.items()}
     name = str(read_config(folder)["_class_name"])
     if name not in opens:
         raise CheckpointError(f"{folder / CONFIG}: unknown codec {name!r}; known: {', '.join(opens)}")

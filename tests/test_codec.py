@@ -24,6 +24,7 @@ from bridge.codec import (
     codec_from_diffusers,
     load_codec,
 )
+from bridge.dense import DenseCodec, DenseVAE
 from bridge.standardize import PCACodec, PrincipalAxes, WhitenedCodec
 from tests.conftest import make_tiny_vae
 
@@ -63,6 +64,13 @@ def make_vq() -> VQModel:
     return vae
 
 
+def make_dense(size: int = 64) -> DenseVAE:
+    """A random DenseVAE, `size` px to 5 x 1 x 1."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        return DenseVAE((8, 8), 16, 5, size, latents_mean=[0.1] * 5, latents_std=[0.5] * 5)
+
+
 def make_axes(dims: int, k: int) -> PrincipalAxes:
     """Random axes of vectors of `dims` numbers around .5."""
     generator = torch.Generator().manual_seed(dims + k)
@@ -74,6 +82,7 @@ MAKERS: dict[str, Callable[[], ImageCodec]] = {
     "AutoencoderKL": lambda: VAECodec(make_tiny_vae()),
     "AutoencoderTiny": lambda: TinyCodec(make_taesd()),
     "VQModel": lambda: VQCodec(make_vq()),
+    "DenseVAE": lambda: DenseCodec(make_dense()),
     "PCACodec": lambda: PCACodec(make_axes(3 * 64 * 64, 6), 64),
     "WhitenedCodec": lambda: WhitenedCodec(VAECodec(make_tiny_vae()), make_axes(256, 10)),
     "WhitenedCodec of a plain one": lambda: WhitenedCodec(TinyCodec(make_taesd()), make_axes(1024, 40)),
@@ -82,6 +91,7 @@ Z_SHAPES = {
     "AutoencoderKL": (4, 8, 8),
     "AutoencoderTiny": (4, 16, 16),
     "VQModel": (4, 16, 16),
+    "DenseVAE": (5, 1, 1),
     "PCACodec": (6,),
     "WhitenedCodec": (10,),
     "WhitenedCodec of a plain one": (40,),
@@ -370,6 +380,17 @@ def test_an_autoencoder_of_grey_pictures_is_refused():
         VAECodec(vae)
 
 
+def test_a_latent_without_place_changes_the_whole_picture():
+    codec, z = MAKERS["DenseVAE"](), torch.zeros(1, 5, 1, 1)
+    moved = (codec.decode(z + 3 * torch.eye(5)[2].view(1, 5, 1, 1)) - codec.decode(z)).abs().amax(1)
+    assert (moved > 0).float().mean() > 0.9
+
+
+def test_a_side_that_cannot_be_halved_so_often_is_refused():
+    with pytest.raises(ValueError, match="sample_size: expected a multiple of 4 to halve 2 times, got 30"):
+        make_dense(30)
+
+
 def test_a_sample_is_mean_plus_std_eps():
     codes = LatentDistribution(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 3.0]))
     assert codes.sample(torch.tensor([2.0, -1.0])).tolist() == [2.0, -1.0]
@@ -394,7 +415,7 @@ def test_a_codec_with_something_missing_cannot_be_made(left_out):
 def test_an_unknown_class_is_named_with_those_known(tmp_path):
     (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
     known = "AutoencoderKL, AutoencoderTiny, VQModel"
-    with pytest.raises(ValueError, match=rf"unknown codec 'UNet2DModel'; known: {known}, PCACodec, WhitenedCodec$"):
+    with pytest.raises(ValueError, match=rf"unknown codec 'UNet2DModel'; known: {known}, DenseVAE, PCACodec, WhitenedCodec$"):
         load_codec(tmp_path)
     with pytest.raises(ValueError, match=rf"unknown autoencoder 'UNet2DModel'; known: {known}$"):
         codec_from_diffusers(tmp_path)

@@ -15,7 +15,8 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
-from bridge.codec import VAECodec
+from bridge.codec import VAECodec, load_codec
+from bridge.dense import DenseCodec
 from train import vae as vae_module
 from train.config import ConfigError, load_config
 from train.data import load_dataset, pixels_of, rows_of, to_unit
@@ -227,6 +228,51 @@ def test_a_vae_of_another_shape_to_begin_with_is_refused(finished, artwork_folde
     config = config_of(artwork_folder, tmp_path / "run", init=str(finished / "vae"), latent_channels=3)
     with pytest.raises(ConfigError, match=r"init: .* has latent_channels 4, this config asks for 3"):
         VAETraining(config)
+
+
+def test_a_vae_of_another_kind_to_begin_with_is_refused(finished, artwork_folder, tmp_path):
+    config = config_of(artwork_folder, tmp_path / "run", init=str(finished / "vae"), units=8)
+    with pytest.raises(ConfigError, match=r"init: .* is a VAECodec, this config trains a DenseVAE"):
+        VAETraining(config)
+
+
+# latents without a place
+
+
+@pytest.fixture(scope="module", params=[1e-3, 0.0], ids=["variational", "plain"])
+def dense(request: pytest.FixtureRequest, artwork_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder after training a VAE with a dense layer."""
+    out = tmp_path_factory.mktemp("dense") / "run"
+    VAETraining(config_of(artwork_folder, out, units=32, latent_channels=6, kl=request.param)).run()
+    return out
+
+
+def test_a_dense_vae_learns(dense):
+    losses = figures(dense, "loss")
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_its_latents_are_standardised_without_a_place(dense, train_pixels):
+    codec = load_codec(dense / "vae")
+    assert (type(codec), codec.z_shape, codec.image_size) == (DenseCodec, (6, 1, 1), 64)
+    codes = codec.encode(to_unit(train_pixels))
+    torch.testing.assert_close(codes.mean.mean((0, 2, 3)), torch.zeros(6), atol=1e-4, rtol=0)
+    second = (codes.mean.square() + codes.std.square()).mean((0, 2, 3))
+    torch.testing.assert_close(second, torch.ones(6), atol=1e-4, rtol=0)
+
+
+def test_a_dense_vae_begins_another_sitting(dense, artwork_folder, tmp_path):
+    config = config_of(artwork_folder, tmp_path / "run", units=32, latent_channels=6, init=str(dense / "vae"))
+    last = load_codec(dense / "vae")
+    assert isinstance(last, DenseCodec)
+    training = VAETraining(config)
+    assert all(torch.equal(a, b) for a, b in zip(training.vae.parameters(), last.vae.parameters(), strict=True))
+    assert all(parameter.requires_grad for parameter in training.vae.parameters())
+
+
+def test_more_widths_than_halvings_are_refused(artwork_folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"widths: sample_size: expected a multiple of 128 to halve 7 times, got 64"):
+        VAETraining(config_of(artwork_folder, tmp_path / "run", units=8, widths=(4,) * 7))
 
 
 # figures and losses

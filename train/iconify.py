@@ -69,7 +69,11 @@ def npm_pack(package: str, folder: Path) -> Path:
             raise MissingToolError(f"npm pack {package}: {done.stderr.strip() or 'no archive'}; check the network")
         with tarfile.open(archives[0]) as archive:
             archive.extractall(scratch, filter="data")
-        (Path(scratch) / "package").rename(target)
+        try:
+            (Path(scratch) / "package").rename(target)
+        except OSError:
+            if not target.exists():  # else another process was first with the same package
+                raise
     return target
 
 

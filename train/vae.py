@@ -17,7 +17,8 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from bridge.checkpoint import CheckpointError
-from bridge.codec import VAECodec
+from bridge.codec import CONFIG, VAECodec, load_codec
+from bridge.dense import DenseCodec, DenseVAE
 from bridge.images import contact_sheet, to_pil
 from bridge.noise import generator_for, normal_rows
 from train.codec import channel_statistics
@@ -42,6 +43,8 @@ class VAEConfig:
         loop: How to train.
         widths: Channels of each resolution, finest first; each but the last halves the side.
         latent_channels: Channels of a latent.
+        units: Width of a dense layer between convolutions and latents, so that a latent has no place in the picture
+            (bridge.dense.DenseVAE; each of `widths` then halves the side). 0 is AutoencoderKL, all convolutions.
         groups: Groups of the group normalisation; few of them, so that colour and contrast survive.
         mse: Weight of the squared error beside the absolute error's 1.
         perceptual: Weight of the perceptual distance.
@@ -57,6 +60,7 @@ class VAEConfig:
     loop: LoopConfig
     widths: tuple[int, ...] = (16, 32, 64, 128)
     latent_channels: int = 4
+    units: int = 0
     groups: int = 4
     mse: float = 2.0
     perceptual: float = 0.1
@@ -75,9 +79,23 @@ class VAEConfig:
             raise ConfigError(f"kl: expected 0 or more, got {self.kl!r}")
 
 
-def build_vae(config: VAEConfig, size: int) -> AutoencoderKL:
-    """A diffusers AutoencoderKL for pictures of `size` pixels, one layer a block."""
+def codec_class(config: VAEConfig) -> type[VAECodec] | type[DenseCodec]:
+    """What the VAE is used through."""
+    return DenseCodec if config.units else VAECodec
+
+
+def build_vae(config: VAEConfig, size: int) -> AutoencoderKL | DenseVAE:
+    """A diffusers AutoencoderKL for pictures of `size` pixels, one layer a block; a DenseVAE where there are `units`.
+
+    Raises:
+        ConfigError: There are more `widths` than a picture can be halved.
+    """
     blocks = len(config.widths)
+    if config.units:
+        try:
+            return DenseVAE(config.widths, config.units, config.latent_channels, size)
+        except ValueError as error:
+            raise ConfigError(f"widths: {error}") from error
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * blocks,
         up_block_types=("UpDecoderBlock2D",) * blocks,
@@ -89,7 +107,7 @@ def build_vae(config: VAEConfig, size: int) -> AutoencoderKL:
     )
 
 
-def first_vae(config: VAEConfig, size: int) -> AutoencoderKL:
+def first_vae(config: VAEConfig, size: int) -> AutoencoderKL | DenseVAE:
     """The VAE that training begins with: that of `config.init`, or a new one.
 
     Raises:
@@ -98,13 +116,16 @@ def first_vae(config: VAEConfig, size: int) -> AutoencoderKL:
     new = build_vae(config, size)
     if not config.init:
         return new
-    if not (Path(config.init) / "config.json").exists():
+    if not (Path(config.init) / CONFIG).exists():
         raise ConfigError(f"init: {config.init} holds no VAE; name the `vae` folder of a finished run")
-    vae = AutoencoderKL.from_pretrained(config.init, use_safetensors=True, local_files_only=True)
-    for name in ("block_out_channels", "latent_channels", "norm_num_groups", "sample_size"):
-        found, asked = (json.dumps(v.config[name]) for v in (vae, new))
+    codec = load_codec(Path(config.init))
+    if not isinstance(codec, codec_class(config)):
+        raise ConfigError(f"init: {config.init} is a {type(codec).__name__}, this config trains a {type(new).__name__}")
+    for name in ("block_out_channels", "latent_channels", "norm_num_groups", "units", "sample_size"):
+        found, asked = (json.dumps(v.config.get(name)) for v in (codec.vae, new))
         if found != asked:
             raise ConfigError(f"init: {config.init} has {name} {found}, this config asks for {asked}")
+    vae: AutoencoderKL | DenseVAE = codec.vae.requires_grad_(True)
     return vae.train()
 
 
@@ -120,7 +141,7 @@ class VAEObjective(nn.Module):
         Dimensionality of Data with Neural Networks
     """
 
-    def __init__(self, vae: AutoencoderKL, config: VAEConfig) -> None:
+    def __init__(self, vae: AutoencoderKL | DenseVAE, config: VAEConfig) -> None:
         super().__init__()
         self.vae, self.config = vae, config
         self.distance = PerceptualDistance() if config.perceptual else None
@@ -145,15 +166,17 @@ class VAEObjective(nn.Module):
         return {"loss": loss} | parts
 
 
-def make_deterministic(vae: AutoencoderKL) -> None:
+def make_deterministic(vae: AutoencoderKL | DenseVAE) -> None:
     """Give every posterior the smallest deviation that diffusers knows, e^-15, whatever the picture; in place.
 
     What a plain autoencoder's latents then are, no sampling changes, here or in diffusers alone.
     """
-    channels = vae.config.latent_channels
+    channels, last = vae.config.latent_channels, vae.quant_conv
+    assert isinstance(last, nn.Conv2d)
+    assert last.bias is not None
     with torch.no_grad():
-        vae.quant_conv.weight[channels:] = 0
-        vae.quant_conv.bias[channels:] = -30
+        last.weight[channels:] = 0
+        last.bias[channels:] = -30
 
 
 class VAETraining:
@@ -169,7 +192,7 @@ class VAETraining:
         self.held_out = pixels_of(rows_of(dataset, "validation"))
         torch.manual_seed(config.loop.seed)
         self.vae = first_vae(config, self.size)
-        side = self.size // 2 ** (len(config.widths) - 1)
+        side = self.size // codec_class(config).factor(self.vae.config)
         self.z_shape = (config.latent_channels, side, side)
         settings = {k: v for k, v in asdict(config).items() if k not in ("loop", "out", "init", "sheet_rows")}
         self.loop = Loop(
@@ -251,7 +274,7 @@ class VAETraining:
             self.loop.run()
             if not self.config.kl:
                 make_deterministic(self.vae)
-            codec = VAECodec(self.vae).to(self.vae.device)
+            codec = codec_class(self.config)(self.vae).to(self.vae.device)
             codec.with_statistics(*channel_statistics(codec, self.pixels.split(64))).save(self.config.out / "vae")
         return self.config.out / "vae"
 

@@ -1,0 +1,99 @@
+"""A VAE whose latents have no place in the picture: convolutions, then dense layers, as beta-VAEs are built."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from torch import Tensor, nn
+
+from bridge.codec import AutoencoderCodec
+
+
+class DenseVAE(ModelMixin, ConfigMixin):
+    """Strided convolutions, one dense layer, L latents; and back. Encodes and decodes as AutoencoderKL does.
+
+    Args:
+        block_out_channels: Channels after each halving of the side, finest first.
+        units: Width of the dense layer.
+        latent_channels: Latents L of a picture.
+        sample_size: Side of the pictures, in pixels.
+        in_channels: Of the pictures.
+        out_channels: Of the pictures.
+        scaling_factor: See AutoencoderKL.
+        latents_mean: Mean of each latent over pictures; see `bridge.codec.AutoencoderCodec`.
+        latents_std: Standard deviation of each latent over pictures.
+
+    Raises:
+        ValueError: The side cannot be halved so often.
+
+    Source: Burgess et al. 2018, Understanding disentangling in beta-VAE, arXiv:1804.03599 (there with one width of
+        32, two dense layers, and ReLU)
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        block_out_channels: tuple[int, ...] = (32, 32, 64, 64),
+        units: int = 256,
+        latent_channels: int = 10,
+        sample_size: int = 64,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        scaling_factor: float = 1.0,
+        latents_mean: list[float] | None = None,
+        latents_std: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        widths = list(block_out_channels)
+        if sample_size % 2 ** len(widths):
+            raise ValueError(
+                f"sample_size: expected a multiple of {2 ** len(widths)} to halve {len(widths)} times, got "
+                f"{sample_size}; give fewer block_out_channels"
+            )
+        side = sample_size // 2 ** len(widths)
+        down: list[nn.Module] = []
+        for before, after in zip([in_channels, *widths], widths, strict=False):
+            down += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.SiLU()]
+        self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(widths[-1] * side * side, units), nn.SiLU())
+        self.quant_conv = nn.Conv2d(units, 2 * latent_channels, 1)
+        up: list[nn.Module] = []
+        for before, after in zip(widths[::-1], [*widths[-2::-1], out_channels], strict=True):
+            up += [nn.SiLU(), nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
+        self.decoder = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(latent_channels, units),
+            nn.SiLU(),
+            nn.Linear(units, widths[-1] * side * side),
+            nn.Unflatten(1, (widths[-1], side, side)),
+            *up,
+        )
+
+    def encode(self, x: Tensor) -> AutoencoderKLOutput:
+        """Posterior of pictures x, (B, in_channels, H, W) in [-1, 1]; latents are (B, L, 1, 1)."""
+        moments = self.quant_conv(self.encoder(x)[..., None, None])
+        return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(moments.float()))
+
+    def decode(self, z: Tensor) -> DecoderOutput:
+        """Pictures (B, out_channels, H, W), about -1 to 1, of latents z, (B, L, 1, 1)."""
+        return DecoderOutput(sample=self.decoder(z))
+
+
+class DenseCodec(AutoencoderCodec):
+    """Codec of a `DenseVAE`: each latent sees, and draws, the whole picture."""
+
+    model = DenseVAE
+
+    @staticmethod
+    def channels(config: Mapping[str, Any]) -> int:
+        return int(config["latent_channels"])
+
+    @staticmethod
+    def factor(config: Mapping[str, Any]) -> int:
+        return int(config["sample_size"])
+
+    def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = self.vae.encode(x).latent_dist
+        return posterior.mean, posterior.std
