@@ -184,6 +184,16 @@ def test_a_package_is_fetched_once(npm, tmp_path):
     assert (first, npm.read_text()) == (second, f"{STYLES[0].package}\n")
 
 
+def test_a_package_that_another_process_fetched_meanwhile_is_taken(tmp_path, monkeypatch):
+    script = (
+        f"#!{sys.executable} -S\nimport os, tarfile\nos.makedirs('../a_1/theirs'); os.makedirs('package')\n"
+        "with tarfile.open('a.tgz', 'w:gz') as t: t.add('package')\n"
+    )
+    monkeypatch.setenv("PATH", str(put_npm(tmp_path / "bin", script)))
+    folder = npm_pack("a@1", tmp_path / "downloads")
+    assert [path.name for path in folder.iterdir()] == ["theirs"]
+
+
 def test_an_archive_that_climbs_out_of_its_folder_is_refused(tmp_path, monkeypatch):
     script = (
         f"#!{sys.executable} -S\nimport tarfile\nwith tarfile.open('a.tgz', 'w:gz') as t: t.add(__file__, '../evil')\n"
