@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from diffusers import AutoencoderKL
 
 from bridge.mappers import FAMILIES
+from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.standardize import PCACodec, PrincipalAxes
 from bridge.text import TextEncoder
@@ -20,7 +22,7 @@ from train import mapper as mapper_module
 from train.config import ConfigError
 from train.data import row_cumulative, systematic_rows
 from train.emoji import write_dataset
-from train.loop import LoopConfig
+from train.loop import LoopConfig, ResumeError
 from train.mapper import MapperConfig, MapperTraining
 
 LOOP = LoopConfig(
@@ -137,6 +139,90 @@ def test_a_mapper_of_another_shape_is_refused(finished, build):
 def test_a_start_that_is_no_model_is_refused(build, tmp_path):
     with pytest.raises(ConfigError, match=r"init: .* holds no mapper; name the `model` folder of a finished run"):
         build(init=str(tmp_path))
+
+
+# what the last sitting knew
+
+REPLAY = 6
+"""Pictures: fewer than the first model knows captions."""
+
+
+@pytest.fixture(scope="module")
+def others(artwork_rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset whose captions no other model knows."""
+    folder = tmp_path_factory.mktemp("others") / "data"
+    write_dataset(
+        [{**row, "label": f"my {row['label']}", "captions": [f"my {row['label']}"]} for row in artwork_rows], folder
+    )
+    return folder
+
+
+@pytest.fixture
+def replaying(build: Build, finished: MapperTraining, others: Path) -> Build:
+    """Makes runs on `others` that replay what the finished model knows."""
+    init = str(finished.config.out / "model")
+    return partial(build, data=others, init=init, replay=REPLAY, replay_share=0.25, caption_dropout=0.0)
+
+
+def test_what_is_replayed_is_what_the_model_draws_of_captions_it_knows(replaying, opened):
+    training = replaying()
+    own = len(training.train.latents) - REPLAY
+    told = [training.train.table.texts[i] for i in training.train.table.labels[own:].tolist()]
+    assert len(set(told)) == REPLAY and set(told) <= set(opened.memory.captions)
+    drawn = opened(told[3], 1, generator=generator_for(0, -3, 3), guidance_scale=1.0, output_type="pt").images
+    torch.testing.assert_close(training.train.latents.means[own + 3], training.codec.encode(drawn).mean[0])
+
+
+def test_where_fewer_captions_are_known_each_is_replayed_again_as_another_picture(replaying, opened):
+    known = len(opened.memory)
+    training = replaying(replay=known + 1)
+    own = len(training.train.latents) - known - 1
+    labels, means = training.train.table.labels[own:], training.train.latents.means[own:]
+    assert labels[0] == labels[-1] and len(labels.unique()) == known
+    assert not torch.equal(means[0], means[-1])
+
+
+def test_it_is_replayed_as_often_as_asked(replaying):
+    training = replaying()
+    own = len(training.train.latents) - REPLAY
+    shares = torch.cat([training.cumulative[:1], training.cumulative.diff()])
+    torch.testing.assert_close(shares[own:], torch.full((REPLAY,), 0.25 / REPLAY).double())
+    torch.testing.assert_close(shares[:own].sum(), torch.tensor(0.75).double())
+    assert training.loop.rows == own + REPLAY
+
+
+def test_the_model_then_knows_old_and_new_captions(replaying, opened, tmp_path):
+    training = replaying(loop=replace(LOOP, steps=1))
+    known = BridgePipeline.from_pretrained(training.run()).memory.captions
+    old = set(opened.memory.captions)
+    assert len(old & set(known)) == REPLAY and all(caption.startswith("my ") for caption in set(known) - old)
+
+
+def test_a_second_run_draws_nothing_again(replaying, monkeypatch):
+    first = replaying()
+    monkeypatch.setattr(BridgePipeline, "__call__", lambda *_, **__: pytest.fail("drawn again"))
+    assert replaying().train.content == first.train.content
+
+
+def test_a_run_with_other_replay_does_not_go_on(replaying):
+    first = replaying()
+    first.config.out.mkdir()
+    first.loop.save()
+    with pytest.raises(ResumeError, match="replay"):
+        replaying(replay=REPLAY - 1).loop.resume()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"replay": 5}, "replay: there is nothing to remember; name the model to start from in `init`"),
+        ({"replay": -1}, "replay: expected 0 or more pictures, got -1"),
+        ({"replay_share": 1.0}, "replay_share: expected a share between 0 and 1, got 1.0"),
+    ],
+)
+def test_replay_that_cannot_be_is_refused(build, changes, told):
+    with pytest.raises(ConfigError, match=told):
+        build(**changes)
 
 
 # what reaches training

@@ -28,6 +28,7 @@ from train.cache import Codes, Latents, caption_codes, latents, text_codes
 from train.config import ConfigError, load_config
 from train.data import CaptionTable, load_dataset, row_cumulative, rows_of, systematic_rows
 from train.loop import Loop, LoopConfig, ResumeError, TrainingError
+from train.replay import replayed
 from train.saved import fingerprint_of
 
 OWN = "With --data SOURCE --out FOLDER in place of a config, everything is chosen for you; add --help to these."
@@ -57,6 +58,9 @@ class MapperConfig:
             families equally, 0 rows.
         init: Model folder whose mapper to start from, for another sitting or another codec; empty starts from
             nothing.
+        replay: Pictures that `init` draws of captions it knows, to be trained on beside the data so that these are
+            not forgotten; the finished model knows them too. 0 is none. See `train.replay`.
+        replay_share: Share of the examples that are such pictures.
         settings: Defaults of the finished model, chosen on validation data.
         card: Markdown file that becomes the model's README.md.
     """
@@ -74,6 +78,8 @@ class MapperConfig:
     mix_share: float = 0.0
     family_power: float = 0.5
     init: str = ""
+    replay: int = 0
+    replay_share: float = 0.5
     settings: Settings = field(default_factory=Settings)
     card: str = ""
 
@@ -83,6 +89,12 @@ class MapperConfig:
         for name in ("caption_dropout", "label_share", "mix_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)!r}")
+        if not 0 < self.replay_share < 1:
+            raise ConfigError(f"replay_share: expected a share between 0 and 1, got {self.replay_share!r}")
+        if self.replay < 0:
+            raise ConfigError(f"replay: expected 0 or more pictures, got {self.replay}")
+        if self.replay and not self.init:
+            raise ConfigError("replay: there is nothing to remember; name the model to start from in `init`")
         check_settings(FAMILIES[self.family], self.settings)
 
 
@@ -150,13 +162,17 @@ class MapperTraining:
         torch.manual_seed(config.loop.seed)
         self.mapper = self.first_mapper()
         rows, captions = self.readable(rows_of(dataset, "train"), "train")
-        self.train = self.encode(rows, captions)
-        self.labels = sorted({row[0] for row in captions})
+        replay = self.replayed() if config.replay else None
+        self.train = self.encode(rows, captions, replay)
+        self.labels = sorted(self.train.table.texts[i] for i in self.train.table.labels.unique().tolist())
         there = [split for split in HELD_OUT if split in dataset["split"]]
         if not there:
             raise ConfigError(f"data: {config.data} has no split {' or '.join(HELD_OUT)} to watch; hold captions out")
         self.held_out = {split: self.encode(*self.readable(rows_of(dataset, split), split)) for split in there}
         self.cumulative = row_cumulative(torch.tensor(rows["family"]), config.family_power)
+        if replay is not None:
+            share, others = config.replay_share, torch.full((config.replay,), 1 / config.replay).double().cumsum(0)
+            self.cumulative = torch.cat([(1 - share) * self.cumulative, 1 - share + share * others])
         self.near = self.neighbours() if config.mix_share else None
         left_out = ("loop", "out", "settings", "card", "vae", "init", "text_digest")
         settings = {k: v for k, v in asdict(config).items() if k not in left_out}
@@ -164,7 +180,7 @@ class MapperTraining:
         self.loop = Loop(
             MapperObjective(self.mapper),
             self.batch,
-            len(rows),
+            len(self.cumulative),
             self.validate,
             config.loop,
             config.out,
@@ -227,12 +243,24 @@ class MapperTraining:
             return False
         return True
 
-    def encode(self, rows: Dataset, captions: Sequence[Sequence[str]]) -> Side:
-        """Latents of rows and codes of their captions, from the cache beside the data where they are there."""
-        folder, with_tokens = self.config.data / ".cache", self.mapper.reads_tokens
+    @property
+    def cache(self) -> Path:
+        """Where what is encoded is kept: beside the data."""
+        return self.config.data / ".cache"
+
+    def replayed(self) -> tuple[Latents, list[str]]:
+        """What `config.init` draws, and of which captions; see `train.replay`."""
+        return replayed(self.config.init, self.config.replay, self.codec, self.cache, self.config.loop.seed)
+
+    def encode(
+        self, rows: Dataset, captions: Sequence[Sequence[str]], replay: tuple[Latents, list[str]] | None = None
+    ) -> Side:
+        """Latents of rows and codes of their captions, then those of what is replayed; from the cache where there."""
+        encoded = latents(self.codec, rows, self.cache)
+        if replay is not None:
+            encoded, captions = encoded + replay[0], [*captions, *([caption] for caption in replay[1])]
         table = CaptionTable.enumerate(captions)
-        codes = caption_codes(self.encoder, table.texts, folder, with_tokens=with_tokens)
-        encoded = latents(self.codec, rows, folder)
+        codes = caption_codes(self.encoder, table.texts, self.cache, with_tokens=self.mapper.reads_tokens)
         content = fingerprint_of([*encoded.names, table.number, table.start, *table.texts])
         return Side(encoded, table, codes, content)
 
@@ -315,7 +343,7 @@ class MapperTraining:
 
     def pipeline(self) -> BridgePipeline:
         """The trained model, its memory the training captions."""
-        codes = text_codes(self.encoder, self.labels, self.config.data / ".cache")
+        codes = text_codes(self.encoder, self.labels, self.cache)
         memory = CaptionMemory(codes, self.labels)
         return BridgePipeline(self.encoder, self.mapper.cpu(), self.codec, memory, self.config.settings)
 

@@ -1,0 +1,49 @@
+"""Pictures that a model draws itself, to be trained on beside new ones: what it knew is not forgotten for them.
+
+Source: Shin et al. 2017, Continual Learning with Deep Generative Replay, arXiv:1705.08690
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from bridge.codec import ImageCodec
+from bridge.noise import generator_for
+from bridge.pipeline import BridgePipeline
+from train.cache import PICTURES, Latents
+from train.shards import Column, encoded_once
+
+
+def replayed(model: str, count: int, codec: ImageCodec, folder: Path, seed: int) -> tuple[Latents, list[str]]:
+    """Latents of pictures that a model draws of captions it knows, kept in `folder`, and those captions.
+
+    Drawn without guidance: what the model holds likely, not a sharpened choice of it.
+
+    Args:
+        model: Model folder.
+        count: How many pictures; each known caption has one before any has two.
+        codec: Encodes them; another one than the model's own is as good.
+        folder: Of all caches of a dataset.
+        seed: Of the captions' order and of the pictures.
+    """
+    pipe = BridgePipeline.from_pretrained(model)
+    known = pipe.memory.captions
+    order = torch.randperm(len(known), generator=generator_for(seed, -3)).tolist()
+    captions = [known[order[i % len(known)]] for i in range(count)]
+
+    def compute(start: int, stop: int) -> Mapping[str, Column]:
+        chunks = []
+        for at in range(start, stop, PICTURES):
+            end = min(at + PICTURES, stop)
+            generators = [generator_for(seed, -3, i) for i in range(at, end)]
+            found = pipe(captions[at:end], 1, generator=generators, guidance_scale=1.0, output_type="pt")
+            chunks.append(codec.encode(found.images))
+        return {name: torch.cat([getattr(c, name).cpu() for c in chunks]) for name in ("mean", "std")}
+
+    names = [f"{i} {caption}" for i, caption in enumerate(captions)]
+    maker = [pipe.fingerprint, codec.fingerprint, str(seed)]
+    with tqdm(total=count, desc="replay", file=sys.stderr) as bar:
+        return Latents(encoded_once(folder, "replay", maker, names, compute, bar.update), names), captions
