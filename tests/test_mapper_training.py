@@ -12,6 +12,7 @@ import torch
 import yaml
 from diffusers import AutoencoderKL
 
+from bridge.codec import VAECodec
 from bridge.mappers import FAMILIES
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
@@ -169,8 +170,18 @@ def test_what_is_replayed_is_what_the_model_draws_of_captions_it_knows(replaying
     own = len(training.train.latents) - REPLAY
     told = [training.train.table.texts[i] for i in training.train.table.labels[own:].tolist()]
     assert len(set(told)) == REPLAY and set(told) <= set(opened.memory.captions)
-    drawn = opened(told[3], 1, generator=generator_for(0, -3, 3), guidance_scale=1.0, output_type="pt").images
-    torch.testing.assert_close(training.train.latents.means[own + 3], training.codec.encode(drawn).mean[0])
+    drawn = opened(told[3], 1, generator=generator_for(0, -3, 3), guidance_scale=1.0, output_type="latent").images
+    torch.testing.assert_close(training.train.latents.means[own + 3], drawn[0])
+
+
+def test_on_another_codec_its_pictures_are_encoded(replaying, opened, vae_folder, tmp_path):
+    VAECodec.from_pretrained(vae_folder).with_statistics([0.0] * 4, [2.0] * 4).save(tmp_path / "vae")
+    training = replaying(vae=tmp_path / "vae")
+    own, caption = len(training.train.latents) - REPLAY, training.train.table.texts[training.train.table.labels[-1]]
+    drawn = opened(caption, 1, generator=generator_for(0, -3, REPLAY - 1), guidance_scale=1.0, output_type="pt").images
+    found = training.train.latents.rows(torch.tensor([own + REPLAY - 1]))
+    torch.testing.assert_close(found.mean, training.codec.encode(drawn).mean)
+    assert found.std.min() > 1e-4
 
 
 def test_where_fewer_captions_are_known_each_is_replayed_again_as_another_picture(replaying, opened):

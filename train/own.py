@@ -51,6 +51,8 @@ FEW_CODEC_PICTURES, PICTURES = 64, 64
 TRIAL_STEPS, VALIDATIONS, PATIENCE = 60, 16, 4
 LARGEST_BATCH, DROPOUT = 256, 0.2
 ADAPTED_RATE, CODEC_RATE = 3e-4, 4e-4
+REPLAY = 1000
+"""Pictures of the shipped mapper's own that an adapted one is trained on beside yours."""
 Say = Callable[[str], None]
 
 
@@ -289,6 +291,7 @@ class Own:
             mapper=arguments | {"dropout": DROPOUT},
             mix_share=0.33,
             init=init,
+            replay=REPLAY if init else 0,
             settings=settings,
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from bridge.codec import ImageCodec
+from bridge.codec import DETERMINISTIC_STD, ImageCodec, LatentDistribution
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline
 from train.cache import PICTURES, Latents
@@ -25,7 +25,7 @@ def replayed(model: str, count: int, codec: ImageCodec, folder: Path, seed: int)
     Args:
         model: Model folder.
         count: How many pictures; each known caption has one before any has two.
-        codec: Encodes them; another one than the model's own is as good.
+        codec: Its latents are wanted. Where it is the model's own, they are those drawn; else pictures are encoded.
         folder: Of all caches of a dataset.
         seed: Of the captions' order and of the pictures.
     """
@@ -34,13 +34,16 @@ def replayed(model: str, count: int, codec: ImageCodec, folder: Path, seed: int)
     order = torch.randperm(len(known), generator=generator_for(seed, -3)).tolist()
     captions = [known[order[i % len(known)]] for i in range(count)]
 
+    same = codec.fingerprint == pipe.codec.fingerprint
+
+    def draw(start: int, stop: int) -> LatentDistribution:
+        generators = [generator_for(seed, -3, i) for i in range(start, stop)]
+        kind = "latent" if same else "pt"
+        found = pipe(captions[start:stop], 1, generator=generators, guidance_scale=1.0, output_type=kind).images
+        return LatentDistribution(found, torch.full_like(found, DETERMINISTIC_STD)) if same else codec.encode(found)
+
     def compute(start: int, stop: int) -> Mapping[str, Column]:
-        chunks = []
-        for at in range(start, stop, PICTURES):
-            end = min(at + PICTURES, stop)
-            generators = [generator_for(seed, -3, i) for i in range(at, end)]
-            found = pipe(captions[at:end], 1, generator=generators, guidance_scale=1.0, output_type="pt")
-            chunks.append(codec.encode(found.images))
+        chunks = [draw(at, min(at + PICTURES, stop)) for at in range(start, stop, PICTURES)]
         return {name: torch.cat([getattr(c, name).cpu() for c in chunks]) for name in ("mean", "std")}
 
     names = [f"{i} {caption}" for i, caption in enumerate(captions)]
