@@ -1,11 +1,13 @@
-"""What training costs: python -m train.bench loop CONFIG, python -m train.bench rates|cache MAPPER_CONFIG
+"""What training costs: python -m train.bench loop CONFIG, rates|cache MAPPER_CONFIG, or own DATA
 
 - loop: the loop's steps against bare forward, backward and optimiser step on one batch, interleaved; and where the
   difference goes.
 - rates: what encoding and training cost a pair, and from that bytes and hours for many pairs.
 - cache: reading a million cached pairs against ten thousand; filling the cache against the codec alone.
+- own: what `train.mapper --data` makes of a few pairs of a prepared dataset: seconds, fit and copies beside
+  retrieval's and real pictures', and held-out log-likelihood beside that of the same mapper from scratch.
 
-On a CPU the clock is the process's own, so that neighbours on the machine count for little.
+On a CPU the clock is the process's own, so that neighbours on the machine count for little; `own` takes the wall's.
 """
 
 import argparse
@@ -19,7 +21,9 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from bridge.pipeline import BridgePipeline
+from eval.command import say
 from train.bench_cache import fill_lines, read_lines
+from train.bench_own import own_lines
 from train.config import ConfigError, load_config
 from train.data import load_dataset, rows_of
 from train.loop import Loop, ResumeError
@@ -114,13 +118,21 @@ def scale_lines(rates: Mapping[str, float], bytes_a_pair: Mapping[str, int]) -> 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m train.bench", description=__doc__)
-    parser.add_argument("what", choices=("loop", "rates", "cache"))
-    parser.add_argument("config", type=Path, help="YAML file of a run; of a mapper for `rates` and `cache`")
+    parser.add_argument("what", choices=("loop", "rates", "cache", "own"))
+    parser.add_argument(
+        "config", type=Path, help="YAML file of a run; of a mapper for `rates` and `cache`; for `own` a dataset"
+    )
     parser.add_argument("--model", default="emoji", help="whose codec and text encoder `rates` measures")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--pairs", type=int, nargs=2, default=[10_000, 1_000_000], help="that `cache` reads")
+    parser.add_argument("--few", type=int, default=500, help="pairs that `own` trains on")
+    parser.add_argument("--minutes", type=float, default=4.0, help="of `own`, see train.mapper --data")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-own"), help="folder of `own`; it goes on there")
     args = parser.parse_args(argv)
     try:
+        if args.what == "own":
+            print("\n".join(own_lines(args.config, args.few, args.out, args.minutes, say)))
+            return 0
         training = open_training(args.config)
     except (ConfigError, ResumeError) as error:
         print(f"train.bench: {error}", file=sys.stderr)

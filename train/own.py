@@ -7,7 +7,6 @@ files that reproduce the run are written beside it. A stopped run goes on where 
 import argparse
 import json
 import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -23,6 +22,7 @@ from bridge.checkpoint import INDEX, atomic_write, resolve_model
 from bridge.codec import load_codec
 from bridge.pipeline import Settings
 from eval.__main__ import main as judge
+from eval.command import say
 from eval.sheets import main as draw_sheet
 from train.codec import psnr
 from train.config import ConfigError
@@ -51,8 +51,8 @@ FEW_CODEC_PICTURES, PICTURES = 64, 64
 TRIAL_STEPS, VALIDATIONS, PATIENCE = 60, 16, 4
 LARGEST_BATCH, DROPOUT = 256, 0.2
 ADAPTED_RATE, CODEC_RATE = 3e-4, 4e-4
-REPLAY = 1000
-"""Pictures of the shipped mapper's own that an adapted one is trained on beside yours."""
+REPLAY, REPLAY_SHARE = 1000, 0.67
+"""Pictures of the shipped mapper's own that an adapted one is trained on beside yours, and their share."""
 Say = Callable[[str], None]
 
 
@@ -292,6 +292,7 @@ class Own:
             mix_share=0.33,
             init=init,
             replay=REPLAY if init else 0,
+            replay_share=REPLAY_SHARE,
             settings=settings,
         )
 
@@ -346,9 +347,9 @@ def train_own(argv: Sequence[str]) -> Path:
         ResumeError, TrainingError: See `train.loop`.
     """
     args = parser_of("python -m train.mapper").parse_args(argv)
-    own = Own(*chosen(args), args.out, args.minutes, args.seed, _say)
+    own = Own(*chosen(args), args.out, args.minutes, args.seed, say)
     model = own.run()
-    show(model, own.data, args.out, _say)
+    show(model, own.data, args.out, say)
     return model
 
 
@@ -362,11 +363,7 @@ def tune_codec(argv: Sequence[str]) -> Path:
     parser = parser_of("python -m train.vae")
     parser.add_argument("--init", default="", metavar="MODEL", help="fine-tune this model's codec; else a new one")
     args = parser.parse_args(argv)
-    own = Own(*chosen(args), args.out, args.minutes / CODEC_SHARE, args.seed, _say)
+    own = Own(*chosen(args), args.out, args.minutes / CODEC_SHARE, args.seed, say)
     init = str(resolve_model(args.init) / "vae") if args.init else ""
     count = len(rows_of(own.prepared(), "train"))
-    return own.train_codec(init, count, own.pace(Choices(args.out / CHOICES, _say)))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    return own.train_codec(init, count, own.pace(Choices(args.out / CHOICES, say)))

@@ -1,0 +1,97 @@
+"""The benchmark of one's own few pairs: what it trains on, and what it tells."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+
+from train import bench, bench_own, own
+from train.config import ConfigError
+from train.data import load_dataset, rows_of
+
+PAIRS = 20
+
+
+@pytest.fixture(scope="module")
+def told(artwork_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Where a short benchmark left its files, and what it told; the judge's report is made up."""
+
+    def judge(argv: list[str]) -> int:
+        figure = {"value": 0.25, "low": 0.1, "high": 0.4}
+        methods = {name: {"fit": None if name == "real" else figure, "copied": figure} for name in bench_own.METHODS}
+        report = Path(argv[argv.index("--out") + 1])
+        report.mkdir()
+        (report / "report.json").write_text(json.dumps({"rows": {"held-out": {"methods": methods}}}))
+        return 0
+
+    out = tmp_path_factory.mktemp("bench") / "own"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own, "TRIAL_STEPS", 2)
+        patch.setattr(own, "ENOUGH_PSNR", 0.0)
+        patch.setattr(own, "VALIDATIONS", 2)
+        patch.setattr(own, "REPLAY", 4)
+        patch.setattr(own, "codec_step_seconds", lambda size: {"no": 1.0, "bf16": 0.9})
+        patch.setattr(bench_own, "judge", judge)
+        patch.setattr(bench_own, "STEPS", 1)
+        patch.setattr(bench_own, "PROBES", 2)
+        return out, bench_own.own_lines(artwork_folder, PAIRS, out, 0.01, lambda _: None)
+
+
+def test_it_trains_on_so_many_pairs_and_holds_out_all_there_are(told, artwork_folder):
+    out, _ = told
+    table = list(csv.DictReader((out / "source" / "metadata.csv").read_text("utf-8").splitlines()))
+    all_rows, used = load_dataset(artwork_folder), load_dataset(out / "run" / "data")
+    assert sum(row["split"] == "train" for row in table) == PAIRS
+    assert all((out / "source" / row["file_name"]).is_file() for row in table)
+    for split in ("validation", "test"):
+        assert len(rows_of(used, split)) == len(rows_of(all_rows, split))
+
+
+def test_it_tells_seconds_figures_and_likelihood(told):
+    _, lines = told
+    seconds, *figures, likelihood = lines
+    assert re.match(r"\d+ s from 20 pairs in a folder to a model and its sheet .*sheet\.png$", seconds)
+    assert figures[0] == "model      fit 0.25 [0.10, 0.40]  copies 0.25 [0.10, 0.40]"
+    assert figures[2] == "real       fit –  copies 0.25 [0.10, 0.40]"
+    assert re.search(r"less that from scratch: -?\d+\.\d\d \[-?\d+\.\d\d, -?\d+\.\d\d\] bits a dimension", likelihood)
+
+
+def test_from_scratch_differs_in_start_and_rate_alone(told):
+    out, _ = told
+    logs = [(out / name / "log.jsonl").read_text().splitlines() for name in ("run", "scratch")]
+    steps = [[json.loads(line)["step"] for line in log] for log in logs]
+    assert steps[0] == steps[1]
+    rows = rows_of(load_dataset(out / "run" / "data"), "test")
+    adapted, plain = (bench_own.log_likelihoods(out / name / "model", rows) for name in ("run", "scratch"))
+    assert adapted.shape == (len(rows),) and np.isfinite(adapted).all()
+    assert not np.allclose(adapted, plain)
+
+
+def test_more_pairs_than_there_are_is_one_line(artwork_folder, tmp_path, capsys):
+    argv = ["own", str(artwork_folder), "--few", "999", "--out", str(tmp_path / "out")]
+    assert bench.main(argv) == 2
+    assert re.search(r"pairs: expected at most \d+, the training rows there are, got 999", capsys.readouterr().err)
+    assert not (tmp_path / "out" / "source").exists()
+
+
+def test_fewer_pairs_are_part_of_more(artwork_folder, tmp_path):
+    dataset: datasets.Dataset = load_dataset(artwork_folder)
+    kept = []
+    for pairs in (4, 9):
+        bench_own.write_source(dataset, pairs, tmp_path / str(pairs))
+        kept.append([(tmp_path / str(pairs) / f"{i:05d}.png").read_bytes() for i in range(pairs)])
+    assert kept[1][:4] == kept[0]
+
+
+def test_a_mapper_from_scratch_is_not_compared_with_itself(told, artwork_folder, monkeypatch):
+    out, _ = told
+    monkeypatch.setattr(bench_own.Own, "run", lambda self: self.out / "model")
+    text = (out / "run" / "mapper.yaml").read_text()
+    monkeypatch.setattr(bench_own, "load_config", lambda *_: type("Config", (), {"init": ""}))
+    with pytest.raises(ConfigError, match="start: validation chose a mapper from scratch"):
+        bench_own.own_lines(artwork_folder, PAIRS, out, 0.01, lambda _: None)
+    assert (out / "run" / "mapper.yaml").read_text() == text

@@ -1,0 +1,122 @@
+"""What `python -m train.mapper --data` makes of a few hundred pairs, for `train.bench own`: minutes, fit, copies."""
+
+import csv
+import io
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from bridge.checkpoint import atomic_folder
+from bridge.mappers import VelocityMapper
+from bridge.noise import generator_for
+from bridge.pipeline import BridgePipeline
+from eval.__main__ import main as judge
+from eval.bootstrap import Interval, paired_bootstrap
+from eval.sheets import main as draw_sheet
+from train.config import ConfigError, load_config
+from train.data import load_dataset, pixels_of, rows_of, to_unit
+from train.mapper import MapperConfig, MapperTraining
+from train.own import Own
+from train.rows import Wanted
+from train.survey import Reading
+
+HELD_OUT = ("validation", "test")
+FROM_SCRATCH_RATE = 1e-3
+STEPS, PROBES, DENSITY_PICTURES = 16, 4, 128
+"""Solver steps and random signs of a log-likelihood; held-out pictures that have one."""
+METHODS = ("model", "nearest1", "real")
+
+
+def write_source(dataset: Dataset, pairs: int, folder: Path, seed: int = 0) -> None:
+    """A folder as anybody has it, pictures and `metadata.csv`: `pairs` training rows, and all that are held out.
+
+    Raises:
+        ConfigError: There are fewer training rows.
+    """
+    train = [i for i, split in enumerate(dataset["split"]) if split == "train"]
+    if len(train) < pairs:
+        raise ConfigError(f"pairs: expected at most {len(train)}, the training rows there are, got {pairs}")
+    kept = [train[i] for i in torch.randperm(len(train), generator=generator_for(seed))[:pairs].tolist()]
+    kept += [i for i, split in enumerate(dataset["split"]) if split in HELD_OUT]
+    with atomic_folder(folder) as scratch:
+        text = io.StringIO()
+        table = csv.writer(text)
+        table.writerow(["file_name", "caption", "split"])
+        for number, row in enumerate(dataset.select(kept)):
+            name = f"{number:05d}.png"
+            row["image"].save(scratch / name)
+            table.writerow([name, row["label"], row["split"]])
+        (scratch / "metadata.csv").write_text(text.getvalue(), "utf-8")
+
+
+def log_likelihoods(model: Path, rows: Dataset) -> np.ndarray:
+    """Log-likelihood of held-out latents under their captions, in bits a dimension, (B,); the larger the better.
+
+    Raises:
+        ConfigError: The model's mapper has none along an equation.
+    """
+    pipe = BridgePipeline.from_pretrained(str(model))
+    if not isinstance(pipe.mapper, VelocityMapper):
+        raise ConfigError(f"model: {type(pipe.mapper).__name__} is not compared by this command")
+    z = pipe.codec.encode(to_unit(pixels_of(rows))).mean
+    c = pipe.text_encoder.encode(rows["label"], 64, with_tokens=pipe.mapper.reads_tokens)
+    value, _ = pipe.mapper.log_prob_with_error(
+        z, c, num_inference_steps=STEPS, trace="hutchinson", probes=PROBES, generator=generator_for(0)
+    )
+    return value.numpy() / (math.log(2) * z[0].numel())
+
+
+def own_lines(data: Path, pairs: int, out: Path, minutes: float, say: Callable[[str], None]) -> list[str]:
+    """Lines of the table of `own`. The same mapper from scratch has the same codec, and at most as many steps.
+
+    Args:
+        data: A prepared dataset with training, validation and test rows.
+        pairs: Training rows of it that are used.
+        out: Folder of all that is made; what is there is not made again.
+        minutes: See `train.own`.
+        say: Told what is done.
+
+    Raises:
+        ConfigError: The dataset is too small, or the shipped mapper was not what the run began with.
+    """
+    source = out / "source"
+    if not source.exists():
+        write_source(load_dataset(data), pairs, source)
+    fresh, start = not (out / "run").exists(), time.monotonic()
+    own = Own(Wanted(str(source)), Reading(), out / "run", minutes, 0, say)
+    model, sheet = own.run(), out / "sheet.png"
+    draw_sheet([str(model), "--data", str(own.data), "--split", "validation", "-n", "8", "--out", str(sheet)])
+    taken = f"{time.monotonic() - start:.0f} s" if fresh else "went on with a stopped run, so not timed:"
+    config = load_config(own.out / "mapper.yaml", MapperConfig)
+    if not config.init:
+        raise ConfigError(f"start: validation chose a mapper from scratch; see {own.out / 'choices.json'}")
+    scratch = replace(
+        config, init="", replay=0, out=out / "scratch", loop=replace(config.loop, learning_rate=FROM_SCRATCH_RATE)
+    )
+    say("from scratch: the same mapper, at most as many steps")
+    plain = MapperTraining(scratch).run()
+    held_out = rows_of(load_dataset(own.data), "test")
+    held_out = held_out.select(range(min(DENSITY_PICTURES, len(held_out))))
+    both = np.stack([log_likelihoods(folder, held_out) for folder in (model, plain)], axis=1)
+    families = np.array(held_out["family"])
+    better = paired_bootstrap(both, families, lambda m: m[..., 0] - m[..., 1])
+    report = out / "report"
+    if judge([str(model), "--data", str(own.data), "--split", "test", "--captions", "200", "--out", str(report)]):
+        raise ConfigError(f"{report}: no report; see the line above")
+    found = json.loads((report / "report.json").read_text("utf-8"))["rows"]["held-out"]["methods"]
+    return [
+        f"{taken} from {pairs} pairs in a folder to a model and its sheet {sheet}",
+        *(f"{name:10} fit {_told(found[name]['fit'])}  copies {_told(found[name]['copied'])}" for name in METHODS),
+        f"log-likelihood of held-out pictures, less that from scratch: {better} bits a dimension",
+    ]
+
+
+def _told(figure: dict[str, float] | None) -> str:
+    return "–" if figure is None else str(Interval(**{name: figure[name] for name in ("value", "low", "high")}))
