@@ -244,7 +244,7 @@ def measure(shop: Workshop, peer: FamilyPeer, seeds: int) -> Family:
 def to_text(report: FamiliesReport) -> str:
     """One table a row of the test, best score first."""
     text = [
-        f"{report.minutes:g} minutes each, {report.vae_minutes:g} of 60 for the VAE · {report.samples} samples a "
+        f"{report.minutes:g} minutes each, {report.vae_minutes:g} of them for the VAE · {report.samples} samples a "
         "caption · bits/dim of the codec's own latents, the smaller the better"
     ]
     titles = "".join(f"{name:>15}" for name in HEADLINES)

@@ -28,7 +28,7 @@ from train.cache import Codes, Latents, caption_codes, latents, text_codes
 from train.config import ConfigError, load_config
 from train.data import CaptionTable, load_dataset, row_cumulative, rows_of, systematic_rows
 from train.loop import Loop, LoopConfig, ResumeError, TrainingError
-from train.replay import replayed
+from train.replay import Replay, replayed
 from train.saved import fingerprint_of
 
 OWN = "With --data SOURCE --out FOLDER in place of a config, everything is chosen for you; add --help to these."
@@ -164,7 +164,7 @@ class MapperTraining:
         rows, captions = self.readable(rows_of(dataset, "train"), "train")
         replay = self.replayed() if config.replay else None
         self.train = self.encode(rows, captions, replay)
-        self.labels = sorted(self.train.table.texts[i] for i in self.train.table.labels.unique().tolist())
+        self.labels = sorted({row[0] for row in captions} | set(replay.known if replay else ()))
         there = [split for split in HELD_OUT if split in dataset["split"]]
         if not there:
             raise ConfigError(f"data: {config.data} has no split {' or '.join(HELD_OUT)} to watch; hold captions out")
@@ -248,17 +248,15 @@ class MapperTraining:
         """Where what is encoded is kept: beside the data."""
         return self.config.data / ".cache"
 
-    def replayed(self) -> tuple[Latents, list[str]]:
-        """What `config.init` draws, and of which captions; see `train.replay`."""
+    def replayed(self) -> Replay:
+        """What `config.init` draws of captions it knows."""
         return replayed(self.config.init, self.config.replay, self.codec, self.cache, self.config.loop.seed)
 
-    def encode(
-        self, rows: Dataset, captions: Sequence[Sequence[str]], replay: tuple[Latents, list[str]] | None = None
-    ) -> Side:
+    def encode(self, rows: Dataset, captions: Sequence[Sequence[str]], replay: Replay | None = None) -> Side:
         """Latents of rows and codes of their captions, then those of what is replayed; from the cache where there."""
         encoded = latents(self.codec, rows, self.cache)
         if replay is not None:
-            encoded, captions = encoded + replay[0], [*captions, *([caption] for caption in replay[1])]
+            encoded, captions = encoded + replay.latents, [*captions, *([caption] for caption in replay.captions)]
         table = CaptionTable.enumerate(captions)
         codes = caption_codes(self.encoder, table.texts, self.cache, with_tokens=self.mapper.reads_tokens)
         content = fingerprint_of([*encoded.names, table.number, table.start, *table.texts])

@@ -9,7 +9,7 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ ENOUGH_PSNR = 23.0
 """Of the shipped codec on emoji it never saw, in dB: where yours are kept as well, little is gained by training it."""
 GAIN = 0.3
 """A fine-tuned codec must keep so many dB more of held-out pictures to be taken."""
-CODEC_SHARE, LEAST_SHARE = 0.35, 0.3
+CODEC_SHARE, LEAST_SHARE = 0.25, 0.3
 """Of the minutes: for a codec where one is trained, and for the mapper however late it is."""
 CODEC_BATCH, TIMED, SLOW = 16, 3, 5.0
 PRECISION_GAIN = 0.8
@@ -51,7 +51,7 @@ FEW_CODEC_PICTURES, PICTURES = 64, 64
 TRIAL_STEPS, VALIDATIONS, PATIENCE = 60, 16, 4
 LARGEST_BATCH, DROPOUT = 256, 0.2
 ADAPTED_RATE, CODEC_RATE = 3e-4, 4e-4
-REPLAY, REPLAY_SHARE = 1000, 0.67
+REPLAY, REPLAY_SHARE = 2000, 0.67
 """Pictures of the shipped mapper's own that an adapted one is trained on beside yours, and their share."""
 Say = Callable[[str], None]
 
@@ -245,7 +245,8 @@ class Own:
 
         def run() -> tuple[dict[str, float], str]:
             out = self.out / "trials" / name
-            training = MapperTraining(self.mapper_config(vae, init, TRIAL_STEPS, rows, out, pace))
+            config = self.mapper_config(vae, init, TRIAL_STEPS, rows, out, pace)
+            training = MapperTraining(replace(config, loop=replace(config.loop, validate_every=TRIAL_STEPS)))
             start = time.monotonic()
             training.loop.run()
             seconds = (time.monotonic() - start) / TRIAL_STEPS

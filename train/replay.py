@@ -5,6 +5,7 @@ Source: Shin et al. 2017, Continual Learning with Deep Generative Replay, arXiv:
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,8 +18,23 @@ from train.cache import PICTURES, Latents
 from train.shards import Column, encoded_once
 
 
-def replayed(model: str, count: int, codec: ImageCodec, folder: Path, seed: int) -> tuple[Latents, list[str]]:
-    """Latents of pictures that a model draws of captions it knows, kept in `folder`, and those captions.
+@dataclass(frozen=True)
+class Replay:
+    """Pictures that a model drew.
+
+    Args:
+        latents: Of R pictures.
+        captions: Of each.
+        known: All captions that the model knows.
+    """
+
+    latents: Latents
+    captions: list[str]
+    known: list[str]
+
+
+def replayed(model: str, count: int, codec: ImageCodec, folder: Path, seed: int) -> Replay:
+    """Latents of pictures that a model draws of captions it knows, kept in `folder`.
 
     Drawn without guidance: what the model holds likely, not a sharpened choice of it.
 
@@ -49,4 +65,5 @@ def replayed(model: str, count: int, codec: ImageCodec, folder: Path, seed: int)
     names = [f"{i} {caption}" for i, caption in enumerate(captions)]
     maker = [pipe.fingerprint, codec.fingerprint, str(seed)]
     with tqdm(total=count, desc="replay", file=sys.stderr) as bar:
-        return Latents(encoded_once(folder, "replay", maker, names, compute, bar.update), names), captions
+        shards = encoded_once(folder, "replay", maker, names, compute, bar.update)
+    return Replay(Latents(shards, names), captions, known)
