@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from bridge.text import TextEncoder
 from bridge.words import WordVectors
 from train import mapper as mapper_module
 from train.config import ConfigError
-from train.data import row_cumulative, systematic_rows
+from train.data import load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows, to_unit
 from train.emoji import write_dataset
 from train.loop import LoopConfig, ResumeError
 from train.mapper import MapperConfig, MapperTraining
@@ -228,12 +229,56 @@ def test_a_run_with_other_replay_does_not_go_on(replaying):
     [
         ({"replay": 5}, "replay: there is nothing to remember; name the model to start from in `init`"),
         ({"replay": -1}, "replay: expected 0 or more pictures, got -1"),
+        ({"copies_of": -1}, "copies_of: expected 0 or more captions, got -1"),
+        ({"most_copies": 1.5}, "most_copies: expected a share from 0 to 1, got 1.5"),
         ({"replay_share": 1.0}, "replay_share: expected a share between 0 and 1, got 1.0"),
     ],
 )
-def test_replay_that_cannot_be_is_refused(build, changes, told):
+def test_shares_and_counts_out_of_range_are_refused(build, changes, told):
     with pytest.raises(ConfigError, match=told):
         build(**changes)
+
+
+# how long without copies
+
+
+def test_validation_tells_how_much_is_copied(build):
+    training = build(copies_of=5, loop=replace(LOOP, steps=2, validate_every=1))
+    training.run()
+    last = json.loads((training.config.out / "log.jsonl").read_text().splitlines()[-1])
+    assert 0 <= last["copies"] <= 1
+    assert last["steps_without_copies"] == (2 if last["copies"] <= 0.02 else 0)
+
+
+def looked(training: MapperTraining) -> dict[str, float]:
+    """Figures of a validation at step 7."""
+    training.config.out.mkdir(exist_ok=True)
+    with torch.no_grad():
+        return training.validate(7)
+
+
+def test_a_model_that_draws_training_pictures_copies(build, monkeypatch):
+    training = build(copies_of=5)
+    known = to_unit(pixels_of(rows_of(load_dataset(training.config.data), "train")))
+    monkeypatch.setattr(BridgePipeline, "__call__", lambda self, p, n, **_: SimpleNamespace(images=known[: len(p) * n]))
+    figures = looked(training)
+    assert (figures["copies"], figures["steps_without_copies"]) == (1.0, 0)
+    monkeypatch.setattr(
+        BridgePipeline, "__call__", lambda self, p, n, **_: SimpleNamespace(images=torch.rand(len(p) * n, 3, 64, 64))
+    )
+    figures = looked(training)
+    assert (figures["copies"], figures["steps_without_copies"]) == (0.0, 7)
+
+
+def test_looking_for_copies_leaves_the_mapper_in_training(build):
+    training = build(copies_of=2)
+    looked(training)
+    assert all(parameter.requires_grad for parameter in training.mapper.parameters())
+
+
+def test_copies_are_looked_for_in_the_same_pictures_each_time(build):
+    training = build(copies_of=3)
+    assert looked(training)["copies"] == looked(training)["copies"]
 
 
 # what reaches training

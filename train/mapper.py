@@ -4,11 +4,13 @@ With nothing to configure, from pictures and captions of your own: python -m tra
 """
 
 import argparse
+import copy
 import inspect
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,16 @@ from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings, check_settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
+from eval.memorization import CopyTest, thumbnails
 from train.cache import Codes, Latents, caption_codes, latents, text_codes
 from train.config import ConfigError, load_config
-from train.data import CaptionTable, load_dataset, row_cumulative, rows_of, systematic_rows
+from train.data import CaptionTable, load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows
 from train.loop import Loop, LoopConfig, ResumeError, TrainingError
 from train.replay import Replay, replayed
 from train.saved import fingerprint_of
 
 OWN = "With --data SOURCE --out FOLDER in place of a config, everything is chosen for you; add --help to these."
-NEAR_CHUNK = 1024
+NEAR_CHUNK, COPIES_EACH = 1024, 2
 HELD_OUT = ("validation", "seen_validation")
 """Held-out captions, and artists that training never saw of captions it did."""
 
@@ -61,6 +64,10 @@ class MapperConfig:
         replay: Pictures that `init` draws of captions it knows, to be trained on beside the data so that these are
             not forgotten; the finished model knows them too. 0 is none. See `train.replay`.
         replay_share: Share of the examples that are such pictures.
+        copies_of: Held-out captions of which pictures are drawn at each validation. The log then tells `copies`, the
+            share that repeats a training picture, and `steps_without_copies`: the step where that share is at most
+            `most_copies`, else 0. To stop on its maximum is to train as long as nothing is copied.
+        most_copies: Of held-out real pictures .01 count as copies, by construction.
         settings: Defaults of the finished model, chosen on validation data.
         card: Markdown file that becomes the model's README.md.
     """
@@ -80,19 +87,23 @@ class MapperConfig:
     init: str = ""
     replay: int = 0
     replay_share: float = 0.5
+    copies_of: int = 0
+    most_copies: float = 0.02
     settings: Settings = field(default_factory=Settings)
     card: str = ""
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise ConfigError(f"family: unknown {self.family!r}; known: {', '.join(FAMILIES)}")
-        for name in ("caption_dropout", "label_share", "mix_share"):
+        for name in ("caption_dropout", "label_share", "mix_share", "most_copies"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)!r}")
         if not 0 < self.replay_share < 1:
             raise ConfigError(f"replay_share: expected a share between 0 and 1, got {self.replay_share!r}")
         if self.replay < 0:
             raise ConfigError(f"replay: expected 0 or more pictures, got {self.replay}")
+        if self.copies_of < 0:
+            raise ConfigError(f"copies_of: expected 0 or more captions, got {self.copies_of}")
         if self.replay and not self.init:
             raise ConfigError("replay: there is nothing to remember; name the model to start from in `init`")
         check_settings(FAMILIES[self.family], self.settings)
@@ -174,6 +185,7 @@ class MapperTraining:
             share, others = config.replay_share, torch.full((config.replay,), 1 / config.replay).double().cumsum(0)
             self.cumulative = torch.cat([(1 - share) * self.cumulative, 1 - share + share * others])
         self.near = self.neighbours() if config.mix_share else None
+        self.copy_test = copy_test_of(dataset, there[0]) if config.copies_of else None
         left_out = ("loop", "out", "settings", "card", "vae", "init", "text_digest")
         settings = {k: v for k, v in asdict(config).items() if k not in left_out}
         identity = settings | {"vae": self.codec.fingerprint, "text": self.encoder.fingerprint}
@@ -324,7 +336,23 @@ class MapperTraining:
             loss = self.mapper.loss(side.latents.means.to(device), labels.to(device), noise=noise.to(device))
             figures[f"{split}_loss"] = float(loss.mean())
             self.sheet(split, side, step)
+        if self.copy_test is not None:
+            figures["copies"] = self.copies(self.copy_test)
+            figures["steps_without_copies"] = step if figures["copies"] <= self.config.most_copies else 0
         return figures
+
+    def copies(self, test: CopyTest) -> float:
+        """Share of pictures of held-out captions, drawn as the finished model would, that repeat a training picture."""
+        side = next(iter(self.held_out.values()))
+        captions = [side.table.texts[i] for i in side.table.labels.unique().tolist()]
+        shown = captions[:: max(len(captions) // self.config.copies_of, 1)][: self.config.copies_of]
+        count = len(shown) * COPIES_EACH
+        generators = [generator_for(self.config.loop.seed, -4, i) for i in range(count)]
+        pipe = BridgePipeline(
+            self.encoder, copy.deepcopy(self.mapper).cpu(), self.codec, self.memory, self.config.settings
+        )
+        pictures = pipe(shown, COPIES_EACH, generator=generators, output_type="pt").images
+        return float(test(thumbnails(pictures.numpy()))[0].mean())
 
     def sheet(self, split: str, side: Side, step: int, captions: int = 8, images: int = 8) -> None:
         """Write sheet-SPLIT-STEP.png: samples of the first captions of a split."""
@@ -339,11 +367,14 @@ class MapperTraining:
         texts = [side.table.texts[i] for i in shown]
         contact_sheet(rows, texts).save(self.config.out / f"sheet-{split}-{step:06d}.png")
 
+    @cached_property
+    def memory(self) -> CaptionMemory:
+        """The captions that the model knows."""
+        return CaptionMemory(text_codes(self.encoder, self.labels, self.cache), self.labels)
+
     def pipeline(self) -> BridgePipeline:
-        """The trained model, its memory the training captions."""
-        codes = text_codes(self.encoder, self.labels, self.cache)
-        memory = CaptionMemory(codes, self.labels)
-        return BridgePipeline(self.encoder, self.mapper.cpu(), self.codec, memory, self.config.settings)
+        """The trained model, its memory the training captions and what was replayed."""
+        return BridgePipeline(self.encoder, self.mapper.cpu(), self.codec, self.memory, self.config.settings)
 
     def run(self) -> Path:
         """Train and write `out/model`; returns that folder."""
@@ -352,6 +383,14 @@ class MapperTraining:
             card = Path(self.config.card).read_text("utf-8") if self.config.card else ""
             self.pipeline().save_pretrained(self.config.out / "model", card)
         return self.config.out / "model"
+
+
+def copy_test_of(dataset: Dataset, held_out: str) -> CopyTest:
+    """Tells copies of a dataset's training pictures, calibrated on those of a held-out split."""
+    train, other = (
+        thumbnails(pixels_of(rows_of(dataset, split)).float().div(255).numpy()) for split in ("train", held_out)
+    )
+    return CopyTest.fit(train, other)
 
 
 def open_encoder(config: MapperConfig) -> TextEncoder:
