@@ -34,6 +34,7 @@ def told(artwork_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
         patch.setattr(own, "ENOUGH_PSNR", 0.0)
         patch.setattr(own, "VALIDATIONS", 2)
         patch.setattr(own, "REPLAY", 4)
+        patch.setattr(own, "COPIES_OF", 2)
         patch.setattr(own, "codec_step_seconds", lambda size: {"no": 1.0, "bf16": 0.9})
         patch.setattr(bench_own, "judge", judge)
         patch.setattr(bench_own, "STEPS", 1)

@@ -39,6 +39,8 @@ def short() -> Iterator[None]:
         patch.setattr(own, "TRIAL_STEPS", 2)
         patch.setattr(own, "ENOUGH_PSNR", 0.0)
         patch.setattr(own, "VALIDATIONS", 2)
+        patch.setattr(own, "REPLAY", 4)
+        patch.setattr(own, "COPIES_OF", 2)
         patch.setattr(own, "judge", lambda argv: 0)
         patch.setattr(own, "codec_step_seconds", lambda size: {"no": 1.0, "bf16": 0.9})
         yield
