@@ -119,6 +119,25 @@ def test_the_faster_precision_is_taken(
     assert config.loop.mixed_precision == chosen and config.settings.trusted == 0
 
 
+@pytest.mark.parametrize(
+    ("rows", "stop"), [(own.FEW, ("steps_without_copies", "max", 2)), (own.FEW + 1, ("validation_loss", "min", 0))]
+)
+def test_few_pairs_are_trained_on_as_long_as_nothing_is_copied(
+    tmp_path: Path, rows: int, stop: tuple[str, str, int]
+) -> None:
+    run = own.Own(own.Wanted("x"), own.Reading(), tmp_path, 1.0, 0, lambda _: None)
+    config = run.mapper_config(Path("vae"), "", 2, rows, tmp_path, own.Pace("no", 1.0))
+    assert (config.loop.stop_on, config.loop.goal, config.copies_of) == stop
+
+
+def test_an_adapted_mapper_replays_what_it_knew(tmp_path: Path) -> None:
+    run = own.Own(own.Wanted("x"), own.Reading(), tmp_path, 1.0, 0, lambda _: None)
+    adapted, new = (
+        run.mapper_config(Path("vae"), init, 2, 10, tmp_path, own.Pace("no", 1.0)) for init in ("emoji", "")
+    )
+    assert (adapted.replay, new.replay) == (4, 0)
+
+
 def test_the_codec_alone_is_fine_tuned(bare: Path, tmp_path: Path) -> None:
     out = tmp_path / "tuned"
     assert vae.main(["--data", str(bare), "--out", str(out), "--init", "emoji", "--minutes", "0.001"]) == 0
