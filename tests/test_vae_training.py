@@ -376,11 +376,20 @@ def test_a_weight_of_the_kl_below_0_is_refused(artwork_folder, tmp_path, kl):
         config_of(artwork_folder, tmp_path, kl=kl)
 
 
-@pytest.mark.parametrize(("name", "kl"), [("emoji-ae", 0.0), ("emoji-beta4", 4 * 3e-4)])
-def test_variants_differ_from_the_first_sitting_in_the_kl_alone(name, kl):
-    first, other = (load_config(CONFIGS / f"{n}.yaml", VAEConfig) for n in ("emoji-vae", name))
-    assert other == replace(first, kl=other.kl, out=other.out)
-    assert (other.kl, other.out != first.out) == (pytest.approx(kl), True)
+@pytest.mark.parametrize(
+    ("first", "name", "kl"),
+    [
+        ("emoji-vae", "emoji-ae", 0.0),
+        ("emoji-vae", "emoji-beta4", 4 * 3e-4),
+        ("peers-vae", "small-ae", 0.0),
+        ("peers-vae", "small-beta01", 10 * 1e-3),
+        ("peers-vae", "small-beta1", 256 / 3072),
+    ],
+)
+def test_variants_differ_from_a_codec_in_the_kl_alone(first, name, kl):
+    plain, other = (load_config(CONFIGS / f"{n}.yaml", VAEConfig) for n in (first, name))
+    assert other == replace(plain, kl=other.kl, out=other.out)
+    assert (other.kl, other.out != plain.out) == (pytest.approx(kl, rel=1e-3), True)
 
 
 # the perceptual distance
