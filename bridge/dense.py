@@ -9,7 +9,7 @@ from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDis
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor, nn
 
-from bridge.codec import AutoencoderCodec
+from bridge.codec import VAECodec
 
 
 class DenseVAE(ModelMixin, ConfigMixin):
@@ -81,19 +81,11 @@ class DenseVAE(ModelMixin, ConfigMixin):
         return DecoderOutput(sample=self.decoder(z))
 
 
-class DenseCodec(AutoencoderCodec):
+class DenseCodec(VAECodec):
     """Codec of a `DenseVAE`: each latent sees, and draws, the whole picture."""
 
     model = DenseVAE
 
     @staticmethod
-    def channels(config: Mapping[str, Any]) -> int:
-        return int(config["latent_channels"])
-
-    @staticmethod
     def factor(config: Mapping[str, Any]) -> int:
         return int(config["sample_size"])
-
-    def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = self.vae.encode(x).latent_dist
-        return posterior.mean, posterior.std

@@ -15,6 +15,7 @@ from bridge.mappers import FlowMatchingMapper
 from bridge.memory import CaptionMemory
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import TextEncoder
+from train import own
 from train.emoji import write_dataset
 
 ARTWORK = Path(__file__).parent / "artwork"
@@ -126,3 +127,10 @@ def tiny_pipeline(encoder: TextEncoder) -> BridgePipeline:
     It knows the captions KNOWN; guidance 2, 4 steps, and a caption below cosine .6 is unfamiliar.
     """
     return make_tiny_pipeline(encoder)
+
+
+def shorten_own(patch: pytest.MonkeyPatch) -> None:
+    """Let `train.own` take two steps a trial, train no codec and replay next to nothing."""
+    for name, value in {"TRIAL_STEPS": 2, "ENOUGH_PSNR": 0.0, "VALIDATIONS": 2, "REPLAY": 4, "COPIES_OF": 2}.items():
+        patch.setattr(own, name, value)
+    patch.setattr(own, "codec_step_seconds", lambda size: {"no": 1.0, "bf16": 0.9})

@@ -9,7 +9,8 @@ import datasets
 import numpy as np
 import pytest
 
-from train import bench, bench_own, own
+from tests.conftest import shorten_own
+from train import bench, bench_own
 from train.config import ConfigError
 from train.data import load_dataset, rows_of
 
@@ -30,12 +31,7 @@ def told(artwork_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
     out = tmp_path_factory.mktemp("bench") / "own"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(own, "TRIAL_STEPS", 2)
-        patch.setattr(own, "ENOUGH_PSNR", 0.0)
-        patch.setattr(own, "VALIDATIONS", 2)
-        patch.setattr(own, "REPLAY", 4)
-        patch.setattr(own, "COPIES_OF", 2)
-        patch.setattr(own, "codec_step_seconds", lambda size: {"no": 1.0, "bf16": 0.9})
+        shorten_own(patch)
         patch.setattr(bench_own, "judge", judge)
         patch.setattr(bench_own, "STEPS", 1)
         patch.setattr(bench_own, "PROBES", 2)

@@ -12,6 +12,7 @@ import torch
 from bridge.checkpoint import resolve_model
 from bridge.codec import load_codec
 from bridge.pipeline import BridgePipeline
+from tests.conftest import shorten_own
 from train import mapper, own, vae
 from train.config import ConfigError, load_config
 from train.mapper import MapperConfig
@@ -36,13 +37,8 @@ TIMED_STEPS = own.codec_step_seconds
 def short() -> Iterator[None]:
     """Two steps a trial, no codec, no report: what is chosen counts here, not how good it is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(own, "TRIAL_STEPS", 2)
-        patch.setattr(own, "ENOUGH_PSNR", 0.0)
-        patch.setattr(own, "VALIDATIONS", 2)
-        patch.setattr(own, "REPLAY", 4)
-        patch.setattr(own, "COPIES_OF", 2)
+        shorten_own(patch)
         patch.setattr(own, "judge", lambda argv: 0)
-        patch.setattr(own, "codec_step_seconds", lambda size: {"no": 1.0, "bf16": 0.9})
         yield
 
 

@@ -29,7 +29,7 @@ from bridge.text import DEFAULT_ID, TextCode, TextEncoder
 from eval.memorization import CopyTest, thumbnails
 from train.cache import Codes, Latents, caption_codes, latents, text_codes
 from train.config import ConfigError, load_config
-from train.data import CaptionTable, load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows
+from train.data import CaptionTable, load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows, to_unit
 from train.loop import Loop, LoopConfig, ResumeError, TrainingError
 from train.replay import Replay, replayed
 from train.saved import fingerprint_of
@@ -387,9 +387,7 @@ class MapperTraining:
 
 def copy_test_of(dataset: Dataset, held_out: str) -> CopyTest:
     """Tells copies of a dataset's training pictures, calibrated on those of a held-out split."""
-    train, other = (
-        thumbnails(pixels_of(rows_of(dataset, split)).float().div(255).numpy()) for split in ("train", held_out)
-    )
+    train, other = (thumbnails(to_unit(pixels_of(rows_of(dataset, split))).numpy()) for split in ("train", held_out))
     return CopyTest.fit(train, other)
 
 

@@ -274,6 +274,7 @@ class Own:
         # What the shipped model does not know was measured on emoji; guidance on 150 held-out captions of clip art.
         changed = {"trusted": 0.0, "guidance_scale": GUIDANCE}
         settings = Settings(**json.loads((base / INDEX).read_text("utf-8"))["settings"] | changed)
+        few = rows <= FEW
         loop = LoopConfig(
             steps=steps,
             batch_size=min(LARGEST_BATCH, rows),
@@ -284,8 +285,8 @@ class Own:
             validate_every=max(steps // VALIDATIONS, 1),
             save_minutes=1,
             seed=self.seed,
-            stop_on="steps_without_copies" if rows <= FEW else "validation_loss",
-            goal="max" if rows <= FEW else "min",
+            stop_on="steps_without_copies" if few else "validation_loss",
+            goal="max" if few else "min",
             patience=PATIENCE,
         )
         return MapperConfig(
@@ -299,7 +300,7 @@ class Own:
             init=init,
             replay=REPLAY if init else 0,
             replay_share=REPLAY_SHARE,
-            copies_of=COPIES_OF if rows <= FEW else 0,
+            copies_of=COPIES_OF if few else 0,
             settings=settings,
         )
 

@@ -79,7 +79,7 @@ class VAEConfig:
             raise ConfigError(f"kl: expected 0 or more, got {self.kl!r}")
 
 
-def codec_class(config: VAEConfig) -> type[VAECodec] | type[DenseCodec]:
+def codec_class(config: VAEConfig) -> type[VAECodec]:
     """What the VAE is used through."""
     return DenseCodec if config.units else VAECodec
 
@@ -119,7 +119,7 @@ def first_vae(config: VAEConfig, size: int) -> AutoencoderKL | DenseVAE:
     if not (Path(config.init) / CONFIG).exists():
         raise ConfigError(f"init: {config.init} holds no VAE; name the `vae` folder of a finished run")
     codec = load_codec(Path(config.init))
-    if not isinstance(codec, codec_class(config)):
+    if type(codec) is not codec_class(config):
         raise ConfigError(f"init: {config.init} is a {type(codec).__name__}, this config trains a {type(new).__name__}")
     for name in ("block_out_channels", "latent_channels", "norm_num_groups", "units", "sample_size"):
         found, asked = (json.dumps(v.config.get(name)) for v in (codec.vae, new))
