@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,14 @@ def shorten_own(patch: pytest.MonkeyPatch) -> None:
     for name, value in {"TRIAL_STEPS": 2, "ENOUGH_PSNR": 0.0, "VALIDATIONS": 2, "REPLAY": 4, "COPIES_OF": 2}.items():
         patch.setattr(own, name, value)
     patch.setattr(own, "codec_step_seconds", lambda size: {"no": 1.0, "bf16": 0.9})
+
+
+def write_report(argv: Sequence[str]) -> int:
+    """In place of the judge: a report in which every method has the same fit and copies."""
+    figure = {"value": 0.25, "low": 0.1, "high": 0.4}
+    methods = {name: {"fit": None if name == "real" else figure, "copied": figure} for name in own.METHODS}
+    report = Path(argv[argv.index("--out") + 1])
+    report.mkdir(exist_ok=True)
+    (report / "report.json").write_text(json.dumps({"rows": {"held-out": {"methods": methods}}}))
+    print("a long table")
+    return 0

@@ -9,7 +9,7 @@ from datasets import Dataset, Features, Image
 
 from bridge.codec import VAECodec
 from tests.pictures import encoded, pattern
-from train import bench_cache
+from train import bench, bench_cache
 from train.timing import interleaved
 
 
@@ -47,3 +47,15 @@ def test_filling_is_told_against_the_codec(tiny_vae: object) -> None:
     rows = Dataset.from_dict({"image": files}, Features({"image": Image()}))
     (line,) = bench_cache.fill_lines(VAECodec(tiny_vae), rows, 1)  # type: ignore[arg-type]
     assert re.fullmatch(r"fill: [\d,]+ pictures a second into the cache, .* ratio \d+\.\d{3}", line)
+
+
+def test_the_cache_is_filled_from_all_over_a_dataset(artwork_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "FILLED", 4)
+    monkeypatch.setattr(bench, "read_lines", lambda few, many, repeats: [f"{few} {many}"])
+    monkeypatch.setattr(bench, "fill_lines", lambda codec, rows, repeats: [f"{codec.image_size} {len(rows)}"])
+    assert bench.cache_lines(artwork_folder, "emoji", [300, 600], 1) == ["300 600", "64 4"]
+
+
+def test_a_cache_of_no_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["cache", str(tmp_path)]) == 2
+    assert f"train.bench: data: {tmp_path} is not a dataset" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import datasets
 import numpy as np
 import pytest
 
-from tests.conftest import shorten_own
+from tests.conftest import shorten_own, write_report
 from train import bench, bench_own
 from train.config import ConfigError
 from train.data import load_dataset, rows_of
@@ -21,18 +21,10 @@ PAIRS = 20
 def told(artwork_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """Where a short benchmark left its files, and what it told; the judge's report is made up."""
 
-    def judge(argv: list[str]) -> int:
-        figure = {"value": 0.25, "low": 0.1, "high": 0.4}
-        methods = {name: {"fit": None if name == "real" else figure, "copied": figure} for name in bench_own.METHODS}
-        report = Path(argv[argv.index("--out") + 1])
-        report.mkdir()
-        (report / "report.json").write_text(json.dumps({"rows": {"held-out": {"methods": methods}}}))
-        return 0
-
     out = tmp_path_factory.mktemp("bench") / "own"
     with pytest.MonkeyPatch.context() as patch:
         shorten_own(patch)
-        patch.setattr(bench_own, "judge", judge)
+        patch.setattr(bench_own, "judge", write_report)
         patch.setattr(bench_own, "STEPS", 1)
         patch.setattr(bench_own, "PROBES", 2)
         return out, bench_own.own_lines(artwork_folder, PAIRS, out, 0.01, lambda _: None)
@@ -52,8 +44,11 @@ def test_it_tells_seconds_figures_and_likelihood(told):
     _, lines = told
     seconds, *figures, likelihood = lines
     assert re.match(r"\d+ s from 20 pairs in a folder to a model and its sheet .*sheet\.png$", seconds)
-    assert figures[0] == "model      fit 0.25 [0.10, 0.40]  copies 0.25 [0.10, 0.40]"
-    assert figures[2] == "real       fit –  copies 0.25 [0.10, 0.40]"
+    assert [" ".join(line.split()) for line in figures] == [
+        "held out, this model fit 0.25 [0.10, 0.40] copies 0.25 [0.10, 0.40]",
+        "held out, the nearest training picture fit 0.25 [0.10, 0.40] copies 0.25 [0.10, 0.40]",
+        "held out, other real pictures fit – copies 0.25 [0.10, 0.40]",
+    ]
     assert re.search(r"less that from scratch: -?\d+\.\d\d \[-?\d+\.\d\d, -?\d+\.\d\d\] bits a dimension", likelihood)
 
 

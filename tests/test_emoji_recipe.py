@@ -378,4 +378,4 @@ def test_pictures_are_drawn_at_the_size_asked_for(size):
 def test_a_size_out_of_range_is_named(capsys):
     with pytest.raises(SystemExit, match="2"):
         emoji.main(["--size", "8"])
-    assert "--size: expected 16 to 1024 pixels, got 8" in capsys.readouterr().err
+    assert "argument --size: expected 16 to 1024 pixels, got 8" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import torch
 from bridge.checkpoint import resolve_model
 from bridge.codec import load_codec
 from bridge.pipeline import BridgePipeline
-from tests.conftest import shorten_own
+from tests.conftest import shorten_own, write_report
 from train import mapper, own, vae
 from train.config import ConfigError, load_config
 from train.mapper import MapperConfig
@@ -35,10 +35,10 @@ TIMED_STEPS = own.codec_step_seconds
 
 @pytest.fixture(scope="module", autouse=True)
 def short() -> Iterator[None]:
-    """Two steps a trial, no codec, no report: what is chosen counts here, not how good it is."""
+    """Two steps a trial, no codec, a made-up report: what is chosen counts here, not how good it is."""
     with pytest.MonkeyPatch.context() as patch:
         shorten_own(patch)
-        patch.setattr(own, "judge", lambda argv: 0)
+        patch.setattr(own, "judge", write_report)
         yield
 
 
@@ -55,6 +55,19 @@ def test_a_bare_folder_becomes_a_model(finished: Path) -> None:
     assert len(pipe("anchor", 2, seed=0).images) == 2
     assert "anchor" in pipe.memory.captions
     assert (finished / "sheet.png").is_file()
+
+
+def test_it_ends_with_a_few_figures_and_the_line_to_try(
+    bare: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(finished / "report")
+    assert mapper.main(["--data", str(bare), "--out", str(finished), "--minutes", "0.01"]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"{finished / 'model'}\n"
+    last = [" ".join(line.split()) for line in told.err.splitlines()[-5:]]
+    assert last[0] == "held out, this model fit 0.25 [0.10, 0.40] copies 0.25 [0.10, 0.40]"
+    assert last[3] == f"report: {finished / 'report' / 'report.html'}"
+    assert last[4].startswith("try: bridge generate ") and last[4].endswith(f"--model {finished / 'model'}")
 
 
 def test_every_choice_has_a_reason(finished: Path) -> None:

@@ -1,9 +1,10 @@
-"""What training costs: python -m train.bench loop CONFIG, rates|cache MAPPER_CONFIG, or own DATA
+"""What training costs: python -m train.bench loop CONFIG, rates MAPPER_CONFIG, or cache|own DATA
 
 - loop: the loop's steps against bare forward, backward and optimiser step on one batch, interleaved; and where the
   difference goes.
 - rates: what encoding and training cost a pair, and from that bytes and hours for many pairs.
-- cache: reading a million cached pairs against ten thousand; filling the cache against the codec alone.
+- cache: reading a million cached pairs against ten thousand; filling the cache with training pictures of a dataset
+  against the codec alone.
 - own: what `train.mapper --data` makes of a few pairs of a prepared dataset: seconds, fit and copies beside
   retrieval's and real pictures', and held-out log-likelihood beside that of the same mapper from scratch.
 
@@ -115,14 +116,27 @@ def scale_lines(rates: Mapping[str, float], bytes_a_pair: Mapping[str, int]) -> 
     return lines
 
 
+def cache_lines(data: Path, model: str, pairs: Sequence[int], repeats: int) -> list[str]:
+    """Lines of the table of `cache`: reading few and many pairs, and filling it with pictures from all over `data`.
+
+    Raises:
+        ConfigError: There is no such dataset, or it has no training rows.
+    """
+    rows = rows_of(load_dataset(data), "train")
+    spread = rows.select(range(0, len(rows), max(len(rows) // FILLED, 1))[:FILLED])
+    codec = BridgePipeline.from_pretrained(model).codec
+    few, many = pairs
+    return read_lines(few, many, repeats) + fill_lines(codec, spread, repeats)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m train.bench", description=__doc__)
     parser.add_argument("what", choices=("loop", "rates", "cache", "own"))
     parser.add_argument(
-        "config", type=Path, help="YAML file of a run; of a mapper for `rates` and `cache`; for `own` a dataset"
+        "config", type=Path, help="YAML file of a run; of a mapper for `rates`; for `cache` and `own` a dataset"
     )
-    parser.add_argument("--model", default="emoji", help="whose codec and text encoder `rates` measures")
+    parser.add_argument("--model", default="emoji", help="whose codec is measured, and text encoder")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--pairs", type=int, nargs=2, default=[10_000, 1_000_000], help="that `cache` reads")
     parser.add_argument("--few", type=int, default=500, help="pairs that `own` trains on")
@@ -133,16 +147,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.what == "own":
             print("\n".join(own_lines(args.config, args.few, args.out, args.minutes, say)))
             return 0
+        if args.what == "cache":
+            print("\n".join(cache_lines(args.config, args.model, args.pairs, args.repeats)))
+            return 0
         training = open_training(args.config)
     except (ConfigError, ResumeError) as error:
         print(f"train.bench: {error}", file=sys.stderr)
         return 2
     if args.what == "loop":
         print("\n".join(loop_lines(training, args.repeats)))
-    elif isinstance(training, MapperTraining) and args.what == "cache":
-        few, many = args.pairs
-        rows = rows_of(load_dataset(training.config.data), "train").select(range(FILLED))
-        print("\n".join(read_lines(few, many, args.repeats) + fill_lines(training.codec, rows, args.repeats)))
     elif isinstance(training, MapperTraining):
         print("\n".join(rate_lines(training, args.model, args.repeats)))
     else:

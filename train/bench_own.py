@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import time
 from collections.abc import Callable
@@ -18,12 +17,12 @@ from bridge.mappers import VelocityMapper
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline
 from eval.__main__ import main as judge
-from eval.bootstrap import Interval, paired_bootstrap
+from eval.bootstrap import paired_bootstrap
 from eval.sheets import main as draw_sheet
 from train.config import ConfigError, load_config
 from train.data import load_dataset, pixels_of, rows_of, to_unit
 from train.mapper import MapperConfig, MapperTraining
-from train.own import Own
+from train.own import Own, figure_lines, quietly
 from train.rows import Wanted
 from train.survey import Reading
 
@@ -31,7 +30,6 @@ HELD_OUT = ("validation", "test")
 FROM_SCRATCH_RATE = 1e-3
 STEPS, PROBES, DENSITY_PICTURES = 16, 4, 128
 """Solver steps and random signs of a log-likelihood; held-out pictures that have one."""
-METHODS = ("model", "nearest1", "real")
 
 
 def write_source(dataset: Dataset, pairs: int, folder: Path, seed: int = 0) -> None:
@@ -92,7 +90,7 @@ def own_lines(data: Path, pairs: int, out: Path, minutes: float, say: Callable[[
     fresh, start = not (out / "run").exists(), time.monotonic()
     own = Own(Wanted(str(source)), Reading(), out / "run", minutes, 0, say)
     model, sheet = own.run(), out / "sheet.png"
-    draw_sheet([str(model), "--data", str(own.data), "--split", "validation", "-n", "8", "--out", str(sheet)])
+    quietly(draw_sheet, [model, "--data", own.data, "--split", "validation", "-n", 8, "--out", sheet])
     taken = f"{time.monotonic() - start:.0f} s" if fresh else "went on with a stopped run, so not timed:"
     config = load_config(own.out / "mapper.yaml", MapperConfig)
     if not config.init:
@@ -108,15 +106,10 @@ def own_lines(data: Path, pairs: int, out: Path, minutes: float, say: Callable[[
     families = np.array(held_out["family"])
     better = paired_bootstrap(both, families, lambda m: m[..., 0] - m[..., 1])
     report = out / "report"
-    if judge([str(model), "--data", str(own.data), "--split", "test", "--captions", "200", "--out", str(report)]):
+    if quietly(judge, [model, "--data", own.data, "--split", "test", "--captions", 200, "--out", report]):
         raise ConfigError(f"{report}: no report; see the line above")
-    found = json.loads((report / "report.json").read_text("utf-8"))["rows"]["held-out"]["methods"]
     return [
         f"{taken} from {pairs} pairs in a folder to a model and its sheet {sheet}",
-        *(f"{name:10} fit {_told(found[name]['fit'])}  copies {_told(found[name]['copied'])}" for name in METHODS),
+        *figure_lines(report),
         f"log-likelihood of held-out pictures, less that from scratch: {better} bits a dimension",
     ]
-
-
-def _told(figure: dict[str, float] | None) -> str:
-    return "–" if figure is None else str(Interval(**{name: figure[name] for name in ("value", "low", "high")}))

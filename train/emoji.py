@@ -23,6 +23,7 @@ from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextEncoder
 from train.iconify import (
     SIZE,
     MissingToolError,
+    add_size,
     draw_all,
     icon_svg,
     is_blank,
@@ -223,11 +224,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.emoji", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("data/emoji"), help="folder of the dataset")
     parser.add_argument("--downloads", type=Path, default=Path("data/npm"), help="where npm packages are kept")
-    parser.add_argument("--size", type=int, default=SIZE, help="side of a picture in pixels, 16 to 1024")
+    add_size(parser)
     parser.add_argument("--refresh", action="store_true", help=f"compute {SPLITS.name} and {EMOJI_LABELS.name} anew")
     args = parser.parse_args(argv)
-    if not 16 <= args.size <= 1024:
-        parser.error(f"--size: expected 16 to 1024 pixels, got {args.size}")
     try:
         rows = collect(args.downloads, args.size)
     except MissingToolError as error:

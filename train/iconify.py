@@ -1,5 +1,6 @@
 """Iconify packages from npm: fetched, and their icons drawn on white."""
 
+import argparse
 import io
 import re
 import shutil
@@ -20,7 +21,7 @@ import resvg_py
 from PIL import Image
 from tqdm import tqdm
 
-SIZE = 64
+SIZE, SMALLEST, LARGEST = 64, 16, 1024
 """Side of a picture, in pixels."""
 
 
@@ -88,6 +89,17 @@ def icon_svg(icon_set: dict[str, Any], name: str) -> str:
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="{box}" width="{SIZE}" height="{SIZE}">{icon["body"]}</svg>'
     )
+
+
+def add_size(parser: argparse.ArgumentParser) -> None:
+    """The option `--size`, of SMALLEST to LARGEST pixels."""
+
+    def side(word: str) -> int:
+        if not word.isdecimal() or not SMALLEST <= int(word) <= LARGEST:
+            raise argparse.ArgumentTypeError(f"expected {SMALLEST} to {LARGEST} pixels, got {word}")
+        return int(word)
+
+    parser.add_argument("--size", type=side, default=SIZE, help=f"side of a picture, {SMALLEST} to {LARGEST} pixels")
 
 
 def draw(svg: str, size: int = SIZE) -> bytes:

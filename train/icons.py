@@ -25,7 +25,17 @@ from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextEncoder
 from train.config import ConfigError
 from train.data import load_dataset
 from train.emoji import SPLITS
-from train.iconify import MissingToolError, draw_all, icon_svg, is_blank, npm_pack, thumbnails_of, write_rows
+from train.iconify import (
+    SIZE,
+    MissingToolError,
+    add_size,
+    draw_all,
+    icon_svg,
+    is_blank,
+    npm_pack,
+    thumbnails_of,
+    write_rows,
+)
 from train.splits import LEAK_RMSE, Splits, near_pictures
 
 PALETTE_SETS = (
@@ -63,6 +73,16 @@ PLAIN_SETS = (
     "pinhead@1.2.28",
     "iconoir@1.2.11",
     "boxicons@1.2.0",
+    "material-symbols@1.2.98",
+    "fluent@1.2.60",
+    "temaki@1.2.6",
+    "maki@1.2.5",
+    "mynaui@1.2.19",
+    "clarity@1.2.4",
+    "lets-icons@1.2.2",
+    "majesticons@1.2.5",
+    "gravity-ui@1.2.15",
+    "teenyicons@1.2.2",
 )
 """Sets in one colour, drawn black."""
 LICENCES = {"MIT", "Apache-2.0", "ISC", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0"}
@@ -175,7 +195,9 @@ def leaking(captions: Sequence[str], splits: Splits, encoder: TextEncoder) -> np
     return by_word | by_code
 
 
-def collect(packages: Sequence[str], downloads: Path, splits: Splits, emoji: Path) -> tuple[list[dict[str, Any]], str]:
+def collect(
+    packages: Sequence[str], downloads: Path, splits: Splits, emoji: Path, size: int = SIZE
+) -> tuple[list[dict[str, Any]], str]:
     """Download, choose and draw.
 
     Args:
@@ -183,6 +205,7 @@ def collect(packages: Sequence[str], downloads: Path, splits: Splits, emoji: Pat
         downloads: Where npm packages are kept.
         splits: Which emoji captions are held out.
         emoji: The dataset of train.emoji, for its held-out pictures.
+        size: Side of a picture in pixels.
 
     Returns:
         Rows with PNG bytes under "png", and the credits.
@@ -209,7 +232,7 @@ def collect(packages: Sequence[str], downloads: Path, splits: Splits, emoji: Pat
     leaks = {label for label, leak in zip(labels, leaking(labels, splits, encoder), strict=True) if leak}
     family = {label: number for number, label in enumerate(labels)}
     chosen = [i for i, row in enumerate(rows) if row["label"] not in leaks]
-    pngs = draw_all([svgs[i] for i in chosen])
+    pngs = draw_all([svgs[i] for i in chosen], size)
     drawn = [
         {**rows[i], "family": family[rows[i]["label"]], "split": "train", "png": png}
         for i, png in zip(chosen, pngs, strict=True)
@@ -232,11 +255,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("data/icons"), help="folder of the dataset")
     parser.add_argument("--emoji", type=Path, default=Path("data/emoji"), help="the dataset made by train.emoji")
     parser.add_argument("--downloads", type=Path, default=Path("data/npm"), help="where npm packages are kept")
+    add_size(parser)
     parser.add_argument("--palette", action="store_true", help="only the sets in several colours")
     args = parser.parse_args(argv)
     packages = PALETTE_SETS if args.palette else PALETTE_SETS + PLAIN_SETS
     try:
-        rows, credit = collect(packages, args.downloads, Splits.load(SPLITS), args.emoji)
+        rows, credit = collect(packages, args.downloads, Splits.load(SPLITS), args.emoji, args.size)
     except (MissingToolError, LicenceError, ConfigError) as error:
         print(f"train.icons: {error}", file=sys.stderr)
         return 2

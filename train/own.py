@@ -5,6 +5,8 @@ files that reproduce the run are written beside it. A stopped run goes on where 
 """
 
 import argparse
+import contextlib
+import io
 import json
 import shlex
 import time
@@ -22,6 +24,7 @@ from bridge.checkpoint import INDEX, atomic_write, resolve_model
 from bridge.codec import load_codec
 from bridge.pipeline import Settings
 from eval.__main__ import main as judge
+from eval.bootstrap import Interval
 from eval.command import say
 from eval.sheets import main as draw_sheet
 from train.codec import psnr
@@ -55,6 +58,8 @@ COPIES_OF, FEW = 64, 20_000
 """Held-out captions of which copies are looked for, where no more pictures than these are trained on."""
 REPLAY, REPLAY_SHARE = 2000, 0.67
 """Pictures of the shipped mapper's own that an adapted one is trained on beside yours, and their share."""
+METHODS = {"model": "this model", "nearest1": "the nearest training picture", "real": "other real pictures"}
+"""Of a report, those that are told when a run ends."""
 Say = Callable[[str], None]
 
 
@@ -327,15 +332,39 @@ def save_config(config: MapperConfig | VAEConfig, path: Path) -> None:
 
 
 def show(model: Path, data: Path, out: Path, say: Say) -> None:
-    """A sheet of held-out captions, a quick report with the copy rate, and the line to try."""
-    images = out / "sheet.png"
-    if draw_sheet([str(model), "--data", str(data), "--split", "validation", "-n", "8", "--out", str(images)]):
+    """A sheet of held-out captions, a quick report with its first figures, and the line to try."""
+    images, report = out / "sheet.png", out / "report"
+    if quietly(draw_sheet, [model, "--data", data, "--split", "validation", "-n", 8, "--out", images]):
         raise ConfigError(f"out: no sheet could be drawn from {model}; see the line above")
+    say(f"sheet: {images}")
     say("report: judging held-out captions (a minute or two; the model is already there)")
-    if judge([str(model), "--data", str(data), "--quick", "--out", str(out / "report")]):
+    if quietly(judge, [model, "--data", data, "--quick", "--out", report]):
         say("report: left out, see the line above")
+    else:
+        say("\n".join([*figure_lines(report), f"report: {report / 'report.html'}"]))
     captions = rows_of(load_dataset(data), "validation")["label"]
     say(f"try: bridge generate {shlex.quote(str(captions[0]))} --model {shlex.quote(str(model))}")
+
+
+def quietly(command: Callable[[Sequence[str]], int], words: Sequence[object]) -> int:
+    """Exit code of another command, whose standard output is dropped: that of these commands is a folder or a table."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return command([str(word) for word in words])
+
+
+def figure_lines(report: Path) -> list[str]:
+    """Fit and copies on held-out captions, of the model and of what it is held against, from a report's folder."""
+    rows = json.loads((report / "report.json").read_text("utf-8"))["rows"]
+    methods = rows["held-out"]["methods"] if "held-out" in rows else {}
+    return [
+        f"held out, {told:34} fit {_told(methods[name]['fit'])}  copies {_told(methods[name]['copied'])}"
+        for name, told in METHODS.items()
+        if name in methods
+    ]
+
+
+def _told(figure: dict[str, float] | None) -> str:
+    return "–" if figure is None else str(Interval(**{name: figure[name] for name in ("value", "low", "high")}))
 
 
 def parser_of(prog: str) -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from bridge.noise import generator_for
+from eval.precision import note_precision
 from train.average import Average
 from train.config import ConfigError
 from train.failures import StopRequest, TrainingError
@@ -38,6 +39,8 @@ class Steps:
 
     def __init__(self, objective: nn.Module, batch: Batch, rows: int, config: LoopConfig) -> None:
         self.accelerator = _accelerator(config)
+        if self.accelerator.is_main_process:
+            note_precision(config.mixed_precision, self.accelerator.device, "mixed_precision")
         self.config, self.batch, self.rows = config, batch, rows
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
         self.buffers = _buffers(objective)
