@@ -181,14 +181,24 @@ def test_minutes_are_positive() -> None:
         own.Own(own.Wanted("x"), own.Reading(), Path("x"), 0, 0, lambda _: None)
 
 
-def test_a_codecs_step_is_timed_in_both_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("slowdown", "timed"), [(0.6, {"no", "bf16"}), (57.0, {"no"})])
+def test_a_codecs_step_is_timed_in_the_precisions_that_the_processor_has(
+    monkeypatch: pytest.MonkeyPatch, slowdown: float, timed: set[str]
+) -> None:
     monkeypatch.setattr(own, "TIMED", 1)
+    monkeypatch.setattr(own, "slowdown", lambda: slowdown)
     taken = TIMED_STEPS(16)
-    assert set(taken) == {"no", "bf16"} and min(taken.values()) > 0
+    assert set(taken) == timed and min(taken.values()) > 0
 
 
 def test_a_machine_too_slow_is_timed_by_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own, "SLOW", 0.0)
     monkeypatch.setattr(own, "interleaved", lambda *_: pytest.fail("timed at length"))
-    taken = TIMED_STEPS(16)
-    assert taken["no"] == taken["bf16"] > 0
+    assert list(TIMED_STEPS(16)) == ["no"]
+
+
+@pytest.mark.parametrize(("seconds", "why"), [(0.2, "57 times as long in bfloat16"), (6.0, "takes 6 s, too long")])
+def test_a_precision_not_timed_is_not_taken(monkeypatch: pytest.MonkeyPatch, seconds: float, why: str) -> None:
+    monkeypatch.setattr(own, "slowdown", lambda: 57.0)
+    chosen, told = own.choose_precision({"no": seconds})
+    assert chosen == "no" and why in told

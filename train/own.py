@@ -26,6 +26,7 @@ from bridge.pipeline import Settings
 from eval.__main__ import main as judge
 from eval.bootstrap import Interval
 from eval.command import say
+from eval.precision import SLOWER, slowdown
 from eval.sheets import main as draw_sheet
 from train.codec import psnr
 from train.config import ConfigError
@@ -108,7 +109,7 @@ class Pace:
 def codec_step_seconds(size: int) -> dict[str, float]:
     """Seconds of one training step of a new codec on 16 pictures of `size` pixels, by precision, in turns.
 
-    On a machine so slow or busy that a single step takes SLOW seconds, that one stands for both.
+    In float32 alone on a processor without bfloat16, or where a single step takes SLOW seconds.
     """
     config = VAEConfig(Path(), Path(), LoopConfig(steps=1, batch_size=CODEC_BATCH))
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
@@ -126,8 +127,10 @@ def codec_step_seconds(size: int) -> dict[str, float]:
     step("no")
     first = time.monotonic() - start
     if first > SLOW:
-        return {"no": first, "bf16": first}
-    return interleaved({name: partial(step, name) for name in ("no", "bf16")}, TIMED, time.monotonic)
+        return {"no": first}
+    slow = device.type == "cpu" and slowdown() > SLOWER
+    names = ("no",) if slow else ("no", "bf16")
+    return interleaved({name: partial(step, name) for name in names}, TIMED, time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -190,9 +193,7 @@ class Own:
 
         def choose() -> tuple[dict[str, Any], str]:
             taken = codec_step_seconds(self.reading.size)
-            share = taken["bf16"] / taken["no"]
-            chosen = "bf16" if share < PRECISION_GAIN else "no"
-            why = f"a step of the codec takes {share:.2f} of float32's time in bfloat16"
+            chosen, why = choose_precision(taken)
             return {"mixed_precision": chosen, "codec_seconds": round(taken[chosen], 4)}, why
 
         return Pace(**choices.get("precision", choose))
@@ -308,6 +309,17 @@ class Own:
             copies_of=COPIES_OF if few else 0,
             settings=settings,
         )
+
+
+def choose_precision(seconds: Mapping[str, float]) -> tuple[str, str]:
+    """The precision whose step is clearly the shorter one; float32 where the other was not worth timing."""
+    if seconds["no"] > SLOW:
+        return "no", f"a step of the codec takes {seconds['no']:.0f} s, too long to try another precision"
+    if "bf16" not in seconds:
+        return "no", f"a product of matrices takes {slowdown():.0f} times as long in bfloat16 on this processor"
+    share = seconds["bf16"] / seconds["no"]
+    told = f"a step of the codec takes {share:.2f} of float32's time in bfloat16"
+    return ("bf16" if share < PRECISION_GAIN else "no"), told
 
 
 def choose_start(trials: Mapping[str, Mapping[str, float]]) -> tuple[str, str]:
