@@ -202,3 +202,18 @@ def test_a_precision_not_timed_is_not_taken(monkeypatch: pytest.MonkeyPatch, sec
     monkeypatch.setattr(own, "slowdown", lambda: 57.0)
     chosen, told = own.choose_precision({"no": seconds})
     assert chosen == "no" and why in told
+
+
+@pytest.mark.parametrize(
+    ("began", "steps"),
+    [(0.0, 2000), (150.0, 500), (1000.0, 360)],
+    ids=["all is left", "some", "late, at least a share"],
+)
+def test_validations_are_a_part_of_the_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, began: float, steps: int
+) -> None:
+    monkeypatch.setattr(own, "VALIDATIONS", 10)
+    monkeypatch.setattr(own.time, "monotonic", lambda: began)
+    run = own.Own(own.Wanted("x"), own.Reading(), tmp_path, 4.0, 0, lambda _: None, began=0.0)
+    found, why = run.choose_steps({"loss": 1.0, "seconds": 0.1, "validation_seconds": 4.0})
+    assert found == steps and "4 s a validation" in why

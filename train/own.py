@@ -45,14 +45,14 @@ ENOUGH_PSNR = 23.0
 """Of the shipped codec on emoji it never saw, in dB: where yours are kept as well, little is gained by training it."""
 GAIN = 0.3
 """A fine-tuned codec must keep so many dB more of held-out pictures to be taken."""
-CODEC_SHARE, LEAST_SHARE = 0.25, 0.3
+CODEC_SHARE, LEAST_SHARE = 0.2, 0.3
 """Of the minutes: for a codec where one is trained, and for the mapper however late it is."""
 CODEC_BATCH, TIMED, SLOW = 16, 3, 5.0
 PRECISION_GAIN = 0.8
 """bfloat16 is taken where a step takes less than this share of float32's time."""
 FEW_CODEC_PICTURES, PICTURES = 64, 64
 """Fewer are not trained on; so many are encoded at a time."""
-TRIAL_STEPS, VALIDATIONS, PATIENCE = 60, 16, 4
+TRIAL_STEPS, VALIDATIONS, PATIENCE = 30, 10, 3
 LARGEST_BATCH, DROPOUT, GUIDANCE = 256, 0.05, 2.0
 ADAPTED_RATE, CODEC_RATE = 6e-4, 4e-4
 COPIES_OF, FEW = 64, 20_000
@@ -177,7 +177,7 @@ class Own:
         vae = Path(choices.get("codec", lambda: self.choose_codec(dataset, pace)))
         trials = {init: self.trial(choices, vae, init, rows, pace) for init in self.starts(vae)}
         init = choices.get("start", lambda: choose_start(trials))
-        steps = choices.get("steps", lambda: self.choose_steps(trials[init]["seconds"]))
+        steps = choices.get("steps", lambda: self.choose_steps(trials[init]))
         config = self.mapper_config(vae, init, steps, rows, self.out, pace)
         save_config(config, self.out / "mapper.yaml")
         return MapperTraining(config).run()
@@ -248,28 +248,42 @@ class Own:
         return [str(resolve_model(BASE)), ""] if same else [""]
 
     def trial(self, choices: Choices, vae: Path, init: str, rows: int, pace: Pace) -> dict[str, float]:
-        """Held-out loss after a short training from `init`, and seconds a step."""
+        """Held-out loss after a short training from `init`, seconds a step, and seconds of a validation."""
         name = "adapted" if init else "new"
 
         def run() -> tuple[dict[str, float], str]:
             out = self.out / "trials" / name
             config = self.mapper_config(vae, init, TRIAL_STEPS, rows, out, pace)
             once = replace(config.loop, validate_every=TRIAL_STEPS, stop_on="validation_loss", goal="min")
-            training = MapperTraining(replace(config, loop=once, copies_of=0))
+            training = MapperTraining(replace(config, loop=once))
+            _ = training.memory  # encoded once, so no part of what a validation takes
+            validating = 0.0
+
+            def validate(step: int) -> dict[str, float]:
+                nonlocal validating
+                began = time.monotonic()
+                figures = training.validate(step)
+                validating = time.monotonic() - began
+                return figures
+
+            training.loop.validate = validate
             start = time.monotonic()
             training.loop.run()
-            seconds = (time.monotonic() - start) / TRIAL_STEPS
-            found = {"loss": round(training.loop.best.value, 4), "seconds": round(seconds, 3)}
-            return found, f"held-out loss after {TRIAL_STEPS} steps, and seconds a step"
+            stepping = (time.monotonic() - start - validating) / TRIAL_STEPS
+            loss = round(training.loop.best.value, 4)
+            found = {"loss": loss, "seconds": round(stepping, 3), "validation_seconds": round(validating, 1)}
+            return found, f"held-out loss after {TRIAL_STEPS} steps, seconds a step, and of a validation"
 
         found: dict[str, float] = choices.get(f"trial, {name} mapper", run)
         return found
 
-    def choose_steps(self, seconds: float) -> tuple[int, str]:
-        """As many as the time that is left allows; early stopping ends most runs sooner."""
+    def choose_steps(self, trial: Mapping[str, float]) -> tuple[int, str]:
+        """As many as the time that is left allows, validations included; early stopping ends some runs sooner."""
         left = max(60 * self.minutes - (time.monotonic() - self.began), 60 * self.minutes * LEAST_SHARE)
-        steps = max(int(left / seconds), VALIDATIONS)
-        return steps, f"what {left:.0f} s allow at {seconds:.2f} s a step; fewer once training pictures are copied"
+        stepping = max(left - VALIDATIONS * trial["validation_seconds"], left / 2)
+        steps = max(int(stepping / trial["seconds"]), VALIDATIONS)
+        told = f"{trial['seconds']:.2f} s a step and {trial['validation_seconds']:.0f} s a validation"
+        return steps, f"what {left:.0f} s allow at {told}; fewer once training pictures are copied"
 
     def mapper_config(self, vae: Path, init: str, steps: int, rows: int, out: Path, pace: Pace) -> MapperConfig:
         """The shipped mapper's architecture, a step smaller than the data where they are few."""

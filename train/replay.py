@@ -7,15 +7,20 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from bridge.codec import DETERMINISTIC_STD, ImageCodec, LatentDistribution
-from bridge.noise import generator_for
+from bridge.mappers import VelocityMapper
+from bridge.noise import generator_for, normal_rows
 from bridge.pipeline import BridgePipeline
 from train.cache import PICTURES, Latents
 from train.shards import Column, encoded_once
+
+VERSION = "2"
+"""Counts changes to what is drawn."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +56,24 @@ def replayed(model: str, count: int, codec: ImageCodec, folder: Path, seed: int)
     captions = [known[order[i % len(known)]] for i in range(count)]
 
     same = codec.fingerprint == pipe.codec.fingerprint
+    settings: dict[str, Any] = {"temperature": pipe.settings.temperature}
+    if isinstance(pipe.mapper, VelocityMapper):
+        settings["num_inference_steps"] = pipe.settings.num_inference_steps
 
     def draw(start: int, stop: int) -> LatentDistribution:
-        generators = [generator_for(seed, -3, i) for i in range(start, stop)]
-        kind = "latent" if same else "pt"
-        found = pipe(captions[start:stop], 1, generator=generators, guidance_scale=1.0, output_type=kind).images
-        return LatentDistribution(found, torch.full_like(found, DETERMINISTIC_STD)) if same else codec.encode(found)
+        c = pipe.text_encoder.encode(captions[start:stop], batch_size=32, with_tokens=pipe.mapper.reads_tokens)
+        noise = normal_rows([(seed, -3, i) for i in range(start, stop)], pipe.mapper.sample_noise_shape)
+        z = pipe.mapper.sample(c, noise=noise, **settings)
+        if same:
+            return LatentDistribution(z, torch.full_like(z, DETERMINISTIC_STD))
+        return codec.encode(pipe.codec.decode(z))
 
     def compute(start: int, stop: int) -> Mapping[str, Column]:
         chunks = [draw(at, min(at + PICTURES, stop)) for at in range(start, stop, PICTURES)]
         return {name: torch.cat([getattr(c, name).cpu() for c in chunks]) for name in ("mean", "std")}
 
     names = [f"{i} {caption}" for i, caption in enumerate(captions)]
-    maker = [pipe.fingerprint, codec.fingerprint, str(seed)]
+    maker = [pipe.fingerprint, codec.fingerprint, str(seed), VERSION]
     with tqdm(total=count, desc="replay", file=sys.stderr) as bar:
         shards = encoded_once(folder, "replay", maker, names, compute, bar.update)
     return Replay(Latents(shards, names), captions, known)
