@@ -52,7 +52,7 @@ PRECISION_GAIN = 0.8
 """bfloat16 is taken where a step takes less than this share of float32's time."""
 FEW_CODEC_PICTURES, PICTURES = 64, 64
 """Fewer are not trained on; so many are encoded at a time."""
-TRIAL_STEPS, VALIDATIONS, PATIENCE = 30, 10, 3
+TRIAL_STEPS, VALIDATIONS, PATIENCE = 30, 8, 4
 LARGEST_BATCH, DROPOUT, GUIDANCE = 256, 0.05, 2.0
 ADAPTED_RATE, CODEC_RATE = 6e-4, 4e-4
 COPIES_OF, FEW = 64, 20_000
@@ -229,7 +229,7 @@ class Own:
             learning_rate=CODEC_RATE if init else 1e-3,
             warmup=min(100, steps // 10),
             ema_decay=0.99,
-            validate_every=max(steps // 8, 1),
+            validate_every=max(2 * steps // VALIDATIONS, 1),
             save_minutes=1,
             seed=self.seed,
             stop_on="validation_psnr",
