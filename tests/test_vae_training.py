@@ -392,6 +392,13 @@ def test_variants_differ_from_a_codec_in_the_kl_alone(first, name, kl):
     assert (other.kl, other.out != plain.out) == (pytest.approx(kl, rel=1e-3), True)
 
 
+def test_the_codec_of_icons_differs_in_data_and_precision_alone():
+    plain, icons = (load_config(CONFIGS / f"{name}-vae.yaml", VAEConfig) for name in ("peers", "icons"))
+    assert icons == replace(
+        plain, data=Path("data/icons-pairs"), out=icons.out, loop=replace(plain.loop, mixed_precision="no")
+    )
+
+
 # the perceptual distance
 
 
