@@ -25,15 +25,19 @@ def slowdown() -> float:
     return least[torch.bfloat16] / least[torch.float32]
 
 
-def note_precision(mixed_precision: str, device: torch.device, option: str) -> None:
-    """Say on standard error that bfloat16 is slow here, where it is.
+def slow_bfloat16() -> bool:
+    """Whether what is trained on here is a processor without bfloat16."""
+    return not torch.accelerator.is_available() and slowdown() > SLOWER
+
+
+def note_precision(mixed_precision: str, option: str) -> None:
+    """Say on standard error that bfloat16 is slow here, where it is; an accelerator is taken to have it.
 
     Args:
         mixed_precision: "bf16", or anything else, of which nothing is said.
-        device: What is trained on; of an accelerator nothing is said.
         option: What the reader has to set to "no" instead, such as "mixed_precision".
     """
-    if mixed_precision == "bf16" and device.type == "cpu" and slowdown() > SLOWER:
+    if mixed_precision == "bf16" and slow_bfloat16():
         say(
             f"{option}: on this processor bfloat16 takes {slowdown():.0f} times as long as float32; "
             f'"no" trains in float32'

@@ -181,12 +181,12 @@ def test_minutes_are_positive() -> None:
         own.Own(own.Wanted("x"), own.Reading(), Path("x"), 0, 0, lambda _: None)
 
 
-@pytest.mark.parametrize(("slowdown", "timed"), [(0.6, {"no", "bf16"}), (57.0, {"no"})])
+@pytest.mark.parametrize(("slow", "timed"), [(False, {"no", "bf16"}), (True, {"no"})])
 def test_a_codecs_step_is_timed_in_the_precisions_that_the_processor_has(
-    monkeypatch: pytest.MonkeyPatch, slowdown: float, timed: set[str]
+    monkeypatch: pytest.MonkeyPatch, slow: bool, timed: set[str]
 ) -> None:
     monkeypatch.setattr(own, "TIMED", 1)
-    monkeypatch.setattr(own, "slowdown", lambda: slowdown)
+    monkeypatch.setattr(own, "slow_bfloat16", lambda: slow)
     taken = TIMED_STEPS(16)
     assert set(taken) == timed and min(taken.values()) > 0
 

@@ -8,20 +8,32 @@ from eval import precision
 Capture = pytest.CaptureFixture[str]
 
 
-def test_slow_bfloat16_is_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+@pytest.fixture
+def processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without bfloat16, and no accelerator."""
     monkeypatch.setattr(precision, "slowdown", lambda: 15.2)
-    precision.note_precision("bf16", torch.device("cpu"), "--precision")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+
+
+def test_slow_bfloat16_is_told(processor: None, capsys: Capture) -> None:
+    precision.note_precision("bf16", "--precision")
     assert capsys.readouterr().err == (
         '--precision: on this processor bfloat16 takes 15 times as long as float32; "no" trains in float32\n'
     )
 
 
-@pytest.mark.parametrize(("asked", "device", "times"), [("bf16", "cpu", 0.6), ("no", "cpu", 15), ("bf16", "cuda", 15)])
-def test_nothing_else_is(
-    monkeypatch: pytest.MonkeyPatch, capsys: Capture, asked: str, device: str, times: float
+def test_float32_is_not(processor: None, capsys: Capture) -> None:
+    precision.note_precision("no", "--precision")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("accelerator", "times"), [(False, 0.6), (True, 15.2)])
+def test_nor_is_bfloat16_where_it_is_fast(
+    processor: None, monkeypatch: pytest.MonkeyPatch, capsys: Capture, accelerator: bool, times: float
 ) -> None:
     monkeypatch.setattr(precision, "slowdown", lambda: times)
-    precision.note_precision(asked, torch.device(device), "mixed_precision")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerator)
+    precision.note_precision("bf16", "--precision")
     assert capsys.readouterr().err == ""
 
 

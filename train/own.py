@@ -26,7 +26,7 @@ from bridge.pipeline import Settings
 from eval.__main__ import main as judge
 from eval.bootstrap import Interval
 from eval.command import say
-from eval.precision import SLOWER, slowdown
+from eval.precision import slow_bfloat16, slowdown
 from eval.sheets import main as draw_sheet
 from train.codec import psnr
 from train.config import ConfigError
@@ -128,8 +128,7 @@ def codec_step_seconds(size: int) -> dict[str, float]:
     first = time.monotonic() - start
     if first > SLOW:
         return {"no": first}
-    slow = device.type == "cpu" and slowdown() > SLOWER
-    names = ("no",) if slow else ("no", "bf16")
+    names = ("no",) if slow_bfloat16() else ("no", "bf16")
     return interleaved({name: partial(step, name) for name in names}, TIMED, time.monotonic)
 
 

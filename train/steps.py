@@ -40,7 +40,7 @@ class Steps:
     def __init__(self, objective: nn.Module, batch: Batch, rows: int, config: LoopConfig) -> None:
         self.accelerator = _accelerator(config)
         if self.accelerator.is_main_process:
-            note_precision(config.mixed_precision, self.accelerator.device, "mixed_precision")
+            note_precision(config.mixed_precision, "mixed_precision")
         self.config, self.batch, self.rows = config, batch, rows
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
         self.buffers = _buffers(objective)

@@ -31,6 +31,7 @@ from eval.peers.sampling import Asked
 from eval.peers.simple import Retrieval, Ridge
 from eval.peers.study import PLATEAU_SEEDS, Benches, Chosen, Workshop, minutes_left
 from eval.peers.table import HEADLINES, Line, PeersReport, Spread, to_text
+from eval.precision import note_precision
 from eval.report import Report, check_counts, evaluate
 from eval.stream import Generate
 from eval.table import to_json
@@ -164,6 +165,7 @@ def open_workshop(args: argparse.Namespace) -> Workshop:
     minutes_left(args.vae_minutes, args.minutes)
     if args.vae_minutes == 0:
         say("note: the VAE's training is charged to nobody; give --vae-minutes")
+    note_precision(args.precision, "--precision")
     out = output_folder(args.out)
     pipe = BridgePipeline.from_pretrained(args.model)
     codec = load_codec(args.vae) if args.vae else pipe.codec

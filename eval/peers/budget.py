@@ -18,7 +18,6 @@ from bridge.checkpoint import atomic_write, remove_stale
 from bridge.noise import generator_for
 from eval.peers.base import Batch, PeerNet
 from eval.peers.recipe import Budget, Recipe, learning_rate_at
-from eval.precision import note_precision
 
 SAVE_SECONDS = 45.0
 """Between checkpoints, on the wall's clock: under a minute."""
@@ -82,7 +81,6 @@ class BudgetLoop:
         precision: str = "no",
     ) -> None:
         self.accelerator = Accelerator(mixed_precision=precision)
-        note_precision(precision, self.accelerator.device, "--precision")
         on_cpu = self.accelerator.device.type == "cpu"
         self.clock = clock or (time.process_time if on_cpu else time.monotonic)
         self.draw, self.watched, self.recipe, self.budget = draw, watched, recipe, budget
