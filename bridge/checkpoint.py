@@ -17,7 +17,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -26,6 +26,7 @@ MANIFEST = "manifest.json"
 INDEX = "model_index.json"
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".dill", ".msgpack"})
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.md", "*.txt"]
+Loaded = TypeVar("Loaded", bound=nn.Module)
 
 
 class CheckpointError(ValueError):
@@ -297,3 +298,14 @@ def _fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def settled(module: Loaded) -> Loaded:
+    """A module just loaded, its weights copied to where torch puts its own; returns it.
+
+    Those of a mapped file lie at any address, and on some processors a matrix product then rounds otherwise: a model
+    would draw other last bits once it was saved and opened.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.clone()
+    return module

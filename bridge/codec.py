@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from safetensors import SafetensorError
 from torch import Tensor
 
-from bridge.checkpoint import CheckpointError, fingerprint
+from bridge.checkpoint import CheckpointError, fingerprint, settled
 
 DETERMINISTIC_STD = 1e-6
 """`LatentDistribution.std` of a codec without a posterior: positive, so that it has a logarithm, and far below
@@ -339,7 +339,7 @@ def _open(model: Any, folder: Path) -> Any:
         raise CheckpointError(f"{folder}: cannot be opened ({why}); only whole safetensors are loaded") from error
     if report["missing_keys"]:
         raise CheckpointError(f"{folder}: the weights lack {sorted(report['missing_keys'])[0]}; download it again")
-    return vae
+    return settled(vae)
 
 
 def _local(source: str | Path) -> Path | None:

@@ -20,6 +20,7 @@ from bridge.checkpoint import (
     atomic_folder,
     fingerprint,
     resolve_model,
+    settled,
     verify_folder,
 )
 from bridge.codec import ImageCodec, load_codec
@@ -200,7 +201,7 @@ class BridgePipeline:
             raise CheckpointError(f"{folder}: unknown mapper {name}; known: {', '.join(FAMILIES)}; update bridge")
         pipe = cls(
             load_text_encoder(index["text_encoder"], folder / TEXT),
-            FAMILIES[name].from_pretrained(folder / MAPPER, use_safetensors=True, local_files_only=True),
+            settled(FAMILIES[name].from_pretrained(folder / MAPPER, use_safetensors=True, local_files_only=True)),
             load_codec(folder / CODEC),
             CaptionMemory.load(folder / MEMORY),
             Settings(**index["settings"]),

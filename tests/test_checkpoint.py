@@ -25,6 +25,7 @@ from bridge.checkpoint import (
     shipped_models,
     verify_folder,
 )
+from bridge.pipeline import BridgePipeline
 
 
 def save(path: Path, value: float) -> Path:
@@ -395,3 +396,10 @@ def test_an_id_the_hub_does_not_know_says_so_in_one_line(shipped, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     with pytest.raises(CheckpointError, match=r"has none such \(404 Client Error\); shipped models: emoji$"):
         resolve_model("owner/name")
+
+
+def test_opened_weights_lie_where_torch_puts_its_own():
+    pipe = BridgePipeline.from_pretrained("emoji")
+    modules = [part for part in (pipe.mapper, *vars(pipe.codec).values()) if isinstance(part, nn.Module)]
+    assert len(modules) == 2
+    assert not any(weight.data_ptr() % 64 for module in modules for weight in module.parameters())
