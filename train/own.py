@@ -326,13 +326,13 @@ class Own:
 
 def choose_precision(seconds: Mapping[str, float]) -> tuple[str, str]:
     """The precision whose step is clearly the shorter one; float32 where the other was not worth timing."""
+    if "bf16" in seconds:
+        share = seconds["bf16"] / seconds["no"]
+        told = f"a step of the codec takes {share:.2f} of float32's time in bfloat16"
+        return ("bf16" if share < PRECISION_GAIN else "no"), told
     if seconds["no"] > SLOW:
         return "no", f"a step of the codec takes {seconds['no']:.0f} s, too long to try another precision"
-    if "bf16" not in seconds:
-        return "no", f"a product of matrices takes {slowdown():.0f} times as long in bfloat16 on this processor"
-    share = seconds["bf16"] / seconds["no"]
-    told = f"a step of the codec takes {share:.2f} of float32's time in bfloat16"
-    return ("bf16" if share < PRECISION_GAIN else "no"), told
+    return "no", f"a product of matrices takes {slowdown():.0f} times as long in bfloat16 on this processor"
 
 
 def choose_start(trials: Mapping[str, Mapping[str, float]]) -> tuple[str, str]:
