@@ -30,7 +30,7 @@ Loaded = TypeVar("Loaded", bound=nn.Module)
 
 
 class CheckpointError(ValueError):
-    """A model folder that cannot be used; the message names the file and the remedy."""
+    """A model folder, or a file of encoded rows, that cannot be used; the message names it and the remedy."""
 
 
 def sha256_of(path: Path) -> str:

@@ -159,16 +159,15 @@ def _run(args: argparse.Namespace, command: str) -> None:
     print(out / "report.html")
 
 
-def fitted(folder: str, pictures: Pictures, network: Extractor, why: str | None) -> Judge:
+def fitted(pictures: Pictures, network: Extractor, why: str | None) -> Judge:
     """The judge of a dataset; see `features_of`.
 
     Args:
-        folder: Where the dataset is, and where its features are kept.
-        pictures: The same dataset, loaded.
+        pictures: The dataset.
         network: Describes pictures.
         why: Of `why_single`: the judge is one of single pictures where it is given.
     """
-    return (Judge.fit if why is None else fit_single)(network, pictures, features_of(folder, pictures, network))
+    return (Judge.fit if why is None else fit_single)(network, pictures, features_of(pictures, network))
 
 
 def _load(args: argparse.Namespace) -> tuple[Pictures, str | None]:
@@ -186,8 +185,8 @@ def _report_of_pictures(
     """Of pictures that somebody generated: no codec and no text encoder, hence no baselines."""
     pictures = Generated.load(args.model)
     data, why = _load(args)
-    judge = fitted(args.data, data, EfficientNetLite0(), why)
-    second = None if args.quick else fitted(args.data, data, extractor(args.second), why)
+    judge = fitted(data, EfficientNetLite0(), why)
+    second = None if args.quick else fitted(data, extractor(args.second), why)
     gallery = Gallery(SHEETS, pictures, args.samples, lambda asked: [None] * len(asked))
     judged = evaluate if why is None else functools.partial(evaluate_single, why=why)
     report = judged(
@@ -212,8 +211,8 @@ def _report_of_model(
     pipe = BridgePipeline.from_pretrained(args.model)
     models = models_of(pipe, args)
     data, why = _load(args)
-    judge = fitted(args.data, data, EfficientNetLite0(), why)
-    second = None if args.quick else fitted(args.data, data, extractor(args.second, pipe.codec), why)
+    judge = fitted(data, EfficientNetLite0(), why)
+    second = None if args.quick else fitted(data, extractor(args.second, pipe.codec), why)
     first = next(iter(models.values()))
     gallery = Gallery(
         SHEETS, first, args.samples, lambda asked: [pipe.note(pipe.text_encoder.encode([c])) for c in asked]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eval.data import Pictures
 from eval.features import Extractor, Features
-from eval.judge import CACHE, Judge
+from eval.judge import Judge
 
 
 def say(line: str) -> None:
@@ -47,10 +47,10 @@ def output_folder(path: str | Path) -> Path:
 def load_judge(data: str | Path, network: Extractor) -> Judge:
     """The judge of a dataset; see `features_of`."""
     pictures = Pictures.load(data)
-    return Judge.fit(network, pictures, features_of(data, pictures, network))
+    return Judge.fit(network, pictures, features_of(pictures, network))
 
 
-def features_of(data: str | Path, pictures: Pictures, network: Extractor) -> Features:
-    """Features of all pictures of the dataset in the folder `data`, kept there, telling how far they are."""
+def features_of(pictures: Pictures, network: Extractor) -> Features:
+    """Features of all pictures of a dataset, kept in its folder, telling how far they are."""
     say(f"judge: features of the dataset by {network.id} (cached after the first time)")
-    return pictures.features(network, Path(data) / CACHE, lambda done, total: say(f"  {done} of {total} pictures"))
+    return pictures.features(network, lambda done, total: say(f"  {done} of {total} pictures"))

@@ -17,6 +17,8 @@ from eval.cache import FeatureCache, content_hash
 from eval.features import Extractor, Features, Progress
 
 BLOCK = 256
+CACHE = ".cache"
+"""Folder inside a dataset's, for all that is made of it once."""
 COLUMNS = ("image", "label", "artist", "family", "split")
 OPTIONAL = {
     "artist": "the data has no such column; who drew a picture is unknown",
@@ -37,6 +39,7 @@ class Pictures:
         split: Which part of the data it belongs to, (N,) str.
         lacks: Columns of `OPTIONAL` that the dataset does not have: artists are then "", and every caption is
             a family of its own.
+        cache: Folder of what is made of the pictures once; None for pictures that were not loaded from one.
     """
 
     encoded: Sequence[bytes]
@@ -45,6 +48,7 @@ class Pictures:
     family: np.ndarray
     split: np.ndarray
     lacks: tuple[str, ...] = ()
+    cache: Path | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -89,6 +93,7 @@ class Pictures:
             np.array(columns["family"]) if "family" in columns else np.unique(label, return_inverse=True)[1],
             np.array(columns["split"]),
             tuple(name for name in OPTIONAL if name not in columns),
+            Path(folder) / CACHE,
         )
 
     def pixels(self, index: np.ndarray) -> Tensor:
@@ -127,10 +132,16 @@ class Pictures:
             digest.update(content_hash(row[0]).encode() + "\0".join(map(str, row[1:])).encode() + b"\1")
         return digest.hexdigest()[:16]
 
-    def features(self, extractor: Extractor, cache: str | Path, progress: Progress | None = None) -> Features:
-        """Features of every picture, computed once and kept in `cache`."""
-        names = [content_hash(b) for b in self.encoded]
-        return FeatureCache(cache, extractor).features(names, self.pixels, progress)
+    def names(self, index: np.ndarray) -> list[str]:
+        """Content hash of pictures by row."""
+        return [content_hash(self.encoded[i]) for i in index]
+
+    def features(self, extractor: Extractor, progress: Progress | None = None) -> Features:
+        """Features of every picture; where there is a cache, computed once and kept there."""
+        every = np.arange(len(self))
+        if self.cache is None:
+            return extractor.encode(self.pixels(every))
+        return FeatureCache(self.cache / "features", extractor).features(self.names(every), self.pixels, progress)
 
 
 def _check_words(name: str, column: list[Any]) -> None:

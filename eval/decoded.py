@@ -1,6 +1,6 @@
 """The baselines as pictures: fitted to a model's own text codes and latents, decoded by its own codec."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ from torch import Tensor
 from bridge.codec import ImageCodec
 from bridge.text import TextEncoder
 from eval import baselines
+from eval.data import Pictures
+from eval.encoded import picture_latents
 from eval.judge import Judge
 
 BATCH = 64
@@ -60,12 +62,12 @@ class Baselines:
         validation = pictures.where("validation")
         labels, caption = np.unique(pictures.label[train], return_inverse=True)
         codes = encode_text(labels.tolist())
-        z = encode(codec, pictures.blocks(train))
+        z = flat_latents(codec, pictures, train)
         ridge = baselines.fit_ridge(
             codes[caption],
             z,
             c_validation=encode_text(pictures.label[validation].tolist()),
-            z_validation=encode(codec, pictures.blocks(validation)),
+            z_validation=flat_latents(codec, pictures, validation),
             families_validation=pictures.family[validation],
         )
         return cls(codec, encode_text, z, caption, codes, pictures.family[train], ridge)
@@ -83,14 +85,17 @@ class Baselines:
     def decode(self, z: np.ndarray) -> Tensor:
         """Pictures (C, n, 3, H, W) of flattened latents (C, n, Z)."""
         flat = torch.from_numpy(z.reshape(-1, *self.codec.z_shape)).float()
-        x = torch.cat([self.codec.decode(part).cpu() for part in flat.split(BATCH)])
-        return x.unflatten(0, z.shape[:2])
+        return decode_all(self.codec, flat).unflatten(0, z.shape[:2])
 
 
-def encode(codec: ImageCodec, blocks: Iterable[Tensor]) -> np.ndarray:
-    """Flattened mean latents (B, Z) of pictures that come in blocks (B', 3, H, W)."""
-    parts = [codec.encode(part).mean.cpu() for x in blocks for part in x.split(BATCH)]
-    return torch.cat(parts).flatten(1).numpy()
+def flat_latents(codec: ImageCodec, pictures: Pictures, rows: np.ndarray) -> np.ndarray:
+    """Flattened mean latents of real pictures by row, (len(rows), Z)."""
+    return picture_latents(codec, pictures, rows).mean.flatten(1).numpy()
+
+
+def decode_all(codec: ImageCodec, z: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) of latents (B, *z_shape)."""
+    return torch.cat([codec.decode(part).cpu() for part in z.split(BATCH)])
 
 
 def reconstruct(codec: ImageCodec, x: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from eval.memorization import CopyTest, thumbnails
 from eval.space import Described, JudgeSpace
 
 POPULATION = 1500
-CACHE = ".cache/features"
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ class Judge:
             ValueError: No such dataset, a column or split is missing, or a cached shard is damaged.
         """
         pictures = Pictures.load(folder)
-        return cls.fit(extractor, pictures, pictures.features(extractor, Path(folder) / CACHE, progress))
+        return cls.fit(extractor, pictures, pictures.features(extractor, progress))
 
     @classmethod
     def fit(cls, extractor: Extractor, pictures: Pictures, features: Features) -> "Judge":

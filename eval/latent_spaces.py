@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bridge.codec import ImageCodec
 from bridge.mappers import Mapper, VelocityMapper
 from bridge.noise import normal_rows
 from bridge.text import TextCode
@@ -46,11 +45,6 @@ def channel_draws(z: Tensor, normal: Tensor) -> Tensor:
     """
     over = [0, *range(2, z.ndim)]
     return z.mean(over, keepdim=True) + z.std(over, keepdim=True) * normal
-
-
-def decode_all(codec: ImageCodec, z: Tensor) -> Tensor:
-    """Pictures of latents, (N, 3, H, W)."""
-    return torch.cat([codec.decode(chunk).cpu() for chunk in z.split(CHUNK)])
 
 
 def mapped(mapper: Mapper, c: TextCode, noise: Tensor, steps: int) -> Tensor:

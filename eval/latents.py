@@ -29,10 +29,11 @@ from eval.bootstrap import family_mean, paired_bootstrap
 from eval.cache import content_hash
 from eval.command import exit_code, load_judge, say
 from eval.data import Pictures, by_caption
+from eval.decoded import decode_all, flat_latents
+from eval.encoded import picture_latents
 from eval.features import EfficientNetLite0
 from eval.judge import Judge
 from eval.quality import kid
-from eval.scoring import latents
 
 NAME = "python -m eval.latents"
 SHOWN, CELL, COLOURS = 8, 64, 128
@@ -48,7 +49,7 @@ def _split_name(given: str) -> tuple[str, Path]:
 
 def normal(args: argparse.Namespace, pipe: BridgePipeline, judge: Judge) -> Sheet:
     """Draws from each space beside real pictures."""
-    pictures, cache = judge.pictures, Path(args.data) / ".cache"
+    pictures = judge.pictures
     held_out = pictures.where(args.split)
     late = judge.features[held_out].late
     families = pictures.family[held_out]
@@ -71,25 +72,25 @@ def normal(args: argparse.Namespace, pipe: BridgePipeline, judge: Judge) -> Shee
     tell("real training pictures", pictures.pixels(train[order]))
     codecs: dict[str, ImageCodec] = {"model": pipe.codec, **{name: load_codec(folder) for name, folder in args.codec}}
     for name, codec in codecs.items():
-        z = latents(codec, pictures, train, cache)
+        z = picture_latents(codec, pictures, train).mean
         noise = normal_rows([(args.seed, i) for i in range(args.n)], codec.z_shape)
-        tell(f"{name}: reconstructions", spaces.decode_all(codec, latents(codec, pictures, held_out[: args.n], cache)))
-        tell(f"{name}: N(0, I)", spaces.decode_all(codec, spaces.channel_draws(z, noise)))
-        tell(f"{name}: fitted Gaussian", spaces.decode_all(codec, spaces.gaussian_draws(z, noise)))
+        real_z = picture_latents(codec, pictures, held_out[: args.n]).mean
+        tell(f"{name}: reconstructions", decode_all(codec, real_z))
+        tell(f"{name}: N(0, I)", decode_all(codec, spaces.channel_draws(z, noise)))
+        tell(f"{name}: fitted Gaussian", decode_all(codec, spaces.gaussian_draws(z, noise)))
     noise = normal_rows([(args.seed, i) for i in range(args.n)], pipe.mapper.sample_noise_shape)
     null = TextCode.null(args.n, pipe.text_encoder.dim)
     through = spaces.mapped(pipe.mapper, null, noise, int(pipe.settings.num_inference_steps))
-    tell("through the mapper", spaces.decode_all(pipe.codec, through))
+    tell("through the mapper", decode_all(pipe.codec, through))
     return sheet
 
 
 def near(args: argparse.Namespace, pipe: BridgePipeline, pictures: Pictures) -> Sheet:
     """Neighbourhoods in text space and in image space, before and after the bridge."""
-    cache = Path(args.data) / ".cache"
     sheet: Sheet = []
     for split in ("train", args.split):
         rows = pictures.where(split)
-        z = latents(pipe.codec, pictures, rows, cache).flatten(1).numpy()
+        z = flat_latents(pipe.codec, pictures, rows)
         groups = _one_a_family(pictures, rows, args.n)
         captions = list(groups)
         c = pipe.text_encoder.encode(captions, 64, with_tokens=pipe.mapper.reads_tokens)

@@ -9,8 +9,9 @@ from bridge.codec import ImageCodec
 from eval import joint, quality
 from eval.bootstrap import Interval, paired_bootstrap
 from eval.collected import Collected, Say, collect
-from eval.data import OPTIONAL, References
-from eval.decoded import Baselines, EncodeText, reconstruct
+from eval.data import BLOCK, OPTIONAL, References
+from eval.decoded import Baselines, EncodeText, decode_all
+from eval.encoded import picture_latents
 from eval.headlines import Bench, Calibration, Figures, Judged
 from eval.judge import Judge
 from eval.single_space import SingleSpace
@@ -211,8 +212,9 @@ def codec_figures(judge: Judge, codec: ImageCodec, split: str, seed: int = 0) ->
     """PSNR and sharpness of a codec on all pictures of a split."""
     rows = judge.pictures.where(split)
     errors, gradients = [], []
-    for x in judge.pictures.blocks(rows):
-        y = reconstruct(codec, x).numpy()
+    z = picture_latents(codec, judge.pictures, rows).mean
+    for x, mean in zip(judge.pictures.blocks(rows), z.split(BLOCK), strict=True):
+        y = decode_all(codec, mean).numpy()
         errors.append(quality.squared_error(y, x.numpy()))
         gradients.append([quality.gradient_energy(y), quality.gradient_energy(x.numpy())])
     error, (made, real) = np.concatenate(errors), np.concatenate(gradients, axis=1)

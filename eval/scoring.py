@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from bridge import score as scores
-from bridge.codec import ImageCodec
 from bridge.mappers import VelocityMapper
 from bridge.noise import normal_rows
 from bridge.pipeline import BridgePipeline
@@ -26,9 +25,8 @@ from eval.baselines import RidgeGaussian, fit_ridge
 from eval.bootstrap import Interval, paired_bootstrap
 from eval.command import exit_code
 from eval.data import Pictures, first_by_hash, references
-from eval.decoded import text_codes
+from eval.decoded import flat_latents, text_codes
 from eval.report import ROWS
-from eval.store import cached
 
 NAME = "python -m eval.scoring"
 CHUNK = 64
@@ -107,24 +105,13 @@ def picture_ranks(score: np.ndarray, groups: Sequence[np.ndarray], rounds: int) 
     return np.concatenate(found)
 
 
-def latents(codec: ImageCodec, pictures: Pictures, rows: np.ndarray, folder: Path) -> Tensor:
-    """Mean latents of real pictures by row, (len(rows), *z_shape), kept in `folder`."""
-    pixels = (pictures.pixels(rows) * 255).round().to(torch.uint8)
-
-    def compute() -> dict[str, Tensor]:
-        parts = [codec.encode(part.float() / 255) for part in pixels.split(CHUNK)]
-        return {name: torch.cat([getattr(p, name).cpu() for p in parts]) for name in ("mean", "std")}
-
-    return cached(folder, "latents", [codec.fingerprint.encode(), pixels.numpy().tobytes()], compute)["mean"]
-
-
-def fitted_ridge(pipe: BridgePipeline, pictures: Pictures, folder: Path) -> RidgeGaussian:
+def fitted_ridge(pipe: BridgePipeline, pictures: Pictures) -> RidgeGaussian:
     """Latents from text codes, fitted on all training pictures, the penalty chosen on validation."""
     encode = text_codes(pipe.text_encoder)
     z, c, families = [], [], []
     for split in ("train", "validation"):
         rows = pictures.where(split)
-        z.append(latents(pipe.codec, pictures, rows, folder).flatten(1).numpy())
+        z.append(flat_latents(pipe.codec, pictures, rows))
         c.append(encode(pictures.label[rows].tolist()))
         families.append(pictures.family[rows])
     return fit_ridge(c[0], z[0], c_validation=c[1], z_validation=z[1], families_validation=families[1])
@@ -178,7 +165,7 @@ def _run(args: argparse.Namespace) -> None:
     pipe = BridgePipeline.from_pretrained(args.model)
     method = scores.resolve_method(pipe.mapper, args.method)
     pictures = Pictures.load(args.data)
-    ridge = None if args.times else fitted_ridge(pipe, pictures, Path(args.data) / ".cache")
+    ridge = None if args.times else fitted_ridge(pipe, pictures)
     for row in args.rows:
         refs = first_by_hash(references(pictures, ROWS[args.split][row]), args.candidates)
         if args.pictures:

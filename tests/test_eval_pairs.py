@@ -57,7 +57,7 @@ def test_fewer_pairs_are_part_of_more_and_all_other_pictures_lose_their_captions
     assert len(few.weights) == 3 and sorted(few.labels().tolist()) == [1, 3, 4]
     batch = few.draw(500, False, True, 0, 0)
     assert {tuple(c.tolist()) for c in batch.c.pooled[batch.c.pooled.any(1)]} == {
-        tuple(c.tolist()) for c in material.captions.pooled[[1, 3, 4]]
+        tuple(c.tolist()) for c in material.captions.pooled(torch.tensor([1, 3, 4]))
     }
     assert NONE not in few.labels()
 

@@ -19,6 +19,7 @@ from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
 from eval.bootstrap import paired_bootstrap
 from eval.data import Pictures
+from eval.encoded import Codes
 from eval.judge import Judge
 from eval.peers import __main__ as command
 from eval.peers import study as study_module
@@ -28,7 +29,7 @@ from eval.peers.direct import Direct, DirectPlateau
 from eval.peers.invertible import Invertible
 from eval.peers.latent import Latent
 from eval.peers.mapped import BridgeFlow
-from eval.peers.material import NONE, CaptionCodes, Material, Shelf, load
+from eval.peers.material import NONE, Material, Shelf, load
 from eval.peers.prior import Prior
 from eval.peers.recipe import Budget, Recipe, learning_rate_at
 from eval.peers.results import Results
@@ -87,14 +88,26 @@ def few_solver_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eval.peers.denoise.STEPS", 2)
 
 
+class InMemory(Codes):
+    """Made-up codes of three tokens each."""
+
+    def __init__(self, pooled: Tensor, tokens: Tensor) -> None:
+        self.code = TextCode(pooled, tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
+
+    def pooled(self, index: Tensor) -> Tensor:
+        return self.code.pooled[index]
+
+    def rows(self, index: Tensor, places: int | None = None) -> TextCode:
+        return self.code[index].padded(places) if places else self.code[index].without_tokens()
+
+
 def toy(pairs: int = 8, pictures: int = 12) -> Material:
     """Pictures of one colour each; caption i is picture i, and the last pictures have none."""
     g = generator_for(5)
     x = torch.rand(pictures, 3, 1, 1, generator=g).expand(-1, -1, 16, 16)
     tokens = torch.randn(pictures * 3, DIM, generator=g)
-    length = torch.full((pictures,), 3)
     pooled = nn.functional.normalize(torch.randn(pictures, DIM, generator=g), dim=1)
-    captions = CaptionCodes(pooled, tokens.half(), length.cumsum(0) - length, length)
+    captions = InMemory(pooled, tokens.half().float().view(pictures, 3, DIM))
     shelf = Shelf((x * 255).round().byte(), Coarse().encode(x), torch.arange(pictures)[:, None])
     rows = torch.arange(pictures)
     texts = [f"caption {i}" for i in rows]
@@ -136,7 +149,7 @@ def loop_of(
 
 
 def ask(captions, material: Material) -> TextCode:
-    return material.captions.codes(torch.tensor([int(c.split()[1]) for c in captions]))
+    return material.codes(torch.tensor([int(c.split()[1]) for c in captions]))
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -178,13 +191,13 @@ def test_another_caption_gives_another_picture(name: str) -> None:
             nn.init.normal_(p, std=0.1)
     net.eval()
     material, noise = toy(), torch.randn(1, *net.noise_shape, generator=generator_for(1))
-    x = [net.sample(material.captions.codes(torch.tensor([i])), noise, Sampling()) for i in (0, 1)]
+    x = [net.sample(material.codes(torch.tensor([i])), noise, Sampling()) for i in (0, 1)]
     assert not torch.equal(*x), peer.name
 
 
 def test_flow_inverts_what_it_samples() -> None:
     _, net = built("invertible, spline")
-    c = toy().captions.codes(torch.arange(4))
+    c = toy().codes(torch.arange(4))
     transform = net.flow(net.embed(c)).transform  # type: ignore[operator, union-attr]
     eps = torch.randn(4, *net.noise_shape, generator=generator_for(0))
     torch.testing.assert_close(transform(transform.inv(eps)), eps, atol=1e-4, rtol=0)
@@ -325,12 +338,12 @@ def test_captions_are_shown_of_pairs_alone_and_match_their_pictures() -> None:
     row = (colour[:, None] == material.train.pixels[None, :, :, 0, 0]).all(2).int().argmax(1)
     shown = batch.c.pooled.any(1)
     assert set(row[shown].tolist()) == {0, 1, 2, 3} and set(row.tolist()) == set(range(12))
-    torch.testing.assert_close(batch.c.pooled[shown], material.captions.pooled[row[shown]])
+    torch.testing.assert_close(batch.c.pooled[shown], material.captions.pooled(row[shown]))
     assert shown.float().mean() == pytest.approx(0.75 * 0.9, abs=0.04)
 
 
 def test_null_codes_have_neither_pooled_code_nor_tokens() -> None:
-    c = toy().captions.codes(torch.tensor([NONE, 1]))
+    c = toy().codes(torch.tensor([NONE, 1]))
     assert not c.pooled[0].any() and not c.tokens[0].any() and not c.mask[0].any()
     assert (c.mask.shape, int(c.mask[1].sum())) == ((2, TOKENS), 3)
 
@@ -338,10 +351,10 @@ def test_null_codes_have_neither_pooled_code_nor_tokens() -> None:
 def test_unfamiliar_captions_take_a_known_ones_whole_code() -> None:
     material = toy()
     neighbours = Neighbours.of(material)
-    far = material.captions.codes(torch.tensor([11, 2, NONE]))
+    far = material.codes(torch.tensor([11, 2, NONE]))
     got = neighbours.soften(far, torch.zeros(3))
     near = int(neighbours.memory.nearest(far.pooled[:1], 1)[1])
-    assert torch.equal(got.tokens[0], material.captions.codes(torch.tensor([near])).tokens[0])
+    assert torch.equal(got.tokens[0], material.codes(torch.tensor([near])).tokens[0])
     assert torch.equal(got.pooled[1:], far.pooled[1:]) and isinstance(neighbours.memory, CaptionMemory)
 
 
@@ -355,7 +368,7 @@ def test_material_keeps_variants_and_hides_more_pictures_captions(tiny_pipeline:
     assert said[0] == pictures.label[row] and len(said) > 4
     assert (material.train.variants[len(train) :] == NONE).all()
     code = tiny_pipeline.text_encoder.encode([said[1]])
-    got = material.captions.codes(material.train.variants[0, 1:2])
+    got = material.codes(material.train.variants[0, 1:2])
     torch.testing.assert_close(got.pooled, code.pooled, atol=1e-5, rtol=0)
     torch.testing.assert_close(got.tokens[got.mask], code.tokens[code.mask][:TOKENS], atol=2e-3, rtol=0)
 

@@ -181,6 +181,17 @@ def test_a_second_extractor_repeats_every_row_on_the_same_pictures(report, judge
     assert repeated["held-out"].methods["artists"].energy != report.rows["held-out"].methods["artists"].energy
 
 
+def test_a_second_report_says_the_same_without_encoding_the_dataset_again(report, folder, monkeypatch):
+    """The judge keeps what a codec makes of training and validation pictures beside them."""
+    run(Judge.load(folder, Pooled()))
+    judge, encoded = Judge.load(folder, Pooled()), []
+    encode = Coarse.encode
+    monkeypatch.setattr(Coarse, "encode", lambda self, x: encoded.append(len(x)) or encode(self, x))
+    assert to_json(run(judge)) == to_json(report)
+    shown = [len(r) for split in ("seen_validation", "validation") for r in references(judge.pictures, split).rows]
+    assert sum(encoded) == sum(shown)  # the rows' own pictures, for the codec's reconstructions of them
+
+
 def test_pictures_are_made_and_judged_a_few_captions_at_a_time(judge, monkeypatch):
     """And the figures do not depend on how many: memory need not grow with the captions."""
     asked = []

@@ -21,6 +21,7 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
+from bridge.checkpoint import CheckpointError
 from bridge.pipeline import BridgePipeline
 from eval.command import say
 from train.bench_cache import fill_lines, read_lines
@@ -151,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("\n".join(cache_lines(args.config, args.model, args.pairs, args.repeats)))
             return 0
         training = open_training(args.config)
-    except (ConfigError, ResumeError) as error:
+    except (ConfigError, ResumeError, CheckpointError) as error:
         print(f"train.bench: {error}", file=sys.stderr)
         return 2
     if args.what == "loop":

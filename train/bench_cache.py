@@ -14,9 +14,9 @@ from torch import Tensor
 from bridge.codec import ImageCodec, LatentDistribution
 from bridge.pipeline import BridgePipeline
 from bridge.text import TextCode
-from train.cache import PICTURES, latents
-from train.data import pixels_of, to_unit
-from train.shards import Column, Shards, encoded_once
+from eval.encoded import PICTURES
+from eval.shards import Column, Shards, encoded_once
+from train.data import latents_of, pixels_of, to_unit
 from train.timing import interleaved
 
 BATCH, STEPS = 256, 10
@@ -90,7 +90,7 @@ def fill_lines(codec: ImageCodec, rows: Dataset, repeats: int) -> list[str]:
 
     def fill() -> None:
         with tempfile.TemporaryDirectory() as scratch:
-            latents(codec, rows, Path(scratch))
+            latents_of(codec, rows, Path(scratch))
 
     taken = interleaved({"codec": lambda: [codec.encode(part) for part in x.split(PICTURES)], "cache": fill}, repeats)
     rates = {name: len(x) / seconds for name, seconds in taken.items()}

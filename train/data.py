@@ -10,8 +10,10 @@ import torch
 from datasets import Dataset, load_from_disk
 from torch import Tensor
 
+from bridge.codec import ImageCodec
 from eval.cache import content_hash
 from eval.data import encoded_picture
+from eval.encoded import Latents, latents
 from train.config import ConfigError
 
 COLUMNS = ("image", "captions", "label", "family", "split")
@@ -71,6 +73,15 @@ def pixels_of(dataset: Dataset) -> Tensor:
 def to_unit(pixels: Tensor) -> Tensor:
     """Bytes -> pictures x in [0, 1], float32."""
     return pixels.float() / 255
+
+
+def latents_of(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
+    """Latent distributions of a dataset's pictures, kept in `folder`; a few are decoded at a time."""
+
+    def pixels(start: int, stop: int) -> Tensor:
+        return to_unit(pixels_of(rows.select(range(start, stop))))
+
+    return latents(codec, picture_hashes(rows), pixels, folder)
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,20 @@ from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings, check_settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
+from eval.data import CACHE
+from eval.encoded import Codes, Latents, caption_codes
 from eval.memorization import CopyTest, thumbnails
-from train.cache import Codes, Latents, caption_codes, latents, text_codes
 from train.config import ConfigError, load_config
-from train.data import CaptionTable, load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows, to_unit
+from train.data import (
+    CaptionTable,
+    latents_of,
+    load_dataset,
+    pixels_of,
+    row_cumulative,
+    rows_of,
+    systematic_rows,
+    to_unit,
+)
 from train.loop import Loop, LoopConfig, ResumeError, TrainingError
 from train.replay import Replay, replayed
 from train.saved import fingerprint_of
@@ -258,7 +268,7 @@ class MapperTraining:
     @property
     def cache(self) -> Path:
         """Where what is encoded is kept: beside the data."""
-        return self.config.data / ".cache"
+        return self.config.data / CACHE
 
     def replayed(self) -> Replay:
         """What `config.init` draws of captions it knows."""
@@ -266,7 +276,7 @@ class MapperTraining:
 
     def encode(self, rows: Dataset, captions: Sequence[Sequence[str]], replay: Replay | None = None) -> Side:
         """Latents of rows and codes of their captions, then those of what is replayed; from the cache where there."""
-        encoded = latents(self.codec, rows, self.cache)
+        encoded = latents_of(self.codec, rows, self.cache)
         if replay is not None:
             encoded, captions = encoded + replay.latents, [*captions, *([caption] for caption in replay.captions)]
         table = CaptionTable.enumerate(captions)
@@ -370,7 +380,8 @@ class MapperTraining:
     @cached_property
     def memory(self) -> CaptionMemory:
         """The captions that the model knows."""
-        return CaptionMemory(text_codes(self.encoder, self.labels, self.cache), self.labels)
+        codes = caption_codes(self.encoder, self.labels, self.cache, with_tokens=False)
+        return CaptionMemory(codes.all_pooled, self.labels)
 
     def pipeline(self) -> BridgePipeline:
         """The trained model, its memory the training captions and what was replayed."""

@@ -1,6 +1,6 @@
 """The same training material for everybody: pictures, latents and caption codes in memory, batches by key."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,13 +13,10 @@ from torch.nn.utils.rnn import pad_sequence
 from bridge.codec import ImageCodec, LatentDistribution
 from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
-from eval.data import Pictures
+from eval.data import CACHE, Pictures
+from eval.encoded import Codes, caption_codes, picture_latents
 from eval.peers.base import TOKENS, Batch
-from eval.store import cached
 
-FOLDER = Path(".cache/peers")
-"""Where codes and latents are kept, inside the dataset's folder."""
-CHUNK, PICTURES = 512, 64
 CAPTION_DROPOUT, LABEL_SHARE, FAMILY_POWER = 0.1, 0.4, 0.5
 """Shares of captions that are dropped and that are the label; weight of a row is (size of family) ** -FAMILY_POWER."""
 PAIRED_SHARE = 0.75
@@ -29,56 +26,6 @@ WATCHED = 256
 """Pictures of each held-out split on which the loss is watched."""
 NONE = -1
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class CaptionCodes:
-    """Codes of T texts, their tokens in one ragged row at half precision.
-
-    Args:
-        pooled: (T, D).
-        tokens: All tokens, text after text, (sum of lengths, D) float16.
-        start: First token of each text, (T,).
-        length: Tokens of each, (T,).
-    """
-
-    pooled: Tensor
-    tokens: Tensor
-    start: Tensor
-    length: Tensor
-
-    @classmethod
-    def of(
-        cls, encoder: TextEncoder, texts: Sequence[str], batch_size: int = 64, say: Say = lambda _: None
-    ) -> "CaptionCodes":
-        """Encode texts; `batch_size` 1 makes a code depend on its text alone, larger is faster."""
-        pooled, tokens, length = [], [], []
-        for at in range(0, len(texts), CHUNK):
-            code = encoder.encode(texts[at : at + CHUNK], batch_size=batch_size)
-            pooled.append(code.pooled.cpu())
-            tokens.append(code.tokens[code.mask].half().cpu())
-            length.append(code.mask.sum(1).cpu())
-            say(f"  {min(at + CHUNK, len(texts))} of {len(texts)} captions")
-        lengths = torch.cat(length)
-        return cls(torch.cat(pooled), torch.cat(tokens), lengths.cumsum(0) - lengths, lengths)
-
-    @classmethod
-    def kept(cls, encoder: TextEncoder, texts: Sequence[str], folder: Path, say: Say) -> "CaptionCodes":
-        """The same from `folder`, or encoded and kept there."""
-
-        def compute() -> dict[str, Tensor]:
-            return vars(cls.of(encoder, texts, say=say))
-
-        return cls(**cached(folder, "codes", [encoder.fingerprint.encode(), *(t.encode() for t in texts)], compute))
-
-    def codes(self, index: Tensor, with_tokens: bool = True) -> TextCode:
-        """Codes of texts (B,), with TOKENS token places or none; -1 is the null code."""
-        null, at = index == NONE, index.clamp(min=0)
-        pooled = self.pooled[at].masked_fill(null[:, None], 0)
-        place = torch.arange(TOKENS if with_tokens else 0)
-        mask = (place < self.length[at, None]) & ~null[:, None]
-        tokens = self.tokens[(self.start[at, None] + place).clamp(max=len(self.tokens) - 1)].float()
-        return TextCode(pooled, tokens * mask[..., None], mask)
 
 
 @dataclass(frozen=True)
@@ -121,7 +68,7 @@ class Material:
 
     train: Shelf
     held_out: Shelf
-    captions: CaptionCodes
+    captions: Codes
     texts: list[str]
     paired: Tensor
     unpaired: Tensor
@@ -137,6 +84,13 @@ class Material:
     def labels(self) -> Tensor:
         """Numbers of the distinct labels of `paired`, (L,)."""
         return self.train.variants[self.paired, 0].unique()
+
+    def codes(self, text: Tensor, with_tokens: bool = True) -> TextCode:
+        """Codes of texts by number (B,), with TOKENS token places or none; NONE is the null code."""
+        null, at = text == NONE, text.clamp(min=0)
+        found = self.captions.rows(at, TOKENS if with_tokens else 0)
+        mask = found.mask & ~null[:, None]
+        return TextCode(found.pooled.masked_fill(null[:, None], 0), found.tokens * mask[..., None], mask)
 
     def only(self, paired: Tensor) -> "Material":
         """The same pictures with captions for the rows `paired` alone."""
@@ -158,7 +112,7 @@ class Material:
         pick = torch.where(label < LABEL_SHARE, 0, (which * count).long())
         text = variants.gather(1, pick[:, None])[:, 0]
         text = text.masked_fill(~has | (dropped < CAPTION_DROPOUT), NONE)
-        return Batch(self.train.data(rows, uses_vae, g), self.captions.codes(text, tokens), g)
+        return Batch(self.train.data(rows, uses_vae, g), self.codes(text, tokens), g)
 
     def watched(self, size: int, uses_vae: bool, tokens: bool) -> list[Batch]:
         """Held-out batches with their labels, the same whenever asked for."""
@@ -166,7 +120,7 @@ class Material:
         return [
             Batch(
                 self.held_out.data(rows, uses_vae, None),
-                self.captions.codes(self.held_out.variants[rows, 0], tokens),
+                self.codes(self.held_out.variants[rows, 0], tokens),
                 generator_for(0, i),
             )
             for i, rows in enumerate(parts)
@@ -197,16 +151,19 @@ def load(
     ids = [torch.tensor([number[t] for t in captions[row]]) for row in (*train, *watched)]
     variants = pad_sequence(ids, batch_first=True, padding_value=NONE)
     say(f"training material: {len(texts)} captions, {len(train)} pictures")
-    cache = folder / FOLDER
-    codes = CaptionCodes.kept(encoder, texts, cache, say)
-    pixels = _bytes(pictures, train)
+    codes = caption_codes(encoder, texts, folder / CACHE, with_tokens=True)
+    pixels, z = _bytes(pictures, train), picture_latents(codec, pictures, train)
     if more is not None:
-        pixels = torch.cat([pixels, _more(more, pixels)])
+        others = Pictures.load(more)
+        rows = others.where("train")
+        pixels = torch.cat([pixels, _alike(_bytes(others, rows), pixels, folder=more)])
+        more_z = picture_latents(codec, others, rows)
+        z = LatentDistribution(torch.cat([z.mean, more_z.mean]), torch.cat([z.std, more_z.std]))
     nothing = torch.full((len(pixels) - len(train), variants.shape[1]), NONE)
     _, family, size = np.unique(pictures.family[train], return_inverse=True, return_counts=True)
     return Material(
-        _shelf(codec, pixels, torch.cat([variants[: len(train)], nothing]), cache),
-        _shelf(codec, _bytes(pictures, watched), variants[len(train) :], cache),
+        Shelf(pixels, z, torch.cat([variants[: len(train)], nothing])),
+        Shelf(_bytes(pictures, watched), picture_latents(codec, pictures, watched), variants[len(train) :]),
         codes,
         texts,
         torch.arange(len(train)),
@@ -222,9 +179,8 @@ def _captions(folder: Path) -> list[list[str]]:
     return [list(row) for row in source["captions"]]
 
 
-def _more(folder: Path, like: Tensor) -> Tensor:
-    more = Pictures.load(folder)
-    pixels = _bytes(more, more.where("train"))
+def _alike(pixels: Tensor, like: Tensor, folder: Path) -> Tensor:
+    """`pixels` of `folder`; ValueError unless they are of one size with `like`."""
     if pixels.shape[1:] != like.shape[1:]:
         raise ValueError(f"pictures: {folder} holds {tuple(pixels.shape[1:])}, the data {tuple(like.shape[1:])}")
     return pixels
@@ -237,12 +193,3 @@ def _bytes(pictures: Pictures, rows: np.ndarray) -> Tensor:
 def _spread(rows: np.ndarray) -> np.ndarray:
     """At most WATCHED rows, evenly spread."""
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(WATCHED, len(rows))).astype(int))]
-
-
-def _shelf(codec: ImageCodec, pixels: Tensor, variants: Tensor, cache: Path) -> Shelf:
-    def compute() -> dict[str, Tensor]:
-        parts = [codec.encode(part.float() / 255) for part in pixels.split(PICTURES)]
-        return {name: torch.cat([getattr(p, name).cpu() for p in parts]) for name in ("mean", "std")}
-
-    found = cached(cache, "latents", [codec.fingerprint.encode(), pixels.numpy().tobytes()], compute)
-    return Shelf(pixels, LatentDistribution(found["mean"], found["std"]), variants)

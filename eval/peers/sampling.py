@@ -10,8 +10,8 @@ from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
 from eval.cache import caption_number
-from eval.peers.base import PeerNet, Sampling
-from eval.peers.material import NONE, CaptionCodes, Material
+from eval.peers.base import TOKENS, PeerNet, Sampling
+from eval.peers.material import Material
 from eval.stream import Generate
 
 MICRO_BATCH = 32
@@ -26,19 +26,20 @@ class Neighbours:
 
     Args:
         memory: Their pooled codes.
-        codes: All of their codes, in the same order.
+        material: Has all of their codes.
+        labels: Their numbers there, in the order of `memory`, (L,).
     """
 
     memory: CaptionMemory
-    codes: CaptionCodes
+    material: Material
+    labels: Tensor
 
     @classmethod
     def of(cls, material: Material) -> "Neighbours":
         """Of the labels of the pairs."""
         labels = material.labels()
-        full = material.captions
-        codes = CaptionCodes(full.pooled[labels], full.tokens, full.start[labels], full.length[labels])
-        return cls(CaptionMemory(codes.pooled, [material.texts[int(i)] for i in labels]), codes)
+        pooled = material.captions.pooled(labels)
+        return cls(CaptionMemory(pooled, [material.texts[int(i)] for i in labels]), material, labels)
 
     def soften(self, c: TextCode, u: Tensor) -> TextCode:
         """Codes (B) whose unfamiliar rows are those of near known captions, drawn at u (B,) in [0, 1).
@@ -46,7 +47,7 @@ class Neighbours:
         Source: Sheynin et al. 2022, KNN-Diffusion, arXiv:2204.02849
         """
         far, index = self.memory.draw(c.pooled, u, TEMPERATURE, FAMILIAR)
-        near = self.codes.codes(index)
+        near = self.material.codes(self.labels[index])
         return TextCode(
             torch.where(far[:, None], near.pooled, c.pooled),
             torch.where(far[:, None, None], near.tokens, c.tokens),
@@ -69,9 +70,15 @@ class Asked:
         """Codes of B captions with `base.TOKENS` token places."""
         new = [c for c in dict.fromkeys(captions) if c not in self._known]
         if new:
-            codes = CaptionCodes.of(self.encoder, new, batch_size=1)
-            self._known |= {c: codes.codes(torch.tensor([i])) for i, c in enumerate(new)}
+            every = self.encoder.encode(new, batch_size=1)
+            self._known |= {c: placed(every[i : i + 1]) for i, c in enumerate(new)}
         return TextCode.cat([self._known[c] for c in captions])
+
+
+def placed(c: TextCode) -> TextCode:
+    """Codes as training reads them: TOKENS token places, the tokens rounded to half precision."""
+    short = TextCode(c.pooled, c.tokens[:, :TOKENS].half().float(), c.mask[:, :TOKENS])
+    return short.padded(TOKENS)
 
 
 def keyed(
@@ -116,7 +123,7 @@ def _micro_batch(
     for row, generator in enumerate(generators):
         noise[row] = torch.randn(net.noise_shape, generator=generator)
         u[row] = torch.rand((), generator=generator)
-    c = TextCode.cat([c, neighbours.codes.codes(torch.full((padding,), NONE))])
+    c = TextCode.cat([c, TextCode.null(padding, c.pooled.shape[1])])
     if sampling.neighbours:
         c = neighbours.soften(c, u)
     return net.sample(c, noise, sampling)[: MICRO_BATCH - padding].cpu()

@@ -20,8 +20,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from bridge.checkpoint import atomic_write
-from train.failures import DamagedError
+from bridge.checkpoint import CheckpointError, atomic_write
 
 ROWS = 4096
 """Rows of a shard; the last one has fewer."""
@@ -178,7 +177,7 @@ class Shard:
         """The columns, mapped; of a ragged one NAME its values, and its (B + 1,) starts as "NAME starts".
 
         Raises:
-            DamagedError: The file is damaged, or was made by something else or of other rows.
+            CheckpointError: The file is damaged, or was made by something else or of other rows.
         """
         if not self._columns:
             self._columns = self._read()
@@ -186,14 +185,14 @@ class Shard:
 
     def _read(self) -> dict[str, np.ndarray]:
         if self.path is None:
-            raise DamagedError(f"{self.home}: a shard is missing; run the same command again")
+            raise CheckpointError(f"{self.home}: a shard is missing; run the same command again")
         data = pa.memory_map(str(self.path)).read_buffer() if self.path.stat().st_size else b""
         if f"{zlib.crc32(data):08x}" != self.path.stem[-8:]:
-            raise DamagedError(f"{self.path}: cut short or changed since it was written; delete it")
+            raise CheckpointError(f"{self.path}: cut short or changed since it was written; delete it")
         reader = pa.ipc.open_file(data)
         facts, batch = json.loads(reader.schema.metadata[FACTS]), reader.get_batch(0)
         if (facts["made_by"], facts["content"]) != (self.made_by, self.content):
-            raise DamagedError(f"{self.path}: is stale, made by another encoder or of other rows; delete it")
+            raise CheckpointError(f"{self.path}: is stale, made by another encoder or of other rows; delete it")
         found: dict[str, np.ndarray] = {}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             shape = facts["shapes"][name]

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from train import shards
-from train.failures import DamagedError
-from train.shards import Column, Ragged, Shards, encoded_once
+from bridge.checkpoint import CheckpointError
+from eval import shards
+from eval.shards import Column, Ragged, Shards, encoded_once
 
 N = 11
 NAMES = [f"row {i}" for i in range(N)]
@@ -125,7 +125,7 @@ def test_no_flipped_bit_is_read(tmp_path: Path) -> None:
         damaged = bytearray(whole)
         damaged[at] ^= 1 << at % 8
         path.write_bytes(damaged)
-        with pytest.raises(DamagedError, match="changed since it was written; delete it"):
+        with pytest.raises(CheckpointError, match="changed since it was written; delete it"):
             encoded_once(tmp_path, "x", MAKER, NAMES, never).rows("z", torch.arange(4))
 
 
@@ -133,7 +133,7 @@ def test_no_flipped_bit_is_read(tmp_path: Path) -> None:
 def test_a_cut_file_is_named(tmp_path: Path, keep: float) -> None:
     path = made(tmp_path).parts[1].path
     path.write_bytes(path.read_bytes()[: int(keep if keep > 1 else keep * path.stat().st_size)])
-    with pytest.raises(DamagedError, match="cut short or changed since it was written; delete it"):
+    with pytest.raises(CheckpointError, match="cut short or changed since it was written; delete it"):
         encoded_once(tmp_path, "x", MAKER, NAMES, never).rows("z", torch.tensor([5]))
 
 
@@ -143,7 +143,7 @@ def test_a_stale_shard_is_refused(tmp_path: Path) -> None:
     other = encoded_once(tmp_path, "x", ["another encoder"], NAMES, compute)
     mine.parts[0].path.unlink()
     shutil.copy(other.parts[0].path, mine.parts[0].home)
-    with pytest.raises(DamagedError, match="is stale, made by another encoder"):
+    with pytest.raises(CheckpointError, match="is stale, made by another encoder"):
         encoded_once(tmp_path, "x", MAKER, NAMES, never).rows("z", torch.tensor([0]))
 
 

@@ -1,21 +1,27 @@
 """Encode once: text codes and latents on disk, filed by what made them; read without being loaded."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from datasets import Dataset
 from torch import Tensor
 from tqdm import tqdm
 
 from bridge.codec import ImageCodec, LatentDistribution
 from bridge.text import TextCode, TextEncoder
-from train.data import picture_hashes, pixels_of, to_unit
-from train.shards import Column, Ragged, Shards, encoded_once
+from eval.data import Pictures
+from eval.shards import Column, Ragged, Shards, encoded_once
 
 PICTURES, CAPTIONS = 64, 256
 """Encoded at a time."""
+SHOWN_AFTER = 1.0
+"""Seconds of encoding before progress is shown: what is there already says nothing."""
+
+
+PixelsOf = Callable[[int, int], Tensor]
+"""First and last row, the last excluded, to these pictures, (B, 3, H, W) in [0, 1]."""
 
 
 class Codes:
@@ -35,13 +41,19 @@ class Codes:
         """Pooled codes of texts (B,), (B, D)."""
         return self.shards.rows("pooled", index)
 
-    def rows(self, index: Tensor) -> TextCode:
-        """Codes of texts (B,), with `places` token places."""
+    @property
+    def all_pooled(self) -> Tensor:
+        """Pooled codes of all texts, in memory, (T, D)."""
+        return self.pooled(torch.arange(len(self.shards)))
+
+    def rows(self, index: Tensor, places: int | None = None) -> TextCode:
+        """Codes of texts (B,), with so many token places: `self.places`, or fewer, the last tokens cut, or more."""
         pooled = self.pooled(index)
-        if not self.places:
+        count = self.places if places is None else places
+        if not count:
             none = pooled.new_zeros(len(index), 0, pooled.shape[1])
             return TextCode(pooled, none, torch.zeros(len(index), 0, dtype=torch.bool))
-        tokens, mask = self.shards.ragged("tokens", index, self.places)
+        tokens, mask = self.shards.ragged("tokens", index, count)
         return TextCode(pooled, tokens.float(), mask)
 
 
@@ -68,14 +80,14 @@ class Latents:
         return LatentDistribution(self.shards.rows("mean", index), self.shards.rows("std", index))
 
     @property
+    def every(self) -> LatentDistribution:
+        """Of all pictures, in memory."""
+        return self.rows(torch.arange(len(self)))
+
+    @property
     def means(self) -> Tensor:
         """Of all pictures, in memory, (N, *z_shape)."""
         return self.shards.rows("mean", torch.arange(len(self)))
-
-
-def text_codes(encoder: TextEncoder, texts: Sequence[str], folder: Path) -> Tensor:
-    """Pooled codes of captions, (N, D), kept in `folder` and in memory."""
-    return caption_codes(encoder, texts, folder, with_tokens=False).pooled(torch.arange(len(texts)))
 
 
 def caption_codes(encoder: TextEncoder, texts: Sequence[str], folder: Path, *, with_tokens: bool) -> Codes:
@@ -92,19 +104,40 @@ def caption_codes(encoder: TextEncoder, texts: Sequence[str], folder: Path, *, w
         return found | {"tokens": Ragged(torch.cat(tokens), torch.cat(length))} if with_tokens else found
 
     kind = "tokens" if with_tokens else "codes"
-    with tqdm(total=len(texts), desc="captions", file=sys.stderr) as bar:
+    with tqdm(total=len(texts), desc="captions", file=sys.stderr, delay=SHOWN_AFTER) as bar:
         shards = encoded_once(folder, kind, [encoder.fingerprint], texts, compute, bar.update)
     return Codes(shards, with_tokens=with_tokens)
 
 
-def latents(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
-    """Latent distributions of a dataset's pictures, kept in `folder`; a shard's pictures are in memory at a time."""
+def latents(codec: ImageCodec, names: Sequence[str], pixels: PixelsOf, folder: Path) -> Latents:
+    """Latent distributions of pictures, kept in `folder`; PICTURES of them are in memory at a time.
+
+    Args:
+        codec: Encodes them.
+        names: Content hash of each picture, (N,).
+        pixels: The pictures.
+        folder: Of all caches of a dataset.
+    """
 
     def compute(start: int, stop: int) -> Mapping[str, Column]:
-        pixels = pixels_of(rows.select(range(start, stop)))
-        chunks = [codec.encode(to_unit(chunk)) for chunk in pixels.split(PICTURES)]
-        return {name: torch.cat([getattr(c, name).cpu() for c in chunks]) for name in ("mean", "std")}
+        return vars(_encode(codec, pixels, start, stop))
 
-    names = picture_hashes(rows)
-    with tqdm(total=len(rows), desc="pictures", file=sys.stderr) as bar:
+    with tqdm(total=len(names), desc="pictures", file=sys.stderr, delay=SHOWN_AFTER) as bar:
         return Latents(encoded_once(folder, "latents", [codec.fingerprint], names, compute, bar.update), names)
+
+
+def picture_latents(codec: ImageCodec, pictures: Pictures, rows: np.ndarray) -> LatentDistribution:
+    """Latent distributions of real pictures by row, (len(rows), *z_shape), in memory; kept in `pictures.cache`."""
+
+    def pixels(start: int, stop: int) -> Tensor:
+        return pictures.pixels(rows[start:stop])
+
+    if pictures.cache is None:
+        return _encode(codec, pixels, 0, len(rows))
+    return latents(codec, pictures.names(rows), pixels, pictures.cache).every
+
+
+def _encode(codec: ImageCodec, pixels: PixelsOf, start: int, stop: int) -> LatentDistribution:
+    """Of pictures `start` to `stop`, the last excluded."""
+    chunks = [codec.encode(pixels(at, min(at + PICTURES, stop))) for at in range(start, stop, PICTURES)]
+    return LatentDistribution(*(torch.cat([getattr(c, name).cpu() for c in chunks]) for name in ("mean", "std")))
