@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from eval.command import exit_code, spelled
 from eval.data import Pictures
 from eval.peers.__main__ import add_common, open_workshop
 from eval.peers.base import Sampling, TrainedPeer
-from eval.peers.curves import Verdict, verdict
+from eval.peers.curves import Score, Trend, Verdict, trend, verdict
 from eval.peers.direct import Direct, DirectPlateau
 from eval.peers.mapped import BridgeFlow
 from eval.peers.plot import Curve, to_svg
@@ -79,6 +78,7 @@ class PairsReport:
 
     points: list[Point]
     verdicts: list[Verdict]
+    trends: list[Trend]
     about: dict[str, str]
 
 
@@ -146,7 +146,7 @@ def sizes_of(asked: Sequence[str], most: int) -> list[int]:
 
 
 def to_text(report: PairsReport) -> str:
-    """A table a row of the test, and the verdicts."""
+    """A table a row of the test, the verdicts, and what more pairs brought."""
     lines = []
     rows = list(dict.fromkeys(v.row for v in report.verdicts))
     for row in rows:
@@ -160,7 +160,7 @@ def to_text(report: PairsReport) -> str:
             figures = "".join(f"{f[name]:>7.2f}" for name in ("fit", "diversity", "joint"))
             lines.append(f"{p.mode:14}{p.method:13}{p.pairs:>8}{figures}{interval:>24}{f['copied']:>8.2f}{p.steps:>8}")
         lines.append("")
-    return "\n".join([*lines, *map(str, report.verdicts)])
+    return "\n".join([*lines, *map(str, report.verdicts), *map(str, report.trends)])
 
 
 def chart(points: Sequence[Point], row: str) -> str:
@@ -168,13 +168,10 @@ def chart(points: Sequence[Point], row: str) -> str:
     curves = []
     for mode in dict.fromkeys(p.mode for p in points):
         for method in METHODS:
-            y, low, high = (mean_scores(points, mode, method, row, name) for name in ("score", "low", "high"))
-            ends = (list(y.values()), list(low.values()), list(high.values()))
-            curves.append(
-                Curve(
-                    f"{'bridge' if method == METHODS[0] else method}, {mode}", list(y), *ends, mode != "equal minutes"
-                )
-            )
+            found = scores(points, mode, method, row)
+            y, low, high = ([getattr(s, end) for s in found.values()] for end in ("value", "low", "high"))
+            name = f"{'bridge' if method == METHODS[0] else method}, {mode}"
+            curves.append(Curve(name, list(found), y, low, high, mode != "equal minutes"))
     return to_svg(f"{row} captions", curves, "pairs", "score")
 
 
@@ -210,22 +207,28 @@ def _run(args: argparse.Namespace, command: str) -> None:
         for method, trial in zip(METHODS, args.trial, strict=True)
         for seed in range(args.seeds)
     ]
-    report = PairsReport(points, verdicts(points), {"command": command})
+    report = told_of(points, command)
     atomic_write(Path(args.out) / "pairs.json", to_json(report))
     for row in points[0].rows:
         atomic_write(Path(args.out) / f"pairs-{row}.svg", chart(points, row))
     print(to_text(report))
 
 
-def verdicts(points: Sequence[Point]) -> list[Verdict]:
-    """One a row and mode."""
-    rows: list[str] = [row for row in ROWS["test"] if row in points[0].rows]
-    found: list[Verdict] = []
-    for row in rows:
+def scores(points: Sequence[Point], mode: str, method: str, row: str) -> dict[int, Score]:
+    """A method's scores with their intervals, means over seeds, by pairs, fewest first."""
+    value, low, high = (mean_scores(points, mode, method, row, name) for name in ("score", "low", "high"))
+    return {pairs: Score(value[pairs], low[pairs], high[pairs]) for pairs in value}
+
+
+def told_of(points: Sequence[Point], command: str) -> PairsReport:
+    """The report of points: a verdict and a trend each row of the test and mode."""
+    verdicts, trends = [], []
+    for row in (row for row in ROWS["test"] if row in points[0].rows):
         for mode in dict.fromkeys(p.mode for p in points):
-            curves: list[Any] = [mean_scores(points, mode, method, row) for method in METHODS]
-            found.append(verdict(mode, row, *curves))
-    return found
+            bridge, direct = (scores(points, mode, method, row) for method in METHODS)
+            verdicts.append(verdict(mode, row, bridge, direct))
+            trends.append(trend(mode, row, bridge))
+    return PairsReport(list(points), verdicts, [t for t in trends if t is not None], {"command": command})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How many pairs: nested subsets, curves, the verdict, and the command end to end on tiny networks."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,7 +14,7 @@ from eval.data import Pictures
 from eval.pairs import BridgePlateau, Point, mean_scores, pair_order, sizes_of
 from eval.peers.base import Sampling
 from eval.peers.budget import BudgetLoop
-from eval.peers.curves import pairs_needed, verdict
+from eval.peers.curves import Score, pairs_needed, trend, verdict
 from eval.peers.direct import Direct, DirectPlateau
 from eval.peers.material import NONE
 from eval.peers.plot import Curve, to_svg
@@ -69,27 +69,53 @@ def test_needed_pairs_lie_between_sizes_on_a_logarithmic_scale() -> None:
     assert pairs_needed([10, 100], [0.5, 0.6], 0.7) is None
 
 
+def curve(values: Mapping[int, float], half: float = 0.05) -> dict[int, Score]:
+    return {pairs: Score(value, value - half, value + half) for pairs, value in values.items()}
+
+
 def test_claim_holds_where_the_bridge_needs_five_times_fewer() -> None:
-    direct = {100: 0.0, 1000: 0.2, 10000: 0.4}
-    found = verdict("plateau", "seen", {100: 0.1, 1000: 0.4, 10000: 0.6}, direct)
-    assert (found.target, found.direct_pairs, found.bridge_pairs) == (0.4, 10000, 1000)
-    assert found.ratio == 10 and found.reached
-    assert "pairs needed for the same score: ratio 10.0 (as claimed)" in str(found)
+    direct = curve({100: 0.0, 1000: 0.2, 10000: 0.4})
+    found = verdict("plateau", "seen", curve({100: 0.1, 1000: 0.55, 10000: 0.6}), direct)
+    assert (found.target, found.direct_pairs) == (0.4, 10000) and 100 < float(found.bridge_pairs or 0) < 1000
+    assert found.reached and found.apart and str(found).endswith("(as claimed)")
 
 
 def test_smaller_ratio_is_told_beside_the_claim() -> None:
-    found = verdict("plateau", "seen", {100: 0.0, 10000: 0.2}, {100: 0.0, 10000: 0.2})
+    same = curve({100: 0.0, 10000: 0.2})
+    found = verdict("plateau", "seen", same, same)
     assert found.ratio == 1 and not found.reached and "ratio 1.0 (claimed: 5)" in str(found)
 
 
 def test_ratio_is_a_lower_bound_where_the_fewest_pairs_do() -> None:
-    found = verdict("plateau", "seen", {100: 0.5, 1000: 0.6}, {100: 0.1, 1000: 0.2})
+    found = verdict("plateau", "seen", curve({100: 0.5, 1000: 0.6}), curve({100: 0.1, 1000: 0.2}))
     assert found.at_fewest and "ratio at least 10.0" in str(found)
 
 
 def test_never_reached_is_told_as_that() -> None:
-    found = verdict("plateau", "held-out", {100: 0.0, 1000: 0.1}, {100: 0.1, 1000: 0.3})
+    found = verdict("plateau", "held-out", curve({100: 0.0, 1000: 0.1}), curve({100: 0.1, 1000: 0.3}))
     assert found.ratio is None and not found.reached and str(found).endswith("the bridge: never reached")
+
+
+def test_verdict_tells_where_intervals_overlap_and_where_nobody_is_above_0() -> None:
+    found = verdict("plateau", "seen", curve({100: -0.2, 1000: 0.1}), curve({100: -0.4, 1000: -0.25}))
+    assert not found.apart and "intervals overlap" in str(found) and "worse than training pictures" in str(found)
+    found = verdict("plateau", "seen", curve({100: 0.2, 1000: 0.3}), curve({100: 0.0, 1000: 0.05}))
+    assert found.apart and "overlap" not in str(found) and "worse" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("last", "told"), [(0.5, "more pairs helped"), (0.22, "no clear difference"), (0.05, "more pairs made it worse")]
+)
+def test_trend_tells_what_the_last_pairs_brought(last: float, told: str) -> None:
+    found = trend("plateau", "seen", curve({100: 0.0, 1000: 0.2, 5000: 0.9, 6000: last}))
+    assert found is not None and (found.few, found.many) == (1000, 6000)
+    assert told in str(found) and f"0.20 to {last:.2f}" in str(found)
+
+
+def test_no_trend_of_one_size() -> None:
+    assert trend("plateau", "seen", curve({100: 0.0})) is None
+    found = trend("plateau", "seen", curve({100: 0.0, 150: 0.0}))
+    assert found is not None and (found.few, found.many) == (100, 150)
 
 
 def test_scores_are_means_over_seeds() -> None:
@@ -152,6 +178,7 @@ def test_command_prints_table_and_verdicts_and_does_nothing_twice(
         (mode, method, size) for mode in modes for method in pairs.METHODS for size in sizes
     }
     assert len(report["verdicts"]) == printed.count("the direct way's best score") == 2
+    assert len(report["trends"]) == printed.count(": the bridge from 8 to ") == 2
     ElementTree.parse(out / "pairs-held-out.svg")
     before = (out / "results.jsonl").read_bytes()
     monkeypatch.setattr(BudgetLoop, "train_step", lambda self: pytest.fail("trained again"))

@@ -1,11 +1,26 @@
-"""Two curves of score against pairs, and how many times fewer pairs one of them needs."""
+"""Two curves of score against pairs: how many times fewer pairs one of them needs, and whether more would help."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 CLAIM = 5.0
 """How many times fewer pairs the bridge is said to need."""
+FEWER = 3.0
+"""Whether more pairs help is told from so many times fewer."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A point of a curve with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+Scores = Mapping[int, Score]
+"""By pairs."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +36,7 @@ class Verdict:
         at_fewest: The bridge had it with the fewest pairs tried, so that the ratio is a lower bound.
         ratio: direct_pairs / bridge_pairs; None: never reached.
         reached: Whether the ratio is at least CLAIM.
+        apart: Whether the bridge's interval, at the first size tried that has the score, lies above the direct way's.
     """
 
     mode: str
@@ -31,6 +47,7 @@ class Verdict:
     at_fewest: bool
     ratio: float | None
     reached: bool
+    apart: bool
 
     def __str__(self) -> str:
         start = f"{self.row}, {self.mode}: the direct way's best score, {self.target:.2f} with {self.direct_pairs:,.0f}"
@@ -39,7 +56,42 @@ class Verdict:
         least = "at least " if self.at_fewest else ""
         verdict = "as claimed" if self.reached else f"claimed: {CLAIM:g}"
         asked = f"the bridge needs {self.bridge_pairs:,.0f}"
-        return f"{start} pairs; {asked}: pairs needed for the same score: ratio {least}{self.ratio:.1f} ({verdict})"
+        told = f"{start} pairs; {asked}: pairs needed for the same score: ratio {least}{self.ratio:.1f} ({verdict})"
+        doubts = [] if self.apart else ["their intervals overlap there"]
+        if self.target < 0:
+            doubts.append("a score below 0 is worse than training pictures drawn blindly")
+        return "; ".join([told, *doubts])
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Whether the bridge gained by its last pairs, on one row in one mode.
+
+    Args:
+        mode: 'equal minutes' or 'plateau'.
+        row: 'seen' or 'held-out'.
+        few: The largest size tried that is FEWER times below the largest, or the smallest.
+        many: The largest.
+        before: Score with `few`.
+        after: Score with `many`.
+    """
+
+    mode: str
+    row: str
+    few: int
+    many: int
+    before: Score
+    after: Score
+
+    def __str__(self) -> str:
+        if self.after.low > self.before.high:
+            told = "more pairs helped, and still more may"
+        elif self.after.high < self.before.low:
+            told = "more pairs made it worse: they take more minutes"
+        else:
+            told = "no clear difference (their intervals overlap): more pairs like these may not help"
+        scores = f"{self.before.value:.2f} to {self.after.value:.2f}"
+        return f"{self.row}, {self.mode}: the bridge from {self.few:,} to {self.many:,} pairs, {scores}: {told}"
 
 
 def pairs_needed(pairs: Sequence[float], scores: Sequence[float], target: float) -> float | None:
@@ -62,11 +114,28 @@ def pairs_needed(pairs: Sequence[float], scores: Sequence[float], target: float)
     return None
 
 
-def verdict(mode: str, row: str, bridge: dict[int, float], direct: dict[int, float]) -> Verdict:
-    """Hold the two curves, score by pairs, against each other at the direct way's best score."""
-    target = max(direct.values())
-    had = float(min(pairs for pairs, score in direct.items() if score == target))
-    needed = pairs_needed(list(bridge), list(bridge.values()), target)
+def verdict(mode: str, row: str, bridge: Scores, direct: Scores) -> Verdict:
+    """Hold two curves against each other at the direct way's best score."""
+    best = max(direct.values(), key=lambda score: score.value)
+    had = min(pairs for pairs, score in direct.items() if score.value == best.value)
+    needed = pairs_needed(list(bridge), [score.value for score in bridge.values()], best.value)
     ratio = None if needed is None else had / needed
-    reached = ratio is not None and ratio >= CLAIM
-    return Verdict(mode, row, target, had, needed, needed == min(bridge), ratio, reached)
+    tried = [bridge[pairs] for pairs in sorted(bridge) if bridge[pairs].value >= best.value]
+    return Verdict(
+        mode,
+        row,
+        best.value,
+        float(had),
+        needed,
+        needed == min(bridge),
+        ratio,
+        ratio is not None and ratio >= CLAIM,
+        bool(tried) and tried[0].low > best.high,
+    )
+
+
+def trend(mode: str, row: str, bridge: Scores) -> Trend | None:
+    """What the last pairs brought; None where one size was tried."""
+    few, many = min(bridge), max(bridge)
+    few = max([pairs for pairs in bridge if pairs * FEWER <= many], default=few)
+    return Trend(mode, row, few, many, bridge[few], bridge[many]) if few < many else None
