@@ -18,18 +18,18 @@ from bridge.mappers import VelocityMapper
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline
 from eval.cache import caption_number
-from eval.command import exit_code, features_of, output_folder, say, spelled
+from eval.command import exit_code, fitted, output_folder, say, spelled
 from eval.data import Pictures
 from eval.decoded import text_codes
 from eval.extractors import KNOWN, extractor
-from eval.features import EfficientNetLite0, Extractor
+from eval.features import EfficientNetLite0
 from eval.gallery import Gallery, Sheets
 from eval.generated import MANIFEST, Generated
 from eval.judge import Judge
 from eval.page import to_html
 from eval.report import ROWS, Report, TradeOff, check_counts, evaluate, trade_off
 from eval.single_report import SingleReport, evaluate_single
-from eval.single_space import fit_single, why_single
+from eval.single_space import why_single
 from eval.stream import Generate
 from eval.table import to_json, to_text
 
@@ -157,17 +157,6 @@ def _run(args: argparse.Namespace, command: str) -> None:
     atomic_write(out / "report.json", to_json(report))
     print(to_text(report))
     print(out / "report.html")
-
-
-def fitted(pictures: Pictures, network: Extractor, why: str | None) -> Judge:
-    """The judge of a dataset; see `features_of`.
-
-    Args:
-        pictures: The dataset.
-        network: Describes pictures.
-        why: Of `why_single`: the judge is one of single pictures where it is given.
-    """
-    return (Judge.fit if why is None else fit_single)(network, pictures, features_of(pictures, network))
 
 
 def _load(args: argparse.Namespace) -> tuple[Pictures, str | None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from eval.data import Pictures
 from eval.features import Extractor, Features
 from eval.judge import Judge
+from eval.single_space import fit_single
 
 
 def say(line: str) -> None:
@@ -45,9 +46,19 @@ def output_folder(path: str | Path) -> Path:
 
 
 def load_judge(data: str | Path, network: Extractor) -> Judge:
-    """The judge of a dataset; see `features_of`."""
-    pictures = Pictures.load(data)
-    return Judge.fit(network, pictures, features_of(pictures, network))
+    """The judge of a dataset whose captions were drawn by several artists; see `features_of`."""
+    return fitted(Pictures.load(data), network, None)
+
+
+def fitted(pictures: Pictures, network: Extractor, why: str | None) -> Judge:
+    """The judge of a dataset; see `features_of`.
+
+    Args:
+        pictures: The dataset.
+        network: Describes pictures.
+        why: Of `why_single`: the judge is one of single pictures where it is given.
+    """
+    return (Judge.fit if why is None else fit_single)(network, pictures, features_of(pictures, network))
 
 
 def features_of(pictures: Pictures, network: Extractor) -> Features:

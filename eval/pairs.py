@@ -3,7 +3,8 @@
 The bridge and the direct way (text code to pixels) are trained on the same few pairs, and both are given all
 other training pictures without captions; for the same minutes, and each to its own plateau. Fewer pairs are part
 of more, one of every family before a second of any. The claim under test: the bridge needs at least five times
-fewer pairs for the same score. How to sample is chosen on validation; test is read once a training.
+fewer pairs for the same score. How to sample is chosen on validation; test is read once a training. Data with one
+picture a caption will do: the score is then fit alone.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from eval.command import exit_code, spelled
 from eval.data import Pictures
 from eval.peers.__main__ import add_common, open_workshop
 from eval.peers.base import Sampling, TrainedPeer
+from eval.peers.benches import SINGLE
 from eval.peers.curves import Score, Trend, Verdict, trend, verdict
 from eval.peers.direct import Direct, DirectPlateau
 from eval.peers.mapped import BridgeFlow
@@ -33,6 +35,7 @@ from eval.table import to_json
 NAME = "python -m eval.pairs"
 SIZES = ("100", "300", "1000", "3000", "10000", "all")
 METHODS = ("bridge_flow", "direct")
+SHOWN = ("fit", "diversity", "joint")
 
 
 class BridgePlateau(BridgeFlow):
@@ -59,7 +62,7 @@ class Point:
         sampling: Chosen on validation.
         steps: Optimiser steps.
         minutes: Of training, the VAE's not included.
-        rows: Headlines, copies and the score's interval on the test rows.
+        rows: See `benches.Benches.figures`, of the test.
     """
 
     mode: str
@@ -157,10 +160,11 @@ def to_text(report: PairsReport) -> str:
         for p in report.points:
             f = p.rows[row]
             interval = f"{f['score']:.2f} [{f['low']:.2f}, {f['high']:.2f}]"
-            figures = "".join(f"{f[name]:>7.2f}" for name in ("fit", "diversity", "joint"))
+            figures = "".join(f"{f[name]:>7.2f}" if name in f else f"{'–':>7}" for name in SHOWN)
             lines.append(f"{p.mode:14}{p.method:13}{p.pairs:>8}{figures}{interval:>24}{f['copied']:>8.2f}{p.steps:>8}")
         lines.append("")
-    return "\n".join([*lines, *map(str, report.verdicts), *map(str, report.trends)])
+    judged = [f"judged {report.about['judged']}"] if "judged" in report.about else []
+    return "\n".join([*lines, *map(str, report.verdicts), *map(str, report.trends), *judged])
 
 
 def chart(points: Sequence[Point], row: str) -> str:
@@ -197,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace, command: str) -> None:
     if not all(0 <= i < len(peer.trials) for i, peer in zip(args.trial, MODES["equal minutes"], strict=True)):
         raise ValueError(f"--trial: expected two numbers from 0, got {args.trial}; see eval/peers for the trials")
-    shop = open_workshop(args)
+    shop = open_workshop(args, singly=True)
     pictures = shop.benches.judge.pictures
     order = torch.from_numpy(pair_order(pictures, pictures.where("train")))
     points = [
@@ -207,7 +211,8 @@ def _run(args: argparse.Namespace, command: str) -> None:
         for method, trial in zip(METHODS, args.trial, strict=True)
         for seed in range(args.seeds)
     ]
-    report = told_of(points, command)
+    judged = {"judged": f"singly: {SINGLE}"} if shop.benches.singly else {}
+    report = told_of(points, {"command": command} | judged)
     atomic_write(Path(args.out) / "pairs.json", to_json(report))
     for row in points[0].rows:
         atomic_write(Path(args.out) / f"pairs-{row}.svg", chart(points, row))
@@ -220,7 +225,7 @@ def scores(points: Sequence[Point], mode: str, method: str, row: str) -> dict[in
     return {pairs: Score(value[pairs], low[pairs], high[pairs]) for pairs in value}
 
 
-def told_of(points: Sequence[Point], command: str) -> PairsReport:
+def told_of(points: Sequence[Point], about: dict[str, str]) -> PairsReport:
     """The report of points: a verdict and a trend each row of the test and mode."""
     verdicts, trends = [], []
     for row in (row for row in ROWS["test"] if row in points[0].rows):
@@ -228,7 +233,7 @@ def told_of(points: Sequence[Point], command: str) -> PairsReport:
             bridge, direct = (scores(points, mode, method, row) for method in METHODS)
             verdicts.append(verdict(mode, row, bridge, direct))
             trends.append(trend(mode, row, bridge))
-    return PairsReport(list(points), verdicts, [t for t in trends if t is not None], {"command": command})
+    return PairsReport(list(points), verdicts, [t for t in trends if t is not None], about)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import torch
 from eval import pairs
 from eval.data import Pictures
 from eval.pairs import BridgePlateau, Point, mean_scores, pair_order, sizes_of
+from eval.peers import __main__ as command
 from eval.peers.base import Sampling
 from eval.peers.budget import BudgetLoop
 from eval.peers.curves import Score, pairs_needed, trend, verdict
@@ -19,6 +20,7 @@ from eval.peers.direct import Direct, DirectPlateau
 from eval.peers.material import NONE
 from eval.peers.plot import Curve, to_svg
 from eval.peers.study import Workshop
+from tests import test_eval_report, test_eval_single
 from tests.test_eval_peers import Tiny, drawings, opened, toy
 
 __all__ = ["drawings", "opened"]  # fixtures
@@ -98,7 +100,7 @@ def test_never_reached_is_told_as_that() -> None:
 
 def test_verdict_tells_where_intervals_overlap_and_where_nobody_is_above_0() -> None:
     found = verdict("plateau", "seen", curve({100: -0.2, 1000: 0.1}), curve({100: -0.4, 1000: -0.25}))
-    assert not found.apart and "intervals overlap" in str(found) and "worse than training pictures" in str(found)
+    assert not found.apart and "intervals overlap" in str(found) and "worse than pictures drawn blindly" in str(found)
     found = verdict("plateau", "seen", curve({100: 0.2, 1000: 0.3}), curve({100: 0.0, 1000: 0.05}))
     assert found.apart and "overlap" not in str(found) and "worse" not in str(found)
 
@@ -184,6 +186,56 @@ def test_command_prints_table_and_verdicts_and_does_nothing_twice(
     monkeypatch.setattr(BudgetLoop, "train_step", lambda self: pytest.fail("trained again"))
     assert pairs.main(argv) == 0
     assert capsys.readouterr().out == printed and (out / "results.jsonl").read_bytes() == before
+
+
+@pytest.fixture
+def one_each(tmp_path: Path) -> Path:
+    """A dataset with one picture a caption."""
+    made = [row | {"captions": [row["label"]]} for row in test_eval_single.rows(test_eval_single.COUNTS)]
+    return Path(test_eval_single.saved(tmp_path / "one", made))
+
+
+@pytest.fixture
+def quick_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures described without a network, tiny networks."""
+    monkeypatch.setattr(command, "EfficientNetLite0", test_eval_report.Pooled)
+    monkeypatch.setattr(command, "load_codec", lambda folder: test_eval_report.Coarse())
+    monkeypatch.setattr(pairs, "MODES", {"equal minutes": (Tiny(), TinyDirect())})
+    monkeypatch.setattr("eval.peers.denoise.STEPS", 2)
+
+
+def test_data_with_one_picture_a_caption_is_compared_by_fit(
+    one_each: Path, quick_judge: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    argv = ["emoji", "--data", str(one_each), "--vae", "coarse", "--minutes", "0.01", "--sizes", "8", "40"]
+    assert pairs.main([*argv, "--samples", "2", "--captions", "12", "--out", str(out)]) == 0
+    report = json.loads((out / "pairs.json").read_text())
+    rows = [point["rows"]["held-out"] for point in report["points"]]
+    assert len(rows) == 4 and all(row["score"] == row["fit"] and "joint" not in row for row in rows)
+    told = capsys.readouterr()
+    assert "judged singly: the score is fit alone" in told.out and "every caption has one picture" in told.err
+    assert [(v["mode"], v["row"]) for v in report["verdicts"]] == [("equal minutes", "held-out")]
+
+
+def test_peers_refuse_data_with_one_picture_a_caption_before_training(
+    one_each: Path, quick_judge: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["emoji", "--data", str(one_each), "--vae", "coarse", "--out", str(tmp_path / "out")]
+    assert command.main(argv) == 2
+    assert "every caption has one picture, so there is no one score to compare by" in capsys.readouterr().err
+
+
+def test_data_that_cannot_be_judged_is_named_before_training(
+    quick_judge: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"train": 40, "validation": 12, "test": 5}
+    made = [row | {"captions": [row["label"]]} for row in test_eval_single.rows(few)]
+    folder = test_eval_single.saved(tmp_path / "few", made)
+    monkeypatch.setattr(BudgetLoop, "train_step", lambda self: pytest.fail("trained first"))
+    argv = ["emoji", "--data", str(folder), "--vae", "coarse", "--sizes", "8", "--out", str(tmp_path / "out")]
+    assert pairs.main(argv) == 2
+    assert "split 'test' has captions of 5 families; a judgement takes at least 10" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

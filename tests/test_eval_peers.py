@@ -24,6 +24,7 @@ from eval.judge import Judge
 from eval.peers import __main__ as command
 from eval.peers import study as study_module
 from eval.peers.base import TOKENS, Batch, Peer, PeerNet, Sampling, Space, TrainedPeer, Trial
+from eval.peers.benches import Benches
 from eval.peers.budget import BudgetLoop, DivergedError, Outcome
 from eval.peers.direct import Direct, DirectPlateau
 from eval.peers.invertible import Invertible
@@ -34,7 +35,7 @@ from eval.peers.prior import Prior
 from eval.peers.recipe import Budget, Recipe, learning_rate_at
 from eval.peers.results import Results
 from eval.peers.sampling import MICRO_BATCH, Asked, Neighbours, keyed
-from eval.peers.study import Benches, Workshop, minutes_left
+from eval.peers.study import Workshop, minutes_left
 from eval.peers.table import Line, PeersReport, Spread, to_text
 from tests import test_eval_report
 
@@ -439,7 +440,7 @@ def opened(drawings: Path, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(study_module, "PLATEAU_TIMES", 2.0)
     monkeypatch.setattr("eval.headlines.paired_bootstrap", functools.partial(paired_bootstrap, draws=50))
 
-    def shop(args: argparse.Namespace) -> Workshop:
+    def shop(args: argparse.Namespace, **_: object) -> Workshop:
         Path(args.out).mkdir(exist_ok=True)
         return Workshop(
             Benches(judge, args.samples, args.captions),

@@ -15,10 +15,13 @@ from typing import Any
 from bridge.checkpoint import atomic_write
 from bridge.codec import load_codec
 from bridge.pipeline import BridgePipeline
-from eval.command import exit_code, load_judge, output_folder, say, spelled
+from eval.command import exit_code, fitted, output_folder, say, spelled
+from eval.data import Pictures
 from eval.decoded import text_codes
 from eval.features import EfficientNetLite0
+from eval.judge import Judge
 from eval.peers.base import Peer, TrainedPeer
+from eval.peers.benches import SINGLE, Benches
 from eval.peers.budget import PRECISIONS
 from eval.peers.direct import Direct, DirectPlateau
 from eval.peers.invertible import Invertible
@@ -29,10 +32,11 @@ from eval.peers.prior import Prior
 from eval.peers.results import Results
 from eval.peers.sampling import Asked
 from eval.peers.simple import Retrieval, Ridge
-from eval.peers.study import PLATEAU_SEEDS, Benches, Chosen, Workshop, minutes_left
+from eval.peers.study import PLATEAU_SEEDS, Chosen, Workshop, minutes_left
 from eval.peers.table import HEADLINES, Line, PeersReport, Spread, to_text
 from eval.precision import note_precision
-from eval.report import Report, check_counts, evaluate
+from eval.report import ROWS, Report, check_counts, evaluate
+from eval.single_space import why_single
 from eval.stream import Generate
 from eval.table import to_json
 
@@ -141,7 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Arguments that `eval.peers` and `eval.pairs` share."""
     parser.add_argument("model", help="whose VAE and text encoder all share: a shipped model's name, or a folder")
-    parser.add_argument("--data", default="data/emoji", help="a dataset made by train.emoji")
+    parser.add_argument("--data", default="data/emoji", help="a dataset made by train.emoji or train.prepare")
     parser.add_argument("--vae", type=Path, help="a codec's folder, in place of the model's")
     parser.add_argument("--pictures", type=Path, help="a dataset of more pictures, shown to all without captions")
     parser.add_argument("--vae-minutes", type=float, default=0.0, help="processor minutes that the VAE's training cost")
@@ -153,11 +157,15 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=4, help="pictures a caption, at least 2")
 
 
-def open_workshop(args: argparse.Namespace) -> Workshop:
+def open_workshop(args: argparse.Namespace, *, singly: bool = False) -> Workshop:
     """Model, judge and training material of a command.
 
+    Args:
+        args: Of `add_common`.
+        singly: Whether data with one picture a caption will do, see `Benches.figures`.
+
     Raises:
-        ValueError: An argument is out of range, or there is no such model or dataset.
+        ValueError: An argument is out of range, there is no such model or dataset, or the dataset cannot be judged.
     """
     check_counts(args.samples, args.captions)
     if args.seeds < 1:
@@ -169,7 +177,10 @@ def open_workshop(args: argparse.Namespace) -> Workshop:
     out = output_folder(args.out)
     pipe = BridgePipeline.from_pretrained(args.model)
     codec = load_codec(args.vae) if args.vae else pipe.codec
-    judge = load_judge(args.data, EfficientNetLite0())
+    benches = Benches(_judge(args.data, singly=singly), args.samples, args.captions)
+    for split in ROWS:
+        benches.of(split)  # what cannot be judged is not trained first
+    judge = benches.judge
     material = load(Path(args.data), judge.pictures, codec, pipe.text_encoder, args.pictures, say)
     identity: dict[str, Any] = {
         "data": judge.pictures.fingerprint,
@@ -178,7 +189,7 @@ def open_workshop(args: argparse.Namespace) -> Workshop:
         "text": pipe.text_encoder.fingerprint,
     }
     return Workshop(
-        Benches(judge, args.samples, args.captions),
+        benches,
         Asked(pipe.text_encoder),
         codec,
         pipe.text_encoder,
@@ -191,6 +202,17 @@ def open_workshop(args: argparse.Namespace) -> Workshop:
         args.precision,
         say,
     )
+
+
+def _judge(folder: str, *, singly: bool) -> Judge:
+    """The judge of a dataset, of single pictures where it has to be and `singly` allows it."""
+    pictures = Pictures.load(folder)
+    why = why_single(pictures, tuple(part for parts in ROWS.values() for part in parts.values()))
+    if why is not None and not singly:
+        raise ValueError(f"--data: {why}, so there is no one score to compare by; eval and eval.pairs take such data")
+    if why is not None:
+        say(f"judged singly: {why}; {SINGLE}")
+    return fitted(pictures, EfficientNetLite0(), why)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -59,7 +59,7 @@ class Verdict:
         told = f"{start} pairs; {asked}: pairs needed for the same score: ratio {least}{self.ratio:.1f} ({verdict})"
         doubts = [] if self.apart else ["their intervals overlap there"]
         if self.target < 0:
-            doubts.append("a score below 0 is worse than training pictures drawn blindly")
+            doubts.append("a score below 0 is worse than pictures drawn blindly")
         return "; ".join([told, *doubts])
 
 

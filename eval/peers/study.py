@@ -12,18 +12,15 @@ from bridge.codec import ImageCodec
 from bridge.text import TextEncoder
 from eval.collected import Say
 from eval.decoded import Baselines, text_codes
-from eval.headlines import Bench
-from eval.judge import Judge
 from eval.peers.base import Peer, PeerNet, Sampling, Space, TrainedPeer, Trial
+from eval.peers.benches import Benches
 from eval.peers.budget import BudgetLoop, DivergedError
 from eval.peers.material import Material
 from eval.peers.recipe import Budget, Recipe
 from eval.peers.results import Key, Results, digest
 from eval.peers.sampling import Asked, Neighbours, keyed
 from eval.peers.simple import SimplePeer
-from eval.peers.table import HEADLINES
-from eval.report import ROWS
-from eval.stream import Generate, seen_of
+from eval.stream import Generate
 
 PLATEAU_TIMES, PLATEAU_SEEDS = 4.0, 1
 """A run to the plateau ends at so many times the budget at the latest, and is made once."""
@@ -66,7 +63,7 @@ class Tested:
 
     Args:
         sampling: Chosen on validation.
-        rows: Headlines and copies by row of the test, the score's interval as `low` and `high`.
+        rows: See `benches.Benches.figures`, of the test.
         steps: Optimiser steps.
         minutes: Of training, the VAE's not included.
     """
@@ -75,45 +72,6 @@ class Tested:
     rows: dict[str, dict[str, float]]
     steps: int
     minutes: float
-
-
-@dataclass(frozen=True)
-class Benches:
-    """What pictures are held against.
-
-    Args:
-        judge: The dataset and the space fitted to it.
-        n: Pictures a caption.
-        captions: Judge at most so many of each row.
-    """
-
-    judge: Judge
-    n: int
-    captions: int | None
-
-    @cached_property
-    def _made(self) -> dict[str, dict[str, Bench]]:
-        return {}
-
-    def of(self, split: str) -> dict[str, Bench]:
-        """The rows of a split that the dataset has, by name."""
-        if split not in self._made:
-            self._made[split] = {
-                name: Bench.of(self.judge, self.judge.target(part, self.n, self.captions))
-                for name, part in ROWS[split].items()
-                if part in self.judge.pictures.split
-            }
-        return self._made[split]
-
-    def figures(self, generate: Generate, split: str) -> dict[str, dict[str, float]]:
-        """Headlines by row of a split, with the score's interval."""
-        found = {}
-        for row, bench in self.of(split).items():
-            (seen,) = seen_of([self.judge], "peer", generate, bench.target.refs.captions, self.n)
-            f = bench.figures(bench.samples(seen))
-            found[row] = {name: getattr(f, name).value for name in HEADLINES}
-            found[row] |= {"low": f.score.low, "high": f.score.high}
-        return found
 
 
 @dataclass(frozen=True)
