@@ -33,7 +33,8 @@ from eval.report import ROWS
 from eval.table import to_json
 
 NAME = "python -m eval.pairs"
-SIZES = ("100", "300", "1000", "3000", "10000", "all")
+SIZES = (100, 300, 1000, 3000, 10000)
+"""Numbers of pairs that are tried unless others are asked for, as far as the data has so many; and all."""
 METHODS = ("bridge_flow", "direct")
 SHOWN = ("fit", "diversity", "joint")
 
@@ -133,12 +134,14 @@ def with_pairs(shop: Workshop, order: Tensor, count: int) -> Workshop:
     return replace(shop, material=material, identity={**shop.identity, "pairs": len(material.paired)})
 
 
-def sizes_of(asked: Sequence[str], most: int) -> list[int]:
-    """Numbers of pairs, fewest first.
+def sizes_of(asked: Sequence[str] | None, most: int) -> list[int]:
+    """Numbers of pairs, fewest first; None for SIZES.
 
     Raises:
         ValueError: One is no number from 2 to `most`.
     """
+    if asked is None:
+        return [*(size for size in SIZES if size < most), most]
     sizes = set()
     for word in asked:
         count = most if word == "all" else int(word) if word.isdecimal() else 0
@@ -183,7 +186,10 @@ def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
     add_common(parser)
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), metavar="PAIRS", help="numbers of pairs, or 'all'")
+    known = ", ".join(map(str, SIZES))
+    parser.add_argument(
+        "--sizes", nargs="+", metavar="PAIRS", help=f"numbers of pairs, or 'all'; {known} and all if not given"
+    )
     parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES), metavar="MODE")
     parser.add_argument(
         "--trial", type=int, nargs=2, default=[0, 0], metavar="I", help="trials of bridge and direct way"

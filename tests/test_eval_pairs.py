@@ -132,6 +132,11 @@ def test_sizes_are_sorted_and_all_is_the_rest() -> None:
     assert sizes_of(["all", "3", "10"], 40) == [3, 10, 40]
 
 
+def test_sizes_that_the_data_does_not_have_are_tried_only_where_asked_for() -> None:
+    assert sizes_of(None, 1000) == [100, 300, 1000]
+    assert sizes_of(None, 50) == [50]
+
+
 @pytest.mark.parametrize("word", ["1", "41", "many", "-3"])
 def test_impossible_size_is_named(word: str) -> None:
     with pytest.raises(ValueError, match=f"--sizes: expected numbers from 2 to 40 or 'all', got '{word}'"):
