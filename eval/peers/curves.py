@@ -58,7 +58,7 @@ class Verdict:
         asked = f"the bridge needs {self.bridge_pairs:,.0f}"
         told = f"{start} pairs; {asked}: pairs needed for the same score: ratio {least}{self.ratio:.1f} ({verdict})"
         doubts = [] if self.apart else ["their intervals overlap there"]
-        if self.target < 0:
+        if round(self.target, 2) < 0:
             doubts.append("a score below 0 is worse than pictures drawn blindly")
         return "; ".join([told, *doubts])
 
