@@ -105,6 +105,12 @@ def test_verdict_tells_where_intervals_overlap_and_where_nobody_is_above_0() -> 
     assert found.apart and "overlap" not in str(found) and "worse" not in str(found)
 
 
+def test_verdict_says_when_no_ratio_could_be_found() -> None:
+    found = verdict("plateau", "seen", curve({100: 0.5, 1000: 0.6}), curve({100: 0.2, 1000: 0.1}))
+    assert found.untold and found.ratio == 1 and "best with the fewest pairs, so no larger ratio" in str(found)
+    assert not verdict("plateau", "seen", curve({100: 0.5, 1000: 0.6}), curve({100: 0.1, 1000: 0.2})).untold
+
+
 @pytest.mark.parametrize(
     ("last", "told"), [(0.5, "more pairs helped"), (0.22, "no clear difference"), (0.05, "more pairs made it worse")]
 )
@@ -150,6 +156,17 @@ def test_chart_is_well_formed_and_holds_every_point() -> None:
     heights = [float(c.attrib["cy"]) for c in circles]
     assert len(circles) == 3 and heights[1] < heights[0] < heights[2]
     assert "a < b" in [e.text for e in root.iter()]
+
+
+def test_chart_has_room_for_its_words() -> None:
+    name = "a method with a long name, equal minutes"
+    root = ElementTree.fromstring(
+        to_svg("seen", [Curve(name, [100, 10000, 11754], [0.1] * 3, [0.0] * 3, [0.2] * 3)], "p", "s")
+    )
+    words = {e.text: (float(e.attrib["x"]), e.attrib["text-anchor"]) for e in root.iter() if e.tag.endswith("text")}
+    assert words[name][0] + 7 * len(name) < float(root.attrib["width"])
+    assert (words["100"][1], words["10,000"][1], words["11,754"][1]) == ("middle", "end", "start")
+    assert words["10,000"][0] < words["11,754"][0]
 
 
 class TinyBridgePlateau(Tiny, BridgePlateau):

@@ -32,6 +32,7 @@ class Verdict:
         row: 'seen' or 'held-out'.
         target: The direct way's best score.
         direct_pairs: With how few pairs it had it.
+        untold: It had it with the fewest pairs tried, so that no ratio above 1 could be found.
         bridge_pairs: With how many the bridge has it, between sizes by interpolation; None: never reached.
         at_fewest: The bridge had it with the fewest pairs tried, so that the ratio is a lower bound.
         ratio: direct_pairs / bridge_pairs; None: never reached.
@@ -43,6 +44,7 @@ class Verdict:
     row: str
     target: float
     direct_pairs: float
+    untold: bool
     bridge_pairs: float | None
     at_fewest: bool
     ratio: float | None
@@ -57,7 +59,8 @@ class Verdict:
         verdict = "as claimed" if self.reached else f"claimed: {CLAIM:g}"
         asked = f"the bridge needs {self.bridge_pairs:,.0f}"
         told = f"{start} pairs; {asked}: pairs needed for the same score: ratio {least}{self.ratio:.1f} ({verdict})"
-        doubts = [] if self.apart else ["their intervals overlap there"]
+        doubts = ["the direct way was best with the fewest pairs, so no larger ratio could be found"] * self.untold
+        doubts += ["their intervals overlap there"] * (not self.apart)
         if round(self.target, 2) < 0:
             doubts.append("a score below 0 is worse than pictures drawn blindly")
         return "; ".join([told, *doubts])
@@ -126,6 +129,7 @@ def verdict(mode: str, row: str, bridge: Scores, direct: Scores) -> Verdict:
         row,
         best.value,
         float(had),
+        had == min(direct) < max(direct),
         needed,
         needed == min(bridge),
         ratio,

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 320, 56, 150, 34, 46
+PLOT, HEIGHT, LEFT, TOP, BOTTOM = 354, 320, 56, 34, 46
+LETTER = 7.2
+"""Width of a letter, generously: who reads a file may have any font."""
 COLOURS = ("#0b62a4", "#c2410c", "#6d28d9", "#15803d")
 
 
@@ -36,21 +38,22 @@ def to_svg(title: str, curves: Sequence[Curve], x_label: str, y_label: str) -> s
     ys = [y for c in curves for y in (*c.low, *c.high)]
     bottom, top = min(0.0, *ys), max(0.1, *ys)
     span = math.log(xs[-1] / xs[0]) or 1.0
+    width = LEFT + PLOT + 48 + LETTER * max(len(c.name) for c in curves)
 
     def at(x: float, y: float) -> tuple[float, float]:
         right, down = math.log(x / xs[0]) / span, (top - y) / (top - bottom)
-        return LEFT + right * (WIDTH - LEFT - RIGHT), TOP + down * (HEIGHT - TOP - BOTTOM)
+        return LEFT + right * PLOT, TOP + down * (HEIGHT - TOP - BOTTOM)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{HEIGHT}" font-family="sans-serif" '
         f'font-size="12"><rect width="100%" height="100%" fill="white"/>',
         _text(LEFT, 20, title, "start", "bold"),
-        _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, "middle"),
+        _text(LEFT + PLOT / 2, HEIGHT - 8, x_label, "middle"),
         f'<g transform="rotate(-90 14 {HEIGHT / 2})">{_text(14, HEIGHT / 2, y_label, "middle")}</g>',
     ]
-    for x in xs:
-        px, py = at(x, bottom)
-        parts += [_line([(px, py), (px, py + 5)], "#444"), _text(px, py + 18, f"{x:,.0f}", "middle")]
+    places, floor = [at(x, bottom)[0] for x in xs], at(xs[0], bottom)[1]
+    for px, word, anchor in zip(places, words := [f"{x:,.0f}" for x in xs], _anchors(places, words), strict=True):
+        parts += [_line([(px, floor), (px, floor + 5)], "#444"), _text(px, floor + 18, word, anchor)]
     for tick in _ticks(bottom, top):
         ends = [at(xs[0], tick), at(xs[-1], tick)]
         parts += [_line(ends, "#ddd"), _text(LEFT - 8, ends[0][1] + 4, f"{tick:g}", "end")]
@@ -59,13 +62,22 @@ def to_svg(title: str, curves: Sequence[Curve], x_label: str, y_label: str) -> s
     return "\n".join([*parts, "</svg>", ""])
 
 
+def _anchors(places: Sequence[float], words: Sequence[str]) -> list[str]:
+    """How words at places are set: centred, or turned away from a neighbour that they would run into."""
+    anchors = ["middle"] * len(places)
+    for i in range(1, len(places)):
+        if places[i] - places[i - 1] < LETTER * (len(words[i - 1]) + len(words[i]) + 1) / 2:
+            anchors[i - 1 : i + 1] = ["end", "start"]
+    return anchors
+
+
 def _curve(curve: Curve, colour: str, at: Callable[[float, float], tuple[float, float]], legend: float) -> list[str]:
     points = [at(x, y) for x, y in zip(curve.x, curve.y, strict=True)]
     bars = [
         _line([at(x, low), at(x, high)], colour, 1) for x, low, high in zip(curve.x, curve.low, curve.high, strict=True)
     ]
     dots = [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points]
-    left = WIDTH - RIGHT + 12
+    left = LEFT + PLOT + 12
     key = [
         _line([(left, legend), (left + 18, legend)], colour, 2, curve.dashed),
         _text(left + 24, legend + 4, curve.name),
