@@ -18,11 +18,12 @@ unexport CAPTION
 generate: $(STAMP)
 	@$(VENV)/bin/bridge generate "$$BRIDGE_CAPTION" -n $(N) --seed $(SEED) --out "$(OUT)"
 
+# Two processes of one thread each: small networks lose more to threads than they gain.
 test: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile
 
 # Fifty kills of a training run instead of the three of `make test`, and every other fault.
 test-faults: $(STAMP)
