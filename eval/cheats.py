@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bridge.checkpoint import atomic_write
 from bridge.text import TextEncoder
@@ -32,7 +33,8 @@ from eval.table import COLUMNS, to_json
 NAME = "python -m eval.cheats"
 NOISE = 0.1
 """Standard deviation of the noise on one right image, pixels in [0, 1]."""
-COPY_NOISE, REPLACED = 0.3, 0.25
+COPY_NOISE, REPLACED, SHIFT = 0.3, 0.25, 0.05
+"""Shares: of noise in a noisy copy, of pictures replaced, of the side by which a copy is shifted."""
 REFERENCES = 2
 """Artists of a caption that never give: fewer are no references."""
 GIVEN = "given"
@@ -143,6 +145,13 @@ def mix(x: Tensor, y: Tensor, share: float, rng: np.random.Generator) -> Tensor:
     return torch.where(torch.from_numpy(chosen)[:, :, None, None, None], y, x)
 
 
+def shifted(x: Tensor, share: float) -> Tensor:
+    """Pictures (..., 3, H, W) moved right and down by a share of the side; the first row and column fill the gap."""
+    height, width = x.shape[-2:]
+    moved = F.pad(x.flatten(0, -4), (round(share * width), 0, round(share * height), 0), mode="replicate")
+    return moved[..., :height, :width].unflatten(0, x.shape[:-3])
+
+
 def of_one(x: Tensor, n: int, rng: np.random.Generator) -> dict[str, Tensor]:
     """What can be made of one right picture a caption, (C, 3, H, W): cheats, each (C, n, 3, H, W)."""
     same = x[:, None].expand(-1, n, -1, -1, -1).contiguous()
@@ -200,6 +209,8 @@ def of_training(
     yield "n nearest captions", _pixels(judge, judge.train[far[:, :n]])
     yield "blends", (x + y) / 2
     yield "copies + 30% noise", (1 - COPY_NOISE) * x + COPY_NOISE * uniform(x.shape, rng)
+    yield "copies, mirrored", x.flip(-1)
+    yield "copies, shifted", shifted(x, SHIFT)
     yield "unconditional", _pixels(judge, judge.train[blind])
     yield "noise", uniform(x.shape, rng)
 
@@ -341,10 +352,11 @@ def _section(division: Division, cheats: dict[str, Tensor], say: Say) -> Section
 
 
 def to_text(report: CheatReport) -> str:
-    """The table: headlines with their intervals, copy rate, realism and sharpness; highest score first."""
+    """The table: headlines with their intervals, what tells copies, realism and sharpness; highest score first."""
+    beside = f"{'copies':>8}{'C_T':>7}{'AuthPct':>9}{'real?':>7}{'sharp':>7}"
     lines = [
         f"split {report.split} · {report.samples} samples a caption · judge {report.extractor}",
-        f"{'':26}" + "".join(f"{c:>22}" for c in COLUMNS) + f"{'copies':>8}{'real?':>7}{'sharp':>7}",
+        f"{'':26}" + "".join(f"{c:>22}" for c in COLUMNS) + beside,
     ]
     for s in report.sections:
         lines.append(
@@ -358,7 +370,8 @@ def to_text(report: CheatReport) -> str:
 
 def _line(name: str, f: Figures) -> str:
     headlines = "".join(f"{getattr(f, c)!s:>22}" for c in COLUMNS)
-    return f"{name:26}{headlines}{f.copied.value:>8.3f}{f.realistic.value:>7.2f}{f.sharpness:>7.2f}"
+    copying = f"{f.copied.value:>8.3f}{f.c_t:>7.1f}{f.authenticity:>9.2f}"
+    return f"{name:26}{headlines}{copying}{f.realistic.value:>7.2f}{f.sharpness:>7.2f}"
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,7 +1,8 @@
 """Memorisation: does a picture merely repeat a training picture, and do pictures as a whole keep too near?
 
-A copy with some noise passes `CopyTest` and fails `c_t` and `authenticity`; a blend of two training pictures
-passes all three. Report them together, in one space.
+A mirrored or shifted copy mostly passes `CopyTest`, whose thumbnails it changes, and fails `c_t` and
+`authenticity` in the space of a network that hardly minds. Heavy noise on a copy and a blend of two training
+pictures pass all three. Report them together; `eval.cheats` measures them on such pictures.
 """
 
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ def thumbnails(x: np.ndarray, side: int = SIDE) -> np.ndarray:
 class CopyTest:
     """Tells copies: pictures nearer to a training picture than real held-out pictures come.
 
-    A first alarm only: heavy noise on a copy, a shift, and blends of two training pictures all pass it.
+    A first alarm only: heavy noise on a copy, a shift, and blends of two training pictures all pass it, and most
+    mirrored copies do.
 
     Args:
         train: Thumbnails of the training pictures, (N, D).

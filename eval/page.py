@@ -32,7 +32,7 @@ MEMORY = (
         "copied",
         "Copies",
         "Share of pictures nearer to a training picture than 99% of held-out real ones are. A first alarm: noise on a "
-        "copy, a shift and a blend of two pictures pass it.",
+        "copy, a blend of two pictures, a shift and mostly a mirrored copy pass it; C_T finds the last two.",
     ),
     (
         "c_t",

@@ -119,3 +119,10 @@ def test_no_cheat_comes_near_real_pictures(planted, section):
     best = max(wholly, key=lambda name: wholly[name].value)
     assert wholly[best].value < real.value - 0.2, best
     assert wholly[best].value < real.low, best
+
+
+@pytest.mark.parametrize("moved", ["copies, mirrored", "copies, shifted"])
+def test_moved_copies_are_found_through_the_network(planted, moved):
+    """The copy rate, of thumbnails, misses most of them."""
+    found, real = (planted.sections[-1].figures[name] for name in (moved, cheats.REAL))
+    assert found.c_t < -4 and found.authenticity < real.authenticity - 0.3

@@ -27,6 +27,8 @@ FROM_TRAINING = {
     "n nearest captions",
     "blends",
     "copies + 30% noise",
+    "copies, mirrored",
+    "copies, shifted",
     "unconditional",
     "noise",
 }
@@ -202,6 +204,16 @@ def test_noise_on_copies_is_thirty_percent(made):
     residual = made["copies + 30% noise"] - 0.7 * made["nearest caption"]
     assert residual.min() > -1e-6 and residual.max() < 0.3 + 1e-6
     assert float(residual.mean()) == pytest.approx(0.15, abs=0.01)
+
+
+def test_mirrored_copies_are_copies_when_mirrored_back(made):
+    assert torch.equal(made["copies, mirrored"].flip(-1), made["nearest caption"])
+
+
+def test_shifted_copies_lie_three_pixels_of_64_down_and_right(made):
+    x, moved = made["nearest caption"], made["copies, shifted"]
+    assert torch.equal(moved[..., 3:, 3:], x[..., :-3, :-3])
+    assert torch.equal(moved[..., 1, :], moved[..., 0, :]) and torch.equal(moved[..., 0, 3:], x[..., 0, :-3])
 
 
 def test_blur_is_the_mean_of_the_right_pictures(made):
