@@ -4,6 +4,7 @@ Every cheat is made of real pictures, as pixels, and judged exactly as a model i
 for is always by another artist than the references it is held against: in each section some artists *give* their
 pictures of a caption to the cheats, only the others of that caption stay references, and captions with too few
 artists are left out and counted. Where no artist gives, every caption of the split is judged, as in a report.
+With --codec the cheats are judged as a model's codec draws them, which is how a bridge would cheat.
 """
 
 import argparse
@@ -18,12 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bridge.checkpoint import atomic_write
+from bridge.codec import ImageCodec
+from bridge.pipeline import BridgePipeline
 from bridge.text import TextEncoder
 from eval import baselines
 from eval.collected import Say
 from eval.command import exit_code, load_judge, output_folder, say, spelled
 from eval.data import first_by_hash
-from eval.decoded import EncodeText, text_codes
+from eval.decoded import EncodeText, reconstruct, text_codes
 from eval.features import EfficientNetLite0
 from eval.headlines import Bench, Figures
 from eval.judge import Judge, Target
@@ -302,6 +305,7 @@ def evaluate(
     n: int = 4,
     captions: int | None = None,
     seed: int = 0,
+    codec: ImageCodec | None = None,
     say: Say = lambda _: None,
     about: dict[str, str] | None = None,
 ) -> CheatReport:
@@ -314,6 +318,7 @@ def evaluate(
         n: Pictures a caption, at least 2.
         captions: Judge at most so many in each section, chosen by hash.
         seed: Of every draw.
+        codec: The cheats are judged as it draws them; as they are without it.
         say: Told what is being done.
         about: Kept in the report.
 
@@ -328,17 +333,18 @@ def evaluate(
         say(f"{givers} artists give")
         division = Division.of(judge, part, givers, n=n, captions=captions, seed=seed)
         cheats = cheats_of(division, codes, n, np.random.default_rng([seed, givers]))
-        sections.append(_section(division, cheats, say))
+        sections.append(_section(division, cheats, codec, say))
     fingerprint = judge.pictures.fingerprint
     return CheatReport(split, seed, n, judge.extractor.id, fingerprint, sections, about or {})
 
 
-def _section(division: Division, cheats: dict[str, Tensor], say: Say) -> Section:
+def _section(division: Division, cheats: dict[str, Tensor], codec: ImageCodec | None, say: Say) -> Section:
     bench = division.bench
     figures = {REAL: bench.real_figures()}
     for name, x in cheats.items():
         say(f"  {name}")
-        figures[name] = bench.figures(bench.samples(bench.judge.look(x.flatten(0, 1))))
+        shown = x.flatten(0, 1) if codec is None else reconstruct(codec, x.flatten(0, 1))
+        figures[name] = bench.figures(bench.samples(bench.judge.look(shown)))
     refs = bench.target.refs
     return Section(
         division.given.shape[1],
@@ -354,8 +360,9 @@ def _section(division: Division, cheats: dict[str, Tensor], say: Say) -> Section
 def to_text(report: CheatReport) -> str:
     """The table: headlines with their intervals, what tells copies, realism and sharpness; highest score first."""
     beside = f"{'copies':>8}{'C_T':>7}{'AuthPct':>9}{'real?':>7}{'sharp':>7}"
+    through = f" · as the codec of {report.about['model']} draws them" if "model" in report.about else ""
     lines = [
-        f"split {report.split} · {report.samples} samples a caption · judge {report.extractor}",
+        f"split {report.split} · {report.samples} samples a caption · judge {report.extractor}{through}",
         f"{'':26}" + "".join(f"{c:>22}" for c in COLUMNS) + beside,
     ]
     for s in report.sections:
@@ -381,6 +388,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=sorted(ROWS), default="validation")
     parser.add_argument("--out", default="report", help="folder for cheats.json")
     parser.add_argument("--captions", type=int, help="judge at most so many captions of each section")
+    parser.add_argument("--codec", metavar="MODEL", help="judge the cheats as this model's codec draws them")
     parser.add_argument("--samples", type=int, default=4, help="pictures a caption, at least 2")
     parser.add_argument("--seed", type=int, default=0)
     return parser
@@ -397,6 +405,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
     if args.seed < 0:
         raise ValueError(f"--seed: expected 0 or more, got {args.seed}")
     out = output_folder(args.out)
+    pipe = None if args.codec is None else BridgePipeline.from_pretrained(args.codec)
     judge = load_judge(args.data, EfficientNetLite0())
     report = evaluate(
         judge,
@@ -405,8 +414,9 @@ def _run(args: argparse.Namespace, command: str) -> None:
         n=args.samples,
         captions=args.captions,
         seed=args.seed,
+        codec=None if pipe is None else pipe.codec,
         say=say,
-        about={"command": command},
+        about={"command": command} | ({} if pipe is None else {"model": pipe.fingerprint}),
     )
     atomic_write(out / "cheats.json", to_json(report))
     print(to_text(report))

@@ -1,8 +1,9 @@
 """Memorisation: does a picture merely repeat a training picture, and do pictures as a whole keep too near?
 
 A mirrored or shifted copy mostly passes `CopyTest`, whose thumbnails it changes, and fails `c_t` and
-`authenticity` in the space of a network that hardly minds. Heavy noise on a copy and a blend of two training
-pictures pass all three. Report them together; `eval.cheats` measures them on such pictures.
+`authenticity` in the space of a network that hardly minds. A codec's blur takes all pictures, copies and others,
+farther from training pictures there: hold a model against what its codec makes of real ones. Heavy noise on a copy
+and a blend of two training pictures pass all three. `eval.cheats` measures them on such pictures.
 """
 
 from dataclasses import dataclass

@@ -38,7 +38,7 @@ MEMORY = (
         "c_t",
         "C_T",
         "Do pictures lie nearer to training pictures than real ones do? Far below 0: they copy. Grows with their "
-        "number: compare equal numbers.",
+        "number: compare equal numbers. A codec’s blur raises it: compare with real pictures through the codec.",
     ),
     (
         "authenticity",

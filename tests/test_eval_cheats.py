@@ -16,7 +16,7 @@ from eval.decoded import text_codes
 from eval.features import EfficientNetLite0
 from eval.judge import Judge
 from tests import test_eval_report as drawings
-from tests.test_eval_report import Pooled, encode_text
+from tests.test_eval_report import Coarse, Pooled, encode_text
 
 DATA = Path(__file__).parent.parent / "data" / "emoji"
 N = 4
@@ -290,6 +290,13 @@ def test_retrieval_is_caught_copying(report):
     assert figures["nearest caption"].copied.value == 1 and figures["unconditional"].copied.value == 1
 
 
+def test_cheats_are_judged_as_a_codec_draws_them(drawn, report):
+    through = cheats.evaluate(drawn, encode_text, codec=Coarse())
+    for section, plain in zip(through.sections, report.sections, strict=True):
+        assert section.figures[REAL] == plain.figures[REAL]
+        assert all(f.sharpness < plain.figures[name].sharpness for name, f in section.figures.items() if name != REAL)
+
+
 def test_json_holds_every_figure(report):
     assert json.loads(cheats.to_json(report)) == json.loads(json.dumps(dataclasses.asdict(report)))
 
@@ -324,6 +331,7 @@ def test_wrong_arguments_are_named(judge, codes, wrong, named):
         (["--samples", "1"], "n must be at least 2"),
         (["--captions", "0"], "captions: expected at least 2"),
         (["--seed", "-1"], "--seed"),
+        (["--codec", "./nowhere"], "nowhere"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(argv, named, tmp_path, capsys):
