@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from bridge.checkpoint import atomic_write
 from bridge.codec import ImageCodec
@@ -150,9 +149,8 @@ def mix(x: Tensor, y: Tensor, share: float, rng: np.random.Generator) -> Tensor:
 
 def shifted(x: Tensor, share: float) -> Tensor:
     """Pictures (..., 3, H, W) moved right and down by a share of the side; the first row and column fill the gap."""
-    height, width = x.shape[-2:]
-    moved = F.pad(x.flatten(0, -4), (round(share * width), 0, round(share * height), 0), mode="replicate")
-    return moved[..., :height, :width].unflatten(0, x.shape[:-3])
+    rows, columns = ((torch.arange(side) - round(share * side)).clamp(min=0) for side in x.shape[-2:])
+    return x[..., rows[:, None], columns]
 
 
 def of_one(x: Tensor, n: int, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -280,6 +278,7 @@ class CheatReport:
         extractor: Which network judged.
         data: Fingerprint of the dataset.
         sections: By how many artists of a caption gave pictures.
+        codec: Fingerprint of the codec that drew the cheats, if one did.
         about: What the caller adds: the command.
     """
 
@@ -289,6 +288,7 @@ class CheatReport:
     extractor: str
     data: str
     sections: list[Section]
+    codec: str | None = None
     about: dict[str, str] = field(default_factory=dict)
 
 
@@ -334,8 +334,8 @@ def evaluate(
         division = Division.of(judge, part, givers, n=n, captions=captions, seed=seed)
         cheats = cheats_of(division, codes, n, np.random.default_rng([seed, givers]))
         sections.append(_section(division, cheats, codec, say))
-    fingerprint = judge.pictures.fingerprint
-    return CheatReport(split, seed, n, judge.extractor.id, fingerprint, sections, about or {})
+    data, drawn_by = judge.pictures.fingerprint, None if codec is None else codec.fingerprint
+    return CheatReport(split, seed, n, judge.extractor.id, data, sections, drawn_by, about or {})
 
 
 def _section(division: Division, cheats: dict[str, Tensor], codec: ImageCodec | None, say: Say) -> Section:
@@ -360,7 +360,7 @@ def _section(division: Division, cheats: dict[str, Tensor], codec: ImageCodec | 
 def to_text(report: CheatReport) -> str:
     """The table: headlines with their intervals, what tells copies, realism and sharpness; highest score first."""
     beside = f"{'copies':>8}{'C_T':>7}{'AuthPct':>9}{'real?':>7}{'sharp':>7}"
-    through = f" · as the codec of {report.about['model']} draws them" if "model" in report.about else ""
+    through = "" if report.codec is None else f" · as codec {report.codec} draws them"
     lines = [
         f"split {report.split} · {report.samples} samples a caption · judge {report.extractor}{through}",
         f"{'':26}" + "".join(f"{c:>22}" for c in COLUMNS) + beside,
@@ -405,7 +405,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
     if args.seed < 0:
         raise ValueError(f"--seed: expected 0 or more, got {args.seed}")
     out = output_folder(args.out)
-    pipe = None if args.codec is None else BridgePipeline.from_pretrained(args.codec)
+    codec = None if args.codec is None else BridgePipeline.from_pretrained(args.codec).codec
     judge = load_judge(args.data, EfficientNetLite0())
     report = evaluate(
         judge,
@@ -414,9 +414,9 @@ def _run(args: argparse.Namespace, command: str) -> None:
         n=args.samples,
         captions=args.captions,
         seed=args.seed,
-        codec=None if pipe is None else pipe.codec,
+        codec=codec,
         say=say,
-        about={"command": command} | ({} if pipe is None else {"model": pipe.fingerprint}),
+        about={"command": command},
     )
     atomic_write(out / "cheats.json", to_json(report))
     print(to_text(report))

@@ -32,7 +32,7 @@ MEMORY = (
         "copied",
         "Copies",
         "Share of pictures nearer to a training picture than 99% of held-out real ones are. A first alarm: noise on a "
-        "copy, a blend of two pictures, a shift and mostly a mirrored copy pass it; the next two tell these.",
+        "copy, a blend of two pictures, a shift and mostly a mirrored copy pass it: see the next two as well.",
     ),
     (
         "c_t",

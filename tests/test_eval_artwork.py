@@ -125,4 +125,5 @@ def test_no_cheat_comes_near_real_pictures(planted, section):
 def test_moved_copies_are_found_through_the_network(planted, moved):
     """The copy rate, of thumbnails, misses most of them."""
     found, real = (planted.sections[-1].figures[name] for name in (moved, cheats.REAL))
+    assert found.copied.value < 0.5
     assert found.c_t < -4 and found.authenticity < real.authenticity - 0.3

@@ -292,6 +292,7 @@ def test_retrieval_is_caught_copying(report):
 
 def test_cheats_are_judged_as_a_codec_draws_them(drawn, report):
     through = cheats.evaluate(drawn, encode_text, codec=Coarse())
+    assert "as codec coarse draws them" in cheats.to_text(through) and "as codec" not in cheats.to_text(report)
     for section, plain in zip(through.sections, report.sections, strict=True):
         assert section.figures[REAL] == plain.figures[REAL]
         assert all(f.sharpness < plain.figures[name].sharpness for name, f in section.figures.items() if name != REAL)
