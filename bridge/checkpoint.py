@@ -22,6 +22,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from bridge.errors import UserError
+
 MANIFEST = "manifest.json"
 INDEX = "model_index.json"
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".dill", ".msgpack"})
@@ -29,7 +31,7 @@ HUB_PATTERNS = ["*.json", "*.safetensors", "*.md", "*.txt"]
 Loaded = TypeVar("Loaded", bound=nn.Module)
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A model folder, or a file of encoded rows, that cannot be used; the message names it and the remedy."""
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from bridge.errors import UserError
 from bridge.writing import MANIFEST, SHEET_ROWS, Sheet, Writer, save_walk, tell
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["MANIFEST", "SHEET_ROWS", "main"]
 
 
-class UsageError(ValueError):
+class UsageError(UserError):
     """Something the user gave cannot be used; the message names it and the remedy."""
 
 

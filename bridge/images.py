@@ -19,6 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from bridge.checkpoint import atomic_write
+from bridge.errors import UserError
 
 WHITE = (255, 255, 255)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -27,7 +28,7 @@ MAX_PIXELS = 50_000_000
 FORMATS = ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "QOI", "AVIF"]
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """A picture that cannot be read; the message names the file."""
 
 

@@ -6,10 +6,12 @@ from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
+from bridge.errors import UserError
+
 T = TypeVar("T")
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A configuration that cannot be read, naming the file, the key and the remedy."""
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from bridge.errors import UserError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 
 
-class ResumeError(ValueError):
+class ResumeError(UserError):
     """A run folder that cannot be gone on with, naming what differs."""
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from bridge.captions import prepare_caption
+from bridge.errors import UserError
 from bridge.images import FORMATS, AnimatedImageWarning, ImageError, read_image
 from train.config import ConfigError
 from train.rows import Raw, Source
@@ -28,7 +29,7 @@ LOST = ("nan", "NaN", "NAN", "<NA>")
 Sink = Callable[[int, Image.Image], None]
 
 
-class UnusableError(ValueError):
+class UnusableError(UserError):
     """A row that cannot be used; the message says why, without naming it."""
 
 
