@@ -39,15 +39,15 @@ class AnimatedImageWarning(UserWarning):
 def read_image(
     source: str | Path | bytes,
     size: int | None = None,
-    background: tuple[int, int, int] = WHITE,
+    background: tuple[int, int, int] | None = WHITE,
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
-    """Any picture as RGB: upright, opaque, 8 bits, its first frame.
+    """Any picture as RGB: upright, opaque, 8 bits, its first frame; without a background RGBA where it is transparent.
 
     Args:
         source: A file, or its bytes.
         size: Fit into a `size` by `size` square, centred on `background`; None keeps the picture's size.
-        background: The colour behind what is transparent, RGB in 0..255.
+        background: The colour behind what is transparent, RGB in 0..255; None keeps transparency.
         max_pixels: More than that are refused from the header, before they are decoded.
 
     Raises:
@@ -254,7 +254,7 @@ def _decode(file: IO[bytes], max_pixels: int) -> Image.Image:
         return ImageOps.exif_transpose(image)
 
 
-def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def _flatten(image: Image.Image, background: tuple[int, int, int] | None) -> Image.Image:
     if image.mode == "F":
         raise ImageError("it has floating-point pixels, expected 8 or 16 bits")
     if image.mode.startswith("I"):
@@ -263,8 +263,10 @@ def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Imag
         image = _from_ink(image)
     if not image.has_transparency_data:
         return image.convert("RGB")
-    canvas = Image.new("RGBA", image.size, (*background, 255))
-    return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
+    image = image.convert("RGBA")
+    if background is None:
+        return image if image.getchannel("A").getextrema() != (255, 255) else image.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image).convert("RGB")
 
 
 def _from_ink(image: Image.Image) -> Image.Image:
@@ -283,13 +285,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
-def _fit(image: Image.Image, size: int, background: tuple[int, int, int]) -> Image.Image:
+def _fit(image: Image.Image, size: int, background: tuple[int, int, int] | None) -> Image.Image:
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     scaled = image if (width, height) == image.size else image.resize((width, height), Image.Resampling.LANCZOS)
     if scaled.size == (size, size):
         return scaled
-    canvas = Image.new("RGB", (size, size), background)
+    canvas = Image.new(image.mode, (size, size), background or (WHITE if image.mode == "RGB" else 0))
     canvas.paste(scaled, ((size - width) // 2, (size - height) // 2))
     return canvas
 

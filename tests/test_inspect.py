@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bridge.pairs.reading import Reading
+from bridge.pairs.rows import Wanted
 from tests.pictures import bomb, encoded, pattern, png
 from train import inspect as inspect_module
 from train.inspect import Sample, inspect, main, render
-from train.rows import Wanted
-from train.survey import Reading
 
 ROOT = Path(__file__).parent.parent
 WORDS = ("anchor", "balloon", "bicycle", "candle", "castle", "cloud", "drum", "envelope")

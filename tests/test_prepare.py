@@ -13,18 +13,18 @@ import pytest
 from PIL import Image
 
 from bridge.checkpoint import verify_folder
+from bridge.errors import UserError
+from bridge.pairs.reading import Pair, Survey, UnusableError, clean_caption
+from bridge.pairs.rows import Wanted
 from eval.data import Pictures
 from tests.pictures import bomb, encoded, pattern, png
 from train import partition as partition_module
 from train import prepare as prepare_module
-from train.config import ConfigError
 from train.data import load_dataset, rows_of
 from train.near import near_groups
 from train.partition import find_families, hold_out, leader_families, partition, same_words
 from train.prepare import FACTS, Reading, main, prepare
-from train.rows import Wanted
 from train.splits import duplicate_pairs
-from train.survey import Pair, Survey, UnusableError, clean_caption
 
 WORDS = (
     *("anchor", "balloon", "bicycle", "candle", "castle", "cloud", "drum", "envelope"),
@@ -108,7 +108,7 @@ def test_a_folder_of_anything_else_is_refused_and_left_alone(made, tmp_path, enc
     if change == "caption":
         put(tmp_path / "source", ["other", *WORDS[1:]])
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    with pytest.raises(ConfigError, match=r"out: .* was made of another source, of other files or with other settings"):
+    with pytest.raises(UserError, match=r"out: .* was made of another source, of other files or with other settings"):
         prepare(tmp_path / "source", tmp_path / "out", how, seed, encoder=encoder)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
@@ -116,7 +116,7 @@ def test_a_folder_of_anything_else_is_refused_and_left_alone(made, tmp_path, enc
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, encoder):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match=r"is no dataset made by train\.prepare; remove it or choose another folder"):
+    with pytest.raises(UserError, match=r"is no dataset made by train\.prepare; remove it or choose another folder"):
         prepare(put(tmp_path / "source"), tmp_path / "out", LOOSE, encoder=encoder)
     assert (tmp_path / "out" / "thesis.txt").read_text() == "years of work"
 
@@ -125,7 +125,7 @@ def test_a_damaged_dataset_is_not_taken_for_done(made, tmp_path, encoder):
     made()
     data = tmp_path / "out" / "data-00000-of-00001.arrow"
     data.write_bytes(data.read_bytes()[:-8])
-    with pytest.raises(ConfigError, match="damaged"):
+    with pytest.raises(UserError, match="damaged"):
         prepare(tmp_path / "source", tmp_path / "out", LOOSE, encoder=encoder)
 
 
@@ -189,7 +189,7 @@ def test_more_bad_rows_than_allowed_fail_the_run(tmp_path, encoder, bad, fails):
     if not fails:
         assert prepare(source, tmp_path / "out", how, encoder=encoder).is_dir()
         return
-    with pytest.raises(ConfigError, match=r"2 of 16 rows are bad, more than max-bad 0\.1 allows, first 0\.png"):
+    with pytest.raises(UserError, match=r"2 of 16 rows are bad, more than max-bad 0\.1 allows, first 0\.png"):
         prepare(source, tmp_path / "out", how, encoder=encoder)
     assert os.listdir(tmp_path) == ["source"]
 
@@ -202,7 +202,7 @@ def test_bad_pictures_in_parquet_are_named_by_row(tmp_path, encoder):
     out = prepare(tmp_path / "rows.parquet", tmp_path / "out", LOOSE, encoder=encoder)
     bad = [(bad["row"], bad["why"]) for bad in json.loads((out / FACTS).read_text())["bad"]]
     assert bad == [("row 4", "its picture is empty (0 bytes)"), ("row 8", "its caption is missing")]
-    with pytest.raises(ConfigError, match=r"2 of 16 rows are bad, more than max-bad 0\.1 allows, first row 4"):
+    with pytest.raises(UserError, match=r"2 of 16 rows are bad, more than max-bad 0\.1 allows, first row 4"):
         prepare(tmp_path / "rows.parquet", tmp_path / "other", Reading(16, max_bad=0.1), encoder=encoder)
 
 
@@ -253,7 +253,7 @@ def test_a_wide_picture_is_padded_or_cropped(made, fit, corner):
 
 @pytest.mark.parametrize("options", [{"fit": "stretch"}, {"size": 0}, {"size": 10**9}, {"max_bad": 2.0}])
 def test_settings_out_of_range_are_refused(options):
-    with pytest.raises(ConfigError, match=f"{next(iter(options)).replace('_', '-')}: expected"):
+    with pytest.raises(UserError, match=f"{next(iter(options)).replace('_', '-')}: expected"):
         Reading(**options)
 
 
@@ -355,7 +355,7 @@ def test_a_source_without_validation_gets_one_of_its_training_families(made):
 
 @pytest.mark.parametrize("names", [["train"] * 15 + ["extra"], ["train"] * 15 + [""]])
 def test_an_unknown_split_is_an_error_that_names_its_row(made, names):
-    with pytest.raises(ConfigError, match=r"split: 15\.png \(metadata\.jsonl line 16\) has split .*or pass --resplit"):
+    with pytest.raises(UserError, match=r"split: 15\.png \(metadata\.jsonl line 16\) has split .*or pass --resplit"):
         made(split=names)
 
 
@@ -384,7 +384,7 @@ def test_some_pictures_of_well_known_captions_are_hidden(made):
 
 @pytest.mark.parametrize("captions", [["cat"], ["cat"] * 20, ["cat", "mountain"]])
 def test_too_few_families_are_a_clear_error(made, captions):
-    with pytest.raises(ConfigError, match=r"its captions form \d families, too few to hold out one each for"):
+    with pytest.raises(UserError, match=r"its captions form \d families, too few to hold out one each for"):
         made(captions)
 
 
@@ -399,7 +399,7 @@ def test_one_picture_with_a_split_of_its_own_is_enough(made):
 
 
 def test_nothing_usable_is_a_clear_error(made):
-    with pytest.raises(ConfigError, match=r"none of its 1 rows has a picture and a caption: 0\.png"):
+    with pytest.raises(UserError, match=r"none of its 1 rows has a picture and a caption: 0\.png"):
         made([None], how=Reading(16, max_bad=1.0))
 
 

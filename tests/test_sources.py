@@ -10,12 +10,12 @@ from pathlib import Path
 import datasets
 import pytest
 
+from bridge.errors import UserError
+from bridge.pairs import streams
+from bridge.pairs.reading import Reading, survey
+from bridge.pairs.rows import Raw, Wanted, find_column, shown
+from bridge.pairs.sources import open_source
 from tests.pictures import png
-from train import streams
-from train.config import ConfigError
-from train.rows import Raw, Wanted, find_column, shown
-from train.sources import open_source
-from train.survey import Reading, survey
 
 CAPTIONS = {"a.png": "a red car", "b.png": "NA", "c.png": "007"}
 COLOURS = {"a.png": (255, 0, 0), "b.png": (0, 255, 0), "c.png": (0, 0, 255)}
@@ -123,7 +123,7 @@ def test_names_are_captions_only_when_asked(tmp_path):
     folder = tmp_path / "red_cars"
     folder.mkdir()
     (folder / "a-fast_car (2).png").write_bytes(png())
-    with pytest.raises(ConfigError, match=r"1 pictures and no captions; write metadata.csv .* or pass --names file"):
+    with pytest.raises(UserError, match=r"1 pictures and no captions; write metadata.csv .* or pass --names file"):
         open_source(Wanted(str(folder)))
     assert [rows_of(folder, names=names)[0].captions for names in ("file", "folder")] == ["a fast car", "red cars"]
 
@@ -204,21 +204,21 @@ def test_decoded_pictures_are_let_go(tmp_path):
 def test_a_column_that_is_not_there_is_an_error_that_names_those_found(put, tmp_path):
     source = put(tmp_path / "source")
     found = "caption|text|title|prompt"
-    with pytest.raises(ConfigError, match=rf"--caption-column: .* has no column 'words'; it has .*({found})"):
+    with pytest.raises(UserError, match=rf"--caption-column: .* has no column 'words'; it has .*({found})"):
         open_source(Wanted(str(source), caption_column="words"))
 
 
 def test_without_a_known_caption_column_the_error_names_those_found(tmp_path):
     put_pictures(tmp_path)
     (tmp_path / "metadata.csv").write_text("file_name,words\na.png,car\n")
-    with pytest.raises(ConfigError, match=r"no caption column .*; it has file_name, words; pass --caption-column NAME"):
+    with pytest.raises(UserError, match=r"no caption column .*; it has file_name, words; pass --caption-column NAME"):
         open_source(Wanted(str(tmp_path)))
     assert rows_of(tmp_path, caption_column="words")[0].captions == ["car"]
 
 
 def test_without_a_known_image_column_the_error_names_those_found(tmp_path):
     (tmp_path / "list.csv").write_text("photo,caption\na.png,car\n")
-    with pytest.raises(ConfigError, match=r"no image column .*; it has photo, caption; pass --image-column NAME"):
+    with pytest.raises(UserError, match=r"no image column .*; it has photo, caption; pass --image-column NAME"):
         open_source(Wanted(str(tmp_path / "list.csv")))
     assert rows_of(tmp_path / "list.csv", image_column="photo")[0].picture == tmp_path / "a.png"
 
@@ -316,18 +316,18 @@ def test_names_cannot_steer_the_terminal():
 
 @pytest.mark.parametrize("source", ["nowhere/list.csv", "nothing here", "", "a\0b", "~", "x" * 5000])
 def test_a_source_that_is_not_there_is_said(source):
-    with pytest.raises(ConfigError, match="is no folder or file; a hub dataset is called like owner/name"):
+    with pytest.raises(UserError, match="is no folder or file; a hub dataset is called like owner/name"):
         open_source(Wanted(source))
 
 
 def test_another_file_is_refused(tmp_path):
     (tmp_path / "all.zip").touch()
-    with pytest.raises(ConfigError, match=r"all\.zip is none of \.csv, \.jsonl, \.parquet, \.tsv; pass its folder"):
+    with pytest.raises(UserError, match=r"all\.zip is none of \.csv, \.jsonl, \.parquet, \.tsv; pass its folder"):
         open_source(Wanted(str(tmp_path / "all.zip")))
 
 
 def test_an_empty_folder_is_said(tmp_path):
-    with pytest.raises(ConfigError, match="has 0 pictures and no captions"):
+    with pytest.raises(UserError, match="has 0 pictures and no captions"):
         open_source(Wanted(str(tmp_path)))
 
 
@@ -336,7 +336,7 @@ def test_a_damaged_dataset_is_one_line(put, tmp_path):
     source = put(tmp_path / "source")
     data = next(path for path in sorted((tmp_path / "source").rglob("*")) if path.suffix in (".arrow", ".parquet"))
     data.write_bytes(data.read_bytes()[:100])
-    with pytest.raises(ConfigError, match=r"^source: .* cannot be read \(.*\)$"):
+    with pytest.raises(UserError, match=r"^source: .* cannot be read \(.*\)$"):
         rows_of(source)
 
 
@@ -344,13 +344,13 @@ def test_a_damaged_dataset_is_one_line(put, tmp_path):
 def test_a_table_without_rows_is_said(tmp_path, text):
     put_pictures(tmp_path)
     (tmp_path / "metadata.csv").write_text(text)
-    with pytest.raises(ConfigError, match=r"metadata\.csv: has no rows"):
+    with pytest.raises(UserError, match=r"metadata\.csv: has no rows"):
         open_source(Wanted(str(tmp_path)))
 
 
 def test_a_table_that_is_no_text_is_said(tmp_path):
     (tmp_path / "list.csv").write_bytes(b"path,caption\na.png,\xff\n")
-    with pytest.raises(ConfigError, match=r"list\.csv: cannot be read .*save it as UTF-8 text"):
+    with pytest.raises(UserError, match=r"list\.csv: cannot be read .*save it as UTF-8 text"):
         open_source(Wanted(str(tmp_path / "list.csv")))
 
 
@@ -361,8 +361,8 @@ def test_a_hub_dataset_is_asked_for_by_its_name_and_its_failure_is_one_line(monk
         asked.append((source, name))
         raise ConnectionError("Couldn't reach 'owner/name' on the Hub\nlong story")
 
-    monkeypatch.setattr(streams.datasets, "load_dataset_builder", unreachable)
-    with pytest.raises(ConfigError) as caught:
+    monkeypatch.setattr(streams.library(), "load_dataset_builder", unreachable)
+    with pytest.raises(UserError) as caught:
         open_source(Wanted("owner/name.v2", subset="small"))
     told = "owner/name.v2 (no folder here, so taken for a hub dataset) cannot be read (Couldn't reach"
     assert (asked, told in str(caught.value), "\n" in str(caught.value)) == ([("owner/name.v2", "small")], True, False)

@@ -15,6 +15,8 @@ from datasets import Dataset
 from bridge.checkpoint import atomic_folder
 from bridge.mappers import VelocityMapper
 from bridge.noise import generator_for
+from bridge.pairs.reading import Reading
+from bridge.pairs.rows import Wanted
 from bridge.pipeline import BridgePipeline
 from eval.__main__ import main as judge
 from eval.bootstrap import paired_bootstrap
@@ -23,8 +25,6 @@ from train.config import ConfigError, load_config
 from train.data import load_dataset, pixels_of, rows_of, to_unit
 from train.mapper import MapperConfig, MapperTraining
 from train.own import Own, figure_lines, quietly
-from train.rows import Wanted
-from train.survey import Reading
 
 HELD_OUT = ("validation", "test")
 FROM_SCRATCH_RATE = 1e-3

@@ -21,15 +21,15 @@ import numpy as np
 from PIL import Image
 
 from bridge.checkpoint import atomic_write
+from bridge.errors import UserError
 from bridge.images import contact_sheet
+from bridge.pairs.reading import Reading, Survey, survey
+from bridge.pairs.rows import Source, Wanted
+from bridge.pairs.sources import open_source
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, TextEncoder
-from train.config import ConfigError
 from train.near import near_groups
 from train.partition import Partition, partition, same_words
 from train.prepare import add_arguments, chosen, encoding, summary
-from train.rows import Source, Wanted
-from train.sources import open_source
-from train.survey import Reading, Survey, survey
 
 SHEET_ROWS = 16
 """Pictures on the sheet, spread evenly over the source."""
@@ -72,7 +72,7 @@ def inspect(
         Facts, fit for JSON; and a sheet of a few pictures with their captions.
 
     Raises:
-        ConfigError: The source cannot be read, or no row of it is usable.
+        UserError: The source cannot be read, or no row of it is usable.
     """
     how = how or Reading()
     source, sample = open_source(wanted), Sample(SHEET_ROWS)
@@ -87,7 +87,7 @@ def inspect(
     }
     try:
         training = training_facts(found, partition(found, encoding(encoder), seed, resplit=resplit), how)
-    except ConfigError as error:
+    except UserError as error:
         training = {"refused": str(error)}
     if found.rows and len(found.bad) > how.max_bad * found.rows:
         training["refused"] = f"{len(found.bad)} of {found.rows} rows are bad, more than --max-bad {how.max_bad:g}"

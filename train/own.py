@@ -22,6 +22,8 @@ from datasets import Dataset
 
 from bridge.checkpoint import INDEX, atomic_write, resolve_model
 from bridge.codec import load_codec
+from bridge.pairs.reading import Reading
+from bridge.pairs.rows import Wanted
 from bridge.pipeline import Settings
 from eval.__main__ import main as judge
 from eval.bootstrap import Interval
@@ -34,8 +36,6 @@ from train.data import load_dataset, pixels_of, rows_of
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
 from train.prepare import add_arguments, chosen, prepare
-from train.rows import Wanted
-from train.survey import Reading
 from train.timing import interleaved
 from train.vae import VAEConfig, VAEObjective, VAETraining, build_vae
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from bridge.captions import prepare_caption
+from bridge.pairs.reading import Pair, Survey
+from bridge.pairs.rows import KNOWN_SPLITS, SPLITS
 from train.config import ConfigError
 from train.near import near_groups
-from train.rows import KNOWN_SPLITS, SPLITS
 from train.splits import (
     LEAK_RMSE,
     MAX_HELD_OUT,
@@ -24,7 +25,6 @@ from train.splits import (
     near_pictures,
     order_of,
 )
-from train.survey import Pair, Survey
 
 DISTANCE = 0.45
 """Cosine distance of text codes at which families stop growing."""

@@ -24,13 +24,13 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from bridge.checkpoint import CheckpointError, atomic_folder, verify_folder
+from bridge.pairs.reading import Reading, Survey, survey
+from bridge.pairs.rows import Wanted
+from bridge.pairs.sources import open_source
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, TextEncoder
 from train.config import ConfigError
 from train.data import CAPTIONED
 from train.partition import Partition, partition
-from train.rows import Wanted
-from train.sources import open_source
-from train.survey import Reading, Survey, survey
 
 FACTS = "prepared.json"
 VERSION = 1

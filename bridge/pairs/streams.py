@@ -8,10 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import datasets
-
-from train.config import ConfigError
-from train.rows import (
+from bridge.errors import UserError
+from bridge.pairs.rows import (
     CAPTION_COLUMNS,
     IMAGE_COLUMNS,
     OTHER_COLUMNS,
@@ -26,16 +24,38 @@ from train.rows import (
     told_row,
     walk,
 )
+from bridge.sources import import_extra
+
+
+def library() -> Any:
+    """The package `datasets`, which plain folders and tables do without.
+
+    Raises:
+        UserError: It is not installed; says how to install it.
+    """
+    return import_extra("datasets", "pairs", "datasets", "this source")
+
+
+def open_dataset(data: Any, wanted: Wanted) -> Source:
+    """A `datasets.Dataset`, or a dictionary of them by their splits.
+
+    Raises:
+        UserError: It lacks a column.
+    """
+    parts = dict(data) if isinstance(data, dict) else {"": data}
+    streams = {name: part.to_iterable_dataset() for name, part in parts.items()}
+    print_ = hashlib.sha256("".join(part._fingerprint for part in parts.values()).encode()).hexdigest()[:16]
+    return replace(_from_parts("dataset", streams, wanted, print_), total=sum(map(len, parts.values())))
 
 
 def open_parquet(path: Path, wanted: Wanted) -> Source:
     """One Parquet file.
 
     Raises:
-        ConfigError: It is damaged, or lacks a column.
+        UserError: It is damaged, or lacks a column.
     """
     with reading(path.name), tempfile.TemporaryDirectory() as scratch:
-        stream = datasets.Dataset.from_parquet(str(path), cache_dir=scratch, streaming=True)
+        stream = library().Dataset.from_parquet(str(path), cache_dir=scratch, streaming=True)
         return _from_parts("Parquet file", {"": stream}, wanted, stat_fingerprint([path], path.parent))
 
 
@@ -44,22 +64,22 @@ def reading(name: str) -> Iterator[None]:
     """Turn whatever `datasets` raises on what it cannot read into one line."""
     try:
         yield
-    except ConfigError:
+    except UserError:
         raise
     except Exception as error:
         told = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"source: {shown(name)} cannot be read ({shown(told)[:300]})") from error
+        raise UserError(f"source: {shown(name)} cannot be read ({shown(told)[:300]})") from error
 
 
 def open_saved(folder: Path, wanted: Wanted) -> Source:
     """A folder that `save_to_disk` wrote, of one dataset or of several by their splits.
 
     Raises:
-        ConfigError: It is damaged, or lacks a column.
+        UserError: It is damaged, or lacks a column.
     """
     with reading(folder.name):
-        saved = datasets.load_from_disk(str(folder))
-    parts = dict(saved) if isinstance(saved, datasets.DatasetDict) else {"": saved}
+        saved = library().load_from_disk(str(folder))
+    parts = dict(saved) if isinstance(saved, dict) else {"": saved}
     total = sum(map(len, parts.values()))
     streams = {name: part.to_iterable_dataset() for name, part in parts.items()}
     files = stat_fingerprint(list(walk(folder)), folder)
@@ -70,11 +90,11 @@ def open_hub(source: str, wanted: Wanted) -> Source:
     """A hub id, or a local folder in the hub's format, streamed: nothing of it is kept on disk.
 
     Raises:
-        ConfigError: There is no such dataset, the hub cannot be reached, or it lacks a column.
+        UserError: There is no such dataset, the hub cannot be reached, or it lacks a column.
     """
     missing = "" if Path(source).is_dir() else " (no folder here, so taken for a hub dataset)"
     with reading(source + missing), tempfile.TemporaryDirectory() as scratch:  # its locks; a stream downloads nothing
-        builder = datasets.load_dataset_builder(source, wanted.subset, cache_dir=scratch)
+        builder = library().load_dataset_builder(source, wanted.subset, cache_dir=scratch)
         parts = builder.as_streaming_dataset()
     files = builder.config.data_files or {}  # their addresses name the revision
     told = [f"{name} {list(urls)} {urls.origin_metadata}" for name, urls in files.items()]
@@ -84,7 +104,7 @@ def open_hub(source: str, wanted: Wanted) -> Source:
 
 
 def _from_parts(kind: str, parts: Mapping[str, Any], wanted: Wanted, fingerprint: str) -> Source:
-    with reading(wanted.source):
+    with reading(_called(wanted)):
         streams = {name: _undecoded(part) for name, part in parts.items()}
         features = next(iter(streams.values())).features
     columns = _dataset_columns(features, wanted)
@@ -94,7 +114,7 @@ def _from_parts(kind: str, parts: Mapping[str, Any], wanted: Wanted, fingerprint
     def rows() -> Iterator[Raw]:
         number = 0
         for name, stream in streams.items():
-            with reading(f"{wanted.source}, after row {number},"):
+            with reading(f"{_called(wanted)}, after row {number},"):
                 for row in stream.select_columns(names):
                     number += 1
                     yield _dataset_row(f"row {number}", row, columns, features, split_of[name])
@@ -104,14 +124,18 @@ def _from_parts(kind: str, parts: Mapping[str, Any], wanted: Wanted, fingerprint
     return Source(kind, columns, rows, fingerprint)
 
 
+def _called(wanted: Wanted) -> str:
+    return wanted.source if isinstance(wanted.source, str) else "the dataset"
+
+
 def _undecoded(stream: Any) -> Any:
     stream = stream if stream.features is not None else stream._resolve_features()
     return stream.decode(False)
 
 
 def _dataset_columns(features: Mapping[str, Any], wanted: Wanted) -> dict[str, str]:
-    pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    where, names = shown(wanted.source), list(features)
+    pictures = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
+    where, names = shown(_called(wanted)), list(features)
     image = wanted.image_column or (pictures[0] if len(pictures) == 1 else None)
     return {
         "caption": find_column("caption", wanted.caption_column, CAPTION_COLUMNS, names, where),
@@ -125,7 +149,7 @@ def _dataset_row(
 ) -> Raw:
     def value(role: str) -> Any:
         cell, feature = row.get(columns.get(role, "")), features.get(columns.get(role, ""))
-        classes = isinstance(feature, datasets.ClassLabel) and isinstance(cell, int) and cell >= 0
+        classes = type(feature).__name__ == "ClassLabel" and isinstance(cell, int) and cell >= 0
         return feature.int2str(cell) if classes and feature else cell
 
     told = {role: cell_word(value(role)) for role in OTHER_COLUMNS}

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from train.config import ConfigError
-from train.rows import (
+from bridge.errors import UserError
+from bridge.pairs.rows import (
     ENDINGS,
     METADATA,
     Raw,
@@ -24,8 +24,8 @@ from train.rows import (
     stat_fingerprint,
     walk,
 )
-from train.streams import open_hub, open_parquet, open_saved
-from train.tables import open_metadata, open_table
+from bridge.pairs.streams import open_dataset, open_hub, open_parquet, open_saved
+from bridge.pairs.tables import open_metadata, open_table
 
 FILES = {".csv", ".tsv", ".jsonl", ".parquet"}
 
@@ -34,10 +34,13 @@ def open_source(wanted: Wanted) -> Source:
     """Find out what a source is.
 
     Raises:
-        ConfigError: There is no such source, it is damaged, or it has no pictures or captions; says what it has.
+        UserError: There is no such source, it is damaged, or it has no pictures or captions; says what it has.
     """
     if wanted.names not in ("", "file", "folder"):
-        raise ConfigError(f"--names: expected 'file' or 'folder', got {wanted.names!r}")
+        raise UserError(f"--names: expected 'file' or 'folder', got {wanted.names!r}")
+    if hasattr(wanted.source, "keys") or hasattr(wanted.source, "features"):
+        return open_dataset(wanted.source, wanted)
+    wanted = replace(wanted, source=str(wanted.source))
     path = Path(wanted.source)
     if os.path.isdir(wanted.source):
         return _open_folder(path, wanted)
@@ -45,7 +48,7 @@ def open_source(wanted: Wanted) -> Source:
         return _open_file(path, wanted)
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", wanted.source) and path.suffix.lower() not in FILES | ENDINGS:
         return open_hub(wanted.source, wanted)
-    raise ConfigError(f"source: {shown(wanted.source)!r} is no folder or file; a hub dataset is called like owner/name")
+    raise UserError(f"source: {shown(wanted.source)!r} is no folder or file; a hub dataset is called like owner/name")
 
 
 def _open_file(path: Path, wanted: Wanted) -> Source:
@@ -53,7 +56,7 @@ def _open_file(path: Path, wanted: Wanted) -> Source:
         return open_parquet(path, wanted)
     if path.suffix in FILES:
         return open_table(path, wanted)
-    raise ConfigError(f"source: {shown(path.name)} is none of {', '.join(sorted(FILES))}; pass its folder")
+    raise UserError(f"source: {shown(path.name)} is none of {', '.join(sorted(FILES))}; pass its folder")
 
 
 def _open_folder(folder: Path, wanted: Wanted) -> Source:
@@ -70,7 +73,7 @@ def _open_folder(folder: Path, wanted: Wanted) -> Source:
     texts = {file.with_suffix("") for file in files if file.suffix.lower() == ".txt"}
     if any(file.with_suffix("") in texts for file in pictures):
         return _from_texts(folder, files, pictures)
-    raise ConfigError(
+    raise UserError(
         f"source: {shown(str(folder))} has {len(pictures)} pictures and no captions; write metadata.csv with the "
         "columns file_name and caption, or a .txt beside each picture, or pass --names file"
     )
@@ -78,7 +81,7 @@ def _open_folder(folder: Path, wanted: Wanted) -> Source:
 
 def _from_names(folder: Path, files: Sequence[Path], pictures: Sequence[Path], names: str) -> Source:
     if not pictures:
-        raise ConfigError(f"source: {shown(str(folder))} has no pictures ({', '.join(sorted(ENDINGS))})")
+        raise UserError(f"source: {shown(str(folder))} has no pictures ({', '.join(sorted(ENDINGS))})")
 
     def rows() -> Iterator[Raw]:
         for file in pictures:

@@ -2,10 +2,13 @@
 
 import hashlib
 import io
+import json
 import math
+import time
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,8 @@ from PIL import Image, ImageOps
 from bridge.captions import prepare_caption
 from bridge.errors import UserError
 from bridge.images import FORMATS, AnimatedImageWarning, ImageError, read_image
-from train.config import ConfigError
-from train.rows import Raw, Source
+from bridge.pairs.rows import SPLITS, Raw, Source, Wanted
+from bridge.pairs.sources import open_source
 
 THUMBNAIL = 16
 """Side of the pictures that are compared with each other, in pixels."""
@@ -41,22 +44,23 @@ class Reading:
         size: Side of the square they become, in pixels.
         fit: "pad" shows all of a picture and fills up with the background; "crop" fills the square and cuts the
             longer side on both ends.
-        background: The colour behind what is transparent and beside what is not square, RGB in 0..255.
+        background: The colour behind what is transparent and beside what is not square, RGB in 0..255; None keeps
+            transparent pictures RGBA.
         max_bad: Share of rows that may be unusable.
     """
 
     size: int = 64
     fit: str = "pad"
-    background: tuple[int, int, int] = (255, 255, 255)
+    background: tuple[int, int, int] | None = (255, 255, 255)
     max_bad: float = 0.05
 
     def __post_init__(self) -> None:
         if self.fit not in ("pad", "crop"):
-            raise ConfigError(f"fit: expected 'pad' or 'crop', got {self.fit!r}")
+            raise UserError(f"fit: expected 'pad' or 'crop', got {self.fit!r}")
         if not 8 <= self.size <= 1024:
-            raise ConfigError(f"size: expected 8 to 1024 pixels, got {self.size}")
+            raise UserError(f"size: expected 8 to 1024 pixels, got {self.size}")
         if not 0 <= self.max_bad <= 1:
-            raise ConfigError(f"max-bad: expected a share from 0 to 1, got {self.max_bad}")
+            raise UserError(f"max-bad: expected a share from 0 to 1, got {self.max_bad}")
 
 
 @dataclass(frozen=True)
@@ -107,17 +111,17 @@ class Survey:
     rows: int = 0
 
 
-def survey(source: Source, how: Reading, sink: Sink | None = None, *, strict: bool = True) -> Survey:
+def survey(source: Source, how: Reading | None, sink: Sink | None = None, *, strict: bool = True) -> Survey:
     """Read every row once. Pictures are dropped as soon as the sink and the thumbnails have them.
 
     Args:
-        source: See `train.sources.open_source`.
-        how: How pictures are read.
+        source: See `bridge.pairs.sources.open_source`.
+        how: How pictures are read; None keeps their size and transparency.
         sink: Gets the number of each pair and its square picture.
         strict: Fail once more than `how.max_bad` of the rows are bad; else only count them.
 
     Raises:
-        ConfigError: No row is usable, or too many are bad; names the first.
+        UserError: No row is usable, or too many are bad; names the first.
     """
     found = Survey()
     thumbnails: list[np.ndarray] = []
@@ -128,7 +132,7 @@ def survey(source: Source, how: Reading, sink: Sink | None = None, *, strict: bo
             pair, picture, lost = look(raw, how)
         except UnusableError as error:
             found.bad.append((raw.name, str(error)))
-            if strict and source.total is not None:
+            if strict and how is not None and source.total is not None:
                 _check_bad(found, source.total, how.max_bad)
             continue
         found.lost += [(raw.name, why) for why in lost]
@@ -139,14 +143,14 @@ def survey(source: Source, how: Reading, sink: Sink | None = None, *, strict: bo
             found.joined += 1
             continue
         found.pairs.append(pair)
-        thumbnails.append(np.asarray(picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)))
+        thumbnails.append(np.asarray(picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX).convert("RGB")))
         if sink is not None:
             sink(i, picture)
-    if strict:
+    if strict and how is not None:
         _check_bad(found, found.rows, how.max_bad)
     if not found.pairs:
         first = f": {found.bad[0][0]}: {found.bad[0][1]}" if found.bad else ""
-        raise ConfigError(f"source: none of its {found.rows} rows has a picture and a caption{first}")
+        raise UserError(f"source: none of its {found.rows} rows has a picture and a caption{first}")
     found.thumbnails = np.stack(thumbnails)
     return found
 
@@ -154,14 +158,14 @@ def survey(source: Source, how: Reading, sink: Sink | None = None, *, strict: bo
 def _check_bad(found: Survey, rows: int, max_bad: float) -> None:
     if len(found.bad) > max_bad * rows:
         name, why = found.bad[0]
-        raise ConfigError(
+        raise UserError(
             f"source: {len(found.bad)} of {rows} rows are bad, more than max-bad {max_bad:g} allows, first {name}: "
             f"{why}; python -m train.inspect lists them"
         )
 
 
-def look(raw: Raw, how: Reading) -> tuple[Pair, Image.Image, list[str]]:
-    """A row's pair, its square RGB picture, and why captions of it were left out.
+def look(raw: Raw, how: Reading | None) -> tuple[Pair, Image.Image, list[str]]:
+    """A row's pair, its picture as `how` says, and why captions of it were left out.
 
     Raises:
         UnusableError: It has no usable picture or no usable caption.
@@ -240,10 +244,123 @@ def _bytes_of(picture: Path | bytes | None) -> bytes:
     return data
 
 
-def _square(data: bytes, how: Reading) -> Image.Image:
+def _square(data: bytes, how: Reading | None) -> Image.Image:
     try:
+        if how is None:
+            return read_image(data, background=None)
         if how.fit == "pad":
             return read_image(data, how.size, how.background)
         return ImageOps.fit(read_image(data, None, how.background), (how.size, how.size), Image.Resampling.LANCZOS)
     except ImageError as error:
         raise UnusableError(str(error).partition(": ")[2].removesuffix("; replace or remove it")) from None
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """N captioned pictures in memory.
+
+    Attributes:
+        pictures: Upright; RGBA where the file has transparent pixels, else RGB.
+        captions: Cleaned captions of each, at least one; the first is the label.
+        names: Where each stands in its source, printable.
+        artist: Who drew it, "" where the source does not say.
+        style: In which style, likewise.
+        split: "train", "validation" and so on, likewise; a name that is none of ours stands as the source has it.
+        hashes: sha256 of each picture file's bytes, 64 hex digits.
+        skipped: What was left out and why, with counts, a line each.
+        notes: What else the user should know of the source, a line each.
+    """
+
+    pictures: list[Image.Image]
+    captions: list[list[str]]
+    names: list[str]
+    artist: list[str]
+    style: list[str]
+    split: list[str]
+    hashes: list[str]
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+
+def load_pairs(
+    source: Any,
+    *,
+    image_size: int | None = None,
+    caption_column: str | None = None,
+    image_column: str | None = None,
+    names: str = "",
+    subset: str | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Pairs:
+    """Anybody's captioned pictures in memory, in a fixed order.
+
+    Args:
+        source: A folder, a table, a hub id, or a `datasets.Dataset` (a dictionary of them by splits).
+        image_size: Side of the square that each is scaled and padded to, in pixels; None leaves them as they are.
+        caption_column: The column of captions, if it is not found by its name; so `image_column`.
+        image_column: The column of pictures or their files.
+        names: "file" takes the files' names for captions, "folder" those of their folders.
+        subset: Configuration of a hub dataset that has several.
+        say: Told every few seconds how many rows were read.
+
+    Raises:
+        UserError: The source cannot be read, or no row of it has a picture and a caption.
+    """
+    opened = open_source(Wanted(source, caption_column, image_column, names, subset))
+    pictures: list[Image.Image] = []
+    spoken = time.monotonic()
+
+    def keep(number: int, picture: Image.Image) -> None:
+        nonlocal spoken
+        pictures.append(picture)
+        if say is not None and time.monotonic() - spoken > 5:
+            spoken = time.monotonic()
+            say(f"{number + 1} pictures read{f' of {opened.total}' if opened.total else ''}")
+
+    found = survey(opened, Reading(image_size, background=None) if image_size else None, keep, strict=False)
+    pairs = found.pairs
+    return Pairs(
+        pictures,
+        [list(pair.captions) for pair in pairs],
+        [pair.name for pair in pairs],
+        [pair.artist for pair in pairs],
+        [pair.style for pair in pairs],
+        [SPLITS.get(pair.split.casefold(), pair.split) for pair in pairs],
+        [pair.digest for pair in pairs],
+        (*_grouped("rows", found.bad), *_grouped("captions", found.lost)),
+        tuple(opened.notes),
+    )
+
+
+def _grouped(what: str, left_out: Iterable[tuple[str, str]]) -> list[str]:
+    """One line a reason: how many, and the first."""
+    left_out = list(left_out)
+    first: dict[str, str] = {}
+    for name, why in left_out:
+        first.setdefault(why, name)
+    counts = Counter(why for _, why in left_out)
+    return [f"{count} {what} left out: {why} ({first[why]})" for why, count in counts.most_common()]
+
+
+def pairs_fingerprint(
+    source: Any,
+    *,
+    image_size: int | None = None,
+    caption_column: str | None = None,
+    image_column: str | None = None,
+    names: str = "",
+    subset: str | None = None,
+) -> str:
+    """16 hex digits of what `load_pairs` would read, without reading a picture.
+
+    It changes with the options, with the names, sizes and dates of the files, and with the bytes of a table.
+
+    Raises:
+        UserError: The source cannot be read.
+    """
+    opened = open_source(Wanted(source, caption_column, image_column, names, subset))
+    facts = [opened.fingerprint, dict(opened.columns), image_size, names]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train.config import ConfigError
+from bridge.errors import UserError
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "label", "title", "prompt", "description")
 IMAGE_COLUMNS = ("image", "file_name", "filename", "file", "path", "image_path", "picture", "img")
@@ -30,14 +30,14 @@ class Wanted:
     """Which source, and how to read it.
 
     Args:
-        source: A folder, a file, or a hub id.
+        source: A folder, a file, a hub id, or a `datasets.Dataset`.
         caption_column: Its column of captions; None finds it by its name.
         image_column: Its column of pictures or their files; None finds it by its type or name.
         names: "file" takes the files' names for captions, "folder" those of their folders.
         subset: Configuration of a hub dataset that has several.
     """
 
-    source: str
+    source: Any
     caption_column: str | None = None
     image_column: str | None = None
     names: str = ""
@@ -113,17 +113,17 @@ def find_column(role: str, asked: str | None, known: Sequence[str], columns: Seq
     """The column that was asked for, or the first with a known name, letter case aside.
 
     Raises:
-        ConfigError: There is none; names the columns found.
+        UserError: There is none; names the columns found.
     """
     found = ", ".join(shown(str(name)) for name in columns) or "no columns"
     if asked is not None:
         if asked not in columns:
-            raise ConfigError(f"--{role}-column: {where} has no column {asked!r}; it has {found}")
+            raise UserError(f"--{role}-column: {where} has no column {asked!r}; it has {found}")
         return asked
     plain = {str(name).strip().casefold(): name for name in reversed(columns)}
     name = next((plain[name] for name in known if name in plain), None)
     if name is None:
-        raise ConfigError(
+        raise UserError(
             f"{where}: no {role} column called {', '.join(known)}; it has {found}; pass --{role}-column NAME"
         )
     return name

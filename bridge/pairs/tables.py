@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from train.config import ConfigError
-from train.rows import (
+from bridge.checkpoint import sha256_of
+from bridge.errors import UserError
+from bridge.pairs.rows import (
     CAPTION_COLUMNS,
     ENDINGS,
     IMAGE_COLUMNS,
@@ -37,7 +38,7 @@ def open_metadata(folder: Path, files: Sequence[Path], tables: Sequence[Path], w
     """A folder whose metadata.csv or metadata.jsonl, or several below it, name its pictures.
 
     Raises:
-        ConfigError: A table cannot be read, is empty, or lacks a column.
+        UserError: A table cannot be read, is empty, or lacks a column.
     """
     at = {unicodedata.normalize("NFC", os.path.normpath(file)): file for file in files}
     columns: dict[str, str] = {}
@@ -52,7 +53,9 @@ def open_metadata(folder: Path, files: Sequence[Path], tables: Sequence[Path], w
     unused = [file for file in files if file.suffix.lower() in ENDINGS and file not in used]
     notes = (f"{len(unused)} pictures have no row, {relative_name(unused[0], folder)} for one",) if unused else ()
     kind = f"folder with {', '.join(sorted({table.name for table in tables}))}"
-    return Source(kind, columns, lambda: iter(found), stat_fingerprint(files, folder), len(found), notes)
+    return Source(
+        kind, columns, lambda: iter(found), stat_fingerprint(files, folder, *_digests(tables)), len(found), notes
+    )
 
 
 def _placed(raw: Raw, folder: Path, at: Mapping[str, Path]) -> Raw:
@@ -69,13 +72,17 @@ def open_table(path: Path, wanted: Wanted) -> Source:
     """A .csv, .tsv or .jsonl file; what it names lies beside it, or where it says from the root.
 
     Raises:
-        ConfigError: It cannot be read, is empty, or lacks a column.
+        UserError: It cannot be read, is empty, or lacks a column.
     """
     columns, rows = _read_table(path, wanted, path.parent)
     placed = [replace(raw, picture=path.parent / raw.picture) if isinstance(raw.picture, Path) else raw for raw in rows]
     files = [path, *(raw.picture for raw in placed if isinstance(raw.picture, Path))]
-    kind, print_ = f"{path.suffix[1:]} file", stat_fingerprint(files, path.parent)
+    kind, print_ = f"{path.suffix[1:]} file", stat_fingerprint(files, path.parent, *_digests([path]))
     return Source(kind, columns, lambda: iter(placed), print_, len(placed))
+
+
+def _digests(tables: Sequence[Path]) -> list[str]:
+    return [sha256_of(table) for table in tables]
 
 
 def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
@@ -106,10 +113,10 @@ def _read_table(path: Path, wanted: Wanted, root: Path) -> tuple[dict[str, str],
     try:
         cells = list(_read_jsonl(path) if path.suffix == ".jsonl" else _read_csv(path))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where}: cannot be read ({error}); save it as UTF-8 text") from error
+        raise UserError(f"{where}: cannot be read ({error}); save it as UTF-8 text") from error
     names = list(dict.fromkeys(name for _, row in cells if isinstance(row, dict) for name in row))
     if not cells:
-        raise ConfigError(f"{where}: has no rows")
+        raise UserError(f"{where}: has no rows")
     columns = {
         "caption": find_column("caption", wanted.caption_column, CAPTION_COLUMNS, names, where),
         "image": find_column("image", wanted.image_column, IMAGE_COLUMNS, names, where),
