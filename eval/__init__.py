@@ -1,0 +1,3 @@
+from train.moved import redirect
+
+redirect()

@@ -18,7 +18,7 @@ from bridge.mappers import VelocityMapper
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline
 from eval.cache import caption_number
-from eval.command import exit_code, fitted, output_folder, say, spelled
+from eval.command import fitted
 from eval.data import Pictures
 from eval.decoded import text_codes
 from eval.extractors import KNOWN, extractor
@@ -32,6 +32,7 @@ from eval.single_report import SingleReport, evaluate_single
 from eval.single_space import why_single
 from eval.stream import Generate
 from eval.table import to_json, to_text
+from train.command import exit_code, output_folder, say, spelled
 
 NAME = "python -m eval"
 CHUNK = 64

@@ -15,13 +15,9 @@ from torch import Tensor
 
 from bridge.checkpoint import atomic_write
 from eval.features import Extractor, Features, Progress
+from train.data.dataset import content_hash
 
 SHARD = 1024
-
-
-def content_hash(data: bytes) -> str:
-    """Name of a picture: sha256 of its encoded bytes, 64 hex digits."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def caption_number(caption: str) -> int:

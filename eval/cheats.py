@@ -23,7 +23,7 @@ from bridge.pipeline import BridgePipeline
 from bridge.text import TextEncoder
 from eval import baselines
 from eval.collected import Say
-from eval.command import exit_code, load_judge, output_folder, say, spelled
+from eval.command import load_judge
 from eval.data import first_by_hash
 from eval.decoded import EncodeText, reconstruct, text_codes
 from eval.features import EfficientNetLite0
@@ -31,6 +31,7 @@ from eval.headlines import Bench, Figures
 from eval.judge import Judge, Target
 from eval.report import ROWS, check_counts
 from eval.table import COLUMNS, to_json
+from train.command import exit_code, output_folder, say, spelled
 
 NAME = "python -m eval.cheats"
 NOISE = 0.1

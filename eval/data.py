@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from eval.cache import FeatureCache, content_hash
+from bridge.codec import ImageCodec, LatentDistribution
+from eval.cache import FeatureCache
 from eval.features import Extractor, Features, Progress
+from train.data.cache import CACHE, encode, latents
+from train.data.dataset import content_hash, encoded_picture
 
 BLOCK = 256
-CACHE = ".cache"
-"""Folder inside a dataset's, for all that is made of it once."""
 COLUMNS = ("image", "label", "artist", "family", "split")
 OPTIONAL = {
     "artist": "the data has no such column; who drew a picture is unknown",
@@ -151,13 +152,15 @@ def _check_words(name: str, column: list[Any]) -> None:
             raise ValueError(f"data: row {i} has no {name} ({words!r}); give it one or remove the row")
 
 
-def encoded_picture(number: int, row: dict[str, Any] | None) -> bytes:
-    """The bytes of a picture, read from its file where the dataset only names it."""
-    if row and row["bytes"] is not None:
-        return bytes(row["bytes"])
-    if row and row["path"]:
-        return Path(row["path"]).read_bytes()
-    raise ValueError(f"data: row {number} has no picture; give it one or remove the row")
+def picture_latents(codec: ImageCodec, pictures: Pictures, rows: np.ndarray) -> LatentDistribution:
+    """Latent distributions of real pictures by row, (len(rows), *z_shape), in memory; kept in `pictures.cache`."""
+
+    def pixels(start: int, stop: int) -> Tensor:
+        return pictures.pixels(rows[start:stop])
+
+    if pictures.cache is None:
+        return encode(codec, pixels, 0, len(rows))
+    return latents(codec, pictures.names(rows), pixels, pictures.cache).every
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from torch import Tensor
 from bridge.codec import ImageCodec
 from bridge.text import TextEncoder
 from eval import baselines
-from eval.data import Pictures
-from eval.encoded import picture_latents
+from eval.data import Pictures, picture_latents
 from eval.judge import Judge
 
 BATCH = 64

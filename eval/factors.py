@@ -18,12 +18,12 @@ from bridge.checkpoint import atomic_write
 from bridge.codec import ImageCodec, load_codec
 from bridge.images import contact_sheet, save_png, to_pil
 from eval.codec_factors import MEASURES, CodecFigures, Factors, Figures, thumbnails
-from eval.command import exit_code, output_folder, say, spelled
 from eval.data import Pictures
 from eval.emoji_factors import FACTORS, Known, Told, probe
 from eval.peers.plot import Curve, to_svg
 from eval.table import to_json
 from eval.traversal import Axes, latents, strip
+from train.command import exit_code, output_folder, say, spelled
 
 NAME = "python -m eval.factors"
 STEPS, CELL, THUMBNAIL = 8, 48, 8

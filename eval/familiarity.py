@@ -16,10 +16,11 @@ import numpy as np
 from bridge.pipeline import BridgePipeline
 from eval import fit
 from eval.bootstrap import Interval, paired_bootstrap
-from eval.command import exit_code, load_judge
+from eval.command import load_judge
 from eval.features import EfficientNetLite0
 from eval.judge import Judge
 from eval.report import ROWS
+from train.command import exit_code
 
 NAME = "python -m eval.familiarity"
 

@@ -32,7 +32,6 @@ from bridge.mappers import (
 )
 from bridge.noise import generator_for
 from bridge.standardize import PrincipalAxes, WhitenedCodec
-from eval.command import exit_code, spelled
 from eval.peers.__main__ import add_common, open_workshop
 from eval.peers.base import GUIDED, Sampling
 from eval.peers.mapped import BridgeFlow, MapperNet, MapperPeer
@@ -42,6 +41,7 @@ from eval.peers.table import HEADLINES, Spread
 from eval.report import ROWS
 from eval.speed import seconds
 from eval.table import to_json
+from train.command import exit_code, spelled
 
 NAME = "python -m eval.families"
 PLAIN = (Sampling(), Sampling(temperature=0.7), Sampling(temperature=0.7, neighbours=True))

@@ -10,8 +10,8 @@ from torch import Tensor
 from eval import baselines, diversity, fit, joint, quality
 from eval.data import Pictures, References, first_by_hash, references
 from eval.features import Extractor, Features, Progress
-from eval.memorization import CopyTest, thumbnails
 from eval.space import Described, JudgeSpace
+from train.copies import CopyTest, thumbnails
 
 POPULATION = 1500
 

@@ -26,14 +26,14 @@ from bridge.pipeline import BridgePipeline
 from bridge.text import TextCode
 from eval import latent_spaces as spaces
 from eval.bootstrap import family_mean, paired_bootstrap
-from eval.cache import content_hash
-from eval.command import exit_code, load_judge, say
-from eval.data import Pictures, by_caption
+from eval.command import load_judge
+from eval.data import Pictures, by_caption, picture_latents
 from eval.decoded import decode_all, flat_latents
-from eval.encoded import picture_latents
 from eval.features import EfficientNetLite0
 from eval.judge import Judge
 from eval.quality import kid
+from train.command import exit_code, say
+from train.data.dataset import content_hash
 
 NAME = "python -m eval.latents"
 SHOWN, CELL, COLOURS = 8, 64, 128

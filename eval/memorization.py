@@ -1,4 +1,4 @@
-"""Memorisation: does a picture merely repeat a training picture, and do pictures as a whole keep too near?
+"""Memorisation: do pictures as a whole keep too near to training pictures? Beside the copy rate of `train.copies`.
 
 A mirrored or shifted copy mostly passes `CopyTest`, whose thumbnails it changes, and fails `c_t` and
 `authenticity` in the space of a network that hardly minds. A codec's blur takes all pictures, copies and others,
@@ -6,76 +6,13 @@ farther from training pictures there: hold a model against what its codec makes 
 and a blend of two training pictures pass all three. `eval.cheats` measures them on such pictures.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.stats import mannwhitneyu
 from sklearn.cluster import KMeans
-from sklearn.neighbors import NearestNeighbors
 
-SIDE, COPY_QUANTILE, CELL_SAMPLES = 16, 0.01, 20
+from train.copies import nearest_training
 
-
-def nearest_training(x: np.ndarray, train: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Distances to, and rows of, the k nearest training pictures, nearest first.
-
-    Args:
-        x: Pictures in some feature space, (B, D).
-        train: Training pictures in the same space, (N, D).
-        k: How many; N where there are fewer.
-
-    Returns:
-        Distances (B, k) and rows of `train` (B, k).
-    """
-    index = NearestNeighbors(n_neighbors=min(k, len(train)), algorithm="brute").fit(train)
-    distance, row = index.kneighbors(x)
-    return distance, row
-
-
-def thumbnails(x: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """Pictures (B, 3, H, W) averaged down to `side` x `side` and flattened: (B, 3 * side * side).
-
-    The space in which copies are looked for. A decoder's blur and grain are enough to hide a copy from
-    network features, whose distances they change as much as another artist does; thumbnails ignore both.
-
-    Raises:
-        ValueError: H or W is no multiple of `side`.
-    """
-    b, c, h, w = x.shape
-    if h % side or w % side:
-        raise ValueError(f"x must have a height and width that {side} divides, got {h} x {w}")
-    blocks = x.reshape(b, c, side, h // side, side, w // side).mean(axis=(3, 5))
-    return blocks.reshape(b, -1).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class CopyTest:
-    """Tells copies: pictures nearer to a training picture than real held-out pictures come.
-
-    A first alarm only: heavy noise on a copy, a shift, and blends of two training pictures all pass it, and most
-    mirrored copies do.
-
-    Args:
-        train: Thumbnails of the training pictures, (N, D).
-        threshold: Distance below which a picture counts as a copy.
-    """
-
-    train: np.ndarray
-    threshold: float
-
-    @classmethod
-    def fit(cls, train: np.ndarray, held_out: np.ndarray, quantile: float = COPY_QUANTILE) -> "CopyTest":
-        """Calibrate on thumbnails of held-out real pictures (M, D): `quantile` of them count as copies."""
-        distance, _ = nearest_training(held_out, train)
-        return cls(train, float(np.quantile(distance, quantile)))
-
-    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whether thumbnails x (B, D) are copies, (B,) bool, and the nearest training rows, (B,).
-
-        The mean of the first is the copy rate.
-        """
-        distance, row = nearest_training(x, self.train)
-        return distance[:, 0] < self.threshold, row[:, 0]
+CELL_SAMPLES = 20
 
 
 def c_t(train: np.ndarray, held_out: np.ndarray, samples: np.ndarray, cells: int = 1, seed: int = 0) -> float:

@@ -18,8 +18,6 @@ import torch
 from torch import Tensor
 
 from bridge.checkpoint import atomic_write
-from eval.cache import content_hash
-from eval.command import exit_code, spelled
 from eval.data import Pictures
 from eval.peers.__main__ import add_common, open_workshop
 from eval.peers.base import Sampling, TrainedPeer
@@ -31,6 +29,8 @@ from eval.peers.plot import Curve, to_svg
 from eval.peers.study import Workshop
 from eval.report import ROWS
 from eval.table import to_json
+from train.command import exit_code, spelled
+from train.data.dataset import content_hash
 
 NAME = "python -m eval.pairs"
 SIZES = (100, 300, 1000, 3000, 10000)

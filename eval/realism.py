@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 
-from eval.memorization import nearest_training
+from train.copies import nearest_training
 
 NEIGHBOURS, LOOKED_AT, QUANTILE = 5, 10, 0.975
 TINY = 1e-12

@@ -9,9 +9,8 @@ from bridge.codec import ImageCodec
 from eval import joint, quality
 from eval.bootstrap import Interval, paired_bootstrap
 from eval.collected import Collected, Say, collect
-from eval.data import BLOCK, OPTIONAL, References
+from eval.data import BLOCK, OPTIONAL, References, picture_latents
 from eval.decoded import Baselines, EncodeText, decode_all
-from eval.encoded import picture_latents
 from eval.headlines import Bench, Calibration, Figures, Judged
 from eval.judge import Judge
 from eval.single_space import SingleSpace

@@ -23,10 +23,10 @@ from bridge.pipeline import BridgePipeline
 from bridge.text import TextCode
 from eval.baselines import RidgeGaussian, fit_ridge
 from eval.bootstrap import Interval, paired_bootstrap
-from eval.command import exit_code
 from eval.data import Pictures, first_by_hash, references
 from eval.decoded import flat_latents, text_codes
 from eval.report import ROWS
+from train.command import exit_code
 
 NAME = "python -m eval.scoring"
 CHUNK = 64

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from bridge.images import contact_sheet, save_png
 from bridge.pipeline import BridgePipeline
-from eval.cache import content_hash
 from eval.data import Pictures, first_by_hash, references
+from train.data.dataset import content_hash
 
 
 def first_captions(pictures: Pictures, split: str, count: int) -> list[str]:

@@ -15,9 +15,9 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from eval.data import Pictures, References, by_caption
 from eval.features import Extractor, Features
 from eval.judge import Judge, thumbnails_of
-from eval.memorization import COPY_QUANTILE, CopyTest, nearest_training
 from eval.realism import RealismTest
 from eval.space import COMPONENTS, Described, JudgeSpace
+from train.copies import COPY_QUANTILE, CopyTest, nearest_training
 
 LEAST = 10
 """Training pictures, and families of captions in a row, below which nothing is judged: intervals would be luck."""

@@ -17,10 +17,11 @@ from scipy.spatial.distance import cdist
 from bridge.checkpoint import atomic_write
 from bridge.pipeline import BridgePipeline
 from eval.bootstrap import Interval, paired_bootstrap
-from eval.command import exit_code, load_judge, output_folder, say, spelled
+from eval.command import load_judge
 from eval.features import EfficientNetLite0
 from eval.judge import Judge, Target
 from eval.table import to_json
+from train.command import exit_code, output_folder, say, spelled
 
 NAME = "python -m eval.swap"
 

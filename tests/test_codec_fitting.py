@@ -28,7 +28,7 @@ from train.codec import (
     whitening_axes,
 )
 from train.config import ConfigError, load_config
-from train.data import load_dataset, pixels_of, rows_of, to_unit
+from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 from train.emoji import write_dataset
 
 CONFIGS = Path(__file__).parent.parent / "configs"

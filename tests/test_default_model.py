@@ -13,7 +13,7 @@ from torch import Tensor
 from bridge import BridgePipeline
 from bridge.checkpoint import resolve_model, verify_folder
 from eval.features import EfficientNetLite0
-from train.data import pixels_of
+from train.data.dataset import pixels_of
 from train.emoji import STYLES
 
 IMAGES = 8

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from eval.data import Pictures
-from eval.memorization import authenticity, c_t, thumbnails
+from eval.memorization import authenticity, c_t
+from train.copies import thumbnails
 
 
 @pytest.fixture

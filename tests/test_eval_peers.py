@@ -19,7 +19,6 @@ from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
 from eval.bootstrap import paired_bootstrap
 from eval.data import Pictures
-from eval.encoded import Codes
 from eval.judge import Judge
 from eval.peers import __main__ as command
 from eval.peers import study as study_module
@@ -38,6 +37,7 @@ from eval.peers.sampling import MICRO_BATCH, Asked, Neighbours, keyed
 from eval.peers.study import Workshop, minutes_left
 from eval.peers.table import Line, PeersReport, Spread, to_text
 from tests import test_eval_report
+from train.data.cache import Codes
 
 DIM = 16
 SMALL: dict[str, tuple[TrainedPeer, Trial]] = {

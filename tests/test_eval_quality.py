@@ -6,8 +6,8 @@ import torch
 from torchmetrics.image.fid import _compute_fid
 
 from eval.data import Pictures
-from eval.memorization import thumbnails
 from eval.quality import frechet
+from train.copies import thumbnails
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from torchmetrics.image.kid import poly_mmd
 
 from eval import baselines, quality
 from eval.bootstrap import Interval, family_mean, paired_bootstrap
-from eval.memorization import CopyTest, nearest_training, thumbnails
+from train.copies import CopyTest, nearest_training, thumbnails
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from bridge.text import TextEncoder
 from bridge.words import WordVectors
 from train import mapper as mapper_module
 from train.config import ConfigError
-from train.data import load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows, to_unit
+from train.data.dataset import load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows, to_unit
 from train.emoji import write_dataset
 from train.loop import LoopConfig, ResumeError
 from train.mapper import MapperConfig, MapperTraining

@@ -12,7 +12,7 @@ import torch
 from bridge.checkpoint import resolve_model
 from bridge.codec import load_codec
 from bridge.pipeline import BridgePipeline
-from tests.conftest import shorten_own, write_report
+from tests.conftest import made_up, shorten_own
 from train import mapper, own, vae
 from train.config import ConfigError, load_config
 from train.mapper import MapperConfig
@@ -30,7 +30,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-TIMED_STEPS = own.codec_step_seconds
+TIMED_STEPS, QUIETLY = own.codec_step_seconds, own.quietly
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,7 +38,7 @@ def short() -> Iterator[None]:
     """Two steps a trial, no codec, a made-up report: what is chosen counts here, not how good it is."""
     with pytest.MonkeyPatch.context() as patch:
         shorten_own(patch)
-        patch.setattr(own, "judge", write_report)
+        patch.setattr(own, "quietly", made_up)
         yield
 
 
@@ -217,3 +217,10 @@ def test_validations_are_a_part_of_the_minutes(
     run = own.Own(own.Wanted("x"), own.Reading(), tmp_path, 4.0, 0, lambda _: None, began=0.0)
     found, why = run.choose_steps({"loss": 1.0, "seconds": 0.1, "validation_seconds": 4.0})
     assert found == steps and "4 s a validation" in why
+
+
+def test_commands_of_eval_run_in_a_process_of_their_own(capfd: pytest.CaptureFixture[str]) -> None:
+    assert QUIETLY("eval.sheets", ["--help"]) == 0
+    assert QUIETLY("eval", ["emoji", "--samples", 1]) == 2
+    told = capfd.readouterr()
+    assert told.out == "" and "n must be at least 2" in told.err

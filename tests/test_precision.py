@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eval import precision
+from train import precision
 
 Capture = pytest.CaptureFixture[str]
 

@@ -20,7 +20,7 @@ from eval.data import Pictures
 from tests.pictures import bomb, encoded, pattern, png
 from train import partition as partition_module
 from train import prepare as prepare_module
-from train.data import load_dataset, rows_of
+from train.data.dataset import load_dataset, rows_of
 from train.near import near_groups
 from train.partition import find_families, hold_out, leader_families, partition, same_words
 from train.prepare import FACTS, Reading, main, prepare

@@ -12,7 +12,7 @@ from PIL import Image
 from bridge.dense import DenseCodec
 from train import shapes
 from train.config import load_config
-from train.data import load_dataset, rows_of
+from train.data.dataset import load_dataset, rows_of
 from train.shapes import COLOURS, COMBINATIONS, LEVELS, Factors, combinations, draw, label_of, make_rows
 from train.vae import VAEConfig, build_vae
 

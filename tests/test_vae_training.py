@@ -19,7 +19,7 @@ from bridge.codec import VAECodec, load_codec
 from bridge.dense import DenseCodec
 from train import vae as vae_module
 from train.config import ConfigError, load_config
-from train.data import load_dataset, pixels_of, rows_of, to_unit
+from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 from train.emoji import write_dataset
 from train.loop import LoopConfig
 from train.perceptual import PerceptualDistance

@@ -16,7 +16,7 @@ from bridge.checkpoint import CheckpointError, atomic_folder
 from bridge.codec import AutoencoderCodec, ImageCodec, codec_from_diffusers, load_codec
 from bridge.standardize import PCACodec, PrincipalAxes, WhitenedCodec
 from train.config import ConfigError, load_config
-from train.data import load_dataset, pixels_of, rows_of, to_unit
+from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 
 KINDS = ("pca", "whiten", "diffusers")
 MAX_DIMS = 8192

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextEncoder
 from train.config import ConfigError
-from train.data import load_dataset
+from train.data.dataset import load_dataset
 from train.emoji import SPLITS
 from train.iconify import (
     SIZE,

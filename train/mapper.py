@@ -26,11 +26,10 @@ from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings, check_settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
-from eval.data import CACHE
-from eval.encoded import Codes, Latents, caption_codes
-from eval.memorization import CopyTest, thumbnails
 from train.config import ConfigError, load_config
-from train.data import (
+from train.copies import CopyTest, thumbnails
+from train.data.cache import CACHE, Codes, Latents, caption_codes
+from train.data.dataset import (
     CaptionTable,
     latents_of,
     load_dataset,

@@ -5,10 +5,11 @@ files that reproduce the run are written beside it. A stopped run goes on where 
 """
 
 import argparse
-import contextlib
-import io
 import json
+import os
 import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
@@ -25,16 +26,13 @@ from bridge.codec import load_codec
 from bridge.pairs.reading import Reading
 from bridge.pairs.rows import Wanted
 from bridge.pipeline import Settings
-from eval.__main__ import main as judge
-from eval.bootstrap import Interval
-from eval.command import say
-from eval.precision import slow_bfloat16, slowdown
-from eval.sheets import main as draw_sheet
 from train.codec import psnr
+from train.command import say
 from train.config import ConfigError
-from train.data import load_dataset, pixels_of, rows_of
+from train.data.dataset import load_dataset, pixels_of, rows_of
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
+from train.precision import slow_bfloat16, slowdown
 from train.prepare import add_arguments, chosen, prepare
 from train.timing import interleaved
 from train.vae import VAEConfig, VAEObjective, VAETraining, build_vae
@@ -359,11 +357,11 @@ def save_config(config: MapperConfig | VAEConfig, path: Path) -> None:
 def show(model: Path, data: Path, out: Path, say: Say) -> None:
     """A sheet of held-out captions, a quick report with its first figures, and the line to try."""
     images, report = out / "sheet.png", out / "report"
-    if quietly(draw_sheet, [model, "--data", data, "--split", "validation", "-n", 8, "--out", images]):
+    if quietly("eval.sheets", [model, "--data", data, "--split", "validation", "-n", 8, "--out", images]):
         raise ConfigError(f"out: no sheet could be drawn from {model}; see the line above")
     say(f"sheet: {images}")
     say("report: judging held-out captions (a minute or two; the model is already there)")
-    if quietly(judge, [model, "--data", data, "--quick", "--out", report]):
+    if quietly("eval", [model, "--data", data, "--quick", "--out", report]):
         say("report: left out, see the line above")
     else:
         say("\n".join([*figure_lines(report), f"report: {report / 'report.html'}"]))
@@ -371,10 +369,15 @@ def show(model: Path, data: Path, out: Path, say: Say) -> None:
     say(f"try: bridge generate {shlex.quote(str(captions[0]))} --model {shlex.quote(str(model))}")
 
 
-def quietly(command: Callable[[Sequence[str]], int], words: Sequence[object]) -> int:
-    """Exit code of another command, whose standard output is dropped: that of these commands is a folder or a table."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        return command([str(word) for word in words])
+def quietly(module: str, words: Sequence[object]) -> int:
+    """Exit code of `python -m MODULE WORDS` without its standard output.
+
+    A process of its own, because `eval` imports `train` and not the other way round.
+    """
+    path = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = [sys.executable, "-m", module, *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    return subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False).returncode
 
 
 def figure_lines(report: Path) -> list[str]:
@@ -389,7 +392,7 @@ def figure_lines(report: Path) -> list[str]:
 
 
 def _told(figure: dict[str, float] | None) -> str:
-    return "–" if figure is None else str(Interval(**{name: figure[name] for name in ("value", "low", "high")}))
+    return "–" if figure is None else "{value:.2f} [{low:.2f}, {high:.2f}]".format(**figure)
 
 
 def parser_of(prog: str) -> argparse.ArgumentParser:

@@ -29,7 +29,7 @@ from bridge.pairs.rows import Wanted
 from bridge.pairs.sources import open_source
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, TextEncoder
 from train.config import ConfigError
-from train.data import CAPTIONED
+from train.data.dataset import CAPTIONED
 from train.partition import Partition, partition
 
 FACTS = "prepared.json"

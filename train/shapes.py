@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from train.data import CAPTIONED
+from train.data.dataset import CAPTIONED
 from train.iconify import SIZE, write_rows
 
 Outline = tuple[tuple[float, float], ...]

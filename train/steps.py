@@ -10,10 +10,10 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from bridge.noise import generator_for
-from eval.precision import note_precision
 from train.average import Average
 from train.config import ConfigError
 from train.failures import StopRequest, TrainingError
+from train.precision import note_precision
 from train.schedule import LoopConfig, RowOrder, learning_rate_at
 
 Batch = Callable[[Tensor, int], tuple[Tensor, ...]]

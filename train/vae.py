@@ -23,7 +23,7 @@ from bridge.images import contact_sheet, to_pil
 from bridge.noise import generator_for, normal_rows
 from train.codec import channel_statistics
 from train.config import ConfigError, load_config
-from train.data import load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows, to_unit
+from train.data.dataset import load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows, to_unit
 from train.loop import Loop, LoopConfig, ResumeError, TrainingError
 from train.perceptual import PerceptualDistance
 from train.saved import fingerprint_of

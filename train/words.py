@@ -16,7 +16,7 @@ from bridge.captions import prepare_caption
 from bridge.checkpoint import CheckpointError, atomic_folder
 from bridge.words import WordVectors, split_words
 from train.config import ConfigError
-from train.data import load_dataset, rows_of
+from train.data.dataset import load_dataset, rows_of
 
 WINDOW, EPOCHS, SEED = 5, 20, 0
 """Captions are short: within one, every word is near every other."""

@@ -15,7 +15,7 @@ from typing import Any
 from bridge.checkpoint import atomic_write
 from bridge.codec import load_codec
 from bridge.pipeline import BridgePipeline
-from eval.command import exit_code, fitted, output_folder, say, spelled
+from eval.command import fitted
 from eval.data import Pictures
 from eval.decoded import text_codes
 from eval.features import EfficientNetLite0
@@ -34,11 +34,12 @@ from eval.peers.sampling import Asked
 from eval.peers.simple import Retrieval, Ridge
 from eval.peers.study import PLATEAU_SEEDS, Chosen, Workshop, minutes_left
 from eval.peers.table import HEADLINES, Line, PeersReport, Spread, to_text
-from eval.precision import note_precision
 from eval.report import ROWS, Report, check_counts, evaluate
 from eval.single_space import why_single
 from eval.stream import Generate
 from eval.table import to_json
+from train.command import exit_code, output_folder, say, spelled
+from train.precision import note_precision
 
 NAME = "python -m eval.peers"
 ALL: tuple[Peer, ...] = (

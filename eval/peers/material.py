@@ -13,9 +13,9 @@ from torch.nn.utils.rnn import pad_sequence
 from bridge.codec import ImageCodec, LatentDistribution
 from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
-from eval.data import CACHE, Pictures
-from eval.encoded import Codes, caption_codes, picture_latents
+from eval.data import Pictures, picture_latents
 from eval.peers.base import TOKENS, Batch
+from train.data.cache import CACHE, Codes, caption_codes
 
 CAPTION_DROPOUT, LABEL_SHARE, FAMILY_POWER = 0.1, 0.4, 0.5
 """Shares of captions that are dropped and that are the label; weight of a row is (size of family) ** -FAMILY_POWER."""

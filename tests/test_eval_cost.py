@@ -8,8 +8,8 @@ import pytest
 from datasets import Dataset, Features, Image
 
 from bridge.codec import VAECodec
+from eval.studies import cost, cost_cache
 from tests.pictures import encoded, pattern
-from train import bench, bench_cache
 from train.timing import interleaved
 
 
@@ -20,14 +20,14 @@ def test_works_take_turns() -> None:
 
 
 def test_reading_few_and_many_pairs_is_told_as_ratios(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(bench_cache, "STEPS", 1)
+    monkeypatch.setattr(cost_cache, "STEPS", 1)
 
     def run(command: list[str], **_: object) -> object:
         monkeypatch.setattr(sys, "argv", command[2:])
-        return type("Done", (), {"stdout": str(bench_cache.anonymous_mib())})
+        return type("Done", (), {"stdout": str(cost_cache.anonymous_mib())})
 
-    monkeypatch.setattr(bench_cache.subprocess, "run", run)
-    read, trained, memory = bench_cache.read_lines(300, 600, 1)
+    monkeypatch.setattr(cost_cache.subprocess, "run", run)
+    read, trained, memory = cost_cache.read_lines(300, 600, 1)
     assert re.fullmatch(r"read: pairs a second [\d,]+ with 300, [\d,]+ with 600; ratio \d+\.\d{3}", read)
     assert trained.startswith("train: pairs a second") and "MiB with 600; ratio 1.0" in memory
 
@@ -35,9 +35,9 @@ def test_reading_few_and_many_pairs_is_told_as_ratios(monkeypatch: pytest.Monkey
 def test_memory_is_that_of_a_process_that_trains_from_a_cache(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench_cache, "STEPS", 1)
-    monkeypatch.setattr(sys, "argv", ["bench_cache", str(tmp_path), "300"])
-    bench_cache.main()
+    monkeypatch.setattr(cost_cache, "STEPS", 1)
+    monkeypatch.setattr(sys, "argv", ["cost_cache", str(tmp_path), "300"])
+    cost_cache.main()
     assert 10 < float(capsys.readouterr().out) < 100_000
     assert len(list(tmp_path.rglob("*.arrow"))) == 1
 
@@ -45,17 +45,17 @@ def test_memory_is_that_of_a_process_that_trains_from_a_cache(
 def test_filling_is_told_against_the_codec(tiny_vae: object) -> None:
     files = [encoded(pattern(i, 64)) for i in range(3)]
     rows = Dataset.from_dict({"image": files}, Features({"image": Image()}))
-    (line,) = bench_cache.fill_lines(VAECodec(tiny_vae), rows, 1)  # type: ignore[arg-type]
+    (line,) = cost_cache.fill_lines(VAECodec(tiny_vae), rows, 1)  # type: ignore[arg-type]
     assert re.fullmatch(r"fill: [\d,]+ pictures a second into the cache, .* ratio \d+\.\d{3}", line)
 
 
 def test_the_cache_is_filled_from_all_over_a_dataset(artwork_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "FILLED", 4)
-    monkeypatch.setattr(bench, "read_lines", lambda few, many, repeats: [f"{few} {many}"])
-    monkeypatch.setattr(bench, "fill_lines", lambda codec, rows, repeats: [f"{codec.image_size} {len(rows)}"])
-    assert bench.cache_lines(artwork_folder, "emoji", [300, 600], 1) == ["300 600", "64 4"]
+    monkeypatch.setattr(cost, "FILLED", 4)
+    monkeypatch.setattr(cost, "read_lines", lambda few, many, repeats: [f"{few} {many}"])
+    monkeypatch.setattr(cost, "fill_lines", lambda codec, rows, repeats: [f"{codec.image_size} {len(rows)}"])
+    assert cost.cache_lines(artwork_folder, "emoji", [300, 600], 1) == ["300 600", "64 4"]
 
 
 def test_a_cache_of_no_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench.main(["cache", str(tmp_path)]) == 2
-    assert f"train.bench: data: {tmp_path} is not a dataset" in capsys.readouterr().err
+    assert cost.main(["cache", str(tmp_path)]) == 2
+    assert f"eval.studies.cost: data: {tmp_path} is not a dataset" in capsys.readouterr().err

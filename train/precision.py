@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from eval.command import say
+from train.command import say
 
 SIDE, REPEATS, SLOWER = 256, 10, 2.0
 """Of the matrices multiplied, how often, and how many times slower bfloat16 must be to be worth a word."""

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from bridge.codec import VAECodec
 from bridge.text import TextEncoder
-from eval import encoded as encoding
-from eval.data import CACHE, Pictures
-from eval.encoded import caption_codes, latents, picture_latents
+from eval.data import Pictures, picture_latents
 from tests.pictures import encoded
-from train.data import latents_of, load_dataset, rows_of, to_unit
+from train.data import cache as encoding
+from train.data.cache import CACHE, caption_codes, latents
+from train.data.dataset import latents_of, load_dataset, rows_of, to_unit
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_few_pictures_are_decoded_at_a_time(tiny_vae, pixels, tmp_path, monkey
         return to_unit(pixels[start:stop])
 
     monkeypatch.setattr(encoding, "PICTURES", 2)
-    monkeypatch.setattr("eval.shards.ROWS", 3)
+    monkeypatch.setattr("train.data.shards.ROWS", 3)
     found = latents(VAECodec(tiny_vae), ["a", "b", "c"], few, tmp_path)
     assert asked == [(0, 2), (2, 3)]
     torch.testing.assert_close(found.means, VAECodec(tiny_vae).encode(to_unit(pixels)).mean)

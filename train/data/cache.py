@@ -4,16 +4,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from bridge.codec import ImageCodec, LatentDistribution
 from bridge.text import TextCode, TextEncoder
-from eval.data import Pictures
-from eval.shards import Column, Ragged, Shards, encoded_once
+from train.data.shards import Column, Ragged, Shards, encoded_once
 
+CACHE = ".cache"
+"""Folder inside a dataset's, for all that is made of it once."""
 PICTURES, CAPTIONS = 64, 256
 """Encoded at a time."""
 SHOWN_AFTER = 1.0
@@ -120,24 +120,13 @@ def latents(codec: ImageCodec, names: Sequence[str], pixels: PixelsOf, folder: P
     """
 
     def compute(start: int, stop: int) -> Mapping[str, Column]:
-        return vars(_encode(codec, pixels, start, stop))
+        return vars(encode(codec, pixels, start, stop))
 
     with tqdm(total=len(names), desc="pictures", file=sys.stderr, delay=SHOWN_AFTER) as bar:
         return Latents(encoded_once(folder, "latents", [codec.fingerprint], names, compute, bar.update), names)
 
 
-def picture_latents(codec: ImageCodec, pictures: Pictures, rows: np.ndarray) -> LatentDistribution:
-    """Latent distributions of real pictures by row, (len(rows), *z_shape), in memory; kept in `pictures.cache`."""
-
-    def pixels(start: int, stop: int) -> Tensor:
-        return pictures.pixels(rows[start:stop])
-
-    if pictures.cache is None:
-        return _encode(codec, pixels, 0, len(rows))
-    return latents(codec, pictures.names(rows), pixels, pictures.cache).every
-
-
-def _encode(codec: ImageCodec, pixels: PixelsOf, start: int, stop: int) -> LatentDistribution:
-    """Of pictures `start` to `stop`, the last excluded."""
+def encode(codec: ImageCodec, pixels: PixelsOf, start: int, stop: int) -> LatentDistribution:
+    """Latent distributions of pictures `start` to `stop`, the last excluded, (B, *z_shape)."""
     chunks = [codec.encode(pixels(at, min(at + PICTURES, stop))) for at in range(start, stop, PICTURES)]
     return LatentDistribution(*(torch.cat([getattr(c, name).cpu() for c in chunks]) for name in ("mean", "std")))

@@ -9,10 +9,10 @@ import datasets
 import numpy as np
 import pytest
 
-from tests.conftest import shorten_own, write_report
-from train import bench, bench_own
+from eval.studies import cost, cost_own
+from tests.conftest import made_up, shorten_own
 from train.config import ConfigError
-from train.data import load_dataset, rows_of
+from train.data.dataset import load_dataset, rows_of
 
 PAIRS = 20
 
@@ -24,10 +24,10 @@ def told(artwork_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     out = tmp_path_factory.mktemp("bench") / "own"
     with pytest.MonkeyPatch.context() as patch:
         shorten_own(patch)
-        patch.setattr(bench_own, "judge", write_report)
-        patch.setattr(bench_own, "STEPS", 1)
-        patch.setattr(bench_own, "PROBES", 2)
-        return out, bench_own.own_lines(artwork_folder, PAIRS, out, 0.01, lambda _: None)
+        patch.setattr(cost_own, "quietly", made_up)
+        patch.setattr(cost_own, "STEPS", 1)
+        patch.setattr(cost_own, "PROBES", 2)
+        return out, cost_own.own_lines(artwork_folder, PAIRS, out, 0.01, lambda _: None)
 
 
 def test_it_trains_on_so_many_pairs_and_holds_out_all_there_are(told, artwork_folder):
@@ -58,14 +58,14 @@ def test_from_scratch_differs_in_start_and_rate_alone(told):
     steps = [[json.loads(line)["step"] for line in log] for log in logs]
     assert steps[0] == steps[1]
     rows = rows_of(load_dataset(out / "run" / "data"), "test")
-    adapted, plain = (bench_own.log_likelihoods(out / name / "model", rows) for name in ("run", "scratch"))
+    adapted, plain = (cost_own.log_likelihoods(out / name / "model", rows) for name in ("run", "scratch"))
     assert adapted.shape == (len(rows),) and np.isfinite(adapted).all()
     assert not np.allclose(adapted, plain)
 
 
 def test_more_pairs_than_there_are_is_one_line(artwork_folder, tmp_path, capsys):
     argv = ["own", str(artwork_folder), "--few", "999", "--out", str(tmp_path / "out")]
-    assert bench.main(argv) == 2
+    assert cost.main(argv) == 2
     assert re.search(r"pairs: expected at most \d+, the training rows there are, got 999", capsys.readouterr().err)
     assert not (tmp_path / "out" / "source").exists()
 
@@ -74,16 +74,16 @@ def test_fewer_pairs_are_part_of_more(artwork_folder, tmp_path):
     dataset: datasets.Dataset = load_dataset(artwork_folder)
     kept = []
     for pairs in (4, 9):
-        bench_own.write_source(dataset, pairs, tmp_path / str(pairs))
+        cost_own.write_source(dataset, pairs, tmp_path / str(pairs))
         kept.append([(tmp_path / str(pairs) / f"{i:05d}.png").read_bytes() for i in range(pairs)])
     assert kept[1][:4] == kept[0]
 
 
 def test_a_mapper_from_scratch_is_not_compared_with_itself(told, artwork_folder, monkeypatch):
     out, _ = told
-    monkeypatch.setattr(bench_own.Own, "run", lambda self: self.out / "model")
+    monkeypatch.setattr(cost_own.Own, "run", lambda self: self.out / "model")
     text = (out / "run" / "mapper.yaml").read_text()
-    monkeypatch.setattr(bench_own, "load_config", lambda *_: type("Config", (), {"init": ""}))
+    monkeypatch.setattr(cost_own, "load_config", lambda *_: type("Config", (), {"init": ""}))
     with pytest.raises(ConfigError, match="start: validation chose a mapper from scratch"):
-        bench_own.own_lines(artwork_folder, PAIRS, out, 0.01, lambda _: None)
+        cost_own.own_lines(artwork_folder, PAIRS, out, 0.01, lambda _: None)
     assert (out / "run" / "mapper.yaml").read_text() == text

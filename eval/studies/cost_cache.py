@@ -1,4 +1,4 @@
-"""What reading and filling the cache cost, for `train.bench cache`: the same with many pairs as with few."""
+"""What reading and filling the cache cost, for `eval.studies.cost cache`: the same with many pairs as with few."""
 
 import itertools
 import subprocess
@@ -14,9 +14,9 @@ from torch import Tensor
 from bridge.codec import ImageCodec, LatentDistribution
 from bridge.pipeline import BridgePipeline
 from bridge.text import TextCode
-from eval.encoded import PICTURES
-from eval.shards import Column, Shards, encoded_once
-from train.data import latents_of, pixels_of, to_unit
+from train.data.cache import PICTURES
+from train.data.dataset import latents_of, pixels_of, to_unit
+from train.data.shards import Column, Shards, encoded_once
 from train.timing import interleaved
 
 BATCH, STEPS = 256, 10
@@ -78,7 +78,7 @@ def read_lines(few: int, many: int, repeats: int) -> list[str]:
             told = ", ".join(f"{rate:,.0f} with {pairs:,}" for rate, pairs in zip(rates, (few, many), strict=True))
             lines.append(f"{kind}: pairs a second {told}; ratio {rates[1] / rates[0]:.3f}")
         for pairs in (few, many):
-            command = [sys.executable, "-m", "train.bench_cache", scratch, str(pairs)]
+            command = [sys.executable, "-m", "eval.studies.cost_cache", scratch, str(pairs)]
             memory.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     told = ", ".join(f"{mib:,.0f} MiB with {pairs:,}" for mib, pairs in zip(memory, (few, many), strict=True))
     return [*lines, f"anonymous memory in training: {told}; ratio {memory[1] / memory[0]:.3f}"]

@@ -1,4 +1,4 @@
-"""What training costs: python -m train.bench loop CONFIG, rates MAPPER_CONFIG, or cache|own DATA
+"""What training costs: python -m eval.studies.cost loop CONFIG, rates MAPPER_CONFIG, or cache|own DATA
 
 - loop: the loop's steps against bare forward, backward and optimiser step on one batch, interleaved; and where the
   difference goes.
@@ -23,11 +23,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bridge.checkpoint import CheckpointError
 from bridge.pipeline import BridgePipeline
-from eval.command import say
-from train.bench_cache import fill_lines, read_lines
-from train.bench_own import own_lines
+from eval.studies.cost_cache import fill_lines, read_lines
+from eval.studies.cost_own import own_lines
+from train.command import say
 from train.config import ConfigError, load_config
-from train.data import load_dataset, rows_of
+from train.data.dataset import load_dataset, rows_of
 from train.loop import Loop, ResumeError
 from train.mapper import MapperConfig, MapperTraining
 from train.timing import interleaved
@@ -132,7 +132,7 @@ def cache_lines(data: Path, model: str, pairs: Sequence[int], repeats: int) -> l
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m train.bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m eval.studies.cost", description=__doc__)
     parser.add_argument("what", choices=("loop", "rates", "cache", "own"))
     parser.add_argument(
         "config", type=Path, help="YAML file of a run; of a mapper for `rates`; for `cache` and `own` a dataset"
@@ -153,14 +153,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         training = open_training(args.config)
     except (ConfigError, ResumeError, CheckpointError) as error:
-        print(f"train.bench: {error}", file=sys.stderr)
+        print(f"eval.studies.cost: {error}", file=sys.stderr)
         return 2
     if args.what == "loop":
         print("\n".join(loop_lines(training, args.repeats)))
     elif isinstance(training, MapperTraining):
         print("\n".join(rate_lines(training, args.model, args.repeats)))
     else:
-        print(f"train.bench: {args.config} is no mapper's config; `{args.what}` needs one", file=sys.stderr)
+        print(f"eval.studies.cost: {args.config} is no mapper's config; `{args.what}` needs one", file=sys.stderr)
         return 2
     return 0
 

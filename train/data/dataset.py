@@ -1,8 +1,10 @@
 """Captioned images in memory, as training wants them."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -11,9 +13,7 @@ from datasets import Dataset, load_from_disk
 from torch import Tensor
 
 from bridge.codec import ImageCodec
-from eval.cache import content_hash
-from eval.data import encoded_picture
-from eval.encoded import Latents, latents
+from train.data.cache import Latents, latents
 from train.config import ConfigError
 
 COLUMNS = ("image", "captions", "label", "family", "split")
@@ -56,6 +56,24 @@ def rows_of(dataset: Dataset, split: str) -> Dataset:
     if not rows:
         raise ConfigError(f"data: no row of split {split!r}; found {', '.join(sorted(set(dataset['split'])))}")
     return dataset.select(rows)
+
+
+def content_hash(data: bytes) -> str:
+    """Name of a picture: sha256 of its encoded bytes, 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def encoded_picture(number: int, row: dict[str, Any] | None) -> bytes:
+    """The bytes of a picture, read from its file where the dataset only names it.
+
+    Raises:
+        ConfigError: The row has no picture.
+    """
+    if row and row["bytes"] is not None:
+        return bytes(row["bytes"])
+    if row and row["path"]:
+        return Path(row["path"]).read_bytes()
+    raise ConfigError(f"data: row {number} has no picture; give it one or remove the row")
 
 
 def picture_hashes(dataset: Dataset) -> list[str]:

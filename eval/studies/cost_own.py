@@ -1,4 +1,4 @@
-"""What `python -m train.mapper --data` makes of a few hundred pairs, for `train.bench own`: minutes, fit, copies."""
+"""For `eval.studies.cost own`: minutes, fit and copies of `python -m train.mapper --data` on a few hundred pairs."""
 
 import csv
 import io
@@ -18,11 +18,9 @@ from bridge.noise import generator_for
 from bridge.pairs.reading import Reading
 from bridge.pairs.rows import Wanted
 from bridge.pipeline import BridgePipeline
-from eval.__main__ import main as judge
 from eval.bootstrap import paired_bootstrap
-from eval.sheets import main as draw_sheet
 from train.config import ConfigError, load_config
-from train.data import load_dataset, pixels_of, rows_of, to_unit
+from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 from train.mapper import MapperConfig, MapperTraining
 from train.own import Own, figure_lines, quietly
 
@@ -90,7 +88,7 @@ def own_lines(data: Path, pairs: int, out: Path, minutes: float, say: Callable[[
     fresh, start = not (out / "run").exists(), time.monotonic()
     own = Own(Wanted(str(source)), Reading(), out / "run", minutes, 0, say)
     model, sheet = own.run(), out / "sheet.png"
-    quietly(draw_sheet, [model, "--data", own.data, "--split", "validation", "-n", 8, "--out", sheet])
+    quietly("eval.sheets", [model, "--data", own.data, "--split", "validation", "-n", 8, "--out", sheet])
     taken = f"{time.monotonic() - start:.0f} s" if fresh else "went on with a stopped run, so not timed:"
     config = load_config(own.out / "mapper.yaml", MapperConfig)
     if not config.init:
@@ -106,7 +104,7 @@ def own_lines(data: Path, pairs: int, out: Path, minutes: float, say: Callable[[
     families = np.array(held_out["family"])
     better = paired_bootstrap(both, families, lambda m: m[..., 0] - m[..., 1])
     report = out / "report"
-    if quietly(judge, [model, "--data", own.data, "--split", "test", "--captions", 200, "--out", report]):
+    if quietly("eval", [model, "--data", own.data, "--split", "test", "--captions", 200, "--out", report]):
         raise ConfigError(f"{report}: no report; see the line above")
     return [
         f"{taken} from {pairs} pairs in a folder to a model and its sheet {sheet}",

@@ -1,0 +1,25 @@
+"""Commands that changed name: the old ones answer with the new one, in one line and with exit code 2."""
+
+import sys
+from collections.abc import Sequence
+
+NEW_NAMES = {
+    "train.bench": "eval.studies.cost",
+}
+
+
+def answer(command: Sequence[str]) -> str | None:
+    """What to say to a process' command line, if it runs a module under its old name.
+
+    >>> answer(["python", "-m", "train.bench", "rates"])
+    'train.bench is now python -m eval.studies.cost'
+    """
+    run = command[command.index("-m") + 1 :][:1] if "-m" in command else []
+    return f"{run[0]} is now python -m {NEW_NAMES[run[0]]}" if run and run[0] in NEW_NAMES else None
+
+
+def redirect() -> None:
+    """End a process that was started under an old name."""
+    if (words := answer(sys.orig_argv)) is not None:
+        print(words, file=sys.stderr)
+        sys.exit(2)
