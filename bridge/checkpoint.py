@@ -26,6 +26,8 @@ from bridge.errors import UserError
 
 MANIFEST = "manifest.json"
 INDEX = "model_index.json"
+CACHE = ".cache"
+"""Folder inside another, for what can be made again."""
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".dill", ".msgpack"})
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.md", "*.txt"]
 Loaded = TypeVar("Loaded", bound=nn.Module)
@@ -114,13 +116,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     _recover(path)
-    _check_replaceable(path)
+    check_replaceable(path)
     remove_stale(path)
     temporary = _temporary(path)
     temporary.mkdir()
     try:
         yield temporary
         _write_manifest(temporary)
+        check_replaceable(path)  # again: filling it may have taken hours
         _swap(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -246,13 +249,24 @@ def _discard(old: Path, path: Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _check_replaceable(path: Path) -> None:
+def check_replaceable(path: str | Path) -> None:
+    """Check that `atomic_folder` may take this place: it is free, empty, or holds what its manifest lists alone.
+
+    A folder `.cache` in it does not count: what is there can be made again.
+
+    Raises:
+        CheckpointError: It is a file, or a folder with anything else, which would be lost.
+    """
+    path = Path(path)
     if path.exists() and not path.is_dir():
         raise CheckpointError(f"{path}: is a file; choose another folder")
     entries = {e.relative_to(path).as_posix() for e in path.rglob("*") if not e.is_dir() or e.is_symlink()}
     listed = _read_manifest(path).keys() if MANIFEST in entries else set()
+    entries = {name for name in entries if not name.startswith(f"{CACHE}/")}
     for name in sorted(entries - listed - {MANIFEST}):
-        raise CheckpointError(f"{path / name}: is no part of a saved model and would be lost; choose another folder")
+        raise CheckpointError(
+            f"{path / name}: was not written by this command and would be lost; choose another folder"
+        )
 
 
 def _write_manifest(folder: Path) -> None:

@@ -220,9 +220,17 @@ def test_a_complete_folder_is_found_after_every_kill(model):
 @pytest.mark.parametrize("name", ["holiday.txt", ".git", "vae/notes.txt"])
 def test_a_folder_with_anything_else_in_it_is_not_replaced(model, name):
     (model / name).write_text("mine")
-    with pytest.raises(CheckpointError, match=f"{name}: is no part of a saved model and would be lost"):
+    with pytest.raises(CheckpointError, match=f"{name}: was not written by this command and would be lost"):
         save(model, 2.0)
     assert (model / name).read_text() == "mine"
+
+
+def test_what_is_put_there_while_a_folder_is_made_is_not_lost(model):
+    with pytest.raises(CheckpointError, match="diary: was not written"), atomic_folder(model) as folder:
+        (folder / "model_index.json").write_text("{}")
+        (model / "diary").write_text("mine")
+    (model / "diary").rename(model.parent / "diary")
+    assert value_of(model) == 1.0
 
 
 def test_a_file_is_not_replaced_by_a_folder(tmp_path):

@@ -261,7 +261,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(artwork_folder, tmp_path
     (tmp_path / "run" / "codec" / "diary.txt").write_text("dear diary")
     values = {"data": str(artwork_folder), "out": str(tmp_path / "run"), "kind": "pca", "k": 3}
     assert run_main(tmp_path, values) == 2
-    assert "diary.txt: is no part of a saved model" in capsys.readouterr().err
+    assert "diary.txt: was not written by this command" in capsys.readouterr().err
     assert (tmp_path / "run" / "codec" / "diary.txt").read_text() == "dear diary"
 
 

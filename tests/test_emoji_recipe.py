@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bridge import checkpoint
 from tests.conftest import ARTWORK
-from train import emoji
+from train import emoji, icons, openclipart, shapes
 from train.emoji import (
     STYLES,
     caption_variants,
@@ -23,7 +24,7 @@ from train.emoji import (
     write_dataset,
     write_emoji_labels,
 )
-from train.iconify import MissingToolError, draw, icon_svg, is_blank, npm_pack, slug
+from train.iconify import MissingToolError, draw, icon_svg, is_blank, npm_pack, slug, write_rows
 from train.splits import Splits
 
 ROOT = Path(__file__).parent.parent
@@ -345,7 +346,6 @@ def test_an_interrupted_write_leaves_the_old_dataset(artwork_rows, tmp_path, mon
     write_dataset(artwork_rows[:3], tmp_path / "emoji")
 
     def half(_: datasets.Dataset, folder: str) -> None:
-        Path(folder).mkdir()
         (Path(folder) / "data-00000-of-00001.arrow").write_bytes(b"half")
         raise KeyboardInterrupt
 
@@ -356,10 +356,45 @@ def test_an_interrupted_write_leaves_the_old_dataset(artwork_rows, tmp_path, mon
 
 
 def test_what_an_interrupted_write_left_is_no_hindrance(artwork_rows, tmp_path):
-    (tmp_path / "emoji.partial").mkdir()
-    (tmp_path / "emoji.partial" / "data-00000-of-00001.arrow").write_bytes(b"half")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint.shutil, "rmtree", lambda *_, **__: None)  # as if killed
+        patch.setattr(datasets.Dataset, "save_to_disk", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_dataset(artwork_rows[:3], tmp_path / "emoji")
+    assert len(os.listdir(tmp_path)) == 1
     write_dataset(artwork_rows[:3], tmp_path / "emoji")
-    assert [path.name for path in tmp_path.iterdir()] == ["emoji"]
+    assert os.listdir(tmp_path) == ["emoji"]
+
+
+def test_a_dataset_of_ours_is_replaced_with_its_credits_and_cache(artwork_rows, tmp_path):
+    write_rows(artwork_rows[:3], emoji.FEATURES, tmp_path / "emoji", "# Credits")
+    (tmp_path / "emoji" / ".cache").mkdir()
+    (tmp_path / "emoji" / ".cache" / "features").write_text("made again")
+    write_dataset(artwork_rows[:5], tmp_path / "emoji")
+    assert len(datasets.load_from_disk(str(tmp_path / "emoji"))) == 5
+    assert not (tmp_path / "emoji" / "CREDITS.md").exists()
+
+
+@pytest.mark.parametrize("recipe", [emoji, icons, shapes, openclipart])
+@pytest.mark.parametrize("mine", ["thesis.txt", "photos/a.png", ".git/HEAD", "state.json", "data-00000-of-00001.arrow"])
+def test_no_recipe_empties_a_folder_that_it_did_not_make(tmp_path, capsys, monkeypatch, recipe, mine):
+    """At once: before anything is downloaded or drawn."""
+    for module, work in ((emoji, "collect"), (icons, "collect"), (shapes, "make_rows"), (openclipart, "collect")):
+        monkeypatch.setattr(module, work, lambda *_: pytest.fail("worked before it looked"))
+    file = tmp_path / "out" / mine
+    file.parent.mkdir(parents=True)
+    file.write_text("years of work")
+    assert recipe.main([*(["svg"] if recipe is openclipart else []), "--out", str(tmp_path / "out")]) == 2
+    assert (file.read_text(), os.listdir(tmp_path)) == ("years of work", ["out"])
+    told = capsys.readouterr().err
+    assert (told.count("\n"), f"{mine}: was not written by this command and would be lost" in told) == (1, True)
+
+
+def test_a_folder_beside_the_dataset_is_left_alone(artwork_rows, tmp_path):
+    (tmp_path / "emoji.partial").mkdir()
+    (tmp_path / "emoji.partial" / "thesis.txt").write_text("years of work")
+    write_dataset(artwork_rows[:3], tmp_path / "emoji")
+    assert (tmp_path / "emoji.partial" / "thesis.txt").read_text() == "years of work"
 
 
 def test_a_row_comes_back_as_it_was(artwork_rows, artwork_folder):

@@ -19,6 +19,8 @@ import datasets
 import numpy as np
 from tqdm import tqdm
 
+from bridge.checkpoint import check_replaceable
+from bridge.errors import UserError
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextEncoder
 from train.iconify import (
     SIZE,
@@ -228,8 +230,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--refresh", action="store_true", help=f"compute {SPLITS.name} and {EMOJI_LABELS.name} anew")
     args = parser.parse_args(argv)
     try:
+        check_replaceable(args.out)
         rows = collect(args.downloads, args.size)
-    except MissingToolError as error:
+    except (MissingToolError, UserError) as error:
         print(f"train.emoji: {error}", file=sys.stderr)
         return 2
     if args.refresh:

@@ -21,6 +21,8 @@ import resvg_py
 from PIL import Image
 from tqdm import tqdm
 
+from bridge.checkpoint import atomic_folder
+
 SIZE, SMALLEST, LARGEST = 64, 16, 1024
 """Side of a picture, in pixels."""
 
@@ -135,12 +137,15 @@ def thumbnails_of(rows: Sequence[dict[str, Any]]) -> np.ndarray:
     return np.stack([pixels_of(row["png"], 16) for row in rows])
 
 
-def write_rows(rows: Sequence[dict[str, Any]], features: datasets.Features, out: Path) -> None:
-    """Write rows, their pictures under "png", as a `datasets` folder, complete or not at all."""
+def write_rows(rows: Sequence[dict[str, Any]], features: datasets.Features, out: Path, credit: str = "") -> None:
+    """Write rows, their pictures under "png", as a `datasets` folder with CREDITS.md, complete or not at all.
+
+    Raises:
+        CheckpointError: `out` holds anything but such a folder; see `bridge.checkpoint.check_replaceable`.
+    """
     columns = {key: [row[key] for row in rows] for key in features if key != "image"}
     columns["image"] = [{"bytes": row["png"], "path": None} for row in rows]
-    scratch = out.with_name(out.name + ".partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(scratch))
-    shutil.rmtree(out, ignore_errors=True)
-    scratch.rename(out)
+    with atomic_folder(out) as folder:
+        datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(folder))
+        if credit:
+            (folder / "CREDITS.md").write_text(credit, encoding="utf-8")

@@ -21,8 +21,9 @@ import datasets
 import numpy as np
 from tqdm import tqdm
 
+from bridge.checkpoint import check_replaceable
+from bridge.errors import UserError
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextEncoder
-from train.config import ConfigError
 from train.data.dataset import load_dataset
 from train.emoji import SPLITS
 from train.iconify import (
@@ -213,7 +214,7 @@ def collect(
     Raises:
         LicenceError: A set's licence is not permissive.
         MissingToolError: npm is missing or failed.
-        ConfigError: `emoji` is no dataset.
+        UserError: `emoji` is no dataset.
     """
     reference = load_dataset(emoji).cast_column("image", datasets.Image(decode=False))
     held_out = reference.select([i for i, side in enumerate(reference["split"]) if side != "train"])
@@ -260,12 +261,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     packages = PALETTE_SETS if args.palette else PALETTE_SETS + PLAIN_SETS
     try:
+        check_replaceable(args.out)
         rows, credit = collect(packages, args.downloads, Splits.load(SPLITS), args.emoji, args.size)
-    except (MissingToolError, LicenceError, ConfigError) as error:
+    except (MissingToolError, LicenceError, UserError) as error:
         print(f"train.icons: {error}", file=sys.stderr)
         return 2
-    write_rows(rows, FEATURES, args.out)
-    (args.out / "CREDITS.md").write_text(credit, encoding="utf-8")
+    write_rows(rows, FEATURES, args.out, credit)
     print(args.out)
     return 0
 

@@ -24,7 +24,8 @@ import resvg_py
 from PIL import Image, ImageChops
 from tqdm import tqdm
 
-from bridge.checkpoint import atomic_folder
+from bridge.checkpoint import atomic_folder, check_replaceable
+from bridge.errors import UserError
 from bridge.images import read_image, slug
 
 MAX_SHARED = 3
@@ -95,9 +96,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("data/clipart"), help="folder of pictures")
     parser.add_argument("--size", type=int, default=256, help="longest side of a picture in pixels")
     args = parser.parse_args(argv)
-    drawings = collect(args.svg)
-    if not drawings:
-        print(f"train.openclipart: {args.svg} has no public-domain SVG with a title", file=sys.stderr)
+    try:
+        check_replaceable(args.out)
+        if not (drawings := collect(args.svg)):
+            raise UserError(f"svg: {args.svg} has no public-domain SVG with a title")
+    except UserError as error:
+        print(f"train.openclipart: {error}", file=sys.stderr)
         return 2
     with ProcessPoolExecutor() as pool, atomic_folder(args.out) as out:
         jobs = pool.map(draw, [d.path for d in drawings], [args.size] * len(drawings), chunksize=16)

@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from bridge.checkpoint import check_replaceable
 from train.data.dataset import CAPTIONED
 from train.iconify import SIZE, write_rows
 
@@ -180,6 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="chooses the combinations and their splits")
     args = parser.parse_args(argv)
     try:
+        check_replaceable(args.out)
         rows = make_rows(args.count, args.seed)
     except ValueError as error:
         print(f"train.shapes: {error}", file=sys.stderr)
