@@ -60,7 +60,7 @@ class Settings:
         neighbour_temperature: An unfamiliar caption's code is drawn, for each image, among known ones by
             softmax(cosine / this); 0 keeps its own code.
         trusted: Pictures of captions whose best cosine with a known one is lower were not shown to be better than
-            chance (`eval.familiarity`); 0 where nobody measured it.
+            chance (`eval.studies.familiarity`); 0 where nobody measured it.
     """
 
     guidance_scale: float = 1.0

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval import calibration, fit, joint, memorization, quality
-from eval.bootstrap import Interval, paired_bootstrap
 from eval.judge import Judge, PerCaption, Seen, Target
+from eval.metrics import calibration, fit, memorization, quality
+from eval.metrics import energy as joint
+from eval.metrics.bootstrap import Interval, paired_bootstrap
 from eval.space import Described
 
 

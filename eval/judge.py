@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from eval import baselines, diversity, fit, joint, quality
+from eval import baselines
 from eval.data import Pictures, References, first_by_hash, references
 from eval.features import Extractor, Features, Progress
+from eval.metrics import diversity, fit, quality
+from eval.metrics import energy as joint
 from eval.space import Described, JudgeSpace
 from train.copies import CopyTest, thumbnails
 

@@ -13,8 +13,8 @@ import jinja2
 from PIL import Image
 
 from eval import single_words
-from eval.bootstrap import Interval
 from eval.headlines import Figures
+from eval.metrics.bootstrap import Interval
 from eval.plot import Plot, Scale, data_uri
 from eval.report import Calibration, Report, Row, TradeOff
 from eval.single_figures import SingleFigures

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bridge.codec import ImageCodec
-from eval import joint, quality
-from eval.bootstrap import Interval, paired_bootstrap
 from eval.collected import Collected, Say, collect
 from eval.data import BLOCK, OPTIONAL, References, picture_latents
 from eval.decoded import Baselines, EncodeText, decode_all
 from eval.headlines import Bench, Calibration, Figures, Judged
 from eval.judge import Judge
+from eval.metrics import energy as joint
+from eval.metrics import quality
+from eval.metrics.bootstrap import Interval, paired_bootstrap
 from eval.single_space import SingleSpace
 from eval.stream import Generate, seen_by_all, seen_of, seen_reconstructions
 

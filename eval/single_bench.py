@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval import calibration, fit, memorization, quality, single
-from eval.bootstrap import Interval, family_mean, paired_bootstrap
 from eval.data import first_by_hash
 from eval.decoded import EncodeText
 from eval.headlines import Calibration
 from eval.judge import Judge, Seen
+from eval.metrics import calibration, fit, memorization, quality, single
+from eval.metrics.bootstrap import Interval, family_mean, paired_bootstrap
 from eval.single_figures import Drawn, SingleFigures, SingleTarget
 from eval.single_space import LEAST, PairSpace, single_references
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from eval import fit
-from eval.bootstrap import Interval
 from eval.data import References
+from eval.metrics import fit
+from eval.metrics.bootstrap import Interval
 from eval.space import Described
 
 
@@ -16,12 +16,12 @@ class SingleFigures:
 
     Args:
         fit: Chance-adjusted, gated Caption-ID: 0 is chance, 1 always found. No real picture by another artist
-            sets the scale, and 1 cannot be reached: see `eval.single.hits_of`.
+            sets the scale, and 1 cannot be reached: see `eval.metrics.single.hits_of`.
         diversity: Distance of a caption's valid pictures; 1 is that of real pictures of different captions, and
-            nothing beyond it counts. See `eval.single.valid_distance`. Right pictures of one caption should
+            nothing beyond it counts. See `eval.metrics.single.valid_distance`. Right pictures of one caption should
             differ less than pictures of different ones, so 1 is no aim.
         joint: How much nearer its pairs of caption and picture come to the real ones than with captions shuffled:
-            1 as near as real pairs, 0 captions ignored; see `eval.single.joint_interval`.
+            1 as near as real pairs, 0 captions ignored; see `eval.metrics.single.joint_interval`.
         hit: Caption-ID itself, a share.
         energy_score: Energy score, lower is better; of the same captions only.
         realistic: Share of pictures that lie where real ones do, see `realism.RealismTest`.

@@ -7,12 +7,12 @@ import numpy as np
 
 from bridge.codec import ImageCodec
 from eval import baselines
-from eval.bootstrap import Interval
 from eval.collected import Collected, Say, collect
 from eval.data import OPTIONAL
 from eval.decoded import Baselines, EncodeText
 from eval.headlines import Calibration
 from eval.judge import Judge
+from eval.metrics.bootstrap import Interval
 from eval.report import (
     BASES,
     FAR_ROW,

@@ -15,7 +15,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from eval.data import Pictures, References, by_caption
 from eval.features import Extractor, Features
 from eval.judge import Judge, thumbnails_of
-from eval.realism import RealismTest
+from eval.metrics.realism import RealismTest
 from eval.space import COMPONENTS, Described, JudgeSpace
 from train.copies import COPY_QUANTILE, CopyTest, nearest_training
 

@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from eval.features import Features
-from eval.realism import RealismTest
+from eval.metrics.realism import RealismTest
 
 LATE, EARLY, COMPONENTS, SHRINKAGE = 128, 96, 48, 0.05
 PER_FAMILY = 8

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
-from eval.bootstrap import Interval
+from eval.metrics.bootstrap import Interval
 from eval.report import Report, Row
 from eval.single_report import SingleReport, SingleRow
 

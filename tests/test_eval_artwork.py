@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from bridge.text import TextEncoder
-from eval import cheats
-from eval.cheats import OTHERS, PARTLY, CheatReport, Division
 from eval.data import Pictures
 from eval.decoded import text_codes
 from eval.features import EfficientNetLite0
 from eval.headlines import Figures
 from eval.judge import Judge
+from eval.studies import cheats
+from eval.studies.cheats import OTHERS, PARTLY, CheatReport, Division
 from tests.pictures import seen
 
 N = 4

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from eval.calibration import (
+from eval.data import Pictures
+from eval.extractors import RawPixels
+from eval.metrics.calibration import (
     average_rank,
     outlyingness,
     rank_histogram,
@@ -12,8 +14,6 @@ from eval.calibration import (
     spread_skill,
     spread_skill_ratio,
 )
-from eval.data import Pictures
-from eval.extractors import RawPixels
 
 CAPTIONS, N, D = 2000, 4, 4
 PRE_RANKS = pytest.mark.parametrize("pre_rank", [average_rank, outlyingness])

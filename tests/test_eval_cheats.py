@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from bridge.text import TextEncoder
-from eval import cheats
-from eval.cheats import OTHERS, PARTLY, REAL, CheatReport, Division
 from eval.data import Pictures
 from eval.decoded import text_codes
 from eval.features import EfficientNetLite0
 from eval.judge import Judge
+from eval.studies import cheats
+from eval.studies.cheats import OTHERS, PARTLY, REAL, CheatReport, Division
 from tests import test_eval_report as drawings
 from tests.test_eval_report import Coarse, Pooled, encode_text
 

@@ -9,7 +9,8 @@ from PIL import Image
 from bridge import BridgePipeline
 from bridge.text import TextEncoder
 from eval import __main__ as command
-from eval import sheets, speed
+from eval import sheets
+from eval.studies import speed
 from tests.conftest import make_tiny_pipeline
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import ortho_group
 
-from eval import disentangle
-from eval.disentangle import (
+from eval.metrics import disentangle
+from eval.metrics.disentangle import (
     DCI,
     active_units,
     adjusted_accuracy,
@@ -19,7 +19,7 @@ from eval.disentangle import (
     mutual_information,
     sap,
 )
-from eval.swap import agreement, nearest_captions, pair_rates, real_rates
+from eval.studies.swap import agreement, nearest_captions, pair_rates, real_rates
 
 FACTORS = np.array(list(itertools.product(range(4), range(3), range(5))) * 8)
 """Three independent factors, 480 rows."""

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from bridge.codec import ImageCodec, LatentDistribution, VAECodec
-from eval import factors as command
-from eval.codec_factors import CodecFigures, Factors, Range, thumbnails
 from eval.data import Pictures
-from eval.emoji_factors import FACTORS, Known, emoji_factors, probe
-from eval.factors import chart, load_codecs
-from eval.traversal import Axes, decoded, latents, strip
+from eval.studies import disentangle as command
+from eval.studies.codec_factors import CodecFigures, Factors, Range, thumbnails
+from eval.studies.disentangle import chart, load_codecs
+from eval.studies.emoji_factors import FACTORS, Known, emoji_factors, probe
+from eval.studies.traversal import Axes, decoded, latents, strip
 from tests.conftest import make_tiny_vae
 from train.emoji import write_dataset
 from train.iconify import write_rows
@@ -71,7 +71,7 @@ def test_a_label_tells_these_factors(label):
 
 
 def test_most_labels_tell_nothing():
-    table = json.loads((Path(command.__file__).parent.parent / "bridge" / "emoji_labels.json").read_text("utf-8"))
+    table = json.loads((Path(command.__file__).parents[2] / "bridge" / "emoji_labels.json").read_text("utf-8"))
     known = {factor: {emoji_factors(label)[factor] for label in table.values()} - {None} for factor in FACTORS}
     assert known["skin tone"] == {"light", "medium-light", "medium", "medium-dark", "dark"}
     assert known["hair"] == {"red", "curly", "white", "blond", "bald", "beard"}
@@ -286,7 +286,7 @@ def test_bad_input_is_one_line(change, message, run, shapes_folder, tmp_path, ca
     argv = [str(run / "a" / "vae"), "--data", str(shapes_folder), "--out", str(tmp_path / "out"), *change]
     assert command.main(argv) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("python -m eval.factors: ") and message in last
+    assert last.startswith("python -m eval.studies.disentangle: ") and message in last
 
 
 def test_a_dataset_without_factors_is_refused(run, artwork_folder, capsys):

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from bridge.mappers import DensityMapper, FlowMatchingMapper, GaussianMapper, Mapper
-from eval import families
-from eval.families import FamilyPeer, density_of, held_out_latents, whitened
-from eval.peers.base import Sampling, Space
-from eval.peers.budget import BudgetLoop
-from eval.peers.study import Workshop
+from eval.studies import families
+from eval.studies.families import FamilyPeer, density_of, held_out_latents, whitened
+from eval.studies.peers.base import Sampling, Space
+from eval.studies.peers.budget import BudgetLoop
+from eval.studies.peers.study import Workshop
 from tests.test_eval_peers import drawings, opened
 
 __all__ = ["drawings", "opened"]

@@ -12,10 +12,10 @@ from torch import Tensor
 from bridge import BridgePipeline
 from bridge.mappers import VelocityMapper
 from bridge.noise import normal_rows
-from eval import latent_spaces, latents
 from eval.data import Pictures
 from eval.features import Extractor, Features
 from eval.judge import Judge
+from eval.studies import latent_spaces, latents
 
 
 class Grid(Extractor):

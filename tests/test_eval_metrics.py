@@ -6,14 +6,15 @@ from functools import cache
 import numpy as np
 import pytest
 
-from eval import baselines, fit
-from eval.bootstrap import Interval, family_mean, paired_bootstrap
+from eval import baselines
 from eval.data import References
-from eval.diversity import distinct_styles
 from eval.features import Features
 from eval.headlines import diversity_of, fit_of, joint_of, score_of
-from eval.joint import energy_distance, energy_distance_of_real, energy_to_population, root_skill
 from eval.judge import PerCaption, Target
+from eval.metrics import fit
+from eval.metrics.bootstrap import Interval, family_mean, paired_bootstrap
+from eval.metrics.diversity import distinct_styles
+from eval.metrics.energy import energy_distance, energy_distance_of_real, energy_to_population, root_skill
 from eval.space import Described, JudgeSpace
 
 ARTISTS, LATE, EARLY, HELD_OUT = 8, 24, 12, 80

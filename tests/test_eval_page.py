@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from eval import page
-from eval.bootstrap import Interval
 from eval.headlines import Figures
+from eval.metrics.bootstrap import Interval
 from eval.page import Shown, to_html
 from eval.plot import Plot, Scale
 from eval.report import Calibration, Codec, Report, Row, TradeOff

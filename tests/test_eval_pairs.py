@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from eval import pairs
 from eval.data import Pictures
-from eval.pairs import BridgePlateau, Point, mean_scores, pair_order, sizes_of
-from eval.peers import __main__ as command
-from eval.peers.base import Sampling
-from eval.peers.budget import BudgetLoop
-from eval.peers.curves import Score, pairs_needed, trend, verdict
-from eval.peers.direct import Direct, DirectPlateau
-from eval.peers.material import NONE
-from eval.peers.plot import Curve, to_svg
-from eval.peers.study import Workshop
+from eval.studies import pairs
+from eval.studies.pairs import BridgePlateau, Point, mean_scores, pair_order, sizes_of
+from eval.studies.peers import __main__ as command
+from eval.studies.peers.base import Sampling
+from eval.studies.peers.budget import BudgetLoop
+from eval.studies.peers.curves import Score, pairs_needed, trend, verdict
+from eval.studies.peers.direct import Direct, DirectPlateau
+from eval.studies.peers.material import NONE
+from eval.studies.peers.plot import Curve, to_svg
+from eval.studies.peers.study import Workshop
 from tests import test_eval_report, test_eval_single
 from tests.test_eval_peers import Tiny, drawings, opened, toy
 
@@ -190,7 +190,7 @@ def test_command_prints_table_and_verdicts_and_does_nothing_twice(
     modes = {"equal minutes": (Tiny(), TinyDirect()), "plateau": (TinyBridgePlateau(), TinyDirectPlateau())}
     monkeypatch.setattr(pairs, "MODES", modes)
     monkeypatch.setattr(pairs, "open_workshop", opened)
-    monkeypatch.setattr("eval.peers.denoise.STEPS", 2)
+    monkeypatch.setattr("eval.studies.peers.denoise.STEPS", 2)
     out = tmp_path / "out"
     argv = ["model", "--minutes", "0.04", "--sizes", "8", "all", "--samples", "2", "--captions", "6", "--out", str(out)]
     assert pairs.main(argv) == 0
@@ -223,7 +223,7 @@ def quick_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "EfficientNetLite0", test_eval_report.Pooled)
     monkeypatch.setattr(command, "load_codec", lambda folder: test_eval_report.Coarse())
     monkeypatch.setattr(pairs, "MODES", {"equal minutes": (Tiny(), TinyDirect())})
-    monkeypatch.setattr("eval.peers.denoise.STEPS", 2)
+    monkeypatch.setattr("eval.studies.peers.denoise.STEPS", 2)
 
 
 def test_data_with_one_picture_a_caption_is_compared_by_fit(

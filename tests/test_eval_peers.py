@@ -17,25 +17,25 @@ from bridge.codec import ImageCodec, LatentDistribution
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
-from eval.bootstrap import paired_bootstrap
 from eval.data import Pictures
 from eval.judge import Judge
-from eval.peers import __main__ as command
-from eval.peers import study as study_module
-from eval.peers.base import TOKENS, Batch, Peer, PeerNet, Sampling, Space, TrainedPeer, Trial
-from eval.peers.benches import Benches
-from eval.peers.budget import BudgetLoop, DivergedError, Outcome
-from eval.peers.direct import Direct, DirectPlateau
-from eval.peers.invertible import Invertible
-from eval.peers.latent import Latent
-from eval.peers.mapped import BridgeFlow
-from eval.peers.material import NONE, Material, Shelf, load
-from eval.peers.prior import Prior
-from eval.peers.recipe import Budget, Recipe, learning_rate_at
-from eval.peers.results import Results
-from eval.peers.sampling import MICRO_BATCH, Asked, Neighbours, keyed
-from eval.peers.study import Workshop, minutes_left
-from eval.peers.table import Line, PeersReport, Spread, to_text
+from eval.metrics.bootstrap import paired_bootstrap
+from eval.studies.peers import __main__ as command
+from eval.studies.peers import study as study_module
+from eval.studies.peers.base import TOKENS, Batch, Peer, PeerNet, Sampling, Space, TrainedPeer, Trial
+from eval.studies.peers.benches import Benches
+from eval.studies.peers.budget import BudgetLoop, DivergedError, Outcome
+from eval.studies.peers.direct import Direct, DirectPlateau
+from eval.studies.peers.invertible import Invertible
+from eval.studies.peers.latent import Latent
+from eval.studies.peers.mapped import BridgeFlow
+from eval.studies.peers.material import NONE, Material, Shelf, load
+from eval.studies.peers.prior import Prior
+from eval.studies.peers.recipe import Budget, Recipe, learning_rate_at
+from eval.studies.peers.results import Results
+from eval.studies.peers.sampling import MICRO_BATCH, Asked, Neighbours, keyed
+from eval.studies.peers.study import Workshop, minutes_left
+from eval.studies.peers.table import Line, PeersReport, Spread, to_text
 from tests import test_eval_report
 from train.data.cache import Codes
 
@@ -86,7 +86,7 @@ def one_thread():
 @pytest.fixture(autouse=True)
 def few_solver_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures of untrained networks need no care."""
-    monkeypatch.setattr("eval.peers.denoise.STEPS", 2)
+    monkeypatch.setattr("eval.studies.peers.denoise.STEPS", 2)
 
 
 class InMemory(Codes):
@@ -217,7 +217,7 @@ class KilledError(Exception):
 def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eval.peers.budget.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("eval.studies.peers.budget.SAVE_SECONDS", 0.0)
 
     def loop(folder: str) -> BudgetLoop:
         peer, _ = SMALL["bridge_flow"]

@@ -6,7 +6,7 @@ import torch
 from torchmetrics.image.fid import _compute_fid
 
 from eval.data import Pictures
-from eval.quality import frechet
+from eval.metrics.quality import frechet
 from train.copies import thumbnails
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from eval import single
 from eval.__main__ import main
 from eval.data import Pictures
 from eval.gallery import Gallery
-from eval.joint import energy_distance
 from eval.judge import Judge
+from eval.metrics import single
+from eval.metrics.energy import energy_distance
 from eval.page import to_html
 from eval.report import ROWS, evaluate
 from eval.single_bench import SingleBench, fit_pairs

@@ -6,8 +6,9 @@ import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio
 from torchmetrics.image.kid import poly_mmd
 
-from eval import baselines, quality
-from eval.bootstrap import Interval, family_mean, paired_bootstrap
+from eval import baselines
+from eval.metrics import quality
+from eval.metrics.bootstrap import Interval, family_mean, paired_bootstrap
 from train.copies import CopyTest, nearest_training, thumbnails
 
 

@@ -113,7 +113,7 @@ def test_a_circle_is_seen_also_inside_a_function(tmp_path, monkeypatch):
         "import train.loop as loop",
         "from train import loop",
         "def f():\n    from eval.judge import Target",
-        "import importlib\nimportlib.import_module('eval.fit')",
+        "import importlib\nimportlib.import_module('eval.metrics.fit')",
         "from ...train import loop",
     ],
 )

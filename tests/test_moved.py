@@ -19,7 +19,9 @@ def test_an_old_name_is_no_module_and_its_new_one_is(name: str) -> None:
     assert found is None
 
 
-@pytest.mark.parametrize("name", [next(name for name in NEW_NAMES if name.startswith(room)) for room in ("train",)])
+@pytest.mark.parametrize(
+    "name", [next(name for name in NEW_NAMES if name.startswith(room)) for room in ("train", "eval")]
+)
 def test_an_old_name_answers_in_one_line(name: str) -> None:
     done = subprocess.run([sys.executable, "-m", name, "any", "--thing"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

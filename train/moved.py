@@ -4,6 +4,16 @@ import sys
 from collections.abc import Sequence
 
 NEW_NAMES = {
+    "eval.cheats": "eval.studies.cheats",
+    "eval.factors": "eval.studies.disentangle",
+    "eval.familiarity": "eval.studies.familiarity",
+    "eval.families": "eval.studies.families",
+    "eval.latents": "eval.studies.latents",
+    "eval.pairs": "eval.studies.pairs",
+    "eval.peers": "eval.studies.peers",
+    "eval.scoring": "eval.studies.retrieval",
+    "eval.speed": "eval.studies.speed",
+    "eval.swap": "eval.studies.swap",
     "train.bench": "eval.studies.cost",
 }
 

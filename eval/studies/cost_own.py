@@ -18,7 +18,7 @@ from bridge.noise import generator_for
 from bridge.pairs.reading import Reading
 from bridge.pairs.rows import Wanted
 from bridge.pipeline import BridgePipeline
-from eval.bootstrap import paired_bootstrap
+from eval.metrics.bootstrap import paired_bootstrap
 from train.config import ConfigError, load_config
 from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 from train.mapper import MapperConfig, MapperTraining

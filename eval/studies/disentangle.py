@@ -1,0 +1,226 @@
+"""python -m eval.studies.disentangle CODEC [CODEC ...] --data data/shapes --out report: do latents stand for factors?
+
+CODEC is a `vae` folder of train.vae. On a dataset of train.shapes: MIG, SAP and DCI on held-out pictures, beside
+the pictures' own principal components and the factors themselves, and for each codec a sheet of traversals.
+With --real, on a dataset of train.emoji: how well a linear probe tells what labels say of skin tone, hair, age,
+gender and expression.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bridge.checkpoint import atomic_write
+from bridge.codec import ImageCodec, load_codec
+from bridge.images import contact_sheet, save_png, to_pil
+from eval.data import Pictures
+from eval.studies.codec_factors import MEASURES, CodecFigures, Factors, Figures, thumbnails
+from eval.studies.emoji_factors import FACTORS, Known, Told, probe
+from eval.studies.peers.plot import Curve, to_svg
+from eval.studies.traversal import Axes, latents, strip
+from eval.table import to_json
+from train.command import exit_code, output_folder, say, spelled
+
+NAME = "python -m eval.studies.disentangle"
+STEPS, CELL, THUMBNAIL = 8, 48, 8
+"""Pictures of a traversal, their side on the sheet, and the side of thumbnails that codes are compared with."""
+
+
+@dataclass(frozen=True)
+class FactorsReport:
+    """Factors known by construction.
+
+    Args:
+        split: Whose pictures.
+        pictures: How many.
+        halves: Random halves behind each range.
+        codecs: By name.
+        controls: The same measures where no codec had a hand.
+        about: Command and fingerprints.
+    """
+
+    split: str
+    pictures: int
+    halves: int
+    codecs: dict[str, CodecFigures]
+    controls: dict[str, Figures]
+    about: dict[str, str]
+
+
+@dataclass(frozen=True)
+class RealReport:
+    """Factors that labels carry: by codec (and "thumbnails") and factor, why factors are absent, the command."""
+
+    codecs: dict[str, dict[str, Told]]
+    absent: dict[str, str]
+    about: dict[str, str]
+
+
+def load_codecs(folders: Sequence[Path]) -> dict[str, ImageCodec]:
+    """Codecs by the name of their folder, or of the run that a folder `vae` is in.
+
+    Raises:
+        ValueError: A folder holds no codec, or two have one name.
+    """
+    codecs: dict[str, ImageCodec] = {}
+    for folder in folders:
+        if not (folder / "config.json").exists():
+            raise ValueError(f"codec: {folder} holds no codec; name the `vae` folder of a finished run of train.vae")
+        name = folder.resolve().parent.name if folder.name == "vae" else folder.name
+        if name in codecs:
+            raise ValueError(f"codec: two are called {name!r}; rename one of the folders")
+        codecs[name] = load_codec(folder)
+    return codecs
+
+
+def to_text(report: FactorsReport) -> str:
+    """One line a coordinate system, and what stands beside it."""
+    lines = [
+        f"{report.pictures} pictures of {report.split}; mean [smallest, largest] of {report.halves} random halves",
+        f"{'':34}{'dims':>6}" + "".join(f"{name:>21}" for name in MEASURES),
+    ]
+    for name, codec in report.codecs.items():
+        lines += [_line(name, codec.flattened), _line(f"{name}, PCA", codec.principal)]
+        lines.append(_line(f"{name}, of other pictures", codec.chance))
+    lines += [_line(name, figures) for name, figures in report.controls.items()]
+    for name, codec in report.codecs.items():
+        lines.append(
+            f"{name}: {codec.psnr:.2f} dB, {codec.active} of {codec.flattened.dimensions} dimensions active, "
+            f"at most {codec.rate:.1f} nats a picture"
+        )
+        told = (
+            f"{factor} {codec.flattened.best[factor]} ({share:.2f}, gap {codec.flattened.gap[factor]:.2f})"
+            for factor, share in codec.flattened.information.items()
+        )
+        lines.append("  best dimension (share of the factor's entropy): " + ", ".join(told))
+    return "\n".join(lines)
+
+
+def _line(name: str, f: Figures) -> str:
+    return f"{name:34}{f.dimensions:>6}" + "".join(f"{getattr(f, m)!s:>21}" for m in MEASURES)
+
+
+def real_text(report: RealReport) -> str:
+    """One line a codec and factor."""
+    titles = ("accuracy", "chance", "by group", "commonest", "MI", "gap", "variance")
+    lines = [f"{'':46}" + "".join(f"{t:>20}" if t == "by group" else f"{t:>10}" for t in titles)]
+    for name, factors in report.codecs.items():
+        for factor, t in factors.items():
+            about = f"{name}: {factor} ({t.pictures}, {t.groups} {t.apart})"
+            lines.append(
+                f"{about:46}{t.accuracy:>10.2f}{1 / len(t.values):>10.2f}{t.interval!s:>20}{t.most:>10.2f}"
+                f"{t.information:>10.2f}{t.gap:>10.2f}{t.variance:>10.2f}"
+            )
+    return "\n".join([*lines, *(f"{factor}: absent, {why}" for factor, why in report.absent.items())])
+
+
+def chart(codecs: dict[str, CodecFigures], betas: Sequence[float]) -> str:
+    """Every measure along the latents' own dimensions against beta, SVG.
+
+    Args:
+        codecs: By name.
+        betas: Of each, above 0.
+
+    Raises:
+        ValueError: Not one beta a codec, or one is not above 0.
+    """
+    if len(betas) != len(codecs) or min(betas) <= 0:
+        raise ValueError(f"--beta: expected {len(codecs)} numbers above 0, one a codec, got {list(betas)}")
+    order = sorted(zip(betas, codecs.values(), strict=True), key=lambda pair: pair[0])
+    curves = []
+    for measure in MEASURES[:4]:
+        ranges = [getattr(codec.flattened, measure) for _, codec in order]
+        ends = ([r.value for r in ranges], [r.low for r in ranges], [r.high for r in ranges])
+        curves.append(Curve(measure.upper() if len(measure) == 3 else measure, [b for b, _ in order], *ends))
+    return to_svg("disentanglement of codecs on shapes", curves, "beta", "0: none, 1: whole")
+
+
+def traversals(codec: ImageCodec, factors: Factors, figures: Figures, path: Path) -> None:
+    """Write a sheet: for each factor, a picture's latent moved along the dimension that tells most of it."""
+    flat = latents(codec, factors.pictures, factors.rows)
+    axes = Axes.flattened(flat.shape[1])
+    rows = [to_pil(strip(codec, axes, flat, j, STEPS)) for j in figures.best.values()]
+    notes = [f"dimension {figures.best[name]}, MI {figures.information[name]:.2f}" for name in figures.best]
+    sheet = contact_sheet(rows, list(figures.best), notes, cell=CELL)
+    save_png(sheet, path, {"codec": codec.fingerprint, "caption": str(factors.pictures.label[factors.rows[0]])})
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
+    parser.add_argument("codecs", nargs="+", type=Path, metavar="CODEC", help="`vae` folders of train.vae")
+    parser.add_argument("--data", type=Path, help="by default data/shapes, with --real data/emoji")
+    parser.add_argument("--real", action="store_true", help="factors that emoji labels carry")
+    parser.add_argument("--split", default="validation", help="whose pictures; all of them with --real")
+    parser.add_argument("--components", type=int, default=10, help="principal components")
+    parser.add_argument("--halves", type=int, default=5, help="random halves behind each range")
+    parser.add_argument("--beta", type=float, nargs="+", help="of each codec: draws factors.svg")
+    parser.add_argument("--out", default="report", help="folder for factors.json (real.json), sheets and chart")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when the table is printed, 2 for bad input."""
+    args = build_parser().parse_args(argv)
+    run = _run_real if args.real else _run_shapes
+    return exit_code(NAME, lambda: run(args, spelled(NAME, argv)))
+
+
+def _about(codecs: dict[str, ImageCodec], command: str) -> dict[str, str]:
+    return {"command": command} | {name: codec.fingerprint for name, codec in codecs.items()}
+
+
+def _run_shapes(args: argparse.Namespace, command: str) -> None:
+    codecs = load_codecs(args.codecs)
+    factors = Factors.load(args.data or Path("data/shapes"), args.split)
+    out = output_folder(args.out)
+    found: dict[str, CodecFigures] = {}
+    for name, codec in codecs.items():
+        say(f"{name}: {len(factors.rows)} pictures")
+        found[name] = factors.of_codec(codec, args.components, args.halves)
+        traversals(codec, factors, found[name].flattened, out / f"traversal-{name}.png")
+    if args.beta is not None:
+        atomic_write(out / "factors.svg", chart(found, args.beta))
+    controls = factors.controls(args.components, args.halves)
+    report = FactorsReport(args.split, len(factors.rows), args.halves, found, controls, _about(codecs, command))
+    atomic_write(out / "factors.json", to_json(report))
+    print(to_text(report))
+
+
+def _run_real(args: argparse.Namespace, command: str) -> None:
+    codecs = load_codecs(args.codecs)
+    pictures = Pictures.load(args.data or Path("data/emoji"))
+    out = output_folder(args.out)
+    known, absent = known_factors(pictures)
+    if not known:
+        raise ValueError(f"--data: no label tells of two values of {', '.join(FACTORS)}; use a dataset of train.emoji")
+    rows = np.unique(np.concatenate([k.rows for k in known.values()]))
+    codes = {name: latents(codec, pictures, rows) for name, codec in codecs.items()}
+    codes[f"thumbnails of {THUMBNAIL} px"] = thumbnails(pictures.pixels(rows), THUMBNAIL)
+    found: dict[str, dict[str, Told]] = {}
+    for name, flat in codes.items():
+        say(f"{name}: {len(rows)} pictures")
+        at = {factor: flat[np.searchsorted(rows, k.rows)] for factor, k in known.items()}
+        found[name] = {factor: probe(at[factor], k.values, k.groups, k.apart) for factor, k in known.items()}
+    report = RealReport(found, absent, _about(codecs, command))
+    atomic_write(out / "real.json", to_json(report))
+    print(real_text(report))
+
+
+def known_factors(pictures: Pictures) -> tuple[dict[str, Known], dict[str, str]]:
+    """The factors that can be probed on a dataset, and why the others cannot."""
+    known, absent = {}, {}
+    for factor in FACTORS:
+        try:
+            known[factor] = Known.of(factor, pictures.label, pictures.family, pictures.artist)
+        except ValueError as error:
+            absent[factor] = str(error)
+    return known, absent
+
+
+if __name__ == "__main__":
+    sys.exit(main())

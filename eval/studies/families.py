@@ -1,0 +1,296 @@
+"""python -m eval.studies.families MODEL --data data/emoji: every mapping family at equal minutes, in one table.
+
+All see the same pairs through the same codec and text encoder, have the same minutes of processor time, up to three
+ways to sample chosen on validation, and the same judge. "whitened" families work on the codec's latents after PCA
+whitening with all components kept: a change of variables, so that densities compare after its log-determinant.
+Nothing is done twice: a stopped run goes on.
+"""
+
+import argparse
+import math
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bridge.checkpoint import atomic_write
+from bridge.codec import LatentDistribution
+from bridge.mappers import (
+    DensityMapper,
+    GaussianMapper,
+    Mapper,
+    MixtureMapper,
+    NormalizingFlowMapper,
+    TransformerFlowMapper,
+    VelocityMapper,
+)
+from bridge.noise import generator_for
+from bridge.standardize import PrincipalAxes, WhitenedCodec
+from eval.report import ROWS
+from eval.studies.peers.__main__ import add_common, open_workshop
+from eval.studies.peers.base import GUIDED, Sampling
+from eval.studies.peers.mapped import BridgeFlow, MapperNet, MapperPeer
+from eval.studies.peers.material import Shelf
+from eval.studies.peers.study import Workshop
+from eval.studies.peers.table import HEADLINES, Spread
+from eval.studies.speed import seconds
+from eval.table import to_json
+from train.command import exit_code, spelled
+
+NAME = "python -m eval.studies.families"
+PLAIN = (Sampling(), Sampling(temperature=0.7), Sampling(temperature=0.7, neighbours=True))
+"""What families without guidance choose from."""
+DENSITY_PICTURES, STEPS, PROBES = 128, 16, 4
+"""Held-out pictures whose likelihood is measured; solver steps and probes where it follows an equation."""
+SPEED_IMAGES, SPEED_REPEATS = 64, 3
+
+
+class FamilyPeer(MapperPeer):
+    """A mapping family with one set of hyperparameters.
+
+    Args:
+        name: In the table and on the command line.
+        family: The mapper's class.
+        trial: Learning rate, batch size, and arguments of the mapper.
+        whitened: Work on whitened latents.
+    """
+
+    def __init__(self, name: str, family: type[Mapper], trial: dict[str, Any], whitened: bool = False) -> None:
+        self.name, self.family, self.trials, self.whitened = name, family, (trial,), whitened
+        self.tokens = family.reads_tokens
+        self.settings = GUIDED if issubclass(family, VelocityMapper) else PLAIN
+
+
+FAST = {"learning_rate": 1e-3, "batch_size": 256}
+SLOW = {"learning_rate": 5e-4, "batch_size": 128}
+ALL = (
+    FamilyPeer("flow matching, MLP", BridgeFlow.family, BridgeFlow.trials[0]),
+    FamilyPeer("flow matching, transformer", TransformerFlowMapper, SLOW),
+    FamilyPeer("flow, coupling", NormalizingFlowMapper, SLOW),
+    FamilyPeer("flow, coupling, whitened", NormalizingFlowMapper, SLOW, whitened=True),
+    FamilyPeer("flow, autoregressive, whitened", NormalizingFlowMapper, SLOW | {"kind": "autoregressive"}, True),
+    FamilyPeer("Gaussian, diagonal", GaussianMapper, FAST),
+    FamilyPeer("Gaussian, diagonal, whitened", GaussianMapper, FAST, whitened=True),
+    FamilyPeer("Gaussian, rank 16", GaussianMapper, FAST | {"rank": 16}),
+    FamilyPeer("mixture of 8 Gaussians, whitened", MixtureMapper, FAST, whitened=True),
+)
+
+
+@dataclass(frozen=True)
+class Density:
+    """Held-out log-likelihood, of the codec's standardised latents whatever space a family works in.
+
+    Args:
+        bits: Bits a dimension, smaller is better, by row of the test; -log2 p(z | label) over dimensions.
+        error: Standard error of the estimate itself, in the same unit; 0 where it is exact.
+    """
+
+    bits: dict[str, float]
+    error: float
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family's line.
+
+    Args:
+        name: Of the family.
+        sampling: Chosen on validation, of seed 0.
+        rows: Headlines and copies on the test rows, over seeds, by row and name; empty where training diverged.
+        steps: Optimiser steps, by seed.
+        minutes: Of training, by seed, the VAE's not included.
+        parameters: Numbers trained.
+        images_per_second: Latents drawn and decoded on this machine, with that sampling.
+        density: Of seed 0.
+        absent: What could not be measured, and why.
+    """
+
+    name: str
+    sampling: Sampling | None = None
+    rows: dict[str, dict[str, Spread]] = field(default_factory=dict)
+    steps: list[int] = field(default_factory=list)
+    minutes: list[float] = field(default_factory=list)
+    parameters: int = 0
+    images_per_second: float = 0.0
+    density: Density | None = None
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FamiliesReport:
+    """Everything found."""
+
+    minutes: float
+    vae_minutes: float
+    captions: int | None
+    samples: int
+    families: list[Family]
+    about: dict[str, str]
+
+
+def whitened(shop: Workshop) -> Workshop:
+    """The same workshop on latents that are PCA-whitened with all components kept, fitted to its training pictures."""
+    train = shop.material.train.latents.mean[: len(shop.material.paired) + len(shop.material.unpaired)]
+    flat = train.flatten(1).double()
+    axes = PrincipalAxes.of(flat.mean(0), torch.cov(flat.T, correction=0), flat.shape[1])
+
+    def move(shelf: Shelf) -> Shelf:
+        mean, std = (part.flatten(1) for part in (shelf.latents.mean, shelf.latents.std))
+        return replace(shelf, latents=LatentDistribution(axes.project(mean), axes.project_std(std)))
+
+    codec = WhitenedCodec(shop.codec, axes)
+    material = replace(shop.material, train=move(shop.material.train), held_out=move(shop.material.held_out))
+    return replace(shop, codec=codec, material=material, identity={**shop.identity, "vae": codec.fingerprint})
+
+
+@dataclass(frozen=True)
+class Shops:
+    """The two workshops.
+
+    Args:
+        plain: On the codec's own latents.
+    """
+
+    plain: Workshop
+
+    @cached_property
+    def whitened(self) -> Workshop:
+        """On whitened latents."""
+        return whitened(self.plain)
+
+    def of(self, peer: FamilyPeer) -> Workshop:
+        """Where a family works."""
+        return self.whitened if peer.whitened else self.plain
+
+
+def held_out_latents(shop: Workshop, split: str) -> tuple[Tensor, list[str]]:
+    """Mean latents (B, *z_shape) and labels of at most DENSITY_PICTURES pictures of a split, evenly spread."""
+    pictures = shop.benches.judge.pictures
+    rows = pictures.where(split)
+    rows = rows[torch.linspace(0, len(rows) - 1, min(DENSITY_PICTURES, len(rows))).long().numpy()]
+    x = pictures.pixels(rows)
+    z = torch.cat([shop.codec.encode(part).mean for part in x.split(64)])
+    return z, [str(label) for label in pictures.label[rows]]
+
+
+def density_of(shop: Workshop, mapper: Mapper, splits: Mapping[str, str]) -> Density | None:
+    """Bits a dimension of held-out latents under their labels, or None where a family has no density.
+
+    Args:
+        shop: Its codec's latents are what the mapper was trained on.
+        mapper: Trained.
+        splits: Row of the test -> split of the data.
+    """
+    if not isinstance(mapper, DensityMapper):
+        return None
+    shift = shop.codec.log_abs_det if isinstance(shop.codec, WhitenedCodec) else 0.0
+    bits, errors = {}, []
+    for row, split in splits.items():
+        z, labels = held_out_latents(shop, split)
+        c = shop.asked(labels)
+        dims = z[0].numel()
+        if isinstance(mapper, VelocityMapper):
+            value, error = mapper.log_prob_with_error(
+                z, c, num_inference_steps=STEPS, trace="hutchinson", probes=PROBES, generator=generator_for(0)
+            )
+            errors.append(float(error.square().mean().sqrt()) / math.sqrt(len(z)) / dims / math.log(2))
+        else:
+            with torch.no_grad():
+                value = mapper.log_prob(z, c)
+        bits[row] = -(float(value.mean()) + shift) / dims / math.log(2)
+    return Density(bits, max(errors, default=0.0))
+
+
+def images_per_second(net: MapperNet, shop: Workshop, sampling: Sampling) -> float:
+    """Median rate of drawing and decoding SPEED_IMAGES pictures of one caption."""
+    c = shop.asked([shop.benches.judge.pictures.label[0]] * SPEED_IMAGES)
+    noise = torch.randn(SPEED_IMAGES, *net.noise_shape, generator=generator_for(0))
+    with torch.no_grad():
+        return SPEED_IMAGES / seconds(lambda: net.sample(c, noise, sampling), SPEED_REPEATS)
+
+
+def measure(shop: Workshop, peer: FamilyPeer, seeds: int) -> Family:
+    """Train a family with every seed, judge each on the test, and measure density and speed with the first."""
+    trial = peer.trials[0]
+    found = [one for seed in range(seeds) if (one := shop.tested(peer, trial, seed)) is not None]
+    if len(found) < seeds:
+        return Family(peer.name, absent={"everything": "training diverged; see the messages above"})
+    net = shop.train(peer, trial, 0)
+    assert isinstance(net, MapperNet)
+    net.eval()
+    rows = {
+        row: {name: Spread.of([one.rows[row][name] for one in found]) for name in HEADLINES} for row in found[0].rows
+    }
+    density = density_of(shop, net.mapper, {row: split for row, split in ROWS["test"].items() if row in rows})
+    return Family(
+        peer.name,
+        found[0].sampling,
+        rows,
+        [one.steps for one in found],
+        [one.minutes for one in found],
+        sum(p.numel() for p in net.parameters()),
+        images_per_second(net, shop, found[0].sampling),
+        density,
+        {} if density else {"density": f"{peer.family.__name__} has none"},
+    )
+
+
+def to_text(report: FamiliesReport) -> str:
+    """One table a row of the test, best score first."""
+    text = [
+        f"{report.minutes:g} minutes each, {report.vae_minutes:g} of them for the VAE · {report.samples} samples a "
+        "caption · bits/dim of the codec's own latents, the smaller the better"
+    ]
+    titles = "".join(f"{name:>15}" for name in HEADLINES)
+    for row in dict.fromkeys(row for one in report.families for row in one.rows):
+        text += ["", row, f"{'':32}{titles}{'bits/dim':>16}{'minutes':>9}{'images/s':>10}{'parameters':>12}"]
+        here = [one for one in report.families if row in one.rows]
+        text += [_line(one, row) for one in sorted(here, key=lambda one: -one.rows[row]["score"].mean)]
+    return "\n".join(
+        text + [f"{one.name}: {what} absent, {why}" for one in report.families for what, why in one.absent.items()]
+    )
+
+
+def _line(one: Family, row: str) -> str:
+    figures = "".join(f"{one.rows[row][name]!s:>15}" for name in HEADLINES)
+    bits = "–"
+    if one.density is not None:
+        bits = f"{one.density.bits[row]:.3f}" + (f" ± {one.density.error:.3f}" if one.density.error else "")
+    cost = f"{statistics.fmean(one.minutes):>9.2f}{one.images_per_second:>10.1f}{one.parameters:>12,}"
+    return f"{one.name:32}{figures}{bits:>16}{cost}"
+
+
+def build_parser(families: Sequence[FamilyPeer] = ALL) -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
+    add_common(parser)
+    names = [peer.name for peer in families]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {'; '.join(names)}")
+    parser.set_defaults(out="runs/families", seeds=1)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when the table is printed, 2 for bad input."""
+    args = build_parser().parse_args(argv)
+    return exit_code(NAME, lambda: _run(args, spelled(NAME, argv)))
+
+
+def _run(args: argparse.Namespace, command: str) -> None:
+    shops = Shops(open_workshop(args))
+    chosen = [peer for peer in ALL if not args.only or peer.name in args.only]
+    found = [measure(shops.of(peer), peer, args.seeds) for peer in chosen]
+    about = {"command": command, "data": shops.plain.benches.judge.pictures.fingerprint}
+    report = FamiliesReport(args.minutes, args.vae_minutes, args.captions, args.samples, found, about)
+    atomic_write(Path(args.out) / "families.json", to_json(report))
+    print(to_text(report))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""The same training material for everybody: pictures, latents and caption codes in memory, batches by key."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from bridge.codec import ImageCodec, LatentDistribution
+from bridge.noise import generator_for
+from bridge.text import TextCode, TextEncoder
+from eval.data import Pictures, picture_latents
+from eval.studies.peers.base import TOKENS, Batch
+from train.data.cache import CACHE, Codes, caption_codes
+
+CAPTION_DROPOUT, LABEL_SHARE, FAMILY_POWER = 0.1, 0.4, 0.5
+"""Shares of captions that are dropped and that are the label; weight of a row is (size of family) ** -FAMILY_POWER."""
+PAIRED_SHARE = 0.75
+"""Least share of a batch that has captions to show, however many pictures have none."""
+HELD_OUT = ("validation", "seen_validation")
+WATCHED = 256
+"""Pictures of each held-out split on which the loss is watched."""
+NONE = -1
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """N pictures, encoded once.
+
+    Args:
+        pixels: (N, 3, H, W) uint8.
+        latents: Their latent distributions.
+        variants: Numbers of the texts that may stand for each, the label first, padded by -1, (N, V).
+    """
+
+    pixels: Tensor
+    latents: LatentDistribution
+    variants: Tensor
+
+    def data(self, rows: Tensor, uses_vae: bool, generator: torch.Generator | None) -> Tensor:
+        """Latents, drawn from their posterior (their means without a generator), or pictures in [0, 1]."""
+        if not uses_vae:
+            return self.pixels[rows].float() / 255
+        latents = LatentDistribution(self.latents.mean[rows], self.latents.std[rows])
+        if generator is None:
+            return latents.mean
+        return latents.sample(torch.randn(latents.mean.shape, generator=generator))
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every peer is trained on.
+
+    Args:
+        train: Training pictures, then pictures that never had a caption.
+        held_out: Pictures on which the loss is watched.
+        captions: Codes of all texts.
+        texts: The texts.
+        paired: Rows of `train` whose captions may be used, (P,).
+        unpaired: Rows whose captions may not, or that have none, (U,); used as null-caption examples.
+        weights: How often each of `paired` is drawn, (P,), up to a factor.
+    """
+
+    train: Shelf
+    held_out: Shelf
+    captions: Codes
+    texts: list[str]
+    paired: Tensor
+    unpaired: Tensor
+    weights: Tensor
+
+    @property
+    def paired_share(self) -> float:
+        """Share of a batch drawn from `paired`: as in the data, at least PAIRED_SHARE."""
+        if not len(self.unpaired):
+            return 1.0
+        return max(PAIRED_SHARE, len(self.paired) / (len(self.paired) + len(self.unpaired)))
+
+    def labels(self) -> Tensor:
+        """Numbers of the distinct labels of `paired`, (L,)."""
+        return self.train.variants[self.paired, 0].unique()
+
+    def codes(self, text: Tensor, with_tokens: bool = True) -> TextCode:
+        """Codes of texts by number (B,), with TOKENS token places or none; NONE is the null code."""
+        null, at = text == NONE, text.clamp(min=0)
+        found = self.captions.rows(at, TOKENS if with_tokens else 0)
+        mask = found.mask & ~null[:, None]
+        return TextCode(found.pooled.masked_fill(null[:, None], 0), found.tokens * mask[..., None], mask)
+
+    def only(self, paired: Tensor) -> "Material":
+        """The same pictures with captions for the rows `paired` alone."""
+        mine = torch.isin(self.paired, paired)
+        both = torch.cat([self.paired[~mine], self.unpaired])
+        return replace(self, paired=self.paired[mine], weights=self.weights[mine], unpaired=both)
+
+    def draw(self, size: int, uses_vae: bool, tokens: bool, *key: int) -> Batch:
+        """A training batch that depends on `key`, (seed, step), alone."""
+        g = generator_for(*key)
+        rows = self.paired[torch.multinomial(self.weights, size, replacement=True, generator=g)]
+        has = torch.rand(size, generator=g) < self.paired_share
+        if len(self.unpaired):
+            others = self.unpaired[torch.randint(len(self.unpaired), (size,), generator=g)]
+            rows = torch.where(has, rows, others)
+        dropped, label, which = torch.rand(3, size, generator=g)
+        variants = self.train.variants[rows]
+        count = (variants != NONE).sum(1)
+        pick = torch.where(label < LABEL_SHARE, 0, (which * count).long())
+        text = variants.gather(1, pick[:, None])[:, 0]
+        text = text.masked_fill(~has | (dropped < CAPTION_DROPOUT), NONE)
+        return Batch(self.train.data(rows, uses_vae, g), self.codes(text, tokens), g)
+
+    def watched(self, size: int, uses_vae: bool, tokens: bool) -> list[Batch]:
+        """Held-out batches with their labels, the same whenever asked for."""
+        parts = torch.arange(len(self.held_out.variants)).split(size)
+        return [
+            Batch(
+                self.held_out.data(rows, uses_vae, None),
+                self.codes(self.held_out.variants[rows, 0], tokens),
+                generator_for(0, i),
+            )
+            for i, rows in enumerate(parts)
+        ]
+
+
+def load(
+    folder: Path, pictures: Pictures, codec: ImageCodec, encoder: TextEncoder, more: Path | None, say: Say
+) -> Material:
+    """Encode the training pictures and captions of a dataset; codes and latents are kept in a hidden folder inside it.
+
+    Args:
+        folder: The dataset that `pictures` was read from; needs a column "captions", a list a row.
+        pictures: The same, as the judge has it.
+        codec: Of all peers that use latents. Encoding is a part of no peer's budget.
+        encoder: Of all captions.
+        more: Another dataset of pictures, whose captions nobody is shown.
+        say: Told what is being done.
+
+    Raises:
+        ValueError: No column "captions", no training or held-out pictures, or `more` has another size.
+    """
+    captions = _captions(folder)
+    train = pictures.where("train")
+    watched = np.concatenate([_spread(pictures.where(s)) for s in HELD_OUT if s in pictures.split])
+    texts = list(dict.fromkeys(text for row in (*train, *watched) for text in captions[row]))
+    number = {text: i for i, text in enumerate(texts)}
+    ids = [torch.tensor([number[t] for t in captions[row]]) for row in (*train, *watched)]
+    variants = pad_sequence(ids, batch_first=True, padding_value=NONE)
+    say(f"training material: {len(texts)} captions, {len(train)} pictures")
+    codes = caption_codes(encoder, texts, folder / CACHE, with_tokens=True)
+    pixels, z = _bytes(pictures, train), picture_latents(codec, pictures, train)
+    if more is not None:
+        others = Pictures.load(more)
+        rows = others.where("train")
+        pixels = torch.cat([pixels, _alike(_bytes(others, rows), pixels, folder=more)])
+        more_z = picture_latents(codec, others, rows)
+        z = LatentDistribution(torch.cat([z.mean, more_z.mean]), torch.cat([z.std, more_z.std]))
+    nothing = torch.full((len(pixels) - len(train), variants.shape[1]), NONE)
+    _, family, size = np.unique(pictures.family[train], return_inverse=True, return_counts=True)
+    return Material(
+        Shelf(pixels, z, torch.cat([variants[: len(train)], nothing])),
+        Shelf(_bytes(pictures, watched), picture_latents(codec, pictures, watched), variants[len(train) :]),
+        codes,
+        texts,
+        torch.arange(len(train)),
+        torch.arange(len(train), len(pixels)),
+        torch.from_numpy(size[family].astype(float) ** -FAMILY_POWER),
+    )
+
+
+def _captions(folder: Path) -> list[list[str]]:
+    source = datasets.load_from_disk(str(folder))
+    if "captions" not in source.column_names:
+        raise ValueError(f"data: {folder} lacks captions; it has {source.column_names}; make it with train.emoji")
+    return [list(row) for row in source["captions"]]
+
+
+def _alike(pixels: Tensor, like: Tensor, folder: Path) -> Tensor:
+    """`pixels` of `folder`; ValueError unless they are of one size with `like`."""
+    if pixels.shape[1:] != like.shape[1:]:
+        raise ValueError(f"pictures: {folder} holds {tuple(pixels.shape[1:])}, the data {tuple(like.shape[1:])}")
+    return pixels
+
+
+def _bytes(pictures: Pictures, rows: np.ndarray) -> Tensor:
+    return (pictures.pixels(rows) * 255).round().to(torch.uint8)
+
+
+def _spread(rows: np.ndarray) -> np.ndarray:
+    """At most WATCHED rows, evenly spread."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(WATCHED, len(rows))).astype(int))]
