@@ -61,7 +61,7 @@ def read_image(
     name = f"<{len(source)} bytes>" if isinstance(source, bytes) else str(source)
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
-            image = _flatten(_decode(file, max_pixels), background)
+            image = flatten(_decode(file, max_pixels), background)
         return image if size is None else _fit(image, size, background)
     except AnimatedImageWarning:  # where warnings are errors
         raise
@@ -69,6 +69,26 @@ def read_image(
         raise ImageError(f"{name}: is no picture of a known format ({', '.join(FORMATS)})") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
         raise ImageError(f"{name}: cannot be read as a picture ({error}); replace or remove it") from error
+
+
+def flatten(image: Image.Image, background: tuple[int, int, int] | None = WHITE) -> Image.Image:
+    """A decoded picture as 8-bit RGB, `background` behind what is transparent; RGBA where that is None.
+
+    Raises:
+        ImageError: It has floating-point pixels.
+    """
+    if image.mode == "F":
+        raise ImageError("it has floating-point pixels, expected 8 or 16 bits")
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    if image.mode == "CMYK" and image.info.get("icc_profile"):
+        image = _from_ink(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    if background is None:
+        return image if image.getchannel("A").getextrema() != (255, 255) else image.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image).convert("RGB")
 
 
 def to_tensor(images: Sequence[Image.Image]) -> Tensor:
@@ -195,7 +215,7 @@ def _strip(row: Sequence[Image.Image], caption: str, note: str | None, cell: int
         y += line_height
     for index, picture in enumerate(row):
         x, y = side + gap + index % columns * (cell + gap), index // columns * (cell + gap)
-        strip.paste(_fit(picture.convert("RGB"), cell, WHITE), (x, y))
+        strip.paste(_fit(flatten(picture), cell, WHITE), (x, y))
         draw.rectangle([x, y, x + cell - 1, y + cell - 1], outline=_FRAME)
     return strip
 
@@ -252,21 +272,6 @@ def _decode(file: IO[bytes], max_pixels: int) -> Image.Image:
         image.seek(0)
         image.load()  # all of it: verify() passes truncated files
         return ImageOps.exif_transpose(image)
-
-
-def _flatten(image: Image.Image, background: tuple[int, int, int] | None) -> Image.Image:
-    if image.mode == "F":
-        raise ImageError("it has floating-point pixels, expected 8 or 16 bits")
-    if image.mode.startswith("I"):
-        image = _eight_bits(image)
-    if image.mode == "CMYK" and image.info.get("icc_profile"):
-        image = _from_ink(image)
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    if background is None:
-        return image if image.getchannel("A").getextrema() != (255, 255) else image.convert("RGB")
-    return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image).convert("RGB")
 
 
 def _from_ink(image: Image.Image) -> Image.Image:

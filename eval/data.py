@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from bridge.codec import ImageCodec, LatentDistribution
+from bridge.images import flatten
 from eval.cache import FeatureCache
 from eval.features import Extractor, Features, Progress
 from train.data.cache import CACHE, encode, latents
@@ -103,7 +104,7 @@ class Pictures:
         Raises:
             ValueError: They differ in size.
         """
-        arrays = [np.asarray(Image.open(io.BytesIO(self.encoded[i])).convert("RGB")) for i in index]
+        arrays = [np.asarray(flatten(Image.open(io.BytesIO(self.encoded[i])))) for i in index]
         sizes = sorted({f"{a.shape[1]} x {a.shape[0]}" for a in arrays})
         if len(sizes) > 1:
             raise ValueError(f"data: pictures must be of one size, found {', '.join(sizes[:4])}; resize them")

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from bridge.images import flatten
 from bridge.writing import MANIFEST
 
 
@@ -71,7 +72,7 @@ class Generated:
     def _pixels(self, file: str) -> Tensor:
         try:
             with Image.open(self.folder / file) as image:
-                array = np.asarray(image.convert("RGB"))
+                array = np.asarray(flatten(image))
         except (OSError, UnidentifiedImageError, SyntaxError) as error:
             raise ValueError(f"{self.folder}: {file} is damaged ({error}); delete it and generate it again") from error
         return torch.from_numpy(array.copy()).permute(2, 0, 1).float() / 255

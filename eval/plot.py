@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from bridge.images import flatten
 from eval.report import TradeOff
 
 LARGEST = 128
@@ -38,7 +39,7 @@ class Scale:
 
 def data_uri(image: Image.Image) -> str:
     """A picture as the address of itself."""
-    small = image.convert("RGB")
+    small = flatten(image)
     small.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "PNG", optimize=True)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset, Features
@@ -15,7 +16,7 @@ from eval.data import Pictures, picture_latents
 from tests.pictures import encoded
 from train.data import cache as encoding
 from train.data.cache import CACHE, caption_codes, latents
-from train.data.dataset import latents_of, load_dataset, rows_of, to_unit
+from train.data.dataset import CAPTIONED, latents_of, load_dataset, pixels_of, rows_of, to_unit
 
 
 @pytest.fixture
@@ -134,3 +135,15 @@ def test_more_or_fewer_token_places_than_the_longest_caption_has(encoder, tmp_pa
     assert torch.equal(more.tokens[:, : codes.places], full.tokens) and not more.mask[:, codes.places :].any()
     assert torch.equal(fewer.tokens, full.tokens[:, :4]) and torch.equal(fewer.mask, full.mask[:, :4])
     assert none.tokens.shape == (4, 0, encoder.dim) and torch.equal(none.pooled, full.pooled)
+
+
+def test_judge_and_training_see_transparent_pictures_on_white(tmp_path):
+    """A hidden colour stays hidden, and half of black is grey."""
+    picture = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    picture.paste((0, 0, 0, 128), (0, 4, 8, 8))
+    row = {"image": picture, "captions": ["a"], "label": "a", "artist": "", "style": "", "family": 0, "split": "train"}
+    Dataset.from_list([row], Features(CAPTIONED)).save_to_disk(str(tmp_path / "data"))
+    seen = to_unit(pixels_of(load_dataset(tmp_path / "data")))
+    assert (seen[0, :, 0] == 1).all()
+    torch.testing.assert_close(seen[0, :, 4:], torch.full((3, 4, 8), 127 / 255))
+    assert torch.equal(Pictures.load(tmp_path / "data").pixels(np.array([0])), seen)

@@ -17,6 +17,7 @@ from bridge.images import (
     AnimatedImageWarning,
     ImageError,
     contact_sheet,
+    flatten,
     read_image,
     save_png,
     slug,
@@ -404,3 +405,12 @@ def test_accents_that_the_font_lacks_are_left_out():
 def test_unequal_counts_are_refused(rows, captions, notes):
     with pytest.raises(ValueError, match="as many of each"):
         contact_sheet(rows, captions, notes)
+
+
+def test_a_transparent_picture_lies_on_white_in_a_sheet():
+    hidden = Image.new("RGBA", (32, 32), (*RED, 0))
+    assert (
+        contact_sheet([[hidden]], ["a"], cell=32).tobytes()
+        == contact_sheet([[flatten(hidden)]], ["a"], cell=32).tobytes()
+    )
+    assert flatten(hidden).getcolors() == [(32 * 32, WHITE)]

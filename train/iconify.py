@@ -22,6 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from bridge.checkpoint import atomic_folder
+from bridge.images import flatten
 
 SIZE, SMALLEST, LARGEST = 64, 16, 1024
 """Side of a picture, in pixels."""
@@ -106,11 +107,9 @@ def add_size(parser: argparse.ArgumentParser) -> None:
 
 def draw(svg: str, size: int = SIZE) -> bytes:
     """Draw an SVG at size x size on white, as PNG bytes."""
-    drawn = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size))))
-    page = Image.new("RGBA", (size, size), (255, 255, 255, 255))
-    page.alpha_composite(drawn.convert("RGBA"))
+    page = flatten(Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size)))))
     out = io.BytesIO()
-    page.convert("RGB").save(out, "PNG")
+    page.save(out, "PNG")
     return out.getvalue()
 
 
@@ -123,7 +122,7 @@ def draw_all(svgs: Sequence[str], size: int = SIZE) -> list[bytes]:
 
 def pixels_of(png: bytes, size: int = SIZE) -> np.ndarray:
     """PNG bytes -> pixels in [0, 1], (size, size, 3), box-filtered down."""
-    image = Image.open(io.BytesIO(png)).convert("RGB").resize((size, size), Image.Resampling.BOX)
+    image = flatten(Image.open(io.BytesIO(png))).resize((size, size), Image.Resampling.BOX)
     return np.asarray(image, dtype=np.float32) / 255
 
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from bridge.captions import prepare_caption
 from bridge.errors import UserError
-from bridge.images import FORMATS, AnimatedImageWarning, ImageError, read_image
+from bridge.images import FORMATS, AnimatedImageWarning, ImageError, flatten, read_image
 from bridge.pairs.rows import SPLITS, Raw, Source, Wanted
 from bridge.pairs.sources import open_source
 
@@ -143,7 +143,7 @@ def survey(source: Source, how: Reading | None, sink: Sink | None = None, *, str
             found.joined += 1
             continue
         found.pairs.append(pair)
-        thumbnails.append(np.asarray(picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX).convert("RGB")))
+        thumbnails.append(np.asarray(flatten(picture).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)))
         if sink is not None:
             sink(i, picture)
     if strict and how is not None:

@@ -13,8 +13,9 @@ from datasets import Dataset, load_from_disk
 from torch import Tensor
 
 from bridge.codec import ImageCodec
-from train.data.cache import Latents, latents
+from bridge.images import flatten
 from train.config import ConfigError
+from train.data.cache import Latents, latents
 
 COLUMNS = ("image", "captions", "label", "family", "split")
 CAPTIONED = {
@@ -83,8 +84,8 @@ def picture_hashes(dataset: Dataset) -> list[str]:
 
 
 def pixels_of(dataset: Dataset) -> Tensor:
-    """Every picture of a dataset as bytes, (N, 3, H, W) uint8."""
-    arrays = [np.asarray(image.convert("RGB")) for image in dataset["image"]]
+    """Every picture of a dataset as bytes, (N, 3, H, W) uint8, white where they are transparent."""
+    arrays = [np.asarray(flatten(image)) for image in dataset["image"]]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
 
