@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from diffusers import AutoencoderKL
@@ -21,12 +22,27 @@ from bridge.codec import CONFIG, VAECodec, load_codec
 from bridge.dense import DenseCodec, DenseVAE
 from bridge.images import contact_sheet, to_pil
 from bridge.noise import generator_for, normal_rows
+from bridge.palette import PaletteCodec, PaletteVAE
 from train.codec import channel_statistics
 from train.config import ConfigError, load_config
-from train.data.dataset import load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows, to_unit
+from train.data.dataset import (
+    load_dataset,
+    opacity_of,
+    pixels_of,
+    row_cumulative,
+    rows_of,
+    systematic_rows,
+    to_unit,
+)
 from train.loop import Loop, LoopConfig, ResumeError, TrainingError
 from train.perceptual import PerceptualDistance
 from train.saved import fingerprint_of
+
+AnyVAE: TypeAlias = AutoencoderKL | DenseVAE | PaletteVAE
+SHAPE = ("block_out_channels", "latent_channels", "norm_num_groups", "units", "sample_size", "widths", "layers")
+"""Settings that a VAE to start from must share."""
+LATER = ("layers", "crop", "gradient", "entropy", "opacity", "recolour")
+"""Settings that older runs did not have; unset, they are no part of a run's identity, so that those resume."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +61,19 @@ class VAEConfig:
         latent_channels: Channels of a latent.
         units: Width of a dense layer between convolutions and latents, so that a latent has no place in the picture
             (bridge.dense.DenseVAE; each of `widths` then halves the side). 0 is AutoencoderKL, all convolutions.
+        layers: Layers that a picture is drawn in (bridge.palette.PaletteVAE; `widths` are then its three). 0 is a
+            decoder to pixels.
         groups: Groups of the group normalisation; few of them, so that colour and contrast survive.
         mse: Weight of the squared error beside the absolute error's 1.
         perceptual: Weight of the perceptual distance.
+        crop: Side of the square, at a random place, on which that distance is taken; 0 takes all of a picture.
+        gradient: Weight of the absolute error of differences between neighbouring pixels.
+        entropy: Weight of the masks' mean entropy in nats, which makes layers clear-cut.
+        opacity: Weight of the absolute error of the opacity, where a picture has a transparent part.
         kl: Weight of the mean KL divergence a latent dimension, in nats. 0 trains a plain autoencoder: latents
             without noise, and nothing that pulls them anywhere.
         flip: Whether half of the pictures are mirrored.
+        recolour: Share of the pictures whose red, green and blue are exchanged at random.
         init: Folder of a VAE to start from, for another sitting; empty starts from nothing.
         sheet_rows: Rows of a sheet of held-out pictures and their reconstructions; 0 writes none.
     """
@@ -61,11 +84,17 @@ class VAEConfig:
     widths: tuple[int, ...] = (16, 32, 64, 128)
     latent_channels: int = 4
     units: int = 0
+    layers: int = 0
     groups: int = 4
     mse: float = 2.0
     perceptual: float = 0.1
+    crop: int = 0
+    gradient: float = 0.0
+    entropy: float = 0.0
+    opacity: float = 0.0
     kl: float = 3e-4
     flip: bool = True
+    recolour: float = 0.0
     more: str = ""
     more_share: float = 0.3
     family_power: float = 0.5
@@ -77,25 +106,34 @@ class VAEConfig:
             raise ConfigError(f"more_share: expected a share between 0 and 1, got {self.more_share!r}")
         if not 0 <= self.kl < math.inf:
             raise ConfigError(f"kl: expected 0 or more, got {self.kl!r}")
+        if self.layers and (self.layers < 2 or len(self.widths) != 3):
+            raise ConfigError(f"layers: expected 2 or more, and three widths, got {self.layers} and {self.widths}")
+        if not self.layers and (self.entropy or self.opacity):
+            raise ConfigError("entropy, opacity: are losses of layers; set `layers`, or leave them out")
 
 
 def codec_class(config: VAEConfig) -> type[VAECodec]:
     """What the VAE is used through."""
+    if config.layers:
+        return PaletteCodec
     return DenseCodec if config.units else VAECodec
 
 
-def build_vae(config: VAEConfig, size: int) -> AutoencoderKL | DenseVAE:
+def build_vae(config: VAEConfig, size: int) -> AnyVAE:
     """A diffusers AutoencoderKL for pictures of `size` pixels, one layer a block; a DenseVAE where there are `units`.
 
     Raises:
         ConfigError: There are more `widths` than a picture can be halved.
     """
     blocks = len(config.widths)
-    if config.units:
-        try:
+    try:
+        if config.layers:
+            coarse, middle, fine = config.widths
+            return PaletteVAE(size, config.latent_channels, (coarse, middle, fine), config.layers)
+        if config.units:
             return DenseVAE(config.widths, config.units, config.latent_channels, size)
-        except ValueError as error:
-            raise ConfigError(f"widths: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"widths: {error}") from error
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * blocks,
         up_block_types=("UpDecoderBlock2D",) * blocks,
@@ -107,7 +145,7 @@ def build_vae(config: VAEConfig, size: int) -> AutoencoderKL | DenseVAE:
     )
 
 
-def first_vae(config: VAEConfig, size: int) -> AutoencoderKL | DenseVAE:
+def first_vae(config: VAEConfig, size: int) -> AnyVAE:
     """The VAE that training begins with: that of `config.init`, or a new one.
 
     Raises:
@@ -121,11 +159,19 @@ def first_vae(config: VAEConfig, size: int) -> AutoencoderKL | DenseVAE:
     codec = load_codec(Path(config.init))
     if type(codec) is not codec_class(config):
         raise ConfigError(f"init: {config.init} is a {type(codec).__name__}, this config trains a {type(new).__name__}")
-    for name in ("block_out_channels", "latent_channels", "norm_num_groups", "units", "sample_size"):
+    for name in (
+        "block_out_channels",
+        "latent_channels",
+        "norm_num_groups",
+        "units",
+        "sample_size",
+        "widths",
+        "layers",
+    ):
         found, asked = (json.dumps(v.config.get(name)) for v in (codec.vae, new))
         if found != asked:
             raise ConfigError(f"init: {config.init} has {name} {found}, this config asks for {asked}")
-    vae: AutoencoderKL | DenseVAE = codec.vae.requires_grad_(True)
+    vae: AnyVAE = codec.vae.requires_grad_(True)
     return vae.train()
 
 
@@ -141,32 +187,63 @@ class VAEObjective(nn.Module):
         Dimensionality of Data with Neural Networks
     """
 
-    def __init__(self, vae: AutoencoderKL | DenseVAE, config: VAEConfig) -> None:
+    def __init__(self, vae: AnyVAE, config: VAEConfig) -> None:
         super().__init__()
         self.vae, self.config = vae, config
         self.distance = PerceptualDistance() if config.perceptual else None
 
-    def forward(self, x: Tensor, eps: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, eps: Tensor, opacity: Tensor | None = None) -> dict[str, Tensor]:
         """Losses of pictures x (B, 3, H, W) in [0, 1] under posterior noise eps (B, *z_shape); each (B,).
 
         At kl 0 there is no posterior: `eps` counts for nothing and no "kl" is reported.
+
+        Args:
+            x: Pictures on white.
+            eps: Standard normal.
+            opacity: (B, 1, H, W) in [0, 1], for a VAE of layers; 1 everywhere where nobody knows it.
         """
         posterior = self.vae.encode(x * 2 - 1).latent_dist
         z = posterior.mean + posterior.std * eps if self.config.kl else posterior.mean
-        y = self.vae.decode(z).sample.float() / 2 + 0.5
+        y, parts = self.decoded(z, opacity)
         error = y - x
-        l1, mse = error.abs().mean((1, 2, 3)), error.square().mean((1, 2, 3))
-        loss, parts = l1 + self.config.mse * mse, {"l1": l1, "mse": mse}
+        parts |= {"l1": error.abs().mean((1, 2, 3)), "mse": error.square().mean((1, 2, 3))}
+        loss = parts["l1"] + self.config.mse * parts["mse"]
+        loss = loss + sum(getattr(self.config, name) * parts[name] for name in ("entropy", "opacity") if name in parts)
+        if self.config.gradient:
+            across, down = (error.diff(dim=d).abs().mean((1, 2, 3)) for d in (3, 2))
+            parts["gradient"] = (across + down) / 2
+            loss = loss + self.config.gradient * parts["gradient"]
         if self.config.kl:
             parts["kl"] = posterior.kl().float() / eps[0].numel()
             loss = loss + self.config.kl * parts["kl"]
         if self.distance is not None:
-            parts["perceptual"] = self.distance(x, y)
+            parts["perceptual"] = self.distance(*self.cropped(x, y))
             loss = loss + self.config.perceptual * parts["perceptual"]
         return {"loss": loss} | parts
 
+    def decoded(self, z: Tensor, opacity: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Pictures (B, 3, H, W) of latents, and what layers lose beside; each (B,)."""
+        if not isinstance(self.vae, PaletteVAE):
+            return self.vae.decode(z).sample.float() / 2 + 0.5, {}
+        layers = self.vae.layers(z)
+        colour, drawn = layers.draw(int(self.vae.config.sample_size))
+        log_masks = layers.logits.log_softmax(1)
+        parts = {"entropy": -(log_masks.exp() * log_masks).sum(1).mean((1, 2))}
+        if opacity is not None:
+            known = (opacity.amin((1, 2, 3)) < 1).float()
+            parts["opacity"] = known * (drawn - opacity).abs().mean((1, 2, 3))
+        return colour + 1 - drawn, parts
 
-def make_deterministic(vae: AutoencoderKL | DenseVAE) -> None:
+    def cropped(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The same square of both, at a place that torch's generator chooses."""
+        side = self.config.crop
+        if not 0 < side < x.shape[-1]:
+            return x, y
+        top, left = torch.randint(x.shape[-1] - side + 1, (2,)).tolist()
+        return tuple(p[..., top : top + side, left : left + side] for p in (x, y))  # type: ignore[return-value]
+
+
+def make_deterministic(vae: AnyVAE) -> None:
     """Give every posterior the smallest deviation that diffusers knows, e^-15, whatever the picture; in place.
 
     What a plain autoencoder's latents then are, no sampling changes, here or in diffusers alone.
@@ -187,6 +264,7 @@ class VAETraining:
         dataset = load_dataset(config.data)
         rows = rows_of(dataset, "train")
         self.pixels = pixels_of(rows)
+        self.opacity = opacity_of(rows) if config.opacity else None
         self.cumulative = row_cumulative(torch.tensor(rows["family"]), config.family_power)
         self.more = self.load_more()
         self.held_out = pixels_of(rows_of(dataset, "validation"))
@@ -194,7 +272,8 @@ class VAETraining:
         self.vae = first_vae(config, self.size)
         side = self.size // codec_class(config).factor(self.vae.config)
         self.z_shape = (config.latent_channels, side, side)
-        settings = {k: v for k, v in asdict(config).items() if k not in ("loop", "out", "init", "sheet_rows")}
+        left_out = {"loop", "out", "init", "sheet_rows", *(name for name in LATER if not getattr(config, name))}
+        settings = {k: v for k, v in asdict(config).items() if k not in left_out}
         self.loop = Loop(
             VAEObjective(self.vae, config),
             self.batch,
@@ -231,25 +310,39 @@ class VAETraining:
         share = self.config.more_share
         return 0 if self.more is None else round(len(self.pixels) * share / (1 - share))
 
+    def rows(self, positions: Tensor, epoch: int) -> Tensor:
+        """Rows of `data` at positions of an epoch, (B,); beyond its end, its last position's."""
+        offset = float(torch.rand((), generator=generator_for(self.config.loop.seed, epoch, -1)))
+        return systematic_rows(positions.clamp(max=len(self.pixels) - 1), self.cumulative, offset)
+
     def pictures(self, positions: Tensor, epoch: int) -> Tensor:
         """Pictures at positions of an epoch, in [0, 1]: first those of `data`, then those of `more`."""
         seed, own = self.config.loop.seed, len(self.pixels)
-        offset = float(torch.rand((), generator=generator_for(seed, epoch, -1)))
-        picked = self.pixels[systematic_rows(positions.clamp(max=own - 1), self.cumulative, offset)]
+        picked = self.pixels[self.rows(positions, epoch)]
         if self.more is not None:
             order = torch.randint(len(self.more), (self.extra,), generator=generator_for(seed, epoch, -2))
             from_more = positions >= own
             picked[from_more] = self.more[order[positions[from_more] - own]]
         return to_unit(picked)
 
-    def batch(self, positions: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """Pictures, half of them mirrored, and posterior noise, keyed by (seed, epoch, position)."""
+    def batch(self, positions: Tensor, epoch: int) -> tuple[Tensor, ...]:
+        """Pictures, mirrored and recoloured, posterior noise, and opacity, keyed by (seed, epoch, position)."""
         x = self.pictures(positions, epoch)
         keys = [(self.config.loop.seed, epoch, int(position)) for position in positions]
+        flipped = torch.zeros(len(x), 1, 1, 1, dtype=torch.bool)
         if self.config.flip:
             coin = torch.stack([torch.rand((), generator=generator_for(*key, 1)) for key in keys])
-            x = torch.where(coin.view(-1, 1, 1, 1) < 0.5, x.flip(-1), x)
-        return x, normal_rows(keys, self.z_shape)
+            flipped = coin.view(-1, 1, 1, 1) < 0.5
+            x = torch.where(flipped, x.flip(-1), x)
+        if self.config.recolour:
+            x = torch.stack(
+                [recoloured(p, self.config.recolour, generator_for(*k, 2)) for p, k in zip(x, keys, strict=True)]
+            )
+        noise = normal_rows(keys, self.z_shape)
+        if self.opacity is None:
+            return x, noise
+        opacity = to_unit(self.opacity[self.rows(positions, epoch)])
+        return x, noise, torch.where(flipped, opacity.flip(-1), opacity)
 
     def validate(self, step: int) -> dict[str, float]:
         """Pooled PSNR in dB of held-out pictures, from the posterior mean; writes a sheet."""
@@ -277,6 +370,13 @@ class VAETraining:
             codec = codec_class(self.config)(self.vae).to(self.vae.device)
             codec.with_statistics(*channel_statistics(codec, self.pixels.split(64))).save(self.config.out / "vae")
         return self.config.out / "vae"
+
+
+def recoloured(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """A picture (3, H, W) whose channels are exchanged at random, in `share` of the cases; white stays white."""
+    if float(torch.rand((), generator=generator)) >= share:
+        return x
+    return x[torch.randperm(3, generator=generator)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

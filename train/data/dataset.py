@@ -89,6 +89,12 @@ def pixels_of(dataset: Dataset) -> Tensor:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
 
+def opacity_of(dataset: Dataset) -> Tensor:
+    """Opacity of every picture of a dataset as bytes, (N, 1, H, W) uint8; 255 everywhere where a file has none."""
+    arrays = [np.asarray(image.convert("RGBA"))[..., 3] for image in dataset["image"]]
+    return torch.from_numpy(np.stack(arrays))[:, None]
+
+
 def to_unit(pixels: Tensor) -> Tensor:
     """Bytes -> pictures x in [0, 1], float32."""
     return pixels.float() / 255

@@ -1,0 +1,283 @@
+"""The local flow: the minimiser of the flow matching loss in closed form, over a memory of captioned latents."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor
+from torch.nn import functional as F
+
+from bridge.errors import UserError
+from bridge.mappers.base import CleanMapper
+from bridge.text import TextCode
+
+LEVELS = 127
+"""Largest integer that a number of a latent or code is kept as, in 8 bits."""
+REMEMBERED = 256
+"""Captions whose neighbours are kept."""
+BISECTIONS = 50
+COLDEST, HOTTEST = 1e-4, 10.0
+"""Range of the caption kernel's temperature."""
+
+
+class LocalFlowMapper(CleanMapper):
+    """Flow matching without training: the expected clean latent over known pictures, position by position.
+
+    Known picture i weighs w_i = softmax_i(cos(c, c_i) / tau), c_i the nearest of its captions and tau such that w has
+    the given perplexity. At position p of the grid, the clean latent is the mean of z_i(p) under
+
+        softmax_i( log w_i - sum_q exp(-|p - q|^2 / 2 s^2) |z_t(q) - t z_i(q)|^2 / 2 (1 - t)^2 )
+
+    so that parts of different pictures meet where they fit each other within the window s. A latent without a grid,
+    (D,), is one position. Under the null code, pictures spread evenly through memory weigh alike.
+
+    Args:
+        z_shape: Shape of one latent, (C, h, w) or (D,).
+        text_dim: Dimension of the text code.
+        pictures: Pictures N in memory.
+        captions: Different captions M.
+        links: How many captions the pictures have, all together.
+        window: Standard deviation s of the window in positions, at t = 0 and at t = 1, linear between.
+        perplexity: Pictures that a caption effectively draws from.
+        neighbours: The nearest pictures, which alone are weighed.
+        styles: Kinds of pictures that memory holds.
+        time_mean: See `CleanMapper`; of the loss alone.
+
+    Raises:
+        UserError: A setting is out of range.
+
+    Source: Kamb & Ganguli 2025, An Analytic Theory of Creativity in Convolutional Diffusion Models,
+        arXiv:2412.20292; Niedoba et al. 2024, Towards a Mechanistic Explanation of Diffusion Model Generalization,
+        arXiv:2411.19339; Scarvelis et al. 2023, Closed-Form Diffusion Models, arXiv:2310.12395
+    """
+
+    latents: Tensor
+    scale: Tensor
+    codes: Tensor
+    link: Tensor
+    start: Tensor
+    style: Tensor
+    group: Tensor
+
+    @register_to_config
+    def __init__(
+        self,
+        z_shape: tuple[int, ...],
+        text_dim: int,
+        pictures: int,
+        captions: int,
+        links: int,
+        window: tuple[float, float] = (2.0, 1.7),
+        perplexity: float = 8.0,
+        neighbours: int = 192,
+        styles: tuple[str, ...] = (),
+        time_mean: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not all(0 < s < math.inf for s in window):
+            raise UserError(f"window: expected two numbers above 0, in grid positions, got {tuple(window)}")
+        if not 1 <= perplexity < math.inf or neighbours < 1:
+            raise UserError(f"perplexity, neighbours: expected 1 or more, got {perplexity} and {neighbours}")
+        if min(pictures, captions, links) < 1:
+            raise UserError("pictures: the memory is empty; give it at least one captioned picture")
+        self.z_shape, self.text_dim, self.time_mean = tuple(z_shape), text_dim, time_mean
+        self.sample_noise_shape, self.loss_noise_shape = self.z_shape, (math.prod(z_shape) + 1,)
+        self.window, self.perplexity, self.neighbours = tuple(window), perplexity, neighbours
+        self.register_buffer("latents", torch.zeros(pictures, *z_shape, dtype=torch.int8))
+        self.register_buffer("scale", torch.ones(z_shape[0]))
+        self.register_buffer("codes", torch.zeros(captions, text_dim, dtype=torch.int8))
+        self.register_buffer("link", torch.zeros(links, dtype=torch.int32))
+        self.register_buffer("start", torch.zeros(pictures + 1, dtype=torch.int32))
+        self.register_buffer("style", torch.zeros(pictures, dtype=torch.int16))
+        self.register_buffer("group", torch.full((pictures,), -1, dtype=torch.int32))
+        grid = torch.cartesian_prod(*[torch.arange(side) for side in self.z_shape[1:]] or [torch.zeros(1)])
+        grid = grid.float().view(math.prod(self.z_shape[1:]), -1)
+        self.register_buffer("squared", torch.cdist(grid, grid).square().round(), persistent=False)
+        self.allowed: Tensor | None = None
+        self._near: OrderedDict[bytes, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+        self._unit: Tensor | None = None
+
+    @classmethod
+    def from_memory(
+        cls,
+        latents: Tensor,
+        codes: Tensor,
+        captions: Sequence[Sequence[int]],
+        *,
+        styles: Sequence[str] | None = None,
+        groups: Sequence[int] | None = None,
+        window: tuple[float, float] = (2.0, 1.7),
+        perplexity: float = 8.0,
+        neighbours: int = 192,
+    ) -> Self:
+        """A mapper over these pictures.
+
+        Args:
+            latents: Standardised, (N, *z_shape).
+            codes: Unit text codes of M different captions, (M, text_dim).
+            captions: For each picture, the numbers of its captions, at least one.
+            styles: For each picture, its kind in words.
+            groups: For each picture, the number of its group of near-duplicates, -1 for none; of a group only the
+                nearest picture is weighed.
+            window: See the class, like the next two.
+            perplexity: See the class.
+            neighbours: See the class.
+
+        Raises:
+            UserError: There is no picture, or one without a caption.
+        """
+        if any(not len(numbers) for numbers in captions) or len(captions) != len(latents):
+            raise UserError("captions: expected at least one for each picture; leave out pictures without")
+        kinds = tuple(sorted(set(styles or ())))
+        mapper = cls(
+            tuple(latents.shape[1:]), codes.shape[1], len(latents), len(codes), sum(map(len, captions)),
+            window, perplexity, neighbours, kinds,
+        )  # fmt: skip
+        channelwise = latents.transpose(0, 1).flatten(1)
+        mapper.scale.copy_(channelwise.abs().amax(1).clamp(min=1e-6) / LEVELS)
+        mapper.latents.copy_((latents / mapper._across(mapper.scale)).round())
+        mapper.codes.copy_((codes / codes.abs().amax(1, keepdim=True).clamp(min=1e-6) * LEVELS).round())
+        mapper.link.copy_(torch.tensor([number for numbers in captions for number in numbers]))
+        mapper.start.copy_(torch.tensor([0, *map(len, captions)]).cumsum(0))
+        if styles:
+            mapper.style.copy_(torch.tensor([kinds.index(name) for name in styles]))
+        if groups is not None:
+            mapper.group.copy_(torch.as_tensor(groups))
+        return mapper.eval()
+
+    def _across(self, scale: Tensor) -> Tensor:
+        """One number a channel, to be multiplied with latents."""
+        return scale.view(-1, *[1] * (len(self.z_shape) - 1))
+
+    def picture_latents(self, index: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standardised latents of pictures in memory, (*index.shape, *z_shape)."""
+        return self.latents[index].to(dtype) * self._across(self.scale.to(dtype))
+
+    @property
+    def unit_codes(self) -> Tensor:
+        """Unit text codes of the captions in memory, (M, text_dim) float32, on the CPU."""
+        if self._unit is None:
+            self._unit = F.normalize(self.codes.cpu().float(), dim=1)
+        return self._unit
+
+    def restricted(self, *, style: str | None = None, novelty: float = 0.0) -> "LocalFlowMapper":
+        """The same memory, seen otherwise; shares it.
+
+        Args:
+            style: Draw only from pictures of this kind.
+            novelty: 0 to 1: towards smaller windows and more pictures, so fewer copies and less order.
+
+        Raises:
+            UserError: Memory holds no picture of that kind, or `novelty` is out of range.
+        """
+        styles = tuple(self.config.styles)
+        if style is not None and style not in styles:
+            known = ", ".join(styles) or "none"
+            raise UserError(f"style: this model knows no style {style!r}; its styles: {known}")
+        if not 0 <= novelty <= 1:
+            raise UserError(f"novelty: expected a number from 0 to 1, got {novelty!r}")
+        view = object.__new__(type(self))
+        view.__dict__ = self.__dict__ | {"_near": OrderedDict()}
+        view.window = tuple(s * (1 - 0.6 * novelty) for s in self.window)
+        view.perplexity = self.perplexity * (1 + 3 * novelty)
+        if style is not None:
+            view.allowed = self.style == styles.index(style)
+        return view
+
+    def similarity(self, code: Tensor) -> np.ndarray:
+        """Cosine of a text code (text_dim,) with the nearest caption of each picture, (N,) in [-1, 1]."""
+        cosine = (self.unit_codes @ code.detach().cpu().float()).numpy()
+        return np.maximum.reduceat(cosine[self.link.cpu().numpy()], self.start[:-1].cpu().numpy())
+
+    def nearest(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """The pictures that a caption draws from, and the logarithms of their weights.
+
+        Args:
+            code: Text code, (text_dim,); the null code is far from all.
+
+        Returns:
+            Numbers of pictures, nearest first, and log weights, which sum to one; each (K,).
+        """
+        key = code.detach().cpu().float().numpy().tobytes()
+        if key not in self._near:
+            self._near[key] = self._search(code)
+            while len(self._near) > REMEMBERED:
+                self._near.popitem(last=False)
+        return self._near[key]
+
+    def _search(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        allowed = np.arange(len(self.latents)) if self.allowed is None else self.allowed.cpu().numpy().nonzero()[0]
+        count = min(self.neighbours, len(allowed))
+        if not bool(code.any()):
+            chosen = allowed[np.linspace(0, len(allowed) - 1, count).round().astype(int)]
+            return chosen, np.full(count, -math.log(count))
+        cosine = self.similarity(code)[allowed]
+        order = np.argsort(-cosine, kind="stable")[: 4 * count]
+        group = self.group.cpu().numpy()[allowed[order]]
+        first = np.zeros(len(order), dtype=bool)
+        first[np.unique(group, return_index=True)[1]] = True
+        order = order[first | (group < 0)][:count]
+        return allowed[order], log_kernel(cosine[order], self.perplexity)
+
+    def clean(self, z_t: Tensor, t: Tensor, c: TextCode) -> Tensor:
+        """Expected clean latent given z_t (B, *z_shape), times t (B,) and codes, (B, *z_shape)."""
+        known, log_weight = self._known(c.pooled, z_t)
+        z = z_t.flatten(2) if z_t.ndim > 2 else z_t[..., None]
+        fit = self._misfit(z, known, t)
+        weight = (log_weight[..., None] - fit).softmax(1)
+        return torch.einsum("bkp,bkcp->bcp", weight, known).reshape(z_t.shape)
+
+    def _known(self, pooled: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (B, K, C, P) and log weights (B, K) of each row's neighbours; rows with fewer weigh 0 beyond."""
+        rows = [self.nearest(code) for code in pooled]
+        most = max(len(index) for index, _ in rows)
+        index = torch.zeros(len(rows), most, dtype=torch.long)
+        log_weight = torch.full((len(rows), most), -math.inf, dtype=like.dtype)
+        for row, (chosen, weights) in enumerate(rows):
+            index[row, : len(chosen)] = torch.from_numpy(chosen)
+            log_weight[row, : len(chosen)] = torch.from_numpy(weights)
+        known = self.picture_latents(index.to(self.latents.device), like.dtype)
+        known = known.flatten(3) if len(self.z_shape) > 1 else known[..., None]
+        return known, log_weight.to(like.device)
+
+    def _misfit(self, z: Tensor, known: Tensor, t: Tensor) -> Tensor:
+        """Windowed |z_t - t z_i|^2 / 2 (1 - t)^2 of each row, picture and position, (B, K, P), less a constant in i."""
+        t = t.view(-1, 1, 1)
+        here = t.square() * known.square().sum(2) / 2 - t * torch.einsum("bcp,bkcp->bkp", z, known)
+        begin, end = self.window
+        s = begin + (end - begin) * t
+        window = torch.exp(-self.squared.to(z.dtype) / (2 * s.square()))
+        return here @ window / (1 - t).clamp(min=1e-3).square()
+
+
+def log_kernel(cosine: np.ndarray, perplexity: float) -> np.ndarray:
+    """log softmax(cosine / tau) of K similarities, tau by bisection such that its perplexity is as asked.
+
+    Fewer pictures than twice the perplexity share at most half of their number.
+
+    >>> np.exp(log_kernel(np.array([1.0, 0.9, 0.1, 0.0]), 2.0)).round(2)
+    array([0.53, 0.46, 0.01, 0.01])
+    """
+    goal = math.log(max(1.0, min(perplexity, len(cosine) / 2)))
+    low, high = math.log(COLDEST), math.log(HOTTEST)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        if _entropy(cosine, math.exp(middle)) < goal:
+            low = middle
+        else:
+            high = middle
+    return _log_softmax(cosine / math.exp((low + high) / 2))
+
+
+def _log_softmax(x: np.ndarray) -> np.ndarray:
+    shifted = x.astype(np.float64) - x.max()
+    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
+
+
+def _entropy(cosine: np.ndarray, tau: float) -> float:
+    log_p = _log_softmax(cosine / tau)
+    return float(-(np.exp(log_p) * log_p).sum())

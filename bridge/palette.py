@@ -1,0 +1,223 @@
+"""A VAE for flat art: the decoder draws a few soft layers, each of one colour that may shade across the picture.
+
+A picture is sum_k m_k(p) (a_k + g_k . p): masks m that sum to one everywhere, and K colours. The first layer is
+what lies behind the drawing, so the masks carry transparency, and they can be drawn at any size.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bridge.codec import VAECodec, check_latents
+from bridge.errors import UserError
+
+FACTOR = 16
+"""Side of the pixels under one latent position."""
+MASKS = 2
+"""Pixels of a picture a pixel of the masks' logits, along a side."""
+SMALLEST, LARGEST = 64, 1024
+"""Sides at which layers are drawn, in pixels."""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What pictures are made of.
+
+    Attributes:
+        logits: Of the masks, (B, K, h, h); the first layer is the background.
+        colours: (B, K - 1, 3, 3): for each layer but the first and each of red, green and blue, its value in the
+            middle of the picture and its slopes along x and y, from -1 at the left and top to 1.
+    """
+
+    logits: Tensor
+    colours: Tensor
+
+    def draw(self, size: int, sharpness: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Premultiplied colours (B, 3, size, size) and opacity (B, 1, size, size), in [0, 1] but for rounding.
+
+        Args:
+            size: Side in pixels.
+            sharpness: Factor on the logits: edges of enlarged masks grow as narrow as they were.
+        """
+        logits = self.logits
+        if logits.shape[-1] != size:
+            logits = F.interpolate(logits, size=(size, size), mode="bicubic", antialias=size < logits.shape[-1])
+        masks = (logits * sharpness).softmax(1)[:, 1:]
+        at = (torch.arange(size, device=masks.device, dtype=masks.dtype) + 0.5) * 2 / size - 1
+        # sum_k m_k (a_k + x g_k + y h_k), as three products over k
+        a, g, h = (torch.einsum("bkc,bkij->bcij", self.colours[..., n], masks) for n in range(3))
+        return a + g * at + h * at[:, None], masks.sum(1, keepdim=True)
+
+
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions beside an identity."""
+
+    def __init__(self, width: int, groups: int = 8) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.GroupNorm(groups, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1))
+        last = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Sequential(nn.GroupNorm(groups, width), nn.SiLU(), last)
+        nn.init.zeros_(last.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(self.first(x))
+
+
+class Attention(nn.Module):
+    """A pre-norm transformer block over the positions of a grid, (B, C, h, w)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.qkv, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
+        last = nn.Linear(4 * width, width)
+        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), last)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(last.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(self.norm(tokens)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        tokens = tokens + self.out(mixed)
+        tokens = tokens + self.mlp(tokens)
+        return tokens.transpose(1, 2).reshape(x.shape)
+
+
+class Place(nn.Module):
+    """A learned number a channel and position, added."""
+
+    def __init__(self, width: int, side: int) -> None:
+        super().__init__()
+        self.at = nn.Parameter(torch.randn(1, width, side, side) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.at
+
+
+class PaletteVAE(ModelMixin, ConfigMixin):
+    """Encodes as AutoencoderKL does, decodes to layers; `decode` lays them on white.
+
+    Args:
+        sample_size: Side of the pictures that it is trained on, a multiple of 16.
+        latent_channels: Channels of a latent, whose side is `sample_size` / 16.
+        widths: Channels at 1/16, 1/8 and 1/4 of the side.
+        layers: Layers K, the background among them.
+        heads: Attention heads at 1/16 of the side.
+        blocks: Transformer blocks there, in the encoder and in the decoder.
+        in_channels: Of the pictures.
+        out_channels: Of the pictures.
+        scaling_factor: See AutoencoderKL.
+        latents_mean: Mean of each channel over pictures; see `bridge.codec.AutoencoderCodec`.
+        latents_std: Standard deviation of each channel over pictures.
+
+    Raises:
+        ValueError: `sample_size` is no multiple of 16.
+
+    Source: Kingma & Welling 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114; layers of one colour under soft
+        masks: Sbai et al. 2020, Unsupervised Image Decomposition in Vector Layers, arXiv:1812.05484
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int = 128,
+        latent_channels: int = 8,
+        widths: tuple[int, int, int] = (192, 128, 48),
+        layers: int = 12,
+        heads: int = 6,
+        blocks: int = 2,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        scaling_factor: float = 1.0,
+        latents_mean: list[float] | None = None,
+        latents_std: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if sample_size % FACTOR or sample_size < FACTOR:
+            raise ValueError(f"sample_size: expected a multiple of {FACTOR}, got {sample_size}; resize the pictures")
+        side, (coarse, middle, fine) = sample_size // FACTOR, widths
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(8),
+            nn.Conv2d(in_channels * 64, middle, 3, padding=1),
+            Residual(middle),
+            nn.Conv2d(middle, coarse, 3, stride=2, padding=1),
+            Place(coarse, side),
+            *[Attention(coarse, heads) for _ in range(blocks)],
+            nn.GroupNorm(8, coarse),
+        )
+        self.quant_conv = nn.Conv2d(coarse, 2 * latent_channels, 1)
+        self.trunk = nn.Sequential(
+            nn.Conv2d(latent_channels, coarse, 3, padding=1),
+            Place(coarse, side),
+            *[Attention(coarse, heads) for _ in range(blocks)],
+            Residual(coarse),
+            nn.Conv2d(coarse, 4 * middle, 1),
+            nn.PixelShuffle(2),
+            Residual(middle),
+            Residual(middle),
+        )
+        self.masks = nn.Sequential(
+            nn.Conv2d(middle, 4 * fine, 1),
+            nn.PixelShuffle(2),
+            Residual(fine),
+            nn.GroupNorm(8, fine),
+            nn.SiLU(),
+            nn.Conv2d(fine, 4 * layers, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+        self.layer = nn.Parameter(torch.randn(layers - 1, middle) * 0.5)
+        self.colour = nn.Sequential(nn.Linear(middle, 2 * middle), nn.SiLU(), nn.Linear(2 * middle, 9))
+
+    def encode(self, x: Tensor) -> AutoencoderKLOutput:
+        """Posterior of pictures x, (B, 3, H, W) in [-1, 1]; latents are (B, C, H / 16, W / 16)."""
+        moments = self.quant_conv(self.encoder(x))
+        return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(moments.float()))
+
+    def layers(self, z: Tensor) -> Layers:
+        """Layers of latents z, (B, C, h, w)."""
+        features = self.trunk(z)
+        logits = self.masks(features).float()
+        # What a layer's colour is read from: the features under its mask.
+        weights = F.avg_pool2d(logits.softmax(1), logits.shape[-1] // features.shape[-1])[:, 1:].flatten(2)
+        pooled = weights @ features.flatten(2).transpose(1, 2).float() / (weights.sum(2, keepdim=True) + 1e-3)
+        colours = self.colour(pooled + self.layer).float().unflatten(2, (3, 3))
+        return Layers(logits, colours)
+
+    def decode(self, z: Tensor) -> DecoderOutput:
+        """Pictures (B, 3, H, W), about -1 to 1, of latents z, (B, C, H / 16, W / 16), on white."""
+        colour, opacity = self.layers(z).draw(int(self.config.sample_size))
+        return DecoderOutput(sample=(colour + 1 - opacity) * 2 - 1)
+
+
+class PaletteCodec(VAECodec):
+    """Codec of a `PaletteVAE`: draws at any side from 64 to 1,024 pixels, and with a transparent background."""
+
+    model = PaletteVAE
+
+    @staticmethod
+    def factor(config: Mapping[str, Any]) -> int:
+        return FACTOR
+
+    @torch.no_grad()
+    def render(self, z: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
+        """See `ImageCodec.render`."""
+        check_latents(z, self.z_shape)
+        size = self.image_size if size is None else size
+        if not SMALLEST <= size <= LARGEST:
+            raise UserError(f"size: this codec draws {SMALLEST} to {LARGEST} pixels a side, not {size}")
+        sharpness = max(1.0, math.sqrt(size / self.image_size))
+        colour, opacity = self.vae.layers(z * self.std + self.mean).draw(size, sharpness)
+        if not transparent:
+            return (colour + 1 - opacity).clamp(0, 1)
+        straight = (colour / opacity.clamp(min=1e-3)).clamp(0, 1)
+        return torch.cat([straight, opacity.clamp(0, 1)], 1)
