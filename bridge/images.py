@@ -36,6 +36,9 @@ class AnimatedImageWarning(UserWarning):
     """A picture has several frames, of which the first is read."""
 
 
+WHITE = (255, 255, 255)
+
+
 def read_image(
     source: str | Path | bytes,
     size: int | None = None,
@@ -102,6 +105,15 @@ def to_tensor(images: Sequence[Image.Image]) -> Tensor:
         raise ValueError(f"images: expected one or more RGB pictures of one size, got {sorted(kinds)}; use read_image")
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
     return pixels.permute(0, 3, 1, 2).contiguous().float() / 255
+
+
+def on_white(images: Sequence[Image.Image]) -> Tensor:
+    """Pictures of one size, RGB or RGBA, laid on white, as pixels `x`, (B, 3, H, W) float32 in [0, 1].
+
+    Raises:
+        ValueError: See `to_tensor`.
+    """
+    return to_tensor([_flatten(image, WHITE) for image in images])
 
 
 def to_pil(x: Tensor) -> list[Image.Image]:

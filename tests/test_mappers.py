@@ -19,6 +19,7 @@ from bridge.mappers import (
     DensityMapper,
     GaussianMapper,
     InvertibleMapper,
+    LocalFlowMapper,
     Mapper,
     MixtureMapper,
     TransformerFlowMapper,
@@ -71,6 +72,7 @@ CASES = {
         slack=2.0,
         toy_options={"patch": 2, "width": 32, "time_mean": 0.5},
     ),
+    "local": Case("LocalFlowMapper", {"window": (1.0, 0.7), "perplexity": 4.0, "neighbours": 16}, steps=0),
     "gaussian": Case("GaussianMapper", SMALL),
     "low rank": Case("GaussianMapper", SMALL | {"rank": 2}, steps=0),
     "mixture": Case("MixtureMapper", SMALL | {"components": 4}),
@@ -85,6 +87,8 @@ def cases_of(capability: type[Mapper]) -> list[str]:
     return [name for name, case in CASES.items() if issubclass(FAMILIES[case.family], capability)]
 
 
+TRAINED = [name for name, case in CASES.items() if case.family != "LocalFlowMapper"]
+"""Families with weights; the local flow has a memory, see test_local.py."""
 TOYS = [name for name, case in CASES.items() if case.steps]
 EXACT = [name for name in cases_of(DensityMapper) if name not in cases_of(VelocityMapper)]
 """Densities without a differential equation in between."""
@@ -116,6 +120,9 @@ def make(name: str, z_shape: tuple[int, ...] = Z_SHAPE, **options: Any) -> Mappe
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         case = CASES[name]
+        if name == "local":
+            latents, codes = normal(24, *z_shape, seed=11), unit_codes(24, seed=12).pooled
+            return LocalFlowMapper.from_memory(latents, codes, [[i] for i in range(24)], **case.options, **options)
         return FAMILIES[case.family](z_shape=z_shape, text_dim=DIM, **{**case.options, **options})
 
 
@@ -178,6 +185,7 @@ def test_an_examples_loss_is_its_own(mapper):
     torch.testing.assert_close(mapper.loss(z, c, noise=noise)[2:3], alone)
 
 
+@pytest.mark.parametrize("name", TRAINED)
 def test_the_gradient_reaches_every_parameter(mapper):
     mapper.loss(normal(8, *Z_SHAPE), unit_codes(8), noise=loss_noise(mapper, 8)).mean().backward()
     assert [name for name, p in mapper.named_parameters() if p.grad is None or not p.grad.any()] == []
@@ -194,6 +202,7 @@ def test_a_sample_depends_on_its_own_row_alone(mapper):
     assert torch.equal(mapper.sample(company, noise=other_noise)[0], z[0])
 
 
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_sample_depends_on_its_noise_and_on_its_caption(mapper):
     noise, c = sample_noise(mapper, 3), unit_codes(3)
     z = mapper.sample(c, noise=noise)
@@ -250,6 +259,7 @@ def test_a_saved_mapper_is_the_same_mapper(mapper, name, tmp_path):
     assert torch.equal(again.sample(c, noise=noise), mapper.sample(c, noise=noise))
 
 
+@pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize("share", ["dropout", "text_dropout"])
 def test_a_mapper_has_dropout_in_training_alone(name, share):
     mapper = make_random(name, **{share: 0.5}).train()
@@ -274,6 +284,7 @@ def test_codes_of_another_encoder_are_refused(mapper):
         mapper.sample(TextCode.null(3, DIM + 1), noise=sample_noise(mapper, 3))
 
 
+@pytest.mark.parametrize("name", TRAINED)
 def test_training_on_eight_pairs_does_not_blow_up(name):
     """By the end it has them by heart: samples lie near, the losses stayed finite, and so is a far latent's."""
     mapper = make(name)

@@ -3,13 +3,21 @@
 from bridge.mappers.base import CleanMapper, DensityMapper, InvertibleMapper, Mapper, VelocityMapper
 from bridge.mappers.flow import NormalizingFlowMapper
 from bridge.mappers.gaussian import GaussianMapper
+from bridge.mappers.local import LocalFlowMapper
 from bridge.mappers.matching import FlowMatchingMapper
 from bridge.mappers.mixture import MixtureMapper
 from bridge.mappers.transformer import TransformerFlowMapper
 
 FAMILIES: dict[str, type[Mapper]] = {
     family.__name__: family
-    for family in (FlowMatchingMapper, GaussianMapper, MixtureMapper, NormalizingFlowMapper, TransformerFlowMapper)
+    for family in (
+        FlowMatchingMapper,
+        GaussianMapper,
+        LocalFlowMapper,
+        MixtureMapper,
+        NormalizingFlowMapper,
+        TransformerFlowMapper,
+    )
 }
 """Class name, as a model folder's mapper/config.json has it -> class."""
 
@@ -20,6 +28,7 @@ __all__ = [
     "FlowMatchingMapper",
     "GaussianMapper",
     "InvertibleMapper",
+    "LocalFlowMapper",
     "Mapper",
     "MixtureMapper",
     "NormalizingFlowMapper",

@@ -100,6 +100,7 @@ class LocalFlowMapper(CleanMapper):
         self.allowed: Tensor | None = None
         self._near: OrderedDict[bytes, tuple[np.ndarray, np.ndarray]] = OrderedDict()
         self._unit: Tensor | None = None
+        self._views: dict[tuple[str | None, float], LocalFlowMapper] = {}
 
     @classmethod
     def from_memory(
@@ -165,7 +166,7 @@ class LocalFlowMapper(CleanMapper):
         return self._unit
 
     def restricted(self, *, style: str | None = None, novelty: float = 0.0) -> "LocalFlowMapper":
-        """The same memory, seen otherwise; shares it.
+        """A view of the same memory.
 
         Args:
             style: Draw only from pictures of this kind.
@@ -176,17 +177,21 @@ class LocalFlowMapper(CleanMapper):
         """
         styles = tuple(self.config.styles)
         if style is not None and style not in styles:
-            known = ", ".join(styles) or "none"
+            known = ", ".join(filter(None, styles)) or "none"
             raise UserError(f"style: this model knows no style {style!r}; its styles: {known}")
         if not 0 <= novelty <= 1:
             raise UserError(f"novelty: expected a number from 0 to 1, got {novelty!r}")
-        view = object.__new__(type(self))
-        view.__dict__ = self.__dict__ | {"_near": OrderedDict()}
-        view.window = tuple(s * (1 - 0.6 * novelty) for s in self.window)
-        view.perplexity = self.perplexity * (1 + 3 * novelty)
-        if style is not None:
-            view.allowed = self.style == styles.index(style)
-        return view
+        if style is None and novelty == 0:
+            return self
+        if (style, novelty) not in self._views:
+            view = object.__new__(type(self))
+            view.__dict__ = self.__dict__ | {"_near": OrderedDict()}
+            view.window = tuple(s * (1 - 0.6 * novelty) for s in self.window)
+            view.perplexity = self.perplexity * (1 + 3 * novelty)
+            if style is not None:
+                view.allowed = self.style == styles.index(style)
+            self._views[style, novelty] = view
+        return self._views[style, novelty]
 
     def similarity(self, code: Tensor) -> np.ndarray:
         """Cosine of a text code (text_dim,) with the nearest caption of each picture, (N,) in [-1, 1]."""
@@ -234,7 +239,7 @@ class LocalFlowMapper(CleanMapper):
     def _known(self, pooled: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (B, K, C, P) and log weights (B, K) of each row's neighbours; rows with fewer weigh 0 beyond."""
         rows = [self.nearest(code) for code in pooled]
-        most = max(len(index) for index, _ in rows)
+        most = min(self.neighbours, len(self.latents))  # whatever the batch, so that its kernels round alike
         index = torch.zeros(len(rows), most, dtype=torch.long)
         log_weight = torch.full((len(rows), most), -math.inf, dtype=like.dtype)
         for row, (chosen, weights) in enumerate(rows):

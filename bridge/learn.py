@@ -1,0 +1,236 @@
+"""Captioned pictures to a model without training: each is encoded once, into the memory of a local flow.
+
+What was encoded is kept in a cache, by the contents of pictures and captions; adding or removing a picture costs
+that picture alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from bridge.checkpoint import atomic_write
+from bridge.codec import ImageCodec
+from bridge.errors import UserError
+from bridge.images import on_white
+from bridge.mappers import LocalFlowMapper
+from bridge.pairs import Pairs, load_pairs, pairs_fingerprint
+from bridge.text import TextEncoder
+
+PICTURES, CAPTIONS = 32, 128
+"""Pictures and captions that are encoded at a time."""
+TAUGHT = ("", "train")
+"""Splits whose pictures are learnt; others are somebody's to judge with."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """N captioned pictures, encoded.
+
+    Attributes:
+        latents: Standardised, (N, *z_shape).
+        codes: Unit text codes of M different captions, (M, D).
+        texts: The M captions.
+        captions: For each picture, numbers of its captions.
+        hashes: For each picture, of its file; the same for copies of a file.
+        styles: For each picture, its kind; "" where nobody said.
+        notes: What was left out or should be known, a line each.
+    """
+
+    latents: Tensor
+    codes: Tensor
+    texts: list[str]
+    captions: list[list[int]]
+    hashes: list[str]
+    styles: list[str]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def __add__(self, other: Memory) -> Memory:
+        """Both memories' pictures; equal captions become one."""
+        number = {text: i for i, text in enumerate(self.texts)}
+        new = [i for i, text in enumerate(other.texts) if text not in number]
+        number |= {other.texts[i]: len(self.texts) + k for k, i in enumerate(new)}
+        moved = [[number[other.texts[i]] for i in row] for row in other.captions]
+        return Memory(
+            torch.cat([self.latents, other.latents]),
+            torch.cat([self.codes, other.codes[new]]),
+            [*self.texts, *(other.texts[i] for i in new)],
+            [*self.captions, *moved],
+            [*self.hashes, *other.hashes],
+            [*self.styles, *other.styles],
+            (*self.notes, *other.notes),
+        )
+
+    def mapper(self) -> LocalFlowMapper:
+        """The local flow over this memory."""
+        first: dict[str, int] = {}
+        groups = [first.setdefault(digest, i) for i, digest in enumerate(self.hashes)]
+        return LocalFlowMapper.from_memory(
+            self.latents, self.codes, self.captions, styles=self.styles if any(self.styles) else None, groups=groups
+        )
+
+    @classmethod
+    def of(cls, mapper: LocalFlowMapper, texts: Sequence[str]) -> Memory:
+        """What a mapper holds; `texts` are its captions."""
+        start, link = mapper.start.tolist(), mapper.link.tolist()
+        kinds = tuple(mapper.config.styles) or ("",)
+        groups = mapper.group.tolist()
+        return cls(
+            mapper.picture_latents(torch.arange(len(mapper.latents))),
+            mapper.unit_codes,
+            list(texts),
+            [link[a:b] for a, b in pairwise(start)],
+            [f"group {g}" if g >= 0 else f"picture {i}" for i, g in enumerate(groups)],
+            [kinds[i] for i in mapper.style.tolist()],
+        )
+
+
+def learn(
+    source: Any,
+    text_encoder: TextEncoder,
+    codec: ImageCodec,
+    *,
+    caption_column: str | None = None,
+    image_column: str | None = None,
+    names: str = "",
+    cache: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Memory:
+    """Encode captioned pictures, or take from the cache what has been encoded before.
+
+    Args:
+        source: See `bridge.pairs.load_pairs`, like the columns and `names`.
+        text_encoder: Captions to codes.
+        codec: Pictures to latents.
+        caption_column: The column of captions, if it is not found by its name.
+        image_column: The column of pictures.
+        names: "file" or "folder".
+        cache: Whether to keep what is encoded, in `cache_folder()`, and to look there.
+        say: Told about progress.
+
+    Raises:
+        UserError: The source cannot be read, or holds no picture to learn.
+    """
+    how: dict[str, Any] = {"caption_column": caption_column, "image_column": image_column, "names": names}
+    parts = (text_encoder.fingerprint, codec.fingerprint)
+    stamp = pairs_fingerprint(source, image_size=codec.image_size, **how) if cache else ""
+    place = str(Path(source).resolve()) if isinstance(source, str | Path) and Path(source).exists() else str(source)
+    known: Memory | None = None
+    if cache:
+        path = cache_folder() / f"{hashlib.sha256(json.dumps([place, how, *parts]).encode()).hexdigest()[:32]}"
+        path = path.with_suffix(".safetensors")
+        known, before = _load(path)
+        if known is not None and before == stamp:
+            return known
+    pairs = load_pairs(source, image_size=codec.image_size, say=say, **how)
+    memory = encode(pairs, text_encoder, codec, known, say)
+    if cache:
+        with contextlib.suppress(OSError):  # a full disk, or a home that cannot be written: the next call encodes again
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, _bytes_of(memory, stamp), durable=False)
+    return memory
+
+
+def encode(
+    pairs: Pairs,
+    text_encoder: TextEncoder,
+    codec: ImageCodec,
+    known: Memory | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Memory:
+    """Encode the pictures that are to be learnt, and their captions, but for those that are `known`.
+
+    Raises:
+        UserError: Every picture is of a split for judging.
+    """
+    rows = [i for i, split in enumerate(pairs.split) if split in TAUGHT]
+    if not rows:
+        raise UserError("pairs: every picture is of a split other than train; leave the split out of some")
+    notes = [*pairs.skipped, *pairs.notes]
+    if len(rows) < len(pairs):
+        notes.append(f"{len(pairs) - len(rows)} pictures are of other splits than train and are not learnt")
+    hashes = [pairs.hashes[i] for i in rows]
+    texts = list(dict.fromkeys(caption for i in rows for caption in pairs.captions[i]))
+    number = {text: i for i, text in enumerate(texts)}
+    old = {} if known is None else {digest: known.latents[i] for i, digest in enumerate(known.hashes)}
+    new = [k for k, digest in enumerate(hashes) if digest not in old]
+    latents = torch.empty(len(rows), *codec.z_shape)
+    for k, digest in enumerate(hashes):
+        if digest in old:
+            latents[k] = old[digest]
+    for start in range(0, len(new), PICTURES):
+        chunk = new[start : start + PICTURES]
+        if say is not None and start % (8 * PICTURES) == 0 and len(new) > PICTURES:
+            say(f"encoding pictures: {start} of {len(new)}")
+        latents[chunk] = codec.encode(on_white([pairs.pictures[rows[k]] for k in chunk])).mean.cpu()
+    return Memory(
+        latents,
+        _codes(texts, text_encoder, known),
+        texts,
+        [[number[caption] for caption in pairs.captions[i]] for i in rows],
+        hashes,
+        [pairs.style[i] for i in rows],
+        tuple(notes),
+    )
+
+
+def _codes(texts: Sequence[str], text_encoder: TextEncoder, known: Memory | None) -> Tensor:
+    """Pooled codes of captions, (M, D); captions of like length are encoded together."""
+    old = {} if known is None else {text: known.codes[i] for i, text in enumerate(known.texts)}
+    codes = torch.empty(len(texts), text_encoder.dim)
+    new = sorted((i for i, text in enumerate(texts) if text not in old), key=lambda i: len(texts[i]))
+    for i, text in enumerate(texts):
+        if text in old:
+            codes[i] = old[text]
+    for start in range(0, len(new), CAPTIONS):
+        chunk = new[start : start + CAPTIONS]
+        code = text_encoder.encode([texts[i] for i in chunk], batch_size=CAPTIONS, with_tokens=False)
+        codes[chunk] = code.pooled.cpu()
+    return codes
+
+
+def cache_folder() -> Path:
+    """Where encoded pictures and captions are kept: $BRIDGE_CACHE, else bridge/ in the user's folder of caches."""
+    if chosen := os.environ.get("BRIDGE_CACHE"):
+        return Path(chosen)
+    with contextlib.suppress(RuntimeError):  # no home
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bridge"
+    return Path(".cache") / "bridge"
+
+
+def _bytes_of(memory: Memory, stamp: str) -> bytes:
+    facts = {
+        "stamp": stamp,
+        "texts": memory.texts,
+        "captions": memory.captions,
+        "hashes": memory.hashes,
+        "styles": memory.styles,
+        "notes": memory.notes,
+    }
+    return save({"latents": memory.latents, "codes": memory.codes}, {"facts": json.dumps(facts)})
+
+
+def _load(path: Path) -> tuple[Memory | None, str]:
+    """A kept memory and the fingerprint of its source; None where there is none, or it is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+            stamp, notes = facts.pop("stamp"), tuple(facts.pop("notes"))
+            return Memory(file.get_tensor("latents"), file.get_tensor("codes"), **facts, notes=notes), stamp
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None, ""

@@ -1,0 +1,209 @@
+"""The local flow: its formula, what its memory does to pictures, and what it refuses."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bridge.mappers import LocalFlowMapper
+from bridge.mappers.local import log_kernel
+from tests.test_mappers import codes_of, normal, repeated, sample_noise, unit_codes
+
+SHAPE = (3, 4, 4)
+PICTURES = 20
+
+
+def memory(n: int = PICTURES, z_shape: tuple[int, ...] = SHAPE, **options) -> LocalFlowMapper:
+    codes = unit_codes(n, seed=5).pooled
+    return LocalFlowMapper.from_memory(normal(n, *z_shape, seed=4), codes, [[i] for i in range(n)], **options)
+
+
+def code_of(picture: int, n: int = 1):
+    return repeated(codes_of(unit_codes(PICTURES, seed=5).pooled[picture : picture + 1]), n)
+
+
+def by_hand(mapper: LocalFlowMapper, z_t: Tensor, t: float, code: Tensor) -> Tensor:
+    """The formula of the class's docstring, loop by loop, for one row."""
+    index, log_weight = mapper.nearest(code)
+    known = mapper.picture_latents(torch.from_numpy(index)).double()
+    s = mapper.window[0] + (mapper.window[1] - mapper.window[0]) * t
+    out = torch.zeros(SHAPE, dtype=torch.double)
+    for y in range(SHAPE[1]):
+        for x in range(SHAPE[2]):
+            misfit = torch.zeros(len(index), dtype=torch.double)
+            for v in range(SHAPE[1]):
+                for u in range(SHAPE[2]):
+                    near = math.exp(-((y - v) ** 2 + (x - u) ** 2) / (2 * s * s))
+                    misfit += near * (z_t[:, v, u].double() - t * known[:, :, v, u]).square().sum(1)
+            weight = (torch.from_numpy(log_weight) - misfit / (2 * (1 - t) ** 2)).softmax(0)
+            out[:, y, x] = weight @ known[:, :, y, x]
+    return out
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.8])
+def test_the_clean_latent_is_that_of_the_formula(t):
+    mapper, z_t = memory(neighbours=12, window=(1.5, 0.8)), normal(2, *SHAPE, seed=1)
+    c = unit_codes(2, seed=5)
+    clean = mapper.clean(z_t, torch.full((2,), t), c)
+    expected = torch.stack([by_hand(mapper, z_t[i], t, c.pooled[i]) for i in range(2)])
+    torch.testing.assert_close(clean.double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_with_an_unbounded_window_it_is_the_posterior_mean_over_whole_pictures():
+    mapper, z_t, t = memory(neighbours=PICTURES, window=(1e6, 1e6)), normal(1, *SHAPE, seed=1), 0.4
+    index, log_weight = mapper.nearest(code_of(0).pooled[0])
+    known = mapper.picture_latents(torch.from_numpy(index)).flatten(1)
+    misfit = (z_t.flatten(1) - t * known).square().sum(1) / (2 * (1 - t) ** 2)
+    expected = (torch.from_numpy(log_weight) - misfit).softmax(0).float() @ known
+    torch.testing.assert_close(mapper.clean(z_t, torch.tensor([t]), code_of(0)).flatten(), expected)
+
+
+def test_with_an_unbounded_window_samples_are_pictures_of_memory():
+    mapper = memory(window=(1e6, 1e6))
+    z = mapper.sample(code_of(0, 6), noise=sample_noise(mapper, 6), num_inference_steps=50)
+    known = mapper.picture_latents(torch.arange(PICTURES))
+    nearest = torch.cdist(z.flatten(1), known.flatten(1)).amin(1) / math.sqrt(z[0].numel())
+    assert float(nearest.max()) < 0.1
+
+
+def test_a_small_window_composes_pictures_that_memory_does_not_hold():
+    mapper = memory(window=(0.3, 0.3), perplexity=12)
+    z = mapper.sample(code_of(0, 6), noise=sample_noise(mapper, 6))
+    known = mapper.picture_latents(torch.arange(PICTURES))
+    assert float(torch.cdist(z.flatten(1), known.flatten(1)).amin(1).min()) > 1
+    # each position is of one picture or another
+    far = (z[:, None] - known).square().sum(2).amin(1)
+    assert float(far.median()) < 0.05
+
+
+def test_one_picture_in_memory_is_what_is_drawn():
+    mapper = memory(1)
+    z = mapper.sample(unit_codes(3, seed=9), noise=sample_noise(mapper, 3))
+    torch.testing.assert_close(z, mapper.picture_latents(torch.zeros(3, dtype=torch.long)), atol=1e-4, rtol=1e-4)
+
+
+def test_equal_captions_weigh_alike():
+    mapper = LocalFlowMapper.from_memory(normal(5, *SHAPE), unit_codes(1).pooled, [[0]] * 5)
+    np.testing.assert_allclose(np.exp(mapper.nearest(unit_codes(1).pooled[0])[1]), 0.2)
+
+
+def test_the_nearest_of_a_pictures_captions_counts():
+    codes = unit_codes(3, seed=5).pooled
+    mapper = LocalFlowMapper.from_memory(normal(2, *SHAPE), codes, [[0, 2], [1]])
+    cosine = codes.numpy() @ codes[2].numpy()
+    np.testing.assert_allclose(mapper.similarity(codes[2]), [cosine[2], cosine[1]], atol=0.01)
+
+
+def test_of_near_duplicates_one_is_weighed():
+    mapper = memory(groups=[7, 7, 7, *[-1] * (PICTURES - 3)], neighbours=PICTURES)
+    index, _ = mapper.nearest(code_of(1).pooled[0])
+    assert index[0] == 1
+    assert not {0, 2} & set(index.tolist())
+    assert len(index) == PICTURES - 2
+
+
+def test_eight_bits_keep_latents_to_a_128th_of_their_range():
+    z = normal(PICTURES, *SHAPE, seed=4)
+    error = (memory().picture_latents(torch.arange(PICTURES)) - z).abs().amax((0, 2, 3))
+    assert bool((error <= z.abs().amax((0, 2, 3)) / 127 / 2 + 1e-6).all())
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_a_latents_noise_is_found_again(scale):
+    mapper = memory(perplexity=3)
+    noise, c = sample_noise(mapper, 4), unit_codes(4, seed=5)
+    z = mapper.sample(c, noise=noise, guidance_scale=scale, num_inference_steps=6)
+    again = mapper.invert(z, c, guidance_scale=scale, num_inference_steps=6)
+    torch.testing.assert_close(
+        mapper.sample(c, noise=again, guidance_scale=scale, num_inference_steps=6), z, atol=2e-3, rtol=1e-3
+    )
+
+
+def test_a_captions_own_picture_is_likelier_under_it_than_under_another():
+    mapper = memory(perplexity=2, z_shape=(2, 2, 2))
+    z, c = mapper.picture_latents(torch.tensor([0, 1])), unit_codes(2, seed=5)
+    right = mapper.log_prob(z, c, num_inference_steps=8)
+    wrong = mapper.log_prob(z, repeated(unit_codes(PICTURES, seed=5)[9:10], 2), num_inference_steps=8)
+    assert bool((right > wrong).all())
+
+
+def test_guidance_leaves_no_caption_further_behind():
+    """The caption's picture is nearer at a higher scale."""
+    mapper = memory(perplexity=10, window=(0.6, 0.6))
+    noise, c = sample_noise(mapper, 64), code_of(3, 64)
+    picture = mapper.picture_latents(torch.tensor([3]))
+    near = [float((mapper.sample(c, noise=noise, guidance_scale=g) - picture).square().mean()) for g in (1.0, 2.0, 4.0)]
+    assert near[0] > near[1] > near[2]
+
+
+def test_a_style_is_drawn_from_its_pictures_alone():
+    styles = ["flat", "shaded"] * (PICTURES // 2)
+    mapper = memory(styles=styles)
+    index, _ = mapper.restricted(style="shaded").nearest(code_of(0).pooled[0])
+    assert set(index.tolist()) == set(range(1, PICTURES, 2))
+    assert set(mapper.nearest(code_of(0).pooled[0])[0].tolist()) == set(range(PICTURES))
+
+
+def test_novelty_takes_samples_away_from_pictures_of_memory():
+    mapper = memory(window=(2.0, 2.0), perplexity=4)
+    noise, known = sample_noise(mapper, 8), mapper.picture_latents(torch.arange(PICTURES)).flatten(1)
+    away = [
+        float(
+            torch.cdist(mapper.restricted(novelty=n).sample(code_of(0, 8), noise=noise).flatten(1), known)
+            .amin(1)
+            .mean()
+        )
+        for n in (0.0, 0.5, 1.0)
+    ]
+    assert away[0] < away[1] < away[2]
+
+
+@pytest.mark.parametrize("perplexity", [1.5, 3.0, 8.0])
+def test_the_caption_kernel_has_the_perplexity_asked_for(perplexity):
+    log_p = log_kernel(np.linspace(1, -0.2, 64), perplexity)
+    assert math.exp(-(np.exp(log_p) * log_p).sum()) == pytest.approx(perplexity, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": (0.0, 1.0)}, "^window: "),
+        ({"window": (1.0, math.nan)}, "^window: "),
+        ({"perplexity": 0.5}, "^perplexity, neighbours: "),
+        ({"neighbours": 0}, "^perplexity, neighbours: "),
+    ],
+)
+def test_settings_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        memory(**options)
+
+
+def test_an_empty_memory_is_refused():
+    with pytest.raises(ValueError, match=r"^pictures: the memory is empty"):
+        memory(0)
+
+
+def test_a_picture_without_a_caption_is_refused():
+    with pytest.raises(ValueError, match=r"^captions: expected at least one"):
+        LocalFlowMapper.from_memory(normal(2, *SHAPE), unit_codes(1).pooled, [[0], []])
+
+
+def test_an_unknown_style_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match=r"^style: .*'oil'; its styles: flat, shaded"):
+        memory(styles=["flat", "shaded"] * (PICTURES // 2)).restricted(style="oil")
+
+
+@pytest.mark.parametrize("novelty", [-0.1, 1.1, math.nan])
+def test_a_novelty_out_of_range_is_refused(novelty):
+    with pytest.raises(ValueError, match=r"^novelty: "):
+        memory().restricted(novelty=novelty)
+
+
+def test_samples_depend_on_their_noise_and_on_their_caption():
+    mapper = memory()
+    noise, c = sample_noise(mapper, 3), unit_codes(3)
+    z = mapper.sample(c, noise=noise)
+    assert not torch.equal(mapper.sample(c, noise=noise.flip(0))[0], z[0])
+    assert not torch.equal(mapper.sample(unit_codes(3, seed=6), noise=noise)[0], z[0])
