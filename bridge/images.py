@@ -113,7 +113,7 @@ def on_white(images: Sequence[Image.Image]) -> Tensor:
     Raises:
         ValueError: See `to_tensor`.
     """
-    return to_tensor([_flatten(image, WHITE) for image in images])
+    return to_tensor([flatten(image, WHITE) for image in images])
 
 
 def to_pil(x: Tensor) -> list[Image.Image]:
