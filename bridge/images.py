@@ -36,9 +36,6 @@ class AnimatedImageWarning(UserWarning):
     """A picture has several frames, of which the first is read."""
 
 
-WHITE = (255, 255, 255)
-
-
 def read_image(
     source: str | Path | bytes,
     size: int | None = None,
