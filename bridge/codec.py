@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from bridge.checkpoint import CheckpointError, fingerprint, settled
+from bridge.errors import UserError
 
 DETERMINISTIC_STD = 1e-6
 """`LatentDistribution.std` of a codec without a posterior: positive, so that it has a logarithm, and far below
@@ -62,6 +63,26 @@ class ImageCodec(abc.ABC):
     @abc.abstractmethod
     def decode(self, z: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1] of latents `z`, (B, *z_shape)."""
+
+    def render(self, z: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
+        """Pictures of latents `z` at another size, or with their background as transparency.
+
+        Args:
+            z: Latents, (B, *z_shape).
+            size: Side in pixels; None is the codec's own.
+            transparent: With a fourth channel, the opacity; colours are then straight, not premultiplied.
+
+        Returns:
+            (B, 3 or 4, size, size) in [0, 1].
+
+        Raises:
+            UserError: The codec draws at its own size alone, or knows no background.
+        """
+        if size is not None and size != self.image_size:
+            raise UserError(f"size: this model draws {self.image_size} pixels a side alone, not {size}; leave it out")
+        if transparent:
+            raise UserError("transparent: this model's pictures have no background of their own; leave it out")
+        return self.decode(z)
 
     @abc.abstractmethod
     def to(self, device: torch.device | str) -> Self:
@@ -274,10 +295,16 @@ def load_codec(folder: Path) -> ImageCodec:
         CheckpointError: A file is missing or damaged, or config.json names an unknown class.
     """
     from bridge.dense import DenseCodec  # noqa: PLC0415  (these build on this module)
+    from bridge.palette import PaletteCodec  # noqa: PLC0415
     from bridge.standardize import PCACodec, WhitenedCodec  # noqa: PLC0415
 
     folder = Path(folder)
-    ours: dict[str, Any] = {"DenseVAE": DenseCodec, "PCACodec": PCACodec, "WhitenedCodec": WhitenedCodec}
+    ours: dict[str, Any] = {
+        "DenseVAE": DenseCodec,
+        "PaletteVAE": PaletteCodec,
+        "PCACodec": PCACodec,
+        "WhitenedCodec": WhitenedCodec,
+    }
     opens = CODECS | {name: codec.from_pretrained for name, codec in ours.items()}
     name = str(read_config(folder)["_class_name"])
     if name not in opens:

@@ -1,0 +1,137 @@
+"""The palette VAE: layers, their masks and colours, sizes, transparency, and a short training."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from bridge.codec import load_codec
+from bridge.palette import Layers, PaletteCodec, PaletteVAE
+from tests.conftest import randomise
+
+
+@pytest.fixture
+def vae() -> PaletteVAE:
+    """A small random one, 32 px to 2 x 2 x 4, no weight of which is zero."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vae = PaletteVAE(32, 4, (24, 16, 8), layers=4, heads=2, blocks=1)
+    randomise(vae, seed=1)
+    return vae.eval()
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def half_red() -> Layers:
+    """One layer of red on the left half, the background on the right."""
+    logits = torch.full((1, 2, 8, 8), -20.0)
+    logits[0, 1, :, :4] = 20
+    logits[0, 0, :, 4:] = 20
+    colours = torch.zeros(1, 1, 3, 3)
+    colours[0, 0, 0, 0] = 1
+    return Layers(logits, colours)
+
+
+def test_a_layer_is_its_colour_under_its_mask():
+    colour, opacity = half_red().draw(8)
+    expected = torch.zeros(8, 8)
+    expected[:, :4] = 1
+    torch.testing.assert_close(opacity[0, 0], expected)
+    torch.testing.assert_close(colour[0], torch.stack([expected, torch.zeros(8, 8), torch.zeros(8, 8)]))
+
+
+def test_a_colour_shades_along_its_slopes():
+    layers = Layers(torch.tensor([-20.0, 20.0]).view(1, 2, 1, 1).expand(1, 2, 4, 4), torch.zeros(1, 1, 3, 3))
+    layers.colours[0, 0, 1] = torch.tensor([0.5, 0.25, -0.125])  # green: value, along x, along y
+    at = torch.tensor([-0.75, -0.25, 0.25, 0.75])
+    expected = 0.5 + 0.25 * at[None, :] - 0.125 * at[:, None]
+    torch.testing.assert_close(layers.draw(4)[0][0, 1], expected)
+
+
+def test_edges_stay_crisp_when_enlarged():
+    """Between red and background at 64 px no more than three pixels are neither."""
+    _, opacity = half_red().draw(64)
+    between = ((opacity > 0.05) & (opacity < 0.95)).sum(-1)
+    assert int(between.max()) <= 3
+
+
+def test_the_picture_is_laid_on_white(vae):
+    z = normal(2, 4, 2, 2)
+    colour, opacity = vae.layers(z).draw(32)
+    torch.testing.assert_close(vae.decode(z).sample, (colour + 1 - opacity) * 2 - 1)
+
+
+def test_a_latents_picture_is_its_own(vae):
+    z = normal(3, 4, 2, 2)
+    torch.testing.assert_close(vae.decode(z[1:2]).sample, vae.decode(z).sample[1:2], atol=1e-5, rtol=1e-4)
+
+
+def test_every_parameter_gets_a_gradient(vae):
+    vae.train()
+    posterior = vae.encode(normal(2, 3, 32, 32)).latent_dist
+    z = posterior.mean + posterior.std * normal(2, 4, 2, 2)
+    (vae.decode(z).sample.square().mean() + posterior.kl().mean()).backward()
+    assert [name for name, p in vae.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_a_saved_codec_draws_the_same(vae, tmp_path):
+    codec = PaletteCodec(vae).with_statistics([0.1, 0.2, 0.3, 0.4], [1.0, 2.0, 0.5, 1.5])
+    codec.save(tmp_path)
+    again, z = load_codec(tmp_path), normal(2, 4, 2, 2)
+    assert isinstance(again, PaletteCodec)
+    assert again.fingerprint == codec.fingerprint
+    assert torch.equal(again.decode(z), codec.decode(z))
+
+
+@pytest.mark.parametrize("size", [64, 100, 256])
+def test_it_draws_at_any_size(vae, size):
+    x = PaletteCodec(vae).render(normal(1, 4, 2, 2), size)
+    assert x.shape == (1, 3, size, size)
+    assert 0 <= float(x.min()) <= float(x.max()) <= 1
+
+
+def test_enlarging_moves_nothing(vae):
+    """The picture at twice the size, scaled down again, is nearly the picture."""
+    codec, z = PaletteCodec(vae), normal(1, 4, 2, 2)
+    again = torch.nn.functional.avg_pool2d(codec.vae.layers(z).draw(64)[0], 2)
+    own = codec.vae.layers(z).draw(32)[0]
+    assert float((again - own).abs().mean()) < 0.02
+
+
+def test_on_white_a_transparent_picture_is_the_opaque_one(vae):
+    codec, z = PaletteCodec(vae), normal(2, 4, 2, 2)
+    rgba = codec.render(z, 64, transparent=True)
+    colour, opacity = rgba[:, :3], rgba[:, 3:]
+    seen = opacity > 0.01
+    difference = (colour * opacity + 1 - opacity - codec.render(z, 64)).abs()
+    drawn = codec.vae.layers(z).draw(64, 2**0.5)[0]
+    clipped = (drawn > opacity) | (drawn < 0)
+    assert float(difference[(seen & ~clipped)].max()) < 1e-4
+
+
+def test_on_black_there_is_no_halo():
+    """Along an edge the straight colour is the layer's own, not mixed with white."""
+    colour, opacity = half_red().draw(64)
+    edge = (opacity[0, 0] > 0.05) & (opacity[0, 0] < 0.95)
+    straight = (colour / opacity.clamp(min=1e-3))[0, :, edge]
+    torch.testing.assert_close(straight, torch.tensor([1.0, 0.0, 0.0])[:, None].expand_as(straight))
+
+
+@pytest.mark.parametrize("size", [8, 63, 1025])
+def test_a_size_out_of_range_is_refused(vae, size):
+    with pytest.raises(ValueError, match=r"^size: this codec draws 64 to 1024"):
+        PaletteCodec(vae).render(normal(1, 4, 2, 2), size)
+
+
+def test_other_codecs_say_what_they_cannot(tiny_pipeline):
+    z = normal(1, *tiny_pipeline.codec.z_shape)
+    with pytest.raises(ValueError, match=r"^size: this model draws 64 pixels"):
+        tiny_pipeline.codec.render(z, 128)
+    with pytest.raises(ValueError, match=r"^transparent: "):
+        tiny_pipeline.codec.render(z, transparent=True)
+
+
+def test_a_side_that_is_no_multiple_of_16_is_refused():
+    with pytest.raises(ValueError, match=r"^sample_size: expected a multiple of 16, got 40"):
+        PaletteVAE(40)
