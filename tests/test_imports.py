@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("bridge", "train", "eval")
 MAY_IMPORT = {"bridge": {"bridge"}, "train": {"bridge", "train"}, "eval": {"bridge", "train", "eval"}}
 LEFT = {
-    frozenset({"bridge.codec", "bridge.dense", "bridge.standardize"}),
+    frozenset({"bridge.codec", "bridge.dense", "bridge.palette", "bridge.standardize"}),
     frozenset(
         {"bridge.encoders", "bridge.sentences", "bridge.sources", "bridge.text", "bridge.towers", "bridge.words"}
     ),
