@@ -8,6 +8,8 @@ import json
 import unicodedata
 from collections.abc import Mapping
 
+from bridge.errors import UserError
+
 _PRESENTATION = dict.fromkeys((0xFE0E, 0xFE0F))  # "as text" and "as emoji" selectors: never meaningful here
 # NUL and its like, and halves of characters (broken input bytes), part words; invisible marks do not.
 _UNSEEN = {"Cc": " ", "Cs": " ", "Cf": ""}
@@ -27,14 +29,14 @@ def prepare_caption(caption: str, labels: Mapping[str, str] | None = None) -> st
     'a cat face in a boat'
     """
     if not isinstance(caption, str):
-        raise ValueError(f"caption: expected text, got {type(caption).__name__} {caption!r}; pass a str")
+        raise UserError(f"caption: expected text, got {type(caption).__name__} {caption!r}; pass a str")
     text = unicodedata.normalize("NFC", caption)
     if not text.isascii():
         text = _name_emoji(text, _plain_keys() if labels is None else _strip_presentation(labels))
     text = "".join(_UNSEEN.get(unicodedata.category(ch), ch) for ch in text)
     text = unicodedata.normalize("NFC", " ".join(text.split()))
     if not text:
-        raise ValueError("caption: it is empty or blank; write what the picture should show")
+        raise UserError("caption: it is empty or blank; write what the picture should show")
     return text
 
 

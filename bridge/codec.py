@@ -140,18 +140,18 @@ class AutoencoderCodec(ImageCodec):
         config, channels, factor = vae.config, self.channels(vae.config), self.factor(vae.config)
         found = {name: config[_key(self.model, name)] for name in SETTINGS if _key(self.model, name) in config}
         if found.get("sample_size") is None:
-            raise ValueError(f"image_size: {type(vae).__name__} does not say which pictures it is for; give their side")
+            raise UserError(f"image_size: {type(vae).__name__} does not say which pictures it is for; give their side")
         self.image_size = int(found["sample_size"])
         if self.image_size % factor or self.image_size < factor:
-            raise ValueError(f"image_size: expected a multiple of {factor}, got {self.image_size}; resize the pictures")
+            raise UserError(f"image_size: expected a multiple of {factor}, got {self.image_size}; resize the pictures")
         if (config.in_channels, config.out_channels) != (3, 3):
-            raise ValueError(f"vae: expected pictures of 3 channels, this one has {config.in_channels}; choose another")
+            raise UserError(f"vae: expected pictures of 3 channels, this one has {config.in_channels}; choose another")
         self.z_shape = (channels, self.image_size // factor, self.image_size // factor)
         shift, scale = config.get("shift_factor") or 0.0, 1 / config.scaling_factor
         self.mean = _channelwise(found.get("latents_mean") or [shift] * channels, "latents_mean", channels)
         self.std = _channelwise(found.get("latents_std") or [scale] * channels, "latents_std", channels)
         if not bool((self.std > 0).all()):
-            raise ValueError("latents_std: expected positive numbers; fit the statistics with `python -m train.codec`")
+            raise UserError("latents_std: expected positive numbers; fit the statistics with `python -m train.codec`")
         self.fingerprint = fingerprint(vae, dict(config) | found)
 
     @staticmethod
@@ -408,5 +408,5 @@ def _key(model: Any, name: str) -> str:
 def _channelwise(values: Sequence[float], name: str, channels: int) -> Tensor:
     found = torch.tensor(values)
     if found.shape != (channels,) or not bool(found.isfinite().all()):
-        raise ValueError(f"{name}: expected {channels} finite numbers, got {list(values)!r}")
+        raise UserError(f"{name}: expected {channels} finite numbers, got {list(values)!r}")
     return found.view(1, -1, 1, 1)

@@ -10,6 +10,7 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor, nn
 
 from bridge.codec import VAECodec
+from bridge.errors import UserError
 
 
 class DenseVAE(ModelMixin, ConfigMixin):
@@ -49,7 +50,7 @@ class DenseVAE(ModelMixin, ConfigMixin):
         super().__init__()
         widths = list(block_out_channels)
         if sample_size % 2 ** len(widths):
-            raise ValueError(
+            raise UserError(
                 f"sample_size: expected a multiple of {2 ** len(widths)} to halve {len(widths)} times, got "
                 f"{sample_size}; give fewer block_out_channels"
             )

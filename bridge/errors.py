@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     A plain ValueError is a fault of ours: commands let it through as a traceback.
     """
+
+
+class MissingModelError(UserError, FileNotFoundError):
+    """A model that is not on this machine; the message says what to install or copy."""

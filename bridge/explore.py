@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from bridge.errors import UserError
 from bridge.images import read_image, to_tensor
 from bridge.mappers import InvertibleMapper, VelocityMapper
 from bridge.noise import normal_rows
@@ -107,7 +108,7 @@ def weights(steps: int) -> list[float]:
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= MAX_STEPS:
-        raise ValueError(f"steps: expected a whole number from 2 to {MAX_STEPS}, got {steps!r}")
+        raise UserError(f"steps: expected a whole number from 2 to {MAX_STEPS}, got {steps!r}")
     return [number / (steps - 1) for number in range(steps)]
 
 
@@ -170,7 +171,7 @@ def is_image(name: str) -> bool:
     except (OSError, ValueError):  # too long for a file's name, or with a null byte
         found = False
     if not found and name.lower().endswith(PICTURES):
-        raise ValueError(f"{name!r} is named like a picture and there is no such file; check the path")
+        raise UserError(f"{name!r} is named like a picture and there is no such file; check the path")
     return found
 
 
@@ -226,7 +227,7 @@ def between(
         ValueError: An argument is none of these, or the mapper does not find the noise behind a latent.
     """
     if space not in SPACES:
-        raise ValueError(f"space: expected one of {', '.join(SPACES)}, got {space!r}")
+        raise UserError(f"space: expected one of {', '.join(SPACES)}, got {space!r}")
     if space == "latent":
         return walk(a.z, b.z, steps, kind)
     return noise_walk(pipe, a, b, steps, kind, num_inference_steps=num_inference_steps)
@@ -261,7 +262,7 @@ def noise_walk(
     """
     mapper = pipe.mapper
     if not isinstance(mapper, InvertibleMapper):
-        raise ValueError(f"space: {type(mapper).__name__} finds no noise behind a latent; use space latent")
+        raise UserError(f"space: {type(mapper).__name__} finds no noise behind a latent; use space latent")
     ends = torch.stack([a.z, b.z])
     if isinstance(mapper, VelocityMapper):
         count = pipe.resolve(num_inference_steps=num_inference_steps).num_inference_steps
@@ -293,7 +294,7 @@ def caption_mean(pipe: BridgePipeline, caption: str | None, *, samples: int = SA
         ValueError: `samples` is out of range, or the encoder cannot read the caption.
     """
     if isinstance(samples, bool) or not isinstance(samples, int) or not 1 <= samples <= MAX_SAMPLES:
-        raise ValueError(f"samples: expected a whole number from 1 to {MAX_SAMPLES}, got {samples!r}")
+        raise UserError(f"samples: expected a whole number from 1 to {MAX_SAMPLES}, got {samples!r}")
     if caption is not None:
         return pipe(caption, samples, seed=seed, output_type="latent").images.mean(0)
     noise = normal_rows([(seed, i) for i in range(samples)], pipe.mapper.sample_noise_shape).to(pipe.device)
@@ -331,7 +332,7 @@ def edit(
         ValueError: Both captions are None, or one cannot be read.
     """
     if plus is None and minus is None:
-        raise ValueError("plus, minus: none given; name a caption to have more of, or less of")
+        raise UserError("plus, minus: none given; name a caption to have more of, or less of")
     means = [caption_mean(pipe, caption, samples=samples, seed=seed) for caption in (plus, minus)]
     return arithmetic(start.z, means[0], means[1], scale)
 

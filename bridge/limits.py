@@ -2,6 +2,8 @@
 
 import operator
 
+from bridge.errors import UserError
+
 MAX_IMAGES_PER_PROMPT = 100_000
 """Most images of one caption in one call."""
 
@@ -20,5 +22,5 @@ def check_count(count: int, name: str = "num_images_per_prompt") -> int:
     except TypeError:
         whole = -1
     if not 1 <= whole <= MAX_IMAGES_PER_PROMPT:
-        raise ValueError(f"{name}: expected a whole number from 1 to {MAX_IMAGES_PER_PROMPT}, got {count!r}")
+        raise UserError(f"{name}: expected a whole number from 1 to {MAX_IMAGES_PER_PROMPT}, got {count!r}")
     return whole

@@ -25,6 +25,7 @@ from bridge.checkpoint import (
 )
 from bridge.codec import ImageCodec, load_codec
 from bridge.encoders import load_text_encoder
+from bridge.errors import UserError
 from bridge.images import to_pil
 from bridge.limits import check_count
 from bridge.mappers import FAMILIES, Mapper, VelocityMapper
@@ -78,9 +79,9 @@ class Settings:
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise ValueError(f"{name}: expected a number from {low} to {high}, got {value!r}")
+                raise UserError(f"{name}: expected a number from {low} to {high}, got {value!r}")
         if self.num_inference_steps != int(self.num_inference_steps):
-            raise ValueError(f"num_inference_steps: expected a whole number, got {self.num_inference_steps!r}")
+            raise UserError(f"num_inference_steps: expected a whole number, got {self.num_inference_steps!r}")
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class BridgePipeline:
         settings: Settings | None = None,
     ) -> None:
         if mapper.text_dim != text_encoder.dim or tuple(mapper.z_shape) != tuple(codec.z_shape):
-            raise ValueError(
+            raise UserError(
                 f"mapper: made for text codes of {mapper.text_dim} and latents {tuple(mapper.z_shape)}, not for "
                 f"{text_encoder.dim} and {tuple(codec.z_shape)}; use the mapper trained on these encoders"
             )
@@ -277,11 +278,11 @@ class BridgePipeline:
         family = type(self.mapper)
         if not issubclass(family, VelocityMapper):
             if num_inference_steps is not None:
-                raise ValueError(f"num_inference_steps: {family.__name__} takes no steps; leave it out")
+                raise UserError(f"num_inference_steps: {family.__name__} takes no steps; leave it out")
             if negative_prompt is not None:
-                raise ValueError(f"negative_prompt: {family.__name__} has no guidance; leave it out")
+                raise UserError(f"negative_prompt: {family.__name__} has no guidance; leave it out")
         if negative_prompt is not None and settings.guidance_scale == 1:
-            raise ValueError("negative_prompt: does nothing at guidance_scale 1; ask for more, such as 2")
+            raise UserError("negative_prompt: does nothing at guidance_scale 1; ask for more, such as 2")
         return settings
 
     def __call__(
@@ -315,10 +316,10 @@ class BridgePipeline:
             ValueError: An argument is out of range; nothing has been allocated then.
         """
         if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"output_type: expected one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}")
+            raise UserError(f"output_type: expected one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not prompts:
-            raise ValueError("prompt: expected at least one caption, got an empty list")
+            raise UserError("prompt: expected at least one caption, got an empty list")
         settings = self.resolve(guidance_scale, num_inference_steps, temperature, negative_prompt)
         count = check_count(num_images_per_prompt)
         seed, generators = _seed_or_generators(seed, generator, len(prompts) * count)
@@ -452,7 +453,7 @@ def check_settings(family: type[Mapper], settings: Settings) -> None:
         ValueError: Guidance, for a family without a velocity.
     """
     if settings.guidance_scale != 1 and not issubclass(family, VelocityMapper):
-        raise ValueError(f"guidance_scale: {family.__name__} has no guidance; leave it out")
+        raise UserError(f"guidance_scale: {family.__name__} has no guidance; leave it out")
 
 
 def mapper_fingerprint(mapper: Mapper) -> str:
@@ -509,7 +510,7 @@ def _negatives(negative_prompt: str | Sequence[str] | None, prompts: int) -> lis
     if negative_prompt is None or isinstance(negative_prompt, str):
         return [negative_prompt] * prompts
     if len(negative_prompt) != prompts:
-        raise ValueError(
+        raise UserError(
             f"negative_prompt: expected one, or one for each of the {prompts} prompts, got {len(negative_prompt)}"
         )
     return list(negative_prompt)

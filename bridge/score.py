@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bridge.errors import UserError
 from bridge.images import to_tensor
 from bridge.mappers import DensityMapper, Mapper, VelocityMapper
 from bridge.noise import generator_for, normal_rows
@@ -94,7 +95,7 @@ def score(
     if not images or not captions or isinstance(captions, str):
         raise ValueError("images, captions: expected one or more of each, in a list")
     if isinstance(samples, bool) or not isinstance(samples, int) or not 0 <= samples <= MAX_SAMPLES:
-        raise ValueError(f"samples: expected a whole number from 0 to {MAX_SAMPLES}, got {samples!r}")
+        raise UserError(f"samples: expected a whole number from 0 to {MAX_SAMPLES}, got {samples!r}")
     mapper, method = pipe.mapper, resolve_method(pipe.mapper, method)
     z = pipe.codec.encode(to_tensor(images).to(pipe.device)).mean
     c = pipe.text_encoder.encode(list(captions), with_tokens=mapper.reads_tokens)
@@ -110,13 +111,13 @@ def resolve_method(mapper: Mapper, method: str | None = None) -> str:
         ValueError: There is no such method, or not for this mapper.
     """
     if not isinstance(mapper, DensityMapper):
-        raise ValueError(f"model: {type(mapper).__name__} knows no density to score by; use one that does")
+        raise UserError(f"model: {type(mapper).__name__} knows no density to score by; use one that does")
     if method is None:
         return "denoising" if isinstance(mapper, VelocityMapper) else "density"
     if method not in METHODS:
-        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+        raise UserError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     if method == "denoising" and not isinstance(mapper, VelocityMapper):
-        raise ValueError(f"method: {type(mapper).__name__} has no velocity to denoise by; use density")
+        raise UserError(f"method: {type(mapper).__name__} has no velocity to denoise by; use density")
     return method
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bridge.encoders import SENTENCE
+from bridge.errors import UserError
 from bridge.sources import CONFIG, LIMITS, MODULES, TOKENIZER, check_digest, import_extra, read_json
 from bridge.towers import (
     TOWERS,
@@ -131,7 +132,7 @@ def _load_by_library(folder: Path) -> Any:
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             told = str(error).strip().splitlines()[0]
-            raise ValueError(f"source: sentence-transformers cannot open {folder}: {told}; pass another") from error
+            raise UserError(f"source: sentence-transformers cannot open {folder}: {told}; pass another") from error
 
 
 def _modules(folder: Path) -> tuple[list[str], list[str]]:
@@ -140,16 +141,16 @@ def _modules(folder: Path) -> tuple[list[str], list[str]]:
     kinds = [str(module["type"].rsplit(".", 1)[-1]) for module in modules]
     foreign = any(not module["type"].startswith("sentence_transformers.") for module in modules)
     if foreign or kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - {"Normalize"}:
-        raise ValueError(
+        raise UserError(
             f"source: {folder} is {kinds}; only Transformer, Pooling and Normalize can be loaded, since other "
             "modules give a code of another width than its tokens have"
         )
     config = read_json(folder / modules[1]["path"] / CONFIG)
     modes = _pooling_modes(config)
     if len(modes) != 1 or modes[0] not in POOLINGS:
-        raise ValueError(f"source: {folder} pools by {modes}; only one of {', '.join(POOLINGS)} can be loaded")
+        raise UserError(f"source: {folder} pools by {modes}; only one of {', '.join(POOLINGS)} can be loaded")
     if not config.get("include_prompt", True) and _prompt(folder):
-        raise ValueError(f"source: {folder} leaves its prompt out of the pooling; pass a model that does not")
+        raise UserError(f"source: {folder} leaves its prompt out of the pooling; pass a model that does not")
     return kinds, modes
 
 

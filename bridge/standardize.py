@@ -22,6 +22,7 @@ from bridge.codec import (
     load_codec,
     read_config,
 )
+from bridge.errors import UserError
 
 AXES, INNER = "axes.safetensors", "inner"
 
@@ -57,7 +58,7 @@ class PrincipalAxes(nn.Module):
         if components.ndim != 2 or shapes[1:] != (shapes[0][1:], shapes[0][:1]):
             raise ValueError(f"components, mean, scale: expected (k, D), (D,) and (k,), got {shapes}")
         if not all(bool(part.isfinite().all()) for part in (mean, components, scale)) or not bool((scale > 0).all()):
-            raise ValueError("mean, components, scale: expected finite numbers and positive scales; fit them again")
+            raise UserError("mean, components, scale: expected finite numbers and positive scales; fit them again")
         for name, value in (("mean", mean), ("components", components), ("scale", scale)):
             self.register_buffer(name, value.float().contiguous())
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bridge.captions import emoji_labels, prepare_caption
+from bridge.errors import UserError
 
 __all__ = [
     "DEFAULT_DIGEST",
@@ -215,8 +216,8 @@ class TextEncoder(nn.Module, abc.ABC):
         for row, caption in enumerate(captions):
             try:
                 yield self.prepare(caption)
-            except ValueError as error:
-                raise ValueError(f"captions[{row}]: {str(error).removeprefix('caption: ')}") from None
+            except UserError as error:
+                raise UserError(f"captions[{row}]: {str(error).removeprefix('caption: ')}") from None
 
     def _warn_cut(self, text: str, tokens: int, start: int) -> None:
         """Warn whoever called `encode`, from `token_ids`, that `text` is read up to character `start` only."""

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from bridge.encoders import TOWER
+from bridge.errors import UserError
 from bridge.sources import CONFIG, TOKENIZER, check_digest, read_json
 from bridge.text import TextCode, TextEncoder
 
@@ -126,7 +127,7 @@ class TransformerEncoder(NetworkEncoder):
         super().__init__(model, tokenizer_json, id=id, digest=digest, max_tokens=max_tokens, dim=dim, facts=facts)
         self.pooling = pooling
         if pooling == "end" and not self.tokenizer.encode("a").special_tokens_mask[-1]:
-            raise ValueError(f"source: the tokenizer of {id} closes no text with a token; pass CLIP's own tokenizer")
+            raise UserError(f"source: the tokenizer of {id} closes no text with a token; pass CLIP's own tokenizer")
 
     @classmethod
     def from_folder(cls, folder: Path, *, id: str, digest: str | None) -> TransformerEncoder:
@@ -140,7 +141,7 @@ class TransformerEncoder(NetworkEncoder):
         model_type = str(config.get("model_type"))
         name, pooling = TOWERS.get(model_type, ("AutoModel", "mean"))
         if model_type not in TOWERS and (config.get("is_encoder_decoder") or "vision_config" in config):
-            raise ValueError(
+            raise UserError(
                 f"source: {id} is a {model_type}, which has no text encoder known here; pass a BERT-like model or "
                 f"one of {', '.join(TOWERS)}"
             )
@@ -212,11 +213,11 @@ def load_network(folder: Path, name: str) -> nn.Module:
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             told = str(error).strip().splitlines()[0]
-            raise ValueError(f"source: {folder} cannot be loaded as {name}: {told}; pass another model") from error
+            raise UserError(f"source: {folder} cannot be loaded as {name}: {told}; pass another model") from error
     # A pooler's output is not read, and models trained to guess words have none.
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if missing or info["mismatched_keys"]:
-        raise ValueError(f"source: {folder} lacks weights its config asks for: {missing}; copy or download it again")
+        raise UserError(f"source: {folder} lacks weights its config asks for: {missing}; copy or download it again")
     loaded: nn.Module = model
     return loaded
 

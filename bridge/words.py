@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bridge.checkpoint import MANIFEST, verify_folder
 from bridge.encoders import WORDS
+from bridge.errors import MissingModelError, UserError
 from bridge.sources import import_extra
 from bridge.text import TextCode, TextEncoder
 
@@ -104,7 +105,7 @@ class WordVectors(TextEncoder):
         """
         path = Path(source)
         if not str(source) or not path.exists():
-            raise FileNotFoundError(f"source: no such file or folder {str(source)!r}; pass a file of word vectors")
+            raise MissingModelError(f"source: no such file or folder {str(source)!r}; pass a file of word vectors")
         words, vectors, idf, max_tokens = _read_folder(path) if path.is_dir() else _read_file(path)
         encoder = cls(words, vectors, idf, id=id or str(source), max_tokens=max_tokens)
         if digest not in (None, encoder.digest):
@@ -129,7 +130,7 @@ class WordVectors(TextEncoder):
         """
         text = super().prepare(caption)
         if not self._rows(text):
-            raise ValueError(
+            raise UserError(
                 f"caption: {caption[:60]!r} has none of the {len(self.words)} known words; use other words, or "
                 "word vectors that know more"
             )
@@ -150,7 +151,7 @@ class WordVectors(TextEncoder):
         pooled = (tokens * self.idf[rows][..., None]).sum(1)
         if not (pooled.norm(dim=1) > 0).all():
             named = [self.words[int(i)] for i in ids[int((pooled.norm(dim=1) == 0).nonzero()[0, 0])]]
-            raise ValueError(f"captions: the vectors of {' '.join(named)!r} cancel out; use other words")
+            raise UserError(f"captions: the vectors of {' '.join(named)!r} cancel out; use other words")
         return TextCode(F.normalize(pooled, dim=1), tokens, mask)
 
     def _rows(self, text: str) -> list[tuple[int, int]]:
@@ -175,13 +176,13 @@ def _read_folder(folder: Path) -> Parts:
     if (folder / MANIFEST).is_file():
         verify_folder(folder)
     if missing := [name for name in (INDEX, VECTORS) if not (folder / name).is_file()]:
-        raise FileNotFoundError(f"source: {folder} lacks {', '.join(missing)}; copy it whole")
+        raise MissingModelError(f"source: {folder} lacks {', '.join(missing)}; copy it whole")
     try:
         index = json.loads((folder / INDEX).read_text("utf-8"))
         tensors = load_file(folder / VECTORS)
         return list(index["words"]), tensors["vectors"], tensors["idf"], int(index["max_tokens"])
     except Exception as error:  # safetensors' own error is none of Python's
-        raise ValueError(f"source: {folder} is damaged ({_line(error)}); make it again with train.words") from error
+        raise UserError(f"source: {folder} is damaged ({_line(error)}); make it again with train.words") from error
 
 
 def _read_file(path: Path) -> Parts:
@@ -192,7 +193,7 @@ def _read_file(path: Path) -> Parts:
         raise
     except (ValueError, OSError, EOFError, KeyError, BadZipFile) as error:
         told = _line(error).removeprefix("source: ")
-        raise ValueError(f"source: {path}: {told}; pass word vectors as text, .npz, .kv or .bin") from error
+        raise UserError(f"source: {path}: {told}; pass word vectors as text, .npz, .kv or .bin") from error
 
 
 def _read_text(path: Path) -> Parts:
@@ -207,10 +208,10 @@ def _read_text(path: Path) -> Parts:
             dim = dim or len(fields) - 1
             word, *numbers = line.rstrip().rsplit(None, dim) if dim > 0 else [""]
             if len(numbers) != dim or not word:
-                raise ValueError(f"line {number} has {len(fields) - 1} numbers, expected {max(dim, 1)} after a word")
+                raise UserError(f"line {number} has {len(fields) - 1} numbers, expected {max(dim, 1)} after a word")
             words.setdefault(word, np.array(numbers, dtype=np.float32))
     if not words:
-        raise ValueError("it is empty")
+        raise UserError("it is empty")
     return list(words), torch.from_numpy(np.stack(list(words.values()))), None, MAX_TOKENS
 
 
@@ -218,7 +219,7 @@ def _read_npz(path: Path) -> Parts:
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         missing = [name for name in ("words", "vectors") if name not in file]
         if missing:
-            raise ValueError(f"it lacks {', '.join(missing)}, it has {', '.join(file) or 'nothing'}")
+            raise UserError(f"it lacks {', '.join(missing)}, it has {', '.join(file) or 'nothing'}")
         words, vectors = [str(word) for word in file["words"]], torch.from_numpy(file["vectors"].astype(np.float32))
         idf = torch.from_numpy(file["idf"].astype(np.float32)) if "idf" in file else None
     return words, vectors, idf, MAX_TOKENS
@@ -233,7 +234,7 @@ def _read_gensim(path: Path) -> Parts:
             keyed = models.KeyedVectors.load(str(path))
         return list(keyed.index_to_key), torch.from_numpy(np.array(keyed.vectors, np.float32)), None, MAX_TOKENS
     except Exception as error:  # unpickling a damaged file raises anything
-        raise ValueError(f"gensim cannot read it ({_line(error)})") from error
+        raise UserError(f"gensim cannot read it ({_line(error)})") from error
 
 
 def _line(error: BaseException) -> str:

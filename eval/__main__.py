@@ -32,7 +32,7 @@ from eval.single_report import SingleReport, evaluate_single
 from eval.single_space import why_single
 from eval.stream import Generate
 from eval.table import to_json, to_text
-from train.command import exit_code, output_folder, say, spelled
+from train.command import Parser, number, run_command, say, spelled, whole, writable_folder
 
 NAME = "python -m eval"
 CHUNK = 64
@@ -94,25 +94,29 @@ def with_neighbours(
     return other
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
+    parser = Parser(NAME, __doc__, f"{NAME} emoji --data data/emoji --quick --out report")
     parser.add_argument("model", help="a shipped model's name, a model folder, a hub id, or a folder of pictures")
     parser.add_argument("--data", default="data/emoji", help="a saved dataset with columns image, label, split")
     parser.add_argument("--split", choices=sorted(ROWS), default="validation", help="choose on validation")
     parser.add_argument("--out", default="report", help="folder for report.json and report.html")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} captions a row, one extractor, no trade-off")
-    parser.add_argument("--captions", type=int, help="judge at most so many captions of each row")
+    parser.add_argument("--captions", type=whole(2), help="judge at most so many captions of each row")
     parser.add_argument(
         "--second", default=SECOND, metavar="EXTRACTOR", help=f"repeat with this: {', '.join(KNOWN)}, …"
     )
-    parser.add_argument("--samples", type=int, default=4, help="pictures a caption, at least 2")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--guidance-scale", type=float, nargs="+", default=[None], metavar="G")
-    parser.add_argument("--steps", type=int, nargs="+", default=[None], metavar="K")
-    parser.add_argument("--temperature", type=float, nargs="+", default=[None], metavar="T")
-    parser.add_argument("--familiar", type=float, nargs="+", default=[None], metavar="COSINE")
-    parser.add_argument("--neighbour-temperature", type=float, nargs="+", default=[None], metavar="T")
+    parser.add_argument("--samples", type=whole(2), default=4, help="pictures a caption, at least 2")
+    parser.add_argument("--seed", type=whole(0), default=0, help="key of all randomness")
+    for option, kind, metavar, told in (
+        ("--guidance-scale", number(0, 100), "G", "1 follows the caption, more exaggerates it"),
+        ("--steps", whole(1, 1000), "K", "of the solver"),
+        ("--temperature", number(0, 10), "T", "factor on the noise"),
+        ("--familiar", number(-1, 1), "COSINE", "captions with no known one as near are unfamiliar"),
+        ("--neighbour-temperature", number(0), "T", "of the draw among known captions for an unfamiliar one"),
+    ):
+        more = "; several are compared; by default the model's own"
+        parser.add_argument(option, type=kind, nargs="+", default=[None], metavar=metavar, help=told + more)
     return parser
 
 
@@ -142,14 +146,13 @@ def models_of(pipe: BridgePipeline, args: argparse.Namespace) -> dict[str, Gener
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the report is written, 2 for bad input."""
-    args = build_parser().parse_args(argv)
-    return exit_code(NAME, lambda: _run(args, spelled(NAME, argv)))
+    return run_command(build_parser(), argv, lambda args: _run(args, spelled(NAME, argv)))
 
 
 def _run(args: argparse.Namespace, command: str) -> None:
-    captions = args.captions or (QUICK if args.quick else None)
+    captions = QUICK if args.quick and args.captions is None else args.captions
     check_counts(args.samples, captions)
-    out = output_folder(args.out)
+    out = writable_folder(args.out)
     if (Path(args.model) / MANIFEST).exists():
         report, shown = _report_of_pictures(args, captions, command)
     else:
@@ -238,7 +241,7 @@ def _trade_off(pipe: BridgePipeline, judge: Judge, args: argparse.Namespace) -> 
         for scale in scales
         for temperature in TEMPERATURES
     }
-    captions = min(args.captions or TRADE_OFF_CAPTIONS, TRADE_OFF_CAPTIONS)
+    captions = TRADE_OFF_CAPTIONS if args.captions is None else min(args.captions, TRADE_OFF_CAPTIONS)
     return trade_off(models, judge, split="validation", n=args.samples, captions=captions, seed=args.seed)
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.linear_model import Ridge
 
+from bridge.errors import UserError
+
 PENALTIES = tuple(10.0**p for p in np.arange(-2, 4.5, 0.5))
 
 
@@ -85,7 +87,7 @@ def shuffle_captions(families: np.ndarray, rng: np.random.Generator) -> np.ndarr
     """
     names = np.unique(families)
     if len(names) < 2:
-        raise ValueError("families: shuffling captions needs at least two families")
+        raise UserError("families: shuffling captions needs at least two families")
     drawn = [rng.choice(names[names != own]) for own in families]
     return np.array([rng.choice(np.flatnonzero(families == family)) for family in drawn])
 

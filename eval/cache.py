@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from bridge.checkpoint import atomic_write
+from bridge.errors import UserError
 from eval.features import Extractor, Features, Progress
 from train.data.dataset import content_hash
 
@@ -86,4 +87,4 @@ def _read_shard(path: Path) -> tuple[list[str], Features]:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as shard:
             return shard["names"].tolist(), Features(shard["late"], shard["early"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable feature shard ({error}); delete it") from error
+        raise UserError(f"{path}: not a readable feature shard ({error}); delete it") from error

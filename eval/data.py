@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from bridge.codec import ImageCodec, LatentDistribution
+from bridge.errors import UserError
 from bridge.images import flatten
 from eval.cache import FeatureCache
 from eval.features import Extractor, Features, Progress
@@ -68,21 +69,21 @@ class Pictures:
         try:
             source = datasets.load_from_disk(str(folder))
         except (FileNotFoundError, OSError) as error:
-            raise ValueError(
+            raise UserError(
                 f"data: {folder} is no saved dataset; make it with python -m train.emoji --out {folder}"
             ) from error
         if isinstance(source, datasets.DatasetDict):
-            raise ValueError(
+            raise UserError(
                 f"data: {folder} holds the datasets {sorted(source)}; save one dataset with a column 'split' instead"
             )
         missing = [c for c in COLUMNS if c not in source.column_names and c not in OPTIONAL]
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"data: {folder} lacks the columns {missing} (only {' and '.join(OPTIONAL)} may be missing); "
                 f"it has {source.column_names}"
             )
         if not isinstance(source.features["image"], datasets.Image):
-            raise ValueError(f"data: column 'image' of {folder} holds no pictures; cast it to datasets.Image()")
+            raise UserError(f"data: column 'image' of {folder} holds no pictures; cast it to datasets.Image()")
         raw = source.cast_column("image", datasets.Image(decode=False))
         columns = {name: list(source[name]) for name in COLUMNS[1:] if name in source.column_names}
         for name in ("label", "split"):
@@ -107,7 +108,7 @@ class Pictures:
         arrays = [np.asarray(flatten(Image.open(io.BytesIO(self.encoded[i])))) for i in index]
         sizes = sorted({f"{a.shape[1]} x {a.shape[0]}" for a in arrays})
         if len(sizes) > 1:
-            raise ValueError(f"data: pictures must be of one size, found {', '.join(sizes[:4])}; resize them")
+            raise UserError(f"data: pictures must be of one size, found {', '.join(sizes[:4])}; resize them")
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
 
     def blocks(self, index: np.ndarray) -> Iterator[Tensor]:
@@ -123,7 +124,7 @@ class Pictures:
         """
         rows = np.flatnonzero(self.split == split)
         if len(rows) == 0:
-            raise ValueError(f"split: no picture has split {split!r}; found {sorted(set(self.split.tolist()))}")
+            raise UserError(f"split: no picture has split {split!r}; found {sorted(set(self.split.tolist()))}")
         return rows
 
     @property
@@ -150,7 +151,7 @@ def _check_words(name: str, column: list[Any]) -> None:
     """Raise ValueError, naming the row, where a column has anything but words."""
     for i, words in enumerate(column):
         if not isinstance(words, str) or not words.strip():
-            raise ValueError(f"data: row {i} has no {name} ({words!r}); give it one or remove the row")
+            raise UserError(f"data: row {i} has no {name} ({words!r}); give it one or remove the row")
 
 
 def picture_latents(codec: ImageCodec, pictures: Pictures, rows: np.ndarray) -> LatentDistribution:
@@ -206,7 +207,7 @@ def references(pictures: Pictures, split: str) -> References:
     groups = by_caption(pictures, pictures.where(split))
     kept = {c: g for c, g in groups.items() if len(np.unique(pictures.artist[g])) >= 2}
     if len(kept) < 2:
-        raise ValueError(f"split: {split!r} has {len(kept)} captions by two artists; a judgement needs two")
+        raise UserError(f"split: {split!r} has {len(kept)} captions by two artists; a judgement needs two")
     return References(
         tuple(kept),
         np.array([pictures.family[g[0]] for g in kept.values()]),

@@ -14,6 +14,7 @@ from transformers import AutoImageProcessor, AutoModel
 
 from bridge.checkpoint import fingerprint
 from bridge.codec import ImageCodec
+from bridge.errors import UserError
 from eval.features import EfficientNetLite, Extractor, Features, channel_statistics
 
 KNOWN = ("efficientnet-lite0", "efficientnet-lite2", "pixels", "latents")
@@ -37,11 +38,11 @@ def extractor(name: str, codec: ImageCodec | None = None, device: str | torch.de
         return RawPixels()
     if name == "latents":
         if codec is None:
-            raise ValueError("codec: 'latents' are those of a codec; give one, or another name")
+            raise UserError("codec: 'latents' are those of a codec; give one, or another name")
         return CodecLatents(codec)
     if "/" in name or (name and Path(name).is_dir()):
         return TransformersVision(name, device)
-    raise ValueError(
+    raise UserError(
         f"name: expected one of {', '.join(KNOWN)}, a folder or a hub id (owner/model) of a transformers "
         f"vision model, got {name!r}"
     )
@@ -82,7 +83,7 @@ class CodecLatents(Extractor):
 
     def __init__(self, codec: ImageCodec) -> None:
         if len(codec.z_shape) != 3:
-            raise ValueError(f"codec: expected latents (C, h, w), got z_shape {codec.z_shape}; use 'pixels' instead")
+            raise UserError(f"codec: expected latents (C, h, w), got z_shape {codec.z_shape}; use 'pixels' instead")
         self.codec = codec
         self.id = f"latents-{codec.fingerprint}"
 
@@ -118,13 +119,13 @@ class TransformersVision(Extractor):
                 str(model_id_or_folder), use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
         except (OSError, ValueError) as error:
-            raise ValueError(
+            raise UserError(
                 f"model_id_or_folder: cannot load {model_id_or_folder} ({str(error).splitlines()[0]}); give a vision "
                 "model's folder with config, safetensors and preprocessor_config.json, or a hub id and a connection"
             ) from error
         untrained = [key for key in info["missing_keys"] if "pooler" not in key]
         if untrained or info["mismatched_keys"]:
-            raise ValueError(
+            raise UserError(
                 f"model_id_or_folder: the weights in {model_id_or_folder} lack "
                 f"{sorted(untrained or info['mismatched_keys'])[0]}; save the whole model again"
             )

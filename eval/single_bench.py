@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bridge.errors import UserError
 from eval.data import first_by_hash
 from eval.decoded import EncodeText
 from eval.headlines import Calibration
@@ -82,7 +83,7 @@ class SingleBench:
         if only is not None:
             refs = everything[np.flatnonzero([caption in only for caption in everything.captions])]
             if len(np.unique(refs.families)) < 2:
-                raise ValueError(f"only: {len(refs)} of these captions are in {split!r}; it takes two of two families")
+                raise UserError(f"only: {len(refs)} of these captions are in {split!r}; it takes two of two families")
         if captions is not None:
             refs = first_by_hash(refs, captions)
         target = SingleTarget(refs, judge.describe_rows(refs.rows), rivals)
@@ -109,7 +110,7 @@ class SingleBench:
         )
         try:
             single.joint_interval(unit, unit, unit)
-        except ValueError as error:
+        except UserError as error:
             return cls(judge, target, seed, pairs, real, weights, str(error))
         return cls(judge, target, seed, pairs, real, weights, unit)
 
@@ -130,7 +131,7 @@ class SingleBench:
             ValueError: There is no text encoder.
         """
         if self.pairs is None:
-            raise ValueError(f"pairs: {NO_TEXT}")
+            raise UserError(f"pairs: {NO_TEXT}")
         space, encode_text = self.pairs
         return space.text(encode_text(self.target.refs.captions))
 

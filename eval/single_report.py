@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bridge.codec import ImageCodec
+from bridge.errors import UserError
 from eval import baselines
 from eval.collected import Collected, Say, collect
 from eval.data import OPTIONAL
@@ -157,7 +158,7 @@ def evaluate_single(
                 SingleBench.of(j, part, p, captions=captions, only=only, seed=seed)
                 for j, p in zip(judges, pairs, strict=True)
             ]
-        except ValueError as error:
+        except UserError as error:
             absent[name] = str(error)
             continue
         far = _far(benches[0], rivals, absent.get("baselines")) if name == "held-out" else None
@@ -173,7 +174,7 @@ def evaluate_single(
         for found, mine in zip(rows, makers, strict=True):
             found |= {row: maker.row(part) for row, maker in mine.items()}
     if not rows[0]:
-        raise ValueError("; ".join(f"{name}: {absent[name]}" for name in ROWS[split]))
+        raise UserError("; ".join(f"{name}: {absent[name]}" for name in ROWS[split]))
     measured = next(part for part in reversed(ROWS[split].values()) if part in judge.pictures.split)
     return SingleReport(
         f"singly: {why}",

@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from bridge.errors import UserError
 from eval.data import Pictures, References, by_caption
 from eval.features import Extractor, Features
 from eval.judge import Judge, thumbnails_of
@@ -77,7 +78,7 @@ class SingleSpace(JudgeSpace):
             ValueError: There are too few training pictures, or they are all alike.
         """
         if len(train) < LEAST:
-            raise ValueError(f"train: {len(train)} training pictures; judging takes at least {LEAST}")
+            raise UserError(f"train: {len(train)} training pictures; judging takes at least {LEAST}")
         late, early = _reduce(train.late), _reduce(train.early)
         known = late.transform(train.late.astype(np.float64))
         outside = None if held_out is None else late.transform(held_out.late.astype(np.float64))
@@ -98,7 +99,7 @@ def _reduce(x: np.ndarray) -> Pipeline:
     """
     x = x.astype(np.float64)
     if not (x.std(axis=0) > 0).any():
-        raise ValueError("train: all training pictures look the same to the judge")
+        raise UserError("train: all training pictures look the same to the judge")
     clip = FunctionTransformer(np.clip, kw_args={"a_min": -CLIP, "a_max": CLIP})
     axes = PCA(min(COMPONENTS, x.shape[1], len(x) - 1), svd_solver="full")
     return make_pipeline(StandardScaler(), clip, axes).fit(x)
@@ -135,7 +136,7 @@ def single_references(pictures: Pictures, split: str) -> References:
     families = np.array([pictures.family[rows[0]] for rows in groups.values()])
     count = len(np.unique(families))
     if count < LEAST:
-        raise ValueError(f"split {split!r} has captions of {count} families; a judgement takes at least {LEAST}")
+        raise UserError(f"split {split!r} has captions of {count} families; a judgement takes at least {LEAST}")
     rows = tuple(groups.values())
     return References(tuple(groups), families, rows, tuple(pictures.artist[r] for r in rows), ())
 
@@ -176,7 +177,7 @@ class PairSpace:
         u, strength, v = np.linalg.svd((c - c_mean).T @ (x - x_mean) / len(c), full_matrices=False)
         keep = int((strength[:SHARED] > 1e-9 * max(strength[0], 1e-300)).sum()) if strength[0] > 0 else 0
         if keep == 0:
-            raise ValueError("codes, points: training captions and pictures do not vary together")
+            raise UserError("codes, points: training captions and pictures do not vary together")
         u, v = u[:, :keep], v[:keep].T
         return cls(c_mean, u / ((c - c_mean) @ u).std(axis=0), x_mean, v / ((x - x_mean) @ v).std(axis=0))
 

@@ -14,6 +14,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from bridge.errors import UserError
 from eval.features import Features
 from eval.metrics.realism import RealismTest
 
@@ -96,10 +97,10 @@ class JudgeSpace:
         if not len(train) == len(captions) == len(artists) == len(families):
             raise ValueError("train, captions, artists and families must be equally long")
         if len(np.unique(artists)) < 2:
-            raise ValueError("artists: a space of styles needs pictures by at least two artists")
+            raise UserError("artists: a space of styles needs pictures by at least two artists")
         use = _balanced(captions, families)
         if len(np.unique(captions[use])) < 2:
-            raise ValueError("captions: the space needs two captions with two training pictures each")
+            raise UserError("captions: the space needs two captions with two training pictures each")
         late = _discriminant(train.late, LATE, captions, use)
         early = _discriminant(train.early, EARLY, artists, np.ones(len(train), bool))
         known = late.transform(train.late.astype(np.float64))

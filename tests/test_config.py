@@ -37,7 +37,7 @@ def read(tmp_path: Path, text: str) -> Outer:
 
 def test_every_kind_of_value_is_read(tmp_path):
     text = "out: runs/a\ninner: {rate: 0.5, steps: 3}\nwidths: [8, 16]\nname: é\nflip: false\nextra: {k: [1]}"
-    expected = Outer(Path("runs/a"), Inner(0.5, 3), (8, 16), "é", False, {"k": [1]})
+    expected = Outer(Path("runs/a"), Inner(0.5, 3), (8, 16), "é", False, {"k": (1,)})
     assert read(tmp_path, text) == expected
 
 
@@ -65,13 +65,30 @@ def test_a_whole_number_serves_as_a_real_one(tmp_path):
         ("out: a\ninner: {rate: 1, epochs: 3}", "run.yaml: inner: unknown epochs; known: rate, steps"),
         ("out: a", "run.yaml: missing inner"),
         ("out: a\ninner: {}", "run.yaml: inner: missing rate"),
-        ("out: a\ninner: {rate: fast}", "run.yaml: inner: rate: expected a number, got 'fast'"),
-        ("out: a\ninner: {rate: 1, steps: 1.5}", "run.yaml: inner: steps: expected int, got 1.5"),
-        ("out: a\ninner: {rate: 1, steps: true}", "run.yaml: inner: steps: expected int, got True"),
-        ("out: a\ninner: {rate: 1}\nflip: 1", "run.yaml: flip: expected bool, got 1"),
+        ("out: a\ninner: {rate: fast}", "run.yaml: inner: rate: expected a finite number, got 'fast'"),
+        ("out: a\ninner: {rate: 1, steps: 1.5}", "run.yaml: inner: steps: expected a whole number, got 1.5"),
+        ("out: a\ninner: {rate: 1, steps: true}", "run.yaml: inner: steps: expected a whole number, got True"),
+        ("out: a\ninner: {rate: 1}\nflip: 1", "run.yaml: flip: expected true or false, got 1"),
         ("out: a\ninner: 3", "run.yaml: inner: expected a mapping of settings, got int"),
         ("- a\n- b", "run.yaml: expected a mapping of settings, got list"),
-        ("", "run.yaml: expected a mapping of settings, got NoneType"),
+        ("", "run.yaml: expected a mapping of settings, got nothing"),
+        ("out:\ninner: {rate: 1}", "run.yaml: out: has no value; give it one, or remove the line for its default"),
+        ("out: a\ninner:", "run.yaml: inner: has no value; give it one, or remove the line for its default"),
+        ("out: a\ninner: {rate: }", "inner: rate: has no value; give it one, or remove the line for its default"),
+        ("out: a\ninner: {rate: 1}\nextra:", "extra: has no value; give it one, or remove the line for its default"),
+        ("out: a\ninner: {rate: 1}\nextra: {k: }", "k: has no value; give it one, or remove the line for its default"),
+        ("out: a\ninner: {rate: 1}\nwidths: 8", "run.yaml: widths: expected a list, got 8"),
+        ("out: a\ninner: {rate: 1}\nwidths: [8, x]", "run.yaml: widths[1]: expected a whole number, got 'x'"),
+        (
+            "out: a\ninner: {rate: 1}\nwidths: [8, ]\nextra: [1]",
+            "run.yaml: extra: expected a mapping of settings, got [1]",
+        ),
+        ("out: a\ninner: {rate: .nan}", "run.yaml: inner: rate: expected a finite number, got nan"),
+        ("out: a\ninner: {rate: .inf}", "run.yaml: inner: rate: expected a finite number, got inf"),
+        ("out: a\ninner: {rate: yes}", "run.yaml: inner: rate: expected a finite number, got True"),
+        ("out: 5\ninner: {rate: 1}", "run.yaml: out: expected a path, got 5"),
+        ("out: ''\ninner: {rate: 1}", "run.yaml: out: expected a path, got ''"),
+        ("out: a\ninner: {rate: 1}\n5: x", "run.yaml: unknown 5; known: extra, flip, inner, name, out, widths"),
     ],
 )
 def test_a_mistake_is_named_by_file_and_key(tmp_path, text, message):
@@ -110,3 +127,32 @@ def test_a_share_is_between_0_and_1(name):
 @pytest.mark.parametrize(("name", "cls"), [("emoji-vae", VAEConfig), ("emoji-matching", MapperConfig)])
 def test_the_shipped_configurations_can_be_read(name, cls):
     assert load_config(CONFIGS / f"{name}.yaml", cls).data == Path("data/emoji")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "run.yaml").write_bytes(b"name: caf\xe9")
+    with pytest.raises(ConfigError, match=r"run.yaml: is not UTF-8 text; save it as UTF-8"):
+        load_config(tmp_path / "run.yaml", Outer)
+
+
+def test_a_folder_is_no_configuration(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory; name a YAML file"):
+        load_config(tmp_path, Outer)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"warmup": -1},
+        {"cooldown": 1.5},
+        {"ema_decay": 2.0},
+        {"learning_rate": 0.0},
+        {"clip": -1.0},
+        {"weight_decay": -0.1},
+        {"save_minutes": -1.0},
+    ],
+)
+def test_a_loops_setting_out_of_its_range_is_named(setting):
+    (name,) = setting
+    with pytest.raises(ConfigError, match=f"run.yaml: loop: {name}: expected"):
+        from_mapping(MapperConfig, {"data": "a", "vae": "b", "out": "c", "loop": {"steps": 1} | setting}, "run.yaml")

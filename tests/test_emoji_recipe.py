@@ -160,7 +160,7 @@ def test_without_npm_the_recipe_says_what_to_install(tmp_path, monkeypatch, caps
     monkeypatch.setenv("PATH", str(tmp_path))
     code = emoji.main(["--out", str(tmp_path / "emoji"), "--downloads", str(tmp_path / "npm")])
     said = "npm: not found; install Node.js (Debian: apt-get install npm; macOS: brew install node) and run again"
-    assert (code, capsys.readouterr().err.splitlines()[-1]) == (2, f"train.emoji: {said}")
+    assert (code, capsys.readouterr().err.splitlines()[-1]) == (2, f"python -m train.emoji: {said}")
 
 
 def test_when_npm_fails_its_words_are_passed_on(npm, tmp_path):

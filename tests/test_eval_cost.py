@@ -58,4 +58,4 @@ def test_the_cache_is_filled_from_all_over_a_dataset(artwork_folder: Path, monke
 
 def test_a_cache_of_no_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cost.main(["cache", str(tmp_path)]) == 2
-    assert f"eval.studies.cost: data: {tmp_path} is not a dataset" in capsys.readouterr().err
+    assert f"python -m eval.studies.cost: data: {tmp_path} is not a dataset" in capsys.readouterr().err

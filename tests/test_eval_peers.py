@@ -491,7 +491,7 @@ def test_command_prints_one_table_and_does_nothing_twice(
         (["--vae-minutes", "70"], "give more minutes"),
         (["--seeds", "0"], "--seeds"),
         (["--trials", "0"], "--trials"),
-        (["--samples", "1"], "n must"),
+        (["--samples", "1"], "--samples"),
         ([], "no folder"),
     ],
 )

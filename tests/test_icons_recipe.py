@@ -96,7 +96,7 @@ def test_a_refused_set_writes_nothing(artwork_folder, tmp_path, monkeypatch, cap
     monkeypatch.setattr(icons, "PALETTE_SETS", ("flat-ui@1.2.3",))
     arguments = ["--out", tmp_path / "icons", "--emoji", artwork_folder, "--downloads", tmp_path / "npm", "--palette"]
     assert icons.main([str(a) for a in arguments]) == 2
-    assert "train.icons: flat-ui: its licence is GPL-3.0" in capsys.readouterr().err
+    assert "python -m train.icons: flat-ui: its licence is GPL-3.0" in capsys.readouterr().err
     assert not (tmp_path / "icons").exists()
 
 

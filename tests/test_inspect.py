@@ -183,7 +183,7 @@ def test_json_is_json_and_nothing_else(tmp_path, capsys, shared_encoder):
     [
         (["nothing here"], "source: 'nothing here' is no folder or file"),
         (["SOURCE", "--background", "octarine"], "--background: 'octarine' is no colour"),
-        (["SOURCE", "--max-bad", "2"], "max-bad: expected a share from 0 to 1"),
+        (["SOURCE", "--max-bad", "2"], "--max-bad: expected a finite number from 0 to 1"),
         (["EMPTY"], "has 0 pictures and no captions"),
         (["BAD"], "none of its 1 rows has a picture and a caption: 00.png: its picture is empty"),
     ],

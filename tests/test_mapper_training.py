@@ -566,7 +566,7 @@ def run_main(tmp_path: Path, values: dict[str, Any]) -> int:
 def test_a_missing_vae_says_how_to_train_one(data, tmp_path, capsys):
     code = run_main(tmp_path, {"data": str(data), "vae": str(tmp_path / "none")})
     said = f"vae: {tmp_path}/none holds no VAE; train it with `python -m train.vae` first"
-    assert (code, capsys.readouterr().err.splitlines()[-1]) == (2, f"train.mapper: {said}")
+    assert (code, capsys.readouterr().err.splitlines()[-1]) == (2, f"python -m train.mapper: {said}")
 
 
 @pytest.mark.parametrize(

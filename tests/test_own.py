@@ -223,4 +223,4 @@ def test_commands_of_eval_run_in_a_process_of_their_own(capfd: pytest.CaptureFix
     assert QUIETLY("eval.sheets", ["--help"]) == 0
     assert QUIETLY("eval", ["emoji", "--samples", 1]) == 2
     told = capfd.readouterr()
-    assert told.out == "" and "n must be at least 2" in told.err
+    assert told.out == "" and "--samples: expected a whole number of 2 or more" in told.err

@@ -511,7 +511,7 @@ def test_the_command_prints_the_folder(tmp_path, capsys):
 def test_bad_input_is_one_line_and_code_2(tmp_path, capsys, options):
     assert main([str(put(tmp_path / "source")), "--out", str(tmp_path / "out"), *options]) == 2
     said = capsys.readouterr()
-    assert (said.out, said.err.count("\n"), said.err.startswith("train.prepare: ")) == ("", 1, True)
+    assert (said.out, said.err.count("\n"), said.err.startswith("python -m train.prepare: ")) == ("", 1, True)
     assert os.listdir(tmp_path) == ["source"]
 
 

@@ -118,7 +118,7 @@ def test_training_can_read_it(made):
 @pytest.mark.parametrize("count", ["9", "7201", "-1"])
 def test_an_impossible_count_is_one_line_and_writes_nothing(count, tmp_path, capsys):
     assert shapes.main(["--out", str(tmp_path / "x"), "--count", count]) == 2
-    assert f"--count: expected 10 to 7200 pictures, got {count}" in capsys.readouterr().err
+    assert f"--count: expected a whole number from 10 to 7200, got {count!r}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

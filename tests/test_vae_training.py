@@ -441,18 +441,21 @@ def run_main(tmp_path: Path, values: object) -> int:
 def test_a_folder_that_is_no_dataset_is_one_line_and_code_2(tmp_path, capsys):
     code = run_main(tmp_path, {"data": str(tmp_path / "none"), "out": "o", "loop": {"steps": 1}})
     said = f"data: {tmp_path}/none is not a dataset; make it with `python -m train.emoji --out {tmp_path}/none`"
-    assert (code, capsys.readouterr().err) == (2, f"train.vae: {said}\n")
+    assert (code, capsys.readouterr().err) == (2, f"python -m train.vae: {said}\n")
 
 
 def test_a_dataset_without_training_rows_says_what_it_has(artwork_rows, tmp_path, capsys):
     write_dataset([row for row in artwork_rows if row["split"] in ("test", "seen")], tmp_path / "data")
     code = run_main(tmp_path, {"data": str(tmp_path / "data"), "out": "o", "loop": {"steps": 1}})
     last = capsys.readouterr().err.splitlines()[-1]
-    assert (code, last) == (2, "train.vae: data: no row of split 'train'; found seen, test")
+    assert (code, last) == (2, "python -m train.vae: data: no row of split 'train'; found seen, test")
 
 
 def test_a_missing_column_is_named_beside_those_found(artwork_folder, tmp_path, capsys):
     load_dataset(artwork_folder).select_columns(["image", "label", "split"]).save_to_disk(str(tmp_path / "data"))
     code = run_main(tmp_path, {"data": str(tmp_path / "data"), "out": "o", "loop": {"steps": 1}})
     last = capsys.readouterr().err.splitlines()[-1]
-    assert (code, last) == (2, f"train.vae: data: {tmp_path}/data lacks captions, family; it has image, label, split")
+    assert (code, last) == (
+        2,
+        f"python -m train.vae: data: {tmp_path}/data lacks captions, family; it has image, label, split",
+    )

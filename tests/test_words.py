@@ -317,11 +317,14 @@ def test_the_command_writes_what_opens(artwork_folder, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
-    [(["--dim", "0"], "dim: expected 1 or more, got 0"), (["--data", "nowhere"], "data: nowhere is not a dataset")],
+    [
+        (["--dim", "0"], "--dim: expected a whole number of 1 or more"),
+        (["--data", "nowhere"], "data: nowhere is not a dataset"),
+    ],
 )
 def test_a_wrong_argument_is_one_line_and_code_2(artwork_folder, tmp_path, capsys, arguments, told):
     code = words_module.main(["--data", str(artwork_folder), "--out", str(tmp_path / "words"), *arguments])
-    assert (code, capsys.readouterr().err.startswith(f"train.words: {told}")) == (2, True)
+    assert (code, capsys.readouterr().err.startswith(f"python -m train.words: {told}")) == (2, True)
     assert not (tmp_path / "words").exists()
 
 

@@ -1,6 +1,5 @@
 """Fit an image space on the training pictures, without gradients: python -m train.codec configs/emoji-pca.yaml"""
 
-import argparse
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,8 +13,10 @@ from torch import Tensor
 
 from bridge.checkpoint import CheckpointError, atomic_folder
 from bridge.codec import AutoencoderCodec, ImageCodec, codec_from_diffusers, load_codec
+from bridge.errors import UserError
 from bridge.standardize import PCACodec, PrincipalAxes, WhitenedCodec
-from train.config import ConfigError, load_config
+from train.command import writable_folder
+from train.config import ConfigError, run_config
 from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 
 KINDS = ("pca", "whiten", "diffusers")
@@ -269,7 +270,7 @@ def fit_diffusers(config: CodecConfig, rows: Dataset) -> tuple[ImageCodec, float
         codec = codec_from_diffusers(config.inner, pictures.size)
     except CheckpointError:
         raise
-    except ValueError as error:
+    except UserError as error:
         raise ConfigError(f"inner: {error}") from error
     return codec.with_statistics(*channel_statistics(codec, pictures)), None
 
@@ -284,6 +285,7 @@ def fit(config: CodecConfig) -> Path:
         ConfigError: The config does not fit the data.
         CheckpointError: `inner` cannot be opened, or `out/codec` holds something else.
     """
+    writable_folder(config.out, "out")
     dataset = load_dataset(config.data)
     codec, share = FITS[config.kind](config, rows_of(dataset, "train"))
     told = [f"{config.kind}: z {' x '.join(map(str, codec.z_shape))}"]
@@ -300,15 +302,7 @@ def fit(config: CodecConfig) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m train.codec", description=__doc__)
-    parser.add_argument("config", type=Path, help="YAML file, such as configs/emoji-pca.yaml")
-    args = parser.parse_args(argv)
-    try:
-        print(fit(load_config(args.config, CodecConfig)))
-    except (ConfigError, CheckpointError) as error:
-        print(f"train.codec: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_config("python -m train.codec", __doc__, "configs/emoji-pca.yaml", CodecConfig, fit, argv)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,120 @@
-"""What commands share: words on standard error, exit codes, the folder for results."""
+"""What all commands share: a parser that errs in one line, exit codes, and words on standard error.
 
+Bad input (a `UserError`, or what a disk refuses) is one line and exit code 2; Ctrl-C is one line and 130, from the
+first import on; anything else is a fault of ours and stays a traceback. Importing this module is cheap.
+"""
+
+import argparse
+import contextlib
+import errno
+import math
+import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
+
+from bridge.errors import UserError
+from train.interrupt import STOPPED, interruptible
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
+"""What a disk refuses, whoever writes or reads."""
+PATH = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
+"""What is wrong with a path: the user's fault where the user named it, ours elsewhere."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that errs in one line and whose help ends with an example.
+
+    Args:
+        prog: How the command is called, such as "python -m eval".
+        description: What it does.
+        example: One or more command lines.
+    """
+
+    def __init__(self, prog: str, description: str | None, example: str) -> None:
+        super().__init__(
+            prog,
+            description=(description or "").strip(),
+            epilog="example:\n" + "\n".join(f"  {line.strip()}" for line in example.strip().splitlines()),
+            formatter_class=_Help,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """One line, in place of the usage and a line."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def _get_value(self, action: argparse.Action, text: str) -> Any:
+        try:
+            return super()._get_value(action, text)
+        except argparse.ArgumentError:
+            if not isinstance(action.type, Range):
+                raise
+            raise UserError(f"{_called(action)}: expected {action.type}, got {text!r}") from None
+
+    def paths(self, args: argparse.Namespace) -> dict[str, Any]:
+        """What was given, by the name that the user knows each argument by."""
+        return {_called(action): getattr(args, action.dest, None) for action in self._actions}
+
+
+class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Paragraphs and examples as they were written, and the default of every option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, "", [], False, argparse.SUPPRESS) or action.default == [None]:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def _called(action: argparse.Action) -> str:
+    return next((o for o in action.option_strings if o.startswith("--")), "") or (
+        action.option_strings[0] if action.option_strings else str(action.metavar or action.dest).upper()
+    )
+
+
+class Range:
+    """An argument's type: numbers of one kind within bounds.
+
+    Args:
+        kind: int or float; no float is infinite or not a number.
+        least: Lower bound.
+        most: Upper bound.
+        above: What the number has to be greater than.
+    """
+
+    def __init__(self, kind: type[int] | type[float], least: float, most: float, above: float = -math.inf) -> None:
+        self.kind, self.least, self.most, self.above = kind, least, most, above
+
+    def __call__(self, text: str) -> int | float:
+        """The number that a text says.
+
+        Raises:
+            ValueError: It says none, or one out of bounds.
+        """
+        value = self.kind(text)
+        if not (math.isfinite(value) and self.least <= value <= self.most and value > self.above):
+            raise ValueError(text)
+        return value
+
+    def __str__(self) -> str:
+        name = "a whole number" if self.kind is int else "a finite number"
+        if self.above > -math.inf:
+            return f"{name} above {self.above:g}"
+        if self.most < math.inf:
+            return f"{name} from {self.least:g} to {self.most:g}"
+        return f"{name} of {self.least:g} or more" if self.least > -math.inf else name
+
+
+def whole(least: int, most: float = math.inf) -> Range:
+    """An argument's type: a whole number from `least` to `most`."""
+    return Range(int, least, most)
+
+
+def number(least: float = -math.inf, most: float = math.inf, *, above: float = -math.inf) -> Range:
+    """An argument's type: a finite number from `least` to `most`, and greater than `above`."""
+    return Range(float, least, most, above)
 
 
 def say(line: str) -> None:
@@ -11,30 +122,158 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def exit_code(name: str, run: Callable[[], None]) -> int:
-    """Run a command: 0 when it is done, 2 with one line on standard error for bad input."""
-    try:
-        run()
-    except (ValueError, OSError) as error:
-        say(f"{name}: {error}")
-        return 2
-    return 0
-
-
 def spelled(name: str, argv: Sequence[str] | None) -> str:
     """The command as it was typed, `argv` absent for the process' own."""
     return shlex.join([*name.split(), *(sys.argv[1:] if argv is None else argv)])
 
 
-def output_folder(path: str | Path) -> Path:
-    """The folder for results, made if missing.
+def run_command(parser: Parser, argv: Sequence[str] | None, work: Callable[[argparse.Namespace], object]) -> int:
+    """Parse `argv`, absent for the process' own, and do the work; see `exit_code`."""
+    try:
+        args = parser.parse_args(argv)
+    except UserError as error:
+        say(f"{parser.prog}: {error} (see {parser.prog} --help)")
+        return 2
+    return exit_code(parser.prog, lambda: work(args), parser.paths(args))
+
+
+def exit_code(name: str, work: Callable[[], object], paths: Mapping[str, Any] | None = None) -> int:
+    """Run a command: 0 when it is done, 2 with one line for bad input, 130 with one line for Ctrl-C.
+
+    Args:
+        name: How the command is called.
+        work: What it does.
+        paths: Arguments by name, to blame for what is wrong with a file below one of them.
+    """
+    try:
+        interruptible()
+        with _streams(), blaming(paths or {}):
+            work()
+    except UserError as error:
+        say(f"{name}: {' '.join(str(error).split())}")
+        return 2
+    except KeyboardInterrupt:
+        say(f"{name}: stopped")
+        return STOPPED
+    return 0
+
+
+@contextlib.contextmanager
+def blaming(paths: Mapping[str, Any]) -> Iterator[None]:
+    """Turn what a disk refuses to the block, and what is wrong with one of `paths`, into one line.
+
+    Args:
+        paths: Arguments by name; what is no path is passed over.
 
     Raises:
-        ValueError: It cannot be made.
+        UserError: Names the argument that the file lies under, if it does under one, and the remedy.
+    """
+    try:
+        yield
+    except (BrokenPipeError, ConnectionError):
+        raise  # no file's fault
+    except OSError as error:
+        if error.errno not in DISK + PATH:
+            raise
+        told = error.strerror or str(error)
+        file = error.filename if isinstance(error.filename, str | bytes) else None
+        argument = None if file is None else _over(Path(os.fsdecode(file)), paths)
+        if argument is not None:
+            told = f"{argument}: {os.fsdecode(file or b'')}: {told}; name another path, or mend this one"
+        elif error.errno in PATH:
+            raise
+        else:
+            told = f"{os.fsdecode(file)}: {told}" if file else told
+            told += "; make room or mend the disk, then run the command again"
+        raise UserError(told) from error
+
+
+def _over(file: Path, paths: Mapping[str, Any]) -> str | None:
+    """Name of the argument whose path is nearest above `file`; None where there is none."""
+    near: dict[str, int] = {}
+    for name, value in paths.items():
+        if not isinstance(value, str | Path) or not str(value):
+            continue
+        path = Path(os.path.abspath(value))
+        if Path(os.path.abspath(file)).is_relative_to(path):
+            near[name] = len(path.parts)
+    return max(near, key=lambda name: near[name]) if near else None
+
+
+def writable_folder(path: str | Path, argument: str = "--out") -> Path:
+    """The folder for results, made if missing; something was written there to see that it can be.
+
+    Raises:
+        UserError: It cannot be made or written to.
     """
     out = Path(path)
     try:
         out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
     except OSError as error:
-        raise ValueError(f"--out: cannot write to {out} ({error.strerror}); give another folder") from error
+        told = f"{argument}: cannot write to {out}: {error.strerror}; name another folder"
+        raise UserError(told) from error
     return out
+
+
+def writable_file(path: str | Path, argument: str = "--out") -> Path:
+    """A file for results; its folder is made if missing, and something was written there to see that it can be.
+
+    Raises:
+        UserError: It is a folder, or cannot be made.
+    """
+    if Path(path).is_dir():
+        raise UserError(f"{argument}: {path} is a folder; name a file")
+    writable_folder(Path(path).parent, argument)
+    return Path(path)
+
+
+# standard streams
+
+
+class _Open:
+    """A standard stream that nobody has to read: once its reader is gone, what is written goes nowhere."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._unread():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._unread():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _unread(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            null = os.open(os.devnull, os.O_WRONLY)  # and Python's own flush at the end succeeds
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
+
+
+@contextlib.contextmanager
+def _streams() -> Iterator[None]:
+    """Standard output and error that neither a gone reader nor a character unknown to the terminal can break."""
+    before = sys.stdout, sys.stderr
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed before Python began
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif stream is getattr(sys, f"__{name}__"):
+            stream.reconfigure(errors="backslashreplace")
+            setattr(sys, name, _Open(stream))
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        if before[0] is not None and before[1] is not None:
+            sys.stdout, sys.stderr = before

@@ -1,14 +1,20 @@
 """One YAML file a run: data only, read into a dataclass, unknown names refused."""
 
+import argparse
+import contextlib
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
 from bridge.errors import UserError
+from train.command import Parser, blaming, run_command
 
 T = TypeVar("T")
+TOLD = {int: "a whole number", bool: "true or false", str: "text", Path: "a path"}
 
 
 class ConfigError(UserError):
@@ -27,10 +33,11 @@ def from_mapping(cls: type[T], values: Any, where: str) -> T:
         ConfigError: `values` is no mapping, has an unknown key, lacks a required one, or is out of range.
     """
     if not isinstance(values, dict):
-        raise ConfigError(f"{where}: expected a mapping of settings, got {type(values).__name__}")
+        told = "nothing" if values is None else type(values).__name__
+        raise ConfigError(f"{where}: expected a mapping of settings, got {told}")
     hints = get_type_hints(cls)
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - set(known)):
+    if unknown := sorted(map(str, set(values) - set(known))):
         raise ConfigError(f"{where}: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     required = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
     if missing := sorted(required - set(values)):
@@ -38,39 +45,93 @@ def from_mapping(cls: type[T], values: Any, where: str) -> T:
     converted = {name: _convert(hints[name], value, f"{where}: {name}") for name, value in values.items()}
     try:
         return cls(**converted)
-    except ConfigError:
-        raise
-    except ValueError as error:  # what the dataclass itself refuses
+    except ConfigError as error:
+        raise ConfigError(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
+    except UserError as error:  # what the dataclass itself refuses
         raise ConfigError(f"{where}: {error}") from error
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
+    """A value of YAML as the type that a dataclass wants."""
+    if value is None:
+        raise ConfigError(f"{where}: has no value; give it one, or remove the line for its default")
     if is_dataclass(kind):
         return from_mapping(kind, value, where)  # type: ignore[arg-type]
-    if kind is Path:
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where}: expected a list, got {value!r}")
+        return tuple(_convert(get_args(kind)[0], one, f"{where}[{i}]") for i, one in enumerate(value))
+    if get_origin(kind) is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: expected a mapping of settings, got {value!r}")
+        return {name: _plain(one, f"{where}: {name}") for name, one in value.items()}
+    if kind is Path and isinstance(value, str) and value and "\0" not in value:
         return Path(value)
-    if isinstance(value, list):
-        return tuple(value)
-    if kind is float and isinstance(value, int | float | str):
-        try:
-            return float(value)  # YAML 1.1 reads 1e-3 as a string
-        except ValueError as error:
-            raise ConfigError(f"{where}: expected a number, got {value!r}") from error
-    if kind in (int, bool, str) and type(value) is not kind:
-        raise ConfigError(f"{where}: expected {kind.__name__}, got {value!r}")
+    if kind is float:
+        return _finite(value, where)
+    if type(value) is not kind:
+        raise ConfigError(f"{where}: expected {TOLD.get(kind, kind.__name__)}, got {value!r}")
     return value
+
+
+def _finite(value: Any, where: str) -> float:
+    number = math.nan
+    if type(value) in (int, float, str):
+        with contextlib.suppress(ValueError, OverflowError):
+            number = float(value)  # YAML 1.1 reads 1e-3 as a string
+    if not math.isfinite(number):
+        raise ConfigError(f"{where}: expected a finite number, got {value!r}")
+    return number
+
+
+def _plain(value: Any, where: str) -> Any:
+    """A value whose type nobody declared."""
+    if value is None:
+        raise ConfigError(f"{where}: has no value; give it one, or remove the line for its default")
+    if isinstance(value, str):
+        with contextlib.suppress(ConfigError):
+            return _finite(value, where)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def load_config(path: Path, cls: type[T]) -> T:
     """Read a YAML file into a dataclass.
 
     Raises:
-        ConfigError: The file is missing, is not YAML, or does not fit the dataclass.
+        ConfigError: The file cannot be read, is not YAML, or does not fit the dataclass.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; configurations live in configs/") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; name a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     return from_mapping(cls, values, str(path))
+
+
+def run_config(
+    name: str, told: str | None, example: str, cls: type[T], work: Callable[[T], object], argv: Sequence[str] | None
+) -> int:
+    """A command that takes one YAML file and prints what `work` makes of it; returns the exit code.
+
+    Args:
+        name: How it is called.
+        told: What it does.
+        example: A configuration.
+        cls: The dataclass of its configurations.
+        work: What it does.
+        argv: Its arguments, absent for the process' own.
+    """
+    parser = Parser(name, told, f"{name} {example}")
+    parser.add_argument("config", metavar="CONFIG", type=Path, help=f"YAML file, such as {example}")
+
+    def run(args: argparse.Namespace) -> None:
+        config = load_config(args.config, cls)
+        with blaming(vars(config)):
+            print(work(config))
+
+    return run_command(parser, argv, run)

@@ -24,18 +24,23 @@ def nearest_training(x: np.ndarray, train: np.ndarray, k: int = 1) -> tuple[np.n
     return distance, row
 
 
+def _overlap(pixels: int, cells: int) -> np.ndarray:
+    """Share of each pixel in the mean of each of `cells` equal parts of a line, (cells, pixels)."""
+    edges, starts = np.arange(cells + 1) * pixels / cells, np.arange(pixels)
+    low, high = np.maximum(edges[:-1, None], starts), np.minimum(edges[1:, None], starts + 1)
+    return np.clip(high - low, 0, None) * cells / pixels
+
+
 def thumbnails(x: np.ndarray, side: int = SIDE) -> np.ndarray:
     """Pictures (B, 3, H, W) averaged down to `side` x `side` and flattened: (B, 3 * side * side).
 
     The space in which copies are looked for. A decoder's blur and grain are enough to hide a copy from
     network features, whose distances they change as much as another artist does; thumbnails ignore both.
-
-    Raises:
-        ValueError: H or W is no multiple of `side`.
     """
     b, c, h, w = x.shape
-    if h % side or w % side:
-        raise ValueError(f"x must have a height and width that {side} divides, got {h} x {w}")
+    if h % side or w % side:  # each cell is the mean of the area under it, parts of pixels by their share
+        small = np.einsum("ih,bchw,jw->bcij", _overlap(h, side), x, _overlap(w, side), optimize=True)
+        return small.reshape(b, -1).astype(np.float32)
     blocks = x.reshape(b, c, side, h // side, side, w // side).mean(axis=(3, 5))
     return blocks.reshape(b, -1).astype(np.float32)
 

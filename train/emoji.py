@@ -20,11 +20,10 @@ import numpy as np
 from tqdm import tqdm
 
 from bridge.checkpoint import check_replaceable
-from bridge.errors import UserError
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextEncoder
+from train.command import Parser, run_command, writable_folder
 from train.iconify import (
     SIZE,
-    MissingToolError,
     add_size,
     draw_all,
     icon_svg,
@@ -223,18 +222,18 @@ def compute_splits(rows: Sequence[dict[str, Any]]) -> Splits:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m train.emoji", description=__doc__.split("\n")[0])
+    parser = Parser("python -m train.emoji", __doc__, "python -m train.emoji --out data/emoji")
     parser.add_argument("--out", type=Path, default=Path("data/emoji"), help="folder of the dataset")
     parser.add_argument("--downloads", type=Path, default=Path("data/npm"), help="where npm packages are kept")
     add_size(parser)
     parser.add_argument("--refresh", action="store_true", help=f"compute {SPLITS.name} and {EMOJI_LABELS.name} anew")
-    args = parser.parse_args(argv)
-    try:
-        check_replaceable(args.out)
-        rows = collect(args.downloads, args.size)
-    except (MissingToolError, UserError) as error:
-        print(f"train.emoji: {error}", file=sys.stderr)
-        return 2
+    return run_command(parser, argv, _run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    check_replaceable(args.out)
+    writable_folder(args.out.parent)
+    rows = collect(args.downloads, args.size)
     if args.refresh:
         write_emoji_labels(emoji_entries(npm_pack(EMOJIBASE, args.downloads)), EMOJI_LABELS)
         compute_splits(rows).save(SPLITS)
@@ -242,7 +241,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = drop_leaks(rows, leak_pairs(rows))
     write_dataset(rows, args.out)
     print(args.out)
-    return 0
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class LockedError(ResumeError):
     """A run folder that another process trains in."""
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError):
     """Training stopped: the loss or its gradient is not finite, or nothing can be saved."""
 
 

@@ -22,13 +22,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from bridge.checkpoint import atomic_folder
+from bridge.errors import UserError
 from bridge.images import flatten
 
 SIZE, SMALLEST, LARGEST = 64, 16, 1024
 """Side of a picture, in pixels."""
 
 
-class MissingToolError(RuntimeError):
+class MissingToolError(UserError):
     """A program that the recipe needs is not on this machine."""
 
 

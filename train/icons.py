@@ -24,11 +24,11 @@ from tqdm import tqdm
 from bridge.checkpoint import check_replaceable
 from bridge.errors import UserError
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextEncoder
+from train.command import Parser, run_command, writable_folder
 from train.data.dataset import load_dataset
 from train.emoji import SPLITS
 from train.iconify import (
     SIZE,
-    MissingToolError,
     add_size,
     draw_all,
     icon_svg,
@@ -115,7 +115,7 @@ FEATURES = datasets.Features(
 )
 
 
-class LicenceError(RuntimeError):
+class LicenceError(UserError):
     """An icon set under a licence that is not permissive."""
 
 
@@ -252,23 +252,22 @@ def collect(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m train.icons", description=__doc__.split("\n")[0])
+    parser = Parser("python -m train.icons", __doc__, "python -m train.icons --out data/icons")
     parser.add_argument("--out", type=Path, default=Path("data/icons"), help="folder of the dataset")
     parser.add_argument("--emoji", type=Path, default=Path("data/emoji"), help="the dataset made by train.emoji")
     parser.add_argument("--downloads", type=Path, default=Path("data/npm"), help="where npm packages are kept")
     add_size(parser)
     parser.add_argument("--palette", action="store_true", help="only the sets in several colours")
-    args = parser.parse_args(argv)
+    return run_command(parser, argv, _run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    check_replaceable(args.out)
+    writable_folder(args.out.parent)
     packages = PALETTE_SETS if args.palette else PALETTE_SETS + PLAIN_SETS
-    try:
-        check_replaceable(args.out)
-        rows, credit = collect(packages, args.downloads, Splits.load(SPLITS), args.emoji, args.size)
-    except (MissingToolError, LicenceError, UserError) as error:
-        print(f"train.icons: {error}", file=sys.stderr)
-        return 2
+    rows, credit = collect(packages, args.downloads, Splits.load(SPLITS), args.emoji, args.size)
     write_rows(rows, FEATURES, args.out, credit)
     print(args.out)
-    return 0
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from bridge.pairs.reading import Reading, Survey, survey
 from bridge.pairs.rows import Source, Wanted
 from bridge.pairs.sources import open_source
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, TextEncoder
+from train.command import Parser, run_command, writable_file
 from train.near import near_groups
 from train.partition import Partition, partition, same_words
 from train.prepare import add_arguments, chosen, encoding, summary
@@ -264,23 +265,24 @@ def _counted(counts: dict[str, int]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m train.inspect", description=(__doc__ or "").split("\n")[0])
+    parser = Parser("python -m train.inspect", __doc__, "python -m train.inspect photos/ --out sheet.png")
     add_arguments(parser)
     parser.add_argument("--out", type=Path, help="PNG file for a sheet of a few pictures with captions")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    args = parser.parse_args(argv)
-    try:
-        facts, sheet = inspect(*chosen(args), args.seed, resplit=args.resplit)
-        if args.out:
-            buffer = io.BytesIO()
-            sheet.save(buffer, "PNG")
-            atomic_write(args.out, buffer.getvalue())
-    except (ValueError, OSError) as error:
-        print(f"train.inspect: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    text = json.dumps(facts, ensure_ascii=False, indent=1) if args.json else render(facts)
-    print(text.encode(sys.stdout.encoding or "utf-8", "replace").decode(sys.stdout.encoding or "utf-8"))
-    return 0
+    return run_command(parser, argv, _run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    if args.out and not args.out.parent.is_dir():
+        raise UserError(f"--out: {args.out.parent} is no folder; make it, or name another file")
+    if args.out:
+        writable_file(args.out)
+    facts, sheet = inspect(*chosen(args), args.seed, resplit=args.resplit)
+    if args.out:
+        buffer = io.BytesIO()
+        sheet.save(buffer, "PNG")
+        atomic_write(args.out, buffer.getvalue())
+    print(json.dumps(facts, ensure_ascii=False, indent=1) if args.json else render(facts))
 
 
 if __name__ == "__main__":

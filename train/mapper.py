@@ -3,7 +3,6 @@
 With nothing to configure, from pictures and captions of your own: python -m train.mapper --data SOURCE --out runs/mine
 """
 
-import argparse
 import copy
 import inspect
 import math
@@ -18,7 +17,6 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 
-from bridge.checkpoint import CheckpointError
 from bridge.codec import load_codec
 from bridge.images import contact_sheet, to_pil
 from bridge.mappers import FAMILIES, Mapper
@@ -26,7 +24,7 @@ from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings, check_settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
-from train.config import ConfigError, load_config
+from train.config import ConfigError, run_config
 from train.copies import CopyTest, thumbnails
 from train.data.cache import CACHE, Codes, Latents, caption_codes
 from train.data.dataset import (
@@ -39,7 +37,7 @@ from train.data.dataset import (
     systematic_rows,
     to_unit,
 )
-from train.loop import Loop, LoopConfig, ResumeError, TrainingError
+from train.loop import Loop, LoopConfig
 from train.replay import Replay, replayed
 from train.saved import fingerprint_of
 
@@ -417,19 +415,12 @@ def open_encoder(config: MapperConfig) -> TextEncoder:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="python -m train.mapper", description=__doc__, epilog=OWN)
-    parser.add_argument("config", type=Path, help="YAML file, such as configs/emoji-matching.yaml")
-    try:
-        if any(word.split("=")[0] == "--data" for word in words):
-            from train.own import train_own  # noqa: PLC0415  (which builds on this module)
+    if any(word.split("=")[0] == "--data" for word in words):
+        from train.own import mapper_main  # noqa: PLC0415  (which builds on this module)
 
-            print(train_own(words))
-        else:
-            print(MapperTraining(load_config(parser.parse_args(words).config, MapperConfig)).run())
-    except (ConfigError, ResumeError, TrainingError, CheckpointError, FileNotFoundError) as error:
-        print(f"train.mapper: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return mapper_main(words)
+    told, example = f"{__doc__}\n{OWN}", "configs/emoji-matching.yaml"
+    return run_config("python -m train.mapper", told, example, MapperConfig, lambda c: MapperTraining(c).run(), words)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from bridge.checkpoint import atomic_folder, check_replaceable
 from bridge.errors import UserError
 from bridge.images import read_image, slug
+from train.command import Parser, run_command, whole, writable_folder
 
 MAX_SHARED = 3
 """Drawings that may have one title; more of them are a collection."""
@@ -91,18 +92,19 @@ def collect(folder: Path) -> list[Drawing]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m train.openclipart", description=(__doc__ or "").split("\n")[0])
+    parser = Parser("python -m train.openclipart", __doc__, "python -m train.openclipart svg/ --out data/clipart")
     parser.add_argument("svg", type=Path, help="folder of SVG files, unpacked from openclipart-svg")
     parser.add_argument("--out", type=Path, default=Path("data/clipart"), help="folder of pictures")
-    parser.add_argument("--size", type=int, default=256, help="longest side of a picture in pixels")
-    args = parser.parse_args(argv)
-    try:
-        check_replaceable(args.out)
-        if not (drawings := collect(args.svg)):
-            raise UserError(f"svg: {args.svg} has no public-domain SVG with a title")
-    except UserError as error:
-        print(f"train.openclipart: {error}", file=sys.stderr)
-        return 2
+    parser.add_argument("--size", type=whole(16, 1024), default=256, help="longest side of a picture in pixels")
+    return run_command(parser, argv, _run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    check_replaceable(args.out)
+    writable_folder(args.out.parent)
+    drawings = collect(args.svg)
+    if not drawings:
+        raise UserError(f"SVG: {args.svg} has no public-domain SVG with a title; name the unpacked openclipart-svg")
     with ProcessPoolExecutor() as pool, atomic_folder(args.out) as out:
         jobs = pool.map(draw, [d.path for d in drawings], [args.size] * len(drawings), chunksize=16)
         with (out / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
@@ -115,7 +117,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                     (out / name).write_bytes(png)
                     table.writerow([name, drawing.title, drawing.artist])
     print(args.out)
-    return 0
 
 
 if __name__ == "__main__":

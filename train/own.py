@@ -27,9 +27,10 @@ from bridge.pairs.reading import Reading
 from bridge.pairs.rows import Wanted
 from bridge.pipeline import Settings
 from train.codec import psnr
-from train.command import say
+from train.command import Parser, number, run_command, say, writable_folder
 from train.config import ConfigError
 from train.data.dataset import load_dataset, pixels_of, rows_of
+from train.interrupt import STOPPED
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
 from train.precision import slow_bfloat16, slowdown
@@ -377,7 +378,10 @@ def quietly(module: str, words: Sequence[object]) -> int:
     path = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", module, *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
-    return subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False).returncode
+    code = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False).returncode
+    if code == STOPPED:
+        raise KeyboardInterrupt
+    return code
 
 
 def figure_lines(report: Path) -> list[str]:
@@ -395,40 +399,37 @@ def _told(figure: dict[str, float] | None) -> str:
     return "–" if figure is None else "{value:.2f} [{low:.2f}, {high:.2f}]".format(**figure)
 
 
-def parser_of(prog: str) -> argparse.ArgumentParser:
+def parser_of(prog: str, example: str) -> Parser:
     """Arguments of the commands that choose for themselves."""
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = Parser(prog, __doc__, example)
     add_arguments(parser, "--data")
     parser.add_argument("--out", type=Path, required=True, help="run folder; a stopped run goes on there")
-    parser.add_argument("--minutes", type=float, default=4.0, help="about how long, from pictures to model")
+    parser.add_argument("--minutes", type=number(above=0), default=4.0, help="about how long, from pictures to model")
     return parser
 
 
-def train_own(argv: Sequence[str]) -> Path:
-    """What `python -m train.mapper --data …` does; returns the model's folder.
+def mapper_main(argv: Sequence[str]) -> int:
+    """`python -m train.mapper --data …`; returns the exit code."""
+    parser = parser_of("python -m train.mapper", "python -m train.mapper --data photos/ --out runs/photos")
 
-    Raises:
-        ConfigError: The data cannot be read, or are too few.
-        ResumeError, TrainingError: See `train.loop`.
-    """
-    args = parser_of("python -m train.mapper").parse_args(argv)
-    own = Own(*chosen(args), args.out, args.minutes, args.seed, say)
-    model = own.run()
-    show(model, own.data, args.out, say)
-    return model
+    def run(args: argparse.Namespace) -> None:
+        own = Own(*chosen(args), writable_folder(args.out), args.minutes, args.seed, say)
+        model = own.run()
+        show(model, own.data, args.out, say)
+        print(model)
+
+    return run_command(parser, argv, run)
 
 
-def tune_codec(argv: Sequence[str]) -> Path:
-    """What `python -m train.vae --data … [--init emoji]` does; returns the codec's folder.
-
-    Raises:
-        ConfigError: The data cannot be read, or `--init` is no model.
-        ResumeError, TrainingError: See `train.loop`.
-    """
-    parser = parser_of("python -m train.vae")
+def vae_main(argv: Sequence[str]) -> int:
+    """`python -m train.vae --data … [--init emoji]`; returns the exit code."""
+    parser = parser_of("python -m train.vae", "python -m train.vae --data photos/ --out runs/codec --init emoji")
     parser.add_argument("--init", default="", metavar="MODEL", help="fine-tune this model's codec; else a new one")
-    args = parser.parse_args(argv)
-    own = Own(*chosen(args), args.out, args.minutes / CODEC_SHARE, args.seed, say)
-    init = str(resolve_model(args.init) / "vae") if args.init else ""
-    count = len(rows_of(own.prepared(), "train"))
-    return own.train_codec(init, count, own.pace(Choices(args.out / CHOICES, say)))
+
+    def run(args: argparse.Namespace) -> None:
+        own = Own(*chosen(args), writable_folder(args.out), args.minutes / CODEC_SHARE, args.seed, say)
+        init = str(resolve_model(args.init) / "vae") if args.init else ""
+        count = len(rows_of(own.prepared(), "train"))
+        print(own.train_codec(init, count, own.pace(Choices(args.out / CHOICES, say))))
+
+    return run_command(parser, argv, run)

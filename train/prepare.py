@@ -28,6 +28,7 @@ from bridge.pairs.reading import Reading, Survey, survey
 from bridge.pairs.rows import Wanted
 from bridge.pairs.sources import open_source
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, TextEncoder
+from train.command import Parser, number, run_command, whole, writable_folder
 from train.config import ConfigError
 from train.data.dataset import CAPTIONED
 from train.partition import Partition, partition
@@ -210,8 +211,8 @@ def add_arguments(parser: argparse.ArgumentParser, option: str = "") -> None:
     parser.add_argument("--size", type=int, default=64, help="side of a picture in pixels")
     parser.add_argument("--fit", choices=["pad", "crop"], default="pad", help="how pictures become square")
     parser.add_argument("--background", default="white", help="colour, by name or like #ffcc00")
-    parser.add_argument("--max-bad", type=float, default=0.05, help="share of rows that may be unusable")
-    parser.add_argument("--seed", type=int, default=0, help="another one holds out other captions")
+    parser.add_argument("--max-bad", type=number(0, 1), default=0.05, help="share of rows that may be unusable")
+    parser.add_argument("--seed", type=whole(0), default=0, help="another one holds out other captions")
     parser.add_argument("--resplit", action="store_true", help="leave the source's own splits aside")
 
 
@@ -242,19 +243,18 @@ def told(facts: dict[str, Any]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m train.prepare", description=(__doc__ or "").split("\n")[0])
+    parser = Parser("python -m train.prepare", __doc__, "python -m train.prepare photos/ --out data/photos")
     add_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder of the dataset")
-    args = parser.parse_args(argv)
-    try:
-        wanted, how = chosen(args)
-        out = prepare(wanted, args.out, how, args.seed, resplit=args.resplit)
-    except (ValueError, OSError) as error:
-        print(f"train.prepare: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    return run_command(parser, argv, _run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    wanted, how = chosen(args)
+    writable_folder(args.out.parent)
+    out = prepare(wanted, args.out, how, args.seed, resplit=args.resplit)
     print("\n".join(told(json.loads((out / FACTS).read_text("utf-8")))), file=sys.stderr)
     print(out)
-    return 0
 
 
 if __name__ == "__main__":

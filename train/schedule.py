@@ -6,11 +6,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bridge.errors import UserError
 from bridge.noise import generator_for
 
 SCHEDULES = ("trapezoid", "cosine")
 PRECISIONS = ("no", "bf16", "fp16")
 GOALS = ("min", "max")
+RANGES = (
+    ("warmup", 0, math.inf),
+    ("cooldown", 0, 1),
+    ("weight_decay", 0, math.inf),
+    ("ema_decay", 0, 1),
+    ("save_minutes", 0, math.inf),
+)
 
 
 @dataclass(frozen=True)
@@ -60,10 +68,17 @@ class LoopConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "validate_every", "accumulate", "patience"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)!r}")
+                raise UserError(f"{name}: expected 1 or more, got {getattr(self, name)!r}")
+        for name, low, high in RANGES:
+            if not low <= getattr(self, name) <= high:
+                told = f"{low} or more" if high == math.inf else f"{low} to {high}"
+                raise UserError(f"{name}: expected {told}, got {getattr(self, name)!r}")
+        for name in ("learning_rate", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name}: expected a number above 0, got {getattr(self, name)!r}")
         for name, known in (("mixed_precision", PRECISIONS), ("schedule", SCHEDULES), ("goal", GOALS)):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
+                raise UserError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
 
 
 FREE = frozenset(

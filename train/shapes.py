@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from bridge.checkpoint import check_replaceable
+from train.command import Parser, run_command, whole, writable_folder
 from train.data.dataset import CAPTIONED
 from train.iconify import SIZE, write_rows
 
@@ -175,20 +176,18 @@ def _split(place: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m train.shapes", description=__doc__.split("\n")[0])
+    parser = Parser("python -m train.shapes", __doc__, "python -m train.shapes --out data/shapes")
     parser.add_argument("--out", type=Path, default=Path("data/shapes"), help="folder of the dataset")
-    parser.add_argument("--count", type=int, default=COMBINATIONS, help="how many of the combinations")
-    parser.add_argument("--seed", type=int, default=0, help="chooses the combinations and their splits")
-    args = parser.parse_args(argv)
-    try:
-        check_replaceable(args.out)
-        rows = make_rows(args.count, args.seed)
-    except ValueError as error:
-        print(f"train.shapes: {error}", file=sys.stderr)
-        return 2
-    write_rows(rows, FEATURES, args.out)
+    parser.add_argument("--count", type=whole(10, COMBINATIONS), default=COMBINATIONS, help="of the combinations")
+    parser.add_argument("--seed", type=whole(0), default=0, help="chooses the combinations and their splits")
+    return run_command(parser, argv, _run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    check_replaceable(args.out)
+    writable_folder(args.out.parent)
+    write_rows(make_rows(args.count, args.seed), FEATURES, args.out)
     print(args.out)
-    return 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 From pictures of your own, with nothing to configure: python -m train.vae --data SOURCE --out runs/codec --init emoji
 """
 
-import argparse
 import json
 import math
 import sys
@@ -17,14 +16,13 @@ from diffusers import AutoencoderKL
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from bridge.checkpoint import CheckpointError
 from bridge.codec import CONFIG, VAECodec, load_codec
 from bridge.dense import DenseCodec, DenseVAE
 from bridge.images import contact_sheet, to_pil
 from bridge.noise import generator_for, normal_rows
 from bridge.palette import PaletteCodec, PaletteVAE
 from train.codec import channel_statistics
-from train.config import ConfigError, load_config
+from train.config import ConfigError, run_config
 from train.data.dataset import (
     load_dataset,
     opacity_of,
@@ -34,7 +32,7 @@ from train.data.dataset import (
     systematic_rows,
     to_unit,
 )
-from train.loop import Loop, LoopConfig, ResumeError, TrainingError
+from train.loop import Loop, LoopConfig
 from train.perceptual import PerceptualDistance
 from train.saved import fingerprint_of
 
@@ -382,19 +380,13 @@ def recoloured(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="python -m train.vae", description=__doc__)
-    parser.add_argument("config", type=Path, help="YAML file, such as configs/emoji-vae.yaml")
-    try:
-        if any(word.split("=")[0] == "--data" for word in words):
-            from train.own import tune_codec  # noqa: PLC0415  (which builds on this module)
+    if any(word.split("=")[0] == "--data" for word in words):
+        from train.own import vae_main  # noqa: PLC0415  (which builds on this module)
 
-            print(tune_codec(words))
-        else:
-            print(VAETraining(load_config(parser.parse_args(words).config, VAEConfig)).run())
-    except (ConfigError, ResumeError, TrainingError, CheckpointError) as error:
-        print(f"train.vae: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return vae_main(words)
+    return run_config(
+        "python -m train.vae", __doc__, "configs/emoji-vae.yaml", VAEConfig, lambda c: VAETraining(c).run(), words
+    )
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from bridge.captions import prepare_caption
-from bridge.checkpoint import CheckpointError, atomic_folder
+from bridge.checkpoint import atomic_folder
 from bridge.words import WordVectors, split_words
+from train.command import Parser, run_command, whole, writable_folder
 from train.config import ConfigError
 from train.data.dataset import load_dataset, rows_of
 
@@ -75,21 +76,20 @@ def fit(sentences: Sequence[Sequence[str]], dim: int, epochs: int = EPOCHS, seed
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m train.words", description=__doc__)
+    parser = Parser("python -m train.words", __doc__, "python -m train.words --data data/emoji --out runs/words")
     parser.add_argument("--data", type=Path, required=True, help="folder of a dataset, such as data/emoji")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, for `text:` in a mapper's config")
-    parser.add_argument("--dim", type=int, default=128, help="length of a vector")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="times that the captions are read")
-    args = parser.parse_args(argv)
-    try:
-        encoder = fit(training_sentences(args.data), args.dim, args.epochs)
-        with atomic_folder(args.out) as scratch:
-            encoder.save(scratch)
-    except (ConfigError, CheckpointError, OSError) as error:
-        print(f"train.words: {error}", file=sys.stderr)
-        return 2
+    parser.add_argument("--dim", type=whole(1), default=128, help="length of a vector")
+    parser.add_argument("--epochs", type=whole(1), default=EPOCHS, help="times that the captions are read")
+    return run_command(parser, argv, _run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    writable_folder(args.out.parent)
+    encoder = fit(training_sentences(args.data), args.dim, args.epochs)
+    with atomic_folder(args.out) as scratch:
+        encoder.save(scratch)
     print(args.out)
-    return 0
 
 
 if __name__ == "__main__":

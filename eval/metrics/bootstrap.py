@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from bridge.errors import UserError
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -90,7 +92,7 @@ def paired_bootstrap(
     """
     means = family_means(values.reshape(len(values), -1), families)
     if len(means) < 2:
-        raise ValueError("families: an interval needs at least two different families; evaluate more captions")
+        raise UserError("families: an interval needs at least two different families; evaluate more captions")
     pick = statistic if statistic is not None else _first
 
     def of_columns(*columns: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.stats import binom
 
+from bridge.errors import UserError
 from eval.metrics.energy import artist_weights
 
 NEAREST, AMONG = 10, 100
@@ -56,7 +57,7 @@ def rival_weights(families: np.ndarray, own: object) -> np.ndarray:
     _, row, counts = np.unique(families, return_inverse=True, return_counts=True)
     weights = (families != own) / counts[row]
     if weights.sum() == 0:
-        raise ValueError("families: caption-ID needs captions of at least two families")
+        raise UserError("families: caption-ID needs captions of at least two families")
     return weights / weights.sum()
 
 

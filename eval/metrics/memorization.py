@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import mannwhitneyu
 from sklearn.cluster import KMeans
 
+from bridge.errors import UserError
 from train.copies import nearest_training
 
 CELL_SAMPLES = 20
@@ -60,7 +61,7 @@ def c_t(train: np.ndarray, held_out: np.ndarray, samples: np.ndarray, cells: int
             weights.append(len(r))
             scores.append(_mann_whitney_z(d, r))
     if not scores:
-        raise ValueError(f"cells: none of {cells} has {CELL_SAMPLES} samples and a held-out picture; ask for fewer")
+        raise UserError(f"cells: none of {cells} has {CELL_SAMPLES} samples and a held-out picture; ask for fewer")
     return float(np.average(scores, weights=weights))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.spatial.distance import cdist, pdist
 from scipy.special import comb
 
+from bridge.errors import UserError
 from eval.metrics import fit
 from eval.metrics.bootstrap import Interval
 from eval.metrics.diversity import VALID
@@ -262,7 +263,7 @@ def joint_interval(own: np.ndarray, dealt: np.ndarray, shuffled: np.ndarray, lev
             EfficientNet-Lite0 on single emoji, 8 of 8 draws of 90 captions passed, 3 of 60, and none of 30.
     """
     if shuffled[0] <= 0 or np.quantile(shuffled, (1 - level) / 2) <= 0:
-        raise ValueError(
+        raise UserError(
             "on so few captions even real pictures with shuffled captions cannot be told from right ones; hold out more"
         )
     use = (shuffled > 0) & np.isfinite(own)

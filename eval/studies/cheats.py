@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bridge.checkpoint import atomic_write
 from bridge.codec import ImageCodec
+from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
 from bridge.text import TextEncoder
 from eval import baselines
@@ -31,7 +32,7 @@ from eval.headlines import Bench, Figures
 from eval.judge import Judge, Target
 from eval.report import ROWS, check_counts
 from eval.table import COLUMNS, to_json
-from train.command import exit_code, output_folder, say, spelled
+from train.command import Parser, run_command, say, spelled, whole, writable_folder
 
 NAME = "python -m eval.studies.cheats"
 NOISE = 0.1
@@ -115,7 +116,7 @@ def _give(judge: Judge, split: str, givers: int, seed: int) -> tuple[dict[str, n
         given[str(caption)] = np.array([rng.choice(own[pictures.artist[own] == a]) for a in giving], dtype=int)
         away.append(own[np.isin(pictures.artist[own], giving)])
     if len(given) < 2:
-        raise ValueError(
+        raise UserError(
             f"split: {len(given)} captions of {split!r} were drawn by {givers + REFERENCES} artists, so that {givers} "
             f"can give a picture; a judgement needs two: ask for fewer samples"
         )
@@ -382,30 +383,27 @@ def _line(name: str, f: Figures) -> str:
     return f"{name:26}{headlines}{copying}{f.realistic.value:>7.2f}{f.sharpness:>7.2f}"
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
+    parser = Parser(NAME, __doc__, f"{NAME} --data data/emoji --split validation --out report")
     parser.add_argument("--data", default="data/emoji", help="a dataset made by train.emoji")
-    parser.add_argument("--split", choices=sorted(ROWS), default="validation")
+    parser.add_argument("--split", choices=sorted(ROWS), default="validation", help="whose captions")
     parser.add_argument("--out", default="report", help="folder for cheats.json")
-    parser.add_argument("--captions", type=int, help="judge at most so many captions of each section")
+    parser.add_argument("--captions", type=whole(2), help="judge at most so many captions of each section")
     parser.add_argument("--codec", metavar="MODEL", help="judge the cheats as this model's codec draws them")
-    parser.add_argument("--samples", type=int, default=4, help="pictures a caption, at least 2")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--samples", type=whole(2), default=4, help="pictures a caption, at least 2")
+    parser.add_argument("--seed", type=whole(0), default=0, help="key of all randomness")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the table is printed, 2 for bad input."""
-    args = build_parser().parse_args(argv)
-    return exit_code(NAME, lambda: _run(args, spelled(NAME, argv)))
+    return run_command(build_parser(), argv, lambda args: _run(args, spelled(NAME, argv)))
 
 
 def _run(args: argparse.Namespace, command: str) -> None:
     check_counts(args.samples, args.captions)
-    if args.seed < 0:
-        raise ValueError(f"--seed: expected 0 or more, got {args.seed}")
-    out = output_folder(args.out)
+    out = writable_folder(args.out)
     codec = None if args.codec is None else BridgePipeline.from_pretrained(args.codec).codec
     judge = load_judge(args.data, EfficientNetLite0())
     report = evaluate(

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bridge.codec import ImageCodec
+from bridge.errors import UserError
 from eval.data import Pictures
 from eval.metrics import disentangle, quality
 from eval.studies.traversal import CHUNK, Axes, decoded, latents
@@ -109,9 +110,7 @@ class Factors:
         source = datasets.load_from_disk(str(folder))
         columns = [name for name in source.column_names if name.startswith(PREFIX)]
         if not columns:
-            raise ValueError(
-                f"data: {folder} has no {PREFIX}* column; make it with python -m train.shapes --out FOLDER"
-            )
+            raise UserError(f"data: {folder} has no {PREFIX}* column; make it with python -m train.shapes --out FOLDER")
         values = np.array([list(source[c]) for c in columns]).T[rows]
         return cls(pictures, rows, [c.removeprefix(PREFIX) for c in columns], values)
 
@@ -124,7 +123,7 @@ class Factors:
             ValueError: `halves` is below 1; and see `eval.metrics.disentangle`.
         """
         if halves < 1:
-            raise ValueError(f"--halves: expected 1 or more, got {halves}")
+            raise UserError(f"--halves: expected 1 or more, got {halves}")
         found: dict[str, list[float]] = {name: [] for name in MEASURES}
         for seed in range(halves):
             half = np.random.default_rng(seed).permutation(len(codes))[: len(codes) // 2]

@@ -21,18 +21,19 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from bridge.checkpoint import CheckpointError
+from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
 from eval.studies.cost_cache import fill_lines, read_lines
 from eval.studies.cost_own import own_lines
-from train.command import say
-from train.config import ConfigError, load_config
+from train.command import Parser, number, run_command, say, whole
+from train.config import load_config
 from train.data.dataset import load_dataset, rows_of
-from train.loop import Loop, ResumeError
+from train.loop import Loop
 from train.mapper import MapperConfig, MapperTraining
 from train.timing import interleaved
 from train.vae import VAEConfig, VAETraining
 
+NAME = "python -m eval.studies.cost"
 Training = MapperTraining | VAETraining
 PAIRS = (10**6, 10**7, 10**8, 10**9)
 FILLED = 512
@@ -132,37 +133,31 @@ def cache_lines(data: Path, model: str, pairs: Sequence[int], repeats: int) -> l
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m eval.studies.cost", description=__doc__)
-    parser.add_argument("what", choices=("loop", "rates", "cache", "own"))
+    parser = Parser(NAME, __doc__, f"{NAME} loop configs/emoji-matching.yaml")
+    parser.add_argument("what", choices=("loop", "rates", "cache", "own"), help="see above")
     parser.add_argument(
         "config", type=Path, help="YAML file of a run; of a mapper for `rates`; for `cache` and `own` a dataset"
     )
     parser.add_argument("--model", default="emoji", help="whose codec is measured, and text encoder")
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--pairs", type=int, nargs=2, default=[10_000, 1_000_000], help="that `cache` reads")
-    parser.add_argument("--few", type=int, default=500, help="pairs that `own` trains on")
-    parser.add_argument("--minutes", type=float, default=4.0, help="of `own`, see train.mapper --data")
+    parser.add_argument("--repeats", type=whole(1), default=15, help="of each measurement, in turns")
+    parser.add_argument("--pairs", type=whole(1), nargs=2, default=[10_000, 1_000_000], help="that `cache` reads")
+    parser.add_argument("--few", type=whole(2), default=500, help="pairs that `own` trains on")
+    parser.add_argument("--minutes", type=number(above=0), default=4.0, help="of `own`, see train.mapper --data")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-own"), help="folder of `own`; it goes on there")
-    args = parser.parse_args(argv)
-    try:
-        if args.what == "own":
-            print("\n".join(own_lines(args.config, args.few, args.out, args.minutes, say)))
-            return 0
-        if args.what == "cache":
-            print("\n".join(cache_lines(args.config, args.model, args.pairs, args.repeats)))
-            return 0
-        training = open_training(args.config)
-    except (ConfigError, ResumeError, CheckpointError) as error:
-        print(f"eval.studies.cost: {error}", file=sys.stderr)
-        return 2
+    return run_command(parser, argv, lambda args: print("\n".join(_lines(args))))
+
+
+def _lines(args: argparse.Namespace) -> list[str]:
+    if args.what == "own":
+        return own_lines(args.config, args.few, args.out, args.minutes, say)
+    if args.what == "cache":
+        return cache_lines(args.config, args.model, args.pairs, args.repeats)
+    training = open_training(args.config)
     if args.what == "loop":
-        print("\n".join(loop_lines(training, args.repeats)))
-    elif isinstance(training, MapperTraining):
-        print("\n".join(rate_lines(training, args.model, args.repeats)))
-    else:
-        print(f"eval.studies.cost: {args.config} is no mapper's config; `{args.what}` needs one", file=sys.stderr)
-        return 2
-    return 0
+        return loop_lines(training, args.repeats)
+    if isinstance(training, MapperTraining):
+        return rate_lines(training, args.model, args.repeats)
+    raise UserError(f"CONFIG: {args.config} is no mapper's config; `{args.what}` needs one")
 
 
 if __name__ == "__main__":

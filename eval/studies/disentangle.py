@@ -16,6 +16,7 @@ import numpy as np
 
 from bridge.checkpoint import atomic_write
 from bridge.codec import ImageCodec, load_codec
+from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png, to_pil
 from eval.data import Pictures
 from eval.studies.codec_factors import MEASURES, CodecFigures, Factors, Figures, thumbnails
@@ -23,7 +24,7 @@ from eval.studies.emoji_factors import FACTORS, Known, Told, probe
 from eval.studies.peers.plot import Curve, to_svg
 from eval.studies.traversal import Axes, latents, strip
 from eval.table import to_json
-from train.command import exit_code, output_folder, say, spelled
+from train.command import Parser, number, run_command, say, spelled, whole, writable_folder
 
 NAME = "python -m eval.studies.disentangle"
 STEPS, CELL, THUMBNAIL = 8, 48, 8
@@ -69,10 +70,10 @@ def load_codecs(folders: Sequence[Path]) -> dict[str, ImageCodec]:
     codecs: dict[str, ImageCodec] = {}
     for folder in folders:
         if not (folder / "config.json").exists():
-            raise ValueError(f"codec: {folder} holds no codec; name the `vae` folder of a finished run of train.vae")
+            raise UserError(f"codec: {folder} holds no codec; name the `vae` folder of a finished run of train.vae")
         name = folder.resolve().parent.name if folder.name == "vae" else folder.name
         if name in codecs:
-            raise ValueError(f"codec: two are called {name!r}; rename one of the folders")
+            raise UserError(f"codec: two are called {name!r}; rename one of the folders")
         codecs[name] = load_codec(folder)
     return codecs
 
@@ -129,7 +130,7 @@ def chart(codecs: dict[str, CodecFigures], betas: Sequence[float]) -> str:
         ValueError: Not one beta a codec, or one is not above 0.
     """
     if len(betas) != len(codecs) or min(betas) <= 0:
-        raise ValueError(f"--beta: expected {len(codecs)} numbers above 0, one a codec, got {list(betas)}")
+        raise UserError(f"--beta: expected {len(codecs)} numbers above 0, one a codec, got {list(betas)}")
     order = sorted(zip(betas, codecs.values(), strict=True), key=lambda pair: pair[0])
     curves = []
     for measure in MEASURES[:4]:
@@ -149,25 +150,24 @@ def traversals(codec: ImageCodec, factors: Factors, figures: Figures, path: Path
     save_png(sheet, path, {"codec": codec.fingerprint, "caption": str(factors.pictures.label[factors.rows[0]])})
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
+    parser = Parser(NAME, __doc__, f"{NAME} runs/shapes-vae/vae --data data/shapes --out report")
     parser.add_argument("codecs", nargs="+", type=Path, metavar="CODEC", help="`vae` folders of train.vae")
     parser.add_argument("--data", type=Path, help="by default data/shapes, with --real data/emoji")
     parser.add_argument("--real", action="store_true", help="factors that emoji labels carry")
     parser.add_argument("--split", default="validation", help="whose pictures; all of them with --real")
-    parser.add_argument("--components", type=int, default=10, help="principal components")
-    parser.add_argument("--halves", type=int, default=5, help="random halves behind each range")
-    parser.add_argument("--beta", type=float, nargs="+", help="of each codec: draws factors.svg")
+    parser.add_argument("--components", type=whole(1), default=10, help="principal components")
+    parser.add_argument("--halves", type=whole(1), default=5, help="random halves behind each range")
+    parser.add_argument("--beta", type=number(above=0), nargs="+", help="of each codec: draws factors.svg")
     parser.add_argument("--out", default="report", help="folder for factors.json (real.json), sheets and chart")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the table is printed, 2 for bad input."""
-    args = build_parser().parse_args(argv)
-    run = _run_real if args.real else _run_shapes
-    return exit_code(NAME, lambda: run(args, spelled(NAME, argv)))
+    command = spelled(NAME, argv)
+    return run_command(build_parser(), argv, lambda args: (_run_real if args.real else _run_shapes)(args, command))
 
 
 def _about(codecs: dict[str, ImageCodec], command: str) -> dict[str, str]:
@@ -177,7 +177,7 @@ def _about(codecs: dict[str, ImageCodec], command: str) -> dict[str, str]:
 def _run_shapes(args: argparse.Namespace, command: str) -> None:
     codecs = load_codecs(args.codecs)
     factors = Factors.load(args.data or Path("data/shapes"), args.split)
-    out = output_folder(args.out)
+    out = writable_folder(args.out)
     found: dict[str, CodecFigures] = {}
     for name, codec in codecs.items():
         say(f"{name}: {len(factors.rows)} pictures")
@@ -194,10 +194,10 @@ def _run_shapes(args: argparse.Namespace, command: str) -> None:
 def _run_real(args: argparse.Namespace, command: str) -> None:
     codecs = load_codecs(args.codecs)
     pictures = Pictures.load(args.data or Path("data/emoji"))
-    out = output_folder(args.out)
+    out = writable_folder(args.out)
     known, absent = known_factors(pictures)
     if not known:
-        raise ValueError(f"--data: no label tells of two values of {', '.join(FACTORS)}; use a dataset of train.emoji")
+        raise UserError(f"--data: no label tells of two values of {', '.join(FACTORS)}; use a dataset of train.emoji")
     rows = np.unique(np.concatenate([k.rows for k in known.values()]))
     codes = {name: latents(codec, pictures, rows) for name, codec in codecs.items()}
     codes[f"thumbnails of {THUMBNAIL} px"] = thumbnails(pictures.pixels(rows), THUMBNAIL)
@@ -217,7 +217,7 @@ def known_factors(pictures: Pictures) -> tuple[dict[str, Known], dict[str, str]]
     for factor in FACTORS:
         try:
             known[factor] = Known.of(factor, pictures.label, pictures.family, pictures.artist)
-        except ValueError as error:
+        except UserError as error:
             absent[factor] = str(error)
     return known, absent
 

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GroupKFold
 
+from bridge.errors import UserError
 from eval.metrics.bootstrap import Interval, family_mean, paired_bootstrap
 from eval.metrics.disentangle import explained, linear_probe, mutual_information
 
@@ -156,11 +157,11 @@ class Known:
         rows = np.flatnonzero(found != "")
         values = found[rows]
         if len(np.unique(values)) < 2:
-            raise ValueError(f"labels: {factor} has {len(np.unique(values))} known values, a probe needs two")
+            raise UserError(f"labels: {factor} has {len(np.unique(values))} known values, a probe needs two")
         for apart, groups in (("families", families[rows]), ("artists", artists[rows])):
             if all(len(np.unique(groups[values == v])) >= 2 for v in np.unique(values)):
                 return cls(rows, values, apart, groups)
-        raise ValueError(f"labels: a value of {factor} has one family and one artist only; leave the factor out")
+        raise UserError(f"labels: a value of {factor} has one family and one artist only; leave the factor out")
 
 
 def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str = "families") -> Told:
@@ -179,7 +180,7 @@ def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str 
     """
     count = len(np.unique(groups))
     if count < 2:
-        raise ValueError(f"groups: a probe needs two, one to train on and one to ask, got {count}")
+        raise UserError(f"groups: a probe needs two, one to train on and one to ask, got {count}")
     answers = np.empty_like(values)
     for fit, asked in GroupKFold(min(FOLDS, count)).split(codes, groups=groups):
         answers[asked] = linear_probe(codes[fit], values[fit], codes[asked])

@@ -20,7 +20,7 @@ from eval.judge import Judge
 from eval.metrics import fit
 from eval.metrics.bootstrap import Interval, paired_bootstrap
 from eval.report import ROWS
-from train.command import exit_code
+from train.command import Parser, number, run_command, whole
 
 NAME = "python -m eval.studies.familiarity"
 
@@ -115,16 +115,17 @@ def _run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the figures are printed, 2 for bad input."""
-    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
+    parser = Parser(NAME, __doc__, f"{NAME} emoji --data data/emoji")
     parser.add_argument("model", help="a shipped model's name, a model folder, or a hub id")
     parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="a dataset made by train.emoji")
-    parser.add_argument("--split", choices=sorted(ROWS), default="validation")
-    parser.add_argument("-n", type=int, default=4, help="pictures a caption")
-    parser.add_argument("--families", type=int, default=12, help="of a bin at least")
-    parser.add_argument("--known", type=float, default=0.99, help="from this cosine on a caption is known itself")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
-    return exit_code(NAME, lambda: _run(args))
+    parser.add_argument("--split", choices=sorted(ROWS), default="validation", help="whose captions")
+    parser.add_argument("-n", type=whole(1), default=4, help="pictures a caption")
+    parser.add_argument("--families", type=whole(2), default=12, help="of a bin at least")
+    parser.add_argument(
+        "--known", type=number(-1, 1), default=0.99, help="from this cosine on a caption is known itself"
+    )
+    parser.add_argument("--seed", type=whole(0), default=0, help="key of all randomness")
+    return run_command(parser, argv, _run)
 
 
 if __name__ == "__main__":

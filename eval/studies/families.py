@@ -41,7 +41,7 @@ from eval.studies.peers.study import Workshop
 from eval.studies.peers.table import HEADLINES, Spread
 from eval.studies.speed import seconds
 from eval.table import to_json
-from train.command import exit_code, spelled
+from train.command import Parser, run_command, spelled
 
 NAME = "python -m eval.studies.families"
 PLAIN = (Sampling(), Sampling(temperature=0.7), Sampling(temperature=0.7, neighbours=True))
@@ -266,9 +266,9 @@ def _line(one: Family, row: str) -> str:
     return f"{one.name:32}{figures}{bits:>16}{cost}"
 
 
-def build_parser(families: Sequence[FamilyPeer] = ALL) -> argparse.ArgumentParser:
+def build_parser(families: Sequence[FamilyPeer] = ALL) -> Parser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
+    parser = Parser(NAME, __doc__, f"{NAME} emoji --data data/emoji --minutes 10")
     add_common(parser)
     names = [peer.name for peer in families]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {'; '.join(names)}")
@@ -278,8 +278,7 @@ def build_parser(families: Sequence[FamilyPeer] = ALL) -> argparse.ArgumentParse
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the table is printed, 2 for bad input."""
-    args = build_parser().parse_args(argv)
-    return exit_code(NAME, lambda: _run(args, spelled(NAME, argv)))
+    return run_command(build_parser(), argv, lambda args: _run(args, spelled(NAME, argv)))
 
 
 def _run(args: argparse.Namespace, command: str) -> None:

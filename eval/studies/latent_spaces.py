@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bridge.errors import UserError
 from bridge.mappers import Mapper, VelocityMapper
 from bridge.noise import normal_rows
 from bridge.text import TextCode
@@ -78,7 +79,7 @@ def nearest(points: np.ndarray, k: int) -> np.ndarray:
     array([1, 0, 3, 2])
     """
     if not 1 <= k < len(points):
-        raise ValueError(f"k: expected 1 to {len(points) - 1} neighbours of {len(points)} points, got {k}")
+        raise UserError(f"k: expected 1 to {len(points) - 1} neighbours of {len(points)} points, got {k}")
     x = points - points.mean(axis=0)
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30)
     cosine = x @ x.T

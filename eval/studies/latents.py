@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bridge import explore
 from bridge.codec import ImageCodec, load_codec
+from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png, to_pil
 from bridge.noise import generator_for, normal_rows
 from bridge.pipeline import BridgePipeline
@@ -32,7 +33,7 @@ from eval.judge import Judge
 from eval.metrics.bootstrap import family_mean, paired_bootstrap
 from eval.metrics.quality import kid
 from eval.studies import latent_spaces as spaces
-from train.command import exit_code, say
+from train.command import Parser, run_command, say, whole, writable_file
 from train.data.dataset import content_hash
 
 NAME = "python -m eval.studies.latents"
@@ -180,7 +181,7 @@ def paths(args: argparse.Namespace, pipe: BridgePipeline, judge: Judge) -> Sheet
         ways["noise"].append(pipe.codec.decode(noise))
         say(f"  {number + 1} of {len(pairs)} pairs")
     if len(shown) < 2:
-        raise ValueError("-n: fewer than two pairs have noise that leads to both pictures; try --sampling-steps 6")
+        raise UserError("-n: fewer than two pairs have noise that leads to both pictures; try --sampling-steps 6")
     print(f"{len(shown)} of {len(pairs)} pairs of {args.split}, {args.steps} pictures each; the others have no noise")
     print(f"  ends from noise: largest difference {farthest:.1e} of a standardised latent")
     real = judge.features[np.setdiff1d(rows, np.concatenate(pairs))].late
@@ -203,13 +204,14 @@ def _pairs(pictures: Pictures, rows: np.ndarray, count: int, seed: int) -> list[
 
 
 def _run(args: argparse.Namespace) -> None:
+    args.n = {"normal": 500, "near": 300, "paths": 20}[args.what] if args.n is None else args.n
+    writable_file(args.out)
     pipe = BridgePipeline.from_pretrained(args.model)
     if args.what == "near":
         sheet = near(args, pipe, Pictures.load(args.data))
     else:
         judge = load_judge(args.data, EfficientNetLite0())
         sheet = {"normal": normal, "paths": paths}[args.what](args, pipe, judge)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     names, rows = zip(*sheet, strict=True)
     page = contact_sheet(rows, names, cell=CELL, columns=max(len(row) for row in rows))
     save_png(page.quantize(COLOURS), args.out, {"model": pipe.fingerprint, "seed": args.seed})
@@ -218,24 +220,20 @@ def _run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when table and sheet are written, 2 for bad input."""
-    parser = argparse.ArgumentParser(
-        prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(NAME, __doc__, f"{NAME} paths emoji --data data/emoji --out paths.png")
     add = parser.add_argument
-    add("what", choices=("normal", "near", "paths"))
+    add("what", choices=("normal", "near", "paths"), help="see above")
     add("model", help="a shipped model's name, a model folder, or a hub id")
     add("--data", type=Path, default=Path("data/emoji"), help="a dataset made by train.emoji")
     add("--split", default="validation", help="the real pictures to compare with")
     add("--codec", type=_split_name, action="append", default=[], metavar="NAME=FOLDER", help="normal: one more codec")
-    add("-n", type=int, help="draws (500), captions (300), or pairs (20)")
-    add("--samples", type=int, default=16, help="near: of each caption")
-    add("--steps", type=int, default=9, help="paths: pictures of one, both ends included")
-    add("--sampling-steps", type=int, help="paths: of the mapper; default its own")
-    add("--seed", type=int, default=0)
+    add("-n", type=whole(1), help="draws (500), captions (300), or pairs (20)")
+    add("--samples", type=whole(1), default=16, help="near: of each caption")
+    add("--steps", type=whole(2), default=9, help="paths: pictures of one, both ends included")
+    add("--sampling-steps", type=whole(1, 1000), help="paths: of the mapper; default its own")
+    add("--seed", type=whole(0), default=0, help="key of all randomness")
     add("--out", type=Path, required=True, help="PNG file")
-    args = parser.parse_args(argv)
-    args.n = args.n or {"normal": 500, "near": 300, "paths": 20}[args.what]
-    return exit_code(NAME, lambda: _run(args))
+    return run_command(parser, argv, _run)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from bridge.checkpoint import atomic_write
+from bridge.errors import UserError
 from eval.data import Pictures
 from eval.report import ROWS
 from eval.studies.peers.__main__ import add_common, open_workshop
@@ -29,7 +30,7 @@ from eval.studies.peers.mapped import BridgeFlow
 from eval.studies.peers.plot import Curve, to_svg
 from eval.studies.peers.study import Workshop
 from eval.table import to_json
-from train.command import exit_code, spelled
+from train.command import Parser, run_command, spelled, whole
 from train.data.dataset import content_hash
 
 NAME = "python -m eval.studies.pairs"
@@ -124,7 +125,7 @@ def measure(shop: Workshop, mode: str, method: str, seed: int, trial: int) -> Po
     found = shop.tested(peer, peer.trials[trial], seed)
     pairs = len(shop.material.paired)
     if found is None:
-        raise ValueError(f"{peer.name}: diverged with {pairs} pairs; see results.jsonl")
+        raise UserError(f"{peer.name}: diverged with {pairs} pairs; see results.jsonl")
     return Point(mode, method, pairs, seed, found.sampling, found.steps, found.minutes, found.rows)
 
 
@@ -146,7 +147,7 @@ def sizes_of(asked: Sequence[str] | None, most: int) -> list[int]:
     for word in asked:
         count = most if word == "all" else int(word) if word.isdecimal() else 0
         if not 2 <= count <= most:
-            raise ValueError(f"--sizes: expected numbers from 2 to {most} or 'all', got {word!r}")
+            raise UserError(f"--sizes: expected numbers from 2 to {most} or 'all', got {word!r}")
         sizes.add(count)
     return sorted(sizes)
 
@@ -182,17 +183,19 @@ def chart(points: Sequence[Point], row: str) -> str:
     return to_svg(f"{row} captions", curves, "pairs", "score")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
+    parser = Parser(NAME, __doc__, f"{NAME} emoji --data data/emoji --minutes 10")
     add_common(parser)
     known = ", ".join(map(str, SIZES))
     parser.add_argument(
         "--sizes", nargs="+", metavar="PAIRS", help=f"numbers of pairs, or 'all'; {known} and all if not given"
     )
-    parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES), metavar="MODE")
     parser.add_argument(
-        "--trial", type=int, nargs=2, default=[0, 0], metavar="I", help="trials of bridge and direct way"
+        "--modes", nargs="+", choices=list(MODES), default=list(MODES), metavar="MODE", help=f"of {', '.join(MODES)}"
+    )
+    parser.add_argument(
+        "--trial", type=whole(0), nargs=2, default=[0, 0], metavar="I", help="trials of bridge and direct way"
     )
     parser.set_defaults(out="runs/pairs", seeds=1)
     return parser
@@ -200,13 +203,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the table is printed, 2 for bad input."""
-    args = build_parser().parse_args(argv)
-    return exit_code(NAME, lambda: _run(args, spelled(NAME, argv)))
+    return run_command(build_parser(), argv, lambda args: _run(args, spelled(NAME, argv)))
 
 
 def _run(args: argparse.Namespace, command: str) -> None:
     if not all(0 <= i < len(peer.trials) for i, peer in zip(args.trial, MODES["equal minutes"], strict=True)):
-        raise ValueError(
+        raise UserError(
             f"--trial: expected two numbers from 0, got {args.trial}; see eval/studies/peers for the trials"
         )
     shop = open_workshop(args, singly=True)

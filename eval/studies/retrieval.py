@@ -26,7 +26,7 @@ from eval.data import Pictures, first_by_hash, references
 from eval.decoded import flat_latents, text_codes
 from eval.metrics.bootstrap import Interval, paired_bootstrap
 from eval.report import ROWS
-from train.command import exit_code
+from train.command import Parser, number, run_command, whole
 
 NAME = "python -m eval.studies.retrieval"
 CHUNK = 64
@@ -152,12 +152,12 @@ def from_less_noise(mapper: VelocityMapper, z: Tensor, c: TextCode, time: float,
     both = TextCode.cat([TextCode.null(1, c.pooled.shape[1]), c])
     error = torch.zeros(len(z), len(both))
     t = torch.full((len(z),), time)
-    for eps in normal_rows([(seed, number) for number in range(probes)], z.shape[1:]):
+    for eps in normal_rows([(seed, probe) for probe in range(probes)], z.shape[1:]):
         z_t = time * z + (1 - time) * eps
-        for number in range(len(both)):
-            code = both[torch.full((len(z),), number)]
+        for i in range(len(both)):
+            code = both[torch.full((len(z),), i)]
             guess = z_t + (1 - time) * mapper.velocity(z_t, t, code)
-            error[:, number] += (guess - z).square().flatten(1).sum(1) / (2 * probes)
+            error[:, i] += (guess - z).square().flatten(1).sum(1) / (2 * probes)
     return error[:, :1] - error[:, 1:]
 
 
@@ -198,22 +198,23 @@ def _run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the figures are printed, 2 for bad input."""
-    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
+    parser = Parser(NAME, __doc__, f"{NAME} emoji --data data/emoji --split validation")
     parser.add_argument("model", help="a shipped model's name, a model folder, or a hub id")
     parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="a dataset made by train.emoji")
     parser.add_argument(
         "--split", choices=sorted(ROWS), default="validation", help="where settings are chosen, or test"
     )
-    parser.add_argument("--rows", nargs="+", choices=("seen", "held-out"), default=["seen", "held-out"])
-    parser.add_argument("--candidates", type=int, default=100, help="captions")
+    parser.add_argument(
+        "--rows", nargs="+", choices=("seen", "held-out"), default=["seen", "held-out"], help="of captions"
+    )
+    parser.add_argument("--candidates", type=whole(2), default=100, help="captions")
     parser.add_argument("--method", choices=scores.METHODS, help="default: the mapper's own")
-    parser.add_argument("--samples", type=int, default=0, help="of each caption, for how typical pictures are")
-    parser.add_argument("--pictures", type=int, help="of each caption at most; default all")
-    parser.add_argument("--times", type=float, nargs="+", metavar="T", help="try these, and nothing else")
-    parser.add_argument("--probes", type=int, default=4, help="draws of noise for --times")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
-    return exit_code(NAME, lambda: _run(args))
+    parser.add_argument("--samples", type=whole(0), default=0, help="of each caption, for how typical pictures are")
+    parser.add_argument("--pictures", type=whole(1), help="of each caption at most; default all")
+    parser.add_argument("--times", type=number(0, 1), nargs="+", metavar="T", help="try these, and nothing else")
+    parser.add_argument("--probes", type=whole(1), default=4, help="draws of noise for --times")
+    parser.add_argument("--seed", type=whole(0), default=0, help="key of all randomness")
+    return run_command(parser, argv, _run)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bridge.pipeline import MICRO_BATCH, BridgePipeline
+from train.command import Parser, run_command, whole
 
 IMPORTS = "import torch, numpy, PIL.Image, diffusers, diffusers.models, transformers.models.bert, tokenizers"
+
+NAME = "python -m eval.studies.speed"
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:
@@ -87,16 +90,18 @@ def cold_start(model: str, repeats: int) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(prog="python -m eval.studies.speed", description=__doc__)
-    parser.add_argument("model", nargs="?", default="emoji")
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args(argv)
+    parser = Parser(NAME, __doc__, f"{NAME} emoji")
+    parser.add_argument("model", nargs="?", default="emoji", help="a shipped model's name, a model folder, or a hub id")
+    parser.add_argument("--images", type=whole(1), default=64, help="drawn at a time")
+    parser.add_argument("--repeats", type=whole(1), default=5, help="of each measurement, in turns")
+    return run_command(parser, argv, _run)
+
+
+def _run(args: argparse.Namespace) -> None:
     pipe = BridgePipeline.from_pretrained(args.model)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     for line in throughput(pipe, args.images, args.repeats) + cold_start(args.model, args.repeats):
         print(line)
-    return 0
 
 
 if __name__ == "__main__":

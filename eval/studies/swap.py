@@ -15,13 +15,14 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from bridge.checkpoint import atomic_write
+from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
 from eval.command import load_judge
 from eval.features import EfficientNetLite0
 from eval.judge import Judge, Target
 from eval.metrics.bootstrap import Interval, paired_bootstrap
 from eval.table import to_json
-from train.command import exit_code, output_folder, say, spelled
+from train.command import Parser, run_command, say, spelled, whole, writable_folder
 
 NAME = "python -m eval.studies.swap"
 
@@ -89,7 +90,7 @@ def pair_rates(labels: np.ndarray, families: np.ndarray) -> np.ndarray:
     if labels.ndim != 2 or labels.shape[1] < 2 or len(labels) != len(families):
         raise ValueError(f"labels, families: expected (C, n >= 2) and (C,), got {labels.shape} and {families.shape}")
     if len(np.unique(families)) < 2:
-        raise ValueError("families: captions are compared with those of other families, there is one only")
+        raise UserError("families: captions are compared with those of other families, there is one only")
     n = labels.shape[1]
     same = (labels[:, :, None, None] == labels[None, None]).astype(float)
     column = np.einsum("cidi->cd", same) / n
@@ -192,27 +193,26 @@ def to_text(report: SwapReport) -> str:
     return "\n".join([*lines, f"style of real pictures: {real}", f"Caption-ID@10-of-100: {report.hit}"])
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
+    parser = Parser(NAME, __doc__, f"{NAME} emoji --data data/emoji")
     parser.add_argument("model", help="a shipped model's name, a model folder, or a hub id")
     parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="a dataset made by train.emoji")
     parser.add_argument("--split", default="validation", help="whose captions: seen_validation, validation, …")
-    parser.add_argument("--captions", type=int, default=40)
-    parser.add_argument("-n", type=int, default=8, help="noises, each shared by all captions")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--captions", type=whole(2), default=40, help="at most so many")
+    parser.add_argument("-n", type=whole(2), default=8, help="noises, each shared by all captions")
+    parser.add_argument("--seed", type=whole(0), default=0, help="key of all randomness")
     parser.add_argument("--out", type=Path, help="folder for swap.json; printed alone without it")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the table is printed, 2 for bad input."""
-    args = build_parser().parse_args(argv)
-    return exit_code(NAME, lambda: _run(args, spelled(NAME, argv)))
+    return run_command(build_parser(), argv, lambda args: _run(args, spelled(NAME, argv)))
 
 
 def _run(args: argparse.Namespace, command: str) -> None:
-    out = None if args.out is None else output_folder(args.out)
+    out = None if args.out is None else writable_folder(args.out)
     pipe = BridgePipeline.from_pretrained(args.model)
     judge = load_judge(args.data, EfficientNetLite0())
     target = judge.target(args.split, args.n, args.captions)

@@ -14,6 +14,7 @@ from typing import Any
 
 from bridge.checkpoint import atomic_write
 from bridge.codec import load_codec
+from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
 from eval.command import fitted
 from eval.data import Pictures
@@ -38,7 +39,7 @@ from eval.studies.peers.simple import Retrieval, Ridge
 from eval.studies.peers.study import PLATEAU_SEEDS, Chosen, Workshop, minutes_left
 from eval.studies.peers.table import HEADLINES, Line, PeersReport, Spread, to_text
 from eval.table import to_json
-from train.command import exit_code, output_folder, say, spelled
+from train.command import Parser, number, run_command, say, spelled, whole, writable_folder
 from train.precision import note_precision
 
 NAME = "python -m eval.studies.peers"
@@ -133,11 +134,11 @@ def line_of(shop: Workshop, entry: Entry, report: Report) -> Line:
     )
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
+    parser = Parser(NAME, __doc__, f"{NAME} emoji --data data/emoji --minutes 10 --vae-minutes 1")
     add_common(parser)
-    parser.add_argument("--trials", type=int, default=3, help="hyperparameters tried, chosen on validation")
+    parser.add_argument("--trials", type=whole(1), default=3, help="hyperparameters tried, chosen on validation")
     parser.add_argument("--only", nargs="+", choices=list(PEERS), metavar="NAME", help=f"of {', '.join(PEERS)}")
     parser.set_defaults(out="runs/peers", seeds=3)
     return parser
@@ -149,13 +150,17 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", default="data/emoji", help="a dataset made by train.emoji or train.prepare")
     parser.add_argument("--vae", type=Path, help="a codec's folder, in place of the model's")
     parser.add_argument("--pictures", type=Path, help="a dataset of more pictures, shown to all without captions")
-    parser.add_argument("--vae-minutes", type=float, default=0.0, help="processor minutes that the VAE's training cost")
-    parser.add_argument("--minutes", type=float, default=60.0, help="processor minutes of each, the VAE's included")
+    parser.add_argument(
+        "--vae-minutes", type=number(0), default=0.0, help="processor minutes that the VAE's training cost"
+    )
+    parser.add_argument(
+        "--minutes", type=number(above=0), default=60.0, help="processor minutes of each, the VAE's included"
+    )
     parser.add_argument("--precision", choices=PRECISIONS, default="no", help="bf16 trains all in bfloat16 autocast")
-    parser.add_argument("--seeds", type=int, help="trainings of each")
+    parser.add_argument("--seeds", type=whole(1), help="trainings of each")
     parser.add_argument("--out", help="folder of results; a run goes on where it was stopped")
-    parser.add_argument("--captions", type=int, help="judge at most so many captions of each row")
-    parser.add_argument("--samples", type=int, default=4, help="pictures a caption, at least 2")
+    parser.add_argument("--captions", type=whole(2), help="judge at most so many captions of each row")
+    parser.add_argument("--samples", type=whole(2), default=4, help="pictures a caption, at least 2")
 
 
 def open_workshop(args: argparse.Namespace, *, singly: bool = False) -> Workshop:
@@ -170,12 +175,12 @@ def open_workshop(args: argparse.Namespace, *, singly: bool = False) -> Workshop
     """
     check_counts(args.samples, args.captions)
     if args.seeds < 1:
-        raise ValueError(f"--seeds: expected at least 1, got {args.seeds}")
+        raise UserError(f"--seeds: expected at least 1, got {args.seeds}")
     minutes_left(args.vae_minutes, args.minutes)
     if args.vae_minutes == 0:
         say("note: the VAE's training is charged to nobody; give --vae-minutes")
     note_precision(args.precision, "--precision")
-    out = output_folder(args.out)
+    out = writable_folder(args.out)
     pipe = BridgePipeline.from_pretrained(args.model)
     codec = load_codec(args.vae) if args.vae else pipe.codec
     benches = Benches(_judge(args.data, singly=singly), args.samples, args.captions)
@@ -210,7 +215,7 @@ def _judge(folder: str, *, singly: bool) -> Judge:
     pictures = Pictures.load(folder)
     why = why_single(pictures, tuple(part for parts in ROWS.values() for part in parts.values()))
     if why is not None and not singly:
-        raise ValueError(
+        raise UserError(
             f"--data: {why}, so there is no one score to compare by; eval and eval.studies.pairs take such data"
         )
     if why is not None:
@@ -220,18 +225,17 @@ def _judge(folder: str, *, singly: bool) -> Judge:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the table is printed, 2 for bad input."""
-    args = build_parser().parse_args(argv)
-    return exit_code(NAME, lambda: _run(args, spelled(NAME, argv)))
+    return run_command(build_parser(), argv, lambda args: _run(args, spelled(NAME, argv)))
 
 
 def _run(args: argparse.Namespace, command: str) -> None:
     if args.trials < 1:
-        raise ValueError(f"--trials: expected at least 1, got {args.trials}")
+        raise UserError(f"--trials: expected at least 1, got {args.trials}")
     shop = open_workshop(args)
     chosen = [peer for peer in ALL if not args.only or peer.name in args.only]
     entries = [enter(shop, peer, args.trials, args.seeds) for peer in chosen]
     if not any(entry.scores for entry in entries):
-        raise ValueError("every trial of every peer diverged; see the messages above")
+        raise UserError("every trial of every peer diverged; see the messages above")
     report = judge_all(shop, entries)
     atomic_write(Path(args.out) / "report.json", to_json(report))
     about = {"command": command, "data": report.data}

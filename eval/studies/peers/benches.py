@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from bridge.errors import UserError
 from eval.headlines import Bench
 from eval.judge import Judge
 from eval.metrics.bootstrap import Interval
@@ -48,7 +49,7 @@ class Benches:
         if split not in self._made:
             parts = {name: part for name, part in ROWS[split].items() if part in self.judge.pictures.split}
             if not parts:
-                raise ValueError(f"data: no picture has split {' or '.join(map(repr, ROWS[split].values()))}")
+                raise UserError(f"data: no picture has split {' or '.join(map(repr, ROWS[split].values()))}")
             self._made[split] = {name: self._bench(part) for name, part in parts.items()}
         return self._made[split]
 

@@ -15,6 +15,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from bridge.checkpoint import atomic_write, remove_stale
+from bridge.errors import UserError
 from bridge.noise import generator_for
 from eval.studies.peers.base import Batch, PeerNet
 from eval.studies.peers.recipe import Budget, Recipe, learning_rate_at
@@ -216,7 +217,7 @@ class BudgetLoop:
             return
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         if state["identity"] != self.identity:
-            raise ValueError(f"{self.checkpoint}: was made by another run; name another --out")
+            raise UserError(f"{self.checkpoint}: was made by another run; name another --out")
         for name in (*_PLAIN, "kept"):
             setattr(self, name, state[name])
         if self.finished:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from bridge.codec import ImageCodec, LatentDistribution
+from bridge.errors import UserError
 from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
 from eval.data import Pictures, picture_latents
@@ -175,14 +176,14 @@ def load(
 def _captions(folder: Path) -> list[list[str]]:
     source = datasets.load_from_disk(str(folder))
     if "captions" not in source.column_names:
-        raise ValueError(f"data: {folder} lacks captions; it has {source.column_names}; make it with train.emoji")
+        raise UserError(f"data: {folder} lacks captions; it has {source.column_names}; make it with train.emoji")
     return [list(row) for row in source["captions"]]
 
 
 def _alike(pixels: Tensor, like: Tensor, folder: Path) -> Tensor:
     """`pixels` of `folder`; ValueError unless they are of one size with `like`."""
     if pixels.shape[1:] != like.shape[1:]:
-        raise ValueError(f"pictures: {folder} holds {tuple(pixels.shape[1:])}, the data {tuple(like.shape[1:])}")
+        raise UserError(f"pictures: {folder} holds {tuple(pixels.shape[1:])}, the data {tuple(like.shape[1:])}")
     return pixels
 
 

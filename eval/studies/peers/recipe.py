@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from bridge.errors import UserError
+
 SCHEDULES = ("trapezoid", "cosine", "constant")
 
 
@@ -24,7 +26,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:
-            raise ValueError(f"minutes: expected a time above 0, got {self.seconds / 60:g}; give more")
+            raise UserError(f"minutes: expected a time above 0, got {self.seconds / 60:g}; give more")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from bridge.codec import ImageCodec
+from bridge.errors import UserError
 from bridge.text import TextEncoder
 from eval.collected import Say
 from eval.decoded import Baselines, text_codes
@@ -33,9 +34,9 @@ def minutes_left(vae_minutes: float, minutes: float) -> float:
         ValueError: Nothing is left, or a number is out of range.
     """
     if not minutes > 0 or vae_minutes < 0:
-        raise ValueError(f"minutes, vae_minutes: expected above 0 and at least 0, got {minutes:g} and {vae_minutes:g}")
+        raise UserError(f"minutes, vae_minutes: expected above 0 and at least 0, got {minutes:g} and {vae_minutes:g}")
     if vae_minutes >= minutes:
-        raise ValueError(
+        raise UserError(
             f"vae_minutes: {vae_minutes:g} leave nothing of {minutes:g} minutes to what uses the VAE; "
             "give more minutes, or a codec that was trained for fewer (configs/peers-vae.yaml)"
         )
