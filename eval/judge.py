@@ -1,26 +1,27 @@
 """The judge: extractor, space and copy test fitted to one dataset, and figures caption by caption."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from bridge.errors import UserError
-from eval import baselines
-from eval.data import Pictures, References, first_by_hash, references
-from eval.features import Extractor, Features, Progress
+from eval.data import Pictures, References, narrowed, references
+from eval.features import Columns, Extractor, Features
 from eval.metrics import diversity, fit, quality
 from eval.metrics import energy as joint
-from eval.space import Described, JudgeSpace
-from train.copies import CopyTest, thumbnails
+from eval.metrics.bootstrap import family_weights
+from eval.space import Described, JudgeSpace, SingleSpace
+from train.copies import COPY_QUANTILE, CopyTest, nearest_training, thumbnails
 
 POPULATION = 1500
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class PerCaption:
+class PerCaption(Columns):
     """What was measured caption by caption; every array (C,).
 
     Args:
@@ -37,13 +38,9 @@ class PerCaption:
     realistic: np.ndarray
     copied: np.ndarray
 
-    def __getitem__(self, index: np.ndarray) -> "PerCaption":
-        """The captions at `index`, (C',)."""
-        return PerCaption(*(getattr(self, field.name)[index] for field in fields(self)))
-
 
 @dataclass(frozen=True)
-class Seen:
+class Seen(Columns):
     """What the judge notes of B pictures before they are compared with anything, so that they need not be kept.
 
     Args:
@@ -57,19 +54,6 @@ class Seen:
     copied: np.ndarray
     late: np.ndarray
     gradient: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.copied)
-
-    def __getitem__(self, index: np.ndarray) -> "Seen":
-        """The pictures at `index`, (B',)."""
-        return Seen(self.described[index], self.copied[index], self.late[index], self.gradient[index])
-
-    @classmethod
-    def cat(cls, parts: Sequence["Seen"]) -> "Seen":
-        """All pictures of `parts`, in order."""
-        columns = (np.concatenate([getattr(p, name) for p in parts]) for name in ("copied", "late", "gradient"))
-        return cls(Described.cat([p.described for p in parts]), *columns)
 
 
 @dataclass(frozen=True)
@@ -106,11 +90,11 @@ class Target:
         artists, families = self.refs.artists, self.refs.families
         hits = fit.caption_id(x, real, self.points, artists, families=families, rivals=self.rivals)
         return PerCaption(
-            _means(hits),
+            means(hits),
             diversity.valid_styles([d.style for d in samples], hits, self.take),
             joint.energy_per_caption(x, self.points, artists),
-            _means(real),
-            _means(copied),
+            means(real),
+            means(copied),
         )
 
     def of_real(self, pictures: list[Described], copied: list[np.ndarray]) -> PerCaption:
@@ -131,8 +115,8 @@ class Target:
                 self.take,
             ),
             np.array([joint.energy_distance_of_real(*each) for each in triples]),
-            _means(real),
-            _means(copied),
+            means(real),
+            means(copied),
         )
 
 
@@ -147,6 +131,7 @@ class Judge:
         space: Fitted on its training pictures.
         copy_test: The same.
         train: Rows of its training pictures, in the order of `space.train` and `copy_test.train`.
+        singly: Why captions are judged by one picture each; None where several artists drew them.
     """
 
     extractor: Extractor
@@ -155,30 +140,53 @@ class Judge:
     space: JudgeSpace
     copy_test: CopyTest
     train: np.ndarray
+    singly: str | None = None
 
     @classmethod
-    def load(cls, folder: str | Path, extractor: Extractor, progress: Progress | None = None) -> "Judge":
-        """Fit to a saved dataset; features are kept in a hidden folder inside it.
+    def load(cls, folder: str | Path, extractor: Extractor, say: Say = lambda _: None) -> "Judge":
+        """Fit to a saved dataset whose captions several artists drew.
 
         Raises:
             ValueError: No such dataset, a column or split is missing, or a cached shard is damaged.
         """
-        pictures = Pictures.load(folder)
-        return cls.fit(extractor, pictures, pictures.features(extractor, progress))
+        return cls.of(Pictures.load(folder), extractor, say=say)
 
     @classmethod
-    def fit(cls, extractor: Extractor, pictures: Pictures, features: Features) -> "Judge":
-        """Fit space and copy test to split 'train', calibrated on split 'validation'."""
-        train, held_out = pictures.where("train"), pictures.where("validation")
-        space = JudgeSpace.fit(
-            features[train],
-            pictures.label[train],
-            pictures.artist[train],
-            pictures.family[train],
-            features[held_out],
-        )
-        copy_test = CopyTest.fit(thumbnails_of(pictures, train), thumbnails_of(pictures, held_out))
-        return cls(extractor, pictures, features, space, copy_test, train)
+    def of(
+        cls, pictures: Pictures, extractor: Extractor, singly: str | None = None, say: Say = lambda _: None
+    ) -> "Judge":
+        """Fit to a dataset, whose features are kept in a hidden folder inside it; see `fit`."""
+        say(f"judge: features of the dataset by {extractor.id} (cached after the first time)")
+        features = pictures.features(extractor, lambda done, total: say(f"  {done} of {total} pictures"))
+        return cls.fit(extractor, pictures, features, singly)
+
+    @classmethod
+    def fit(cls, extractor: Extractor, pictures: Pictures, features: Features, singly: str | None = None) -> "Judge":
+        """Fit space and copy test to split 'train', calibrated on split 'validation'.
+
+        With `singly` (of `data.why_single`) the space is a `SingleSpace`, and data without a validation split are
+        calibrated on training pictures, each left out in turn.
+
+        Raises:
+            ValueError: A split is missing, or there is too little of it.
+        """
+        train = pictures.where("train")
+        single = singly is not None
+        held_out = None if single and "validation" not in pictures.split else pictures.where("validation")
+        known, outside = features[train], None if held_out is None else features[held_out]
+        space: JudgeSpace
+        if single or outside is None:
+            space = SingleSpace.of(known, outside)
+        else:
+            columns = (pictures.label[train], pictures.artist[train], pictures.family[train])
+            space = JudgeSpace.fit(known, *columns, outside)
+        x = thumbnails_of(pictures, train)
+        if held_out is None:
+            apart = nearest_training(x, x, 2)[0][:, 1]
+            copy_test = CopyTest(x, float(np.quantile(apart, COPY_QUANTILE)))
+        else:
+            copy_test = CopyTest.fit(x, thumbnails_of(pictures, held_out))
+        return cls(extractor, pictures, features, space, copy_test, train, singly)
 
     def target(
         self, split: str, n: int, captions: int | None = None, seed: int = 0, only: Collection[str] | None = None
@@ -201,13 +209,7 @@ class Judge:
         rivals = fit.Rivals.of(
             [d.shows for d in self.describe_rows(everything.rows)], everything.artists, everything.families
         )
-        refs = everything
-        if only is not None:
-            refs = everything[np.flatnonzero([caption in only for caption in everything.captions])]
-            if len(np.unique(refs.families)) < 2:
-                raise UserError(f"only: {len(refs)} of these captions are in {split!r}; it takes two of two families")
-        if captions is not None:
-            refs = first_by_hash(refs, captions)
+        refs = narrowed(everything, split, captions, only)
         shown = self.describe_rows(refs.rows)
         take = np.array([min(n, len(np.unique(a))) for a in refs.artists])
         blind = joint.energy_to_population(self._population(seed), [d.shows for d in shown], refs.artists)
@@ -266,7 +268,7 @@ class Judge:
 
     def _population(self, seed: int) -> np.ndarray:
         """Caption-blind training pictures in the space of captions, families weighing equally."""
-        weights = baselines.family_weights(self.pictures.family[self.train])
+        weights = family_weights(self.pictures.family[self.train])
         count = min(POPULATION, len(self.train))
         rng = np.random.default_rng(seed)
         return self.space.train[rng.choice(len(self.train), count, replace=False, p=weights)]
@@ -277,5 +279,6 @@ def thumbnails_of(pictures: Pictures, rows: np.ndarray) -> np.ndarray:
     return np.concatenate([thumbnails(x.numpy()) for x in pictures.blocks(rows)])
 
 
-def _means(values: Sequence[np.ndarray]) -> np.ndarray:
+def means(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean of each caption's numbers, (C,)."""
     return np.array([v.mean() for v in values])

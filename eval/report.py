@@ -1,22 +1,27 @@
 """One report: every headline of a model and of the obvious alternatives, on captions seen and held out."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bridge.codec import ImageCodec
 from bridge.errors import UserError
-from eval.collected import Collected, Say, collect
-from eval.data import BLOCK, OPTIONAL, References, picture_latents
-from eval.decoded import Baselines, EncodeText, decode_all
-from eval.headlines import Bench, Calibration, Figures, Judged
-from eval.judge import Judge
-from eval.metrics import energy as joint
-from eval.metrics import quality
+from eval.baselines import Baselines, EncodeText, decode_all, shuffle_captions
+from eval.bench import Bench, Calibration, Figures, Judged, bench_of, fit_pairs
+from eval.data import BLOCK, LEAST, OPTIONAL, picture_latents
+from eval.judge import Judge, Say
+from eval.metrics import fit, quality
 from eval.metrics.bootstrap import Interval, paired_bootstrap
-from eval.single_space import SingleSpace
-from eval.stream import Generate, seen_by_all, seen_of, seen_reconstructions
+from eval.stream import SHUFFLED, Generate, seen_by_all, seen_of, seen_reconstructions
+from eval.table import table
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Watch = Callable[[str, Bench], None]
 """Name of a row and its bench."""
@@ -30,6 +35,11 @@ FAR_ROW, FAR = "far", 0.55
 """Held-out captions whose text code is below this cosine to every training caption's have a row of their own."""
 BASES = ("real", "reconstruction")
 """Methods that are no rivals: what is aimed at."""
+NO_TRADE_OFF = "the headlines have no common 1 by which one setting could be called the best"
+NO_VALIDATION = (
+    "the data has no such split: realism and copies are calibrated on training pictures, each left out in turn"
+)
+NO_BASELINES = "retrieval and ridge need split 'validation', on which the ridge's penalty is chosen"
 
 
 @dataclass(frozen=True)
@@ -40,27 +50,31 @@ class Row:
         split: The part of the data behind it.
         captions: How many were judged.
         families: Of how many families.
-        left_out: How many captions of the split were not: a single artist drew them.
+        methods: Figures of every model, of real pictures and of every baseline.
+        energy_less: For every method, the first model's energy less the method's, paired by caption: below 0 where
+            the model is better.
+        calibration: Of every model, and of nothing else.
+        pictures: Real pictures of these captions.
+        chance: Share of hits at which fit is 0.
+        left_out: How many captions of the split were not judged: a single artist drew them.
         unconditional_energy: What joint 0 costs: energy distance of caption-blind training pictures.
         real_joint: Joint between two disjoint groups of artists, 1 but for chance; absent with a reason.
         real_joint_captions: On how many captions.
-        methods: Figures of every model, of real pictures and of every baseline.
-        energy_less: For every method, the first model's energy distance less the method's, paired by
-            caption: below 0 where the model is better.
-        calibration: Of every model, and of nothing else.
-        absent: What could not be measured, and why.
+        absent: What could not be measured for any method, and why.
     """
 
     split: str
     captions: int
     families: int
-    left_out: int
-    unconditional_energy: Interval
-    real_joint: Interval | None
-    real_joint_captions: int
     methods: dict[str, Figures]
     energy_less: dict[str, Interval]
     calibration: dict[str, Calibration] = field(default_factory=dict)
+    pictures: int = 0
+    chance: float = fit.CHANCE
+    left_out: int = 0
+    unconditional_energy: Interval | None = None
+    real_joint: Interval | None = None
+    real_joint_captions: int = 0
     absent: dict[str, str] = field(default_factory=dict)
 
 
@@ -104,9 +118,10 @@ class Report:
         extractor: Which network judged.
         data: Fingerprint of the dataset.
         rows: 'seen' (captions of training, drawn by artists outside it), 'held-out' and, of these, 'far'.
+        codec: Absent where no codec was given.
+        singly: Why captions were judged by one picture each; None where several artists drew them.
         repeated: The same rows by a second extractor, by its name.
         trade_off: The first model at several guidance scales and temperatures, by row of validation.
-        codec: Absent where no codec was given.
         absent: What could not be measured, and why.
         about: What the caller adds: the model's fingerprint, its settings, the command.
     """
@@ -118,6 +133,7 @@ class Report:
     data: str
     rows: dict[str, Row]
     codec: Codec | None
+    singly: str | None = None
     repeated: dict[str, dict[str, Row]] = field(default_factory=dict)
     trade_off: dict[str, list[TradeOff]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
@@ -154,38 +170,43 @@ def evaluate(
         only: Judge none but these captions; a row with too few of them is absent.
         seed: Of the baselines' draws, the bootstrap and the caption-blind pictures.
         say: Told what is being done.
-        watch: Told each row that is judged.
+        watch: Called with each row that is judged.
         about: Kept in the report.
 
     Raises:
         ValueError: An argument is out of its range, or a model's pictures are not as promised.
     """
-    check_asked(models, split)
+    if split not in ROWS:
+        raise ValueError(f"split: expected one of {', '.join(ROWS)}, got {split!r}")
+    if not models:
+        raise ValueError("models: expected at least one")
     check_counts(n, captions)
-    if isinstance(judge.space, SingleSpace):
-        raise ValueError("judge: it was fitted to data with one picture a caption; use evaluate_single")
-    rivals = fit_baselines(judge, codec, encode_text, say)
     judges = [judge] if second is None else [judge, second]
+    rivals, absent = _baselines(judge, codec, encode_text, say)
+    pairs = [fit_pairs(j, encode_text) if j.singly else None for j in judges]
     rows: list[dict[str, Row]] = [{} for _ in judges]
-    absent = {column: OPTIONAL[column] for column in judge.pictures.lacks}
     for name, part in ROWS[split].items():
         say(f"{name}: references")
-        benches = _benches(judges, part, n, captions, seed, only)
-        if isinstance(benches, str):
-            absent[name] = benches
+        if part not in judge.pictures.split:
+            absent[name] = f"no picture of the dataset has split {part!r}"
             continue
-        far, why = far_captions(benches[0].target.refs, rivals) if name == "held-out" else (None, None)
-        if why is not None:
-            absent[FAR_ROW] = why
-        parts = {name: None, FAR_ROW: far} if far is not None else {name: None}
-        makers = [{row: RowMaker.of(bench, index, list(models)) for row, index in parts.items()} for bench in benches]
+        each = zip(judges, pairs, strict=True)
+        try:
+            benches = [bench_of(j, part, n, captions=captions, only=only, seed=seed, pairs=p) for j, p in each]
+        except UserError as error:
+            absent[name] = str(error)
+            continue
+        index, why = _parts(name, benches[0], rivals, absent.get("baselines"))
+        absent |= why
+        makers = [{row: _RowMaker.of(b, some, list(models)) for row, some in index.items()} for b in benches]
         for row, maker in makers[0].items():
             watch(row, maker.bench)
-        collect(makers, _judged_by_all(benches, models, rivals, n), say)
-        for found, mine in zip(rows, makers, strict=True):
-            found |= {row: maker.row(part) for row, maker in mine.items()}
+        _collect(makers, _judged_by_all(benches, models, rivals, codec, n), say)
+        for made, mine in zip(rows, makers, strict=True):
+            made |= {row: maker.row(part) for row, maker in mine.items()}
     if not rows[0]:
-        raise UserError("; ".join(f"{name}: {why}" for name, why in absent.items()))
+        raise UserError("; ".join(f"{name}: {absent[name]}" for name in ROWS[split]))
+    measured = next(part for part in reversed(ROWS[split].values()) if part in judge.pictures.split)
     return Report(
         split,
         seed,
@@ -193,7 +214,8 @@ def evaluate(
         judge.extractor.id,
         judge.pictures.fingerprint,
         rows[0],
-        None if codec is None else codec_figures(judge, codec, split, seed),
+        None if codec is None else codec_figures(judge, codec, measured, seed),
+        judge.singly,
         {} if second is None else {second.extractor.id: rows[1]},
         {},
         absent,
@@ -227,38 +249,21 @@ def codec_figures(judge: Judge, codec: ImageCodec, split: str, seed: int = 0) ->
     )
 
 
-def check_asked(models: Mapping[str, Generate], split: str) -> None:
-    """Raise ValueError unless there is a model and the split is one of a report."""
-    if split not in ROWS:
-        raise ValueError(f"split: expected one of {', '.join(ROWS)}, got {split!r}")
-    if not models:
-        raise ValueError("models: expected at least one")
-
-
-def _benches(
-    judges: Sequence[Judge], split: str, n: int, captions: int | None, seed: int, only: Collection[str] | None
-) -> list[Bench] | str:
-    """One row's bench by each judge, or why there is none."""
-    if split not in judges[0].pictures.split:
-        return f"no picture of the dataset has split {split!r}"
-    try:
-        return [Bench.of(judge, judge.target(split, n, captions, seed, only), seed) for judge in judges]
-    except UserError as error:
-        return str(error)
-
-
-def fit_baselines(judge: Judge, codec: ImageCodec | None, encode_text: EncodeText | None, say: Say) -> Baselines | None:
-    """The decoded baselines, or None without codec and text encoder.
-
-    Raises:
-        ValueError: Only one of the two is given, or the data has no split 'validation'.
-    """
+def _baselines(
+    judge: Judge, codec: ImageCodec | None, encode_text: EncodeText | None, say: Say
+) -> tuple[Baselines | None, dict[str, str]]:
+    """The decoded baselines where they can be fitted, and what is absent from the whole report."""
+    absent = {column: OPTIONAL[column] for column in judge.pictures.lacks}
+    if judge.singly:
+        absent["trade_off"] = NO_TRADE_OFF
+    if "validation" not in judge.pictures.split:
+        return None, absent | {"validation": NO_VALIDATION, "baselines": NO_BASELINES}
     if (codec is None) != (encode_text is None):
         raise ValueError("codec, encode_text: the baselines need both; give both or neither")
     if codec is None or encode_text is None:
-        return None
+        return None, absent
     say("baselines: encoding the training pictures")
-    return Baselines.fit(judge, codec, encode_text)
+    return Baselines.fit(judge, codec, encode_text), absent
 
 
 def trade_off(
@@ -278,80 +283,172 @@ def trade_off(
     for name, part in ROWS[split].items():
         if part not in judge.pictures.split:
             continue
-        bench = Bench.of(judge, judge.target(part, n, captions, seed), seed)
-        asked = bench.target.refs.captions
-        for (guidance, temperature), generate in models.items():
-            f = bench.figures(bench.samples(*seen_of([judge], "model", generate, asked, n)))
-            values = (f.fit.value, f.diversity.value, f.joint.value, f.copied.value)
-            points.setdefault(name, []).append(TradeOff(guidance, temperature, *values))
+        bench = bench_of(judge, part, n, captions=captions, seed=seed)
+        for setting, generate in models.items():
+            (seen,) = seen_of([judge], "model", generate, bench.refs.captions, n)
+            f = bench.figures(bench.samples(seen))
+            fit_, diversity, joint = (math.nan if i is None else i.value for i in (f.fit, f.diversity, f.joint))
+            points.setdefault(name, []).append(TradeOff(*setting, fit_, diversity, joint, f.copied.value))
     return points
 
 
-def far_captions(refs: References, rivals: Baselines | None) -> tuple[np.ndarray | None, str | None]:
-    """Captions far from every training caption, (C',) indices; or None and the reason."""
+def _parts(
+    name: str, bench: Bench, rivals: Baselines | None, without: str | None
+) -> tuple[dict[str, np.ndarray | None], dict[str, str]]:
+    """Rows made of one split's captions, by their indices (None for all), and why there is none of those far off.
+
+    `without` says why there are no baselines, if the data is at fault: they hold the codes of the training captions.
+    """
+    if name != "held-out":
+        return {name: None}, {}
     if rivals is None:
-        return None, "what is far from training is told by text codes, and no text encoder was given"
-    cosine = (rivals.encode_text(refs.captions) @ rivals.codes.T).max(axis=1)
+        why = without or "what is far from training is told by text codes, and no text encoder was given"
+        return {name: None}, {FAR_ROW: why}
+    least = LEAST if bench.judge.singly else 2
+    cosine = (rivals.encode_text(bench.refs.captions) @ rivals.codes.T).max(axis=1)
     far = np.flatnonzero(cosine < FAR)
-    families = len(np.unique(refs.families[far]))
-    if families < 2:
-        return None, f"{families} families of the captions judged are below cosine {FAR}; an interval needs two"
-    return far, None
+    families = len(np.unique(bench.refs.families[far]))
+    if families < least:
+        why = f"{families} families of the captions judged are below cosine {FAR}; an interval needs {least}"
+        return {name: None}, {FAR_ROW: why}
+    return {name: None, FAR_ROW: far}, {}
+
+
+def _collect(
+    rows: Sequence[Mapping[str, "_RowMaker"]], methods: Iterable[tuple[str, Sequence[Judged]]], say: Say
+) -> None:
+    """Show every method, as judged by each bench, to that bench's rows."""
+    for name, judged in methods:
+        say(f"  {name}")
+        for mine, one in zip(rows, judged, strict=True):
+            for row in mine.values():
+                row.add(name, one)
 
 
 def _judged_by_all(
-    benches: Sequence[Bench], models: Mapping[str, Generate], rivals: Baselines | None, n: int
+    benches: Sequence[Bench],
+    models: Mapping[str, Generate],
+    rivals: Baselines | None,
+    codec: ImageCodec | None,
+    n: int,
 ) -> Iterator[tuple[str, list[Judged]]]:
     """Every method on one row, by every bench; a method's pictures are made once and not kept."""
     judges, first = [bench.judge for bench in benches], benches[0]
     yield "real", [bench.real for bench in benches]
-    if rivals is not None:
-        seen = seen_reconstructions(judges, rivals.codec, first.rows)
+    if codec is not None:
+        seen = seen_reconstructions(judges, codec, first.rows)
         yield "reconstruction", [bench.reconstructions(s) for bench, s in zip(benches, seen, strict=True)]
-    for name, seen in seen_by_all(judges, first.target.refs, first.seed, models, rivals, n):
-        yield name, [bench.samples(s) for bench, s in zip(benches, seen, strict=True)]
+    refs, nearest = first.refs, None
+    dealt = shuffle_captions(refs.families, np.random.default_rng(first.seed))  # as `seen_by_all` deals them
+    for name, seen in seen_by_all(judges, refs, first.seed, models, rivals, n):
+        if name == "nearest1":
+            nearest = seen[0].late
+        if name == "nearestk" and nearest is not None and np.array_equal(seen[0].late, nearest):
+            continue  # with one picture a caption, filling up from the next caption is the same thing
+        asked = refs.families[dealt] if name == SHUFFLED else None
+        yield name, [bench.samples(s, asked) for bench, s in zip(benches, seen, strict=True)]
 
 
-class RowMaker(Collected):
-    """Of a report on data drawn by several artists; its bench is a `Bench`."""
+@dataclass(frozen=True)
+class _RowMaker:
+    """Collects a row method by method; of each, only figures stay.
+
+    Args:
+        bench: What the row's pictures are held against.
+        index: Its captions among those judged, (C',); None for all.
+        models: Names of the models, the one that others are compared with first.
+        methods: Figures so far.
+        energy: What methods are compared by, of every caption, (C',) by method.
+        calibration: Of the models so far.
+    """
+
+    bench: Bench
+    index: np.ndarray | None
+    models: Sequence[str]
+    methods: dict[str, Figures] = field(default_factory=dict)
+    energy: dict[str, np.ndarray] = field(default_factory=dict)
+    calibration: dict[str, Calibration] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, bench: Bench, index: np.ndarray | None, models: Sequence[str]) -> "_RowMaker":
+        """For all captions of a bench, or for those at `index`."""
+        return cls(bench if index is None else bench[index], index, models)
 
     def add(self, name: str, judged: Judged) -> None:
-        mine = self.mine(judged)
-        self.methods[name] = self.bench.real_figures() if name == "real" else self.bench.figures(mine)
+        """Take in a method, judged on all captions."""
+        mine = judged if self.index is None else judged[self.index]
+        self.methods[name] = self.bench.figures(mine)
         self.energy[name] = mine.per.energy
         if name in self.models:
             self.calibration[name] = self.bench.calibration(mine)
 
     def row(self, split: str) -> Row:
         """The row, once every method is in."""
-        bench, refs = self.bench, self.bench.target.refs
-        real_joint, count, absent = _real_joint(bench)
-        first = self.energy[self.models[0]]
+        refs, first = self.bench.refs, self.energy[self.models[0]]
         rivals = {name: e for name, e in self.energy.items() if name not in (*BASES, self.models[0])}
         return Row(
             split,
             len(refs),
             len(np.unique(refs.families)),
-            len(refs.left_out),
-            bench.interval(bench.target.unconditional),
-            real_joint,
-            count,
             self.methods,
-            {name: bench.interval(first - energy) for name, energy in rivals.items()},
+            {name: self.bench.interval(first - energy) for name, energy in rivals.items()},
             self.calibration,
-            absent,
+            len(self.bench.rows),
+            **self.bench.about,
         )
 
 
-def _real_joint(bench: Bench) -> tuple[Interval | None, int, dict[str, str]]:
-    """Joint between two disjoint groups of artists, on how many captions, or why it is absent."""
-    index, energy = bench.judge.real_elsewhere(bench.target, bench.seed)
-    families = bench.target.refs.families[index]
-    if len(np.unique(families)) < 2:
-        return None, len(index), {"real_joint": "too few captions were drawn by four artists"}
-    columns = np.stack([energy, bench.target.unconditional[index]], axis=1)
+# --- as JSON and as plain text -------------------------------------------------------------------------------------
 
-    def skill(m: np.ndarray) -> np.ndarray:
-        return joint.root_skill(m[..., 0], m[..., 1])
+COLUMNS = ("fit", "diversity", "joint", "score")
+COMPARED = ("ridge + Gaussian", "nearest1", "nearestk", "unconditional")
 
-    return paired_bootstrap(columns, families, skill, seed=bench.seed), len(index), {}
+
+def to_json(report: "DataclassInstance") -> str:
+    """Every figure of a report (any dataclass), indented, ending in a newline; the same report gives the same bytes.
+
+    Raises:
+        ValueError: A figure is not finite.
+    """
+    return json.dumps(dataclasses.asdict(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def to_text(report: Report) -> str:
+    """One table a row of the report, headlines with their intervals."""
+    lines = [f"split {report.split} · {report.samples} samples a caption · judge {report.extractor}"]
+    if report.singly:
+        lines.append(f"judged singly: {report.singly}; 1 is not real pictures by other artists, and there is no score")
+    if report.codec is not None:
+        c = report.codec
+        lines.append(
+            f"codec, {c.pictures} held-out pictures: PSNR {c.psnr} dB by family, "
+            f"{c.psnr_pooled:.2f} dB pooled, sharpness {c.sharpness:.2f}"
+        )
+    for name, row in report.rows.items():
+        lines += ["", *_row_lines(name, row, "energy score" if report.singly else "energy distance")]
+    lines += [f"{name}: absent, {why}" for name, why in report.absent.items()]
+    return "\n".join(lines)
+
+
+def _row_lines(name: str, row: Row, energy: str) -> list[str]:
+    columns = [c for c in COLUMNS if c not in row.absent] + ["energy"] * ("score" in row.absent)
+    left_out = f" ({row.left_out} left out: one artist)" if row.left_out else ""
+    cells = [["", *columns, "copies", "real?", "KID", "sharp"]]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for method, f in row.methods.items():
+        beside = [f"{f.value('copied'):.3f}", f"{f.value('realistic'):.2f}", f"{f.kid:.3f}", f"{f.sharpness:.2f}"]
+        cells.append([method, *(str(getattr(f, c) or "absent") for c in columns), *beside])
+        for what, why in f.absent.items():
+            if what not in row.absent:
+                reasons.setdefault((method, why), []).append(what)
+    head = f"{name}: {row.captions} captions of {row.families} families, {row.pictures} real pictures{left_out}"
+    lines = [head, *table(cells)]
+    if row.real_joint is not None:
+        where = f"two groups of artists, {row.real_joint_captions} captions"
+        lines.append(f"joint of real pictures ({where}): {row.real_joint}")
+    model = next(m for m in row.methods if m not in BASES)
+    for other in COMPARED:
+        if other in row.energy_less:
+            lines.append(f"{energy}, {model} less {other}: {row.energy_less[other]} (below 0 is better)")
+    lines += [f"{what}: absent, {why}" for what, why in row.absent.items()]
+    return lines + [f"{method}: {', '.join(what)} absent, {why}" for (method, why), what in reasons.items()]

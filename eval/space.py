@@ -2,6 +2,9 @@
 
 Late features are standardised, reduced by PCA and whitened by the covariance *within* captions (LDA), so that
 distance means "another caption", not "another artist". Early features get the same with artists for classes.
+
+`SingleSpace` is for data with one picture a caption, which cannot tell captions from artists: its axes are those of
+largest variance, and every figure built on them is weaker.
 """
 
 import warnings
@@ -12,18 +15,22 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from bridge.errors import UserError
-from eval.features import Features
+from eval.data import LEAST
+from eval.features import Columns, Features
 from eval.metrics.realism import RealismTest
 
 LATE, EARLY, COMPONENTS, SHRINKAGE = 128, 96, 48, 0.05
 PER_FAMILY = 8
+CLIP = 5.0
+SHARED = 4
+"""Axes of captions and of pictures that `PairSpace` keeps."""
 
 
 @dataclass(frozen=True)
-class Described:
+class Described(Columns):
     """What the judge says about B pictures.
 
     Args:
@@ -35,25 +42,6 @@ class Described:
     shows: np.ndarray
     style: np.ndarray
     realistic: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.shows)
-
-    def __getitem__(self, index: np.ndarray) -> "Described":
-        """The pictures at `index`, (B',)."""
-        return Described(self.shows[index], self.style[index], self.realistic[index])
-
-    @classmethod
-    def cat(cls, parts: Sequence["Described"]) -> "Described":
-        """All pictures of `parts`, in order."""
-        rows = [(p.shows, p.style, p.realistic) for p in parts]
-        return cls(*map(np.concatenate, zip(*rows, strict=True)))
-
-    def split(self, sizes: Sequence[int]) -> list["Described"]:
-        """The same, caption by caption: consecutive groups of the given sizes, which sum to B."""
-        cuts = np.cumsum(sizes)[:-1]
-        columns = [np.split(column, cuts) for column in (self.shows, self.style, self.realistic)]
-        return [Described(*each) for each in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -138,3 +126,100 @@ def _discriminant(x: np.ndarray, keep: int, classes: np.ndarray, use: np.ndarray
         warnings.filterwarnings("ignore", message="Only one sample available")
         lda.fit(reduce.transform(x[use]), classes[use])
     return make_pipeline(reduce, lda)
+
+
+@dataclass(frozen=True)
+class SingleSpace(JudgeSpace):
+    """A space whose axes are those of largest variance. Build it with `SingleSpace.of`, not with `fit`.
+
+    `late` and `early` standardise and reduce; `describe` gives the early point of a picture, (B, E), for its
+    style, where `JudgeSpace` gives an artist's name.
+    """
+
+    @classmethod
+    def of(cls, train: Features, held_out: Features | None) -> "SingleSpace":
+        """Fit on training pictures; calibrate realism on held-out real ones.
+
+        Args:
+            train: Features of N training pictures, N at least 10.
+            held_out: Features of the validation pictures. Absent: each training picture, left out in turn,
+                which makes real pictures look nearer than they are (the axes were fitted on them).
+
+        Raises:
+            ValueError: There are too few training pictures, or they are all alike.
+        """
+        if len(train) < LEAST:
+            raise UserError(f"train: {len(train)} training pictures; judging takes at least {LEAST}")
+        late, early = _reduce(train.late), _reduce(train.early)
+        known = late.transform(train.late.astype(np.float64))
+        outside = None if held_out is None else late.transform(held_out.late.astype(np.float64))
+        return cls(late, early, known, RealismTest.fit(known, outside))
+
+    def describe(self, features: Features) -> Described:
+        """Where pictures lie by what they show, (B, D), and by how they are drawn, (B, E), and whether realistic."""
+        shows = self.late.transform(features.late.astype(np.float64))
+        style = self.early.transform(features.early.astype(np.float64))
+        return Described(shows, style, self.realism(shows))
+
+
+def _reduce(x: np.ndarray) -> Pipeline:
+    """Standardise, clip at 5 deviations and keep the 48 axes of largest variance, fewer where there are fewer.
+
+    Among a few hundred pictures some channels of a network hardly vary; unclipped, one of them could put a
+    picture unlike the training pictures a hundred deviations away and own every mean it enters.
+    """
+    x = x.astype(np.float64)
+    if not (x.std(axis=0) > 0).any():
+        raise UserError("train: all training pictures look the same to the judge")
+    clip = FunctionTransformer(np.clip, kw_args={"a_min": -CLIP, "a_max": CLIP})
+    axes = PCA(min(COMPONENTS, x.shape[1], len(x) - 1), svd_solver="full")
+    return make_pipeline(StandardScaler(), clip, axes).fit(x)
+
+
+@dataclass(frozen=True)
+class PairSpace:
+    """Where pairs of a caption and a picture are compared: the axes on which training pairs go together most.
+
+    Plain axes of largest variance do not do: two captions drawn at random are about equally far from any other
+    two in hundreds of dimensions, and the energy distance then hardly tells right captions from shuffled ones.
+    The axes depend on the text encoder: compare only models with the same one.
+
+    Args:
+        text_mean: Of the training codes, (T,).
+        text_axes: Codes to coordinates of unit variance over training pairs, (T, K).
+        picture_mean: Of the training points, (D,).
+        picture_axes: The same for pictures, (D, K).
+
+    Source: Sampson et al. 1989, Neurobehavioral effects of prenatal alcohol, part II (partial least squares by
+        singular value decomposition); DeVries et al. 2019, On the evaluation of conditional GANs,
+        arXiv:1907.08175, for the weight that makes caption and picture count the same
+    """
+
+    text_mean: np.ndarray
+    text_axes: np.ndarray
+    picture_mean: np.ndarray
+    picture_axes: np.ndarray
+
+    @classmethod
+    def fit(cls, codes: np.ndarray, points: np.ndarray) -> "PairSpace":
+        """Fit on N training pairs: codes (N, T) and points in a `SingleSpace` (N, D).
+
+        Raises:
+            ValueError: The codes, or the points, do not vary together at all.
+        """
+        c, x = codes.astype(np.float64), points.astype(np.float64)
+        c_mean, x_mean = c.mean(axis=0), x.mean(axis=0)
+        u, strength, v = np.linalg.svd((c - c_mean).T @ (x - x_mean) / len(c), full_matrices=False)
+        keep = int((strength[:SHARED] > 1e-9 * max(strength[0], 1e-300)).sum()) if strength[0] > 0 else 0
+        if keep == 0:
+            raise UserError("codes, points: training captions and pictures do not vary together")
+        u, v = u[:, :keep], v[:keep].T
+        return cls(c_mean, u / ((c - c_mean) @ u).std(axis=0), x_mean, v / ((x - x_mean) @ v).std(axis=0))
+
+    def text(self, codes: np.ndarray) -> np.ndarray:
+        """Coordinates (B, K) of text codes (B, T)."""
+        return (codes - self.text_mean) @ self.text_axes
+
+    def pictures(self, points: np.ndarray) -> np.ndarray:
+        """Coordinates (B, K) of points (B, D)."""
+        return (points - self.picture_mean) @ self.picture_axes

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from bridge.codec import ImageCodec
 from eval import baselines
+from eval.baselines import Baselines, reconstruct
 from eval.data import References
-from eval.decoded import Baselines, reconstruct
 from eval.features import check_pictures
 from eval.judge import Judge, Seen
 

@@ -18,7 +18,7 @@ from bridge.mappers import FlowMatchingMapper
 from bridge.memory import CaptionMemory
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import TextEncoder
-from eval import sheets
+from eval import __main__ as judge
 from train import own
 from train.emoji import write_dataset
 
@@ -143,9 +143,9 @@ def shorten_own(patch: pytest.MonkeyPatch) -> None:
 def made_up(module: str, words: Sequence[object]) -> int:
     """In place of `own.quietly`: a sheet is drawn here, and every method of a report has the same fit and copies."""
     argv = [str(word) for word in words]
-    if module == "eval.sheets":
+    if "--sheet" in argv:
         with contextlib.redirect_stdout(io.StringIO()):
-            return sheets.main(argv)
+            return judge.main(argv)
     figure = {"value": 0.25, "low": 0.1, "high": 0.4}
     methods = {name: {"fit": None if name == "real" else figure, "copied": figure} for name in own.METHODS}
     report = Path(argv[argv.index("--out") + 1])

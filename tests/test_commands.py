@@ -76,12 +76,12 @@ def test_an_unknown_option_is_one_line(module, capsys):
 @pytest.mark.parametrize(
     ("module", "words", "named"),
     [
-        ("eval", ["emoji", "--captions", "0"], "--captions: expected a whole number of 2 or more, got '0'"),
+        ("eval", ["emoji", "--captions", "0"], "--captions: expected a whole number of 1 or more, got '0'"),
         ("eval", ["emoji", "--samples", "1"], "--samples: expected a whole number of 2 or more"),
         ("eval", ["emoji", "--guidance-scale", "nan"], "--guidance-scale: expected a finite number"),
         ("eval.studies.cheats", ["--captions", "0"], "--captions"),
-        ("eval.sheets", ["emoji", "--out", "x.png", "--captions", "0"], "--captions"),
-        ("eval.sheets", ["emoji", "--out", "x.png", "-n", "0"], "-n"),
+        ("eval", ["emoji", "--sheet", "x.png", "--captions", "0"], "--captions"),
+        ("eval", ["emoji", "--sheet", "x.png", "-n", "0"], "-n"),
         ("eval.studies.swap", ["emoji", "--captions", "0"], "--captions"),
         ("eval.studies.latents", ["near", "emoji", "--out", "x.png", "-n", "0"], "-n"),
         ("eval.studies.retrieval", ["emoji", "--pictures", "0"], "--pictures"),
@@ -255,7 +255,6 @@ def read_only(tmp_path: Path) -> Path:
         ("eval.studies.peers", ["emoji", "--data", "DATA"]),
         ("eval.studies.families", ["emoji", "--data", "DATA"]),
         ("eval.studies.swap", ["emoji", "--data", "DATA"]),
-        ("eval.sheets", ["emoji", "--data", "DATA"]),
         ("eval.studies.latents", ["near", "emoji", "--data", "DATA"]),
         ("train.prepare", ["ARTWORK"]),
         ("train.inspect", ["ARTWORK"]),

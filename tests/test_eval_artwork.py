@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from bridge.text import TextEncoder
+from eval.baselines import text_codes
+from eval.bench import Figures
 from eval.data import Pictures
-from eval.decoded import text_codes
 from eval.features import EfficientNetLite0
-from eval.headlines import Figures
 from eval.judge import Judge
 from eval.studies import cheats
 from eval.studies.cheats import OTHERS, PARTLY, CheatReport, Division

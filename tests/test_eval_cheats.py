@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from bridge.text import TextEncoder
+from eval.baselines import text_codes
 from eval.data import Pictures
-from eval.decoded import text_codes
 from eval.features import EfficientNetLite0
 from eval.judge import Judge
 from eval.studies import cheats

@@ -9,7 +9,6 @@ from PIL import Image
 from bridge import BridgePipeline
 from bridge.text import TextEncoder
 from eval import __main__ as command
-from eval import sheets
 from eval.studies import speed
 from tests.conftest import make_tiny_pipeline
 
@@ -22,8 +21,8 @@ def model(tiny_pipeline: BridgePipeline, tmp_path: Path) -> str:
 
 def test_sheet_shows_the_first_captions_of_a_split(model: str, artwork_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "docs" / "seen.png"
-    argv = [model, "--data", str(artwork_folder), "--split", "train", "--captions", "2", "-n", "2", "--out", str(out)]
-    assert sheets.main(argv) == 0
+    argv = [model, "--data", str(artwork_folder), "--split", "train", "--captions", "2", "-n", "2", "--sheet", str(out)]
+    assert command.main(argv) == 0
     with Image.open(out) as image:
         assert image.width > image.height
 
@@ -31,8 +30,8 @@ def test_sheet_shows_the_first_captions_of_a_split(model: str, artwork_folder: P
 def test_sheet_of_an_unknown_split_is_refused(
     model: str, artwork_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = [model, "--data", str(artwork_folder), "--split", "none", "--out", str(tmp_path / "x.png")]
-    assert sheets.main(argv) == 2
+    argv = [model, "--data", str(artwork_folder), "--split", "none", "--sheet", str(tmp_path / "x.png")]
+    assert command.main(argv) == 2
     assert "split" in capsys.readouterr().err
 
 

@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 
 from bridge.codec import ImageCodec, LatentDistribution, VAECodec
+from eval.baselines import decode_flat, flat_latents
 from eval.data import Pictures
+from eval.metrics.bootstrap import Interval
 from eval.studies import disentangle as command
-from eval.studies.codec_factors import CodecFigures, Factors, Range, thumbnails
+from eval.studies.codec_factors import CodecFigures, Factors, over_halves
 from eval.studies.disentangle import chart, load_codecs
 from eval.studies.emoji_factors import FACTORS, Known, emoji_factors, probe
-from eval.studies.traversal import Axes, decoded, latents, strip
+from eval.studies.traversal import Axes, strip
 from tests.conftest import make_tiny_vae
 from train.emoji import write_dataset
 from train.iconify import write_rows
@@ -185,14 +187,9 @@ def test_a_strip_runs_from_the_low_to_the_high_end_of_its_dimension():
 
 def test_latents_are_flattened_as_they_are_decoded(shapes_folder):
     codec, pictures = VAECodec(make_tiny_vae()), Pictures.load(shapes_folder)
-    flat = latents(codec, pictures, np.arange(3))
+    flat = flat_latents(codec, pictures, np.arange(3))
     direct = codec.decode(codec.encode(pictures.pixels(np.arange(3))).mean)
-    torch.testing.assert_close(decoded(codec, flat), direct)
-
-
-def test_thumbnails_are_means_of_pixels():
-    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    np.testing.assert_allclose(thumbnails(x, 1), x.mean((2, 3)).double(), atol=1e-6)
+    torch.testing.assert_close(decode_flat(codec, flat), direct)
 
 
 # the command
@@ -246,7 +243,7 @@ def test_chart_is_drawn_over_beta(run):
 
 
 def test_rate_by_hand(factors):
-    mean = latents(Flat(), factors.pictures, factors.rows)
+    mean = flat_latents(Flat(), factors.pictures, factors.rows)
     expected = (0.5 * (mean**2 + 0.25 - 1) - np.log(0.5)).sum(axis=1).mean()
     assert factors.rate(Flat()) == pytest.approx(expected, rel=1e-5)
 
@@ -255,7 +252,9 @@ def test_a_codec_that_copies_columns_has_the_psnr_of_column_means(factors):
     x = factors.pictures.pixels(factors.rows).numpy()
     means = Flat().decode(Flat().encode(torch.from_numpy(x)).mean).numpy()
     expected = -10 * np.log10(((x - means) ** 2).mean())
-    assert factors.psnr(Flat(), latents(Flat(), factors.pictures, factors.rows)) == pytest.approx(expected, rel=1e-4)
+    assert factors.psnr(Flat(), flat_latents(Flat(), factors.pictures, factors.rows)) == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
 def test_brightness_of_columns_tells_place_and_not_shape(factors):
@@ -265,7 +264,7 @@ def test_brightness_of_columns_tells_place_and_not_shape(factors):
 
 
 def test_range_holds_mean_and_ends():
-    assert Range.of([0.2, 0.6, 0.1]) == Range(pytest.approx(0.3), 0.1, 0.6)
+    assert over_halves([0.2, 0.6, 0.1]) == Interval(pytest.approx(0.3), 0.1, 0.6)
 
 
 def test_chart_wants_one_beta_a_codec():

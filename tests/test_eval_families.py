@@ -14,9 +14,9 @@ from bridge.mappers import DensityMapper, FlowMatchingMapper, GaussianMapper, Ma
 from eval.studies import families
 from eval.studies.families import FamilyPeer, density_of, held_out_latents, whitened
 from eval.studies.peers.base import Sampling, Space
-from eval.studies.peers.budget import BudgetLoop
 from eval.studies.peers.study import Workshop
 from tests.test_eval_peers import drawings, opened
+from train.loop import Loop
 
 __all__ = ["drawings", "opened"]
 
@@ -107,7 +107,7 @@ def test_command_prints_one_table_and_does_nothing_twice(
     assert all(name in printed for name in ("matching", "gaussian, whitened", "bits/dim"))
     assert found[0]["density"]["error"] > 0 and found[1]["density"]["error"] == 0
     assert all(one["parameters"] > 0 and one["images_per_second"] > 0 for one in found)
-    monkeypatch.setattr(BudgetLoop, "train_step", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr(Loop, "train_step", lambda self: pytest.fail("trained again"))
     assert families.main(argv) == 0
 
 

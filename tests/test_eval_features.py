@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.cache import FeatureCache
-from eval.features import EfficientNetLite0, Extractor, Features, channel_statistics
+from eval.features import EfficientNetLite0, Extractor, FeatureCache, Features, channel_statistics
 from train.data.dataset import content_hash
 
 ROOT = Path(__file__).resolve().parent.parent

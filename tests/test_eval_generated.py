@@ -9,7 +9,7 @@ from PIL import Image
 
 from bridge import BridgePipeline, cli
 from eval import __main__ as command
-from eval.generated import Generated
+from eval.samples import Generated
 from tests.conftest import make_tiny_pipeline
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from eval import baselines
+from eval.bench import diversity_of, fit_of, joint_of, score_of
 from eval.data import References
 from eval.features import Features
-from eval.headlines import diversity_of, fit_of, joint_of, score_of
 from eval.judge import PerCaption, Target
 from eval.metrics import fit
 from eval.metrics.bootstrap import Interval, family_mean, paired_bootstrap

@@ -1,6 +1,7 @@
 """How many pairs: nested subsets, curves, the verdict, and the command end to end on tiny networks."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,19 +10,21 @@ import numpy as np
 import pytest
 import torch
 
+from eval import plots
 from eval.data import Pictures
+from eval.metrics.bootstrap import Interval
+from eval.plots import Curve
 from eval.studies import pairs
 from eval.studies.pairs import BridgePlateau, Point, mean_scores, pair_order, sizes_of
 from eval.studies.peers import __main__ as command
 from eval.studies.peers.base import Sampling
-from eval.studies.peers.budget import BudgetLoop
-from eval.studies.peers.curves import Score, pairs_needed, trend, verdict
+from eval.studies.peers.curves import pairs_needed, trend, verdict
 from eval.studies.peers.direct import Direct, DirectPlateau
 from eval.studies.peers.material import NONE
-from eval.studies.peers.plot import Curve, to_svg
 from eval.studies.peers.study import Workshop
 from tests import test_eval_report, test_eval_single
 from tests.test_eval_peers import Tiny, drawings, opened, toy
+from train.loop import Loop
 
 __all__ = ["drawings", "opened"]  # fixtures
 
@@ -71,8 +74,8 @@ def test_needed_pairs_lie_between_sizes_on_a_logarithmic_scale() -> None:
     assert pairs_needed([10, 100], [0.5, 0.6], 0.7) is None
 
 
-def curve(values: Mapping[int, float], half: float = 0.05) -> dict[int, Score]:
-    return {pairs: Score(value, value - half, value + half) for pairs, value in values.items()}
+def curve(values: Mapping[int, float], half: float = 0.05) -> dict[int, Interval]:
+    return {pairs: Interval(value, value - half, value + half) for pairs, value in values.items()}
 
 
 def test_claim_holds_where_the_bridge_needs_five_times_fewer() -> None:
@@ -150,23 +153,24 @@ def test_impossible_size_is_named(word: str) -> None:
 
 
 def test_chart_is_well_formed_and_holds_every_point() -> None:
-    curves = [Curve("a < b", [10, 100], [0.1, 0.5], [0.0, 0.4], [0.2, 0.6]), Curve("b", [10], [-0.3], [-0.5], [0.1])]
-    root = ElementTree.fromstring(to_svg("seen", curves, "pairs", "score"))
-    circles = [e for e in root.iter() if e.tag.endswith("circle")]
-    heights = [float(c.attrib["cy"]) for c in circles]
-    assert len(circles) == 3 and heights[1] < heights[0] < heights[2]
-    assert "a < b" in [e.text for e in root.iter()]
+    lines = [Curve("a < b", [10, 100], [0.1, 0.5], [0.0, 0.4], [0.2, 0.6]), Curve("b", [10], [-0.3], [-0.5], [0.1])]
+    figure = plots.curves("seen", lines, "pairs", "score")
+    assert [line.get_xydata().tolist() for line in figure.axes[0].lines[:2]] == [[[10, 0.1], [100, 0.5]], [[10, -0.3]]]
+    ends = [path.vertices[:, 1].tolist() for bars in figure.axes[0].collections for path in bars.get_paths()]
+    assert ends == [[0.0, 0.2], [0.4, 0.6], [-0.5, 0.1]]
+    words = [e.text for e in ElementTree.fromstring(plots.to_svg(figure)).iter()]
+    assert {"a < b", "b", "pairs", "score", "seen"} <= set(words)
 
 
-def test_chart_has_room_for_its_words() -> None:
-    name = "a method with a long name, equal minutes"
-    root = ElementTree.fromstring(
-        to_svg("seen", [Curve(name, [100, 10000, 11754], [0.1] * 3, [0.0] * 3, [0.2] * 3)], "p", "s")
-    )
-    words = {e.text: (float(e.attrib["x"]), e.attrib["text-anchor"]) for e in root.iter() if e.tag.endswith("text")}
-    assert words[name][0] + 7 * len(name) < float(root.attrib["width"])
-    assert (words["100"][1], words["10,000"][1], words["11,754"][1]) == ("middle", "end", "start")
-    assert words["10,000"][0] < words["11,754"][0]
+def test_near_sizes_do_not_run_into_one_another() -> None:
+    line = Curve("a method with a long name, equal minutes", [100, 10000, 11754], [0.1] * 3, [0.0] * 3, [0.2] * 3)
+    figure = plots.curves("seen", [line], "pairs", "score")
+    figure.canvas.draw()
+    labels = figure.axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == ["100", "10,000", "11,754"]
+    places = [figure.axes[0].transData.transform((x, 0))[0] * 72 / figure.dpi for x in (10000, 11754)]
+    apart = (places[1] - places[0]) * math.sin(math.radians(plots.TURN))
+    assert apart > 0.8 * labels[0].get_fontsize()
 
 
 class TinyBridgePlateau(Tiny, BridgePlateau):
@@ -205,7 +209,7 @@ def test_command_prints_table_and_verdicts_and_does_nothing_twice(
     assert len(report["trends"]) == printed.count(": the bridge from 8 to ") == 2
     ElementTree.parse(out / "pairs-held-out.svg")
     before = (out / "results.jsonl").read_bytes()
-    monkeypatch.setattr(BudgetLoop, "train_step", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr(Loop, "train_step", lambda self: pytest.fail("trained again"))
     assert pairs.main(argv) == 0
     assert capsys.readouterr().out == printed and (out / "results.jsonl").read_bytes() == before
 
@@ -254,7 +258,7 @@ def test_data_that_cannot_be_judged_is_named_before_training(
     few = {"train": 40, "validation": 12, "test": 5}
     made = [row | {"captions": [row["label"]]} for row in test_eval_single.rows(few)]
     folder = test_eval_single.saved(tmp_path / "few", made)
-    monkeypatch.setattr(BudgetLoop, "train_step", lambda self: pytest.fail("trained first"))
+    monkeypatch.setattr(Loop, "train_step", lambda self: pytest.fail("trained first"))
     argv = ["emoji", "--data", str(folder), "--vae", "coarse", "--sizes", "8", "--out", str(tmp_path / "out")]
     assert pairs.main(argv) == 2
     assert "split 'test' has captions of 5 families; a judgement takes at least 10" in capsys.readouterr().err

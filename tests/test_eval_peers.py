@@ -22,22 +22,23 @@ from eval.judge import Judge
 from eval.metrics.bootstrap import paired_bootstrap
 from eval.studies.peers import __main__ as command
 from eval.studies.peers import study as study_module
+from eval.studies.peers import training
 from eval.studies.peers.base import TOKENS, Batch, Peer, PeerNet, Sampling, Space, TrainedPeer, Trial
 from eval.studies.peers.benches import Benches
-from eval.studies.peers.budget import BudgetLoop, DivergedError, Outcome
 from eval.studies.peers.direct import Direct, DirectPlateau
 from eval.studies.peers.invertible import Invertible
 from eval.studies.peers.latent import Latent
 from eval.studies.peers.mapped import BridgeFlow
 from eval.studies.peers.material import NONE, Material, Shelf, load
 from eval.studies.peers.prior import Prior
-from eval.studies.peers.recipe import Budget, Recipe, learning_rate_at
 from eval.studies.peers.results import Results
 from eval.studies.peers.sampling import MICRO_BATCH, Asked, Neighbours, keyed
 from eval.studies.peers.study import Workshop, minutes_left
 from eval.studies.peers.table import Line, PeersReport, Spread, to_text
+from eval.studies.peers.training import Outcome, train
 from tests import test_eval_report
 from train.data.cache import Codes
+from train.loop import Budget, Loop, LoopConfig, ResumeError, TrainingError, learning_rate_at
 
 DIM = 16
 SMALL: dict[str, tuple[TrainedPeer, Trial]] = {
@@ -133,19 +134,18 @@ class Ticks:
 
 
 def loop_of(
-    peer: TrainedPeer, net: PeerNet, folder: Path, budget: Budget, clock: Callable[[], float] | None = None
-) -> BudgetLoop:
+    peer: TrainedPeer, net: PeerNet, folder: Path, seconds: float, growth: float = 1.0, least: float = 0.0
+) -> Loop:
     material = toy()
-    return BudgetLoop(
+    return training.loop_of(
         net,
         lambda step: material.draw(16, peer.uses_vae, peer.tokens, 0, step),
         material.watched(16, peer.uses_vae, peer.tokens),
-        Recipe(5e-3, 16, warmup=5),
-        budget,
+        {"learning_rate": 5e-3, "batch_size": 16, "warmup": 5},
+        Budget(seconds, growth, least, Ticks()),
         folder,
         0,
         {"peer": peer.name},
-        clock or Ticks(),
     )
 
 
@@ -156,9 +156,9 @@ def ask(captions, material: Material) -> TextCode:
 @pytest.mark.parametrize("name", SMALL)
 def test_loss_falls_on_a_toy(name: str, tmp_path: Path) -> None:
     peer, net = built(name)
-    loop = loop_of(peer, net, tmp_path, Budget(25))
-    before = loop.validate()
-    assert loop.run().validation < before - 0.03
+    loop = loop_of(peer, net, tmp_path, 25)
+    before = loop.evaluate()["validation_loss"]
+    assert train(loop, net).validation < before - 0.03
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -206,7 +206,7 @@ def test_flow_inverts_what_it_samples() -> None:
 
 def test_budget_is_respected_and_counted_in_seconds_of_steps(tmp_path: Path) -> None:
     peer, net = built("bridge_flow")
-    outcome = loop_of(peer, net, tmp_path, Budget(12)).run()
+    outcome = train(loop_of(peer, net, tmp_path, 12), net)
     assert (outcome.steps, outcome.seconds, outcome.best_seconds) == (12, 12.0, 12.0)
 
 
@@ -217,71 +217,72 @@ class KilledError(Exception):
 def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eval.studies.peers.budget.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(training, "SAVE_MINUTES", 0.0)
 
-    def loop(folder: str) -> BudgetLoop:
+    def loop(folder: str) -> tuple[Loop, PeerNet]:
         peer, _ = SMALL["bridge_flow"]
         torch.manual_seed(0)
         net = peer.build(LOOP | SMALL["bridge_flow"][1] | {"dropout": 0.2}, SPACE)
-        return loop_of(peer, net, tmp_path / folder, Budget(10))
+        return loop_of(peer, net, tmp_path / folder, 10), net
 
-    whole = loop("whole")
-    whole.run()
-    killed = loop("killed")
-    draw = killed.draw
+    outcome = train(*loop("whole"))
+    killed, _ = loop("killed")
+    batch = killed.batch
 
-    def until(step: int) -> Batch:
-        if step == 6:
+    def until(rows: Tensor, epoch: int) -> tuple[Tensor, ...]:
+        if epoch == 6:
             raise KilledError
-        return draw(step)
+        return batch(rows, epoch)
 
-    killed.draw = until
+    killed.batch = until
     with pytest.raises(KilledError):
         killed.run()
-    resumed = loop("killed")
-    assert resumed.run() == Outcome(10, 10.0, 10.0, whole.best)
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters, resumed.parameters, strict=True))
+    (resumed, net), (_, whole) = loop("killed"), loop("whole")
+    assert train(resumed, net) == outcome == Outcome(10, 10.0, 10.0, outcome.validation)
+    train(loop_of(SMALL["bridge_flow"][0], whole, tmp_path / "whole", 10), whole)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), net.parameters(), strict=True))
 
 
 def test_finished_run_is_loaded_and_not_trained_again(tmp_path: Path) -> None:
-    first, again = (loop_of(*built("latent"), tmp_path, Budget(3)) for _ in range(2))
-    outcome = first.run()
-    again.draw = lambda step: pytest.fail("trained again")
-    assert again.run() == outcome
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters, again.parameters, strict=True))
+    (peer, net), (_, other) = built("latent"), built("latent")
+    outcome = train(loop_of(peer, net, tmp_path, 3), net)
+    again = loop_of(peer, other, tmp_path, 3)
+    again.batch = lambda rows, epoch: pytest.fail("trained again")
+    assert train(again, other) == outcome
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
 
 
 def test_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
-    loop_of(*built("bridge_flow"), tmp_path, Budget(1)).run()
-    other = loop_of(*built("bridge_flow"), tmp_path, Budget(1))
-    other.identity = "another"
-    with pytest.raises(ValueError, match="another run; name another --out"):
+    peer, net = built("bridge_flow")
+    loop_of(peer, net, tmp_path, 1).run()
+    other = loop_of(peer, net, tmp_path, 1)
+    other.identity |= {"peer": "another"}
+    with pytest.raises(ResumeError, match="peer was 'bridge_flow', is 'another'; name another `out`"):
         other.run()
 
 
-def test_plateau_stops_when_validation_no_longer_improves_and_keeps_the_best(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plateau_stops_when_validation_no_longer_improves_and_keeps_the_best(tmp_path: Path) -> None:
     peer, net = built("bridge_flow")
-    loop = loop_of(peer, net, tmp_path, Budget(200, plateau=True, floor=5))
+    loop = loop_of(peer, net, tmp_path, 200, training.GROWTH, 5)
     seen: list[tuple[float, Tensor]] = []
 
-    def validate() -> float:
-        seen.append((loop.used, loop.ema.shadow_params[0].clone()))
-        return abs(loop.used - 20)
+    def validate(_: int) -> dict[str, float]:
+        seen.append((loop.used, next(net.parameters()).detach().clone()))
+        return {"validation_loss": abs(loop.used - 20), "seconds": loop.used}
 
-    monkeypatch.setattr(loop, "validate", validate)
-    outcome = loop.run()
+    loop.validate = validate
+    outcome = train(loop, net)
     best = min(seen, key=lambda entry: abs(entry[0] - 20))
     assert 18 <= outcome.best_seconds == best[0] <= 22
-    assert outcome.best_seconds * 1.5 <= outcome.seconds <= outcome.best_seconds * 1.5 * 1.1 + 1
-    assert torch.equal(loop.parameters[0], best[1])
+    assert outcome.best_seconds * 1.5 <= outcome.seconds <= outcome.best_seconds * 1.5 * 1.2 + 1
+    assert torch.equal(next(net.parameters()), best[1])
 
 
-def test_plateau_is_not_looked_for_before_its_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = loop_of(*built("bridge_flow"), tmp_path, Budget(60, plateau=True, floor=30))
-    monkeypatch.setattr(loop, "validate", lambda: loop.used)
-    assert 30 <= loop.run().seconds <= 34
+def test_plateau_is_not_looked_for_before_its_floor(tmp_path: Path) -> None:
+    peer, net = built("bridge_flow")
+    loop = loop_of(peer, net, tmp_path, 60, training.GROWTH, 30)
+    loop.validate = lambda _: {"validation_loss": loop.used, "seconds": loop.used}
+    assert 30 <= train(loop, net).seconds <= 34
 
 
 class Bad(PeerNet):
@@ -299,25 +300,17 @@ class Bad(PeerNet):
 
 
 def test_loss_that_is_no_number_is_named_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match=r"step 1: the loss is nan; lower the trial's learning_rate of 0.005"):
-        loop_of(BridgeFlow(), Bad(), tmp_path, Budget(3)).run()
+    with pytest.raises(TrainingError, match="step 1: the loss is nan; lower learning_rate"):
+        loop_of(BridgeFlow(), Bad(), tmp_path, 3).run()
 
 
 @pytest.mark.parametrize(
-    ("schedule", "rate"), [("trapezoid", 0.5), ("cosine", 0.5 - math.sqrt(0.125)), ("constant", 1)]
+    ("schedule", "share", "rate"),
+    [("trapezoid", 0.8, 0.5), ("trapezoid", 1.2, 0), ("cosine", 0.75, 0.5 - math.sqrt(0.125)), ("constant", 0.9, 1)],
 )
-def test_rate_follows_the_share_of_the_budget(schedule: str, rate: float) -> None:
-    share = {"trapezoid": 0.8, "cosine": 0.75, "constant": 0.9}[schedule]
-    recipe = Recipe(2.0 if schedule != "constant" else 1.0, 1, schedule)
-    expected = rate * recipe.learning_rate if schedule == "trapezoid" else recipe.learning_rate * rate
-    if schedule == "cosine":
-        expected = recipe.learning_rate * (1 + math.cos(0.75 * math.pi)) / 2
-    assert learning_rate_at(1000, share, recipe) == pytest.approx(expected)
-
-
-def test_unknown_schedule_is_named() -> None:
-    with pytest.raises(ValueError, match="schedule: expected one of trapezoid"):
-        Recipe(1.0, 1, "linear")
+def test_rate_follows_the_share_of_the_budget(schedule: str, share: float, rate: float) -> None:
+    config = LoopConfig(steps=10**9, learning_rate=2.0, cooldown=0.4, schedule=schedule)
+    assert learning_rate_at(1000, config, share) == pytest.approx(2 * rate)
 
 
 def test_the_vae_is_paid_for_in_full() -> None:
@@ -391,7 +384,7 @@ def test_table_sorts_by_score_and_says_who_is_absent() -> None:
 
     lines = [line("a", 0.1), line("b", 0.3), Line("c", True, failed="every trial or seed diverged")]
     text = to_text(PeersReport("test", 60, 15, None, 4, lines, {"seen": {"real": 1.0}}, {}))
-    assert text.index("\nb ") < text.index("\na ") and "0.35 ± 0.07" in text and "1.50 VAE" in text
+    assert text.index("\nb ") < text.index("\na ") and "0.35 ± 0.07" in text and "1.50  VAE" in text
     assert text.endswith("c: absent, every trial or seed diverged")
 
 
@@ -438,7 +431,7 @@ def opened(drawings: Path, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
     codec = test_eval_report.Coarse()
     judge = Judge.load(drawings, test_eval_report.Pooled())
     monkeypatch.setattr(study_module, "PLATEAU_TIMES", 2.0)
-    monkeypatch.setattr("eval.headlines.paired_bootstrap", functools.partial(paired_bootstrap, draws=50))
+    monkeypatch.setattr("eval.bench.paired_bootstrap", functools.partial(paired_bootstrap, draws=50))
 
     def shop(args: argparse.Namespace, **_: object) -> Workshop:
         Path(args.out).mkdir(exist_ok=True)
@@ -479,7 +472,7 @@ def test_command_prints_one_table_and_does_nothing_twice(
     assert 3 <= lines["direct_plateau"]["steps"][0] <= 6 and len(lines["direct_plateau"]["steps"]) == 1
     assert lines["ridge"]["steps"] == [] and len(lines["ridge"]["rows"]["held-out"]["score"]["values"]) == 2
     before = (out / "results.jsonl").read_bytes()
-    monkeypatch.setattr(BudgetLoop, "train_step", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr(Loop, "train_step", lambda self: pytest.fail("trained again"))
     assert command.main(argv) == 0
     assert capsys.readouterr().out == printed and (out / "results.jsonl").read_bytes() == before
 

@@ -15,14 +15,14 @@ from bridge.codec import ImageCodec, LatentDistribution
 from bridge.pipeline import Settings
 from eval import report as report_module
 from eval import stream
-from eval.__main__ import build_parser, generate_with, main, models_of
+from eval.__main__ import build_parser, main, models_of
+from eval.bench import ArtistBench
 from eval.data import Pictures, first_by_hash, references
 from eval.extractors import RawPixels
 from eval.features import Extractor, Features
-from eval.headlines import Bench
 from eval.judge import Judge
-from eval.report import evaluate, trade_off
-from eval.table import to_json, to_text
+from eval.report import evaluate, to_json, to_text, trade_off
+from eval.samples import generate_with
 from tests.pictures import seen
 
 ARTISTS = 6
@@ -148,7 +148,7 @@ def test_captions_far_from_training_are_a_row_of_their_own(report, judge, monkey
 
 
 def test_captions_far_from_training_are_absent_where_there_are_too_few(report):
-    assert report.absent["far"] == "1 families of the captions judged are below cosine 0.55; an interval needs two"
+    assert report.absent["far"] == "1 families of the captions judged are below cosine 0.55; an interval needs 2"
 
 
 def test_without_text_codes_nothing_is_called_far(judge):
@@ -156,7 +156,7 @@ def test_without_text_codes_nothing_is_called_far(judge):
 
 
 def test_some_captions_of_a_bench_have_the_figures_of_the_whole_bench(judge):
-    bench = Bench.of(judge, judge.target("validation", 4))
+    bench = ArtistBench.of(judge, judge.target("validation", 4))
     everything = bench.samples(seen(judge, artists_model(bench.target.refs.captions, 4)))
     some = np.array([7, 2, 4])  # of three families
     np.testing.assert_array_equal(everything[some].per.hit, everything.per.hit[some])
@@ -220,7 +220,7 @@ def test_the_watcher_is_told_each_row(judge):
 
 
 def test_the_artists_own_model_is_calibrated_and_one_mode_is_too_sure(judge):
-    bench = Bench.of(judge, judge.target("validation", 4))
+    bench = ArtistBench.of(judge, judge.target("validation", 4))
     x = artists_model(bench.target.refs.captions, 4)
     own = bench.calibration(bench.samples(seen(judge, x)))
     nearly = bench.calibration(bench.samples(seen(judge, x[:, :1] + 0.001 * (x - x[:, :1]))))
@@ -352,7 +352,7 @@ def test_what_the_data_lacks_is_said(judge):
 
 
 def test_real_pictures_of_other_artists_have_joint_one(judge):
-    bench = Bench.of(judge, judge.target("validation", 4))
+    bench = ArtistBench.of(judge, judge.target("validation", 4))
     x = artists_model(bench.target.refs.captions, 4)
     assert not bench.figures(bench.samples(seen(judge, x))).joint.excludes(1.0)
 
@@ -374,7 +374,7 @@ def test_model_with_the_wrong_shape_is_named(judge):
 
 def test_missing_column_lists_those_found(tmp_path):
     datasets.Dataset.from_list([{"image": 1, "label": "cat"}]).save_to_disk(str(tmp_path / "d"))
-    with pytest.raises(ValueError, match=r"artist.*it has \['image', 'label'\]"):
+    with pytest.raises(ValueError, match="lacks split; it has image, label"):
         Pictures.load(tmp_path / "d")
 
 

@@ -571,7 +571,7 @@ def test_the_cosine_is_half_way_down_half_way_through():
     [
         ({"steps": 0}, "steps: expected 1 or more, got 0"),
         ({"accumulate": 0}, "accumulate: expected 1 or more, got 0"),
-        ({"schedule": "linear"}, "schedule: expected one of trapezoid, cosine, got 'linear'"),
+        ({"schedule": "linear"}, "schedule: expected one of trapezoid, cosine, constant, got 'linear'"),
         ({"mixed_precision": "fp8"}, "mixed_precision: expected one of no, bf16, fp16, got 'fp8'"),
         ({"goal": "up"}, "goal: expected one of min, max, got 'up'"),
     ],

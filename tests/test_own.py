@@ -220,7 +220,7 @@ def test_validations_are_a_part_of_the_minutes(
 
 
 def test_commands_of_eval_run_in_a_process_of_their_own(capfd: pytest.CaptureFixture[str]) -> None:
-    assert QUIETLY("eval.sheets", ["--help"]) == 0
+    assert QUIETLY("eval", ["--help"]) == 0
     assert QUIETLY("eval", ["emoji", "--samples", 1]) == 2
     told = capfd.readouterr()
     assert told.out == "" and "--samples: expected a whole number of 2 or more" in told.err

@@ -88,9 +88,10 @@ class StopRequest:
 
 
 def stopped(number: int, step: int, steps: int, checkpoint: Path, *, tell: bool) -> Stopped:
-    """What to raise after a signal and a save; where `tell`, says on stderr how to go on."""
+    """What to raise after a signal and a save; where `tell`, says on stderr how to resume. `steps` 0: not counted."""
     if tell:
         name = signal.Signals(number).name
-        told = f"stopped by {name} after step {step} of {steps}; saved in {checkpoint}"
+        of = f" of {steps}" if steps else ""
+        told = f"stopped by {name} after step {step}{of}; saved in {checkpoint}"
         print(f"{told}; the same command goes on from there", file=sys.stderr)
     return Stopped(128 + number)

@@ -32,12 +32,12 @@ from train.failures import (
 )
 from train.lock import run_lock
 from train.saved import previous_of, read_state, require_same, write_state
-from train.schedule import LoopConfig, epoch_order, learning_rate_at, rows_at
+from train.schedule import Budget, LoopConfig, epoch_order, learning_rate_at, rows_at
 from train.steps import Batch, Steps
 from train.stopping import Best
 
 __all__ = [
-    "Batch", "DamagedError", "LockedError", "Loop", "LoopConfig", "ResumeError", "SaveError", "TrainingError",
+    "Batch", "Budget", "DamagedError", "LockedError", "Loop", "LoopConfig", "ResumeError", "SaveError", "TrainingError",
     "Validate", "epoch_order", "learning_rate_at", "rows_at",
 ]  # fmt: skip
 
@@ -63,6 +63,7 @@ class Loop(Steps):
         identity: What must be the same for a run to be gone on with (data, model settings).
         data_fingerprint: Identity of the rows' contents, see `train.saved.fingerprint_of`; where given, it counts
             and identity's "data", a path, does not.
+        budget: Seconds of training in place of `config.steps` and `config.validate_every`.
 
     Raises:
         ConfigError: The machine cannot train so: fp16 on a CPU, fewer examples than processes and micro-batches.
@@ -78,11 +79,16 @@ class Loop(Steps):
         out: Path,
         identity: dict[str, Any],
         data_fingerprint: str = "",
+        budget: Budget | None = None,
     ) -> None:
         super().__init__(objective, batch, rows, config)
         self.validate, self.out = validate, out
         content = {"data_fingerprint": data_fingerprint} if data_fingerprint else {}
         self.identity = json.loads(json.dumps(identity | {"rows": rows} | content, default=str))
+        self.budget, self.used, self.looked = budget, 0.0, 0.0
+        on_cpu = self.accelerator.device.type == "cpu"
+        own = None if budget is None else budget.clock
+        self.clock = own or (time.process_time if on_cpu else time.monotonic)
         self.validated = 0
         self.unsaved = True
         self.sums: dict[str, float] = {}
@@ -131,6 +137,7 @@ class Loop(Steps):
         state = {
             "step": self.step,
             "validated": self.validated,
+            "time": {"used": self.used, "looked": self.looked},
             "config": asdict(self.config),
             "identity": self.identity,
             "parameters": [p.detach().cpu() for p in self.parameters],
@@ -176,6 +183,8 @@ class Loop(Steps):
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.unsaved = state["step"], False
         self.validated = state.get("validated", self.step)
+        spent = state.get("time", {"used": 0.0, "looked": 0.0})
+        self.used, self.looked = spent["used"], spent["looked"]
         since = state.get("since", {"sums": {}, "seen": 0})
         self.sums, self.seen = since["sums"], since["seen"]
         if "best" in state:
@@ -219,7 +228,8 @@ class Loop(Steps):
                 self.save()
             if signals := [number for number in gather_object([self.stop.number]) if number]:
                 main = self.accelerator.is_main_process
-                raise stopped(signals[0], self.step, self.config.steps, self.checkpoint, tell=main)
+                steps = self.config.steps if self.budget is None else 0
+                raise stopped(signals[0], self.step, steps, self.checkpoint, tell=main)
             if self.accelerator.is_main_process:
                 previous_of(self.checkpoint).unlink(missing_ok=True)
             self.ema.copy_to(self.parameters)
@@ -227,10 +237,27 @@ class Loop(Steps):
                 self.best.copy_to(self.parameters)
 
     @property
+    def share(self) -> float | None:
+        """Share of the budget that is used; 0 where validation may end training, and None without a budget."""
+        if self.budget is None:
+            return None
+        return 0.0 if self.budget.growth > 1 else self.used / self.budget.seconds
+
+    @property
+    def over(self) -> bool:
+        """Whether all steps are done or all seconds used, or validation says that it is enough."""
+        if self.budget is None:
+            return self.step >= self.config.steps or self.best.enough
+        return self.used >= self.budget.seconds or (self.best.enough and self.used >= self.budget.least)
+
+    @property
     def due(self) -> bool:
         """Whether the step just done is to be validated and was not yet."""
-        at = self.step % self.config.validate_every == 0 or self.step == self.config.steps
-        return 0 < self.step != self.validated and at
+        if not 0 < self.step != self.validated:
+            return False
+        if self.budget is not None:
+            return self.budget.due(self.used, self.looked)
+        return self.step % self.config.validate_every == 0 or self.step == self.config.steps
 
     def _train(self) -> None:
         main, saved = self.accelerator.is_main_process, time.monotonic()
@@ -239,7 +266,7 @@ class Loop(Steps):
             with writing(self.out):
                 journal.rewind(self.out, self.validated)
         bar = tqdm(
-            total=self.config.steps,
+            total=self.config.steps if self.budget is None else None,
             initial=self.step,
             desc=self.out.name,
             file=sys.stderr,
@@ -249,8 +276,11 @@ class Loop(Steps):
         with contextlib.closing(bar), contextlib.closing(board) if board else contextlib.nullcontext():
             if self.due:  # stopped between this step and its validation
                 self._report(bar, board)
-            while not (self.step >= self.config.steps or self.best.enough or self.stopping):
-                for name, value in self.train_step().items():
+            while not (self.over or self.stopping):
+                start = self.clock()
+                reported = self.train_step()
+                self.used += self.clock() - start
+                for name, value in reported.items():
                     self.sums[name] = self.sums.get(name, 0.0) + value
                 self.seen += 1
                 self.unsaved = True
@@ -270,7 +300,7 @@ class Loop(Steps):
             self.log(figures)
             for name, value in figures.items() if board else ():
                 board.add_scalar(name, value, self.step)
-        self.sums, self.seen, self.validated, self.unsaved = {}, 0, self.step, True
+        self.sums, self.seen, self.validated, self.unsaved, self.looked = {}, 0, self.step, True, self.used
 
     def log(self, figures: dict[str, float]) -> None:
         """Append one line to log.jsonl."""

@@ -11,6 +11,7 @@ NEW_NAMES = {
     "eval.latents": "eval.studies.latents",
     "eval.pairs": "eval.studies.pairs",
     "eval.peers": "eval.studies.peers",
+    "eval.sheets": "eval MODEL --sheet PNG",
     "eval.scoring": "eval.studies.retrieval",
     "eval.speed": "eval.studies.speed",
     "eval.swap": "eval.studies.swap",

@@ -358,7 +358,7 @@ def save_config(config: MapperConfig | VAEConfig, path: Path) -> None:
 def show(model: Path, data: Path, out: Path, say: Say) -> None:
     """A sheet of held-out captions, a quick report with its first figures, and the line to try."""
     images, report = out / "sheet.png", out / "report"
-    if quietly("eval.sheets", [model, "--data", data, "--split", "validation", "-n", 8, "--out", images]):
+    if quietly("eval", [model, "--data", data, "--split", "validation", "-n", 8, "--sheet", images]):
         raise ConfigError(f"out: no sheet could be drawn from {model}; see the line above")
     say(f"sheet: {images}")
     say("report: judging held-out captions (a minute or two; the model is already there)")

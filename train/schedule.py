@@ -1,6 +1,7 @@
 """What happens at which step: the learning rate, and which rows are seen."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from bridge.errors import UserError
 from bridge.noise import generator_for
 
-SCHEDULES = ("trapezoid", "cosine")
+SCHEDULES = ("trapezoid", "cosine", "constant")
 PRECISIONS = ("no", "bf16", "fp16")
 GOALS = ("min", "max")
 RANGES = (
@@ -19,6 +20,8 @@ RANGES = (
     ("ema_decay", 0, 1),
     ("save_minutes", 0, math.inf),
 )
+FIRST_LOOK = 0.02
+"""Share of a budget after which the first validation comes, where there are several."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class LoopConfig:
         validate_every: Steps between validations.
         save_minutes: Minutes between checkpoints.
         seed: Key of all randomness.
-        schedule: "trapezoid" or "cosine".
+        schedule: "trapezoid", "cosine" or "constant".
         accumulate: Micro-batches that a process's share of a step is computed in, to save memory.
         stop_on: Name of a validation figure; its best weights are kept, and training stops early. Empty for neither.
         goal: "min" or "max": which way `stop_on` gets better.
@@ -87,8 +90,39 @@ FREE = frozenset(
 """Settings of a LoopConfig that may change when a run is gone on with."""
 
 
-def learning_rate_at(step: int, config: LoopConfig) -> float:
-    """The trapezoid: linear warm-up, plateau, linear cool-down to zero at `steps`; or the cosine.
+@dataclass(frozen=True)
+class Budget:
+    """Seconds of training in place of steps.
+
+    Counted are the seconds of the loop's own steps, batches included; not validation and checkpoints.
+
+    Attributes:
+        seconds: After which training ends.
+        growth: Above 1, validations come at times that grow by this factor, and `stop_on` may end training earlier;
+            at 1 there is one validation, at the end.
+        least: Seconds before which training is not ended earlier.
+        clock: Seconds; None for processor time, or the wall's on an accelerator.
+    """
+
+    seconds: float
+    growth: float = 1.0
+    least: float = 0.0
+    clock: Callable[[], float] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0:
+            raise ValueError(f"minutes: expected a time above 0, got {self.seconds / 60:g}; give more")
+
+    def due(self, used: float, looked: float) -> bool:
+        """Whether to validate after `used` seconds, the last time having been after `looked`."""
+        first = FIRST_LOOK * self.seconds
+        return used >= self.seconds or (self.growth > 1 and used >= max(first, looked * self.growth))
+
+
+def learning_rate_at(step: int, config: LoopConfig, share: float | None = None) -> float:
+    """The trapezoid: linear warm-up, plateau, linear cool-down to zero at `steps`; or the cosine, or no cool-down.
+
+    With `share`, the part of a `Budget` that is used, in place of the part of `steps` that is done.
 
     Source: Haegele et al. 2024, Scaling Laws Beyond Fixed Training Durations, arXiv:2405.18392; the cosine
         Loshchilov & Hutter 2017, SGDR, arXiv:1608.03983
@@ -101,7 +135,14 @@ def learning_rate_at(step: int, config: LoopConfig) -> float:
     [0.1, 1.0, 0.5, 0.0]
     """
     up = (step + 1) / max(config.warmup, 1)
-    if config.schedule == "cosine":
+    if config.schedule == "constant":
+        return config.learning_rate * min(1.0, up)
+    if share is not None:
+        left = max(1 - share, 0.0)
+        down = left / max(config.cooldown, 1e-9)
+        if config.schedule == "cosine":
+            down = 0.5 - 0.5 * math.cos(math.pi * left)
+    elif config.schedule == "cosine":
         share = max(step - config.warmup, 0) / max(config.steps - config.warmup, 1)
         down = 0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))
     else:

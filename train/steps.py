@@ -59,6 +59,11 @@ class Steps:
         """Whether a signal came; the same in all processes, which must not part."""
         return self._stop_agreed if self.accelerator.num_processes > 1 else self.stop.number > 0
 
+    @property
+    def share(self) -> float | None:
+        """Share of a budget of seconds that is used; None where steps are counted."""
+        return None
+
     def forward(self, inputs: Sequence[Tensor], part: int = 0) -> dict[str, Tensor]:
         """What the objective says of micro-batch `part`; dropout is keyed by (seed, step, process, part)."""
         device = self.accelerator.device
@@ -75,7 +80,7 @@ class Steps:
             TrainingError: The loss or its gradient is not finite; the weights are as before.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.step, self.config)
+            group["lr"] = learning_rate_at(self.step, self.config, self.share)
         means, norm = self.gradients()
         figures, length = self._figures(means, norm)
         if not length + 1e-6 <= self.config.clip:  # torch would multiply by 1 too

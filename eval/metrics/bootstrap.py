@@ -60,6 +60,16 @@ def family_mean(values: np.ndarray, families: np.ndarray) -> np.ndarray:
     return family_means(values, families).mean(axis=0)
 
 
+def family_weights(families: np.ndarray) -> np.ndarray:
+    """Weights of pictures (N,) that sum to 1 and give every family the same.
+
+    >>> family_weights(np.array([3, 3, 5]))
+    array([0.25, 0.25, 0.5 ])
+    """
+    _, row, counts = np.unique(families, return_inverse=True, return_counts=True)
+    return 1 / (len(counts) * counts[row])
+
+
 def paired_bootstrap(
     values: np.ndarray,
     families: np.ndarray,

@@ -1,4 +1,4 @@
-"""What can be said of a model when a caption has one picture: pure functions, arrays in, numbers out.
+"""What can be said of a model when a caption has one picture.
 
 What two real pictures of one caption differ by is not in such data, so nothing here is scaled to it. A caption's
 own picture is one right answer of many: the figures say how often and how nearly a model finds that one.

@@ -23,15 +23,13 @@ from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
 from bridge.text import TextEncoder
 from eval import baselines
-from eval.collected import Say
-from eval.command import load_judge
+from eval.baselines import EncodeText, reconstruct, text_codes
+from eval.bench import ArtistBench, Figures
 from eval.data import first_by_hash
-from eval.decoded import EncodeText, reconstruct, text_codes
 from eval.features import EfficientNetLite0
-from eval.headlines import Bench, Figures
-from eval.judge import Judge, Target
-from eval.report import ROWS, check_counts
-from eval.table import COLUMNS, to_json
+from eval.judge import Judge, Say, Target
+from eval.report import COLUMNS, ROWS, check_counts, to_json
+from eval.table import table
 from train.command import Parser, run_command, say, spelled, whole, writable_folder
 
 NAME = "python -m eval.studies.cheats"
@@ -42,6 +40,8 @@ COPY_NOISE, REPLACED, SHIFT = 0.3, 0.25, 0.05
 REFERENCES = 2
 """Artists of a caption that never give: fewer are no references."""
 GIVEN = "given"
+BESIDE = ("copied", "c_t", "authenticity", "realistic", "sharpness")
+"""What stands beside the headlines."""
 REAL, OTHERS, PARTLY = "real", "real, other artists", "real, 25% replaced"
 """References against each other and the pictures that were given, no cheats; and a cheat that is mostly real."""
 
@@ -57,7 +57,7 @@ class Division:
         families_left_out: Families all of whose captions were left out.
     """
 
-    bench: Bench
+    bench: ArtistBench
     given: np.ndarray
     left_out: int
     families_left_out: int
@@ -69,15 +69,9 @@ class Division:
         """Divide the artists of every caption of a split.
 
         Args:
-            judge: The dataset and the space fitted to it.
-            split: A part of the data that no training has seen, such as 'validation'.
             givers: How many artists of a caption give a picture; 0 divides nothing.
-            n: Samples a caption.
             captions: Judge at most so many, chosen by hash; all of the split's stay rivals.
             seed: Of who gives which picture (together with the caption), and of the bench.
-
-        Raises:
-            ValueError: Fewer than two captions have enough artists.
         """
         given, away = _give(judge, split, givers, seed)
         # A given picture leaves the split, so that the target is made as it is for a model.
@@ -89,7 +83,7 @@ class Division:
         every, families = len(target.refs) + len(target.refs.left_out), len(_families(judge, split))
         left_out, families_left_out = every - len(kept), families - len(np.unique(kept.families))
         chosen = kept if captions is None else first_by_hash(kept, captions)
-        bench = Bench.of(judge, narrow(target, chosen.captions), seed)
+        bench = ArtistBench.of(judge, narrow(target, chosen.captions), seed)
         return cls(bench, np.stack([given[c] for c in chosen.captions]), left_out, families_left_out)
 
     def pictures(self) -> Tensor:
@@ -166,9 +160,7 @@ def of_several(x: Tensor, strangers: Tensor, families: np.ndarray, rng: np.rando
 
     Args:
         x: Right pictures, (C, n, 3, H, W), n at least 2.
-        strangers: Random pictures, same shape.
         families: Family of each caption, (C,).
-        rng: Draws captions and places.
 
     Returns:
         Cheats, each of the same shape; also `OTHERS`, the right pictures themselves.
@@ -193,11 +185,7 @@ def of_training(
     always lets them pass, and only the copy rate holds it against them.
 
     Args:
-        judge: The dataset; its training pictures are taken.
-        captions: C captions.
         codes: Captions to unit text codes.
-        n: Pictures a caption.
-        rng: Draws pictures and noise.
 
     Returns:
         Name and pictures (C, n, 3, H, W) of every cheat, one at a time.
@@ -225,13 +213,8 @@ def cheats_of(division: Division, codes: EncodeText, n: int, rng: np.random.Gene
     those of several where n artists do.
 
     Args:
-        division: Captions, their references and the pictures given.
         codes: Captions to unit text codes.
         n: Pictures a caption, at least 2.
-        rng: Of every draw.
-
-    Raises:
-        ValueError: `n` is more than the training pictures and captions allow.
     """
     judge, refs, givers = division.bench.judge, division.bench.target.refs, division.given.shape[1]
     made: dict[str, Tensor] = {}
@@ -314,18 +297,9 @@ def evaluate(
     """Judge every cheat: where n artists of a caption give, where one does and where none does.
 
     Args:
-        judge: The dataset and the space fitted to it.
         codes: Captions to unit text codes.
-        split: 'validation' or 'test'; its held-out captions are judged.
         n: Pictures a caption, at least 2.
         captions: Judge at most so many in each section, chosen by hash.
-        seed: Of every draw.
-        codec: The cheats are judged as it draws them; as they are without it.
-        say: Told what is being done.
-        about: Kept in the report.
-
-    Raises:
-        ValueError: An argument is out of its range, or too few captions have enough artists.
     """
     if split not in ROWS:
         raise ValueError(f"split: expected one of {', '.join(ROWS)}, got {split!r}")
@@ -342,7 +316,7 @@ def evaluate(
 
 def _section(division: Division, cheats: dict[str, Tensor], codec: ImageCodec | None, say: Say) -> Section:
     bench = division.bench
-    figures = {REAL: bench.real_figures()}
+    figures = {REAL: bench.figures(bench.real)}
     for name, x in cheats.items():
         say(f"  {name}")
         shown = x.flatten(0, 1) if codec is None else reconstruct(codec, x.flatten(0, 1))
@@ -361,26 +335,21 @@ def _section(division: Division, cheats: dict[str, Tensor], codec: ImageCodec | 
 
 def to_text(report: CheatReport) -> str:
     """The table: headlines with their intervals, what tells copies, realism and sharpness; highest score first."""
-    beside = f"{'copies':>8}{'C_T':>7}{'AuthPct':>9}{'real?':>7}{'sharp':>7}"
     through = "" if report.codec is None else f" · as codec {report.codec} draws them"
-    lines = [
-        f"split {report.split} · {report.samples} samples a caption · judge {report.extractor}{through}",
-        f"{'':26}" + "".join(f"{c:>22}" for c in COLUMNS) + beside,
-    ]
+    lines = [f"split {report.split} · {report.samples} samples a caption · judge {report.extractor}{through}"]
     for s in report.sections:
-        lines.append(
+        ordered = sorted(s.figures.items(), key=lambda item: (is_cheat(item[0]), -item[1].value("score")))
+        rows = [
+            [name, *(str(getattr(f, c)) for c in COLUMNS), *(f"{f.value(c):.2f}" for c in BESIDE)]
+            for name, f in ordered
+        ]
+        lines += [
+            "",
             f"{s.givers} artists of a caption give, {s.references:.1f} are references: {s.captions} captions of "
-            f"{s.families} families (left out, too few artists: {s.left_out} captions, {s.families_left_out} families)"
-        )
-        ordered = sorted(s.figures.items(), key=lambda item: (is_cheat(item[0]), -item[1].score.value))
-        lines += [_line(name, f) for name, f in ordered]
+            f"{s.families} families (left out, too few artists: {s.left_out} captions, {s.families_left_out} families)",
+            *table([["", *COLUMNS, *BESIDE], *rows]),
+        ]
     return "\n".join(lines)
-
-
-def _line(name: str, f: Figures) -> str:
-    headlines = "".join(f"{getattr(f, c)!s:>22}" for c in COLUMNS)
-    copying = f"{f.copied.value:>8.3f}{f.c_t:>7.1f}{f.authenticity:>9.2f}"
-    return f"{name:26}{headlines}{copying}{f.realistic.value:>7.2f}{f.sharpness:>7.2f}"
 
 
 def build_parser() -> Parser:
@@ -405,7 +374,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
     check_counts(args.samples, args.captions)
     out = writable_folder(args.out)
     codec = None if args.codec is None else BridgePipeline.from_pretrained(args.codec).codec
-    judge = load_judge(args.data, EfficientNetLite0())
+    judge = Judge.load(args.data, EfficientNetLite0(), say)
     report = evaluate(
         judge,
         text_codes(TextEncoder.from_pretrained()),

@@ -6,35 +6,23 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from bridge.codec import ImageCodec
 from bridge.errors import UserError
+from eval.baselines import decode_flat, flat_latents
 from eval.data import Pictures
 from eval.metrics import disentangle, quality
-from eval.studies.traversal import CHUNK, Axes, decoded, latents
+from eval.metrics.bootstrap import Interval
+from eval.studies.traversal import CHUNK, Axes
+from train.copies import thumbnails
 
 PREFIX = "factor_"
 MEASURES = ("mig", "sap", "disentanglement", "completeness", "informativeness", "linear")
 
 
-@dataclass(frozen=True)
-class Range:
-    """A figure over several random halves of the pictures: the mean, the smallest and the largest."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Range":
-        """Of at least one value."""
-        return cls(float(np.mean(values)), min(values), max(values))
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+def over_halves(values: Sequence[float]) -> Interval:
+    """A figure over random halves of the pictures: the mean, the smallest and the largest."""
+    return Interval(float(np.mean(values)), min(values), max(values))
 
 
 @dataclass(frozen=True)
@@ -49,12 +37,12 @@ class Figures:
     """
 
     dimensions: int
-    mig: Range
-    sap: Range
-    disentanglement: Range
-    completeness: Range
-    informativeness: Range
-    linear: Range
+    mig: Interval
+    sap: Interval
+    disentanglement: Interval
+    completeness: Interval
+    informativeness: Interval
+    linear: Interval
     best: dict[str, int]
     information: dict[str, float]
     gap: dict[str, float]
@@ -100,11 +88,7 @@ class Factors:
 
     @classmethod
     def load(cls, folder: str | Path, split: str) -> "Factors":
-        """The rows of one split of a dataset with columns factor_<name>.
-
-        Raises:
-            ValueError: No such dataset or split, or no such column.
-        """
+        """The rows of one split of a dataset with columns factor_<name>."""
         pictures = Pictures.load(folder)
         rows = pictures.where(split)
         source = datasets.load_from_disk(str(folder))
@@ -118,9 +102,6 @@ class Factors:
         """Every measure of codes (N, D) on random halves of the rows.
 
         Mutual information is that within a half; classifiers are trained on one half and scored on the other.
-
-        Raises:
-            ValueError: `halves` is below 1; and see `eval.metrics.disentangle`.
         """
         if halves < 1:
             raise UserError(f"--halves: expected 1 or more, got {halves}")
@@ -134,7 +115,7 @@ class Factors:
                 found[name].append(getattr(dci, name))
         whole = disentangle.mig(codes, self.values)
         best = [int(j) for j in whole.best]
-        mig, sap, disentanglement, completeness, informativeness, linear = map(Range.of, found.values())
+        mig, sap, disentanglement, completeness, informativeness, linear = map(over_halves, found.values())
         return Figures(
             codes.shape[1],
             mig,
@@ -150,7 +131,7 @@ class Factors:
 
     def of_codec(self, codec: ImageCodec, components: int, halves: int) -> CodecFigures:
         """Everything about one codec on these pictures; `components` are the principal ones."""
-        flat = latents(codec, self.pictures, self.rows)
+        flat = flat_latents(codec, self.pictures, self.rows).astype(float)
         axes = Axes.principal(flat, components)
         return CodecFigures(
             flattened=self.figures(flat, halves),
@@ -163,7 +144,7 @@ class Factors:
 
     def controls(self, components: int, halves: int) -> dict[str, Figures]:
         """The same measures where no codec had a hand: the factors themselves, and the pixels' components."""
-        pixels = thumbnails(self.pictures.pixels(self.rows), 16)
+        pixels = thumbnails(self.pictures.pixels(self.rows).numpy(), 16).astype(float)
         return {
             "the factors themselves": self.figures(self.values.astype(float), halves),
             "pixels, PCA": self.figures(Axes.principal(pixels, components).coordinates(pixels), halves),
@@ -181,13 +162,8 @@ class Factors:
         """See `CodecFigures.psnr`; `flat` are the pictures' latents, (N, L)."""
         errors = [
             quality.squared_error(
-                self.pictures.pixels(self.rows[i : i + CHUNK]).numpy(), decoded(codec, flat[i : i + CHUNK]).numpy()
+                self.pictures.pixels(self.rows[i : i + CHUNK]).numpy(), decode_flat(codec, flat[i : i + CHUNK]).numpy()
             )
             for i in range(0, len(flat), CHUNK)
         ]
         return float(quality.psnr(np.concatenate(errors).mean()))
-
-
-def thumbnails(x: Tensor, side: int) -> np.ndarray:
-    """Pictures (B, 3, H, W) box-filtered to `side` pixels and flattened, (B, 3 side²) float64."""
-    return F.interpolate(x, (side, side), mode="area").flatten(1).to(torch.float64).numpy()

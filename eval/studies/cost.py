@@ -41,11 +41,7 @@ FILLED = 512
 
 
 def open_training(path: Path) -> Training:
-    """The run of a config, of a mapper or of a VAE, not begun.
-
-    Raises:
-        ConfigError: The config cannot be read.
-    """
+    """The run of a config, of a mapper or of a VAE, not begun."""
     values = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
     if "vae" in (values or {}):
         return MapperTraining(load_config(path, MapperConfig))
@@ -119,11 +115,7 @@ def scale_lines(rates: Mapping[str, float], bytes_a_pair: Mapping[str, int]) -> 
 
 
 def cache_lines(data: Path, model: str, pairs: Sequence[int], repeats: int) -> list[str]:
-    """Lines of the table of `cache`: reading few and many pairs, and filling it with pictures from all over `data`.
-
-    Raises:
-        ConfigError: There is no such dataset, or it has no training rows.
-    """
+    """Lines of the table of `cache`: reading few and many pairs, and filling it with pictures from all over `data`."""
     rows = rows_of(load_dataset(data), "train")
     spread = rows.select(range(0, len(rows), max(len(rows) // FILLED, 1))[:FILLED])
     codec = BridgePipeline.from_pretrained(model).codec

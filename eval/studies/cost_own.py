@@ -31,11 +31,7 @@ STEPS, PROBES, DENSITY_PICTURES = 16, 4, 128
 
 
 def write_source(dataset: Dataset, pairs: int, folder: Path, seed: int = 0) -> None:
-    """A folder as anybody has it, pictures and `metadata.csv`: `pairs` training rows, and all that are held out.
-
-    Raises:
-        ConfigError: There are fewer training rows.
-    """
+    """A folder as anybody has it, pictures and `metadata.csv`: `pairs` training rows, and all that are held out."""
     train = [i for i, split in enumerate(dataset["split"]) if split == "train"]
     if len(train) < pairs:
         raise ConfigError(f"pairs: expected at most {len(train)}, the training rows there are, got {pairs}")
@@ -53,11 +49,7 @@ def write_source(dataset: Dataset, pairs: int, folder: Path, seed: int = 0) -> N
 
 
 def log_likelihoods(model: Path, rows: Dataset) -> np.ndarray:
-    """Log-likelihood of held-out latents under their captions, in bits a dimension, (B,); the larger the better.
-
-    Raises:
-        ConfigError: The model's mapper has none along an equation.
-    """
+    """Log-likelihood of held-out latents under their captions, in bits a dimension, (B,); the larger the better."""
     pipe = BridgePipeline.from_pretrained(str(model))
     if not isinstance(pipe.mapper, VelocityMapper):
         raise ConfigError(f"model: {type(pipe.mapper).__name__} is not compared by this command")
@@ -70,25 +62,14 @@ def log_likelihoods(model: Path, rows: Dataset) -> np.ndarray:
 
 
 def own_lines(data: Path, pairs: int, out: Path, minutes: float, say: Callable[[str], None]) -> list[str]:
-    """Lines of the table of `own`. The same mapper from scratch has the same codec, and at most as many steps.
-
-    Args:
-        data: A prepared dataset with training, validation and test rows.
-        pairs: Training rows of it that are used.
-        out: Folder of all that is made; what is there is not made again.
-        minutes: See `train.own`.
-        say: Told what is done.
-
-    Raises:
-        ConfigError: The dataset is too small, or the shipped mapper was not what the run began with.
-    """
+    """Lines of the table of `own`. The same mapper from scratch has the same codec, and at most as many steps."""
     source = out / "source"
     if not source.exists():
         write_source(load_dataset(data), pairs, source)
     fresh, start = not (out / "run").exists(), time.monotonic()
     own = Own(Wanted(str(source)), Reading(), out / "run", minutes, 0, say)
     model, sheet = own.run(), out / "sheet.png"
-    quietly("eval.sheets", [model, "--data", own.data, "--split", "validation", "-n", 8, "--out", sheet])
+    quietly("eval", [model, "--data", own.data, "--split", "validation", "-n", 8, "--sheet", sheet])
     taken = f"{time.monotonic() - start:.0f} s" if fresh else "went on with a stopped run, so not timed:"
     config = load_config(own.out / "mapper.yaml", MapperConfig)
     if not config.init:

@@ -18,13 +18,17 @@ from bridge.checkpoint import atomic_write
 from bridge.codec import ImageCodec, load_codec
 from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png, to_pil
+from eval import plots
+from eval.baselines import flat_latents
 from eval.data import Pictures
-from eval.studies.codec_factors import MEASURES, CodecFigures, Factors, Figures, thumbnails
+from eval.plots import Curve, to_svg
+from eval.report import to_json
+from eval.studies.codec_factors import MEASURES, CodecFigures, Factors, Figures
 from eval.studies.emoji_factors import FACTORS, Known, Told, probe
-from eval.studies.peers.plot import Curve, to_svg
-from eval.studies.traversal import Axes, latents, strip
-from eval.table import to_json
+from eval.studies.traversal import Axes, strip
+from eval.table import table
 from train.command import Parser, number, run_command, say, spelled, whole, writable_folder
+from train.copies import thumbnails
 
 NAME = "python -m eval.studies.disentangle"
 STEPS, CELL, THUMBNAIL = 8, 48, 8
@@ -62,11 +66,7 @@ class RealReport:
 
 
 def load_codecs(folders: Sequence[Path]) -> dict[str, ImageCodec]:
-    """Codecs by the name of their folder, or of the run that a folder `vae` is in.
-
-    Raises:
-        ValueError: A folder holds no codec, or two have one name.
-    """
+    """Codecs by the name of their folder, or of the run that a folder `vae` is in."""
     codecs: dict[str, ImageCodec] = {}
     for folder in folders:
         if not (folder / "config.json").exists():
@@ -80,54 +80,42 @@ def load_codecs(folders: Sequence[Path]) -> dict[str, ImageCodec]:
 
 def to_text(report: FactorsReport) -> str:
     """One line a coordinate system, and what stands beside it."""
-    lines = [
-        f"{report.pictures} pictures of {report.split}; mean [smallest, largest] of {report.halves} random halves",
-        f"{'':34}{'dims':>6}" + "".join(f"{name:>21}" for name in MEASURES),
-    ]
+    lines = [f"{report.pictures} pictures of {report.split}; mean [smallest, largest] of {report.halves} random halves"]
+    systems: dict[str, Figures] = {}
     for name, codec in report.codecs.items():
-        lines += [_line(name, codec.flattened), _line(f"{name}, PCA", codec.principal)]
-        lines.append(_line(f"{name}, of other pictures", codec.chance))
-    lines += [_line(name, figures) for name, figures in report.controls.items()]
+        systems |= {name: codec.flattened, f"{name}, PCA": codec.principal, f"{name}, of other pictures": codec.chance}
+    systems |= report.controls
+    rows = [[name, str(f.dimensions), *(str(getattr(f, m)) for m in MEASURES)] for name, f in systems.items()]
+    lines += table([["", "dims", *MEASURES], *rows])
     for name, codec in report.codecs.items():
         lines.append(
             f"{name}: {codec.psnr:.2f} dB, {codec.active} of {codec.flattened.dimensions} dimensions active, "
             f"at most {codec.rate:.1f} nats a picture"
         )
-        told = (
+        best = (
             f"{factor} {codec.flattened.best[factor]} ({share:.2f}, gap {codec.flattened.gap[factor]:.2f})"
             for factor, share in codec.flattened.information.items()
         )
-        lines.append("  best dimension (share of the factor's entropy): " + ", ".join(told))
+        lines.append("  best dimension (share of the factor's entropy): " + ", ".join(best))
     return "\n".join(lines)
-
-
-def _line(name: str, f: Figures) -> str:
-    return f"{name:34}{f.dimensions:>6}" + "".join(f"{getattr(f, m)!s:>21}" for m in MEASURES)
 
 
 def real_text(report: RealReport) -> str:
     """One line a codec and factor."""
-    titles = ("accuracy", "chance", "by group", "commonest", "MI", "gap", "variance")
-    lines = [f"{'':46}" + "".join(f"{t:>20}" if t == "by group" else f"{t:>10}" for t in titles)]
+    rows = [["", "accuracy", "chance", "by group", "commonest", "MI", "gap", "variance"]]
     for name, factors in report.codecs.items():
         for factor, t in factors.items():
             about = f"{name}: {factor} ({t.pictures}, {t.groups} {t.apart})"
-            lines.append(
-                f"{about:46}{t.accuracy:>10.2f}{1 / len(t.values):>10.2f}{t.interval!s:>20}{t.most:>10.2f}"
-                f"{t.information:>10.2f}{t.gap:>10.2f}{t.variance:>10.2f}"
-            )
-    return "\n".join([*lines, *(f"{factor}: absent, {why}" for factor, why in report.absent.items())])
+            shares = [f"{t.accuracy:.2f}", f"{1 / len(t.values):.2f}", str(t.interval)]
+            rows.append([about, *shares, *(f"{x:.2f}" for x in (t.most, t.information, t.gap, t.variance))])
+    return "\n".join([*table(rows), *(f"{factor}: absent, {why}" for factor, why in report.absent.items())])
 
 
 def chart(codecs: dict[str, CodecFigures], betas: Sequence[float]) -> str:
     """Every measure along the latents' own dimensions against beta, SVG.
 
     Args:
-        codecs: By name.
         betas: Of each, above 0.
-
-    Raises:
-        ValueError: Not one beta a codec, or one is not above 0.
     """
     if len(betas) != len(codecs) or min(betas) <= 0:
         raise UserError(f"--beta: expected {len(codecs)} numbers above 0, one a codec, got {list(betas)}")
@@ -137,12 +125,12 @@ def chart(codecs: dict[str, CodecFigures], betas: Sequence[float]) -> str:
         ranges = [getattr(codec.flattened, measure) for _, codec in order]
         ends = ([r.value for r in ranges], [r.low for r in ranges], [r.high for r in ranges])
         curves.append(Curve(measure.upper() if len(measure) == 3 else measure, [b for b, _ in order], *ends))
-    return to_svg("disentanglement of codecs on shapes", curves, "beta", "0: none, 1: whole")
+    return to_svg(plots.curves("disentanglement of codecs on shapes", curves, "beta", "0: none, 1: whole"))
 
 
 def traversals(codec: ImageCodec, factors: Factors, figures: Figures, path: Path) -> None:
     """Write a sheet: for each factor, a picture's latent moved along the dimension that tells most of it."""
-    flat = latents(codec, factors.pictures, factors.rows)
+    flat = flat_latents(codec, factors.pictures, factors.rows).astype(float)
     axes = Axes.flattened(flat.shape[1])
     rows = [to_pil(strip(codec, axes, flat, j, STEPS)) for j in figures.best.values()]
     notes = [f"dimension {figures.best[name]}, MI {figures.information[name]:.2f}" for name in figures.best]
@@ -199,8 +187,8 @@ def _run_real(args: argparse.Namespace, command: str) -> None:
     if not known:
         raise UserError(f"--data: no label tells of two values of {', '.join(FACTORS)}; use a dataset of train.emoji")
     rows = np.unique(np.concatenate([k.rows for k in known.values()]))
-    codes = {name: latents(codec, pictures, rows) for name, codec in codecs.items()}
-    codes[f"thumbnails of {THUMBNAIL} px"] = thumbnails(pictures.pixels(rows), THUMBNAIL)
+    codes = {name: flat_latents(codec, pictures, rows).astype(float) for name, codec in codecs.items()}
+    codes[f"thumbnails of {THUMBNAIL} px"] = thumbnails(pictures.pixels(rows).numpy(), THUMBNAIL).astype(float)
     found: dict[str, dict[str, Told]] = {}
     for name, flat in codes.items():
         say(f"{name}: {len(rows)} pictures")

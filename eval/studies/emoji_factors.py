@@ -143,13 +143,9 @@ class Known:
         drawn by two.
 
         Args:
-            factor: One of FACTORS.
             labels: (N,).
             families: Family of each, (N,).
             artists: Artist of each, (N,).
-
-        Raises:
-            ValueError: No such factor; fewer than two values are known, or one by a single artist and family.
         """
         if factor not in FACTORS:
             raise ValueError(f"factor: expected one of {', '.join(FACTORS)}, got {factor!r}")
@@ -173,10 +169,6 @@ def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str 
         codes: Of the pictures with a known value, (N, D).
         values: (N,) str.
         groups: (N,), of any sortable kind.
-        apart: What the groups are.
-
-    Raises:
-        ValueError: Fewer than two groups, or fewer than two values.
     """
     count = len(np.unique(groups))
     if count < 2:

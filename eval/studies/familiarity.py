@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from bridge.pipeline import BridgePipeline
-from eval.command import load_judge
 from eval.features import EfficientNetLite0
 from eval.judge import Judge
 from eval.metrics import fit
 from eval.metrics.bootstrap import Interval, paired_bootstrap
 from eval.report import ROWS
-from train.command import Parser, number, run_command, whole
+from train.command import Parser, number, run_command, say, whole
 
 NAME = "python -m eval.studies.familiarity"
 
@@ -98,7 +97,7 @@ def measured(pipe: BridgePipeline, judge: Judge, split: str, n: int, seed: int) 
 
 def _run(args: argparse.Namespace) -> None:
     pipe = BridgePipeline.from_pretrained(args.model)
-    judge = load_judge(args.data, EfficientNetLite0())
+    judge = Judge.load(args.data, EfficientNetLite0(), say)
     parts = [measured(pipe, judge, split, args.n, args.seed) for split in ROWS[args.split].values()]
     cosine, hits, families = (np.concatenate(column) for column in zip(*parts, strict=True))
     held_out = cosine < args.known

@@ -32,7 +32,7 @@ from bridge.mappers import (
 )
 from bridge.noise import generator_for
 from bridge.standardize import PrincipalAxes, WhitenedCodec
-from eval.report import ROWS
+from eval.report import ROWS, to_json
 from eval.studies.peers.__main__ import add_common, open_workshop
 from eval.studies.peers.base import GUIDED, Sampling
 from eval.studies.peers.mapped import BridgeFlow, MapperNet, MapperPeer
@@ -40,7 +40,7 @@ from eval.studies.peers.material import Shelf
 from eval.studies.peers.study import Workshop
 from eval.studies.peers.table import HEADLINES, Spread
 from eval.studies.speed import seconds
-from eval.table import to_json
+from eval.table import table
 from train.command import Parser, run_command, spelled
 
 NAME = "python -m eval.studies.families"
@@ -180,13 +180,7 @@ def held_out_latents(shop: Workshop, split: str) -> tuple[Tensor, list[str]]:
 
 
 def density_of(shop: Workshop, mapper: Mapper, splits: Mapping[str, str]) -> Density | None:
-    """Bits a dimension of held-out latents under their labels, or None where a family has no density.
-
-    Args:
-        shop: Its codec's latents are what the mapper was trained on.
-        mapper: Trained.
-        splits: Row of the test -> split of the data.
-    """
+    """Bits a dimension of held-out latents under their labels, or None where a family has no density."""
     if not isinstance(mapper, DensityMapper):
         return None
     shift = shop.codec.log_abs_det if isinstance(shop.codec, WhitenedCodec) else 0.0
@@ -247,23 +241,21 @@ def to_text(report: FamiliesReport) -> str:
         f"{report.minutes:g} minutes each, {report.vae_minutes:g} of them for the VAE · {report.samples} samples a "
         "caption · bits/dim of the codec's own latents, the smaller the better"
     ]
-    titles = "".join(f"{name:>15}" for name in HEADLINES)
     for row in dict.fromkeys(row for one in report.families for row in one.rows):
-        text += ["", row, f"{'':32}{titles}{'bits/dim':>16}{'minutes':>9}{'images/s':>10}{'parameters':>12}"]
-        here = [one for one in report.families if row in one.rows]
-        text += [_line(one, row) for one in sorted(here, key=lambda one: -one.rows[row]["score"].mean)]
+        here = sorted((f for f in report.families if row in f.rows), key=lambda f: -f.rows[row]["score"].mean)
+        head = ["", *HEADLINES, "bits/dim", "minutes", "images/s", "parameters"]
+        text += ["", row, *table([head, *(_cells(one, row) for one in here)])]
     return "\n".join(
         text + [f"{one.name}: {what} absent, {why}" for one in report.families for what, why in one.absent.items()]
     )
 
 
-def _line(one: Family, row: str) -> str:
-    figures = "".join(f"{one.rows[row][name]!s:>15}" for name in HEADLINES)
+def _cells(one: Family, row: str) -> list[str]:
     bits = "–"
     if one.density is not None:
         bits = f"{one.density.bits[row]:.3f}" + (f" ± {one.density.error:.3f}" if one.density.error else "")
-    cost = f"{statistics.fmean(one.minutes):>9.2f}{one.images_per_second:>10.1f}{one.parameters:>12,}"
-    return f"{one.name:32}{figures}{bits:>16}{cost}"
+    cost = [f"{statistics.fmean(one.minutes):.2f}", f"{one.images_per_second:.1f}", f"{one.parameters:,}"]
+    return [one.name, *(str(one.rows[row][name]) for name in HEADLINES), bits, *cost]
 
 
 def build_parser(families: Sequence[FamilyPeer] = ALL) -> Parser:

@@ -135,11 +135,8 @@ def smoothness(space: JudgeSpace, extractor: Extractor, paths: Tensor, real: np.
     """Paths of pictures as the judge sees them.
 
     Args:
-        space: The judge's.
-        extractor: The network that `space` was fitted on.
         paths: P paths of S pictures, (P, S, 3, H, W) in [0, 1], P at least 2, S at least 3.
         real: Late features of other real pictures, (N, F).
-        seed: Of the intervals.
 
     Source: largest step: as Karras et al. 2019, arXiv:1812.04948, measure a path by steps in a judge's features
     """

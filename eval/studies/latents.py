@@ -25,9 +25,8 @@ from bridge.images import contact_sheet, save_png, to_pil
 from bridge.noise import generator_for, normal_rows
 from bridge.pipeline import BridgePipeline
 from bridge.text import TextCode
-from eval.command import load_judge
+from eval.baselines import decode_all, flat_latents
 from eval.data import Pictures, by_caption, picture_latents
-from eval.decoded import decode_all, flat_latents
 from eval.features import EfficientNetLite0
 from eval.judge import Judge
 from eval.metrics.bootstrap import family_mean, paired_bootstrap
@@ -210,7 +209,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.what == "near":
         sheet = near(args, pipe, Pictures.load(args.data))
     else:
-        judge = load_judge(args.data, EfficientNetLite0())
+        judge = Judge.load(args.data, EfficientNetLite0(), say)
         sheet = {"normal": normal, "paths": paths}[args.what](args, pipe, judge)
     names, rows = zip(*sheet, strict=True)
     page = contact_sheet(rows, names, cell=CELL, columns=max(len(row) for row in rows))

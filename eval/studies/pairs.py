@@ -19,17 +19,19 @@ from torch import Tensor
 
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
+from eval import plots
 from eval.data import Pictures
-from eval.report import ROWS
+from eval.metrics.bootstrap import Interval
+from eval.plots import Curve, to_svg
+from eval.report import ROWS, to_json
 from eval.studies.peers.__main__ import add_common, open_workshop
 from eval.studies.peers.base import Sampling, TrainedPeer
 from eval.studies.peers.benches import SINGLE
-from eval.studies.peers.curves import Score, Trend, Verdict, trend, verdict
+from eval.studies.peers.curves import Trend, Verdict, trend, verdict
 from eval.studies.peers.direct import Direct, DirectPlateau
 from eval.studies.peers.mapped import BridgeFlow
-from eval.studies.peers.plot import Curve, to_svg
 from eval.studies.peers.study import Workshop
-from eval.table import to_json
+from eval.table import table
 from train.command import Parser, run_command, spelled, whole
 from train.data.dataset import content_hash
 
@@ -91,7 +93,6 @@ def pair_order(pictures: Pictures, rows: np.ndarray) -> np.ndarray:
     """Positions in `rows` by hash, one of each family before a second of any: fewer are part of more.
 
     Args:
-        pictures: The dataset.
         rows: Its training rows, (N,).
 
     Returns:
@@ -116,11 +117,7 @@ def mean_scores(points: Sequence[Point], mode: str, method: str, row: str, name:
 
 
 def measure(shop: Workshop, mode: str, method: str, seed: int, trial: int) -> Point:
-    """Train a method on the workshop's pairs, choose how to sample on validation, judge on test; or remember.
-
-    Raises:
-        ValueError: Its training diverged.
-    """
+    """Train a method on the workshop's pairs, choose how to sample on validation, judge on test; or remember."""
     peer = MODES[mode][METHODS.index(method)]
     found = shop.tested(peer, peer.trials[trial], seed)
     pairs = len(shop.material.paired)
@@ -136,11 +133,7 @@ def with_pairs(shop: Workshop, order: Tensor, count: int) -> Workshop:
 
 
 def sizes_of(asked: Sequence[str] | None, most: int) -> list[int]:
-    """Numbers of pairs, fewest first; None for SIZES.
-
-    Raises:
-        ValueError: One is no number from 2 to `most`.
-    """
+    """Numbers of pairs, fewest first; None for SIZES."""
     if asked is None:
         return [*(size for size in SIZES if size < most), most]
     sizes = set()
@@ -155,18 +148,14 @@ def sizes_of(asked: Sequence[str] | None, most: int) -> list[int]:
 def to_text(report: PairsReport) -> str:
     """A table a row of the test, the verdicts, and what more pairs brought."""
     lines = []
-    rows = list(dict.fromkeys(v.row for v in report.verdicts))
-    for row in rows:
-        lines += [
-            row,
-            f"{'':14}{'':13}{'pairs':>8}{'fit':>7}{'div.':>7}{'joint':>7}{'score':>24}{'copies':>8}{'steps':>8}",
-        ]
+    for row in dict.fromkeys(v.row for v in report.verdicts):
+        cells = [["", "", "pairs", *SHOWN, "score", "copies", "steps"]]
         for p in report.points:
             f = p.rows[row]
-            interval = f"{f['score']:.2f} [{f['low']:.2f}, {f['high']:.2f}]"
-            figures = "".join(f"{f[name]:>7.2f}" if name in f else f"{'–':>7}" for name in SHOWN)
-            lines.append(f"{p.mode:14}{p.method:13}{p.pairs:>8}{figures}{interval:>24}{f['copied']:>8.2f}{p.steps:>8}")
-        lines.append("")
+            figures = [f"{f[name]:.2f}" if name in f else "–" for name in SHOWN]
+            score = str(Interval(f["score"], f["low"], f["high"]))
+            cells.append([p.mode, p.method, str(p.pairs), *figures, score, f"{f['copied']:.2f}", str(p.steps)])
+        lines += [row, *table(cells), ""]
     judged = [f"judged {report.about['judged']}"] if "judged" in report.about else []
     return "\n".join([*lines, *map(str, report.verdicts), *map(str, report.trends), *judged])
 
@@ -180,7 +169,7 @@ def chart(points: Sequence[Point], row: str) -> str:
             y, low, high = ([getattr(s, end) for s in found.values()] for end in ("value", "low", "high"))
             name = f"{'bridge' if method == METHODS[0] else method}, {mode}"
             curves.append(Curve(name, list(found), y, low, high, mode != "equal minutes"))
-    return to_svg(f"{row} captions", curves, "pairs", "score")
+    return to_svg(plots.curves(f"{row} captions", curves, "pairs", "score"))
 
 
 def build_parser() -> Parser:
@@ -229,10 +218,10 @@ def _run(args: argparse.Namespace, command: str) -> None:
     print(to_text(report))
 
 
-def scores(points: Sequence[Point], mode: str, method: str, row: str) -> dict[int, Score]:
+def scores(points: Sequence[Point], mode: str, method: str, row: str) -> dict[int, Interval]:
     """A method's scores with their intervals, means over seeds, by pairs, fewest first."""
     value, low, high = (mean_scores(points, mode, method, row, name) for name in ("score", "low", "high"))
-    return {pairs: Score(value[pairs], low[pairs], high[pairs]) for pairs in value}
+    return {pairs: Interval(value[pairs], low[pairs], high[pairs]) for pairs in value}
 
 
 def told_of(points: Sequence[Point], about: dict[str, str]) -> PairsReport:

@@ -21,9 +21,8 @@ from bridge.mappers import VelocityMapper
 from bridge.noise import normal_rows
 from bridge.pipeline import BridgePipeline
 from bridge.text import TextCode
-from eval.baselines import RidgeGaussian, fit_ridge
+from eval.baselines import RidgeGaussian, fit_ridge, flat_latents, text_codes
 from eval.data import Pictures, first_by_hash, references
-from eval.decoded import flat_latents, text_codes
 from eval.metrics.bootstrap import Interval, paired_bootstrap
 from eval.report import ROWS
 from train.command import Parser, number, run_command, whole
@@ -96,7 +95,6 @@ def picture_ranks(score: np.ndarray, groups: Sequence[np.ndarray], rounds: int) 
     Args:
         score: Of M pictures and C captions, (M, C).
         groups: Rows of each caption's pictures, [(k,)] * C; they take turns.
-        rounds: How often other pictures stand for the captions.
     """
     found = []
     for turn in range(rounds):

@@ -17,11 +17,11 @@ from scipy.spatial.distance import cdist
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
-from eval.command import load_judge
 from eval.features import EfficientNetLite0
 from eval.judge import Judge, Target
 from eval.metrics.bootstrap import Interval, paired_bootstrap
-from eval.table import to_json
+from eval.report import to_json
+from eval.table import table
 from train.command import Parser, run_command, say, spelled, whole, writable_folder
 
 NAME = "python -m eval.studies.swap"
@@ -80,9 +80,6 @@ def pair_rates(labels: np.ndarray, families: np.ndarray) -> np.ndarray:
         labels: Of the picture of each caption and noise, (C, n) of any kind, n at least 2.
         families: Family of each caption, (C,); captions are compared with those of other families.
 
-    Raises:
-        ValueError: Shapes disagree, there is one noise only, or a caption has no other family beside it.
-
     >>> pair_rates(np.array([["a", "b"], ["a", "b"]]), np.array([0, 1]))
     array([[1., 0., 0.],
            [1., 0., 0.]])
@@ -109,10 +106,6 @@ def agreement(labels: np.ndarray, families: np.ndarray, seed: int = 0) -> Agreem
     Args:
         labels: (C, n), see `pair_rates`.
         families: (C,), at least two different ones.
-        seed: Of the bootstrap.
-
-    Raises:
-        ValueError: See `pair_rates`.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 11; Hoeffding 1948, A class of
         statistics with asymptotically normal distribution
@@ -134,7 +127,6 @@ def nearest_captions(shows: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     """Which caption's centroid each picture is nearest to.
 
     Args:
-        shows: Pictures in the space of captions, (..., D).
         centroids: (P, D).
 
     Returns:
@@ -185,12 +177,12 @@ def measure(
 def to_text(report: SwapReport) -> str:
     """Two lines of the table, and what stands beside it."""
     head = f"{report.captions} captions of {report.split}, {report.samples} noises; two pictures agree in"
-    lines = [head, f"{'':18}" + "".join(f"{name:>20}" for name in ("noise held", "caption held", "neither"))]
+    rows = [["", "noise held", "caption held", "neither"]]
     for name, a in (("style", report.style), ("nearest caption", report.shown)):
-        lines.append(f"{name:18}" + "".join(f"{i!s:>20}" for i in (a.noise_held, a.caption_held, a.neither)))
-        lines.append(f"{'  less neither':18}{a.noise_gain!s:>20}{a.caption_gain!s:>20}")
+        rows.append([name, str(a.noise_held), str(a.caption_held), str(a.neither)])
+        rows.append(["  less neither", str(a.noise_gain), str(a.caption_gain), ""])
     real = f"one artist {report.real_style}, two artists {report.real_neither}"
-    return "\n".join([*lines, f"style of real pictures: {real}", f"Caption-ID@10-of-100: {report.hit}"])
+    return "\n".join([head, *table(rows), f"style of real pictures: {real}", f"Caption-ID@10-of-100: {report.hit}"])
 
 
 def build_parser() -> Parser:
@@ -214,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace, command: str) -> None:
     out = None if args.out is None else writable_folder(args.out)
     pipe = BridgePipeline.from_pretrained(args.model)
-    judge = load_judge(args.data, EfficientNetLite0())
+    judge = Judge.load(args.data, EfficientNetLite0(), say)
     target = judge.target(args.split, args.n, args.captions)
     say(f"{len(target.refs)} captions x {args.n} noises")
     style, shown, hit = measure(pipe, judge, target, args.n, args.seed)

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
 from bridge.codec import ImageCodec
-from eval.data import Pictures
+from eval.baselines import decode_flat
 
 CHUNK = 64
 ENDS = (0.02, 0.98)
@@ -54,29 +53,13 @@ class Axes:
         return flat + (values - now)[:, None] * self.directions[dimension]
 
 
-def latents(codec: ImageCodec, pictures: Pictures, rows: np.ndarray) -> np.ndarray:
-    """Mean latents of pictures by row, flattened, (len(rows), L) float64."""
-    starts = range(0, len(rows), CHUNK)
-    means = [codec.encode(pictures.pixels(rows[i : i + CHUNK])).mean.flatten(1) for i in starts]
-    return torch.cat(means).double().numpy()
-
-
-def decoded(codec: ImageCodec, flat: np.ndarray) -> Tensor:
-    """Pictures of flattened latents (N, L), (N, 3, H, W) in [0, 1]."""
-    z = torch.from_numpy(flat).float().unflatten(1, codec.z_shape)
-    return torch.cat([codec.decode(chunk) for chunk in z.split(CHUNK)])
-
-
 def strip(codec: ImageCodec, axes: Axes, flat: np.ndarray, dimension: int, steps: int, start: int = 0) -> Tensor:
     """Pictures (steps, 3, H, W) along one dimension, from its low to its high end among latents.
 
     Args:
-        codec: Decodes.
-        axes: Where the dimension is.
         flat: Latents, (N, L): the ends of the traversal are quantiles of theirs.
         dimension: 0 to D - 1.
         steps: At least 2.
-        start: Row of `flat` that all other coordinates are taken from.
     """
     low, high = np.quantile(axes.coordinates(flat)[:, dimension], ENDS)
-    return decoded(codec, axes.traverse(flat[start], dimension, np.linspace(low, high, steps)))
+    return decode_flat(codec, axes.traverse(flat[start], dimension, np.linspace(low, high, steps)))

@@ -30,20 +30,24 @@ CAPTIONED = {
 """Columns that every dataset made here has."""
 
 
-def load_dataset(folder: Path) -> Dataset:
-    """Open a folder written by `datasets`, with the columns that training needs.
+def load_dataset(folder: Path, columns: Sequence[str] = COLUMNS) -> Dataset:
+    """Open a folder written by `datasets.Dataset.save_to_disk`.
 
     Raises:
-        ConfigError: The folder is no dataset, or lacks a column; names those found.
+        ConfigError: The folder is no dataset, lacks a column, or column "image" holds no pictures.
     """
     try:
         dataset = load_from_disk(str(folder))
-    except FileNotFoundError as error:
+    except OSError as error:
         raise ConfigError(
             f"data: {folder} is not a dataset; make it with `python -m train.emoji --out {folder}`"
         ) from error
-    if missing := sorted(set(COLUMNS) - set(dataset.column_names)):
+    if isinstance(dataset, datasets.DatasetDict):
+        raise ConfigError(f"data: {folder} holds the datasets {sorted(dataset)}; save one with a column 'split' instead")
+    if missing := sorted(set(columns) - set(dataset.column_names)):
         raise ConfigError(f"data: {folder} lacks {', '.join(missing)}; it has {', '.join(dataset.column_names)}")
+    if not isinstance(dataset.features["image"], datasets.Image):
+        raise ConfigError(f"data: column 'image' of {folder} holds no pictures; cast it to datasets.Image()")
     return dataset
 
 

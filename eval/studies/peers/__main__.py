@@ -16,17 +16,14 @@ from bridge.checkpoint import atomic_write
 from bridge.codec import load_codec
 from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
-from eval.command import fitted
-from eval.data import Pictures
-from eval.decoded import text_codes
+from eval.baselines import text_codes
+from eval.data import Pictures, why_single
 from eval.features import EfficientNetLite0
 from eval.judge import Judge
-from eval.report import ROWS, Report, check_counts, evaluate
-from eval.single_space import why_single
+from eval.report import ROWS, Report, check_counts, evaluate, to_json
 from eval.stream import Generate
 from eval.studies.peers.base import Peer, TrainedPeer
 from eval.studies.peers.benches import SINGLE, Benches
-from eval.studies.peers.budget import PRECISIONS
 from eval.studies.peers.direct import Direct, DirectPlateau
 from eval.studies.peers.invertible import Invertible
 from eval.studies.peers.latent import Latent
@@ -38,7 +35,7 @@ from eval.studies.peers.sampling import Asked
 from eval.studies.peers.simple import Retrieval, Ridge
 from eval.studies.peers.study import PLATEAU_SEEDS, Chosen, Workshop, minutes_left
 from eval.studies.peers.table import HEADLINES, Line, PeersReport, Spread, to_text
-from eval.table import to_json
+from eval.studies.peers.training import PRECISIONS
 from train.command import Parser, number, run_command, say, spelled, whole, writable_folder
 from train.precision import note_precision
 
@@ -117,7 +114,7 @@ def line_of(shop: Workshop, entry: Entry, report: Report) -> Line:
     runs = [shop.results.get({"trained": shop.key(entry.peer, trial, seed)}) for seed in entry.scores]
     rows = {
         row: {
-            name: Spread.of([getattr(found.methods[entry.name(seed)], name).value for seed in entry.scores])
+            name: Spread.of([found.methods[entry.name(seed)].value(name) for seed in entry.scores])
             for name in HEADLINES
         }
         for row, found in report.rows.items()
@@ -164,15 +161,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def open_workshop(args: argparse.Namespace, *, singly: bool = False) -> Workshop:
-    """Model, judge and training material of a command.
-
-    Args:
-        args: Of `add_common`.
-        singly: Whether data with one picture a caption will do, see `Benches.figures`.
-
-    Raises:
-        ValueError: An argument is out of range, there is no such model or dataset, or the dataset cannot be judged.
-    """
+    """Model, judge and training material of a command."""
     check_counts(args.samples, args.captions)
     if args.seeds < 1:
         raise UserError(f"--seeds: expected at least 1, got {args.seeds}")
@@ -220,7 +209,7 @@ def _judge(folder: str, *, singly: bool) -> Judge:
         )
     if why is not None:
         say(f"judged singly: {why}; {SINGLE}")
-    return fitted(pictures, EfficientNetLite0(), why)
+    return Judge.of(pictures, EfficientNetLite0(), why, say)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -247,7 +236,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
         args.samples,
         [line_of(shop, entry, report) for entry in entries],
         {
-            row: {name: found.methods[name].score.value for name in ("real", "reconstruction")}
+            row: {name: found.methods[name].value("score") for name in ("real", "reconstruction")}
             for row, found in report.rows.items()
         },
         about,

@@ -93,10 +93,6 @@ class PeerNet(nn.Module, abc.ABC):
     def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1] of codes and noise (B, *noise_shape)."""
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The loss: what accelerate wraps."""
-        return self.loss(batch)
-
 
 class Peer(abc.ABC):
     """One way from captions to pictures.
@@ -117,7 +113,7 @@ class Peer(abc.ABC):
 
 
 class TrainedPeer(Peer):
-    """A peer with a network, trained by `budget.BudgetLoop`.
+    """A peer with a network, trained by `training.loop_of`.
 
     Attributes:
         tokens: Reads the caption's tokens, not only its pooled code.

@@ -4,22 +4,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from eval.metrics.bootstrap import Interval
+
 CLAIM = 5.0
 """How many times fewer pairs the bridge is said to need."""
 FEWER = 3.0
 """Whether more pairs help is told from so many times fewer."""
 
 
-@dataclass(frozen=True)
-class Score:
-    """A point of a curve with its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-Scores = Mapping[int, Score]
+Scores = Mapping[int, Interval]
 """By pairs."""
 
 
@@ -83,8 +76,8 @@ class Trend:
     row: str
     few: int
     many: int
-    before: Score
-    after: Score
+    before: Interval
+    after: Interval
 
     def __str__(self) -> str:
         if self.after.low > self.before.high:

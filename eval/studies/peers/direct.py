@@ -15,11 +15,7 @@ def small_unet(channels: int, side: int, widths: tuple[int, ...], attend: int, t
     """A UNet2DConditionModel with one layer a level, and cross-attention on the `attend` lowest levels.
 
     Args:
-        channels: In and out.
-        side: Height and width of its input.
         widths: Channels of its levels, each halving the side; multiples of 8.
-        attend: Levels with attention, from the lowest up.
-        text_dim: Dimension of the states attended to.
     """
     down = ["DownBlock2D"] * (len(widths) - attend) + ["CrossAttnDownBlock2D"] * attend
     up = ["CrossAttnUpBlock2D"] * attend + ["UpBlock2D"] * (len(widths) - attend)

@@ -30,11 +30,7 @@ class MapperNet(PeerNet):
         return self.mapper.loss(batch.data, batch.c, noise=noise.to(batch.data.device))
 
     def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
-        """See `PeerNet.sample`.
-
-        Raises:
-            ValueError: Guidance is asked of a family that has none.
-        """
+        """See `PeerNet.sample`."""
         if isinstance(self.mapper, VelocityMapper):
             return self.codec.decode(
                 self.mapper.sample(

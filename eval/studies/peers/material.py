@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import datasets
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from bridge.text import TextCode, TextEncoder
 from eval.data import Pictures, picture_latents
 from eval.studies.peers.base import TOKENS, Batch
 from train.data.cache import CACHE, Codes, caption_codes
+from train.data.dataset import load_dataset
 
 CAPTION_DROPOUT, LABEL_SHARE, FAMILY_POWER = 0.1, 0.4, 0.5
 """Shares of captions that are dropped and that are the label; weight of a row is (size of family) ** -FAMILY_POWER."""
@@ -135,16 +135,8 @@ def load(
 
     Args:
         folder: The dataset that `pictures` was read from; needs a column "captions", a list a row.
-        pictures: The same, as the judge has it.
-        codec: Of all peers that use latents. Encoding is a part of no peer's budget.
-        encoder: Of all captions.
-        more: Another dataset of pictures, whose captions nobody is shown.
-        say: Told what is being done.
-
-    Raises:
-        ValueError: No column "captions", no training or held-out pictures, or `more` has another size.
     """
-    captions = _captions(folder)
+    captions = [list(row) for row in load_dataset(folder, ["image", "captions"])["captions"]]
     train = pictures.where("train")
     watched = np.concatenate([_spread(pictures.where(s)) for s in HELD_OUT if s in pictures.split])
     texts = list(dict.fromkeys(text for row in (*train, *watched) for text in captions[row]))
@@ -171,13 +163,6 @@ def load(
         torch.arange(len(train), len(pixels)),
         torch.from_numpy(size[family].astype(float) ** -FAMILY_POWER),
     )
-
-
-def _captions(folder: Path) -> list[list[str]]:
-    source = datasets.load_from_disk(str(folder))
-    if "captions" not in source.column_names:
-        raise UserError(f"data: {folder} lacks captions; it has {source.column_names}; make it with train.emoji")
-    return [list(row) for row in source["captions"]]
 
 
 def _alike(pixels: Tensor, like: Tensor, folder: Path) -> Tensor:

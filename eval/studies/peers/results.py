@@ -33,11 +33,7 @@ class Results:
         return self._found.get(_canonical(key))
 
     def add(self, key: Key, value: Any) -> Any:
-        """Append a finding and return it as it will be read again.
-
-        Raises:
-            ValueError: A number in it is not finite.
-        """
+        """Append a finding and return it as it will be read again."""
         line = json.dumps({"key": key, "value": value}, allow_nan=False, ensure_ascii=False)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab+") as file:

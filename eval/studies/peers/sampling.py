@@ -9,7 +9,7 @@ from torch import Tensor
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
-from eval.cache import caption_number
+from eval.data import caption_number
 from eval.stream import Generate
 from eval.studies.peers.base import TOKENS, PeerNet, Sampling
 from eval.studies.peers.material import Material
@@ -88,15 +88,7 @@ def keyed(
     sampling: Sampling,
     seed: int,
 ) -> Generate:
-    """A network as the report wants it: image i of a caption depends on (seed, caption, i) alone.
-
-    Args:
-        net: Trained, on the CPU.
-        codes: Captions to codes.
-        neighbours: Of the captions it was trained on.
-        sampling: How to draw.
-        seed: Of the noise.
-    """
+    """A network as the report wants it: image i of a caption depends on (seed, caption, i) alone."""
 
     def generate(captions: Sequence[str], n: int) -> Tensor:
         jobs = [(row, i) for row in range(len(captions)) for i in range(n)]

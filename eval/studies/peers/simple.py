@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from eval import baselines
-from eval.cache import caption_number
-from eval.decoded import Baselines
+from eval.baselines import Baselines
+from eval.data import caption_number
 from eval.stream import Generate
 from eval.studies.peers.base import Peer, Trial
 

@@ -11,28 +11,24 @@ import torch
 from bridge.codec import ImageCodec
 from bridge.errors import UserError
 from bridge.text import TextEncoder
-from eval.collected import Say
-from eval.decoded import Baselines, text_codes
+from eval.baselines import Baselines, text_codes
+from eval.judge import Say
 from eval.stream import Generate
 from eval.studies.peers.base import Peer, PeerNet, Sampling, Space, TrainedPeer, Trial
 from eval.studies.peers.benches import Benches
-from eval.studies.peers.budget import BudgetLoop, DivergedError
 from eval.studies.peers.material import Material
-from eval.studies.peers.recipe import Budget, Recipe
 from eval.studies.peers.results import Key, Results, digest
 from eval.studies.peers.sampling import Asked, Neighbours, keyed
 from eval.studies.peers.simple import SimplePeer
+from eval.studies.peers.training import GROWTH, loop_of, train
+from train.loop import Budget, SaveError, TrainingError
 
 PLATEAU_TIMES, PLATEAU_SEEDS = 4.0, 1
 """A run to the plateau ends at so many times the budget at the latest, and is made once."""
 
 
 def minutes_left(vae_minutes: float, minutes: float) -> float:
-    """Minutes that are left to train on latents, once the VAE's training is paid for in full.
-
-    Raises:
-        ValueError: Nothing is left, or a number is out of range.
-    """
+    """Minutes that are left to train on latents, once the VAE's training is paid for in full."""
     if not minutes > 0 or vae_minutes < 0:
         raise UserError(f"minutes, vae_minutes: expected above 0 and at least 0, got {minutes:g} and {vae_minutes:g}")
     if vae_minutes >= minutes:
@@ -90,7 +86,7 @@ class Workshop:
         minutes: Of every peer, the VAE's part included.
         vae_minutes: Of these, charged to what uses the VAE.
         identity: Everything else that results depend on.
-        precision: Of training, one of `budget.PRECISIONS`; pictures are always made in float32.
+        precision: Of training, one of `training.PRECISIONS`; pictures are always made in float32.
         say: Told what is being done.
         clock: Seconds of training; None for the process' own.
     """
@@ -123,7 +119,9 @@ class Workshop:
     def budget(self, peer: TrainedPeer) -> Budget:
         """Of a peer: the minutes less the VAE's part where it uses one; more in plateau mode."""
         seconds = 60 * (minutes_left(self.vae_minutes, self.minutes) if peer.uses_vae else self.minutes)
-        return Budget(PLATEAU_TIMES * seconds, True, seconds) if peer.plateau else Budget(seconds)
+        if peer.plateau:
+            return Budget(PLATEAU_TIMES * seconds, GROWTH, seconds, self.clock)
+        return Budget(seconds, clock=self.clock)
 
     def key(self, peer: Peer, trial: Trial, seed: int) -> Key:
         """What a trained network depends on."""
@@ -131,30 +129,24 @@ class Workshop:
         return about | {"minutes": self.minutes, "vae_minutes": self.vae_minutes, "precision": self.precision}
 
     def train(self, peer: TrainedPeer, trial: Trial, seed: int) -> PeerNet:
-        """The network of a trial, trained or, where that is done, loaded.
-
-        Raises:
-            DivergedError: Its loss is not finite.
-        """
+        """The network of a trial, trained or, where that is done, loaded."""
         key = self.key(peer, trial, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = peer.build(trial, Space(self.codec, self.encoder.dim))
-        schedule = "constant" if peer.plateau else "trapezoid"
         size = trial["batch_size"]
-        loop = BudgetLoop(
+        loop = loop_of(
             net,
             lambda step: self.material.draw(size, peer.uses_vae, peer.tokens, seed, step),
             self.material.watched(size, peer.uses_vae, peer.tokens),
-            Recipe(trial["learning_rate"], size, schedule),
+            trial,
             self.budget(peer),
             self.runs / f"{peer.name}-{digest(key)}",
             seed,
             key,
-            self.clock,
             self.precision,
         )
-        outcome = loop.run()
+        outcome = train(loop, net)
         if self.results.get({"trained": key}) is None:
             self.results.add({"trained": key}, asdict(outcome))
         return net
@@ -175,7 +167,9 @@ class Workshop:
         self.say(f"{peer.name}, seed {seed}: {trial}")
         try:
             maker = self.generate(peer, trial, seed)
-        except DivergedError as error:
+        except SaveError:
+            raise
+        except TrainingError as error:
             self.say(f"{peer.name}: {error}")
             return [self.results.add(key, {"score": None, "why": str(error)})["score"] for key in keys]
         scores: list[float | None] = []

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from eval.studies.peers.base import Sampling, Trial
+from eval.table import table
 
 HEADLINES = ("fit", "diversity", "joint", "score", "copied")
 
@@ -96,15 +97,14 @@ def to_text(report: PeersReport) -> str:
         f"{report.vae_minutes:g} of them for the VAE where one is used · mean ± deviation over seeds"
     ]
     for row in report.references:
-        text += ["", row, f"{'':16}" + "".join(f"{name:>15}" for name in HEADLINES) + f"{'steps':>9}{'minutes':>9}"]
-        here = [line for line in report.lines if row in line.rows]
-        for line in sorted(here, key=lambda one: -one.rows[row]["score"].mean):
-            text.append(_line(line, row))
-        text += [f"{name:16}{'':45}{value:>15.2f}" for name, value in report.references[row].items()]
+        here = sorted((line for line in report.lines if row in line.rows), key=lambda one: -one.rows[row]["score"].mean)
+        rows = [["", *HEADLINES, "steps", "minutes", ""], *(_cells(line, row) for line in here)]
+        rows += [[name, "", "", "", f"{value:.2f}", "", "", "", ""] for name, value in report.references[row].items()]
+        text += ["", row, *table(rows)]
     return "\n".join(text + [f"{line.peer}: absent, {line.failed}" for line in report.lines if line.failed])
 
 
-def _line(line: Line, row: str) -> str:
-    figures = "".join(f"{line.rows[row][name]!s:>15}" for name in HEADLINES)
-    cost = f"{statistics.fmean(line.steps):>9.0f}{statistics.fmean(line.minutes):>9.2f}" if line.steps else ""
-    return f"{line.peer:16}{figures}{cost}{' VAE' if line.uses_vae else ''}"
+def _cells(line: Line, row: str) -> list[str]:
+    cost = [f"{statistics.fmean(line.steps):.0f}", f"{statistics.fmean(line.minutes):.2f}"] if line.steps else ["", ""]
+    figures = [str(line.rows[row][name]) for name in HEADLINES]
+    return [line.peer, *figures, *cost, "VAE" if line.uses_vae else ""]

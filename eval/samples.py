@@ -1,0 +1,221 @@
+"""Pictures to judge: a pipeline's, or a folder's that `bridge generate` wrote; and sheets of them to look at."""
+
+import copy
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from bridge.errors import UserError
+from bridge.images import contact_sheet, flatten, save_png, to_pil
+from bridge.noise import generator_for
+from bridge.pipeline import BridgePipeline
+from bridge.writing import MANIFEST
+from eval.bench import Bench
+from eval.data import Pictures, caption_number, first_by_hash, references
+from eval.page import Shown
+from eval.stream import Generate
+from train.data.dataset import content_hash
+
+CHUNK = 64
+Sheets = dict[str, list[Shown]]
+"""Sheets by row of a report."""
+
+
+def generate_with(
+    pipe: BridgePipeline,
+    seed: int = 0,
+    *,
+    guidance_scale: float | None = None,
+    num_inference_steps: int | None = None,
+    temperature: float | None = None,
+) -> Generate:
+    """A pipeline as the report wants it: captions and n to pictures (captions, n, 3, H, W).
+
+    Noise is keyed by caption too: one seed's images share theirs across captions, which would make the
+    captions' errors agree and every interval over captions too narrow.
+
+    Args:
+        pipe: The model.
+        seed: Of the noise.
+        guidance_scale: Like the next two, the model's default where absent.
+        num_inference_steps: Solver steps.
+        temperature: Factor on the noise.
+    """
+
+    def generate(captions: Sequence[str], n: int) -> Tensor:
+        parts = []
+        for start in range(0, len(captions), CHUNK):
+            some = list(captions[start : start + CHUNK])
+            noise = [generator_for(seed, caption_number(c), i) for c in some for i in range(n)]
+            output = pipe(
+                some,
+                n,
+                generator=noise,
+                guidance_scale=guidance_scale,
+                num_inference_steps=num_inference_steps,
+                temperature=temperature,
+                output_type="pt",
+            )
+            parts.append(output.images.unflatten(0, (len(some), n)))
+        return torch.cat(parts)
+
+    return generate
+
+
+def with_neighbours(
+    pipe: BridgePipeline, familiar: float | None, neighbour_temperature: float | None
+) -> BridgePipeline:
+    """The same model with other values of these `Settings`; None keeps the model's."""
+    chosen: dict[str, Any] = {"familiar": familiar, "neighbour_temperature": neighbour_temperature}
+    other = copy.copy(pipe)
+    other.settings = replace(pipe.settings, **{k: v for k, v in chosen.items() if v is not None})
+    return other
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Pictures by caption. Build it with `Generated.load`; call it with captions and n.
+
+    Args:
+        folder: Where they are.
+        files: Of each caption, in the manifest's order, relative to `folder`.
+        models: Fingerprints of the models that made them.
+    """
+
+    folder: Path
+    files: dict[str, list[str]]
+    models: list[str]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Generated":
+        """Read a folder's manifest.
+
+        Raises:
+            UserError: There is no manifest, a line of it lacks a caption or a file, or a file is missing.
+        """
+        folder = Path(folder)
+        try:
+            lines = (folder / MANIFEST).read_text("utf-8").splitlines()
+        except FileNotFoundError as error:
+            raise UserError(
+                f"model: {folder} has no {MANIFEST}; write it with bridge generate --captions FILE --out {folder}"
+            ) from error
+        files: dict[str, list[str]] = defaultdict(list)
+        models = set()
+        for number, line in enumerate(lines, 1):
+            row = _row(line)
+            if row is None:
+                raise UserError(f"{folder / MANIFEST}: line {number} has no caption and file; generate anew")
+            if not (folder / row["file"]).is_file():
+                raise UserError(f"{folder}: {row['file']} of {MANIFEST} is missing; generate it again")
+            files[row["caption"]].append(row["file"])
+            models.add(str(row.get("model", "unknown")))
+        if not files:
+            raise UserError(f"{folder / MANIFEST}: it is empty; generate some pictures first")
+        return cls(folder, dict(files), sorted(models))
+
+    def captions(self, n: int) -> frozenset[str]:
+        """Captions with at least n pictures."""
+        return frozenset(caption for caption, files in self.files.items() if len(files) >= n)
+
+    def __call__(self, captions: Sequence[str], n: int) -> Tensor:
+        """The first n pictures of each caption, (captions, n, 3, H, W) in [0, 1].
+
+        Raises:
+            UserError: A picture cannot be read, or is of another size than the first.
+        """
+        return torch.stack([torch.stack([self._pixels(f) for f in self.files[c][:n]]) for c in captions])
+
+    def _pixels(self, file: str) -> Tensor:
+        try:
+            with Image.open(self.folder / file) as image:
+                array = np.asarray(flatten(image))
+        except (OSError, UnidentifiedImageError, SyntaxError) as error:
+            raise UserError(f"{self.folder}: {file} is damaged ({error}); delete it and generate it again") from error
+        return torch.from_numpy(array.copy()).permute(2, 0, 1).float() / 255
+
+
+def _row(line: str) -> dict[str, str] | None:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    whole = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("caption", "file"))
+    return row if whole else None
+
+
+def first_captions(pictures: Pictures, split: str, count: int) -> list[str]:
+    """The first captions of a split by hash: of those that two artists drew, as in a report, or of all where none are.
+
+    Raises:
+        UserError: The split has no pictures.
+    """
+    rows = pictures.where(split)
+    drawn = {(str(pictures.label[i]), str(pictures.artist[i])) for i in rows}
+    if len(drawn) > len({label for label, _ in drawn}) + 1:
+        return list(first_by_hash(references(pictures, split), count).captions)
+    labels = sorted({label for label, _ in drawn}, key=lambda label: content_hash(label.encode()))
+    return sorted(labels[:count])
+
+
+def draw_sheet(pipe: BridgePipeline, captions: Sequence[str], n: int, seed: int, path: Path) -> None:
+    """A contact sheet of n pictures of each caption; what the model does not know is marked."""
+    output = pipe(list(captions), n, seed=seed)
+    rows = [output.images[i * n : (i + 1) * n] for i in range(len(captions))]
+    notes = ["unknown to the model" if note else None for note in output.notes]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_png(contact_sheet(rows, captions, notes), path, {"model": pipe.fingerprint, "seed": seed})
+
+
+class Gallery:
+    """Collects the first captions of each row, by hash, as `evaluate` shows them: its `watch`.
+
+    Args:
+        captions: So many of each row, at most.
+        generate: Draws them, as it did for the report.
+        samples: Pictures a caption.
+        notes: Captions to what the model says of each, if anything.
+
+    Attributes:
+        shown: Sheets by row.
+    """
+
+    def __init__(
+        self, captions: int, generate: Generate, samples: int, notes: Callable[[Sequence[str]], list[str | None]]
+    ) -> None:
+        self.captions, self.generate, self.samples, self.notes = captions, generate, samples, notes
+        self.shown: Sheets = {}
+
+    def __call__(self, row: str, bench: Bench) -> None:
+        """Draw some of a bench's captions."""
+        refs = bench.refs
+        chosen = first_by_hash(refs, self.captions).captions
+        index = [refs.captions.index(caption) for caption in chosen]
+        drawn = zip(index, self.generate(chosen, self.samples), self.notes(chosen), strict=True)
+        self.shown[row] = [self._sheet(bench, i, x, note) for i, x, note in drawn]
+
+    def _sheet(self, bench: Bench, i: int, x: Tensor, note: str | None) -> Shown:
+        refs, pictures = bench.refs, bench.judge.pictures
+        copied, nearest = bench.judge.copies(x)
+        return Shown(
+            refs.captions[i],
+            to_pil(x),
+            to_pil(pictures.pixels(nearest)),
+            [str(label) for label in pictures.label[nearest]],
+            [bool(c) for c in copied],
+            to_pil(pictures.pixels(_one_an_artist(refs.rows[i], refs.artists[i]))),
+            note,
+        )
+
+
+def _one_an_artist(rows: np.ndarray, artists: np.ndarray) -> np.ndarray:
+    """The first row of each artist, (A,), from rows and artists (k,)."""
+    return rows[np.sort(np.unique(artists, return_index=True)[1])]
