@@ -23,7 +23,7 @@ def prepare_caption(caption: str, labels: Mapping[str, str] | None = None) -> st
         labels: Names of emoji; by default those of `emoji_labels`.
 
     Raises:
-        ValueError: `caption` is no string, or has nothing visible in it.
+        UserError: `caption` is no string, or has nothing visible in it.
 
     >>> prepare_caption("a 🐱  in a boat", {"🐱": "cat face"})
     'a cat face in a boat'
@@ -38,6 +38,16 @@ def prepare_caption(caption: str, labels: Mapping[str, str] | None = None) -> st
     if not text:
         raise UserError("caption: it is empty or blank; write what the picture should show")
     return text
+
+
+def well_formed(text: str) -> str:
+    """`text` as files and encoders take it: halves of characters joined, or "?" like bytes that were no text.
+
+    >>> well_formed("caf\\udce9"), well_formed("\\ud83d\\ude00")
+    ('caf?', '😀')
+    """
+    joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return joined.encode("utf-8", "replace").decode()
 
 
 @functools.cache

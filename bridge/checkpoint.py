@@ -15,11 +15,13 @@ import os
 import re
 import secrets
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from bridge.errors import UserError
@@ -29,12 +31,20 @@ INDEX = "model_index.json"
 CACHE = ".cache"
 """Folder inside another, for what can be made again."""
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".dill", ".msgpack"})
+DOCUMENTS = frozenset({"", ".md", ".txt", ".rst", ".html", ".pdf", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp"})
+"""Endings of files in a model folder that are for people: nothing of them is loaded."""
+LOADABLE = frozenset({".safetensors", ".arrow", ".parquet", ".py", ".so", ".dll"})
+"""Endings of files that a library may load from a folder though nobody listed them."""
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.md", "*.txt"]
 Loaded = TypeVar("Loaded", bound=nn.Module)
 
 
 class CheckpointError(UserError):
     """A model folder, or a file of encoded rows, that cannot be used; the message names it and the remedy."""
+
+
+class UnverifiedWarning(UserWarning):
+    """Files in a model folder that nothing is loaded from are not as they were saved."""
 
 
 def sha256_of(path: Path) -> str:
@@ -131,10 +141,13 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def verify_folder(path: str | Path) -> None:
-    """Check that a model folder holds exactly what was saved, and nothing that could run code.
+    """Check that all that is loaded from a model folder is as it was saved, and that nothing in it could run code.
 
     Raises:
-        CheckpointError: A file is missing, damaged, not listed, or of a kind that may hold a pickle.
+        CheckpointError: A file that is loaded is missing, damaged or not listed, or one may hold a pickle.
+
+    Warns:
+        UnverifiedWarning: Another file, such as README.md, was changed, removed or added.
     """
     path = Path(path)
     _recover(path.resolve())
@@ -143,16 +156,42 @@ def verify_folder(path: str | Path) -> None:
     found = _files(path)
     for name in found:
         _refuse_pickle(path / name)
-    listed = _read_manifest(path)
-    for name in sorted(listed.keys() - found):
-        raise CheckpointError(f"{path / name}: missing; copy or download the model again")
-    for name in sorted(found - listed.keys()):
-        raise CheckpointError(f"{path / name}: not in {MANIFEST}; remove it, or save the model again")
-    for name, facts in listed.items():
-        size = (path / name).stat().st_size
-        if size != facts["size"] or sha256_of(path / name) != facts["sha256"]:
-            damage = f"{size} bytes of {facts['size']}" if size != facts["size"] else "sha256 differs"
-            raise CheckpointError(f"{path / name}: damaged ({damage}); copy or download the model again")
+    listed, aside = _read_manifest(path), []
+    for name in sorted(listed.keys() | found):
+        damage = _damage_of(path, name, listed)
+        if damage is None:
+            continue
+        if _is_loaded(name, name in listed):
+            raise CheckpointError(f"{path / name}: {damage}")
+        aside.append(f"{name} ({damage.split(';')[0]})")
+    if aside:
+        more = f" and {len(aside) - 3} more" if len(aside) > 3 else ""
+        told = f"{path}: {', '.join(aside[:3])}{more}; nothing is loaded from there, and the model is as it was saved"
+        warnings.warn(UnverifiedWarning(told), stacklevel=2)
+
+
+def _damage_of(folder: Path, name: str, listed: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """What of a file is not as it was saved, and the remedy."""
+    if name not in listed:
+        return f"not in {MANIFEST}; remove it, or save the model again"
+    file, facts = folder / name, listed[name]
+    if not file.is_file() or ".." in Path(name).parts:
+        return "missing; copy or download the model again"
+    size = file.stat().st_size
+    if size == facts["size"] and sha256_of(file) == facts["sha256"]:
+        return None
+    damage = f"{size} bytes of {facts['size']}" if size != facts["size"] else "sha256 differs"
+    return f"damaged ({damage}); copy or download the model again"
+
+
+def _is_loaded(name: str, listed: bool) -> bool:
+    """Whether a file of a model folder is loaded, or, where it is not listed, could be."""
+    path = Path(name)
+    suffix = path.suffix.lower()
+    if listed:
+        return suffix not in DOCUMENTS or ".." in path.parts
+    of_a_part = len(path.parts) > 1 or path.name in (INDEX, "config.json", "words.json")
+    return suffix in LOADABLE or (suffix == ".json" and (of_a_part or name.endswith(".index.json")))
 
 
 def shipped_models() -> list[str]:
@@ -165,19 +204,21 @@ def resolve_model(model: str | Path) -> Path:
 
     Args:
         model: The name of a shipped model ("emoji"; a folder of that name is "./emoji"), a folder, or a
-            hub id ("owner/name"), fetched into the hub's cache.
+            hub id ("owner/name"), fetched into the hub's cache. A `Path` is a folder, whatever it is called.
 
     Raises:
         CheckpointError: There is no such model, or it cannot be fetched; says what there is.
     """
-    shipped = shipped_models()
-    if str(model) in shipped:
+    shipped, is_path = shipped_models(), isinstance(model, os.PathLike)
+    if not is_path and str(model) in shipped:
         return _shipped_root() / str(model)
     with contextlib.suppress(OSError, ValueError, RuntimeError):  # no possible file name
         folder = Path(model).expanduser()
         _recover(folder.resolve())
         if str(model) and folder.is_dir():
             return folder
+    if is_path:
+        raise CheckpointError(f"model: {str(model)!r}: no such folder; a shipped name or a hub id is given as text")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(model)):
         raise CheckpointError(
             f"model: {str(model)!r} is no folder and no shipped model ({', '.join(shipped) or 'none'}); "
@@ -286,7 +327,7 @@ def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
         return {str(name): {"sha256": str(f["sha256"]), "size": int(f["size"])} for name, f in files.items()}
     except FileNotFoundError:
         raise CheckpointError(f"{folder / MANIFEST}: missing; {folder} is no complete model folder") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{folder / MANIFEST}: damaged; copy or download the model again") from None
 
 
@@ -325,3 +366,31 @@ def settled(module: Loaded) -> Loaded:
     for tensor in (*module.parameters(), *module.buffers()):
         tensor.data = tensor.data.clone()
     return module
+
+
+def open_module(model: Any, folder: Path) -> Any:
+    """The module that diffusers saved in a folder, every weight of it read.
+
+    Args:
+        model: Its class.
+        folder: Where it is: config.json and safetensors.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, is no safetensors file, or lacks weights.
+    """
+    from diffusers.utils import logging  # noqa: PLC0415
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # what it would warn of is an error here
+    try:
+        module, report = model.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{folder}: cannot be opened ({why}); only whole safetensors are loaded") from error
+    finally:
+        logging.set_verbosity(level)
+    if report["missing_keys"]:
+        raise CheckpointError(f"{folder}: the weights lack {sorted(report['missing_keys'])[0]}; download it again")
+    return settled(module)

@@ -1,25 +1,29 @@
 """The command: bridge generate CAPTION…, interpolate A B, edit IMAGE, score IMAGE….
 
 Standard output carries results alone (paths, or a table), standard error everything else. What is wrong is told
-in one line that names the argument and the remedy, with exit code 2, before anything is written.
+in one line that names the argument and the remedy, with exit code 2, before anything is written; Ctrl-C is one line and
+130. An error that is not a `UserError` is a fault of ours and stays a traceback.
 """
 
 import argparse
 import contextlib
+import os
+import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from bridge import __version__
+from bridge.captions import well_formed
 from bridge.errors import UserError
-from bridge.writing import MANIFEST, SHEET_ROWS, Sheet, Writer, save_walk, tell
+from bridge.manifest import MANIFEST, Manifest
+from bridge.streams import STOPPED, guarded, interruptible, read_input
+from bridge.writing import SHEET_ROWS, Sheet, Writer, save_walk, tell
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-    from torch import Tensor
-
     from bridge.explore import End
     from bridge.pipeline import BridgePipeline
     from bridge.score import ScoreMatrix
@@ -37,9 +41,19 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
+SAMPLING = {
+    "guidance_scale": "--guidance-scale",
+    "num_inference_steps": "--steps",
+    "temperature": "--temperature",
+    "negative_prompt": "--negative",
+}
+"""Arguments of a pipeline -> what they are called on the command line."""
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = _Parser(prog="bridge", description="Captions to several plausible images, and what lies between them.")
+    parser.add_argument("--version", action="version", version=f"bridge {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _add_generate(commands.add_parser("generate", help="several images of each caption"))
     _add_interpolate(commands.add_parser("interpolate", help="the pictures between two images or captions"))
@@ -52,14 +66,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("caption", nargs="*", metavar="CAPTION", help="what to draw; quote it")
+    add("caption", nargs="*", type=_caption, metavar="CAPTION", help="what to draw; quote it")
     add("--captions", metavar="FILE", help="a caption a line, UTF-8; - reads standard input")
     add("-n", type=_count, default=8, metavar="N", help="images of each caption (default 8)")
     add("--out", type=Path, default=Path("out"), metavar="DIR", help="where to write (default out)")
     add("--guidance-scale", type=_number, metavar="G", help="1: as learned; more: closer to the caption")
     add("--steps", type=_whole, metavar="K", help="sampling steps")
     add("--temperature", type=_number, metavar="T", help="0: one image a caption; more: more variety")
-    add("--negative", metavar="CAPTION", help="what to move away from")
+    add("--negative", type=_caption, metavar="CAPTION", help="what to move away from")
     add("--no-sheet", action="store_true", help="no contact sheet")
     _add_common(parser)
 
@@ -80,8 +94,8 @@ def _add_interpolate(parser: argparse.ArgumentParser) -> None:
 def _add_edit(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("start", metavar="IMAGE", help="an image file, or a caption")
-    add("--plus", metavar="CAPTION", help="what to have more of")
-    add("--minus", metavar="CAPTION", help="what to have less of")
+    add("--plus", type=_caption, metavar="CAPTION", help="what to have more of")
+    add("--minus", type=_caption, metavar="CAPTION", help="what to have less of")
     add("--scale", type=_number, default=1.0, metavar="S", help="how much of the difference (default 1)")
     add("--out", type=Path, default=Path("edit.png"), metavar="FILE", help="PNG to write (default edit.png)")
     _add_common(parser)
@@ -110,6 +124,19 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     name = "a shipped name, a folder, or a hub id (default emoji)"
     parser.add_argument("--model", default="emoji", metavar="MODEL", help=name)
     parser.add_argument("--seed", type=_whole, default=0, help="same seed, same result (default 0)")
+
+
+def _caption(text: str) -> str:
+    """A caption as it was typed, whatever the encoding of terminal and locale."""
+    if well_formed(text) == text:
+        return text
+    data = os.fsencode(text) if not re.search("[\ud800-\udc7f\udd00-\udfff]", text) else b""
+    try:
+        return data.decode("utf-8") or well_formed(text)  # where the locale knows no UTF-8
+    except UnicodeDecodeError:
+        found = data.decode("cp1252", "replace")
+        tell(f"warning: {text!r} is not UTF-8 text; it is read as {found!r}")
+        return found
 
 
 def _whole(text: str) -> int:
@@ -149,16 +176,20 @@ def read_captions(captions: Sequence[str], file: str | None) -> list[str]:
         raise UsageError("CAPTION: none given; pass one in quotes, or --captions FILE")
     if file is None:
         return list(captions)
+    name = "standard input" if file == "-" else file
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        data = read_input() if file == "-" else Path(file).read_bytes()
         lines = data.decode("utf-8-sig").splitlines()
-    except OSError as error:
-        raise UsageError(f"--captions: cannot read {file}: {error.strerror}; check the path") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"--captions: {file} is not UTF-8 text; save it as UTF-8") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        if isinstance(error, UnicodeDecodeError):
+            raise UsageError(f"--captions: {name} is not UTF-8 text; save it as UTF-8") from None
+        why = error.strerror if isinstance(error, OSError) else error  # a null byte in a name is a ValueError
+        raise UsageError(f"--captions: cannot read {name}: {why}; check the path") from None
     found = [line.strip() for line in lines if line.strip()]
     if not found:
-        raise UsageError(f"--captions: {file} holds no caption; write one a line")
+        raise UsageError(f"--captions: {name} holds no caption; write one a line")
     return [*captions, *found]
 
 
@@ -176,18 +207,28 @@ def prepare_folder(out: Path, argument: str = "--out") -> None:
         raise UsageError(f"{argument}: cannot write in {out}: {error.strerror}; choose another folder") from None
 
 
-def load_model(name: str) -> "BridgePipeline":
+def check_png(out: Path) -> None:
+    """Refuse a name under which a PNG would not be looked for.
+
+    Raises:
+        UsageError: It ends like a file of another kind, or is a folder.
+    """
+    if out.is_dir():
+        raise UsageError(f"--out: {out} is a folder; name a file, such as {out / 'picture.png'}")
+    if out.suffix.lower() not in ("", ".png"):
+        raise UsageError(f"--out: {out} would hold a PNG; name it {out.with_suffix('.png')}")
+
+
+def load_model(name: str, argument: str = "--model") -> "BridgePipeline":
     """Open a model.
 
     Raises:
         UsageError: It cannot be opened.
     """
-    from bridge.pipeline import BridgePipeline  # noqa: PLC0415
+    with _words({"model": argument}), _prefixed(argument):
+        from bridge.pipeline import BridgePipeline  # noqa: PLC0415
 
-    try:
         return BridgePipeline.from_pretrained(name)
-    except (ValueError, OSError, KeyError) as error:
-        raise UsageError(f"--model: {str(error).removeprefix('model: ')}") from error
 
 
 def check_caption(argument: str, caption: str, pipe: "BridgePipeline") -> None:
@@ -198,8 +239,58 @@ def check_caption(argument: str, caption: str, pipe: "BridgePipeline") -> None:
     """
     try:
         pipe.text_encoder.prepare(caption)
-    except ValueError as error:
+    except UserError as error:
         raise UsageError(f"{argument}: {caption[:40]!r}: {str(error).removeprefix('caption: ')}") from None
+
+
+@contextlib.contextmanager
+def _words(options: Mapping[str, str]) -> Iterator[None]:
+    """Let errors name the command line's arguments.
+
+    Args:
+        options: What an argument of Python's is called on the command line.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UsageError(_renamed(str(error), options)) from error
+
+
+def _renamed(message: str, options: Mapping[str, str]) -> str:
+    """A message that begins with an argument's name, or quotes longer ones, in the words of the command line.
+
+    >>> _renamed("steps: 3 steps at num_inference_steps 2", {"steps": "--steps", "num_inference_steps": "-k"})
+    '--steps: 3 steps at -k 2'
+    """
+    for name, option in options.items():
+        message = re.sub(rf"^{name}(\[\d+\])?(?=[:,])" + (rf"|\b{name}\b" if "_" in name else ""), option, message)
+    return message
+
+
+@contextlib.contextmanager
+def _prefixed(argument: str) -> Iterator[None]:
+    """Let errors begin with an argument, unless they do."""
+    try:
+        yield
+    except UserError as error:
+        told = " ".join(str(error).split())
+        raise UsageError(told if told.startswith(f"{argument}: ") else f"{argument}: {told}") from error
+
+
+@contextlib.contextmanager
+def _writing(argument: str) -> Iterator[None]:
+    """A block that writes below an argument's folder; what a disk refuses is told of that argument.
+
+    Raises:
+        UsageError: Something could not be written.
+    """
+    try:
+        with _prefixed(argument):
+            yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        told = f"{argument}: {where}{error.strerror or error}; make room or choose another folder"
+        raise UsageError(f"{told}; what was written before stands") from error
 
 
 @contextlib.contextmanager
@@ -217,17 +308,18 @@ def generate(args: argparse.Namespace) -> None:
         UsageError: An argument cannot be used; nothing has been written then.
     """
     captions = read_captions(args.caption, args.captions)
+    with _writing("--out"):
+        Manifest(args.out)  # is it ours?
     pipe = load_model(args.model)
     for caption in captions:
         check_caption("CAPTION", caption, pipe)
     if args.negative is not None:
         check_caption("--negative", args.negative, pipe)
-    try:
+    with _words(SAMPLING):
         settings = pipe.resolve(args.guidance_scale, args.steps, args.temperature, args.negative)
-    except ValueError as error:
-        raise UsageError(str(error).replace("num_inference_steps", "--steps")) from None
     prepare_folder(args.out)
-    writer = Writer(args.out, pipe, settings, args.negative)
+    with _writing("--out"):
+        writer = Writer(args.out, pipe, settings, args.negative)
     sheet = Sheet([pipe.text_encoder.prepare(caption) for caption in captions], args.n)
     images = pipe.stream(
         captions,
@@ -242,12 +334,16 @@ def generate(args: argparse.Namespace) -> None:
     for done, item in enumerate(images, start=1):
         if item.index == 0 and item.note:
             tell(f"{item.prompt!r} is {item.note}")
-        print(writer.write(item), flush=done % 100 == 0)
+        with _writing("--out"):
+            path = writer.write(item)
+        print(_one_line(path), flush=done % 100 == 0)
         sheet.add(item)
         if sys.stderr.isatty():
             print(f"\r{done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
     if not args.no_sheet:
-        print(sheet.save(args.out, args.seed, writer.key))
+        with _writing("--out"):
+            path = sheet.save(args.out, args.seed, writer.key)
+        print(_one_line(path))
 
 
 def interpolate(args: argparse.Namespace) -> None:
@@ -259,13 +355,14 @@ def interpolate(args: argparse.Namespace) -> None:
     from bridge.explore import between, weights  # noqa: PLC0415
 
     kind = args.kind or ("linear" if args.space == "latent" else "spherical")
-    with _as_usage("steps"):
+    check_png(args.out)
+    with _words({"steps": "--steps"}):
         places = weights(args.steps)
     pipe = load_model(args.model)
-    ends = [_end(pipe, argument, name, args.seed) for argument, name in (("A", args.a), ("B", args.b))]
-    with _as_usage("sampling-steps"):
+    with _words({"num_inference_steps": "--sampling-steps"}):
         pipe.resolve(num_inference_steps=args.sampling_steps)
-    with _as_usage("space"):
+    ends = [_end(pipe, argument, name, args.seed) for argument, name in (("A", args.a), ("B", args.b))]
+    with _words({"num_inference_steps": "--sampling-steps", "space": "--space"}), _prefixed("--space"):
         z = between(
             pipe, ends[0], ends[1], args.steps, space=args.space, kind=kind, num_inference_steps=args.sampling_steps
         )
@@ -273,8 +370,11 @@ def interpolate(args: argparse.Namespace) -> None:
     if args.frames is not None:
         prepare_folder(args.frames, "--frames")
     prepare_folder(args.out.parent)
-    for path in save_walk(_decoded(pipe, z), places, args.out, args.frames, facts):
-        print(path)
+    pictures = pipe.decode(z)
+    with _writing("--out"):
+        written = save_walk(pictures, places, args.out, args.frames, facts)
+    for path in written:
+        print(_one_line(path))
 
 
 def edit(args: argparse.Namespace) -> None:
@@ -288,6 +388,9 @@ def edit(args: argparse.Namespace) -> None:
 
     if args.plus is None and args.minus is None:
         raise UsageError("--plus, --minus: none given; name a caption to have more of, or less of")
+    check_png(args.out)
+    with _words({"scale": "--scale"}):
+        explore.check_scale(args.scale)
     pipe = load_model(args.model)
     for argument, caption in (("--plus", args.plus), ("--minus", args.minus)):
         if caption is not None:
@@ -297,8 +400,9 @@ def edit(args: argparse.Namespace) -> None:
     said = {"plus": args.plus, "minus": args.minus}
     facts = {**{k: v for k, v in said.items() if v is not None}, "scale": args.scale}
     prepare_folder(args.out.parent)
-    save_png(_decoded(pipe, z[None])[0], args.out, {**facts, **_facts(pipe, args.seed, [start])})
-    print(args.out)
+    with _writing("--out"):
+        save_png(pipe.decode(z[None])[0], args.out, {**facts, **_facts(pipe, args.seed, [start])})
+    print(_one_line(args.out))
 
 
 def score(args: argparse.Namespace) -> None:
@@ -308,23 +412,44 @@ def score(args: argparse.Namespace) -> None:
         UsageError: An argument cannot be used; nothing has been printed then.
     """
     from bridge.images import read_image  # noqa: PLC0415
-    from bridge.score import resolve_method  # noqa: PLC0415
+    from bridge.score import check_samples, resolve_method  # noqa: PLC0415
     from bridge.score import score as score_all  # noqa: PLC0415
 
+    with _words({"samples": "--samples"}):
+        check_samples(args.samples)
     captions = read_captions([], args.captions)
     pipe = load_model(args.model)
     for caption in captions:
         check_caption("--captions", caption, pipe)
-    with _as_usage("model"):
+    with _words({"model": "--model"}):
         method = resolve_method(pipe.mapper)
-    with _as_usage("IMAGE"):
+    with _prefixed("IMAGE"):
         images = [read_image(name, size=pipe.codec.image_size) for name in args.image]
-    with _as_usage("samples"):
-        found = score_all(pipe, images, captions, method=method, samples=args.samples, seed=args.seed)
+    found = score_all(pipe, images, captions, method=method, samples=args.samples, seed=args.seed)
     tell(f"scores by {method}; columns: file, caption, score, typical")
     for i, k in _ranked(found, args.by):
         last = [] if found.typical is None else [f"{float(found.typical[i, k]):.2f}"]
-        print(args.image[i], captions[k], f"{float(found.score[i, k]):.3f}", *last, sep="\t")
+        print(_field(args.image[i]), _field(captions[k]), f"{float(found.score[i, k]):.3f}", *last, sep="\t")
+
+
+_FIELD = str.maketrans(
+    {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
+    | {c: f"\\u{ord(c):04x}" for c in "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"}
+)
+
+
+def _field(text: str) -> str:
+    r"""A field of a table whose columns are parted by tabs; tabs, line breaks and \ are escaped by \.
+
+    >>> print(_field("a\tb"))
+    a\tb
+    """
+    return text.translate(_FIELD)
+
+
+def _one_line(path: Path) -> str:
+    """A path as a line: as it is, unless it would take several, which are escaped as in `_field`."""
+    return str(path) if len(str(path).splitlines()) == 1 else _field(str(path))
 
 
 def _ranked(found: "ScoreMatrix", by: str) -> Iterator[tuple[int, int]]:
@@ -337,15 +462,13 @@ def _ranked(found: "ScoreMatrix", by: str) -> Iterator[tuple[int, int]]:
 
 
 def _end(pipe: "BridgePipeline", argument: str, name: str, seed: int) -> "End":
-    from bridge.explore import open_end  # noqa: PLC0415
+    from bridge.explore import is_image, open_end  # noqa: PLC0415
 
-    try:
-        end = open_end(pipe, name, seed)
-    except ValueError as error:
-        raise UsageError(f"{argument}: {str(error).removeprefix('captions[0]: ').removeprefix('caption: ')}") from None
-    tell(f"{argument} is {'the image' if end.kind == 'image' else 'the caption'} {name!r}")
+    with _words({"prompt": argument, "caption": argument}), _prefixed(argument):
+        end = open_end(pipe, name if is_image(name) else _caption(name), seed)
+    tell(f"{argument} is {'the image' if end.kind == 'image' else 'the caption'} {end.name!r}")
     if end.note:
-        tell(f"{name!r} is {end.note}")
+        tell(f"{end.name!r} is {end.note}")
     return end
 
 
@@ -356,30 +479,12 @@ def _facts(pipe: "BridgePipeline", seed: int, ends: Sequence["End"]) -> dict[str
     return facts
 
 
-def _decoded(pipe: "BridgePipeline", z: "Tensor") -> "list[Image]":
-    """Pictures of latents, (N, *z_shape)."""
-    from bridge.images import to_pil  # noqa: PLC0415
-
-    return [image for part in z.split(16) for image in to_pil(pipe.codec.decode(part))]
-
-
-@contextlib.contextmanager
-def _as_usage(argument: str) -> Iterator[None]:
-    """What is wrong with an argument, in the words of the command line."""
-    try:
-        yield
-    except ValueError as error:
-        dashed = argument if argument.isupper() else f"--{argument}"
-        said = str(error).removeprefix(f"{argument}: ").removeprefix("num_inference_steps: ")
-        raise UsageError(f"{dashed}: {said.replace('num_inference_steps', '--sampling-steps')}") from None
-
-
 def info(args: argparse.Namespace) -> None:
     """Print what is in a model."""
     from bridge.about import describe  # noqa: PLC0415
     from bridge.checkpoint import resolve_model  # noqa: PLC0415
 
-    pipe = load_model(args.model)
+    pipe = load_model(args.model, "MODEL")
     print(describe(pipe, resolve_model(args.model)))
 
 
@@ -394,7 +499,7 @@ def push(args: argparse.Namespace) -> None:
     from bridge.about import card_of  # noqa: PLC0415
     from bridge.checkpoint import resolve_model  # noqa: PLC0415
 
-    pipe = load_model(args.model)
+    pipe = load_model(args.model, "MODEL")
     try:
         print(pipe.push_to_hub(args.repo, card_of(resolve_model(args.model)), private=args.private))
     except HFValidationError as error:
@@ -409,19 +514,23 @@ RUN = {"generate": generate, "interpolate": interpolate, "edit": edit, "score": 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    args = build_parser().parse_args(argv)
+    return guarded("bridge", lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    name = "bridge"
     try:
-        with _warnings_as_lines():
-            RUN[args.command](args)
-    except UsageError as error:
-        print(f"bridge {args.command}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"bridge {args.command}: --out: {error}; what was written before stands", file=sys.stderr)
+        with interruptible("bridge: stopped; run it again to go on"):
+            args = build_parser().parse_args(argv)
+            name = f"bridge {args.command}"
+            with _warnings_as_lines():
+                RUN[args.command](args)
+    except UserError as error:
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"bridge {args.command}: stopped; run it again to go on", file=sys.stderr)
-        return 130
+        print(f"{name}: stopped; run it again to go on", file=sys.stderr)
+        return STOPPED
     return 0
 
 

@@ -5,6 +5,7 @@ import contextlib
 import copy
 import inspect
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
-from safetensors import SafetensorError
 from torch import Tensor
 
-from bridge.checkpoint import CheckpointError, fingerprint, settled
+from bridge.checkpoint import CheckpointError, fingerprint, open_module
+from bridge.context import unwrapped
 from bridge.errors import UserError
 
 DETERMINISTIC_STD = 1e-6
@@ -100,7 +101,7 @@ def check_pictures(x: Tensor, image_size: int) -> None:
         ValueError: They are.
     """
     if x.shape[1:] != (3, image_size, image_size):
-        raise ValueError(f"x: expected (B, 3, {image_size}, {image_size}), got {tuple(x.shape)}; resize the pictures")
+        raise UserError(f"x: expected (B, 3, {image_size}, {image_size}), got {tuple(x.shape)}; resize the pictures")
 
 
 def check_latents(z: Tensor, z_shape: tuple[int, ...]) -> None:
@@ -136,7 +137,7 @@ class AutoencoderCodec(ImageCodec):
     model: ClassVar[Any]
 
     def __init__(self, vae: Any) -> None:
-        self.vae = vae.eval().requires_grad_(False)
+        self.vae = vae = unwrapped(vae).eval().requires_grad_(False)
         config, channels, factor = vae.config, self.channels(vae.config), self.factor(vae.config)
         found = {name: config[_key(self.model, name)] for name in SETTINGS if _key(self.model, name) in config}
         if found.get("sample_size") is None:
@@ -153,6 +154,9 @@ class AutoencoderCodec(ImageCodec):
         if not bool((self.std > 0).all()):
             raise UserError("latents_std: expected positive numbers; fit the statistics with `python -m train.codec`")
         self.fingerprint = fingerprint(vae, dict(config) | found)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, unwrapped(value))
 
     @staticmethod
     @abc.abstractmethod
@@ -175,7 +179,7 @@ class AutoencoderCodec(ImageCodec):
         Raises:
             CheckpointError: It is missing or damaged, or holds no safetensors.
         """
-        return cls(_open(cls.model, Path(folder)))
+        return cls(open_module(cls.model, Path(folder)))
 
     def with_statistics(self, mean: Sequence[float], std: Sequence[float]) -> Self:
         """A copy, standardised by other statistics of the autoencoder's own latents, one number a channel."""
@@ -308,7 +312,7 @@ def load_codec(folder: Path) -> ImageCodec:
     opens = CODECS | {name: codec.from_pretrained for name, codec in ours.items()}
     name = str(read_config(folder)["_class_name"])
     if name not in opens:
-        raise CheckpointError(f"{folder / CONFIG}: unknown codec {name!r}; known: {', '.join(opens)}")
+        raise CheckpointError(f"{folder / CONFIG}: unknown codec {name!r}; known: {', '.join(opens)}; update bridge")
     return opens[name](folder)
 
 
@@ -327,12 +331,15 @@ def codec_from_diffusers(source: str | Path, image_size: int | None = None) -> A
         CheckpointError: There is no such autoencoder, it cannot be fetched, or it is damaged.
         ValueError: The autoencoder is not one for such pictures.
     """
-    folder = _local(source) or _download(str(source))
+    folder = _local(source)
+    if folder is None and isinstance(source, os.PathLike):
+        raise CheckpointError(f"source: {str(source)!r}: no such folder; a hub id is given as text")
+    folder = folder or _download(str(source))
     name = str(read_config(folder)["_class_name"])
     if name not in AUTOENCODERS:
         raise CheckpointError(f"{folder / CONFIG}: unknown autoencoder {name!r}; known: {', '.join(AUTOENCODERS)}")
     codec = AUTOENCODERS[name]
-    vae = _open(codec.model, folder)
+    vae = open_module(codec.model, folder)
     if image_size is not None:
         vae.register_to_config(**{_key(codec.model, "sample_size"): image_size})
     return codec(vae)
@@ -353,20 +360,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{path}: damaged; copy or download the codec again") from None
     return config
-
-
-def _open(model: Any, folder: Path) -> Any:
-    """The autoencoder of a folder, every weight of it read."""
-    try:
-        vae, report = model.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        why = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{folder}: cannot be opened ({why}); only whole safetensors are loaded") from error
-    if report["missing_keys"]:
-        raise CheckpointError(f"{folder}: the weights lack {sorted(report['missing_keys'])[0]}; download it again")
-    return settled(vae)
 
 
 def _local(source: str | Path) -> Path | None:
@@ -406,7 +399,7 @@ def _key(model: Any, name: str) -> str:
 
 
 def _channelwise(values: Sequence[float], name: str, channels: int) -> Tensor:
-    found = torch.tensor(values)
+    found = torch.tensor(values, dtype=torch.float32)
     if found.shape != (channels,) or not bool(found.isfinite().all()):
         raise UserError(f"{name}: expected {channels} finite numbers, got {list(values)!r}")
     return found.view(1, -1, 1, 1)

@@ -5,10 +5,12 @@ A new text space is a subclass of `TextEncoder` and a line in `KINDS`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bridge.checkpoint import CheckpointError
+from bridge.errors import MissingModelError
 from bridge.sources import MODULES, find_folder
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextEncoder
 
@@ -19,7 +21,7 @@ def open_text_encoder(source: str | Path = DEFAULT_ID, *, digest: str | None = N
     """Load an encoder; its folder tells the kind.
 
     Args:
-        source: A folder or hub id of sentence-transformers (with modules.json) or of transformers, a folder that
+        source: A folder (a `Path` always is one) or hub id of sentence-transformers (with modules.json) or of transformers, a folder that
             `WordVectors.save` wrote, or a file of word vectors.
         digest: sha256 of its weights, 64 hex digits. Without it any weights are taken, except for MiniLM asked
             for by its id, whose digest is known.
@@ -32,6 +34,12 @@ def open_text_encoder(source: str | Path = DEFAULT_ID, *, digest: str | None = N
 
     if Path(source).is_file() or (Path(source) / INDEX).is_file():
         return WordVectors.from_pretrained(source, digest=digest)
+    if isinstance(source, os.PathLike):  # a folder, whatever it is called
+        folder = Path(source).absolute()
+        if not folder.is_dir():
+            raise MissingModelError(f"source: {str(source)!r}: no such file or folder; a hub id is given as text")
+        find_folder(str(folder))
+        return _open_network(SENTENCE if (folder / MODULES).is_file() else TOWER, str(folder), digest, folder)
     if str(source) == DEFAULT_ID:
         return _open_network(SENTENCE, str(source), digest or DEFAULT_DIGEST)
     folder = find_folder(str(source))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bridge.errors import UserError
 from bridge.images import read_image, to_tensor
+from bridge.limits import number, whole
 from bridge.mappers import InvertibleMapper, VelocityMapper
 from bridge.noise import normal_rows
 from bridge.text import TextCode
@@ -28,7 +29,7 @@ KINDS = ("linear", "spherical")
 SPACES = ("latent", "noise")
 """Where a walk goes: among latents, or among the noise from which the mapper makes them."""
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif")
-MAX_STEPS, MAX_SAMPLES = 1000, 10_000
+MAX_STEPS, MAX_SAMPLES, MAX_SCALE = 1000, 10_000, 100
 SAMPLES = 64
 """Samples whose mean stands for a caption."""
 PARALLEL = 1e-6
@@ -91,7 +92,7 @@ def walk(a: Tensor, b: Tensor, steps: int, kind: str = "linear") -> Tensor:
     [0.0, 0.5, 1.0]
     """
     if kind not in KINDS:
-        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+        raise UserError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
     _check_alike(a, b)
     go = lerp if kind == "linear" else slerp
     between = [go(a, b, weight) for weight in weights(steps)[1:-1]]
@@ -107,8 +108,7 @@ def weights(steps: int) -> list[float]:
     >>> weights(5)
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= MAX_STEPS:
-        raise UserError(f"steps: expected a whole number from 2 to {MAX_STEPS}, got {steps!r}")
+    steps = whole(steps, "steps", 2, MAX_STEPS)
     return [number / (steps - 1) for number in range(steps)]
 
 
@@ -181,16 +181,18 @@ def image_end(pipe: BridgePipeline, name: str) -> End:
     Raises:
         ValueError: It cannot be read.
     """
-    x = to_tensor([read_image(name, size=pipe.codec.image_size)]).to(pipe.device)
-    null = TextCode.null(1, pipe.text_encoder.dim).to(pipe.device)
-    return End(name, "image", pipe.codec.encode(x).mean[0], null)
+    picture = read_image(name, size=pipe.codec.image_size)
+    with pipe.plain():
+        x = to_tensor([picture]).to(pipe.device)
+        null = TextCode.null(1, pipe.text_encoder.dim).to(pipe.device)
+        return End(name, "image", pipe.codec.encode(x).mean[0], null)
 
 
 def caption_end(pipe: BridgePipeline, caption: str, seed: int = 0) -> End:
     """A caption as an end: its first picture of `seed`, the one that `bridge generate` makes.
 
     Raises:
-        ValueError: The encoder cannot read it.
+        UserError: The encoder cannot read it.
     """
     output = pipe(caption, 1, seed=seed, output_type="latent")
     code = pipe.text_encoder.encode([caption], with_tokens=pipe.mapper.reads_tokens)
@@ -212,7 +214,7 @@ def between(
     kind: str = "linear",
     num_inference_steps: int | None = None,
 ) -> Tensor:
-    """Latents from one end to the other, (steps, *z_shape); the ends are theirs, in noise up to float rounding.
+    """Latents from one end to the other, (steps, *z_shape); the ends are exactly theirs.
 
     Args:
         pipe: The model.
@@ -228,9 +230,11 @@ def between(
     """
     if space not in SPACES:
         raise UserError(f"space: expected one of {', '.join(SPACES)}, got {space!r}")
-    if space == "latent":
-        return walk(a.z, b.z, steps, kind)
-    return noise_walk(pipe, a, b, steps, kind, num_inference_steps=num_inference_steps)
+    with pipe.plain():
+        if space == "latent":
+            return walk(a.z, b.z, steps, kind)
+        z = noise_walk(pipe, a, b, steps, kind, num_inference_steps=num_inference_steps)
+        return torch.cat([a.z[None], z[1:-1], b.z[None]])
 
 
 def noise_walk(
@@ -291,20 +295,20 @@ def caption_mean(pipe: BridgePipeline, caption: str | None, *, samples: int = SA
         seed: Of the noise.
 
     Raises:
-        ValueError: `samples` is out of range, or the encoder cannot read the caption.
+        UserError: `samples` is out of range, or the encoder cannot read the caption.
     """
-    if isinstance(samples, bool) or not isinstance(samples, int) or not 1 <= samples <= MAX_SAMPLES:
-        raise UserError(f"samples: expected a whole number from 1 to {MAX_SAMPLES}, got {samples!r}")
+    samples = whole(samples, "samples", 1, MAX_SAMPLES)
     if caption is not None:
         return pipe(caption, samples, seed=seed, output_type="latent").images.mean(0)
-    noise = normal_rows([(seed, i) for i in range(samples)], pipe.mapper.sample_noise_shape).to(pipe.device)
-    null = TextCode.null(samples, pipe.text_encoder.dim).to(pipe.device)
-    settings = pipe.settings
-    if not isinstance(pipe.mapper, VelocityMapper):
-        return pipe.mapper.sample(null, noise=noise, temperature=settings.temperature).mean(0)
-    count = int(settings.num_inference_steps)
-    z = pipe.mapper.sample(null, noise=noise, temperature=settings.temperature, num_inference_steps=count)
-    return z.mean(0)
+    seed, settings = whole(seed, "seed"), pipe.settings
+    with pipe.plain():
+        noise = normal_rows([(seed, i) for i in range(samples)], pipe.mapper.sample_noise_shape).to(pipe.device)
+        null = TextCode.null(samples, pipe.text_encoder.dim).to(pipe.device)
+        if not isinstance(pipe.mapper, VelocityMapper):
+            return pipe.mapper.sample(null, noise=noise, temperature=settings.temperature).mean(0)
+        count = int(settings.num_inference_steps)
+        z = pipe.mapper.sample(null, noise=noise, temperature=settings.temperature, num_inference_steps=count)
+        return z.mean(0)
 
 
 def edit(
@@ -324,17 +328,27 @@ def edit(
         start: Where it begins.
         plus: Caption to have more of; None: no caption.
         minus: Caption to have less of; None: no caption.
-        scale: How much of their difference; see `arithmetic`.
+        scale: How much of their difference, -MAX_SCALE to MAX_SCALE; see `arithmetic`.
         samples: See `caption_mean`, like `seed`.
         seed: Of the captions' samples.
 
     Raises:
-        ValueError: Both captions are None, or one cannot be read.
+        UserError: `scale` is out of range, both captions are None, or one cannot be read.
     """
     if plus is None and minus is None:
         raise UserError("plus, minus: none given; name a caption to have more of, or less of")
+    scale = check_scale(scale)
     means = [caption_mean(pipe, caption, samples=samples, seed=seed) for caption in (plus, minus)]
     return arithmetic(start.z, means[0], means[1], scale)
+
+
+def check_scale(scale: float) -> float:
+    """`scale` of `edit`.
+
+    Raises:
+        UserError: It is no number from -MAX_SCALE to MAX_SCALE.
+    """
+    return number(scale, "scale", -MAX_SCALE, MAX_SCALE)
 
 
 def _across(unit: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedIma
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from bridge.captions import well_formed
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
 
@@ -57,7 +58,7 @@ def read_image(
         AnimatedImageWarning: It has more than one frame.
     """
     if size is not None and size < 1:
-        raise ValueError(f"size: expected 1 or more pixels, got {size}")
+        raise UserError(f"size: expected 1 or more pixels, got {size}")
     name = f"<{len(source)} bytes>" if isinstance(source, bytes) else str(source)
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
@@ -141,7 +142,7 @@ def save_png(image: Image.Image, path: str | Path, facts: Mapping[str, str | flo
     for name, value in facts.items():
         if not (0 < len(name) <= 70 and name.isascii() and name.isprintable()):
             raise ValueError(f"facts: {name!r} cannot name a PNG text chunk; use up to 70 ASCII characters")
-        info.add_itxt(f"bridge:{name}", _encodable(str(value)).replace("\0", "\ufffd"))
+        info.add_itxt(f"bridge:{name}", well_formed(str(value)).replace("\0", "\ufffd"))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info)
     atomic_write(path, buffer.getvalue(), durable=False)
@@ -231,7 +232,7 @@ def _strip(row: Sequence[Image.Image], caption: str, note: str | None, cell: int
 
 def _wrap(text: str, font: Font, width: int) -> list[str]:
     """Lines no wider than `width`; a word that is wider breaks, and what is too long ends in an ellipsis."""
-    text = unicodedata.normalize("NFC", _encodable(text[:1000]))
+    text = unicodedata.normalize("NFC", well_formed(text[:1000]))
     words = "".join(_drawable(ch, font) if ch.isprintable() else " " for ch in text).split()
     lines: list[str] = []
     for word in words:
@@ -308,8 +309,3 @@ def _fit(image: Image.Image, size: int, background: tuple[int, int, int] | None)
     canvas = Image.new(image.mode, (size, size), background or (WHITE if image.mode == "RGB" else 0))
     canvas.paste(scaled, ((size - width) // 2, (size - height) // 2))
     return canvas
-
-
-def _encodable(text: str) -> str:
-    """`text` without halves of characters, which no encoder takes."""
-    return text.encode("utf-8", "replace").decode()

@@ -1,6 +1,8 @@
-"""How many images one call may ask for; apart from the pipeline, so that checking costs no import."""
+"""Numbers that callers give: read whatever type they come in, held to their range. Importing this is cheap."""
 
+import math
 import operator
+from typing import Any
 
 from bridge.errors import UserError
 
@@ -8,19 +10,74 @@ MAX_IMAGES_PER_PROMPT = 100_000
 """Most images of one caption in one call."""
 
 
-def check_count(count: int, name: str = "num_images_per_prompt") -> int:
-    """`count`, if it is a whole number from 1 to MAX_IMAGES_PER_PROMPT.
-
-    Raises:
-        ValueError: It is not; the message begins with `name`.
+def check_count(count: Any, name: str = "num_images_per_prompt") -> int:
+    """`count`, if it is a whole number from 1 to MAX_IMAGES_PER_PROMPT; see `whole`.
 
     >>> check_count(8)
     8
     """
+    return whole(count, name, 1, MAX_IMAGES_PER_PROMPT)
+
+
+def whole(value: Any, name: str, low: int | None = None, high: int | None = None) -> int:
+    """A whole number from `low` to `high`, of Python's, numpy's or torch's, also of no dimensions.
+
+    Raises:
+        UserError: It is none; the message begins with `name`.
+
+    >>> import numpy
+    >>> whole(numpy.int64(3), "steps", 1, 9)
+    3
+    """
     try:
-        whole = -1 if isinstance(count, bool) else operator.index(count)
-    except TypeError:
-        whole = -1
-    if not 1 <= whole <= MAX_IMAGES_PER_PROMPT:
-        raise UserError(f"{name}: expected a whole number from 1 to {MAX_IMAGES_PER_PROMPT}, got {count!r}")
-    return whole
+        found = None if _is_bool(value) else operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        found = None
+    if found is None or not (low is None or low <= found) or not (high is None or found <= high):
+        span = "" if low is None or high is None else f" from {low} to {high}"
+        raise UserError(f"{name}: expected a whole number{span}, got {_shown(value)}")
+    return found
+
+
+def number(value: Any, name: str, low: float, high: float) -> float:
+    """A number from `low` to `high`, of Python's, numpy's or torch's, also of no dimensions; whole ones stay int.
+
+    Raises:
+        UserError: It is none; the message begins with `name`.
+
+    >>> import numpy
+    >>> number(numpy.float32(0.5), "scale", -1, 1)
+    0.5
+    """
+    if isinstance(value, int) and not _is_bool(value):
+        found: float = value
+    else:
+        try:
+            found = math.nan if _is_bool(value) or isinstance(value, str | bytes) else _float_or_int(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            found = math.nan
+    if not low <= found <= high:
+        raise UserError(f"{name}: expected a number from {low} to {high}, got {_shown(value)}")
+    return found
+
+
+def _float_or_int(value: Any) -> float:
+    if getattr(value, "ndim", 0):
+        raise TypeError("a row of numbers")
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        return float(value)
+
+
+def _is_bool(value: Any) -> bool:
+    """Whether it is True or False, also numpy's or torch's."""
+    return isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # of a number of more digits than Python writes
+        return "a number without end"
+    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -144,7 +144,7 @@ class PaletteVAE(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         if sample_size % FACTOR or sample_size < FACTOR:
-            raise ValueError(f"sample_size: expected a multiple of {FACTOR}, got {sample_size}; resize the pictures")
+            raise UserError(f"sample_size: expected a multiple of {FACTOR}, got {sample_size}; resize the pictures")
         side, (coarse, middle, fine) = sample_size // FACTOR, widths
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(8),

@@ -1,36 +1,37 @@
 """The one place that joins text encoder, mapper and image codec: captions in, several images out."""
 
+import contextlib
 import inspect
 import json
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from bridge.arguments import Text, negatives_of, seed_or_generators, texts
 from bridge.checkpoint import (
     INDEX,
     CheckpointError,
     atomic_folder,
     fingerprint,
     resolve_model,
-    settled,
     verify_folder,
 )
 from bridge.codec import ImageCodec, load_codec
+from bridge.context import plain_torch, unwrapped
 from bridge.encoders import load_text_encoder
 from bridge.errors import UserError
 from bridge.images import to_pil
-from bridge.limits import check_count
-from bridge.mappers import FAMILIES, Mapper, VelocityMapper
+from bridge.limits import check_count, number
+from bridge.mappers import Mapper, VelocityMapper
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
+from bridge.opening import load_mapper, read_index
 from bridge.text import TextCode, TextEncoder
 
 if TYPE_CHECKING:
@@ -76,10 +77,11 @@ class Settings:
             ("guidance_scale", 0, 100),
             ("num_inference_steps", 1, 1000),
             ("temperature", 0, 10),
+            ("familiar", -10, 10),
+            ("neighbour_temperature", 0, 1000),
+            ("trusted", -10, 10),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise UserError(f"{name}: expected a number from {low} to {high}, got {value!r}")
+            object.__setattr__(self, name, number(getattr(self, name), name, low, high))
         if self.num_inference_steps != int(self.num_inference_steps):
             raise UserError(f"num_inference_steps: expected a whole number, got {self.num_inference_steps!r}")
 
@@ -138,6 +140,10 @@ class _Job:
 class BridgePipeline:
     """Captions to several images each.
 
+    A call gives the same images whatever its caller has set in torch: autocast, inference mode, a default type or
+    device. Text encoder and mapper can be replaced; of one in a wrapper of torch's (torch.compile, DataParallel) what
+    is inside is taken.
+
     Args:
         text_encoder: Frozen; captions to codes.
         mapper: Codes and noise to latents.
@@ -146,7 +152,7 @@ class BridgePipeline:
         settings: Defaults of every call.
 
     Raises:
-        ValueError: The parts do not fit each other.
+        UserError: A part is none, or the parts do not fit each other.
 
     Example, which needs the shipped model: `BridgePipeline.from_pretrained("emoji")("a smiling cat").images`
     """
@@ -159,6 +165,9 @@ class BridgePipeline:
         memory: CaptionMemory,
         settings: Settings | None = None,
     ) -> None:
+        self._device = torch.device("cpu")
+        self.text_encoder, self.mapper, self.codec, self.memory = text_encoder, mapper, codec, memory
+        mapper, text_encoder = self.mapper, self.text_encoder
         if mapper.text_dim != text_encoder.dim or tuple(mapper.z_shape) != tuple(codec.z_shape):
             raise UserError(
                 f"mapper: made for text codes of {mapper.text_dim} and latents {tuple(mapper.z_shape)}, not for "
@@ -166,9 +175,38 @@ class BridgePipeline:
             )
         self.settings = settings or Settings()
         check_settings(type(mapper), self.settings)
-        self.text_encoder, self.codec, self.memory = text_encoder, codec, memory
-        self.mapper = mapper.eval().requires_grad_(False)
-        self.device = torch.device("cpu")
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """Captions to codes; frozen."""
+        return self._text_encoder
+
+    @text_encoder.setter
+    def text_encoder(self, encoder: TextEncoder) -> None:
+        self._text_encoder = _part("text_encoder", encoder, TextEncoder).to(self._device)
+
+    @property
+    def mapper(self) -> Mapper:
+        """Codes and noise to latents; without gradients, in evaluation mode."""
+        return self._mapper
+
+    @mapper.setter
+    def mapper(self, mapper: Mapper) -> None:
+        self._mapper = _part("mapper", mapper, Mapper).eval().requires_grad_(False).to(self._device)
+
+    @property
+    def codec(self) -> ImageCodec:
+        """Latents to pictures; frozen."""
+        return self._codec
+
+    @codec.setter
+    def codec(self, codec: ImageCodec) -> None:
+        self._codec = _part("codec", codec, ImageCodec).to(self._device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where all parts are; see `to`."""
+        return self._device
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -195,21 +233,20 @@ class BridgePipeline:
         """
         folder = resolve_model(model)
         verify_folder(folder)
-        index = json.loads((folder / INDEX).read_text("utf-8"))
-        config = json.loads((folder / MAPPER / "config.json").read_text("utf-8"))
-        name = config["_class_name"]
-        if name not in FAMILIES:
-            raise CheckpointError(f"{folder}: unknown mapper {name}; known: {', '.join(FAMILIES)}; update bridge")
-        pipe = cls(
-            load_text_encoder(index["text_encoder"], folder / TEXT),
-            settled(FAMILIES[name].from_pretrained(folder / MAPPER, use_safetensors=True, local_files_only=True)),
-            load_codec(folder / CODEC),
-            CaptionMemory.load(folder / MEMORY),
-            Settings(**index["settings"]),
-        )
-        differs = sorted(k for k, v in pipe.fingerprints.items() if index["fingerprints"][k] != v)
+        with plain_torch():
+            return cls._opened(folder)
+
+    @classmethod
+    def _opened(cls, folder: Path, encoder: TextEncoder | None = None) -> Self:
+        """The model of a folder, with `encoder` in place of its own where one is given."""
+        index = read_index(folder, [field.name for field in fields(Settings)])
+        memory = CaptionMemory.load(folder / MEMORY)
+        encoder = encoder or load_text_encoder(index["text_encoder"], folder / TEXT)
+        mapper = load_mapper(folder / MAPPER)
+        pipe = cls(encoder, mapper, load_codec(folder / CODEC), memory, Settings(**index["settings"]))
+        differs = sorted(k for k, v in pipe.fingerprints.items() if index["fingerprints"].get(k) != v)
         # Version 0.1 counted every entry of the mapper's config, those at their defaults too.
-        if differs == ["mapper"] and index["fingerprints"]["mapper"] == fingerprint(pipe.mapper, config):
+        if differs == ["mapper"] and index["fingerprints"].get("mapper") == fingerprint(pipe.mapper, mapper.config):
             differs = []
         if differs:
             raise CheckpointError(
@@ -218,7 +255,11 @@ class BridgePipeline:
         return pipe
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> None:
-        """Write a model folder, complete or not at all; `card` becomes its README.md."""
+        """Write a model folder, complete or not at all; `card` becomes its README.md.
+
+        Raises:
+            UserError: What was written would not open again, or `folder` holds what is no model.
+        """
         index = {
             "_class_name": type(self).__name__,
             "text_encoder": self.text_encoder.spec(),
@@ -234,6 +275,20 @@ class BridgePipeline:
             _forget_where(scratch)
             (scratch / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
             (scratch / "README.md").write_text(card or "A bridge model.\n", encoding="utf-8")
+            self._check_opens(scratch)
+
+    def _check_opens(self, scratch: Path) -> None:
+        """Refuse to save what does not open again: quantised, half-precision or otherwise altered parts."""
+        own_files = (scratch / TEXT).is_dir() and any((scratch / TEXT).iterdir())
+        try:
+            with plain_torch():
+                self._opened(scratch, None if own_files else self.text_encoder)
+        except UserError as error:
+            told = str(error).replace(f"{scratch}", "it").replace("; download it again", "")
+            raise UserError(
+                f"folder: nothing was saved, since this model would not open again ({told}); undo what was changed in "
+                "its parts, such as their type or what compiles or quantises them"
+            ) from error
 
     def push_to_hub(self, repo_id: str, card: str = "", *, private: bool = False) -> str:
         """Upload the model folder to the hub; returns the address of the commit."""
@@ -248,12 +303,42 @@ class BridgePipeline:
             return str(api.upload_folder(repo_id=repo_id, folder_path=Path(scratch) / "model"))
 
     def to(self, device: torch.device | str) -> Self:
-        """Move every part, in place; returns self."""
-        self.device = torch.device(device)
-        self.text_encoder.to(self.device)
-        self.mapper.to(self.device)
-        self.codec.to(self.device)
+        """Move every part, in place; returns self.
+
+        Raises:
+            UserError: There is no such device, or not all fits on it; everything is where it was then.
+        """
+        before = self._device
+        try:
+            target = torch.device(device)
+            if target.type == "meta":
+                raise UserError("device: meta holds no numbers, and so no model; name another")
+            torch.zeros(1, device=target)
+            self._move(target)
+        except BaseException as error:
+            self._move(before)
+            if isinstance(error, UserError) or not isinstance(error, Exception):
+                raise
+            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"device: cannot use {device!r} ({why}); the model stays on {before}") from error
         return self
+
+    def _move(self, device: torch.device) -> None:
+        self.text_encoder.to(device)
+        self.mapper.to(device)
+        self.codec.to(device)
+        self._device = device
+
+    @contextlib.contextmanager
+    def plain(self) -> Iterator[None]:
+        """A block in which the parts compute as they do at any other time; see `bridge.context.plain_torch`."""
+        training = self.mapper.training
+        with plain_torch():
+            try:
+                self.mapper.eval()
+                yield
+            finally:
+                self.mapper.train(training)
 
     def resolve(
         self,
@@ -265,7 +350,7 @@ class BridgePipeline:
         """The model's settings with what the caller asked for instead.
 
         Raises:
-            ValueError: A value is out of its range, or would do nothing: guidance or steps where the mapper
+            UserError: A value is out of its range, or would do nothing: guidance or steps where the mapper
                 has none, a negative caption without guidance.
         """
         asked: dict[str, Any] = {
@@ -313,28 +398,34 @@ class BridgePipeline:
             output_type: "pil", "np", "pt" or "latent"; see `BridgeOutput.images`.
 
         Raises:
-            ValueError: An argument is out of range; nothing has been allocated then.
+            UserError: An argument is out of range; nothing has been allocated then.
         """
         if output_type not in OUTPUT_TYPES:
             raise UserError(f"output_type: expected one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}")
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = list(texts(prompt, "prompt"))
         if not prompts:
             raise UserError("prompt: expected at least one caption, got an empty list")
         settings = self.resolve(guidance_scale, num_inference_steps, temperature, negative_prompt)
         count = check_count(num_images_per_prompt)
-        seed, generators = _seed_or_generators(seed, generator, len(prompts) * count)
-        negatives = _negatives(negative_prompt, len(prompts))
-        jobs = list(self._jobs(zip(prompts, negatives, strict=True), count, seed, generators))
-        latents = [self._sample(chunk, settings) for chunk in _chunks(jobs)]
-        notes = [job.note for job in jobs[::count]]
-        if output_type == "latent":
-            return BridgeOutput(torch.cat(latents), notes, seed)
-        pixels = torch.cat([self._decode(z) for z in latents])
+        seed, generators = seed_or_generators(seed, generator, len(prompts) * count)
+        negatives = negatives_of(negative_prompt, len(prompts))
+        with self.plain():
+            jobs = list(self._jobs(zip(prompts, negatives, strict=True), count, seed, generators))
+            latents = [self._sample(chunk, settings) for chunk in _chunks(jobs)]
+            notes = [job.note for job in jobs[::count]]
+            if output_type == "latent":
+                return BridgeOutput(torch.cat(latents), notes, seed)
+            pixels = torch.cat([self._decode(z) for z in latents])
         if output_type == "pt":
             return BridgeOutput(pixels, notes, seed)
         if output_type == "np":
             return BridgeOutput(pixels.permute(0, 2, 3, 1).numpy(), notes, seed)
         return BridgeOutput(to_pil(pixels), notes, seed)
+
+    def decode(self, z: Tensor) -> list[Image.Image]:
+        """Pictures of latents z, (B, *z_shape): of those that a call gives, the pictures that it gives."""
+        with self.plain():
+            return to_pil(self._decode(z.to(self.device)))
 
     def score(
         self, images: Sequence[Image.Image], captions: Sequence[str], *, samples: int = 32, seed: int = 0
@@ -346,7 +437,7 @@ class BridgePipeline:
 
     def stream(
         self,
-        prompts: Iterable[str],
+        prompts: str | Iterable[str],
         num_images_per_prompt: int = 8,
         *,
         seed: int = 0,
@@ -361,24 +452,31 @@ class BridgePipeline:
         """
         settings = self.resolve(guidance_scale, num_inference_steps, temperature, negative_prompt)
         count = check_count(num_images_per_prompt)
-        _seed_or_generators(seed, None, 0)
-        return self._stream(((prompt, negative_prompt) for prompt in prompts), count, seed, settings)
+        found, _ = seed_or_generators(seed, None, 0)
+        [negative] = negatives_of(negative_prompt, 1)
+        return self._stream(((text, negative) for text in texts(prompts, "prompts")), count, found, settings)
 
     def _stream(
-        self, pairs: Iterable[tuple[str, str | None]], count: int, seed: int | None, settings: Settings
+        self, pairs: Iterable[tuple[Text, Text | None]], count: int, seed: int | None, settings: Settings
     ) -> Iterator[GeneratedImage]:
-        for chunk in _chunks(self._jobs(pairs, count, seed, None)):
-            for job, image in zip(chunk, to_pil(self._decode(self._sample(chunk, settings))), strict=True):
+        jobs = _chunks(self._jobs(pairs, count, seed, None))
+        while True:
+            with self.plain():  # not while the caller has its turn
+                chunk = next(jobs, None)
+                images = [] if chunk is None else to_pil(self._decode(self._sample(chunk, settings)))
+            if chunk is None:
+                return
+            for job, image in zip(chunk, images, strict=True):
                 yield GeneratedImage(image, job.prompt, job.prompt_index, job.index, seed, job.note)
 
     def _jobs(
         self,
-        pairs: Iterable[tuple[str, str | None]],
+        pairs: Iterable[tuple[Text, Text | None]],
         count: int,
         seed: int | None,
         generators: Sequence[torch.Generator] | None,
     ) -> Iterator[_Job]:
-        for number, (prompt, negative) in enumerate(pairs):
+        for place, (prompt, negative) in enumerate(pairs):
             code = self._encode(prompt)
             away = TextCode.null(1, self.text_encoder.dim).to(self.device)
             if negative is not None:
@@ -390,11 +488,16 @@ class BridgePipeline:
                     assert seed is not None  # one of the two is always there
                     generator = generator_for(seed, index)
                 else:
-                    generator = generators[number * count + index]
-                yield _Job(prompt, number, index, code, away, generator, note, places)
+                    generator = generators[place * count + index]
+                yield _Job(prompt.text, place, index, code, away, generator, note, places)
 
-    def _encode(self, caption: str) -> TextCode:
-        return self.text_encoder.encode([caption], with_tokens=self.mapper.reads_tokens)
+    def _encode(self, caption: Text) -> TextCode:
+        try:
+            return self.text_encoder.encode([caption.text], with_tokens=self.mapper.reads_tokens)
+        except UserError as error:
+            told = str(error).removeprefix("captions[0]: ").removeprefix("captions: ")
+            told = f"the caption {told[3:]}" if told.startswith("it ") else told
+            raise UserError(f"{caption.name}: {told}") from None
 
     def note(self, code: TextCode) -> str | None:
         """What to tell whoever asked for this caption, one code: None where the model knows such captions."""
@@ -450,7 +553,7 @@ def check_settings(family: type[Mapper], settings: Settings) -> None:
     """Refuse settings that a mapping family cannot follow.
 
     Raises:
-        ValueError: Guidance, for a family without a velocity.
+        UserError: Guidance, for a family without a velocity.
     """
     if settings.guidance_scale != 1 and not issubclass(family, VelocityMapper):
         raise UserError(f"guidance_scale: {family.__name__} has no guidance; leave it out")
@@ -491,29 +594,14 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _seed_or_generators(
-    seed: int | None, generator: torch.Generator | Sequence[torch.Generator] | None, images: int
-) -> tuple[int | None, Sequence[torch.Generator] | None]:
-    if generator is None:
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer)):
-            raise ValueError(f"seed: expected a whole number, got {seed!r}")
-        return secrets.randbits(32) if seed is None else int(seed), None
-    if seed is not None:
-        raise ValueError("seed, generator: give one of them, not both")
-    generators = [generator] if isinstance(generator, torch.Generator) else list(generator)
-    if len(generators) != images or len({id(g) for g in generators}) != images:
-        raise ValueError(f"generator: expected one for each of the {images} images, got {len(generators)}")
-    return None, generators
-
-
-def _negatives(negative_prompt: str | Sequence[str] | None, prompts: int) -> list[str | None]:
-    if negative_prompt is None or isinstance(negative_prompt, str):
-        return [negative_prompt] * prompts
-    if len(negative_prompt) != prompts:
+def _part(name: str, part: Any, kind: Any) -> Any:
+    """A part of a pipeline, without what wraps it."""
+    inner = unwrapped(part)
+    if not isinstance(inner, kind):
         raise UserError(
-            f"negative_prompt: expected one, or one for each of the {prompts} prompts, got {len(negative_prompt)}"
+            f"{name}: expected a {kind.__name__}, got {type(inner).__name__}; pass the part itself, unwrapped"
         )
-    return list(negative_prompt)
+    return inner
 
 
 def _chunks(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from bridge.errors import UserError
 from bridge.images import to_tensor
+from bridge.limits import whole
 from bridge.mappers import DensityMapper, Mapper, VelocityMapper
 from bridge.noise import generator_for, normal_rows
 from bridge.text import TextCode
@@ -93,15 +94,24 @@ def score(
         ValueError: The mapper knows no density, there are no pictures or captions, or an argument is out of range.
     """
     if not images or not captions or isinstance(captions, str):
-        raise ValueError("images, captions: expected one or more of each, in a list")
-    if isinstance(samples, bool) or not isinstance(samples, int) or not 0 <= samples <= MAX_SAMPLES:
-        raise UserError(f"samples: expected a whole number from 0 to {MAX_SAMPLES}, got {samples!r}")
+        raise UserError("images, captions: expected one or more of each, in a list")
+    samples, seed = check_samples(samples), whole(seed, "seed")
     mapper, method = pipe.mapper, resolve_method(pipe.mapper, method)
-    z = pipe.codec.encode(to_tensor(images).to(pipe.device)).mean
-    c = pipe.text_encoder.encode(list(captions), with_tokens=mapper.reads_tokens)
-    values = score_latents(mapper, z, c, method=method, seed=seed)
-    found = typical(mapper, values, c, method=method, samples=samples, seed=seed) if samples else None
+    with pipe.plain():
+        z = pipe.codec.encode(to_tensor(images).to(pipe.device)).mean
+        c = pipe.text_encoder.encode(list(captions), with_tokens=mapper.reads_tokens)
+        values = score_latents(mapper, z, c, method=method, seed=seed)
+        found = typical(mapper, values, c, method=method, samples=samples, seed=seed) if samples else None
     return ScoreMatrix(tuple(captions), values.cpu(), None if found is None else found.cpu(), method)
+
+
+def check_samples(samples: int) -> int:
+    """`samples` of `score`, from 0 to MAX_SAMPLES.
+
+    Raises:
+        UserError: It is not.
+    """
+    return whole(samples, "samples", 0, MAX_SAMPLES)
 
 
 def resolve_method(mapper: Mapper, method: str | None = None) -> str:
@@ -126,12 +136,6 @@ def score_latents(mapper: Mapper, z: Tensor, c: TextCode, *, method: str | None 
     rows = torch.arange(len(z)).repeat_interleave(len(c)).to(z.device)
     columns = torch.arange(len(c)).repeat(len(z)).to(z.device)
     return _evidence(mapper, z, c, rows, columns, resolve_method(mapper, method), seed).view(len(z), len(c))
-
-
-def score_pairs(mapper: Mapper, z: Tensor, c: TextCode, *, method: str | None = None, seed: int = 0) -> Tensor:
-    """Scores of B latents (B, *z_shape), each under its own code, (B,); see `score`."""
-    rows = torch.arange(len(z)).to(z.device)
-    return _evidence(mapper, z, c, rows, rows, resolve_method(mapper, method), seed)
 
 
 def typical(

@@ -31,7 +31,7 @@ def find_folder(source: str, *, modules: bool | None = None) -> Path:
             hub is asked before its cache, which may hold a part only.
 
     Raises:
-        FileNotFoundError: There is no such folder here, or it lacks a file; says which.
+        MissingModelError: There is no such folder here, or it lacks a file; says which.
     """
     modules = True if source == DEFAULT_ID else modules
     partial = None

@@ -124,7 +124,7 @@ class PCACodec(ImageCodec):
 
     def __init__(self, axes: PrincipalAxes, image_size: int) -> None:
         if axes.components.shape[1] != 3 * image_size**2:
-            raise ValueError(
+            raise UserError(
                 f"image_size: axes of {axes.components.shape[1]} numbers do not fit pictures of {image_size} pixels; "
                 "fit the axes on such pictures"
             )
@@ -192,7 +192,7 @@ class WhitenedCodec(ImageCodec):
 
     def __init__(self, inner: ImageCodec, axes: PrincipalAxes) -> None:
         if axes.components.shape[1] != math.prod(inner.z_shape):
-            raise ValueError(
+            raise UserError(
                 f"axes: made for latents of {axes.components.shape[1]} numbers, the codec has "
                 f"{math.prod(inner.z_shape)}; fit them on its latents"
             )

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bridge.captions import emoji_labels, prepare_caption
+from bridge.context import plain_torch, unwrapped
 from bridge.errors import UserError
 
 __all__ = [
@@ -171,6 +172,9 @@ class TextEncoder(nn.Module, abc.ABC):
         del mode
         return self
 
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, unwrapped(value))
+
     def prepare(self, caption: str) -> str:
         """The text that is encoded.
 
@@ -179,7 +183,7 @@ class TextEncoder(nn.Module, abc.ABC):
         """
         return prepare_caption(caption)
 
-    @torch.no_grad()
+    @plain_torch()
     def encode(self, captions: Sequence[str], batch_size: int = 1, *, with_tokens: bool = True) -> TextCode:
         """Text codes of B captions, float32, on the encoder's device.
 
@@ -196,7 +200,7 @@ class TextEncoder(nn.Module, abc.ABC):
             CaptionTruncatedWarning: A caption is longer than `max_tokens`; says what was cut.
         """
         if isinstance(captions, str) or batch_size < 1:
-            raise ValueError("captions, batch_size: expected a list of captions and a size of 1 or more")
+            raise UserError("captions, batch_size: expected a list of captions and a size of 1 or more")
         ids = list(map(self.token_ids, self._prepare_all(captions)))
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # stable: like lengths go together
         rows = torch.empty(len(ids), dtype=torch.long)

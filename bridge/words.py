@@ -67,15 +67,15 @@ class WordVectors(TextEncoder):
         vectors = vectors.detach().float().contiguous().clone()
         idf = torch.ones(len(words)) if idf is None else idf.detach().float().clone()
         if vectors.ndim != 2 or len(vectors) != len(words) or not vectors.numel():
-            raise ValueError(f"vectors: expected (V, D) for {len(words)} >= 1 words, got {tuple(vectors.shape)}")
+            raise UserError(f"vectors: expected (V, D) for {len(words)} >= 1 words, got {tuple(vectors.shape)}")
         if idf.shape != (len(words),) or not (idf.isfinite() & (idf >= 0)).all():
-            raise ValueError(f"idf: expected ({len(words)},) finite weights of 0 or more, got {tuple(idf.shape)}")
+            raise UserError(f"idf: expected ({len(words)},) finite weights of 0 or more, got {tuple(idf.shape)}")
         if not vectors.isfinite().all():
-            raise ValueError("vectors: expected finite numbers; leave out the words without")
+            raise UserError("vectors: expected finite numbers; leave out the words without")
         self.words = list(words)
         self.number = {word: row for row, word in reversed(list(enumerate(self.words)))}
         if len(self.number) != len(self.words):
-            raise ValueError("words: expected each once; leave out the repeated ones")
+            raise UserError("words: expected each once; leave out the repeated ones")
         self.register_buffer("vectors", vectors)
         self.register_buffer("idf", idf)
         self.id, self.dim, self.max_tokens = id, vectors.shape[1], max_tokens
@@ -100,7 +100,7 @@ class WordVectors(TextEncoder):
             id: The name to go by; `source` itself where it is absent.
 
         Raises:
-            FileNotFoundError: There is no such file.
+            MissingModelError: There is no such file.
             ValueError: The file is damaged or of another format, or has another digest.
         """
         path = Path(source)
@@ -109,7 +109,7 @@ class WordVectors(TextEncoder):
         words, vectors, idf, max_tokens = _read_folder(path) if path.is_dir() else _read_file(path)
         encoder = cls(words, vectors, idf, id=id or str(source), max_tokens=max_tokens)
         if digest not in (None, encoder.digest):
-            raise ValueError(
+            raise UserError(
                 f"digest: {path} has {encoder.digest}, expected {digest}; these are not the vectors asked for: "
                 "pass the digest you trust"
             )

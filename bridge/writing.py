@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bridge.manifest import Manifest
+from bridge.streams import uninterrupted
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from bridge.pipeline import BridgePipeline, GeneratedImage, Settings
 
-MANIFEST = "manifest.jsonl"
+__all__ = ["SHEET_ROWS", "Sheet", "Writer", "save_walk", "strip", "tell"]
 SHEET_ROWS, SHEET_IMAGES = 24, 48
 """A contact sheet shows at most this many captions, and images of one caption."""
 GAP = 2
@@ -43,33 +45,30 @@ class Writer:
         self.out = out
         self.facts: dict[str, Any] = {"model": pipe.fingerprint, "negative": negative, **asdict(settings)}
         self.key = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:6]
-        self.manifest = out / MANIFEST
-        self.known = self._known()
-
-    def _known(self) -> set[str]:
-        """Files that the manifest lists; a line cut off by a crash is taken out of it."""
-        if not self.manifest.exists():
-            return set()
-        data = self.manifest.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if whole != data:
-            os.truncate(self.manifest, len(whole))
-        return {json.loads(line)["file"] for line in whole.splitlines()}
+        self.manifest = Manifest(out)
 
     def write(self, item: GeneratedImage) -> Path:
-        """Write one image and its line of the manifest; returns its path."""
+        """Write one image and its line of the manifest, both or neither; returns its path.
+
+        Raises:
+            UserError: The manifest has become one that bridge did not write.
+            OSError: Something cannot be written.
+        """
         from bridge.images import save_png, slug  # noqa: PLC0415
 
         file = Path(slug(item.prompt)) / f"seed{item.seed}-{item.index:05d}-{self.key}.png"
         facts = {"caption": item.prompt, "seed": item.seed, "index": item.index, **self.facts}
         path = self.out / file
-        path.parent.mkdir(exist_ok=True)
-        save_png(item.image, path, {k: v for k, v in facts.items() if v is not None})
-        if file.as_posix() not in self.known:
-            self.known.add(file.as_posix())
-            line = json.dumps({"file": file.as_posix(), **facts, "note": item.note}, ensure_ascii=False)
-            with self.manifest.open("a", encoding="utf-8") as manifest:
-                manifest.write(line + "\n")
+        with uninterrupted():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = not path.exists()
+            save_png(item.image, path, {k: v for k, v in facts.items() if v is not None})
+            try:
+                self.manifest.add({"file": file.as_posix(), **facts, "note": item.note})
+            except BaseException:
+                if new:
+                    path.unlink(missing_ok=True)
+                raise
         return path
 
 

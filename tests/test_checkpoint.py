@@ -17,6 +17,7 @@ from torch import nn
 from bridge import checkpoint
 from bridge.checkpoint import (
     CheckpointError,
+    UnverifiedWarning,
     atomic_folder,
     atomic_write,
     fingerprint,
@@ -25,7 +26,10 @@ from bridge.checkpoint import (
     shipped_models,
     verify_folder,
 )
+from bridge.codec import codec_from_diffusers
+from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
+from bridge.text import DEFAULT_ID, TextEncoder
 
 
 def save(path: Path, value: float) -> Path:
@@ -289,6 +293,58 @@ def test_an_unlisted_file_is_found(model):
         verify_folder(model)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["LICENSE", "desktop.ini", "Thumbs.db", "notes.txt", "README.md", "choices.json", "preview.png", "vae/desktop.ini"],
+)
+def test_a_file_that_nothing_is_loaded_from_is_a_warning(model, name):
+    (model / name).write_text("mine")
+    with pytest.warns(UnverifiedWarning, match=rf"{name} \(not in manifest\.json\); nothing is loaded from there"):
+        verify_folder(model)
+
+
+@pytest.fixture
+def documented(tmp_path) -> Path:
+    """A model folder with a card."""
+    with atomic_folder(tmp_path / "documented") as folder:
+        (folder / "README.md").write_text("A model.")
+        (folder / "model_index.json").write_text("{}")
+    return tmp_path / "documented"
+
+
+def test_an_edited_card_is_a_warning_and_the_model_opens(documented):
+    (documented / "README.md").write_text("A model of mine.")
+    with pytest.warns(UnverifiedWarning, match=r"README\.md \(damaged \(16 bytes of 8\)\); nothing is loaded"):
+        verify_folder(documented)
+    (documented / "README.md").unlink()
+    with pytest.warns(UnverifiedWarning, match=r"README\.md \(missing\)"):
+        verify_folder(documented)
+
+
+def test_many_such_files_are_one_line(model):
+    for number in range(5):
+        (model / f"{number}.txt").touch()
+    with pytest.warns(UnverifiedWarning, match=r"0\.txt .*, 1\.txt .*, 2\.txt .* and 2 more; ") as caught:
+        verify_folder(model)
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["other.safetensors", "vae/other.SAFETENSORS", "config.json", "vae/model.safetensors.index.json", "code.py"],
+)
+def test_what_a_library_might_load_is_refused(model, name):
+    (model / name).write_bytes(b"\0" * 8 + b"{}")
+    with pytest.raises(CheckpointError, match=f"{name}: not in manifest"):
+        verify_folder(model)
+
+
+def test_an_edited_index_is_refused(model):
+    (model / "model_index.json").write_text('{"value": 3.0}')
+    with pytest.raises(CheckpointError, match=r"model_index\.json: damaged \(sha256 differs\)"):
+        verify_folder(model)
+
+
 def test_dotfiles_are_passed_over(model):
     (model / ".gitattributes").touch()
     (model / ".cache").mkdir()
@@ -358,6 +414,29 @@ def test_a_shipped_name_is_found_before_a_folder(shipped, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path / "work")
     assert resolve_model("emoji") == shipped
     assert resolve_model("./emoji").resolve() == tmp_path / "work" / "emoji"
+
+
+def test_a_path_is_a_folder_whatever_it_is_called(shipped, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    for name in ("emoji", "./emoji", "owner/name"):
+        with pytest.raises(CheckpointError, match="no such folder; a shipped name or a hub id is given as text"):
+            resolve_model(Path(name))
+    for name in ("emoji", "owner/name"):
+        (tmp_path / name).mkdir(parents=True)
+        assert resolve_model(Path(name)).resolve() == tmp_path / name
+
+
+@pytest.mark.parametrize("open_it", [TextEncoder.from_pretrained, codec_from_diffusers])
+def test_a_path_to_an_encoder_or_autoencoder_is_a_folder_too(tmp_path, monkeypatch, open_it):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    for name in (DEFAULT_ID, "owner/name"):
+        with pytest.raises(UserError, match="a hub id is given as text"):
+            open_it(Path(name))
+        (tmp_path / name).mkdir(parents=True)
+        with pytest.raises(UserError, match=f"{name}.*(lacks model.safetensors|config.json: missing)"):
+            open_it(Path(name))
 
 
 @pytest.mark.parametrize("kind", [str, Path])

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageChops
+from PIL import Image
 
-from bridge import BridgePipeline
+from bridge import BridgePipeline, checkpoint
 from bridge.cli import SHEET_ROWS, main
 
 
@@ -136,8 +136,18 @@ def test_long_caption_is_told_on_stderr_in_one_line(run: Run) -> None:
         (["cat", "--steps", "0"], "--steps"),
         (["cat", "--temperature", "-1"], "temperature"),
         (["cat", "--guidance-scale", "much"], "--guidance-scale"),
+        (["cat", "--guidance-scale", "nan"], "--guidance-scale: expected a number from 0 to 100, got nan"),
+        (["cat", "--guidance-scale", "inf"], "--guidance-scale"),
+        (["cat", "--temperature", "1e39"], "--temperature: expected"),
+        (["cat", "--temperature", "nan"], "--temperature: expected"),
+        (["cat", "--steps", "1" + "0" * 5000], "--steps"),
+        (["cat", "-n", "1" + "0" * 5000], "-n"),
+        (["cat", "--seed", "inf"], "--seed"),
+        (["cat", "--captions", "a\0b"], "--captions"),
+        (["cat", "--captions", "/"], "--captions"),
         (["cat", "--guidance-scale", "1", "--negative", "bus"], "negative"),
-        (["cat", "--negative", " "], "negative"),
+        (["cat", "--negative", " "], "--negative"),
+        (["cat", "--negative", ""], "--negative"),
         (["--captions", "nowhere.txt"], "--captions"),
         (["cat", "--model", "nothing"], "--model"),
         (["cat", "--no-such-option"], "--no-such-option"),
@@ -171,6 +181,89 @@ def test_pickle_is_refused(run: Run, model: str) -> None:
     code, _, err = run("cat")
     assert (code, err.count("\n")) == (2, 1)
     assert "pickle" in err
+
+
+@pytest.mark.parametrize("data", [b'{"file_name": "a.png"}\n{"file_name": "b.png"}', b"", b"\x80\n"])
+def test_another_tools_manifest_stays_as_it_is(run: Run, tmp_path: Path, data: bytes) -> None:
+    """An empty one is nobody's."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.jsonl").write_bytes(data)
+    code, lines, err = run("cat", "-n", "1")
+    assert code == (2 if data else 0)
+    if data:
+        assert (lines, err.count("\n")) == ([], 1)
+        assert err.startswith(f"bridge generate: --out: {tmp_path / 'out' / 'manifest.jsonl'}: line 1 is none that")
+        assert [p.read_bytes() for p in (tmp_path / "out").iterdir()] == [data]
+
+
+def test_a_picture_that_cannot_be_listed_is_not_left(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bridge.manifest._append", full)
+    code, lines, err = run("cat", "-n", "2")
+    assert (code, lines, err.count("\n")) == (2, [], 1)
+    assert "--out: No space left on device" in err
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_an_internal_error_stays_a_traceback(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what the user can mend is one line."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("planted")
+
+    for place in ("resolve", "from_pretrained", "stream"):
+        with monkeypatch.context() as patch:
+            patch.setattr(BridgePipeline, place, broken)
+            with pytest.raises(ValueError, match="planted"):
+                run("cat")
+            capsys.readouterr()
+
+
+def test_an_internal_error_of_the_process_is_exit_1(model: str, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom bridge import cli, pipeline\n"
+        "def broken(*_, **__): raise ValueError('planted')\n"
+        "pipeline.BridgePipeline.resolve = broken\n"
+        f"sys.exit(cli.main(['generate', 'cat', '--model', {model!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, True)
+    assert done.stderr.endswith("ValueError: planted\n")
+
+
+@pytest.mark.parametrize("where", ["model_index.json", "mapper/config.json"])
+def test_a_newer_versions_model_asks_for_an_update(run: Run, model: str, where: str) -> None:
+    path = Path(model) / where
+    config = json.loads(path.read_text("utf-8"))
+    (config.get("settings", config))["new_setting"] = 1
+    path.write_text(json.dumps(config), "utf-8")
+    sign(Path(model))
+    code, lines, err = run("cat")
+    assert (code, lines, err.count("\n")) == (2, [], 1)
+    assert f"--model: {path}: unknown setting 'new_setting', a newer version's; update bridge" in err
+
+
+@pytest.mark.parametrize(
+    "change", [{"settings": None}, {"fingerprints": None}, {"text_encoder": None}, {"settings": 3}]
+)
+def test_an_index_that_lacks_something_is_one_line(run: Run, model: str, change: dict[str, object]) -> None:
+    path = Path(model) / "model_index.json"
+    index = json.loads(path.read_text("utf-8")) | change
+    path.write_text(json.dumps({key: value for key, value in index.items() if value is not None}), "utf-8")
+    sign(Path(model))
+    code, lines, err = run("cat")
+    assert (code, lines, err.count("\n")) == (2, [], 1)
+    assert "model_index.json: damaged" in err
+
+
+def sign(folder: Path) -> None:
+    """Make a model folder's manifest right for what is in it."""
+    (folder / "manifest.json").unlink()
+    checkpoint._write_manifest(folder)
 
 
 def test_folder_that_cannot_be_written_is_refused(run: Run, tmp_path: Path) -> None:
@@ -232,8 +325,27 @@ def test_caption_end_of_a_strip_is_what_generate_makes(
     frames = ["--frames", str(tmp_path), "--out", str(tmp_path / "s.png")]
     call(capsys, "interpolate", "cat", "bus", "--model", model, "--steps", "2", *frames)
     with Image.open(picture) as made, Image.open(tmp_path / "s-0000.png") as frame:
-        difference = max(high for _, high in ImageChops.difference(made, frame).getextrema())
-    assert difference <= 1
+        assert made.tobytes() == frame.tobytes()
+
+
+def test_both_ends_of_a_strip_are_bit_for_bit_what_generate_makes(
+    model: str, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, pictures, _ = run("cat", "a fire in a bus", "-n", "1", "--no-sheet", "--seed", "4")
+    frames = ["--frames", str(tmp_path), "--out", str(tmp_path / "s.png"), "--seed", "4"]
+    code, lines, _ = call(capsys, "interpolate", "cat", "a fire in a bus", "--model", model, "--steps", "3", *frames)
+    assert code == 0
+    made = [Image.open(path).tobytes() for path in pictures]
+    assert made == [Image.open(path).tobytes() for path in (lines[1], lines[3])]
+
+
+def test_an_edit_of_nothing_is_bit_for_bit_what_generate_makes(
+    model: str, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, [picture], _ = run("cat", "-n", "1", "--no-sheet")
+    options = ["--plus", "fire", "--scale", "0", "--model", model, "--out", str(tmp_path / "e.png")]
+    call(capsys, "edit", "cat", *options)
+    assert Image.open(picture).tobytes() == Image.open(tmp_path / "e.png").tobytes()
 
 
 def test_edit_writes_a_picture_that_tells_how(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,6 +386,19 @@ def test_score_is_a_table_best_caption_first(model: str, tmp_path: Path, capsys:
         (["interpolate", "cat", "bus", "--space", "noise", "--sampling-steps", "0"], "--sampling-steps"),
         (["edit", "cat"], "--plus"),
         (["edit", "cat", "--plus", " "], "--plus"),
+        *(
+            (["edit", "cat", "--plus", "bus", f"--scale={scale}"], "--scale: expected a number from -100 to 100")
+            for scale in ("nan", "inf", "-inf", "1e39", "101")
+        ),
+        (
+            ["edit", "cat", "--plus", "bus", "--out", "strip.jpg"],
+            "--out: strip.jpg would hold a PNG; name it strip.png",
+        ),
+        (["edit", "cat", "--plus", "bus", "--out", "."], "--out"),
+        (["interpolate", "cat", "bus", "--out", "strip.JPEG"], "--out: strip.JPEG would hold a PNG"),
+        (["interpolate", "cat", "bus", "--out", "strip.webp"], "name it strip.png"),
+        (["interpolate", "cat", "bus", "--steps", "1001"], "--steps"),
+        (["score", CAT, "--captions", "LIST", "--samples", "1001"], "--samples: expected"),
         (["edit", "nowhere.png", "--plus", "bus"], "IMAGE"),
         (["score", "nowhere.png", "--captions", "LIST"], "nowhere.png"),
         (["score", CAT, "--captions", "nowhere.txt"], "--captions"),
@@ -297,6 +422,26 @@ def test_bad_input_to_the_other_commands_is_one_line(
     assert (code, lines, len(said)) == (2, [], 1)
     assert named in said[0]
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_table_holds_names_and_captions_with_tabs_and_line_breaks(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "a\tb\nc.png"
+    picture.write_bytes(Path(CAT).read_bytes())
+    (tmp_path / "list.txt").write_text('a\tcat\n"big" bus\na back\\slash\n', "utf-8")
+    options = ["--captions", str(tmp_path / "list.txt"), "--model", model, "--samples", "2"]
+    code, lines, _ = call(capsys, "score", str(picture), *options)
+    rows = [[field.encode().decode("unicode_escape") for field in line.split("\t")] for line in lines]
+    assert (code, [len(row) for row in rows]) == (0, [4, 4, 4])
+    assert {row[0] for row in rows} == {str(picture)}
+    assert {row[1] for row in rows} == {"a\tcat", '"big" bus', "a back\\slash"}
+
+
+def test_a_folder_whose_name_breaks_lines_is_printed_on_one(run: Run, tmp_path: Path) -> None:
+    code, lines, _ = run("cat", "-n", "2", "--no-sheet", "--out", str(tmp_path / "a\nb"))
+    assert (code, len(lines)) == (0, 2)
+    assert all(Path(line.encode().decode("unicode_escape")).is_file() for line in lines)
 
 
 def test_usage_error_needs_no_torch() -> None:

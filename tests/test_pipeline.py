@@ -1,7 +1,10 @@
 """The pipeline: the same picture whatever is made beside it, settings that do what they say, safe loading."""
 
 import json
+import re
 from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from diffusers.configuration_utils import register_to_config
 
 from bridge import BridgePipeline
 from bridge.checkpoint import CheckpointError, fingerprint
+from bridge.errors import UserError
 from bridge.limits import MAX_IMAGES_PER_PROMPT
 from bridge.mappers import FlowMatchingMapper, GaussianMapper, TransformerFlowMapper
 from bridge.memory import CaptionMemory
@@ -145,6 +149,142 @@ def test_impossible_counts_are_refused_before_anything_is_allocated(tiny_pipelin
 def test_bad_arguments_are_named(tiny_pipeline: BridgePipeline, arguments: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         tiny_pipeline(**({"prompt": "cat", "num_images_per_prompt": 1} | arguments))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"prompt": None}, "prompt: expected a caption or a list of captions, got NoneType"),
+        ({"prompt": 5}, "prompt: expected a caption or a list of captions, got int"),
+        ({"prompt": b"cat"}, "prompt: expected a caption or a list of captions, got bytes"),
+        ({"prompt": {"cat": 1}}, "prompt: expected a caption or a list of captions, got dict"),
+        ({"prompt": {"cat"}}, "prompt: expected a caption or a list of captions, got set"),
+        ({"prompt": ["a cat", None]}, "prompt[1]: expected a caption, got NoneType None"),
+        ({"prompt": ["a cat", b"cat"]}, "prompt[1]: expected a caption, got bytes"),
+        ({"prompt": ["a cat", ["bus"]]}, "prompt[1]: expected a caption, got list"),
+        ({"prompt": ["a cat", float("nan")]}, "prompt[1]: expected a caption, got float nan"),
+        ({"prompt": ["a cat", " "]}, "prompt[1]: the caption is empty or blank"),
+        ({"prompt": ""}, "prompt: the caption is empty or blank"),
+        ({"negative_prompt": ""}, "negative_prompt: the caption is empty or blank"),
+        ({"negative_prompt": 5}, "negative_prompt: expected a caption, or one for each prompt, got int"),
+        ({"negative_prompt": [""]}, "negative_prompt[0]: the caption is empty or blank"),
+        ({"negative_prompt": [5]}, "negative_prompt[0]: expected a caption, got int"),
+        ({"guidance_scale": "2"}, "guidance_scale: expected a number from 0 to 100, got '2'"),
+        ({"guidance_scale": True}, "guidance_scale: expected"),
+        ({"guidance_scale": np.bool_(True)}, "guidance_scale: expected"),
+        ({"guidance_scale": np.array([1.0, 2.0])}, "guidance_scale: expected"),
+        ({"guidance_scale": np.float32("inf")}, "guidance_scale: expected"),
+        ({"guidance_scale": torch.tensor(float("nan"))}, "guidance_scale: expected"),
+        ({"temperature": 1 + 2j}, "temperature: expected"),
+        ({"temperature": 10**400}, "temperature: expected"),
+        ({"num_inference_steps": torch.tensor(True)}, "num_inference_steps: expected"),
+        ({"num_inference_steps": 10**5000}, "num_inference_steps: expected"),
+        ({"num_images_per_prompt": None}, "num_images_per_prompt: expected"),
+        ({"num_images_per_prompt": torch.tensor(True)}, "num_images_per_prompt: expected"),
+        ({"num_images_per_prompt": np.array([2])}, "num_images_per_prompt: expected"),
+        ({"num_images_per_prompt": 10**5000}, "num_images_per_prompt: expected"),
+        ({"seed": "7"}, "seed: expected a whole number, got '7'"),
+        ({"seed": float("nan")}, "seed: expected a whole number, got nan"),
+        ({"generator": 5}, "generator: expected a torch.Generator for each image, got int"),
+        ({"generator": [5]}, "generator: expected a torch.Generator for each image"),
+        ({"output_type": None}, "output_type: expected one of"),
+    ],
+)
+def test_what_is_no_caption_or_number_is_named(
+    tiny_pipeline: BridgePipeline, arguments: dict[str, object], told: str
+) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(told)}"):
+        tiny_pipeline(**({"prompt": "cat", "num_images_per_prompt": 1} | arguments))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"guidance_scale": np.float32(2), "num_inference_steps": np.int64(4), "temperature": np.float64(0.5)},
+        {"guidance_scale": np.int8(2), "num_inference_steps": np.array(4), "temperature": np.array(0.5)},
+        {"guidance_scale": torch.tensor(2.0), "num_inference_steps": torch.tensor(4), "temperature": Fraction(1, 2)},
+        {"guidance_scale": torch.tensor(2), "num_inference_steps": 4.0, "temperature": Decimal("0.5")},
+    ],
+)
+def test_numbers_of_numpy_and_torch_are_numbers(tiny_pipeline: BridgePipeline, numbers: dict[str, object]) -> None:
+    plain = pixels(tiny_pipeline, "cat", 2, guidance_scale=2, num_inference_steps=4, temperature=0.5)
+    given = tiny_pipeline("cat", np.int32(2), seed=np.uint8(7), output_type="pt", **numbers).images  # type: ignore[arg-type]
+    assert torch.equal(given, plain)
+    settings = tiny_pipeline.resolve(**numbers)  # type: ignore[arg-type]
+    assert {type(value) for value in vars(settings).values()} <= {int, float}
+
+
+@pytest.mark.parametrize("many", [("cat", "bus"), np.array(["cat", "bus"]), iter(["cat", "bus"])])
+def test_captions_come_in_any_row(tiny_pipeline: BridgePipeline, many: Any) -> None:
+    assert torch.equal(pixels(tiny_pipeline, many, 1), pixels(tiny_pipeline, ["cat", "bus"], 1))
+
+
+@pytest.mark.parametrize("one", ["cat", np.str_("cat"), np.array("cat")])
+def test_stream_of_one_caption_is_of_that_caption(tiny_pipeline: BridgePipeline, one: Any) -> None:
+    assert [item.prompt for item in tiny_pipeline.stream(one, 2, seed=0)] == ["cat", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"prompts": None}, "prompts: expected a caption or a list"),
+        ({"prompts": 5}, "prompts: expected a caption or a list"),
+        ({"prompts": b"cat"}, "prompts: expected a caption or a list"),
+        ({"prompts": "cat", "negative_prompt": 5}, "negative_prompt: expected"),
+        ({"prompts": "cat", "seed": 1.5}, "seed: expected"),
+        ({"prompts": "cat", "num_images_per_prompt": 0}, "num_images_per_prompt: expected"),
+    ],
+)
+def test_stream_checks_its_arguments_at_once(
+    tiny_pipeline: BridgePipeline, arguments: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError, match=f"^{told}"):
+        tiny_pipeline.stream(**arguments)
+
+
+def test_stream_names_the_caption_when_its_turn_comes(tiny_pipeline: BridgePipeline) -> None:
+    stream = tiny_pipeline.stream(["cat"] * 40 + [" "], 1)
+    assert next(stream).prompt == "cat"
+    with pytest.raises(UserError, match=r"^prompts\[40\]: the caption is empty or blank"):
+        list(stream)
+
+
+def test_a_path_is_a_folder_also_where_a_model_is_called_so(
+    tiny_pipeline: BridgePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_pipeline.save_pretrained("emoji")
+    assert BridgePipeline.from_pretrained(Path("./emoji")).fingerprint == tiny_pipeline.fingerprint
+    assert BridgePipeline.from_pretrained("emoji").fingerprint != tiny_pipeline.fingerprint
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps", "xpu", "meta", "nonsense", "", None, torch.float16, -1])
+def test_a_move_that_fails_changes_nothing(tiny_pipeline: BridgePipeline, device: Any) -> None:
+    before = pixels(tiny_pipeline, "cat", 1)
+    with pytest.raises(UserError, match=r"^device: "):
+        tiny_pipeline.to(device)
+    assert tiny_pipeline.device == torch.device("cpu")
+    assert torch.equal(pixels(tiny_pipeline, "cat", 1), before)
+
+
+def test_a_move_that_fails_half_way_is_undone(tiny_pipeline: BridgePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the first parts fit on a device and the last does not."""
+    moved: list[torch.device] = []
+
+    def to(device: torch.device) -> None:
+        moved.append(device)
+        if device.type == "cuda":
+            raise torch.OutOfMemoryError("out of memory\nmore")
+
+    monkeypatch.setattr(tiny_pipeline.codec, "to", to)
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
+    real = torch.device
+    monkeypatch.setattr(type(tiny_pipeline.mapper), "to", lambda self, device: moved.append(real(device)) or self)
+    monkeypatch.setattr(type(tiny_pipeline.text_encoder), "to", lambda self, device: self)
+    with pytest.raises(UserError, match=r"device: cannot use 'cuda' \(.*\); the model stays on cpu"):
+        tiny_pipeline.to("cuda")
+    assert [device.type for device in moved][-2:] == ["cpu", "cpu"]
+    assert tiny_pipeline.device.type == "cpu"
 
 
 def test_known_caption_gets_no_note(tiny_pipeline: BridgePipeline) -> None:

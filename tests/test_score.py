@@ -107,12 +107,6 @@ def test_chunks_do_not_change_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.allclose(score.score_latents(Normal(), Z, C), whole)
 
 
-def test_pairs_are_the_diagonal() -> None:
-    assert torch.allclose(
-        score.score_pairs(Straight(), Z[:3], C), score.score_latents(Straight(), Z[:3], C).diagonal(), atol=1e-5
-    )
-
-
 def test_share_of_own_samples_is_uniform_for_samples() -> None:
     c = codes((1.0, 0.0))
     z = Normal().sample(c[torch.zeros(400, dtype=torch.long)], noise=normal_rows([(5, i) for i in range(400)], SHAPE))

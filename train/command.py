@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bridge.errors import UserError
+from bridge.streams import guarded
 from train.interrupt import STOPPED, interruptible
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
@@ -129,12 +130,16 @@ def spelled(name: str, argv: Sequence[str] | None) -> str:
 
 def run_command(parser: Parser, argv: Sequence[str] | None, work: Callable[[argparse.Namespace], object]) -> int:
     """Parse `argv`, absent for the process' own, and do the work; see `exit_code`."""
-    try:
-        args = parser.parse_args(argv)
-    except UserError as error:
-        say(f"{parser.prog}: {error} (see {parser.prog} --help)")
-        return 2
-    return exit_code(parser.prog, lambda: work(args), parser.paths(args))
+
+    def parsed() -> int:
+        try:
+            args = parser.parse_args(argv)
+        except UserError as error:
+            say(f"{parser.prog}: {error} (see {parser.prog} --help)")
+            return 2
+        return exit_code(parser.prog, lambda: work(args), parser.paths(args))
+
+    return guarded(parser.prog, parsed)
 
 
 def exit_code(name: str, work: Callable[[], object], paths: Mapping[str, Any] | None = None) -> int:
@@ -145,17 +150,21 @@ def exit_code(name: str, work: Callable[[], object], paths: Mapping[str, Any] | 
         work: What it does.
         paths: Arguments by name, to blame for what is wrong with a file below one of them.
     """
-    try:
-        interruptible()
-        with _streams(), blaming(paths or {}):
-            work()
-    except UserError as error:
-        say(f"{name}: {' '.join(str(error).split())}")
-        return 2
-    except KeyboardInterrupt:
-        say(f"{name}: stopped")
-        return STOPPED
-    return 0
+
+    def coded() -> int:
+        try:
+            interruptible()
+            with blaming(paths or {}):
+                work()
+        except UserError as error:
+            say(f"{name}: {' '.join(str(error).split())}")
+            return 2
+        except KeyboardInterrupt:
+            say(f"{name}: stopped")
+            return STOPPED
+        return 0
+
+    return guarded(name, coded)
 
 
 @contextlib.contextmanager
@@ -227,53 +236,3 @@ def writable_file(path: str | Path, argument: str = "--out") -> Path:
         raise UserError(f"{argument}: {path} is a folder; name a file")
     writable_folder(Path(path).parent, argument)
     return Path(path)
-
-
-# standard streams
-
-
-class _Open:
-    """A standard stream that nobody has to read: once its reader is gone, what is written goes nowhere."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        with self._unread():
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with self._unread():
-            self._stream.flush()
-
-    @contextlib.contextmanager
-    def _unread(self) -> Iterator[None]:
-        try:
-            yield
-        except BrokenPipeError:
-            null = os.open(os.devnull, os.O_WRONLY)  # and Python's own flush at the end succeeds
-            os.dup2(null, self._stream.fileno())
-            os.close(null)
-
-
-@contextlib.contextmanager
-def _streams() -> Iterator[None]:
-    """Standard output and error that neither a gone reader nor a character unknown to the terminal can break."""
-    before = sys.stdout, sys.stderr
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # closed before Python began
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-        elif stream is getattr(sys, f"__{name}__"):
-            stream.reconfigure(errors="backslashreplace")
-            setattr(sys, name, _Open(stream))
-    try:
-        yield
-        sys.stdout.flush()
-    finally:
-        if before[0] is not None and before[1] is not None:
-            sys.stdout, sys.stderr = before

@@ -13,6 +13,7 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor
 
+from bridge.errors import UserError
 from bridge.guidance import guided
 from bridge.mappers.numerics import follow, probe_rows, solve, velocity_and_traces
 from bridge.text import TextCode
@@ -352,4 +353,4 @@ def _refuse(error: Tensor, told: str) -> None:
     if (far := ~(error <= ROUND_TRIP)).any():
         rows = far.nonzero().flatten().tolist()
         more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
-        raise ValueError(f"z: row {rows[0]}{more} {told}")
+        raise UserError(f"z: row {rows[0]}{more} {told}")

@@ -8,6 +8,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from bridge.errors import UserError
 from bridge.mappers.base import DensityMapper, InvertibleMapper
 from bridge.mappers.nets import CodeMLP
 from bridge.noise import generator_for
@@ -61,7 +62,7 @@ class NormalizingFlowMapper(DensityMapper, InvertibleMapper):
     ) -> None:
         super().__init__()
         if kind not in KINDS:
-            raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+            raise UserError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
         self.z_shape, self.text_dim, self.jitter = tuple(z_shape), text_dim, jitter
         self.dim = math.prod(z_shape)
         self.sample_noise_shape, self.loss_noise_shape = self.z_shape, (self.dim,)
@@ -100,7 +101,7 @@ def _flow(dim: int, kind: str, transforms: int, hidden: int, condition: int, bin
     try:
         import zuko  # noqa: PLC0415
     except ImportError as error:
-        raise ValueError("NormalizingFlowMapper: zuko is not installed; `pip install zuko`") from error
+        raise UserError("NormalizingFlowMapper: zuko is not installed; `pip install zuko`") from error
     options: dict[str, Any] = {"hidden_features": (hidden, hidden), "activation": nn.SiLU}
     if bins:
         spline = partial(zuko.transforms.MonotonicRQSTransform, bound=BOUND)

@@ -6,6 +6,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from bridge.errors import UserError
 from bridge.mappers.base import DensityMapper, InvertibleMapper
 from bridge.mappers.nets import CodeMLP
 from bridge.text import TextCode
@@ -47,7 +48,7 @@ class GaussianMapper(DensityMapper, InvertibleMapper):
     ) -> None:
         super().__init__()
         if rank < 0 or min_std <= 0:
-            raise ValueError(f"rank, min_std: expected 0 or more, and more than 0, got {rank} and {min_std}")
+            raise UserError(f"rank, min_std: expected 0 or more, and more than 0, got {rank} and {min_std}")
         self.z_shape, self.text_dim, self.rank, self.min_std = tuple(z_shape), text_dim, rank, min_std
         self.sample_noise_shape = self.z_shape
         self.dim = math.prod(z_shape)

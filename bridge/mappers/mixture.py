@@ -6,6 +6,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from bridge.errors import UserError
 from bridge.mappers.base import DensityMapper
 from bridge.mappers.nets import CodeMLP
 from bridge.text import TextCode
@@ -47,7 +48,7 @@ class MixtureMapper(DensityMapper):
     ) -> None:
         super().__init__()
         if components < 1 or min_std <= 0:
-            raise ValueError(f"components, min_std: expected 1 or more, above 0, got {components} and {min_std}")
+            raise UserError(f"components, min_std: expected 1 or more, above 0, got {components} and {min_std}")
         self.z_shape, self.text_dim, self.components, self.min_std = tuple(z_shape), text_dim, components, min_std
         self.dim = math.prod(z_shape)
         self.sample_noise_shape = (1 + self.dim,)

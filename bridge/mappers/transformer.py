@@ -6,6 +6,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from bridge.errors import UserError
 from bridge.mappers.base import CleanMapper
 from bridge.mappers.nets import time_features
 from bridge.text import TextCode
@@ -58,12 +59,12 @@ class TransformerFlowMapper(CleanMapper):
         super().__init__()
         shape = tuple(z_shape)
         if len(shape) not in (1, 3) or patch < 1 or any(side % patch for side in shape[-2:]):
-            raise ValueError(
+            raise UserError(
                 f"z_shape, patch: latents {shape} cannot be cut into pieces of {patch}; latents are (C, H, W) or "
                 "(D,), and patch divides H and W, or D"
             )
         if width % (2 * heads):
-            raise ValueError(f"width, heads: expected an even number of features a head, got {width} and {heads}")
+            raise UserError(f"width, heads: expected an even number of features a head, got {width} and {heads}")
         self.z_shape, self.text_dim, self.time_mean = shape, text_dim, time_mean
         self.patch, self.max_tokens, self.text_scale = patch, max_tokens, math.sqrt(text_dim)
         self.sample_noise_shape, self.loss_noise_shape = shape, (math.prod(shape) + 1,)

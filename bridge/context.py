@@ -1,0 +1,60 @@
+"""Surroundings in which a call computes the same whatever its caller has set in torch, and modules without wrappers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
+
+
+@contextlib.contextmanager
+def plain_torch() -> Iterator[None]:
+    """A block, or a decorated function, in which torch is as it comes: float32, on the CPU unless told, no gradients.
+
+    Around it may be autocast, inference mode (whose tensors take part in nothing else), another default type or
+    device, or a lower precision of matrix products.
+    """
+    dtype, precision = torch.get_default_dtype(), _precision()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        for kind in _AUTOCAST:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if dtype != torch.float32:
+            torch.set_default_dtype(torch.float32)
+            stack.callback(torch.set_default_dtype, dtype)
+        if precision != "highest":
+            torch.set_float32_matmul_precision("highest")
+            stack.callback(torch.set_float32_matmul_precision, precision)
+        yield
+
+
+def _precision() -> str:
+    try:
+        return str(torch.get_float32_matmul_precision())
+    except RuntimeError:  # torch's newer settings are in use, a backend each
+        return "highest"
+
+
+def unwrapped(module: Any) -> Any:
+    """What is in a wrapper of torch's own, such as that of torch.compile or DataParallel; else `module` itself.
+
+    >>> layer = nn.Identity()
+    >>> unwrapped(nn.DataParallel(layer)) is layer
+    True
+    """
+    while isinstance(module, nn.Module) and type(module).__module__.startswith("torch."):
+        inner = [module._modules.get(name) for name in ("_orig_mod", "module")]
+        found = next((part for part in inner if part is not None), None)
+        if found is None:
+            break
+        module = found
+    return module

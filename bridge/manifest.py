@@ -1,0 +1,181 @@
+"""The list of the pictures in a folder, manifest.jsonl: a JSON object a picture. Importing this is cheap."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bridge.captions import well_formed
+from bridge.errors import UserError
+
+MANIFEST = "manifest.jsonl"
+KEYS = frozenset({"file", "caption", "seed", "index", "model"})
+"""What every line of ours has."""
+_START = b'{"file": "'
+_NAMED = re.compile(rb'\{"file": "[a-z0-9-]+-[0-9a-f]{8}/seed')
+_BREAKS = {
+    code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)
+}  # line breaks to some readers, and so to some eyes
+
+
+class Manifest:
+    """The manifest of a folder into which one process or several write pictures.
+
+    One that bridge did not write is never changed. Of one that it wrote, a last line that a crash cut off is taken
+    away; blank lines, any line ends and a byte order mark are read as editors leave them. Should the file be removed
+    or replaced meanwhile, what this process added is listed again.
+
+    Args:
+        folder: Where it is, or will be.
+
+    Raises:
+        UserError: There is one that bridge did not write, or that cannot be read or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / MANIFEST
+        self.added: dict[str, str] = {}  # file -> line, of this process
+        self.listed: set[str] = set()
+        self.state: tuple[int, int, int] | None = None
+        if os.path.lexists(self.path):
+            with self._opened(create=False) as handle:
+                _read(_bytes_of(handle), self.path)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """List a picture, unless it is listed.
+
+        Args:
+            row: Its "file", relative to the folder, and how it was made.
+
+        Raises:
+            UserError: The manifest has become one that bridge did not write.
+            OSError: It cannot be written; it stands as before.
+        """
+        text = json.dumps(
+            {key: well_formed(v) if isinstance(v, str) else v for key, v in row.items()}, ensure_ascii=False
+        )
+        file, line = str(row["file"]), text.translate(_BREAKS) + "\n"
+        with self._opened(create=True) as handle:
+            size, lines = os.fstat(handle).st_size, ""
+            if self.state != _state(handle):
+                found = _read(_bytes_of(handle), self.path)
+                self.listed, size = found.files, found.length
+                lines = "" if found.ended else "\n"
+                missing = self.added.keys() - self.listed
+                lines += "".join(self.added[name] for name in self.added if name in missing and self._exists(name))
+                self.listed |= missing
+            if file not in self.listed:
+                lines += line
+            if lines or size != os.fstat(handle).st_size:
+                _append(handle, size, lines.encode())
+            self.listed.add(file)
+            self.added[file] = line
+            self.state = _state(handle)
+
+    def _exists(self, name: str) -> bool:
+        return (self.path.parent / name).is_file()
+
+    @contextlib.contextmanager
+    def _opened(self, *, create: bool) -> Iterator[int]:
+        """A handle of the file, locked against other writers, and surely that of `path`."""
+        with contextlib.ExitStack() as stack:
+            while True:
+                if os.path.lexists(self.path) and not self.path.is_file():
+                    kind = "a folder" if self.path.is_dir() else "no file"
+                    raise UserError(f"{self.path} is {kind}; choose another folder")
+                try:
+                    flags = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
+                    handle = os.open(self.path, flags | (os.O_CREAT if create else 0), 0o666)
+                except PermissionError as error:
+                    told = f"cannot write to {self.path}: {error.strerror}"
+                    raise UserError(f"{told}; choose another folder") from None
+                stack.callback(os.close, handle)
+                _lock(handle)
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.stat(self.path), os.fstat(handle)):
+                        break
+            yield handle
+
+
+class _Found:
+    """What a manifest holds.
+
+    Attributes:
+        files: The pictures listed.
+        length: Bytes up to a line that was cut off.
+        ended: Whether these end with a line's end.
+    """
+
+    def __init__(self, files: set[str], length: int, ended: bool) -> None:
+        self.files, self.length, self.ended = files, length, ended
+
+
+def _read(data: bytes, path: Path) -> _Found:
+    files: set[str] = set()
+    *whole, last = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    for number, line in enumerate(whole, 1):
+        if line.strip():
+            files.add(_file_of(line, path, number))
+    if not last.strip():
+        return _Found(files, len(data), not last)
+    # Cut off: it can be told from another tool's line by what stands before it, or by the name of a picture of ours.
+    ours = (last.startswith(_START) or _START.startswith(last)) if files else _NAMED.match(last)
+    if ours and _row(last) is None:
+        return _Found(files, len(data) - len(last), True)
+    files.add(_file_of(last, path, len(whole) + 1))
+    return _Found(files, len(data), False)
+
+
+def _file_of(line: bytes, path: Path, number: int) -> str:
+    row = _row(line)
+    if row is None or not row.keys() >= KEYS or not isinstance(row["file"], str):
+        raise UserError(
+            f"{path}: line {number} is none that bridge wrote, so it is left as it is; choose another folder"
+        )
+    return row["file"]
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A line's JSON object; None where it holds none."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _bytes_of(handle: int) -> bytes:
+    os.lseek(handle, 0, os.SEEK_SET)
+    with open(handle, "rb", closefd=False) as file:
+        return file.read()
+
+
+def _state(handle: int) -> tuple[int, int, int]:
+    found = os.fstat(handle)
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _append(handle: int, size: int, data: bytes) -> None:
+    """Put `data` after the first `size` bytes, all of it or none."""
+    try:
+        os.ftruncate(handle, size)
+        left = memoryview(data)
+        while left:
+            left = left[os.write(handle, left) :]
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, size)
+        raise
+
+
+def _lock(handle: int) -> None:
+    """Hold off other writers until `handle` is closed, where the system can."""
+    with contextlib.suppress(ImportError, OSError):  # not on Windows, nor on every network disk
+        import fcntl  # noqa: PLC0415
+
+        fcntl.flock(handle, fcntl.LOCK_EX)
