@@ -21,8 +21,8 @@ def open_text_encoder(source: str | Path = DEFAULT_ID, *, digest: str | None = N
     """Load an encoder; its folder tells the kind.
 
     Args:
-        source: A folder (a `Path` always is one) or hub id of sentence-transformers (with modules.json) or of transformers, a folder that
-            `WordVectors.save` wrote, or a file of word vectors.
+        source: A folder (a `Path` always is one) or hub id of sentence-transformers (with modules.json) or of
+            transformers, a folder that `WordVectors.save` wrote, or a file of word vectors.
         digest: sha256 of its weights, 64 hex digits. Without it any weights are taken, except for MiniLM asked
             for by its id, whose digest is known.
 

@@ -6,6 +6,7 @@ The first functions are pure and know latents alone; those below them take a pip
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,13 @@ KINDS = ("linear", "spherical")
 """How a walk goes: straight, or along a great circle."""
 SPACES = ("latent", "noise")
 """Where a walk goes: among latents, or among the noise from which the mapper makes them."""
-PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif")
+_ENDINGS = (
+    "png apng jpg jpeg jpe jif jfif mpo gif webp bmp dib tif tiff ppm pgm pbm pnm ico jp2 j2k jpx qoi avif heic heif "
+    "hif svg psd eps xcf raw dng cr2 cr3 nef arw tga jxl exr pdf mp4 mov avi mkv webm txt csv zip"
+)
+FILES = tuple(f".{ending}" for ending in re.findall(r"\w+", _ENDINGS))
+"""Endings of names that are taken for a file's, whether such a picture can be read or not."""
+_PATH = re.compile(r"(\.{0,2}/|~/|[A-Za-z]:[\\/])\S")
 MAX_STEPS, MAX_SAMPLES, MAX_SCALE = 1000, 10_000, 100
 SAMPLES = 64
 """Samples whose mean stands for a caption."""
@@ -164,13 +171,13 @@ def is_image(name: str) -> bool:
     """Whether `name` is an existing file, which is then read as a picture; anything else is a caption.
 
     Raises:
-        ValueError: It ends like the name of a picture, and there is no such file.
+        UserError: It is written like a picture's name or a path, and there is no such file.
     """
     try:
         found = Path(name).is_file()
     except (OSError, ValueError):  # too long for a file's name, or with a null byte
         found = False
-    if not found and name.lower().endswith(PICTURES):
+    if not found and (name.lower().endswith(FILES) or _PATH.match(name)):
         raise UserError(f"{name!r} is named like a picture and there is no such file; check the path")
     return found
 

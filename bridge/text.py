@@ -29,6 +29,7 @@ __all__ = [
     "DEFAULT_DIGEST",
     "DEFAULT_ID",
     "CaptionTruncatedWarning",
+    "CaptionUnknownWarning",
     "TextCode",
     "TextEncoder",
     "emoji_labels",
@@ -41,6 +42,10 @@ DEFAULT_DIGEST = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 
 class CaptionTruncatedWarning(UserWarning):
     """A caption had more tokens than the encoder reads; the message quotes what was cut."""
+
+
+class CaptionUnknownWarning(UserWarning):
+    """Nothing of a caption is in the encoder's vocabulary."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +203,7 @@ class TextEncoder(nn.Module, abc.ABC):
 
         Warns:
             CaptionTruncatedWarning: A caption is longer than `max_tokens`; says what was cut.
+            CaptionUnknownWarning: The encoder knows nothing of a caption.
         """
         if isinstance(captions, str) or batch_size < 1:
             raise UserError("captions, batch_size: expected a list of captions and a size of 1 or more")
@@ -230,3 +236,8 @@ class TextEncoder(nn.Module, abc.ABC):
         read = f"has {tokens} tokens, the encoder reads {self.max_tokens}"
         message = f"caption {text[:40]!r}… {read}; cut: {shown!r}"
         warnings.warn(CaptionTruncatedWarning(message), stacklevel=5)
+
+    def _warn_unknown(self, text: str) -> None:
+        """Warn whoever called `encode`, from `token_ids`, that the encoder knows nothing of `text`."""
+        message = f"caption {text[:40]!r}: the text encoder knows none of its words, and reads all such captions alike"
+        warnings.warn(CaptionUnknownWarning(message), stacklevel=5)

@@ -63,6 +63,7 @@ class NetworkEncoder(TextEncoder):
         spec = json.loads(tokenizer_json) | {"truncation": None, "padding": None}
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = Tokenizer.from_str(json.dumps(spec))
+        self.unknown = _unknown_token(spec["model"], self.tokenizer)
         self.id, self.digest, self.max_tokens, self.dim = id, digest, max_tokens, dim
         all_facts = {"weights": digest, "tokenizer": spec, "max_tokens": max_tokens, **facts}
         self.fingerprint = hashlib.sha256(json.dumps(all_facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -80,6 +81,9 @@ class NetworkEncoder(TextEncoder):
         text = self.spell(text)
         encoding = self.tokenizer.encode(text)
         ids = encoding.ids
+        words = [id_ for id_, special in zip(ids, encoding.special_tokens_mask, strict=True) if not special]
+        if all(word == self.unknown for word in words):
+            self._warn_unknown(text)
         if len(ids) > self.max_tokens:
             closing = encoding.special_tokens_mask[-1]  # keeps the last place where there is one
             kept = self.max_tokens - closing
@@ -163,6 +167,15 @@ class TransformerEncoder(NetworkEncoder):
         if self.pooling == "mean":
             return mean_pooled(tokens, mask), tokens
         return tokens[torch.arange(len(tokens), device=tokens.device), mask.sum(1) - 1], tokens
+
+
+def _unknown_token(model: Mapping[str, Any], tokenizer: Any) -> int | None:
+    """Id of the token that stands for what a tokenizer does not know; None where it knows every byte."""
+    if model.get("unk_id") is not None:
+        return int(model["unk_id"])
+    name = model.get("unk_token")
+    found: int | None = None if name is None else tokenizer.token_to_id(name)
+    return found
 
 
 def config_facts(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +20,6 @@ from torch.nn.utils.rnn import pad_sequence
 from bridge.checkpoint import MANIFEST, verify_folder
 from bridge.encoders import WORDS
 from bridge.errors import MissingModelError, UserError
-from bridge.sources import import_extra
 from bridge.text import TextCode, TextEncoder
 
 INDEX, VECTORS = "words.json", "words.safetensors"
@@ -93,9 +93,9 @@ class WordVectors(TextEncoder):
 
         Args:
             source: A folder that `save` wrote; or a file: text (a word and its numbers a line, after a line with
-                their counts or not: GloVe, word2vec, fastText), .npz (words, vectors and, if they are there,
-                idf), .kv (gensim's own, a pickle: open none that you do not trust) or .bin (word2vec). The last
-                two need gensim. Of a word that a file holds twice the first vector counts.
+                their counts or not: GloVe, word2vec, fastText), .bin (word2vec) or .npz (words, vectors and, if
+                they are there, idf). Of a word that a file holds twice the first vector counts. No pickle is
+                loaded: not gensim's .kv, and no objects in an .npz.
             digest: 64 hex digits that `WordVectors.digest` must be.
             id: The name to go by; `source` itself where it is absent.
 
@@ -186,14 +186,25 @@ def _read_folder(folder: Path) -> Parts:
 
 
 def _read_file(path: Path) -> Parts:
-    readers: dict[str, Callable[[Path], Parts]] = {".npz": _read_npz, ".kv": _read_gensim, ".bin": _read_gensim}
+    readers: dict[str, Callable[[Path], Parts]] = {".npz": _read_npz, ".bin": _read_binary}
     try:
-        return readers.get(path.suffix, _read_text)(path)
+        _refuse_pickle(path)
+        return readers.get(path.suffix.lower(), _read_text)(path)
     except FileNotFoundError:
         raise
     except (ValueError, OSError, EOFError, KeyError, BadZipFile) as error:
         told = _line(error).removeprefix("source: ")
-        raise UserError(f"source: {path}: {told}; pass word vectors as text, .npz, .kv or .bin") from error
+        raise UserError(f"source: {path}: {told}; pass word vectors as text, .bin or .npz") from error
+
+
+def _refuse_pickle(path: Path) -> None:
+    with path.open("rb") as file:
+        head = file.read(2)
+    if path.suffix.lower() == ".kv" or (head[:1] == b"\x80" and head[1:] in (b"\2", b"\3", b"\4", b"\5")):
+        raise UserError(
+            "it is a pickle, which runs code when it is opened, and is not loaded; of one that you trust, "
+            "`gensim.models.KeyedVectors.load(PATH).save_word2vec_format('words.txt')` makes text"
+        )
 
 
 def _read_text(path: Path) -> Parts:
@@ -225,16 +236,28 @@ def _read_npz(path: Path) -> Parts:
     return words, vectors, idf, MAX_TOKENS
 
 
-def _read_gensim(path: Path) -> Parts:
-    models = import_extra("gensim.models", "words", "gensim")
-    try:
-        if path.suffix == ".bin":
-            keyed = models.KeyedVectors.load_word2vec_format(str(path), binary=True)
-        else:
-            keyed = models.KeyedVectors.load(str(path))
-        return list(keyed.index_to_key), torch.from_numpy(np.array(keyed.vectors, np.float32)), None, MAX_TOKENS
-    except Exception as error:  # unpickling a damaged file raises anything
-        raise UserError(f"gensim cannot read it ({_line(error)})") from error
+def _read_binary(path: Path) -> Parts:
+    """word2vec's own format: a line with the counts of words and numbers, then each word, a space, its float32."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.readline(64)
+        counts = head.split()
+        if len(counts) != 2 or not all(count.isdigit() for count in counts) or not head.endswith(b"\n"):
+            raise UserError("it does not begin with its counts of words and numbers, as word2vec's .bin does")
+        rows, dim = map(int, counts)
+        if not rows or not dim or rows * (4 * dim + 2) > size:
+            raise UserError(f"it is cut short, or damaged: {size} bytes do not hold {rows} words of {dim} numbers")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            words, place = dict[str, np.ndarray](), len(head)
+            for row in range(rows):
+                end = data.find(b" ", place) + 1
+                vector = data[end : end + 4 * dim]
+                if not end or len(vector) < 4 * dim:
+                    raise UserError(f"it is cut short: it ends in word {row + 1} of {rows}")
+                word = data[place : end - 1].lstrip(b"\r\n").decode("utf-8", "replace")
+                words.setdefault(word, np.frombuffer(vector, "<f4"))
+                place = end + 4 * dim
+    return list(words), torch.from_numpy(np.stack(list(words.values())).astype(np.float32)), None, MAX_TOKENS
 
 
 def _line(error: BaseException) -> str:

@@ -14,9 +14,9 @@ from pathlib import Path
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
 from bridge.limits import MAX_IMAGES_PER_PROMPT
+from bridge.manifest import MANIFEST
 from bridge.mappers import VelocityMapper
 from bridge.pipeline import BridgePipeline
-from bridge.writing import MANIFEST
 from eval.baselines import text_codes
 from eval.data import Pictures, why_single
 from eval.extractors import KNOWN, extractor

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from bridge.errors import UserError
 from bridge.images import contact_sheet, flatten, save_png, to_pil
+from bridge.manifest import MANIFEST
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline
-from bridge.writing import MANIFEST
 from eval.bench import Bench
 from eval.data import Pictures, caption_number, first_by_hash, references
 from eval.page import Shown
@@ -103,7 +103,7 @@ class Generated:
         """
         folder = Path(folder)
         try:
-            lines = (folder / MANIFEST).read_text("utf-8").splitlines()
+            lines = (folder / MANIFEST).read_text("utf-8-sig").split("\n")
         except FileNotFoundError as error:
             raise UserError(
                 f"model: {folder} has no {MANIFEST}; write it with bridge generate --captions FILE --out {folder}"
@@ -111,6 +111,8 @@ class Generated:
         files: dict[str, list[str]] = defaultdict(list)
         models = set()
         for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
             row = _row(line)
             if row is None:
                 raise UserError(f"{folder / MANIFEST}: line {number} has no caption and file; generate anew")

@@ -94,3 +94,11 @@ def test_grey_pictures_are_read_as_colour(tmp_path):
     Image.new("L", (8, 8), 51).save(tmp_path / "a.png")
     (tmp_path / "manifest.jsonl").write_text('{"caption": "cat", "file": "a.png"}\n')
     assert torch.equal(Generated.load(tmp_path)(["cat"], 1), torch.full((1, 1, 3, 8, 8), 0.2))
+
+
+def test_a_manifest_is_read_as_editors_leave_it(tmp_path):
+    """With a byte order mark, blank lines, carriage returns, and captions that hold other line breaks."""
+    Image.new("L", (8, 8), 100).save(tmp_path / "a.png")
+    row = json.dumps({"caption": "a\u2028cat", "file": "a.png"}, ensure_ascii=False)
+    (tmp_path / "manifest.jsonl").write_bytes(f"\ufeff{row}\r\n\r\n{row}".encode())
+    assert Generated.load(tmp_path).files == {"a\u2028cat": ["a.png", "a.png"]}

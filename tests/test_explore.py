@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from bridge import BridgePipeline, explore
+from bridge.errors import UserError
 from bridge.images import read_image, to_tensor
 from bridge.mappers import Mapper, VelocityMapper
 from bridge.noise import normal_rows
@@ -152,6 +153,23 @@ def test_walk_in_noise_comes_back_to_both_ends(tiny_pipeline: BridgePipeline, na
     z = explore.between(tiny_pipeline, a, b, 3, space="noise", kind="spherical")
     assert torch.equal(z[[0, -1]], torch.stack([a.z, b.z]))
     assert not torch.allclose(z[1], explore.between(tiny_pipeline, a, b, 3)[1], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x.heic", "x.HEIC", "my cat.jfif", "x.svg", "x.psd", "photos/x.JPG", "./cat", "../cat", "/home/me/cat", "~/cat",
+     r"C:\\pictures\\cat", "x.txt"],
+)  # fmt: skip
+def test_a_mistyped_file_is_no_caption(name: str) -> None:
+    with pytest.raises(UserError, match="there is no such file; check the path"):
+        explore.is_image(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a cat", "a cat / dog", "node.js", "Mr. T", "~ tilde", "/ slash", "1.5", "cat.", ".5"]
+)
+def test_captions_with_dots_and_slashes_are_captions(name: str) -> None:
+    assert not explore.is_image(name)
 
 
 def test_walk_in_noise_needs_a_family_that_inverts(tiny_pipeline: BridgePipeline) -> None:

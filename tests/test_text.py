@@ -18,6 +18,7 @@ from bridge.text import (
     DEFAULT_DIGEST,
     DEFAULT_ID,
     CaptionTruncatedWarning,
+    CaptionUnknownWarning,
     TextCode,
     TextEncoder,
     emoji_labels,
@@ -394,3 +395,14 @@ def test_disagreeing_shapes_are_refused():
 def test_to_moves_every_part():
     moved = random_code(2, 3).to("meta")
     assert {moved.pooled.device.type, moved.tokens.device.type, moved.mask.device.type} == {"meta"}
+
+
+@pytest.mark.parametrize("caption", ["𓀀", "𓀀 𓀁𓀂", "猫"])
+def test_a_caption_wholly_unknown_to_the_tokenizer_gets_a_word(encoder, caption):
+    with pytest.warns(CaptionUnknownWarning, match="the text encoder knows none of its words"):
+        encoder.encode([caption])
+
+
+@pytest.mark.parametrize("caption", ["cat 𓀀", "🐙", "кошка", "zxqwv"])
+def test_a_caption_of_which_something_is_known_gets_none(encoder, caption):
+    encoder.encode([caption])

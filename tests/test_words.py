@@ -1,7 +1,9 @@
 """Word vectors as a text space: weighted means, files of every format, and the fit on training captions alone."""
 
 import json
+import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from gensim.models import KeyedVectors
 
 from bridge.checkpoint import CheckpointError
 from bridge.encoders import load_text_encoder
+from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
 from bridge.text import CaptionTruncatedWarning, TextEncoder
 from bridge.words import WordVectors
@@ -159,12 +162,18 @@ def write_text(path: Path, header: bool) -> None:
     path.write_text("\n".join(["4 3"] * header + lines) + "\n")
 
 
+def binary_row(word: str, vector: torch.Tensor) -> bytes:
+    """As word2vec itself writes one: with a line's end, which gensim leaves out."""
+    return word.encode() + b" " + vector.numpy().astype("<f4").tobytes() + b"\n"
+
+
 WRITERS = {
     "glove.txt": lambda path: write_text(path, header=False),
     "word2vec.vec": lambda path: write_text(path, header=True),
     "gensim.txt": lambda path: keyed().save_word2vec_format(str(path)),
     "google.bin": lambda path: keyed().save_word2vec_format(str(path), binary=True),
-    "own.kv": lambda path: keyed().save(str(path)),
+    "UPPER.BIN": lambda path: keyed().save_word2vec_format(str(path), binary=True),
+    "plain.bin": lambda path: path.write_bytes(b"4 3\n" + b"".join(map(binary_row, WORDS, VECTORS))),
     "arrays.npz": lambda path: np.savez(path, words=np.array(WORDS), vectors=VECTORS.numpy()),
 }
 
@@ -204,11 +213,13 @@ def half_npz(path: Path) -> None:
         ("a.txt", lambda p: p.write_text("red\n"), "line 1 has 0 numbers, expected 1 after a word"),
         ("a.txt", lambda p: p.write_text(""), "it is empty"),
         ("a.txt", lambda p: p.write_bytes(b"\xff\xfe red 1"), "can't decode byte 0xff"),
-        ("a.npz", lambda p: p.write_bytes(b"PK\x03\x04nothing"), "pass word vectors as text, .npz, .kv or .bin"),
+        ("a.npz", lambda p: p.write_bytes(b"PK\x03\x04nothing"), "pass word vectors as text, .bin or .npz"),
         ("a.npz", damaged_npz, "Object arrays cannot be loaded when allow_pickle=False"),
         ("a.npz", half_npz, "it lacks vectors, it has words"),
-        ("a.kv", lambda p: p.write_bytes(b"\x80nothing"), "gensim cannot read it"),
-        ("a.bin", lambda p: p.write_bytes(b"4 3\nred"), "gensim cannot read it"),
+        ("a.bin", lambda p: p.write_bytes(b"4 3\nred"), "do not hold 4 words of 3 numbers"),
+        ("a.bin", lambda p: p.write_bytes(b"2 1\nred " + b"\0" * 30), "it ends in word 2 of 2"),
+        ("a.bin", lambda p: p.write_bytes(b"\xba\x16\x4f\x2f" + b"\0" * 30), "does not begin with its counts"),
+        ("a.bin", lambda p: p.write_bytes(b"99999999999 9999999999\n"), "do not hold"),
     ],
 )
 def test_damaged_files_are_one_line_with_the_remedy(tmp_path, name, write, told):
@@ -371,3 +382,34 @@ def test_held_out_captions_without_a_known_word_are_left_out_and_told(trained, a
     known = set(trained.encoder.words)
     for side in trained.held_out.values():
         assert all(known & set(text.lower().replace(":", "").split()) for text in side.table.texts)
+
+
+class Evil:
+    """Runs code when it is unpickled."""
+
+    ran = False
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return exec, ("from tests.test_words import Evil; Evil.ran = True",)
+
+
+@pytest.mark.parametrize("name", ["a.kv", "a.KV", "a.model", "a.pkl", "a.txt", "a.bin", "a.npz"])
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_no_pickle_is_loaded_whatever_it_is_called(tmp_path: Path, name: str, protocol: int) -> None:
+    (tmp_path / name).write_bytes(pickle.dumps(Evil(), protocol))
+    with pytest.raises(UserError, match="source: "):
+        WordVectors.from_pretrained(tmp_path / name)
+    assert not Evil.ran
+
+
+def test_objects_in_an_npz_are_not_loaded(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", words=np.array([Evil()], dtype=object), vectors=np.ones((1, 2)))
+    with pytest.raises(UserError, match="Object arrays cannot be loaded"):
+        WordVectors.from_pretrained(tmp_path / "a.npz")
+    assert not Evil.ran
+
+
+def test_gensims_own_file_is_refused_with_the_way_to_text(tmp_path: Path) -> None:
+    keyed().save(str(tmp_path / "own.kv"))
+    with pytest.raises(UserError, match=r"it is a pickle, .*save_word2vec_format\('words.txt'\)` makes text"):
+        WordVectors.from_pretrained(tmp_path / "own.kv")
