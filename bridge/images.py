@@ -8,9 +8,9 @@ import io
 import re
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,15 @@ WHITE = (255, 255, 255)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 MAX_PIXELS = 50_000_000
 # Not everything that Pillow opens: its EPS reader, for one, runs another program on the file.
-FORMATS = ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "QOI", "AVIF"]
+FORMATS = ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "QOI", "AVIF", "DIB"]
+ENDINGS = frozenset(
+    {
+        *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".jfi", ".mpo", ".gif", ".webp", ".bmp", ".dib"),
+        *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+        *(".qoi", ".avif", ".avifs"),
+    }
+)
+"""Endings of their files, in lower case."""
 
 
 class ImageError(UserError):
@@ -61,8 +69,8 @@ def read_image(
         raise UserError(f"size: expected 1 or more pixels, got {size}")
     name = f"<{len(source)} bytes>" if isinstance(source, bytes) else str(source)
     try:
-        with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
-            image = flatten(_decode(file, max_pixels), background)
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        image = flatten(_decode(data, max_pixels), background)
         return image if size is None else _fit(image, size, background)
     except AnimatedImageWarning:  # where warnings are errors
         raise
@@ -148,6 +156,13 @@ def save_png(image: Image.Image, path: str | Path, facts: Mapping[str, str | flo
     atomic_write(path, buffer.getvalue(), durable=False)
 
 
+def facts_of(data: bytes) -> set[str]:
+    """Names of the facts that `save_png` put into a picture; none in anybody else's."""
+    keywords = [data[start + 8 : start + 90] for kind, start, _ in _png_chunks(data) if kind == b"iTXt"]
+    words = (keyword.partition(b"\0")[0].decode("latin-1") for keyword in keywords)
+    return {word.removeprefix("bridge:") for word in words if word.startswith("bridge:")}
+
+
 def slug(caption: str, length: int = 40) -> str:
     """A file name for a caption: what ASCII can show of it, then 8 hex digits of its sha256.
 
@@ -201,6 +216,7 @@ def contact_sheet(
     return page
 
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _INK, _GREY, _RULE, _FRAME = (32, 32, 32), (120, 120, 120), (228, 228, 228), (236, 236, 236)
 _MAX_LINES = 6
 
@@ -271,17 +287,51 @@ def _shorten(line: str, font: Font, width: int) -> str:
     return f"{line.rstrip()}…"
 
 
-def _decode(file: IO[bytes], max_pixels: int) -> Image.Image:
-    if file.seek(0, io.SEEK_END) == 0:
+def _decode(data: bytes, max_pixels: int) -> Image.Image:
+    if not data:
         raise ImageError("the file is empty")
-    with Image.open(file, formats=FORMATS) as image:
+    try:
+        return _opened(data, max_pixels)
+    except (ValueError, OSError):
+        bare = _without_texts(data)
+        if len(bare) == len(data):
+            raise
+        return _opened(bare, max_pixels)
+
+
+def _opened(data: bytes, max_pixels: int) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > max_pixels:
             raise ImageError(f"{image.width} x {image.height} pixels are more than max_pixels={max_pixels}")
         if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a photo and its depth
             warnings.warn(AnimatedImageWarning("animated pictures are read by their first frame"), stacklevel=3)
         image.seek(0)
         image.load()  # all of it: verify() passes truncated files
+        if image.format == "PNG" and "transparency" in image.info:
+            image.info["transparency"] = _hidden(image.info["transparency"], image.mode, depth=data[24])
         return ImageOps.exif_transpose(image)
+
+
+def _hidden(value: Any, mode: str, depth: int) -> Any:
+    """A PNG's transparent colour on the scale of the pixels, which Pillow brings to 8 bits without it."""
+    if mode == "RGB" and depth == 16:
+        return tuple(part >> 8 for part in value)
+    return value * 255 // (2**depth - 1) if mode == "L" and depth < 8 else value
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and end of each chunk of a PNG; none if it is no PNG."""
+    at = len(_PNG)
+    while data.startswith(_PNG) and at + 8 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4])
+        yield data[at + 4 : at + 8], at, end
+        at = end
+
+
+def _without_texts(data: bytes) -> bytes:
+    """A PNG without texts and colour profile: Pillow refuses the picture where one of them is long."""
+    kept = [data[a:b] for kind, a, b in _png_chunks(data) if kind not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP")]
+    return _PNG + b"".join(kept) if kept else data
 
 
 def _from_ink(image: Image.Image) -> Image.Image:
@@ -297,7 +347,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise ImageError("it has 32 bits a pixel, expected 8 or 16")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if isinstance(hidden := image.info.get("transparency"), int):
+        grey.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def _fit(image: Image.Image, size: int, background: tuple[int, int, int] | None) -> Image.Image:

@@ -120,14 +120,65 @@ def test_sixteen_bits_are_scaled_to_eight(kind):
     assert read[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
-def test_sixteen_bit_colour_is_scaled_to_eight():
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    pixel = zlib.compress(b"\0" + struct.pack(">HHH", 65535, 128 * 257, 0))
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
+
+def raw_png(depth: int, colour: int, row: bytes, width: int = 2, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of one row, as no encoder here writes it; colour 0 is grey, 2 RGB, 4 grey with alpha."""
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, colour, 0, 0, 0)), *chunks]
+    parts += [(b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def test_sixteen_bit_colour_is_scaled_to_eight():
+    data = raw_png(16, 2, struct.pack(">HHH", 65535, 128 * 257, 0), 1)
     assert read_image(data).getpixel((0, 0)) == (255, 128, 0)
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "row", "hidden"),
+    [
+        (16, 0, struct.pack(">HH", 1000, 65535), (1000,)),
+        (16, 0, struct.pack(">HH", 0, 65535), (0,)),
+        (16, 2, struct.pack(">6H", 1000, 2000, 3000, 65535, 65535, 0), (1000, 2000, 3000)),
+        (16, 2, struct.pack(">6H", 0, 0, 0, 65535, 65535, 0), (0, 0, 0)),
+        (8, 0, bytes([9, 200]), (9,)),
+        (8, 2, bytes([1, 2, 3, 9, 9, 9]), (1, 2, 3)),
+        (4, 0, bytes([0x9F]), (9,)),
+        (2, 0, bytes([0b10_11_0000]), (2,)),
+        (1, 0, bytes([0b01_000000]), (0,)),
+        (1, 0, bytes([0b10_000000]), (1,)),
+    ],
+)
+def test_a_transparent_colour_is_transparent_at_every_depth(depth, colour, row, hidden):
+    data = raw_png(depth, colour, row, 2, (b"tRNS", struct.pack(f">{len(hidden)}H", *hidden)))
+    assert [pixel[3] for pixel in read_image(data, background=None).get_flattened_data()] == [0, 255]
+    assert read_image(data, background=BLUE).getpixel((0, 0)) == BLUE
+
+
+TEXT = b"x" * 3_000_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        (b"tEXt", b"parameters\0" + TEXT),
+        (b"zTXt", b"workflow\0\0" + zlib.compress(TEXT)),
+        (b"iTXt", b"prompt\0\1\0\0\0" + zlib.compress(TEXT)),
+        (b"iTXt", b"prompt\0\0\0\0\0" + TEXT),
+        (b"iCCP", b"profile\0\0" + zlib.compress(TEXT)),
+    ],
+    ids=lambda text: text[0].decode(),
+)
+def test_a_long_text_in_a_png_is_no_hindrance(text):
+    assert read_image(raw_png(8, 2, bytes([1, 2, 3]), 1, text)).getpixel((0, 0)) == (1, 2, 3)
+
+
+def test_a_damaged_png_with_a_text_is_still_refused():
+    data = raw_png(8, 2, bytes(range(192)), 64, (b"tEXt", b"parameters\0x"))
+    with pytest.raises(ImageError):
+        read_image(data[:-60])
 
 
 @pytest.mark.parametrize("values", [np.full((2, 2), 1e6, np.int32), np.full((2, 2), 0.5, np.float32)])

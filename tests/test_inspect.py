@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from bridge.pairs.reading import Reading
-from bridge.pairs.rows import Wanted
+from bridge.pairs.sources import Wanted
 from tests.pictures import bomb, encoded, pattern, png
 from train import inspect as inspect_module
 from train.inspect import Sample, inspect, main, render

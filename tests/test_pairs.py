@@ -14,7 +14,7 @@ from PIL import Image
 from bridge.errors import UserError
 from bridge.pairs import load_pairs, pairs_fingerprint
 from bridge.pairs.reading import Reading, look
-from bridge.pairs.rows import Raw
+from bridge.pairs.sources import Raw
 from tests.pictures import encoded, pattern, png
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from bridge.checkpoint import verify_folder
 from bridge.errors import UserError
 from bridge.pairs.reading import Pair, Survey, UnusableError, clean_caption
-from bridge.pairs.rows import Wanted
+from bridge.pairs.sources import Wanted
 from eval.data import Pictures
 from tests.pictures import bomb, encoded, pattern, png
 from train import partition as partition_module
@@ -526,3 +526,24 @@ def test_another_command_may_ask_for_the_source_by_an_option():
     prepare_module.add_arguments(parser, "--data")
     wanted, how = prepare_module.chosen(parser.parse_args(["--data", "owner/name", "--names", "file"]))
     assert (wanted, how) == (Wanted("owner/name", names="file"), Reading())
+
+
+# advice
+
+
+@pytest.mark.parametrize("opened", [load_dataset, Pictures.load])
+def test_a_folder_of_pictures_is_told_how_it_becomes_a_dataset(tmp_path, opened):
+    folder = put(tmp_path / "my photos")
+    with pytest.raises(UserError, match=r"my photos is not a dataset; make one of it with `python -m train\.prepare '"):
+        opened(folder)
+    with pytest.raises(UserError, match=r"of pictures of your own with `python -m train\.prepare SOURCE --out"):
+        opened(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("opened", [load_dataset, Pictures.load])
+@pytest.mark.parametrize("damaged", ["state.json", "dataset_info.json", "data-00000-of-00001.arrow"])
+def test_a_damaged_folder_is_one_line(made, tmp_path, opened, damaged):
+    made()
+    (tmp_path / "out" / damaged).write_bytes(b"{")
+    with pytest.raises(UserError, match=r"out is damaged \(.*\); remove it and make it again"):
+        opened(tmp_path / "out")

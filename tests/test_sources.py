@@ -2,20 +2,22 @@
 
 import json
 import os
-import unicodedata
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import datasets
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from bridge.errors import UserError
-from bridge.pairs import streams
+from bridge.images import ENDINGS, FORMATS, contact_sheet, save_png
+from bridge.pairs import load_pairs, sources
 from bridge.pairs.reading import Reading, survey
-from bridge.pairs.rows import Raw, Wanted, find_column, shown
-from bridge.pairs.sources import open_source
-from tests.pictures import png
+from bridge.pairs.sources import Raw, Wanted, open_source
+from bridge.pairs.tables import SPLITS, find_columns, shown, split_name
+from tests.pictures import encoded, pattern, png
 
 CAPTIONS = {"a.png": "a red car", "b.png": "NA", "c.png": "007"}
 COLOURS = {"a.png": (255, 0, 0), "b.png": (0, 255, 0), "c.png": (0, 0, 255)}
@@ -141,7 +143,7 @@ def test_tables_in_folders_called_like_splits_bring_them(tmp_path):
     (tmp_path / "all").mkdir()
     for name in ("train", "val"):
         put_csv(tmp_path / "all" / name)
-    assert [raw.split for raw in rows_of(tmp_path / "all")] == ["train"] * 3 + ["val"] * 3
+    assert [raw.split for raw in rows_of(tmp_path / "all")] == ["train"] * 3 + ["validation"] * 3
 
 
 def test_artist_style_and_split_are_read(tmp_path):
@@ -224,7 +226,7 @@ def test_without_a_known_image_column_the_error_names_those_found(tmp_path):
 
 
 def test_a_column_is_found_in_any_letter_case_and_the_likeliest_first():
-    assert find_column("caption", None, ("caption", "label"), ["Label", "CAPTION "], "x") == "CAPTION "
+    assert find_columns(["Label", "CAPTION ", "Img"], "x", {}) == {"caption": "CAPTION ", "image": "Img"}
 
 
 # what is wrong
@@ -268,8 +270,10 @@ def test_a_row_without_a_picture_is_named(tmp_path):
 def test_pictures_without_a_txt_or_with_another_encoding_are_named(tmp_path):
     put_texts(tmp_path)
     (tmp_path / "a.txt").unlink()
-    (tmp_path / "b.txt").write_bytes("été".encode("latin-1"))
-    assert problems(tmp_path) == [("a.png", "there is no a.txt beside it"), ("b.png", "b.txt is not UTF-8 text")]
+    (tmp_path / "b.txt").write_bytes("красный дом".encode("cp1251"))
+    (missing, unread) = problems(tmp_path)
+    assert missing == ("a.png", "there is no a.txt beside it")
+    assert unread[1].startswith("b.txt cannot be read: it is not UTF-8, UTF-16 or Western European text (line 1)")
 
 
 def test_files_that_are_in_no_row_are_told(tmp_path):
@@ -282,16 +286,6 @@ def test_hidden_files_are_no_pictures(tmp_path):
     put_texts(tmp_path)
     (tmp_path / "._a.png").write_bytes(b"resource fork")
     assert len(rows_of(tmp_path)) == 3
-
-
-@pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_file_names_are_found_in_either_spelling(tmp_path, form):
-    """macOS writes NFD names; tables have NFC."""
-    other = "NFD" if form == "NFC" else "NFC"
-    (tmp_path / unicodedata.normalize(form, "café ☕.png")).write_bytes(png())
-    (tmp_path / "metadata.csv").write_text(f"file_name,caption\n{unicodedata.normalize(other, 'café ☕.png')},x\n")
-    (raw,) = rows_of(tmp_path)
-    assert (raw.picture.read_bytes(), raw.name) == (png(), "café ☕.png (metadata.csv row 1)")
 
 
 @pytest.mark.parametrize("name", ["😀.png", "שלום.png", "日本語.png", "a\nb.png", "\udcff.png", "x" * 250 + ".png"])
@@ -322,7 +316,7 @@ def test_a_source_that_is_not_there_is_said(source):
 
 def test_another_file_is_refused(tmp_path):
     (tmp_path / "all.zip").touch()
-    with pytest.raises(UserError, match=r"all\.zip is none of \.csv, \.jsonl, \.parquet, \.tsv; pass its folder"):
+    with pytest.raises(UserError, match=r"all\.zip is none of \.csv, \.json, .*\.parquet, .*; unpack them"):
         open_source(Wanted(str(tmp_path / "all.zip")))
 
 
@@ -349,8 +343,8 @@ def test_a_table_without_rows_is_said(tmp_path, text):
 
 
 def test_a_table_that_is_no_text_is_said(tmp_path):
-    (tmp_path / "list.csv").write_bytes(b"path,caption\na.png,\xff\n")
-    with pytest.raises(UserError, match=r"list\.csv: cannot be read .*save it as UTF-8 text"):
+    (tmp_path / "list.csv").write_bytes("path,caption\na.png,кот\n".encode("cp1251"))
+    with pytest.raises(UserError, match=r"list\.csv: cannot be read: it is not UTF-8.* \(line 2\); save it as UTF-8"):
         open_source(Wanted(str(tmp_path / "list.csv")))
 
 
@@ -361,8 +355,206 @@ def test_a_hub_dataset_is_asked_for_by_its_name_and_its_failure_is_one_line(monk
         asked.append((source, name))
         raise ConnectionError("Couldn't reach 'owner/name' on the Hub\nlong story")
 
-    monkeypatch.setattr(streams.library(), "load_dataset_builder", unreachable)
+    monkeypatch.setattr(sources._datasets(), "load_dataset_builder", unreachable)
     with pytest.raises(UserError) as caught:
         open_source(Wanted("owner/name.v2", subset="small"))
     told = "owner/name.v2 (no folder here, so taken for a hub dataset) cannot be read (Couldn't reach"
     assert (asked, told in str(caught.value), "\n" in str(caught.value)) == ([("owner/name.v2", "small")], True, False)
+
+
+# whole kinds: endings, links, what bridge drew itself
+
+
+def endings_of(kinds: list[str]) -> list[str]:
+    """Endings that Pillow knows of these formats."""
+    Image.init()
+    return sorted(ending for ending, kind in Image.EXTENSION.items() if kind in kinds and ending != ".pfm")
+
+
+def test_every_ending_of_a_format_that_is_read_counts_as_a_picture():
+    """But .pfm, whose pixels are floating-point."""
+    assert set(endings_of(FORMATS)) <= ENDINGS
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".JPE", ".Jpg", ".pgm", ".PBM", ".TIFF", ".jfi", ".dib", ".WebP"])
+@pytest.mark.parametrize("form", ["txt", "TXT", "csv", "names"])
+def test_pictures_are_found_by_any_ending_in_any_case(tmp_path, ending, form):
+    kind = Image.registered_extensions().get(ending.lower(), "JPEG")
+    picture = Image.new("1" if ending == ".PBM" else "L" if ending == ".pgm" else "RGB", (8, 8))
+    (tmp_path / f"a{ending}").write_bytes(encoded(picture, "PPM" if kind == "PPM" else kind))
+    if form == "csv":
+        (tmp_path / "metadata.csv").write_text(f"file,text\na{ending},a")
+    elif form != "names":
+        (tmp_path / f"a.{form}").write_text("a")
+    pairs = load_pairs(tmp_path, names="file" if form == "names" else "")
+    assert (pairs.captions, pairs.pictures[0].size, pairs.notes) == ([["a"]], (8, 8), ())
+
+
+@pytest.mark.parametrize(
+    "name", ["data.CSV", "Data.TSV", "metadata.Csv", "METADATA.JSONL", "captions.json", "x.ndjson"]
+)
+@pytest.mark.parametrize("where", ["file", "folder", "below"])
+def test_tables_are_found_by_any_ending_in_any_case_wherever_they_stand(tmp_path, name, where):
+    folder = put_pictures(tmp_path / "source")
+    below = folder / "below" if where == "below" else folder
+    below.mkdir(exist_ok=True)
+    for picture in CAPTIONS if where == "below" else ():
+        (folder / picture).rename(below / picture)
+    if "json" in name.lower():
+        text = json.dumps(CAPTIONS)
+    else:
+        delimiter = "\t" if "TSV" in name else ","
+        text = "\n".join(map(delimiter.join, {"image": "text", **CAPTIONS}.items()))
+    (below / name).write_text(text)
+    expected = [(caption, png(COLOURS[picture])) for picture, caption in CAPTIONS.items()]
+    assert list(map(told, rows_of(below / name if where == "file" else folder))) == expected
+
+
+def test_parquet_is_found_in_any_case_wherever_it_stands(tmp_path):
+    put_parquet(tmp_path / "source").rename(tmp_path / "source" / "Test.PARQUET")
+    as_dataset().to_parquet(str(tmp_path / "source" / "train-0.PARQUET"))
+    assert sorted(raw.split for raw in rows_of(tmp_path / "source")) == ["test"] * 3 + ["train"] * 3
+    assert len(rows_of(tmp_path / "source" / "Test.PARQUET")) == 3
+
+
+def test_what_is_not_read_is_counted_by_ending_with_the_remedy(tmp_path):
+    put_texts(tmp_path)
+    for name in ("d.heic", "e.HEIC", "f.svg", "g.psd", "all.zip", "list.xlsx", "film.mp4", "notes.md", "LICENSE"):
+        (tmp_path / name).touch()
+    (tmp_path / "d.txt").write_text("a dog")
+    (note, lone) = open_source(Wanted(str(tmp_path))).notes
+    assert note == (
+        "not read: 2 .heic, 1 .svg, 1 .psd (save them as PNG or JPEG); 1 .mp4 (take pictures out of them); "
+        "1 .zip (unpack them); 1 .xlsx (save the sheet as CSV); 1 .md; 1 without an ending"
+    )
+    assert lone == "1 .txt files have no picture beside them, d.txt for one"
+
+
+@pytest.mark.parametrize("names", ["", "file"])
+def test_a_folder_of_pictures_that_are_not_read_says_so(tmp_path, names):
+    for i in range(12):
+        (tmp_path / f"{i}.heic").touch()
+    with pytest.raises(UserError, match=r"not read: 12 \.heic \(save them as PNG or JPEG\)"):
+        open_source(Wanted(str(tmp_path), names=names))
+
+
+@pytest.mark.parametrize("form", ["txt", "csv", "names"])
+def test_linked_files_and_folders_are_read_once_whatever_loops_there_are(tmp_path, form):
+    source, away = tmp_path / "source", put_texts(tmp_path / "away")
+    source.mkdir()
+    (away / "deeper").mkdir()
+    (away / "deeper" / "d.png").write_bytes(png((9, 9, 9)))
+    (away / "deeper" / "d.txt").write_text("d")
+    (source / "linked").symlink_to(away, target_is_directory=True)
+    (source / "again").symlink_to(away / "deeper", target_is_directory=True)
+    (source / "loop").symlink_to(source, target_is_directory=True)
+    (away / "deeper" / "back").symlink_to(source, target_is_directory=True)
+    (source / "up").symlink_to(tmp_path, target_is_directory=True)
+    (source / "broken").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "e.png").write_bytes(png((7, 7, 7)))
+    (source / "e.png").symlink_to(tmp_path / "e.png")
+    (source / "e.txt").write_text("e")
+    if form == "csv":
+        names = [*(f"linked/{name}" for name in CAPTIONS), "linked/deeper/d.png", "e.png", "loop/e.png"]
+        (source / "metadata.csv").write_text("\n".join(["file,text", *(f"{name},x" for name in names)]))
+    pairs = load_pairs(source, names="file" if form == "names" else "")
+    assert (len(pairs), pairs.skipped) == (5, ())
+
+
+@pytest.mark.parametrize("form", ["txt", "names", "csv"])
+def test_a_contact_sheet_of_ours_is_no_picture_of_the_next_run(tmp_path, form):
+    put_texts(tmp_path)
+    sheet = contact_sheet([[pattern(0)]], ["a cat"])
+    save_png(sheet, tmp_path / "sheet-a-cat.png", {"seed": 0})
+    (tmp_path / "sheet-a-cat.txt").write_text("a sheet")
+    if form == "csv":
+        rows = [f"{name},x" for name in [*CAPTIONS, "sheet-a-cat.png"]]
+        (tmp_path / "metadata.csv").write_text("\n".join(["file,text", *rows]))
+    pairs = load_pairs(tmp_path, names="file" if form == "names" else "")
+    assert (len(pairs), pairs.skipped) == (3, ())
+    assert "1 pages of pictures that bridge drew are left out (sheet-a-cat.png" in "\n".join(pairs.notes)
+
+
+def test_a_sheet_of_somebody_elses_is_a_picture(tmp_path):
+    info = PngInfo()
+    info.add_itxt("parameters", "bridge: a steel one")
+    contact_sheet([[pattern(0)]], ["a cat"]).save(tmp_path / "sheet.png", pnginfo=info)
+    assert len(load_pairs(tmp_path, names="file")) == 1
+
+
+def drawn(folder: Path) -> None:
+    """What `bridge generate --out` leaves in a folder."""
+    (folder / "a-cat").mkdir(parents=True)
+    facts = {"caption": "a cat", "seed": 0, "index": 0}
+    save_png(pattern(5), folder / "a-cat" / "seed0-00000.png", facts)
+    save_png(contact_sheet([[pattern(5)]], ["a cat"]), folder / "sheet-a-cat.png", {"seed": 0})
+    (folder / "manifest.jsonl").write_text(json.dumps({"file": "a-cat/seed0-00000.png", **facts}) + "\n")
+
+
+@pytest.mark.parametrize("out", ["", "out", "deeper/out"])
+@pytest.mark.parametrize("form", ["txt", "names", "csv"])
+def test_what_bridge_drew_into_the_folder_is_left_out(tmp_path, out, form):
+    put_texts(tmp_path)
+    drawn(tmp_path / out)
+    if form == "csv":
+        (tmp_path / "captions.csv").write_text("\n".join(["file,text", *map(",".join, CAPTIONS.items())]))
+        for name in CAPTIONS:
+            (tmp_path / name).with_suffix(".txt").unlink()
+    pairs = load_pairs(tmp_path, names="file" if form == "names" else "")
+    assert len(pairs) == 3
+    assert f"1 pictures that bridge drew are left out ({out or '.'})" in "\n".join(pairs.notes)
+
+
+def test_what_bridge_drew_is_read_when_it_is_what_is_asked_for(tmp_path):
+    drawn(tmp_path)
+    pairs = load_pairs(tmp_path)
+    assert (pairs.captions, pairs.pictures[0].tobytes()) == ([["a cat"]], pattern(5).tobytes())
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "VALID"), ("train", "val", "testing")])
+@pytest.mark.parametrize("form", ["txt", "file", "folder", "one table"])
+def test_folders_called_like_splits_are_splits_in_every_form(tmp_path, names, form):
+    for i, name in enumerate(names):
+        (tmp_path / name / "cats").mkdir(parents=True)
+        (tmp_path / name / "cats" / f"{i}.png").write_bytes(png((i, 0, 0)))
+        if form == "txt":
+            (tmp_path / name / "cats" / f"{i}.txt").write_text("a cat")
+    if form == "one table":
+        rows = [f"{name}/cats/{i}.png,a cat" for i, name in enumerate(names)]
+        (tmp_path / "metadata.csv").write_text("\n".join(["file,text", *rows]))
+    rows = rows_of(tmp_path, names=form if form in ("file", "folder") else "")
+    assert {raw.split for raw in rows} == {split_name(name) for name in names}
+    assert {split_name(name) for name in names} <= set(SPLITS)
+
+
+def test_a_folder_called_train_among_others_is_a_thing(tmp_path):
+    for name in ("train", "car"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(png())
+    assert [(raw.captions, raw.split) for raw in rows_of(tmp_path, names="folder")] == [("car", ""), ("train", "")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-8-sig", "cp1252"])
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_texts_beside_pictures_are_read_in_any_encoding(tmp_path, encoding, end):
+    put_pictures(tmp_path)
+    for name in COLOURS:
+        text = end.join(["un café", "", "une forêt; au loin", ""])
+        (tmp_path / name).with_suffix(".txt").write_bytes(text.encode(encoding))
+    pairs = load_pairs(tmp_path)
+    assert pairs.captions == [["un café", "une forêt; au loin"]] * 3
+    told = "3 rows: its .txt is not UTF-8; it was read as Windows-1252 (a.png)"
+    assert pairs.notes == ((told,) if encoding == "cp1252" else ())
+
+
+def test_a_txt_may_carry_the_whole_name_of_its_picture(tmp_path):
+    put_pictures(tmp_path)
+    for name, caption in CAPTIONS.items():
+        (tmp_path / f"{name}.TXT").write_text(caption)
+    assert [raw.captions for raw in rows_of(tmp_path)] == [[caption] for caption in CAPTIONS.values()]
+
+
+@pytest.mark.parametrize("data", [None, 5, ["a.png"]])
+def test_what_is_no_source_is_named(data):
+    with pytest.raises(UserError, match="source: expected a folder, a file, a hub id or a dataset, got"):
+        load_pairs(data)

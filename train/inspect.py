@@ -23,9 +23,8 @@ from PIL import Image
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
 from bridge.images import contact_sheet
-from bridge.pairs.reading import Reading, Survey, survey
-from bridge.pairs.rows import Source, Wanted
-from bridge.pairs.sources import open_source
+from bridge.pairs.reading import Reading, Survey, all_notes, survey
+from bridge.pairs.sources import Source, Wanted, open_source
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, TextEncoder
 from train.command import Parser, run_command, writable_file
 from train.near import near_groups
@@ -92,7 +91,7 @@ def inspect(
         training = {"refused": str(error)}
     if found.rows and len(found.bad) > how.max_bad * found.rows:
         training["refused"] = f"{len(found.bad)} of {found.rows} rows are bad, more than --max-bad {how.max_bad:g}"
-    return facts | {"training": training, "notes": list(source.notes)}, sheet_of(found, sample)
+    return facts | {"training": training, "notes": all_notes(source, found)}, sheet_of(found, sample)
 
 
 def row_facts(source: Source, found: Survey, how: Reading) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from datasets import Dataset
 from bridge.checkpoint import INDEX, atomic_write, resolve_model
 from bridge.codec import load_codec
 from bridge.pairs.reading import Reading
-from bridge.pairs.rows import Wanted
+from bridge.pairs.sources import Wanted
 from bridge.pipeline import Settings
 from train.codec import psnr
 from train.command import Parser, number, run_command, say, writable_folder

@@ -12,7 +12,7 @@ import numpy as np
 
 from bridge.captions import prepare_caption
 from bridge.pairs.reading import Pair, Survey
-from bridge.pairs.rows import KNOWN_SPLITS, SPLITS
+from bridge.pairs.tables import SPLITS
 from train.config import ConfigError
 from train.near import near_groups
 from train.splits import (
@@ -58,7 +58,7 @@ class Partition:
     def counts(self) -> dict[str, int]:
         """Pictures of each split that has any, those left out under ""."""
         found = Counter(self.split)
-        return {name: found[name] for name in (*KNOWN_SPLITS, "") if found[name]}
+        return {name: found[name] for name in (*SPLITS, "") if found[name]}
 
 
 def partition(found: Survey, encode: Encode, seed: int = 0, *, resplit: bool = False) -> Partition:
@@ -100,14 +100,14 @@ def own_splits(pairs: Sequence[Pair]) -> list[str]:
     Raises:
         ConfigError: A name is unknown, or some rows have none.
     """
-    names = [SPLITS.get(pair.split.casefold(), pair.split.casefold()) for pair in pairs]
+    names = [pair.split for pair in pairs]
     if not any(names):
         return []
-    unknown = next((i for i, name in enumerate(names) if name not in KNOWN_SPLITS), None)
+    unknown = next((i for i, name in enumerate(names) if name not in SPLITS), None)
     if unknown is not None:
         raise ConfigError(
             f"split: {pairs[unknown].name} has split {pairs[unknown].split!r}; expected one of "
-            f"{', '.join(KNOWN_SPLITS)}, or pass --resplit"
+            f"{', '.join(SPLITS)}, or pass --resplit"
         )
     return names
 

@@ -25,8 +25,7 @@ from PIL import Image, ImageColor
 
 from bridge.checkpoint import CheckpointError, atomic_folder, verify_folder
 from bridge.pairs.reading import Reading, Survey, survey
-from bridge.pairs.rows import Wanted
-from bridge.pairs.sources import open_source
+from bridge.pairs.sources import Wanted, open_source
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, TextEncoder
 from train.command import Parser, number, run_command, whole, writable_folder
 from train.config import ConfigError

@@ -8,7 +8,7 @@ import time
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ from PIL import Image, ImageOps
 
 from bridge.captions import prepare_caption
 from bridge.errors import UserError
-from bridge.images import FORMATS, AnimatedImageWarning, ImageError, flatten, read_image
-from bridge.pairs.rows import SPLITS, Raw, Source, Wanted
-from bridge.pairs.sources import open_source
+from bridge.images import FORMATS, AnimatedImageWarning, ImageError, facts_of, flatten, read_image
+from bridge.pairs.sources import Raw, Source, Wanted, open_source
 
 THUMBNAIL = 16
 """Side of the pictures that are compared with each other, in pixels."""
@@ -34,6 +33,10 @@ Sink = Callable[[int, Image.Image], None]
 
 class UnusableError(UserError):
     """A row that cannot be used; the message says why, without naming it."""
+
+
+class OwnPageError(UserError):
+    """A picture is a contact sheet or a strip of bridge's own."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ class Survey:
         lost: (where, why) of captions that were left out of a row which has others.
         joined: Rows whose picture an earlier row has byte for byte; their captions went there.
         rows: Rows read.
+        pages: Contact sheets and strips of bridge's own, which count as no rows.
+        notes: (where, what) of what the user should check.
     """
 
     pairs: list[Pair] = field(default_factory=list)
@@ -109,6 +114,8 @@ class Survey:
     lost: list[tuple[str, str]] = field(default_factory=list)
     joined: int = 0
     rows: int = 0
+    pages: list[str] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
 
 
 def survey(source: Source, how: Reading | None, sink: Sink | None = None, *, strict: bool = True) -> Survey:
@@ -130,11 +137,16 @@ def survey(source: Source, how: Reading | None, sink: Sink | None = None, *, str
         found.rows += 1
         try:
             pair, picture, lost = look(raw, how)
+        except OwnPageError:
+            found.rows -= 1
+            found.pages.append(raw.name)
+            continue
         except UnusableError as error:
             found.bad.append((raw.name, str(error)))
             if strict and how is not None and source.total is not None:
                 _check_bad(found, source.total, how.max_bad)
             continue
+        found.notes += [(raw.name, raw.note)] if raw.note else []
         found.lost += [(raw.name, why) for why in lost]
         i = number.setdefault((pair.digest, pair.artist, pair.style, pair.split), len(found.pairs))
         if i < len(found.pairs):
@@ -170,10 +182,12 @@ def look(raw: Raw, how: Reading | None) -> tuple[Pair, Image.Image, list[str]]:
     Raises:
         UnusableError: It has no usable picture or no usable caption.
     """
+    data = _bytes_of(raw.picture) if raw.picture is not None or not raw.problem else b""
+    if (drawn := facts_of(data)) and not drawn & {"caption", "frame"}:
+        raise OwnPageError("it is a page of pictures that bridge drew")
     if raw.problem:
         raise UnusableError(raw.problem)
     captions, lost = _captions(raw.captions)
-    data = _bytes_of(raw.picture)
     with warnings.catch_warnings():
         warnings.simplefilter("error", AnimatedImageWarning)
         try:
@@ -328,21 +342,26 @@ def load_pairs(
         [pair.name for pair in pairs],
         [pair.artist for pair in pairs],
         [pair.style for pair in pairs],
-        [SPLITS.get(pair.split.casefold(), pair.split) for pair in pairs],
+        [pair.split for pair in pairs],
         [pair.digest for pair in pairs],
-        (*_grouped("rows", found.bad), *_grouped("captions", found.lost)),
-        tuple(opened.notes),
+        (*_grouped("rows left out", found.bad), *_grouped("captions left out", found.lost)),
+        tuple(all_notes(opened, found)),
     )
 
 
-def _grouped(what: str, left_out: Iterable[tuple[str, str]]) -> list[str]:
+def all_notes(source: Source, found: Survey) -> list[str]:
+    """What the user should know of a source and of what was read of it, a line each."""
+    pages = [(name, "pages of pictures that bridge drew are left out") for name in found.pages]
+    return [*source.notes, *_grouped("", pages), *_grouped("rows", found.notes)]
+
+
+def _grouped(what: str, told: Sequence[tuple[str, str]]) -> list[str]:
     """One line a reason: how many, and the first."""
-    left_out = list(left_out)
     first: dict[str, str] = {}
-    for name, why in left_out:
+    for name, why in told:
         first.setdefault(why, name)
-    counts = Counter(why for _, why in left_out)
-    return [f"{count} {what} left out: {why} ({first[why]})" for why, count in counts.most_common()]
+    counts = Counter(why for _, why in told)
+    return [f"{count} {f'{what}: ' if what else ''}{why} ({first[why]})" for why, count in counts.most_common()]
 
 
 def pairs_fingerprint(

@@ -1,33 +1,123 @@
 """Captioned pictures wherever they are, row by row: nothing is decoded here, and nothing judged.
 
-A source is a folder of pictures with metadata.csv or metadata.jsonl, with a .txt beside each picture, or with
-captions in its names; a CSV or JSON-lines file of paths; Parquet; a folder of `datasets`; or a hub dataset.
-Rows are numbered from 1.
+A source is a folder of pictures with a table, with a .txt beside each picture, or with captions in its names; a table
+of paths; Parquet; a folder of `datasets`, or a dataset in memory; or a hub dataset. Rows are numbered from 1.
 """
 
+import contextlib
+import functools
+import hashlib
+import json
+import math
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from bridge.checkpoint import sha256_of
 from bridge.errors import UserError
-from bridge.pairs.rows import (
-    ENDINGS,
-    METADATA,
-    Raw,
-    Source,
-    Wanted,
-    name_caption,
-    relative_name,
-    shown,
-    stat_fingerprint,
-    walk,
-)
-from bridge.pairs.streams import open_dataset, open_hub, open_parquet, open_saved
-from bridge.pairs.tables import open_metadata, open_table
+from bridge.images import ENDINGS
+from bridge.pairs.tables import SPLITS, Row, find_columns, read_table, shown, split_name
+from bridge.sources import import_extra
+from bridge.textfile import WESTERN, EncodingError, decode, split_lines
 
-FILES = {".csv", ".tsv", ".jsonl", ".parquet"}
+TEXTS = frozenset({".txt", ".caption"})
+TABLES = frozenset({".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson"})
+PARQUET = ".parquet"
+REMEDIES = (
+    (
+        "save them as PNG or JPEG",
+        ".heic .heif .hif .svg .svgz .psd .ai .eps .xcf .kra .raw .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .tga .jxl "
+        ".jxr .exr .hdr .pfm .dds .icns .pcx .xpm .xbm .sgi .ras .wmf .emf .pdf .djvu .clip .afphoto",
+    ),
+    ("take pictures out of them", ".mp4 .mov .avi .mkv .webm .m4v"),
+    ("unpack them", ".zip .tar .gz .tgz .bz2 .xz .7z .rar .zst"),
+    ("save the sheet as CSV", ".xlsx .xls .xlsm .ods .numbers"),
+)
+"""What is not read, and what to do about it."""
+JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+MANIFEST = "manifest.jsonl"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which source, and how to read it.
+
+    Args:
+        source: A folder, a file, a hub id, or a `datasets.Dataset`.
+        caption_column: Its column of captions; None finds it by its name.
+        image_column: Its column of pictures or their files; None finds it by its type or name.
+        names: "file" takes the files' names for captions, "folder" those of their folders.
+        subset: Configuration of a hub dataset that has several.
+    """
+
+    source: Any
+    caption_column: str | None = None
+    image_column: str | None = None
+    names: str = ""
+    subset: str | None = None
+
+    @property
+    def asked(self) -> dict[str, str | None]:
+        """The columns that were asked for, by their roles."""
+        return {"caption": self.caption_column, "image": self.image_column}
+
+    @property
+    def title(self) -> str:
+        """What to call the source in a message."""
+        return shown(str(self.source)) if isinstance(self.source, str | Path) else "the dataset"
+
+
+@dataclass(frozen=True)
+class Raw:
+    """One row as the source has it.
+
+    Attributes:
+        name: Where it stands, for people: printable, on one line.
+        picture: The picture's file or its bytes.
+        captions: What its caption column holds.
+        artist: Who drew it, "" where the source does not say.
+        style: In which style, likewise.
+        split: Its split, by our name where it has one, likewise.
+        problem: Why it cannot be used, if that is known already.
+        note: What the user should check in it.
+    """
+
+    name: str
+    picture: Path | bytes | None = None
+    captions: Any = None
+    artist: str = ""
+    style: str = ""
+    split: str = ""
+    problem: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that was understood.
+
+    Attributes:
+        kind: What it is, in words.
+        columns: {role of ROLES: column or where else it comes from}.
+        rows: Iterates over the rows from the first; one picture's bytes are held at a time.
+        fingerprint: 16 hex digits that change with the names, sizes and dates of its files, and with the bytes of its
+            tables; of a hub dataset, with its revision.
+        total: How many rows there are, None where only reading tells.
+        notes: What the user should know of it, one line each.
+    """
+
+    kind: str
+    columns: Mapping[str, str]
+    rows: Callable[[], Iterator[Raw]]
+    fingerprint: str
+    total: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def open_source(wanted: Wanted) -> Source:
@@ -38,75 +128,485 @@ def open_source(wanted: Wanted) -> Source:
     """
     if wanted.names not in ("", "file", "folder"):
         raise UserError(f"--names: expected 'file' or 'folder', got {wanted.names!r}")
-    if hasattr(wanted.source, "keys") or hasattr(wanted.source, "features"):
-        return open_dataset(wanted.source, wanted)
-    wanted = replace(wanted, source=str(wanted.source))
+    if not isinstance(wanted.source, str | Path):
+        return _open_dataset(wanted)
     path = Path(wanted.source)
+    if any(os.path.isfile(path / name) for name in ("state.json", "dataset_dict.json")):
+        return _open_saved(path, wanted)
     if os.path.isdir(wanted.source):
         return _open_folder(path, wanted)
     if os.path.isfile(wanted.source):
         return _open_file(path, wanted)
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", wanted.source) and path.suffix.lower() not in FILES | ENDINGS:
-        return open_hub(wanted.source, wanted)
-    raise UserError(f"source: {shown(wanted.source)!r} is no folder or file; a hub dataset is called like owner/name")
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(wanted.source)) and not _is_known(path):
+        return _open_hub(wanted)
+    raise UserError(f"source: {wanted.title!r} is no folder or file; a hub dataset is called like owner/name")
+
+
+def _is_known(path: Path) -> bool:
+    return path.suffix.lower() in ENDINGS | TABLES | TEXTS | {PARQUET}
 
 
 def _open_file(path: Path, wanted: Wanted) -> Source:
-    if path.suffix == ".parquet":
-        return open_parquet(path, wanted)
-    if path.suffix in FILES:
-        return open_table(path, wanted)
-    raise UserError(f"source: {shown(path.name)} is none of {', '.join(sorted(FILES))}; pass its folder")
+    ending = path.suffix.lower()
+    if ending == PARQUET:
+        return _open_parquet(path, wanted)
+    if ending in TABLES | {".txt"}:
+        return _open_tables(path.parent, [path], [], wanted, inside=False)
+    remedy = "pass its folder" if ending in ENDINGS else next((r for r, e in REMEDIES if ending in e.split()), "")
+    known = ", ".join(sorted({*TABLES, PARQUET}))
+    raise UserError(f"source: {shown(path.name)} is none of {known}; {remedy or 'pass its folder'}")
 
 
-def _open_folder(folder: Path, wanted: Wanted) -> Source:
-    if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
-        return open_saved(folder, wanted)
-    files = list(walk(folder))
-    pictures = [file for file in files if file.suffix.lower() in ENDINGS]
+# folders
+
+
+class Folder:
+    """A folder's files, in a fixed order: linked ones too, but not what hides behind a dot, nor what bridge drew.
+
+    Attributes:
+        files: All that count.
+        pictures: Those with the ending of a picture.
+        manifests: Lists of what bridge drew there.
+        notes: What is not read, by ending, with the remedy.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files = sorted(_walk(path), key=lambda file: file.parts)
+        self.manifests = {file: listed for file in self.files if file.name == MANIFEST and (listed := _drawn(file))}
+        drawn = {picture for listed in self.manifests.values() for picture in listed}
+        every = [file for file in self.files if file.suffix.lower() in ENDINGS]
+        self.pictures = [file for file in every if file not in drawn]
+        self.notes = []
+        if left := len(every) - len(self.pictures):
+            where = ", ".join(sorted({self.name(file.parent) for file in self.manifests}))
+            self.notes.append(f"{left} pictures that bridge drew are left out ({where}); pass that folder to use them")
+        self.unread = _unread(self.files)
+        self.notes += [self.unread] if self.unread else []
+
+    def name(self, file: Path) -> str:
+        """A file as its path from the folder, printable."""
+        return shown(file.relative_to(self.path).as_posix())
+
+    def split_of(self, file: Path) -> str:
+        """The split that a file's uppermost folder names, where all folders of pictures are called like splits."""
+        return self._splits.get(file.relative_to(self.path).parts[0], "")
+
+    @functools.cached_property
+    def _splits(self) -> dict[str, str]:
+        tops = {(file.relative_to(self.path).parts[0], file.parent == self.path) for file in self.pictures}
+        splits = {top: split_name(top) for top, _ in tops}
+        whole = all(split in SPLITS for split in splits.values()) and not any(bare for _, bare in tops)
+        return splits if whole else {}
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file below, each folder once, by its own path rather than by a link's."""
+    links, seen = [folder], {str(parent) for parent in Path(os.path.realpath(folder)).parents}
+    while links:
+        root = links.pop(0)
+        for place, folders, names in os.walk(root):
+            if (real := os.path.realpath(place)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            kept = [name for name in sorted(folders) if not name.startswith(".") and name.lower() not in JUNK]
+            links += [Path(place, name) for name in kept if os.path.islink(os.path.join(place, name))]
+            folders[:] = kept
+            yield from (Path(place, n) for n in names if not n.startswith(".") and n.lower() not in JUNK)
+
+
+def _drawn(manifest: Path) -> list[Path]:
+    """Files that a manifest of bridge's own lists; none if it is another's."""
+    try:
+        rows = [json.loads(line) for line in split_lines(manifest.read_text("utf-8")) if line.strip()]
+        return [manifest.parent / row["file"] for row in rows if {"file", "caption", "seed", "index"} <= row.keys()]
+    except (OSError, ValueError, TypeError, AttributeError):
+        return []
+
+
+def _unread(files: Sequence[Path]) -> str:
+    """How many files of each ending are not read, and what to do about them; "" if there are none."""
+    counts = Counter(file.suffix.lower() or "without an ending" for file in files if not _is_known(file))
+    parts = []
+    for remedy, endings in REMEDIES:
+        told = [f"{counts.pop(ending)} {ending}" for ending in endings.split() if ending in counts]
+        parts += [f"{', '.join(told)} ({remedy})"] if told else []
+    parts += [f"{count} {ending}" for ending, count in sorted(counts.items())]
+    return f"not read: {'; '.join(parts)}" if parts else ""
+
+
+def _open_folder(path: Path, wanted: Wanted) -> Source:
+    folder = Folder(path)
+    tables = [file for file in folder.files if file.suffix.lower() in TABLES and file not in folder.manifests]
+    metadata = [file for file in tables if file.stem.lower() == "metadata"]
+    texts = _texts(folder)
     if wanted.names:
-        return _from_names(folder, files, pictures, wanted.names)
-    if tables := [file for file in files if file.name in METADATA]:
-        return open_metadata(folder, files, tables, wanted)
-    if any(file.suffix == ".parquet" for file in files):
-        return open_hub(str(folder), wanted)
-    texts = {file.with_suffix("") for file in files if file.suffix.lower() == ".txt"}
-    if any(file.with_suffix("") in texts for file in pictures):
-        return _from_texts(folder, files, pictures)
+        return _from_names(folder, wanted)
+    if not metadata and any(file.suffix.lower() == PARQUET for file in folder.files):
+        return _open_parquets(folder, wanted)
+    if not metadata and any(_text_of(file, texts) for file in folder.pictures):
+        return _from_texts(folder, texts)
+    if tables := metadata or tables or list(folder.manifests):
+        return _open_tables(path, tables, folder.pictures, wanted, folder)
+    for lone in [file for file in folder.files if file.suffix.lower() in TEXTS]:  # a table under a plain name
+        with contextlib.suppress(UserError):
+            return _open_tables(path, [lone], folder.pictures, wanted, folder)
     raise UserError(
-        f"source: {shown(str(folder))} has {len(pictures)} pictures and no captions; write metadata.csv with the "
-        "columns file_name and caption, or a .txt beside each picture, or pass --names file"
+        f"source: {wanted.title} has {len(folder.pictures)} pictures and no captions; write metadata.csv with the "
+        f"columns file_name and caption, or a .txt beside each picture, or pass --names file{_also(folder)}"
     )
 
 
-def _from_names(folder: Path, files: Sequence[Path], pictures: Sequence[Path], names: str) -> Source:
-    if not pictures:
-        raise UserError(f"source: {shown(str(folder))} has no pictures ({', '.join(sorted(ENDINGS))})")
+def _also(folder: Folder) -> str:
+    return f" ({folder.unread})" if folder.unread else ""
+
+
+def _from_names(folder: Folder, wanted: Wanted) -> Source:
+    if not folder.pictures:
+        raise UserError(f"source: {wanted.title} has no pictures ({', '.join(sorted(ENDINGS))}){_also(folder)}")
 
     def rows() -> Iterator[Raw]:
-        for file in pictures:
-            name = file.stem if names == "file" else file.parent.resolve().name
-            yield Raw(relative_name(file, folder), file, name_caption(name))
+        for file in folder.pictures:
+            name = file.stem if wanted.names == "file" else file.parent.resolve().name
+            yield Raw(folder.name(file), file, name_caption(name), split=folder.split_of(file))
 
-    columns = {"caption": f"name of the {names}", "image": "files"}
-    return Source("folder of pictures", columns, rows, stat_fingerprint(files, folder, names), len(pictures))
+    columns = {"caption": f"name of the {wanted.names}", "image": "files"}
+    print_ = _stat_fingerprint(folder.files, folder.path, wanted.names)
+    return Source("folder of pictures", columns, rows, print_, len(folder.pictures), tuple(folder.notes))
 
 
-def _from_texts(folder: Path, files: Sequence[Path], pictures: Sequence[Path]) -> Source:
-    texts = {file.with_suffix(""): file for file in files if file.suffix.lower() == ".txt"}
+def name_caption(name: str) -> str:
+    """The caption in a file's or folder's name: its words without a number at the end.
 
+    >>> name_caption("a-red_house (2)"), name_caption("cat_0017"), name_caption("1984")
+    ('a red house', 'cat', '1984')
+    """
+    words = re.sub(r"[_\-\s]+", " ", unicodedata.normalize("NFC", name)).strip()
+    return re.sub(r"(?: \(?\d+\)?)+$", "", words)
+
+
+def _texts(folder: Folder) -> dict[str, Path]:
+    """{path without ending, NFC: text}; where letter case is all that differs, also by lower case."""
+    texts = {_key(file.with_suffix("")): file for file in folder.files if file.suffix.lower() in TEXTS}
+    return {key.casefold(): file for key, file in texts.items()} | texts
+
+
+def _text_of(picture: Path, texts: Mapping[str, Path]) -> Path | None:
+    keys = [_key(picture.with_suffix("")), _key(picture)]  # cat.txt, or cat.png.txt
+    return next((texts[key] for key in [*keys, *(key.casefold() for key in keys)] if key in texts), None)
+
+
+def _key(path: Path) -> str:
+    return unicodedata.normalize("NFC", str(path))
+
+
+def _from_texts(folder: Folder, texts: Mapping[str, Path]) -> Source:
     def rows() -> Iterator[Raw]:
-        for file in pictures:
-            raw = Raw(relative_name(file, folder), file)
-            try:
-                text = texts[file.with_suffix("")].read_text("utf-8-sig")
-                yield replace(raw, captions=[line for line in text.splitlines() if line.strip()] or "")
-            except KeyError:
+        for file in folder.pictures:
+            raw = Raw(folder.name(file), file, split=folder.split_of(file))
+            if (text := _text_of(file, texts)) is None:
                 yield replace(raw, problem=f"there is no {shown(file.stem)}.txt beside it")
-            except UnicodeDecodeError:
-                yield replace(raw, problem=f"{shown(file.stem)}.txt is not UTF-8 text")
+                continue
+            try:
+                content, encoding = decode(text.read_bytes())
+            except (EncodingError, OSError) as error:
+                yield replace(raw, problem=f"{shown(text.name)} cannot be read: {error}")
+                continue
+            note = "its .txt is not UTF-8; it was read as Windows-1252" if encoding == WESTERN else ""
+            captions = [line for line in split_lines(content) if line.strip()]
+            yield replace(raw, captions=captions or "", note=note)
 
+    used = {_text_of(file, texts) for file in folder.pictures}
+    lone = sorted(folder.name(text) for text in set(texts.values()) - used)
+    notes = [f"{len(lone)} .txt files have no picture beside them, {lone[0]} for one"] if lone else []
     columns = {"caption": "the .txt beside each picture, a caption a line", "image": "files"}
-    lone = sorted(relative_name(texts[stem], folder) for stem in texts.keys() - {p.with_suffix("") for p in pictures})
-    notes = (f"{len(lone)} .txt files have no picture beside them, {lone[0]} for one",) if lone else ()
-    return Source("folder with .txt files", columns, rows, stat_fingerprint(files, folder), len(pictures), notes)
+    print_ = _stat_fingerprint(folder.files, folder.path)
+    return Source("folder with .txt files", columns, rows, print_, len(folder.pictures), (*folder.notes, *notes))
+
+
+def _stat_fingerprint(files: Sequence[Path], root: Path, *facts: str) -> str:
+    """16 hex digits of the files' names, sizes and dates, and of `facts`."""
+    digest = hashlib.sha256("\0".join(facts).encode("utf-8", "replace"))
+    for file in files:
+        try:
+            state = file.stat()
+            told: Any = (state.st_size, state.st_mtime_ns)
+        except (OSError, ValueError):
+            told = "missing"
+        digest.update(f"\n{os.path.relpath(file, root)}\0{told}".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+# tables
+
+
+class Locator:
+    """Finds files as a folder spells them: in another Unicode form, or in another letter case."""
+
+    def __init__(self) -> None:
+        self._listed: dict[Path, dict[str, str]] = {}
+
+    def find(self, path: Path) -> Path | None:
+        """The file or folder that is meant, None if there is none."""
+        try:
+            if path.exists():
+                return path
+        except (OSError, ValueError):  # no possible name
+            return None
+        if path.parent == path or (parent := self.find(path.parent)) is None:
+            return None
+        names = self._names(parent)
+        name = unicodedata.normalize("NFC", path.name)
+        actual = names.get(name) or names.get(name.casefold())
+        return parent / actual if actual else None
+
+    def _names(self, folder: Path) -> dict[str, str]:
+        if folder not in self._listed:
+            names = sorted(os.listdir(folder)) if folder.is_dir() else []
+            spelled = {unicodedata.normalize("NFC", name): name for name in names}
+            self._listed[folder] = {key.casefold(): name for key, name in spelled.items()} | spelled
+        return self._listed[folder]
+
+
+def _open_tables(
+    root: Path,
+    tables: Sequence[Path],
+    pictures: Sequence[Path],
+    wanted: Wanted,
+    folder: Folder | None = None,
+    *,
+    inside: bool = True,
+) -> Source:
+    """Tables that name pictures beside them; `inside` refuses what lies outside their folder.
+
+    Raises:
+        UserError: A table cannot be read, is empty, or lacks a column.
+    """
+    locator = Locator()
+    columns: dict[str, str] = {}
+    rows: list[Raw] = []
+    notes = list(folder.notes) if folder else []
+    refused = []
+    for table in tables:
+        where = shown(os.path.relpath(table, root))
+        try:
+            read = read_table(table, where, wanted.asked, functools.partial(_is_there, table.parent, locator))
+        except UserError as error:
+            refused.append(error)
+            continue
+        columns |= read.columns
+        notes += read.notes
+        split = split_name(table.stem) if len(tables) > 1 else ""
+        split = split if split in SPLITS else ""
+        for raw in _joined(where, read.rows, read.columns):
+            placed = _placed(raw, table, locator, inside)
+            of_folder = folder.split_of(table) if folder and table.parent != root else ""
+            if folder and not of_folder and isinstance(placed.picture, Path) and root in placed.picture.parents:
+                of_folder = folder.split_of(placed.picture)
+            rows.append(replace(placed, split=raw.split or split or of_folder))
+    if refused and (len(tables) == 1 or not rows or any(table.stem.lower() == "metadata" for table in tables)):
+        raise refused[0]
+    notes += [f"{len(refused)} tables are left out: {refused[0]}"] if refused else []
+    used = {raw.picture for raw in rows}
+    if unused := [file for file in pictures if file not in used]:
+        notes.append(f"{len(unused)} pictures have no row, {shown(os.path.relpath(unused[0], root))} for one")
+    named = [raw.picture for raw in rows if isinstance(raw.picture, Path)]
+    print_ = _stat_fingerprint(folder.files if folder else [*tables, *named], root, *map(sha256_of, tables))
+    names = ", ".join(sorted({table.name for table in tables}))
+    kind = f"folder with {names}" if folder else f"{tables[0].suffix[1:].lower()} file"
+    return Source(kind, columns, lambda: iter(rows), print_, len(rows), tuple(notes))
+
+
+def _joined(where: str, cells: Sequence[tuple[str, Row]], columns: Mapping[str, str]) -> list[Raw]:
+    """The rows of a table; those of one file, artist, style and split are one row with several captions."""
+    joined: dict[tuple[str, ...], Raw] = {}
+    for number, row in cells:
+        raw = _table_row(f"{where} {number}", row, columns)
+        key = (str(raw.picture), raw.artist, raw.style, raw.split, raw.problem and raw.name)
+        earlier = joined.get(key)
+        joined[key] = replace(earlier, captions=[*earlier.captions, *raw.captions]) if earlier else raw
+    return list(joined.values())
+
+
+def _table_row(where: str, row: Row, columns: Mapping[str, str]) -> Raw:
+    if isinstance(row, str):
+        return Raw(where, captions=[], problem=row)
+    caption, file = row.get(columns["caption"]), row.get(columns["image"])
+    raw = _raw(where, caption if isinstance(caption, list) else [caption], lambda role: row.get(columns.get(role, "")))
+    if not isinstance(file, str) or not file.strip():
+        return replace(raw, problem="it names no picture")
+    return replace(raw, name=f"{shown(file.strip())} ({where})", picture=_path(file))
+
+
+def _raw(where: str, captions: Any, cell: Callable[[str], Any]) -> Raw:
+    """A row without its picture; `cell` gives artist, style and split."""
+    return Raw(where, None, captions, _word(cell("artist")), _word(cell("style")), split_name(_word(cell("split"))))
+
+
+def _word(value: Any) -> str:
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else shown(str(value)).strip()
+
+
+def _path(cell: str) -> Path:
+    return Path(cell.strip().replace("\\", "/"))
+
+
+def _is_there(folder: Path, locator: Locator, cell: str) -> bool:
+    return bool(cell.strip()) and locator.find(Path(os.path.normpath(folder / _path(cell)))) is not None
+
+
+def _placed(raw: Raw, table: Path, locator: Locator, inside: bool) -> Raw:
+    """The row with its file as the folder spells it."""
+    if not isinstance(raw.picture, Path):
+        return raw
+    if inside and (raw.picture.is_absolute() or ".." in raw.picture.parts):
+        return replace(raw, picture=None, problem="its file lies outside the folder; name it from the folder")
+    file = Path(os.path.normpath(table.parent / raw.picture))
+    return replace(raw, picture=locator.find(file) or file)
+
+
+# what `datasets` reads
+
+
+def _datasets() -> Any:
+    """The package `datasets`, which plain folders and tables do without.
+
+    Raises:
+        UserError: It is not installed; says how to install it.
+    """
+    return import_extra("datasets", "pairs", "datasets", "this source")
+
+
+@contextlib.contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn whatever `datasets` raises on what it cannot read into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        told = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"source: {shown(name)} cannot be read ({shown(told)[:300]})") from error
+
+
+def _open_dataset(wanted: Wanted) -> Source:
+    """A dataset in memory, or a dictionary of them by their splits."""
+    data = wanted.source
+    if not (hasattr(data, "features") or isinstance(data, dict)):
+        raise UserError(f"source: expected a folder, a file, a hub id or a dataset, got {type(data).__name__}")
+    parts = dict(data) if isinstance(data, dict) else {"": data}
+    print_ = hashlib.sha256("".join(str(part._fingerprint) for part in parts.values()).encode()).hexdigest()[:16]
+    return _in_memory("dataset", parts, wanted, print_)
+
+
+def _open_saved(folder: Path, wanted: Wanted) -> Source:
+    """A folder that `save_to_disk` wrote, of one dataset or of several by their splits."""
+    with _reading(folder.name):
+        saved = _datasets().load_from_disk(str(folder))
+    parts = dict(saved) if isinstance(saved, dict) else {"": saved}
+    files = _stat_fingerprint(sorted(_walk(folder)), folder)
+    return _in_memory("folder saved by datasets", parts, wanted, files)
+
+
+def _in_memory(kind: str, parts: Mapping[str, Any], wanted: Wanted, fingerprint: str) -> Source:
+    streams = {name: part.to_iterable_dataset() for name, part in parts.items()}
+    return replace(_from_parts(kind, streams, wanted, fingerprint), total=sum(map(len, parts.values())))
+
+
+def _open_parquet(path: Path, wanted: Wanted) -> Source:
+    with _reading(path.name), tempfile.TemporaryDirectory() as scratch:
+        stream = _datasets().Dataset.from_parquet(str(path), cache_dir=scratch, streaming=True)
+        return _from_parts(
+            "Parquet file", {"": stream}, wanted, _stat_fingerprint([path], path.parent), base=path.parent
+        )
+
+
+def _open_parquets(folder: Folder, wanted: Wanted) -> Source:
+    """A folder of Parquet; the hub's rules hold where its endings are in lower case, as the hub has them."""
+    files = [file for file in folder.files if file.suffix.lower() == PARQUET]
+    if all(file.suffix == PARQUET for file in files):
+        return _open_hub(wanted)
+    parts: dict[str, list[str]] = {}
+    for file in files:
+        words = [split_name(word) for word in re.split(r"[-_. ]", file.stem)]
+        parts.setdefault(next((word for word in words if word in SPLITS), "train"), []).append(str(file))
+    return _open_built(wanted, "folder of Parquet", "parquet", data_files=parts)
+
+
+def _open_hub(wanted: Wanted) -> Source:
+    """A hub id, or a local folder in the hub's format, streamed: nothing of it is kept on disk."""
+    local = os.path.isdir(wanted.source)
+    return _open_built(wanted, "folder in the hub's format" if local else "hub dataset", str(wanted.source))
+
+
+def _open_built(wanted: Wanted, kind: str, path: str, data_files: Any = None) -> Source:
+    missing = "" if os.path.isdir(wanted.source) else " (no folder here, so taken for a hub dataset)"
+    options = {"data_files": data_files} if data_files else {}
+    with _reading(f"{wanted.source}{missing}"), tempfile.TemporaryDirectory() as scratch:  # its locks
+        builder = _datasets().load_dataset_builder(path, wanted.subset, cache_dir=scratch, **options)
+        parts = builder.as_streaming_dataset()
+    files = builder.config.data_files or {}  # their addresses name the revision
+    told = [f"{name} {list(urls)} {urls.origin_metadata}" for name, urls in files.items()]
+    digest = hashlib.sha256("\n".join([str(wanted.source), str(wanted.subset), *told]).encode()).hexdigest()[:16]
+    return _from_parts(kind, dict(parts), wanted, digest)
+
+
+def _from_parts(
+    kind: str, parts: Mapping[str, Any], wanted: Wanted, fingerprint: str, base: Path | None = None
+) -> Source:
+    with _reading(wanted.title):
+        streams = {name: _undecoded(part) for name, part in parts.items()}
+        features = next(iter(streams.values())).features
+    pictures = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
+    asked = wanted.asked | ({"image": pictures[0]} if len(pictures) == 1 and not wanted.image_column else {})
+    columns = find_columns(list(features), wanted.title, asked)
+    names = list(dict.fromkeys(columns.values()))
+    split_of = {name: split_name(name) if len(streams) > 1 else "" for name in streams}
+    locator = Locator()
+
+    def rows() -> Iterator[Raw]:
+        number = 0
+        for name, stream in streams.items():
+            with _reading(f"{wanted.title}, after row {number},"):
+                for row in stream.select_columns(names):
+                    number += 1
+                    raw = _dataset_row(f"row {number}", row, columns, features, base, locator)
+                    yield replace(raw, split=split_of[name] or raw.split)
+
+    if len(streams) > 1:
+        columns = {**columns, "split": f"its parts {', '.join(streams)}"}
+    return Source(kind, columns, rows, fingerprint)
+
+
+def _undecoded(stream: Any) -> Any:
+    stream = stream if stream.features is not None else stream._resolve_features()
+    return stream.decode(False)
+
+
+def _dataset_row(
+    where: str,
+    row: dict[str, Any],
+    columns: Mapping[str, str],
+    features: Mapping[str, Any],
+    base: Path | None,
+    locator: Locator,
+) -> Raw:
+    def value(role: str) -> Any:
+        cell, feature = row.get(columns.get(role, "")), features.get(columns.get(role, ""))
+        classes = type(feature).__name__ == "ClassLabel" and isinstance(cell, int) and cell >= 0
+        return feature.int2str(cell) if classes and feature else cell
+
+    raw = _raw(where, value("caption"), value)
+    cell = value("image")
+    data, file = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+    if isinstance(data, str):
+        data, file = None, data
+    if file and data is None:
+        path = _path(file)
+        if base is not None:
+            path = locator.find(base / path) or base / path
+        return replace(raw, name=f"{shown(file)} ({where})", picture=path)
+    if not isinstance(data, bytes):
+        return replace(raw, problem="it has no picture")
+    return replace(raw, picture=data, name=f"{shown(file)} ({where})" if file else where)

@@ -1,143 +1,327 @@
-"""Tables of text that name pictures and their captions: CSV, TSV and JSON lines.
+"""Tables of text that name pictures and their captions, as people and spreadsheets write them.
 
 The standard library reads them: readers that guess types turn the caption "NA" into nothing and "007" into 7.
 """
 
 import csv
 import json
-import os
+import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridge.checkpoint import sha256_of
 from bridge.errors import UserError
-from bridge.pairs.rows import (
-    CAPTION_COLUMNS,
-    ENDINGS,
-    IMAGE_COLUMNS,
-    KNOWN_SPLITS,
-    OTHER_COLUMNS,
-    SPLITS,
-    Raw,
-    Source,
-    Wanted,
-    cell_word,
-    find_column,
-    other_columns,
-    relative_name,
-    shown,
-    stat_fingerprint,
-    told_row,
-)
+from bridge.images import ENDINGS
+from bridge.textfile import WESTERN, EncodingError, decode, split_lines
+
+ROLES = {
+    "caption": ("caption", "captions", "text", "label", "title", "prompt", "description"),
+    "image": ("image", "file_name", "filename", "file", "path", "image_path", "picture", "img"),
+    "artist": ("artist",),
+    "style": ("style",),
+    "split": ("split",),
+}
+"""Names of columns by what they hold, the likeliest first."""
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+SPLITS = ("train", "validation", "test", "seen", "seen_validation")
+_OTHER_SPLITS = {"training": "train", "testing": "test"} | dict.fromkeys(("val", "valid", "dev"), "validation")
+EXTRA_CELLS = "it has more cells than the header; a caption with {} needs quotes around it{}"
+
+NO_OBJECT = "it is no JSON object"
+COMMENTS = ("#", "//")
+
+Named = Callable[[str], bool]
+"""Whether a cell names a file that is there."""
+Row = dict[str, Any] | str
+"""Cells by column, or why the row cannot be used."""
 
 
-def open_metadata(folder: Path, files: Sequence[Path], tables: Sequence[Path], wanted: Wanted) -> Source:
-    """A folder whose metadata.csv or metadata.jsonl, or several below it, name its pictures.
+def plain(name: str) -> str:
+    """What two spellings of a column or a split share: letters and digits, in one case and Unicode form.
+
+    >>> plain("\\ufeff File-Name") == plain("file_name")
+    True
+    """
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
+
+
+def split_name(word: str) -> str:
+    """A split by our name for it, or the word as it is, where it is none.
+
+    >>> split_name("Val "), split_name("TESTING"), split_name("fold 3")
+    ('validation', 'test', 'fold 3')
+    """
+    known = {plain(name): name for name in SPLITS} | _OTHER_SPLITS
+    return known.get(plain(word), word.strip())
+
+
+def find_columns(names: Sequence[str], where: str, asked: Mapping[str, str | None]) -> dict[str, str]:
+    """{role: column} of all roles that are there, by names of ROLES or as asked for, in any spelling.
+
+    Args:
+        names: The columns, in their order.
+        where: What to call the table in an error.
+        asked: {role: column}, None for what is to be found.
 
     Raises:
-        UserError: A table cannot be read, is empty, or lacks a column.
+        UserError: There is no such column, or none of captions or pictures; names those found.
     """
-    at = {unicodedata.normalize("NFC", os.path.normpath(file)): file for file in files}
-    columns: dict[str, str] = {}
-    found: list[Raw] = []
-    for table in tables:
-        more, rows = _read_table(table, wanted, folder)
-        columns |= more
-        split = table.relative_to(folder).parts[0] if len(tables) > 1 else ""
-        split = split if SPLITS.get(split, split) in KNOWN_SPLITS else ""
-        found += [replace(_placed(raw, table.parent, at), split=raw.split or split) for raw in rows]
-    used = {raw.picture for raw in found}
-    unused = [file for file in files if file.suffix.lower() in ENDINGS and file not in used]
-    notes = (f"{len(unused)} pictures have no row, {relative_name(unused[0], folder)} for one",) if unused else ()
-    kind = f"folder with {', '.join(sorted({table.name for table in tables}))}"
-    return Source(
-        kind, columns, lambda: iter(found), stat_fingerprint(files, folder, *_digests(tables)), len(found), notes
-    )
+    spelled = {plain(str(name)): name for name in reversed(names)}
+    listed = ", ".join(shown(str(name)) for name in names) or "no columns"
+    found = {}
+    for role, known in ROLES.items():
+        if (wish := asked.get(role)) is not None:
+            if wish not in names and plain(wish) not in spelled:
+                raise UserError(f"--{role}-column: {where} has no column {wish!r}; it has {listed}")
+            found[role] = wish if wish in names else spelled[plain(wish)]
+        elif (name := next((spelled[plain(name)] for name in known if plain(name) in spelled), None)) is not None:
+            found[role] = name
+    for role in ("caption", "image"):
+        if role not in found:
+            raise UserError(
+                f"{where}: no {role} column called {', '.join(ROLES[role])}; it has {listed}; pass --{role}-column NAME"
+            )
+    return found
 
 
-def _placed(raw: Raw, folder: Path, at: Mapping[str, Path]) -> Raw:
-    """The row with its file as the folder spells it, which must not lie outside the folder."""
-    if not isinstance(raw.picture, Path):
-        return raw
-    if raw.picture.is_absolute() or ".." in raw.picture.parts:
-        return replace(raw, picture=None, problem="its file lies outside the folder; name it from the folder")
-    file = folder / raw.picture
-    return replace(raw, picture=at.get(unicodedata.normalize("NFC", os.path.normpath(file)), file))
+def shown(name: str) -> str:
+    """A name as it may be printed: NFC, on one line, no control or broken characters.
+
+    >>> shown("cafe\\u0301\\x1b[31m.png")
+    'café?[31m.png'
+    """
+    name = unicodedata.normalize("NFC", name.encode("utf-8", "replace").decode())
+    return "".join(ch if ch.isprintable() or unicodedata.category(ch) == "Cf" else "?" for ch in name)
 
 
-def open_table(path: Path, wanted: Wanted) -> Source:
-    """A .csv, .tsv or .jsonl file; what it names lies beside it, or where it says from the root.
+@dataclass(frozen=True)
+class Table:
+    """A table that was read.
+
+    Attributes:
+        columns: {role: column}.
+        rows: (where it stands, its cells) of every row.
+        notes: What was taken in a way that the user should check, a line each.
+    """
+
+    columns: dict[str, str]
+    rows: list[tuple[str, Row]]
+    notes: list[str]
+
+
+def read_table(path: Path, where: str, asked: Mapping[str, str | None], named: Named) -> Table:
+    """Read a table of comma- or otherwise separated values, or of JSON.
+
+    Args:
+        path: Its file.
+        where: What to call it in an error.
+        asked: See `find_columns`.
+        named: Whether a cell names a file that is there.
 
     Raises:
-        UserError: It cannot be read, is empty, or lacks a column.
+        UserError: It cannot be decoded, has no rows, or lacks a column.
     """
-    columns, rows = _read_table(path, wanted, path.parent)
-    placed = [replace(raw, picture=path.parent / raw.picture) if isinstance(raw.picture, Path) else raw for raw in rows]
-    files = [path, *(raw.picture for raw in placed if isinstance(raw.picture, Path))]
-    kind, print_ = f"{path.suffix[1:]} file", stat_fingerprint(files, path.parent, *_digests([path]))
-    return Source(kind, columns, lambda: iter(placed), print_, len(placed))
-
-
-def _digests(tables: Sequence[Path]) -> list[str]:
-    return [sha256_of(table) for table in tables]
-
-
-def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        head = file.readline()
-        file.seek(0)
-        reader = csv.DictReader(file, delimiter=max(",;\t", key=head.count), strict=True)
-        for number, row in enumerate(reader, 1):
-            extra = row.pop(None, None)
-            problem = "it has more cells than the header; a caption with commas needs quotes around it"
-            yield f"row {number}", problem if extra else row
-
-
-def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    row = None
-                yield f"line {number}", row if isinstance(row, dict) else "it is no JSON object"
-
-
-def _read_table(path: Path, wanted: Wanted, root: Path) -> tuple[dict[str, str], list[Raw]]:
-    """The columns of a table of text, and its rows with the files as they are written in it."""
-    where = shown(os.path.relpath(path, root))
     try:
-        cells = list(_read_jsonl(path) if path.suffix == ".jsonl" else _read_csv(path))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{where}: cannot be read ({error}); save it as UTF-8 text") from error
-    names = list(dict.fromkeys(name for _, row in cells if isinstance(row, dict) for name in row))
-    if not cells:
+        text, encoding = decode(path.read_bytes())
+    except EncodingError as error:
+        raise UserError(f"{where}: cannot be read: {error}") from None
+    notes = [f"{where} is not UTF-8; it was read as Windows-1252, a usual export"] if encoding == WESTERN else []
+    if path.suffix.lower() in (".json", ".jsonl", ".ndjson") or text.lstrip()[:1] in ("{", "["):
+        rows = _read_json(text)
+        names = list(dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row))
+    else:
+        names, rows = _read_csv(text, where, asked, named, notes)
+    if not rows:
         raise UserError(f"{where}: has no rows")
-    columns = {
-        "caption": find_column("caption", wanted.caption_column, CAPTION_COLUMNS, names, where),
-        "image": find_column("image", wanted.image_column, IMAGE_COLUMNS, names, where),
-        **other_columns(names),
-    }
-    joined: dict[tuple[str, ...], Raw] = {}
-    for number, row in cells:
-        raw = _table_row(f"{where} {number}", row, columns)
-        key = (str(raw.picture), raw.artist, raw.style, raw.split, raw.problem and raw.name)
-        earlier = joined.get(key)
-        joined[key] = replace(earlier, captions=[*earlier.captions, *raw.captions]) if earlier else raw
-    return columns, list(joined.values())
+    return Table(find_columns(names, where, asked), rows, notes)
 
 
-def _table_row(where: str, row: dict[str, Any] | str, columns: Mapping[str, str]) -> Raw:
-    if isinstance(row, str):
-        return Raw(where, captions=[], problem=row)
-    file = row.get(columns["image"])
-    caption = row.get(columns["caption"])
-    told = {role: cell_word(row.get(columns[role])) for role in OTHER_COLUMNS if role in columns}
-    raw = told_row(where, caption if isinstance(caption, list) else [caption], told)
-    if not isinstance(file, str) or not file.strip():
-        return replace(raw, problem="it names no picture")
-    return replace(raw, name=f"{shown(file)} ({where})", picture=Path(file.strip().replace("\\", "/")))
+# separated values
+
+
+def _read_csv(
+    text: str, where: str, asked: Mapping[str, str | None], named: Named, notes: list[str]
+) -> tuple[list[str], list[tuple[str, Row]]]:
+    lines = split_lines(text)
+    start, delimiter, names = _header(lines, where, asked)
+    if not names:
+        return [], []
+    if any(Path(name).suffix.lower() in ENDINGS for name in names):
+        raise UserError(f"{where}: its first row names a picture; write the row file_name,caption above it")
+    at = names.index(find_columns(names, where, asked)["image"])
+
+    def names_file(cells: Sequence[str]) -> bool:
+        return len(cells) > at and named(cells[at])
+
+    rows: list[tuple[str, Row]] = []
+    comments = 0
+    for number, cells, mended in _records(lines, start, delimiter, names_file, len(names)):
+        if cells and cells[0].startswith("#") and not names_file(cells):
+            comments += 1
+            continue
+        if not any(cell.strip() for cell in cells):
+            continue
+        row: Row = dict(zip(names, cells, strict=False))
+        if any(cells[len(names) :]):
+            doubled = ", and quotes inside it are written twice" if '"' in lines[number] else ""
+            row = EXTRA_CELLS.format(DELIMITERS.get(delimiter, delimiter), doubled)
+        rows.append((f"row {len(rows) + 1}", row))
+        if mended:
+            notes.append(
+                f"{where} row {len(rows)} (line {number + 1}): a quote opens and is not closed before lines that name "
+                "other pictures; it was read as one line; close the quote, or write it twice"
+            )
+    if comments:
+        notes.append(f"{where}: {comments} lines that begin with # and name no picture were taken for comments")
+    return names, rows
+
+
+def _header(lines: Sequence[str], where: str, asked: Mapping[str, str | None]) -> tuple[int, str, list[str]]:
+    """Where the rows begin, the delimiter, and the names of the columns."""
+    only = ""
+    for i, line in enumerate(lines):
+        if (told := re.fullmatch(r'"?sep=(.)"?', line.strip("\ufeff "), re.IGNORECASE)) is not None:
+            only = told[1]
+            continue
+        if not line.strip("".join(DELIMITERS) + '\ufeff "'):
+            continue
+        fits = {}
+        for delimiter in only or DELIMITERS:
+            names = [name.strip() for name in _cells(re.sub(r"^\ufeff?(?: *#+ *)?", "", line), delimiter)]
+            try:
+                find_columns(names, where, asked)
+                return i + 1, delimiter, names
+            except UserError:
+                fits[delimiter] = names
+        if not line.lstrip("\ufeff ").startswith("#"):
+            delimiter = max(fits, key=lambda d: len(fits[d]))
+            return i + 1, delimiter, fits[delimiter]
+    return len(lines), ",", []
+
+
+def _records(
+    lines: Sequence[str], start: int, delimiter: str, names_file: Callable[[Sequence[str]], bool], width: int
+) -> Iterator[tuple[int, list[str], bool]]:
+    """(number of its first line, cells, whether its quotes were mended) of every record.
+
+    A record over several lines, one of which alone is a row that names a picture, is a quote never closed: its first
+    line is then a record of its own.
+    """
+    while start < len(lines):
+        rest = (lines[k] + "\n" for k in range(start, len(lines)))
+        reader = csv.reader(rest, delimiter=delimiter, skipinitialspace=True)
+        first = start
+        while first < len(lines):
+            try:
+                cells, swallowed = next(reader), False
+            except csv.Error:  # a cell longer than any: a quote took the rest
+                cells, swallowed = [], True
+            inner = lines[first + 1 : start + reader.line_num]
+            if swallowed or any(_is_row(line, delimiter, names_file, width) for line in inner):
+                yield first, [cell.replace('"', "") for cell in lines[first].split(delimiter)], True
+                break
+            yield first, cells if inner else _literal(lines[first], cells, delimiter), False
+            first = start + reader.line_num
+        start = first + 1
+
+
+def _is_row(line: str, delimiter: str, names_file: Callable[[Sequence[str]], bool], width: int) -> bool:
+    cells = _cells(line, delimiter)
+    return len(cells) == width and (names_file(cells) or any(Path(cell).suffix.lower() in ENDINGS for cell in cells))
+
+
+def _literal(line: str, cells: list[str], delimiter: str) -> list[str]:
+    """The cells of one line; where its quotes follow no rule, and splitting gives as many cells, as they stand there.
+
+    >>> _literal('a.png,"a "big" car"', ["a.png", 'a big" car"'], ",")
+    ['a.png', 'a "big" car']
+    """
+    if '"' not in line or not any('"' in cell for cell in cells):
+        return cells
+    try:
+        return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True))
+    except csv.Error:
+        parts = [part.strip() for part in line.split(delimiter)]
+        if len(parts) != len(cells):
+            return cells
+        whole = [part[1:-1] if len(part) > 1 and part[0] == part[-1] == '"' else part for part in parts]
+        return [part.replace('\\"', '"') for part in whole]
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    except csv.Error:
+        return line.split(delimiter)
+
+
+# JSON
+
+
+def _read_json(text: str) -> list[tuple[str, Row]]:
+    try:
+        whole = json.loads(text)
+    except (ValueError, RecursionError):
+        return _read_objects(text)
+    rows = _rows_of(whole)
+    unit = "line" if rows == [whole] else "entry"
+    return [(f"{unit} {i}", row if isinstance(row, dict) else NO_OBJECT) for i, row in enumerate(rows, 1)]
+
+
+def _rows_of(whole: Any) -> list[Any]:
+    """Rows of a document: a list of them, one under some name, columns, {file: caption}, as COCO has it, or one row."""
+    if not isinstance(whole, dict):
+        return whole if isinstance(whole, list) else []
+    lists = {key: v for key, v in whole.items() if isinstance(v, list) and v and all(isinstance(r, dict) for r in v)}
+    if _has(whole, "caption", "image"):
+        return _rows_of_columns(whole)
+    if {"images", "annotations"} <= lists.keys():
+        by_id = {image.get("id"): image for image in lists["images"]}
+        return [by_id.get(row.get("image_id"), {}) | row for row in lists["annotations"]]
+    if len(lists) == 1:
+        return next(iter(lists.values()))
+    if all(isinstance(row, dict) and _has(row, "image") for row in whole.values()):
+        return list(whole.values())
+    rows = {file: value if isinstance(value, dict) else {"caption": value} for file, value in whole.items()}
+    return [{**row, "file_name": file} for file, row in rows.items()]
+
+
+def _rows_of_columns(whole: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of {column: cells}, the cells a list or {row: cell}; else `whole` is one row."""
+    columns = {key: list(v.values()) if isinstance(v, dict) else v for key, v in whole.items()}
+    listed = all(isinstance(cells, list) for cells in columns.values())
+    if not listed or len({len(cells) for cells in columns.values()}) > 1:
+        return [whole]
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+
+
+def _has(row: dict[str, Any], *roles: str) -> bool:
+    known = {plain(name) for role in roles for name in ROLES[role]}
+    return any(plain(key) in known for key in row)
+
+
+def _read_objects(text: str) -> list[tuple[str, Row]]:
+    """JSON objects one after the other: one a line, or each over several lines."""
+    lines = split_lines(text)
+    text, decoder, gap = "\n".join(lines), json.JSONDecoder(), re.compile(r"[\s,]*")
+    rows: list[tuple[str, Row]] = []
+    at, number, counted = 0, 1, 0
+    try:
+        while (at := gap.match(text, at).end()) < len(text):  # type: ignore[union-attr]
+            number, counted = number + text.count("\n", counted, at), at
+            row, at = decoder.raw_decode(text, at)
+            rows.append((f"line {number}", row if isinstance(row, dict) else NO_OBJECT))
+    except (ValueError, RecursionError):
+        told = [(i, line) for i, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith(COMMENTS)]
+        return [(f"line {i}", _object(line)) for i, line in told]
+    return rows
+
+
+def _object(line: str) -> Row:
+    try:
+        row = json.loads(line.strip().removesuffix(","))
+    except (ValueError, RecursionError):
+        row = None
+    return row if isinstance(row, dict) else NO_OBJECT

@@ -16,7 +16,7 @@ from bridge.checkpoint import atomic_folder
 from bridge.mappers import VelocityMapper
 from bridge.noise import generator_for
 from bridge.pairs.reading import Reading
-from bridge.pairs.rows import Wanted
+from bridge.pairs.sources import Wanted
 from bridge.pipeline import BridgePipeline
 from eval.metrics.bootstrap import paired_bootstrap
 from train.config import ConfigError, load_config

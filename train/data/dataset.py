@@ -1,6 +1,7 @@
 """Captioned images in memory, as training wants them."""
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,16 +40,28 @@ def load_dataset(folder: Path, columns: Sequence[str] = COLUMNS) -> Dataset:
     try:
         dataset = load_from_disk(str(folder))
     except OSError as error:
-        raise ConfigError(
-            f"data: {folder} is not a dataset; make it with `python -m train.emoji --out {folder}`"
-        ) from error
+        raise ConfigError(f"data: {folder} is not a dataset; {_remedy(Path(folder))}") from error
+    except Exception as error:  # of pyarrow, json and more
+        why = " ".join(str(error).split())[:200]
+        raise ConfigError(f"data: {folder} is damaged ({why}); remove it and make it again") from error
     if isinstance(dataset, datasets.DatasetDict):
         raise ConfigError(f"data: {folder} holds the datasets {sorted(dataset)}; save one with a column 'split' instead")
     if missing := sorted(set(columns) - set(dataset.column_names)):
-        raise ConfigError(f"data: {folder} lacks {', '.join(missing)}; it has {', '.join(dataset.column_names)}")
+        found = ", ".join(dataset.column_names)
+        raise ConfigError(f"data: {folder} lacks {', '.join(missing)}; it has {found}; {_remedy(Path(folder))}")
     if not isinstance(dataset.features["image"], datasets.Image):
         raise ConfigError(f"data: column 'image' of {folder} holds no pictures; cast it to datasets.Image()")
     return dataset
+
+
+def _remedy(folder: Path) -> str:
+    """How a dataset is made of what is there, or where nothing is."""
+    name = shlex.quote(str(folder))
+    if folder.exists():
+        out = shlex.quote(f"data/{folder.resolve().name}-64")
+        return f"make one of it with `python -m train.prepare {name} --out {out}`"
+    ours, own = f"`python -m train.emoji --out {name}`", f"`python -m train.prepare SOURCE --out {name}`"
+    return f"make it with {ours}, or of pictures of your own with {own}"
 
 
 def rows_of(dataset: Dataset, split: str) -> Dataset:
