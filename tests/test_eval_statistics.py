@@ -77,14 +77,14 @@ def test_kid_of_one_distribution_is_zero_on_average(rng):
     assert abs(np.mean(values)) < 4 * np.std(values) / 20
 
 
-def test_blur_and_noise_both_lose_sharpness(rng):
+def test_blur_loses_gradient_energy_and_noise_adds_it(rng):
     real = rng.random((4, 3, 16, 16))
     blurred = (real + np.roll(real, 1, 2) + np.roll(real, 1, 3)) / 3
     noisy = real + 0.5 * rng.standard_normal(real.shape)
     ratios = np.array(
         [quality.gradient_energy(v).mean() / quality.gradient_energy(real).mean() for v in (blurred, noisy)]
     )
-    assert ratios[0] < 1 < ratios[1] and (quality.two_sided(ratios) < 0.8).all()
+    assert ratios[0] < 0.8 and ratios[1] > 1.25
 
 
 def test_thumbnails_are_block_means():

@@ -105,12 +105,3 @@ def gradient_energy(x: np.ndarray) -> np.ndarray:
     x = x.astype(np.float64)
     across, down = np.diff(x, axis=3) ** 2, np.diff(x, axis=2) ** 2
     return across.mean(axis=(1, 2, 3)) + down.mean(axis=(1, 2, 3))
-
-
-def two_sided(ratio: np.ndarray) -> np.ndarray:
-    """min(r, 1/r): 1 when samples are as sharp as real pictures, less when blurred *or* noisy.
-
-    >>> two_sided(np.array([0.5, 1.0, 2.0]))
-    array([0.5, 1. , 0.5])
-    """
-    return np.minimum(ratio, 1 / ratio)

@@ -1,4 +1,4 @@
-"""For `eval.studies.cost own`: minutes, fit and copies of `python -m train.mapper --data` on a few hundred pairs."""
+"""For `eval.studies.cost own`: minutes, fit and copies of `python -m train` on a few hundred pairs."""
 
 import csv
 import io
@@ -19,10 +19,10 @@ from bridge.pairs.reading import Reading
 from bridge.pairs.rows import Wanted
 from bridge.pipeline import BridgePipeline
 from eval.metrics.bootstrap import paired_bootstrap
+from train.auto import Own, figure_lines, quietly
 from train.config import ConfigError, load_config
 from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 from train.mapper import MapperConfig, MapperTraining
-from train.own import Own, figure_lines, quietly
 
 HELD_OUT = ("validation", "test")
 FROM_SCRATCH_RATE = 1e-3
@@ -76,7 +76,7 @@ def own_lines(data: Path, pairs: int, out: Path, minutes: float, say: Callable[[
         data: A prepared dataset with training, validation and test rows.
         pairs: Training rows of it that are used.
         out: Folder of all that is made; what is there is not made again.
-        minutes: See `train.own`.
+        minutes: See `train.auto`.
         say: Told what is done.
 
     Raises:
