@@ -144,7 +144,9 @@ class AutoencoderCodec(ImageCodec):
             raise UserError(f"image_size: {type(vae).__name__} does not say which pictures it is for; give their side")
         self.image_size = int(found["sample_size"])
         if self.image_size % factor or self.image_size < factor:
-            raise UserError(f"image_size: expected a multiple of {factor}, got {self.image_size}; resize the pictures")
+            low = max(self.image_size // factor * factor, factor)
+            told = f"image_size: expected a multiple of {factor}, got {self.image_size}; resize the pictures"
+            raise UserError(f"{told}, to {low} or {low + factor}")
         if (config.in_channels, config.out_channels) != (3, 3):
             raise UserError(f"vae: expected pictures of 3 channels, this one has {config.in_channels}; choose another")
         self.z_shape = (channels, self.image_size // factor, self.image_size // factor)

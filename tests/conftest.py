@@ -19,7 +19,7 @@ from bridge.memory import CaptionMemory
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import TextEncoder
 from eval import __main__ as judge
-from train import own
+from train import auto
 from train.emoji import write_dataset
 
 ARTWORK = Path(__file__).parent / "artwork"
@@ -134,20 +134,20 @@ def tiny_pipeline(encoder: TextEncoder) -> BridgePipeline:
 
 
 def shorten_own(patch: pytest.MonkeyPatch) -> None:
-    """Let `train.own` take two steps a trial, train no codec and replay next to nothing."""
+    """Let `train.auto` take two steps a trial, train no codec and replay next to nothing."""
     for name, value in {"TRIAL_STEPS": 2, "ENOUGH_PSNR": 0.0, "VALIDATIONS": 2, "REPLAY": 4, "COPIES_OF": 2}.items():
-        patch.setattr(own, name, value)
-    patch.setattr(own, "codec_step_seconds", lambda size: {"no": 1.0, "bf16": 0.9})
+        patch.setattr(auto, name, value)
+    patch.setattr(auto, "codec_step_seconds", lambda size: {"no": 1.0, "bf16": 0.9})
 
 
 def made_up(module: str, words: Sequence[object]) -> int:
-    """In place of `own.quietly`: a sheet is drawn here, and every method of a report has the same fit and copies."""
+    """In place of `auto.quietly`: a sheet is drawn here, and every method of a report has the same fit and copies."""
     argv = [str(word) for word in words]
     if "--sheet" in argv:
         with contextlib.redirect_stdout(io.StringIO()):
             return judge.main(argv)
     figure = {"value": 0.25, "low": 0.1, "high": 0.4}
-    methods = {name: {"fit": None if name == "real" else figure, "copied": figure} for name in own.METHODS}
+    methods = {name: {"fit": None if name == "real" else figure, "copied": figure} for name in auto.METHODS}
     report = Path(argv[argv.index("--out") + 1])
     report.mkdir(exist_ok=True)
     (report / "report.json").write_text(json.dumps({"rows": {"held-out": {"methods": methods}}}))

@@ -20,7 +20,7 @@ COMMANDS = sorted(
     ".".join(path.with_suffix("").relative_to(ROOT).parts).removesuffix(".__main__")
     for package in ("train", "eval")
     for path in (ROOT / package).rglob("*.py")
-    if "def main(argv" in path.read_text("utf-8")
+    if "sys.exit(main())" in path.read_text("utf-8")
 )
 
 
@@ -215,7 +215,7 @@ def wait_for_import(pid: int, name: str) -> None:
     pytest.fail(f"{name} was not imported")
 
 
-@pytest.mark.parametrize("module", ["train.mapper", "train.vae", "eval", "eval.studies.pairs"])
+@pytest.mark.parametrize("module", ["train", "train.mapper", "train.autoencoder", "eval", "eval.studies.pairs"])
 def test_ctrl_c_while_importing_is_one_line_and_130(module):
     running = process(module, "--help", stdout=subprocess.DEVNULL)
     wait_for_import(running.pid, "numpy")
@@ -260,8 +260,7 @@ def read_only(tmp_path: Path) -> Path:
         ("train.inspect", ["ARTWORK"]),
         ("train.words", ["--data", "DATA"]),
         ("train.shapes", ["--count", "10"]),
-        ("train.mapper", ["--data", "ARTWORK"]),
-        ("train.vae", ["--data", "ARTWORK"]),
+        ("train", ["ARTWORK"]),
     ],
 )
 def test_an_out_that_cannot_be_written_is_one_line(module, words, tmp_path, artwork_folder, capsys):
@@ -294,3 +293,12 @@ def test_a_stream_of_a_test_is_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert run_command(Parser("x", "y", "z"), [], lambda _: print("told")) == 0
     assert sys.stdout.getvalue() == "told\n"
+
+
+@pytest.mark.parametrize("module", ["train.mapper", "train.autoencoder"])
+def test_the_option_that_became_a_command_says_so(module, capsys):
+    assert main_of(module)(["--data", "photos", "--out", "x"]) == 2
+    told = (
+        f"python -m {module}: --data is now a command of its own: python -m train FOLDER (see python -m train --help)"
+    )
+    assert capsys.readouterr().err == told + "\n"

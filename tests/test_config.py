@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from train.autoencoder import VAEConfig
 from train.config import ConfigError, from_mapping, load_config
 from train.loop import LoopConfig
 from train.mapper import MapperConfig
-from train.vae import VAEConfig
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

@@ -19,11 +19,11 @@ from eval.studies.disentangle import chart, load_codecs
 from eval.studies.emoji_factors import FACTORS, Known, emoji_factors, probe
 from eval.studies.traversal import Axes, strip
 from tests.conftest import make_tiny_vae
+from train.autoencoder import VAEConfig, build_vae
 from train.emoji import write_dataset
 from train.iconify import write_rows
 from train.loop import LoopConfig
 from train.shapes import FEATURES, LEVELS, make_rows
-from train.vae import VAEConfig, build_vae
 
 SMALL = VAEConfig(Path("-"), Path("-"), LoopConfig(steps=1), widths=(4,) * 7, latent_channels=3, groups=2)
 """64 px to 3 x 1 x 1."""

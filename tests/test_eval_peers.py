@@ -4,8 +4,10 @@ import argparse
 import functools
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -494,3 +496,24 @@ def test_bad_input_is_one_line_and_exit_code_2(
     code = command.main([str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--vae-minutes", "1", *argv])
     error = capsys.readouterr().err
     assert (code, error.count("\n")) == (2, 1) and named in error
+
+
+def test_a_study_knows_its_further_pictures_by_content(artwork_folder, tmp_path, monkeypatch):
+    """Changed pictures under the same path are not taken for those of earlier findings."""
+    encoder, codec = SimpleNamespace(fingerprint="text"), SimpleNamespace(fingerprint="codec")
+    judge = SimpleNamespace(pictures=SimpleNamespace(fingerprint="data"))
+    monkeypatch.setattr(
+        command.BridgePipeline, "from_pretrained", lambda _: SimpleNamespace(codec=codec, text_encoder=encoder)
+    )
+    monkeypatch.setattr(command, "_judge", lambda *_, **__: judge)
+    monkeypatch.setattr(command, "Benches", lambda *_: SimpleNamespace(of=lambda _: None, judge=judge))
+    monkeypatch.setattr(command, "load", lambda *_: SimpleNamespace(fingerprint="captions"))
+    monkeypatch.setattr(command, "Asked", lambda _: None)
+    more = tmp_path / "more"
+    argv = ["model", "--pictures", str(more), "--out", str(tmp_path / "out"), "--vae-minutes", "1"]
+    found = []
+    for rows in (range(8), range(8), range(1, 9)):
+        shutil.rmtree(more, ignore_errors=True)
+        datasets.load_from_disk(str(artwork_folder)).select(rows).save_to_disk(str(more))
+        found.append(command.open_workshop(command.build_parser().parse_args(argv)).identity["pictures"])
+    assert found[0] == found[1] != found[2] and str(more) not in found

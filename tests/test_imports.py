@@ -20,7 +20,7 @@ LEFT = {
         {"bridge.encoders", "bridge.sentences", "bridge.sources", "bridge.text", "bridge.towers", "bridge.words"}
     ),
     frozenset({"bridge.pipeline", "bridge.score"}),
-    frozenset({"train.mapper", "train.own", "train.vae"}),
+    frozenset({"train.mapper", "train.auto", "train.autoencoder"}),
 }
 """Circles that still wait to be cut: whoever cuts one deletes its line."""
 FACES = {"__main__.py", "cli.py", "app.py"}

@@ -1,6 +1,7 @@
 """Training the bridge on real artwork: what it draws, what it never sees, and the model it leaves."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -18,7 +19,7 @@ from bridge.mappers import FAMILIES
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.standardize import PCACodec, PrincipalAxes
-from bridge.text import TextEncoder
+from bridge.text import TextCode, TextEncoder
 from bridge.words import WordVectors
 from train import mapper as mapper_module
 from train.config import ConfigError
@@ -565,7 +566,7 @@ def run_main(tmp_path: Path, values: dict[str, Any]) -> int:
 
 def test_a_missing_vae_says_how_to_train_one(data, tmp_path, capsys):
     code = run_main(tmp_path, {"data": str(data), "vae": str(tmp_path / "none")})
-    said = f"vae: {tmp_path}/none holds no VAE; train it with `python -m train.vae` first"
+    said = f"vae: {tmp_path}/none holds no VAE; train it with `python -m train.autoencoder` first"
     assert (code, capsys.readouterr().err.splitlines()[-1]) == (2, f"python -m train.mapper: {said}")
 
 
@@ -636,3 +637,71 @@ def test_a_mapper_for_another_vae_does_not_go_on(build, vae_folder, tmp_path):
     other.save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match=r"cannot go on: vae was '[0-9a-f]{16}', is '[0-9a-f]{16}'"):
         build(vae=tmp_path / "other").run()
+
+
+@pytest.fixture
+def altered(finished, tmp_path):
+    """A copy of the finished model, with other entries in its mapper's config."""
+
+    def alter(**entries: object) -> str:
+        folder = tmp_path / "altered"
+        shutil.copytree(finished.config.out / "model", folder)
+        path = folder / "mapper" / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | entries), "utf-8")
+        return str(folder)
+
+    return alter
+
+
+@pytest.mark.parametrize(
+    ("entries", "told"),
+    [
+        (
+            {"_class_name": "GaussianMapper"},
+            r"init: .* has a GaussianMapper, this config trains a FlowMatchingMapper; name another",
+        ),
+        ({"_class_name": "FutureMapper"}, r"init: .* has a FutureMapper, this config trains a FlowMatchingMapper"),
+        ({"depths": 3, "lanes": 2}, r"init: .* was written by a newer version: unknown depths, lanes; update bridge"),
+    ],
+)
+def test_a_start_of_another_family_or_version_is_named(altered, build, entries, told):
+    with pytest.raises(ConfigError, match=told):
+        build(init=altered(**entries))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"x"', "{}"])
+def test_a_start_with_a_damaged_config_is_named(altered, build, text):
+    init = altered()
+    (Path(init) / "mapper" / "config.json").write_text(text, "utf-8")
+    with pytest.raises(ConfigError, match=r"init: .*config.json is damaged; name another model"):
+        build(init=init)
+
+
+def test_a_start_with_damaged_weights_is_named(altered, build):
+    init = altered()
+    (Path(init) / "mapper" / "diffusion_pytorch_model.safetensors").write_bytes(b"x")
+    with pytest.raises(ConfigError, match=r"init: .* cannot be opened \(.*\); copy it again"):
+        build(init=init)
+
+
+def test_a_missing_card_is_told_before_training(build):
+    with pytest.raises(ConfigError, match=r"card: none\.md cannot be read"):
+        build(card="none.md")
+
+
+def test_held_out_loss_is_computed_a_few_rows_at_a_time(finished, monkeypatch):
+    """As much is in memory for a large split as for a small one, and the mean is over all of its rows."""
+    side = finished.held_out["validation"]
+    sizes: list[int] = []
+    loss = finished.mapper.loss
+
+    def counted(z: torch.Tensor, c: TextCode, *, noise: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(z))
+        return loss(z, c, noise=torch.zeros_like(noise))
+
+    monkeypatch.setattr(finished.mapper, "loss", counted)
+    whole = finished.held_out_loss(side)
+    assert sizes == [len(side.latents)]
+    monkeypatch.setattr(mapper_module, "VALIDATED", 2)
+    assert finished.held_out_loss(side) == pytest.approx(whole, rel=1e-6)
+    assert max(sizes[1:]) == 2 and sum(sizes[1:]) == len(side.latents)

@@ -340,3 +340,12 @@ def test_a_near_duplicate_is_found_through_png_and_resizing(artwork_rows):
     image.point(lambda value: min(value + 3, 255)).save(out, "PNG")
     thumbnails = thumbnails_of([artwork_rows[0], {"png": out.getvalue()}])
     assert len(duplicate_pairs(thumbnails, LEAK_RMSE)) == 1
+
+
+@pytest.mark.parametrize("page", ["README.md", "configs/emoji-card.md", "bridge/pretrained/emoji/README.md"])
+def test_documents_tell_how_many_captions_have_hidden_artists(page):
+    root = Path(__file__).parent.parent
+    hidden = Splits.load(root / "configs" / "emoji-splits.json").hidden
+    assert {len(artists) for side in hidden.values() for artists in side.values()} == {3}
+    told = re.findall(r"three artists of (?:each of )?(\d+) training captions", (root / page).read_text("utf-8"))
+    assert set(told) <= {str(sum(map(len, hidden.values())))}

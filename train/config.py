@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from bridge.errors import UserError
-from train.command import Parser, blaming, run_command
+from train.command import Parser, blaming, run_command, say
 
 T = TypeVar("T")
 TOLD = {int: "a whole number", bool: "true or false", str: "text", Path: "a path"}
@@ -126,6 +127,9 @@ def run_config(
         work: What it does.
         argv: Its arguments, absent for the process' own.
     """
+    if any(word.split("=")[0] == "--data" for word in (sys.argv[1:] if argv is None else argv)):
+        say(f"{name}: --data is now a command of its own: python -m train FOLDER (see python -m train --help)")
+        return 2
     parser = Parser(name, told, f"{name} {example}")
     parser.add_argument("config", metavar="CONFIG", type=Path, help=f"YAML file, such as {example}")
 

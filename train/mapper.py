@@ -1,10 +1,11 @@
 """Train the bridge between two frozen encoders: python -m train.mapper configs/emoji-matching.yaml
 
-With nothing to configure, from pictures and captions of your own: python -m train.mapper --data SOURCE --out runs/mine
+With nothing to configure, from captioned pictures of your own: python -m train FOLDER
 """
 
 import copy
 import inspect
+import json
 import math
 import sys
 from collections.abc import Sequence
@@ -13,11 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from bridge.codec import load_codec
+from bridge.errors import UserError
 from bridge.images import contact_sheet, to_pil
 from bridge.mappers import FAMILIES, Mapper
 from bridge.memory import CaptionMemory
@@ -41,8 +45,7 @@ from train.loop import Loop, LoopConfig
 from train.replay import Replay, replayed
 from train.saved import fingerprint_of
 
-OWN = "With --data SOURCE --out FOLDER in place of a config, everything is chosen for you; add --help to these."
-NEAR_CHUNK, COPIES_EACH = 1024, 2
+NEAR_CHUNK, VALIDATED, COPIES_EACH = 1024, 1024, 2
 HELD_OUT = ("validation", "seen_validation")
 """Held-out captions, and artists that training never saw of captions it did."""
 
@@ -172,10 +175,11 @@ class MapperTraining:
 
     def __init__(self, config: MapperConfig) -> None:
         self.config = config
+        self.card = read_card(config.card)
         dataset = load_dataset(config.data)
         self.encoder = open_encoder(config)
         if not (config.vae / "config.json").exists():
-            raise ConfigError(f"vae: {config.vae} holds no VAE; train it with `python -m train.vae` first")
+            raise ConfigError(f"vae: {config.vae} holds no VAE; train it with `python -m train.autoencoder` first")
         self.codec = load_codec(config.vae)
         torch.manual_seed(config.loop.seed)
         self.mapper = self.first_mapper()
@@ -215,7 +219,7 @@ class MapperTraining:
             raise ConfigError(f"mapper: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         try:
             return family(z_shape=self.codec.z_shape, text_dim=self.encoder.dim, **self.config.mapper)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
             raise ConfigError(f"mapper: {str(error).splitlines()[0]}") from error
 
     def first_mapper(self) -> Mapper:
@@ -229,13 +233,39 @@ class MapperTraining:
             return mapper
         if not (folder / "config.json").exists():
             raise ConfigError(f"init: {self.config.init} holds no mapper; name the `model` folder of a finished run")
-        last = type(mapper).from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        last = self.saved_mapper(folder)
         try:
             mapper.load_state_dict(last.state_dict())
         except RuntimeError as error:
             told = str(error).splitlines()[1].strip()
             raise ConfigError(f"init: {self.config.init} has a mapper of another shape: {told}") from error
         return mapper
+
+    def saved_mapper(self, folder: Path) -> Mapper:
+        """The mapper of a model to start from.
+
+        Raises:
+            ConfigError: It is damaged, of another family, or has settings that this version does not know.
+        """
+        init, family = self.config.init, FAMILIES[self.config.family]
+        try:
+            config = json.loads((folder / "config.json").read_text("utf-8"))
+            found = str(config["_class_name"])
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise ConfigError(f"init: {folder / 'config.json'} is damaged; name another model") from error
+        if found != family.__name__:
+            told = f"has a {found}, this config trains a {family.__name__}"
+            raise ConfigError(f"init: {init} {told}; name another model, or set `family: {found}`")
+        if unknown := sorted({k for k in config if k[0] != "_"} - set(inspect.signature(family.__init__).parameters)):
+            raise ConfigError(
+                f"init: {init} was written by a newer version: unknown {', '.join(unknown)}; update bridge"
+            )
+        try:
+            return family.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ConfigError(
+                f"init: {folder} cannot be opened ({str(error).splitlines()[0]}); copy it again"
+            ) from error
 
     def readable(self, rows: Dataset, split: str) -> tuple[Dataset, list[list[str]]]:
         """Rows with a caption that the encoder can read, and those captions of each, the label first.
@@ -258,7 +288,7 @@ class MapperTraining:
         """Whether the encoder finds anything to read in a caption."""
         try:
             self.encoder.prepare(caption)
-        except ValueError:
+        except UserError:
             return False
         return True
 
@@ -337,16 +367,22 @@ class MapperTraining:
         figures = {}
         self.mapper.eval()
         for split, side in self.held_out.items():
-            labels, device = side.labels, self.mapper.device
-            generator = generator_for(self.config.loop.seed, len(labels))
-            noise = torch.randn(len(labels), *self.mapper.loss_noise_shape, generator=generator)
-            loss = self.mapper.loss(side.latents.means.to(device), labels.to(device), noise=noise.to(device))
-            figures[f"{split}_loss"] = float(loss.mean())
+            figures[f"{split}_loss"] = self.held_out_loss(side)
             self.sheet(split, side, step)
         if self.copy_test is not None:
             figures["copies"] = self.copies(self.copy_test)
             figures["steps_without_copies"] = step if figures["copies"] <= self.config.most_copies else 0
         return figures
+
+    def held_out_loss(self, side: Side) -> float:
+        """Mean loss of a split under fixed noise, a few rows in memory at a time."""
+        device, generator = self.mapper.device, generator_for(self.config.loop.seed, len(side.latents))
+        total = 0.0
+        for rows in torch.arange(len(side.latents)).split(VALIDATED):
+            z, labels = side.latents.rows(rows).mean, side.codes.rows(side.table.labels[rows])
+            noise = torch.randn(len(rows), *self.mapper.loss_noise_shape, generator=generator)
+            total += float(self.mapper.loss(z.to(device), labels.to(device), noise=noise.to(device)).double().sum())
+        return total / len(side.latents)
 
     def copies(self, test: CopyTest) -> float:
         """Share of pictures of held-out captions, drawn as the finished model would, that repeat a training picture."""
@@ -388,15 +424,31 @@ class MapperTraining:
         """Train and write `out/model`; returns that folder."""
         with self.loop.locked():
             self.loop.run()
-            card = Path(self.config.card).read_text("utf-8") if self.config.card else ""
-            self.pipeline().save_pretrained(self.config.out / "model", card)
+            self.pipeline().save_pretrained(self.config.out / "model", self.card)
         return self.config.out / "model"
 
 
 def copy_test_of(dataset: Dataset, held_out: str) -> CopyTest:
     """Tells copies of a dataset's training pictures, calibrated on those of a held-out split."""
-    train, other = (thumbnails(to_unit(pixels_of(rows_of(dataset, split))).numpy()) for split in ("train", held_out))
-    return CopyTest.fit(train, other)
+
+    def small(split: str) -> np.ndarray:
+        rows = rows_of(dataset, split)
+        parts = torch.arange(len(rows)).split(256)
+        return np.concatenate([thumbnails(to_unit(pixels_of(rows.select(part.tolist()))).numpy()) for part in parts])
+
+    return CopyTest.fit(small("train"), small(held_out))
+
+
+def read_card(path: str) -> str:
+    """The text of a model's card; empty without a path.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        return Path(path).read_text("utf-8") if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"card: {path} cannot be read ({error}); name a Markdown file, or leave it out") from error
 
 
 def open_encoder(config: MapperConfig) -> TextEncoder:
@@ -407,20 +459,15 @@ def open_encoder(config: MapperConfig) -> TextEncoder:
     """
     try:
         return TextEncoder.from_pretrained(config.text, digest=config.text_digest or None)
-    except (ValueError, OSError) as error:
+    except UserError as error:
         told = str(error).splitlines()[0].removeprefix("source: ").removeprefix("digest: ")
         raise ConfigError(f"text: {told}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if any(word.split("=")[0] == "--data" for word in words):
-        from train.own import mapper_main  # noqa: PLC0415  (which builds on this module)
-
-        return mapper_main(words)
-    told, example = f"{__doc__}\n{OWN}", "configs/emoji-matching.yaml"
-    return run_config("python -m train.mapper", told, example, MapperConfig, lambda c: MapperTraining(c).run(), words)
+    name, example = "python -m train.mapper", "configs/emoji-matching.yaml"
+    return run_config(name, __doc__, example, MapperConfig, lambda config: MapperTraining(config).run(), argv)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ NEW_NAMES = {
     "eval.speed": "eval.studies.speed",
     "eval.swap": "eval.studies.swap",
     "train.bench": "eval.studies.cost",
+    "train.own": "train",
+    "train.vae": "train.autoencoder",
 }
 
 

@@ -5,7 +5,7 @@
 - rates: what encoding and training cost a pair, and from that bytes and hours for many pairs.
 - cache: reading a million cached pairs against ten thousand; filling the cache with training pictures of a dataset
   against the codec alone.
-- own: what `train.mapper --data` makes of a few pairs of a prepared dataset: seconds, fit and copies beside
+- own: what `python -m train` makes of a few pairs of a prepared dataset: seconds, fit and copies beside
   retrieval's and real pictures', and held-out log-likelihood beside that of the same mapper from scratch.
 
 On a CPU the clock is the process's own, so that neighbours on the machine count for little; `own` takes the wall's.
@@ -25,13 +25,13 @@ from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
 from eval.studies.cost_cache import fill_lines, read_lines
 from eval.studies.cost_own import own_lines
+from train.autoencoder import VAEConfig, VAETraining
 from train.command import Parser, number, run_command, say, whole
 from train.config import load_config
 from train.data.dataset import load_dataset, rows_of
 from train.loop import Loop
 from train.mapper import MapperConfig, MapperTraining
 from train.timing import interleaved
-from train.vae import VAEConfig, VAETraining
 
 NAME = "python -m eval.studies.cost"
 Training = MapperTraining | VAETraining
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=whole(1), default=15, help="of each measurement, in turns")
     parser.add_argument("--pairs", type=whole(1), nargs=2, default=[10_000, 1_000_000], help="that `cache` reads")
     parser.add_argument("--few", type=whole(2), default=500, help="pairs that `own` trains on")
-    parser.add_argument("--minutes", type=number(above=0), default=4.0, help="of `own`, see train.mapper --data")
+    parser.add_argument("--minutes", type=number(above=0), default=4.0, help="of `own`, see python -m train")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-own"), help="folder of `own`; it goes on there")
     return run_command(parser, argv, lambda args: print("\n".join(_lines(args))))
 

@@ -1,4 +1,4 @@
-"""For `eval.studies.cost own`: minutes, fit and copies of `python -m train.mapper --data` on a few hundred pairs."""
+"""For `eval.studies.cost own`: minutes, fit and copies of `python -m train` on a few hundred pairs."""
 
 import csv
 import io
@@ -19,10 +19,10 @@ from bridge.pairs.reading import Reading
 from bridge.pairs.sources import Wanted
 from bridge.pipeline import BridgePipeline
 from eval.metrics.bootstrap import paired_bootstrap
+from train.auto import Own, figure_lines, quietly
 from train.config import ConfigError, load_config
 from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 from train.mapper import MapperConfig, MapperTraining
-from train.own import Own, figure_lines, quietly
 
 HELD_OUT = ("validation", "test")
 FROM_SCRATCH_RATE = 1e-3
@@ -62,7 +62,18 @@ def log_likelihoods(model: Path, rows: Dataset) -> np.ndarray:
 
 
 def own_lines(data: Path, pairs: int, out: Path, minutes: float, say: Callable[[str], None]) -> list[str]:
-    """Lines of the table of `own`. The same mapper from scratch has the same codec, and at most as many steps."""
+    """Lines of the table of `own`. The same mapper from scratch has the same codec, and at most as many steps.
+
+    Args:
+        data: A prepared dataset with training, validation and test rows.
+        pairs: Training rows of it that are used.
+        out: Folder of all that is made; what is there is not made again.
+        minutes: See `train.auto`.
+        say: Told what is done.
+
+    Raises:
+        ConfigError: The dataset is too small, or the shipped mapper was not what the run began with.
+    """
     source = out / "source"
     if not source.exists():
         write_source(load_dataset(data), pairs, source)

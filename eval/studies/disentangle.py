@@ -1,7 +1,7 @@
 """python -m eval.studies.disentangle CODEC [CODEC ...] --data data/shapes --out report: do latents stand for factors?
 
-CODEC is a `vae` folder of train.vae. On a dataset of train.shapes: MIG, SAP and DCI on held-out pictures, beside
-the pictures' own principal components and the factors themselves, and for each codec a sheet of traversals.
+CODEC is a `vae` folder of train.autoencoder. On a dataset of train.shapes: MIG, SAP and DCI on held-out pictures,
+beside the pictures' own principal components and the factors themselves, and for each codec a sheet of traversals.
 With --real, on a dataset of train.emoji: how well a linear probe tells what labels say of skin tone, hair, age,
 gender and expression.
 """
@@ -70,7 +70,9 @@ def load_codecs(folders: Sequence[Path]) -> dict[str, ImageCodec]:
     codecs: dict[str, ImageCodec] = {}
     for folder in folders:
         if not (folder / "config.json").exists():
-            raise UserError(f"codec: {folder} holds no codec; name the `vae` folder of a finished run of train.vae")
+            raise UserError(
+                f"codec: {folder} holds no codec; name the `vae` folder of a finished run of train.autoencoder"
+            )
         name = folder.resolve().parent.name if folder.name == "vae" else folder.name
         if name in codecs:
             raise UserError(f"codec: two are called {name!r}; rename one of the folders")
@@ -141,7 +143,7 @@ def traversals(codec: ImageCodec, factors: Factors, figures: Figures, path: Path
 def build_parser() -> Parser:
     """The command's arguments."""
     parser = Parser(NAME, __doc__, f"{NAME} runs/shapes-vae/vae --data data/shapes --out report")
-    parser.add_argument("codecs", nargs="+", type=Path, metavar="CODEC", help="`vae` folders of train.vae")
+    parser.add_argument("codecs", nargs="+", type=Path, metavar="CODEC", help="`vae` folders of train.autoencoder")
     parser.add_argument("--data", type=Path, help="by default data/shapes, with --real data/emoji")
     parser.add_argument("--real", action="store_true", help="factors that emoji labels carry")
     parser.add_argument("--split", default="validation", help="whose pictures; all of them with --real")

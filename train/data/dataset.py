@@ -112,6 +112,15 @@ def opacity_of(dataset: Dataset) -> Tensor:
     return torch.from_numpy(np.stack(arrays))[:, None]
 
 
+def at_once(size: int) -> int:
+    """Pictures of `size` pixels that are worked on at a time: as much memory for large ones as for small.
+
+    >>> at_once(64), at_once(256), at_once(1024)
+    (64, 16, 1)
+    """
+    return max(min(64, 64 * 128**2 // size**2), 1)
+
+
 def to_unit(pixels: Tensor) -> Tensor:
     """Bytes -> pictures x in [0, 1], float32."""
     return pixels.float() / 255

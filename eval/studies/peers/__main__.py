@@ -179,7 +179,8 @@ def open_workshop(args: argparse.Namespace, *, singly: bool = False) -> Workshop
     material = load(Path(args.data), judge.pictures, codec, pipe.text_encoder, args.pictures, say)
     identity: dict[str, Any] = {
         "data": judge.pictures.fingerprint,
-        "pictures": str(args.pictures) if args.pictures else None,
+        "pictures": Pictures.load(args.pictures).fingerprint if args.pictures else None,
+        "captions": material.fingerprint,
         "vae": codec.fingerprint,
         "text": pipe.text_encoder.fingerprint,
     }

@@ -17,6 +17,7 @@ from eval.data import Pictures, picture_latents
 from eval.studies.peers.base import TOKENS, Batch
 from train.data.cache import CACHE, Codes, caption_codes
 from train.data.dataset import load_dataset
+from train.saved import fingerprint_of
 
 CAPTION_DROPOUT, LABEL_SHARE, FAMILY_POWER = 0.1, 0.4, 0.5
 """Shares of captions that are dropped and that are the label; weight of a row is (size of family) ** -FAMILY_POWER."""
@@ -74,6 +75,11 @@ class Material:
     paired: Tensor
     unpaired: Tensor
     weights: Tensor
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the captions and of which picture may be told by which, 16 hex digits."""
+        return fingerprint_of([self.train.variants, self.held_out.variants, *self.texts])
 
     @property
     def paired_share(self) -> float:

@@ -1,6 +1,6 @@
-"""Train the image side alone: python -m train.vae configs/emoji-vae.yaml
+"""Train the image side alone: python -m train.autoencoder configs/emoji-vae.yaml
 
-From pictures of your own, with nothing to configure: python -m train.vae --data SOURCE --out runs/codec --init emoji
+From pictures of your own, with nothing to configure: python -m train FOLDER --codec-alone
 """
 
 import json
@@ -24,6 +24,7 @@ from bridge.palette import PaletteCodec, PaletteVAE
 from train.codec import channel_statistics
 from train.config import ConfigError, run_config
 from train.data.dataset import (
+    at_once,
     load_dataset,
     opacity_of,
     pixels_of,
@@ -130,17 +131,18 @@ def build_vae(config: VAEConfig, size: int) -> AnyVAE:
             return PaletteVAE(size, config.latent_channels, (coarse, middle, fine), config.layers)
         if config.units:
             return DenseVAE(config.widths, config.units, config.latent_channels, size)
-    except ValueError as error:
-        raise ConfigError(f"widths: {error}") from error
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * blocks,
-        up_block_types=("UpDecoderBlock2D",) * blocks,
-        block_out_channels=config.widths,
-        latent_channels=config.latent_channels,
-        norm_num_groups=config.groups,
-        sample_size=size,
-        scaling_factor=1.0,
-    )
+        return AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * blocks,
+            up_block_types=("UpDecoderBlock2D",) * blocks,
+            block_out_channels=config.widths,
+            latent_channels=config.latent_channels,
+            norm_num_groups=config.groups,
+            sample_size=size,
+            scaling_factor=1.0,
+        )
+    except (ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        told = f"{error}".splitlines()[0].removeprefix("widths: ")
+        raise ConfigError(f"widths: {told}") from error
 
 
 def first_vae(config: VAEConfig, size: int) -> AnyVAE:
@@ -267,6 +269,7 @@ class VAETraining:
         self.more = self.load_more()
         self.held_out = pixels_of(rows_of(dataset, "validation"))
         torch.manual_seed(config.loop.seed)
+        check_sides(self.pixels, 1 if config.layers or config.units else 2 ** (len(config.widths) - 1), config.data)
         self.vae = first_vae(config, self.size)
         side = self.size // codec_class(config).factor(self.vae.config)
         self.z_shape = (config.latent_channels, side, side)
@@ -346,7 +349,7 @@ class VAETraining:
         """Pooled PSNR in dB of held-out pictures, from the posterior mean; writes a sheet."""
         errors: list[Tensor] = []
         shown: list[list[Image]] = []
-        for chunk in self.held_out.split(64):
+        for chunk in self.held_out.split(at_once(self.size)):
             x = to_unit(chunk).to(self.vae.device)
             y = self.vae.decode(self.vae.encode(x * 2 - 1).latent_dist.mean).sample.float() / 2 + 0.5
             y = y.clamp(0, 1)
@@ -366,8 +369,20 @@ class VAETraining:
             if not self.config.kl:
                 make_deterministic(self.vae)
             codec = codec_class(self.config)(self.vae).to(self.vae.device)
-            codec.with_statistics(*channel_statistics(codec, self.pixels.split(64))).save(self.config.out / "vae")
+            statistics = channel_statistics(codec, self.pixels.split(at_once(self.size)))
+            codec.with_statistics(*statistics).save(self.config.out / "vae")
         return self.config.out / "vae"
+
+
+def check_sides(pixels: Tensor, factor: int, data: Path) -> None:
+    """Raise ConfigError, with the nearest size that will do, unless pictures (N, 3, H, W) fit latents of `factor`."""
+    height, width = pixels.shape[-2:]
+    if height != width:
+        raise ConfigError(f"data: {data} has pictures of {width} x {height}; crop or pad them to squares")
+    if width % factor:
+        low = max(width // factor * factor, factor)
+        told = f"these widths take multiples of {factor}; prepare them with --size {low} or {low + factor}"
+        raise ConfigError(f"data: {data} has pictures of {width} pixels, {told}, or give fewer widths")
 
 
 def recoloured(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -379,14 +394,8 @@ def recoloured(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if any(word.split("=")[0] == "--data" for word in words):
-        from train.own import vae_main  # noqa: PLC0415  (which builds on this module)
-
-        return vae_main(words)
-    return run_config(
-        "python -m train.vae", __doc__, "configs/emoji-vae.yaml", VAEConfig, lambda c: VAETraining(c).run(), words
-    )
+    name, example = "python -m train.autoencoder", "configs/emoji-vae.yaml"
+    return run_config(name, __doc__, example, VAEConfig, lambda config: VAETraining(config).run(), argv)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from bridge.codec import VAECodec, load_codec
 from bridge.dense import DenseCodec
-from train import vae as vae_module
+from train import autoencoder as vae_module
+from train.autoencoder import VAEConfig, VAEObjective, VAETraining, build_vae, make_deterministic
 from train.config import ConfigError, load_config
 from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 from train.emoji import write_dataset
 from train.loop import LoopConfig
 from train.perceptual import PerceptualDistance
-from train.vae import VAEConfig, VAEObjective, VAETraining, build_vae, make_deterministic
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 Rows = list[dict[str, Any]]
@@ -442,14 +442,14 @@ def test_a_folder_that_is_no_dataset_is_one_line_and_code_2(tmp_path, capsys):
     code = run_main(tmp_path, {"data": str(tmp_path / "none"), "out": "o", "loop": {"steps": 1}})
     said = f"data: {tmp_path}/none is not a dataset; make it with `python -m train.emoji --out {tmp_path}/none`, or"
     err = capsys.readouterr().err
-    assert (code, err.count("\n"), err.startswith(f"python -m train.vae: {said}")) == (2, 1, True)
+    assert (code, err.count("\n"), err.startswith(f"python -m train.autoencoder: {said}")) == (2, 1, True)
 
 
 def test_a_dataset_without_training_rows_says_what_it_has(artwork_rows, tmp_path, capsys):
     write_dataset([row for row in artwork_rows if row["split"] in ("test", "seen")], tmp_path / "data")
     code = run_main(tmp_path, {"data": str(tmp_path / "data"), "out": "o", "loop": {"steps": 1}})
     last = capsys.readouterr().err.splitlines()[-1]
-    assert (code, last) == (2, "python -m train.vae: data: no row of split 'train'; found seen, test")
+    assert (code, last) == (2, "python -m train.autoencoder: data: no row of split 'train'; found seen, test")
 
 
 def test_a_missing_column_is_named_beside_those_found(artwork_folder, tmp_path, capsys):
@@ -458,5 +458,27 @@ def test_a_missing_column_is_named_beside_those_found(artwork_folder, tmp_path, 
     last = capsys.readouterr().err.splitlines()[-1]
     assert (code, last) == (
         2,
-        f"python -m train.vae: data: {tmp_path}/data lacks captions, family; it has image, label, split",
+        f"python -m train.autoencoder: data: {tmp_path}/data lacks captions, family; it has image, label, split",
     )
+
+
+@pytest.mark.parametrize(
+    ("size", "widths", "told"),
+    [
+        ((20, 20), [8, 8, 8, 8], "multiples of 8; prepare them with --size 16 or 24, or give fewer widths"),
+        ((16, 24), [8, 8], "has pictures of 16 x 24; crop or pad them to squares"),
+        ((16, 16), [6, 8], "widths: "),
+        ((16, 16), [], "widths: "),
+    ],
+)
+def test_widths_that_do_not_fit_the_pictures_are_named_before_training(
+    size, widths, told, artwork_folder, tmp_path, capsys
+):
+    def small(row: dict[str, object]) -> dict[str, object]:
+        return row | {"image": row["image"].convert("RGB").resize(size)}  # type: ignore[attr-defined]
+
+    load_dataset(artwork_folder).map(small).save_to_disk(str(tmp_path / "data"))
+    out = tmp_path / "out"
+    code = run_main(tmp_path, {"data": str(tmp_path / "data"), "out": str(out), "widths": widths, "loop": {"steps": 1}})
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert code == 2 and told in said and said.startswith("python -m train.autoencoder: ") and not out.exists()

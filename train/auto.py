@@ -1,10 +1,11 @@
-"""Your own pairs to a model, with nothing to configure: python -m train.mapper --data SOURCE --out runs/mine
+"""Captioned pictures of your own to a model, with nothing to configure: python -m train FOLDER
 
-Precision, codec, start and length are chosen by size, machine and what validation says, each with its reason; the YAML
-files that reproduce the run are written beside it. A stopped run goes on where it was.
+Codec, start, precision and length are chosen by what your pictures and this machine show, each with its reason; options
+override them. The YAML files that repeat the run are written beside the model. An interrupted run resumes.
 """
 
 import argparse
+import inspect
 import json
 import os
 import shlex
@@ -19,24 +20,30 @@ from typing import Any
 
 import torch
 import yaml
+from accelerate import PartialState
 from datasets import Dataset
 
-from bridge.checkpoint import INDEX, atomic_write, resolve_model
-from bridge.codec import load_codec
+from bridge.checkpoint import INDEX, CheckpointError, atomic_write, resolve_model, shipped_models
+from bridge.codec import AUTOENCODERS, CONFIG, codec_from_diffusers, load_codec, read_config
+from bridge.errors import UserError
+from bridge.images import slug
+from bridge.mappers import FAMILIES, VelocityMapper
 from bridge.pairs.reading import Reading
 from bridge.pairs.sources import Wanted
 from bridge.pipeline import Settings
-from train.codec import psnr
+from bridge.text import DEFAULT_ID
+from train.autoencoder import VAEConfig, VAEObjective, VAETraining, build_vae
+from train.codec import CodecConfig, fit, psnr
 from train.command import Parser, number, run_command, say, writable_folder
 from train.config import ConfigError
-from train.data.dataset import load_dataset, pixels_of, rows_of
+from train.data.dataset import at_once, load_dataset, pixels_of, rows_of
 from train.interrupt import STOPPED
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
 from train.precision import slow_bfloat16, slowdown
-from train.prepare import add_arguments, chosen, prepare
+from train.prepare import FACTS, add_arguments, chosen, prepare
+from train.saved import previous_of
 from train.timing import interleaved
-from train.vae import VAEConfig, VAEObjective, VAETraining, build_vae
 
 BASE = "emoji"
 CHOICES = "choices.json"
@@ -49,8 +56,21 @@ CODEC_SHARE, LEAST_SHARE = 0.2, 0.3
 CODEC_BATCH, TIMED, SLOW = 16, 3, 5.0
 PRECISION_GAIN = 0.8
 """bfloat16 is taken where a step takes less than this share of float32's time."""
-FEW_CODEC_PICTURES, PICTURES = 64, 64
-"""Fewer are not trained on; so many are encoded at a time."""
+FEW_CODEC_PICTURES = 64
+"""Fewer are not trained on."""
+FACTOR, SMALLEST = 8, 16
+"""Pixels under a position of a new codec's latents, each way, and the smallest picture that it takes."""
+LARGE = 256
+"""Pictures with a longer side are trained on a few at a time, to save memory."""
+NEW, TUNED = "new", "tuned"
+"""Codecs that are trained here: from nothing, and from the shipped one."""
+MAPPERS = {
+    "matching": "FlowMatchingMapper",
+    "transformer": "TransformerFlowMapper",
+    "gaussian": "GaussianMapper",
+    "mixture": "MixtureMapper",
+    "flow": "NormalizingFlowMapper",
+}
 TRIAL_STEPS, VALIDATIONS, PATIENCE = 30, 8, 4
 LARGEST_BATCH, DROPOUT, GUIDANCE = 256, 0.05, 2.0
 ADAPTED_RATE, CODEC_RATE = 6e-4, 4e-4
@@ -85,11 +105,15 @@ class Choices:
         """The value of a choice, made now where it was not made before."""
         if name not in self.made:
             value, why = choose()
-            self.made[name] = {"value": value, "why": why}
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(self.path, json.dumps(self.made, indent=1, ensure_ascii=False) + "\n")
+            self.record(name, value, why)
             self.say(f"{name}: {value} – {why}")
         return self.made[name]["value"]
+
+    def record(self, name: str, value: Any, why: str) -> None:
+        """Keep a choice in place of the one before, if there is one."""
+        self.made[name] = {"value": value, "why": why}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(self.path, json.dumps(self.made, indent=1) + "\n")
 
 
 @dataclass(frozen=True)
@@ -105,16 +129,26 @@ class Pace:
     codec_seconds: float
 
 
+def parts_of(size: int) -> int:
+    """Parts in which a codec's batch is computed, so that large pictures fit into memory.
+
+    >>> parts_of(64), parts_of(512), parts_of(1024)
+    (1, 4, 16)
+    """
+    return min(-(-size * size // LARGE**2), CODEC_BATCH)
+
+
 def codec_step_seconds(size: int) -> dict[str, float]:
     """Seconds of one training step of a new codec on 16 pictures of `size` pixels, by precision, in turns.
 
     In float32 alone on a processor without bfloat16, or where a single step takes SLOW seconds.
     """
+    parts = parts_of(size)
     config = VAEConfig(Path(), Path(), LoopConfig(steps=1, batch_size=CODEC_BATCH))
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = PartialState().device
     vae = build_vae(config, size).to(device)
     objective = VAEObjective(vae, config).to(device)
-    x = torch.full((CODEC_BATCH, 3, size, size), 0.5, device=device)
+    x = torch.full((CODEC_BATCH // parts, 3, size, size), 0.5, device=device)
     eps = torch.zeros_like(vae.encode(x).latent_dist.mean)
 
     def step(precision: str) -> None:
@@ -124,11 +158,12 @@ def codec_step_seconds(size: int) -> dict[str, float]:
 
     start = time.monotonic()
     step("no")
-    first = time.monotonic() - start
+    first = (time.monotonic() - start) * parts
     if first > SLOW:
         return {"no": first}
     names = ("no",) if slow_bfloat16() else ("no", "bf16")
-    return interleaved({name: partial(step, name) for name in names}, TIMED, time.monotonic)
+    taken = interleaved({name: partial(step, name) for name in names}, TIMED, time.monotonic)
+    return {name: seconds * parts for name, seconds in taken.items()}
 
 
 @dataclass(frozen=True)
@@ -142,6 +177,10 @@ class Own:
         minutes: About how long on this machine, from pictures to model.
         seed: Key of all randomness.
         say: Told what is done.
+        codec: NEW, TUNED, a shipped model's name, a folder or a hub id; empty chooses.
+        text: See `MapperConfig.text`; empty is MiniLM.
+        mapper: One of MAPPERS; empty is the shipped mapper's family.
+        resplit: Leave splits of the source's own aside.
     """
 
     source: Wanted
@@ -150,11 +189,21 @@ class Own:
     minutes: float
     seed: int
     say: Say
+    codec: str = ""
+    text: str = ""
+    mapper: str = ""
+    resplit: bool = False
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         if not self.minutes > 0:
             raise ConfigError(f"minutes: expected a time above 0, got {self.minutes:g}")
+        if self.codec == TUNED:
+            given_codec(BASE, self.reading.size)
+        elif self.codec in ("", NEW):
+            check_size(self.reading.size)
+        else:
+            given_codec(self.codec, self.reading.size)
 
     @property
     def data(self) -> Path:
@@ -167,12 +216,11 @@ class Own:
         Raises:
             ConfigError: The data cannot be read, or are too few.
         """
-        dataset = self.prepared()
+        choices = self.resumed()
+        dataset = self.prepared(choices)
         rows, held_out = (len(rows_of(dataset, split)) for split in ("train", "validation"))
         self.say(f"data: {rows} pictures to train on, {held_out} to choose by")
-        choices = Choices(self.out / CHOICES, self.say)
-        pace = self.pace(choices)
-        vae = Path(choices.get("codec", lambda: self.choose_codec(dataset, pace)))
+        vae, pace = self.with_codec(choices, dataset)
         trials = {init: self.trial(choices, vae, init, rows, pace) for init in self.starts(vae)}
         init = choices.get("start", lambda: choose_start(trials))
         steps = choices.get("steps", lambda: self.choose_steps(trials[init]))
@@ -180,17 +228,61 @@ class Own:
         save_config(config, self.out / "mapper.yaml")
         return MapperTraining(config).run()
 
-    def prepared(self) -> Dataset:
-        """The source as a dataset with splits, made where it is not there yet."""
+    def with_codec(self, choices: Choices, dataset: Dataset) -> tuple[Path, Pace]:
+        """The codec's folder and how fast this machine trains, chosen where they were not."""
+        pace = self.pace(choices)
+        return Path(choices.get("codec", lambda: self.choose_codec(dataset, pace))), pace
+
+    def resumed(self) -> Choices:
+        """The choices so far; those that hang on `minutes` are made anew where it has changed.
+
+        Raises:
+            ConfigError: The run was begun with other options.
+        """
+        choices, reading = Choices(self.out / CHOICES, self.say), self.reading
+        asked = {
+            "--size": reading.size,
+            "--fit": reading.fit,
+            "--background": list(reading.background or ()),
+            "--max-bad": reading.max_bad,
+            "--seed": self.seed,
+            "--resplit": self.resplit,
+            "--codec": self.codec,
+            "--text": self.text,
+            "--mapper": self.mapper,
+        }
+        before: dict[str, Any] = choices.made.get("options", {}).get("value", {})
+        for name, value in asked.items():
+            if before.get(name, value) != value:
+                told = f"this run was begun with {before[name] or 'no such option'}, not {value or 'without'}"
+                raise ConfigError(f"{name}: {told}; name another --out, or repeat the option")
+        if before.get("--minutes", self.minutes) != self.minutes and choices.made.pop("steps", None):
+            self.say(f"minutes: {before['--minutes']:g} before, now {self.minutes:g}: the steps are chosen anew")
+        data = {"data": before["data"]} if "data" in before else {}
+        choices.made["options"] = {"value": asked | {"--minutes": self.minutes} | data, "why": "as asked for"}
+        return choices
+
+    def prepared(self, choices: Choices) -> Dataset:
+        """The source as a dataset with splits, made where it is not there yet.
+
+        Raises:
+            ConfigError: The run was begun with other pictures or captions.
+        """
         self.say(f"data: reading {self.source.source}")
-        prepare(self.source, self.data, self.reading, self.seed)
+        prepare(self.source, self.data, self.reading, self.seed, resplit=self.resplit)
+        options = choices.made["options"]["value"]
+        found = json.loads((self.data / FACTS).read_text("utf-8"))["fingerprint"]
+        if options.setdefault("data", found) != found:
+            raise ConfigError(f"SOURCE: {self.source.source} has changed since this run began; name another --out")
+        choices.record("options", options, "as asked for")
         return load_dataset(self.data)
 
     def pace(self, choices: Choices) -> Pace:
         """The precision to train in on this machine, and how long a codec's step takes in it."""
 
         def choose() -> tuple[dict[str, Any], str]:
-            taken = codec_step_seconds(self.reading.size)
+            trained = self.codec in ("", NEW, TUNED)
+            taken = codec_step_seconds(self.reading.size if trained else load_codec(shipped_codec()).image_size)
             chosen, why = choose_precision(taken)
             return {"mixed_precision": chosen, "codec_seconds": round(taken[chosen], 4)}, why
 
@@ -199,13 +291,14 @@ class Own:
     # codec
 
     def choose_codec(self, dataset: Dataset, pace: Pace) -> tuple[str, str]:
-        """The shipped codec, or it fine-tuned, or for pictures of another size a new one."""
-        shipped = resolve_model(BASE) / "vae"
+        """The shipped codec, or it fine-tuned, or for pictures of another size a new one; or what was asked for."""
+        shipped, count = shipped_codec(), len(rows_of(dataset, "train"))
         size = load_codec(shipped).image_size
-        count = len(rows_of(dataset, "train"))
+        if self.codec:
+            return str(self.asked_codec(count, pace)), "as asked for"
         if self.reading.size != size:
             return str(self.train_codec("", count, pace)), f"a new one: the shipped one is for {size} pixels"
-        held_out = pixels_of(rows_of(dataset, "validation")).split(PICTURES)
+        held_out = pixels_of(rows_of(dataset, "validation")).split(at_once(size))
         before = psnr(load_codec(shipped), held_out)
         if before >= ENOUGH_PSNR:
             return str(shipped), f"as shipped: it keeps {before:.1f} dB of held-out pictures, as of unseen emoji"
@@ -215,6 +308,16 @@ class Own:
         after = psnr(load_codec(tuned), held_out)
         why = f"held-out pictures: {after:.1f} dB fine-tuned, {before:.1f} dB as shipped"
         return str(tuned if after >= before + GAIN else shipped), why
+
+    def asked_codec(self, count: int, pace: Pace) -> Path:
+        """The folder of the codec asked for; the latents of a published one are measured on the pictures."""
+        if self.codec in (NEW, TUNED):
+            return self.train_codec(str(shipped_codec()) if self.codec == TUNED else "", count, pace)
+        if (folder := given_codec(self.codec, self.reading.size)) is not None:
+            return folder
+        self.say(f"codec: measuring the latents of {self.codec}")
+        batch = at_once(self.reading.size)
+        return fit(CodecConfig(self.data, self.out, "diffusers", inner=self.codec, batch_size=batch))
 
     def train_codec(self, init: str, count: int, pace: Pace) -> Path:
         """A codec trained for its share of the minutes, from `init` or from nothing; its folder."""
@@ -230,6 +333,7 @@ class Own:
             validate_every=max(2 * steps // VALIDATIONS, 1),
             save_minutes=1,
             seed=self.seed,
+            accumulate=min(parts_of(self.reading.size), count),
             stop_on="validation_psnr",
             goal="max",
         )
@@ -242,8 +346,8 @@ class Own:
 
     def starts(self, vae: Path) -> list[str]:
         """What a mapper may start from: the shipped model, where the latents have its shape, and nothing."""
-        same = load_codec(vae).z_shape == load_codec(resolve_model(BASE) / "vae").z_shape
-        return [str(resolve_model(BASE)), ""] if same else [""]
+        same = load_codec(vae).z_shape == load_codec(shipped_codec()).z_shape
+        return [str(resolve_model(BASE)), ""] if same and not self.text and self.mapper in ("", "matching") else [""]
 
     def trial(self, choices: Choices, vae: Path, init: str, rows: int, pace: Pace) -> dict[str, float]:
         """Held-out loss after a short training from `init`, seconds a step, and seconds of a validation."""
@@ -254,6 +358,8 @@ class Own:
             config = self.mapper_config(vae, init, TRIAL_STEPS, rows, out, pace)
             once = replace(config.loop, validate_every=TRIAL_STEPS, stop_on="validation_loss", goal="min")
             training = MapperTraining(replace(config, loop=once))
+            for path in (training.loop.checkpoint, previous_of(training.loop.checkpoint)):
+                path.unlink(missing_ok=True)  # an interrupted trial begins again: what remained could not be timed
             _ = training.memory  # encoded once, so no part of what a validation takes
             validating = 0.0
 
@@ -285,13 +391,7 @@ class Own:
 
     def mapper_config(self, vae: Path, init: str, steps: int, rows: int, out: Path, pace: Pace) -> MapperConfig:
         """The shipped mapper's architecture, a step smaller than the data where they are few."""
-        base = resolve_model(BASE)
-        found = json.loads((base / "mapper" / "config.json").read_text("utf-8"))
-        family = found.pop("_class_name")
-        arguments = {k: v for k, v in found.items() if not k.startswith("_") and k not in ("z_shape", "text_dim")}
-        # What the shipped model does not know was measured on emoji; guidance on 150 held-out captions of clip art.
-        changed = {"trusted": 0.0, "guidance_scale": GUIDANCE}
-        settings = Settings(**json.loads((base / INDEX).read_text("utf-8"))["settings"] | changed)
+        family, arguments, settings = self.architecture(vae)
         few = rows <= FEW
         loop = LoopConfig(
             steps=steps,
@@ -312,8 +412,9 @@ class Own:
             vae,
             out,
             loop,
+            text=self.text or DEFAULT_ID,
             family=family,
-            mapper=arguments | {"dropout": DROPOUT},
+            mapper=arguments,
             mix_share=0.33,
             init=init,
             replay=REPLAY if init else 0,
@@ -321,6 +422,71 @@ class Own:
             copies_of=COPIES_OF if few else 0,
             settings=settings,
         )
+
+    def architecture(self, vae: Path) -> tuple[str, dict[str, Any], Settings]:
+        """Class name of the mapper, its arguments, and how the finished model samples."""
+        base = resolve_model(BASE)
+        found = json.loads((base / "mapper" / "config.json").read_text("utf-8"))
+        # What the shipped model does not know was measured on emoji; guidance on 150 held-out captions of clip art.
+        changed = {"trusted": 0.0, "guidance_scale": GUIDANCE}
+        settings = Settings(**json.loads((base / INDEX).read_text("utf-8"))["settings"] | changed)
+        shipped = found.pop("_class_name")
+        family = MAPPERS.get(self.mapper, shipped)
+        arguments: dict[str, Any] = {}
+        if family == shipped:
+            arguments = {k: v for k, v in found.items() if not k.startswith("_") and k not in ("z_shape", "text_dim")}
+        takes = inspect.signature(FAMILIES[family].__init__).parameters
+        if "dropout" in takes:
+            arguments["dropout"] = DROPOUT
+        if "patch" in takes:
+            arguments["patch"] = 2 if all(side % 2 == 0 for side in load_codec(vae).z_shape[-2:]) else 1
+        if not issubclass(FAMILIES[family], VelocityMapper):
+            settings = replace(settings, guidance_scale=1.0)
+        return family, arguments, settings
+
+
+def shipped_codec() -> Path:
+    """Folder of the shipped model's codec."""
+    return resolve_model(BASE) / "vae"
+
+
+def check_size(size: int) -> None:
+    """Raise ConfigError, naming the nearest that do, unless a new codec takes pictures of `size` pixels."""
+    if size < SMALLEST or size % FACTOR:
+        low = max(size // FACTOR * FACTOR, SMALLEST)
+        near = f"{low}" if size < SMALLEST else f"{low} or {low + FACTOR}"
+        told = f"expected a multiple of {FACTOR} from {SMALLEST} to 1024 pixels, got {size}; try {near}"
+        raise ConfigError(f"--size: {told}, or name a --codec for other sizes")
+
+
+def given_codec(name: str, size: int) -> Path | None:
+    """The folder of a codec that is used as it is; None for a published autoencoder, whose latents need measuring.
+
+    Args:
+        name: A shipped model's name, a model's folder, a codec's folder, or a hub id.
+        size: Side of the pictures.
+
+    Raises:
+        ConfigError: There is no such codec, or it is for other pictures.
+    """
+    folder = resolve_model(name) if name in shipped_models() else Path(name).expanduser()
+    folder = folder / "vae" if (folder / "vae" / CONFIG).exists() else folder
+    try:
+        config = read_config(folder) if (folder / CONFIG).exists() else {}
+        ours = config and (
+            config["_class_name"] not in AUTOENCODERS or config.get("latents_mean") or config.get("_latents_mean")
+        )
+        if not ours:
+            codec_from_diffusers(name, size)
+            return None
+        made_for = load_codec(folder).image_size
+    except CheckpointError as error:
+        raise ConfigError(f"--codec: {error}") from error
+    except UserError as error:
+        raise ConfigError(f"--size: {str(error).removeprefix('image_size: ')}") from error
+    if made_for != size:
+        raise ConfigError(f"--codec: {name} is for pictures of {made_for} pixels, got --size {size}; change either")
+    return folder
 
 
 def choose_precision(seconds: Mapping[str, float]) -> tuple[str, str]:
@@ -399,37 +565,79 @@ def _told(figure: dict[str, float] | None) -> str:
     return "–" if figure is None else "{value:.2f} [{low:.2f}, {high:.2f}]".format(**figure)
 
 
-def parser_of(prog: str, example: str) -> Parser:
-    """Arguments of the commands that choose for themselves."""
-    parser = Parser(prog, __doc__, example)
-    add_arguments(parser, "--data")
-    parser.add_argument("--out", type=Path, required=True, help="run folder; a stopped run goes on there")
-    parser.add_argument("--minutes", type=number(above=0), default=4.0, help="about how long, from pictures to model")
+def build_parser() -> Parser:
+    """The command's arguments."""
+    examples = """
+        python -m train photos/
+        python -m train photos/ --minutes 30 --out runs/photos
+        python -m train photos/ --codec stabilityai/sd-vae-ft-mse --text openai/clip-vit-base-patch32 --size 256 \\
+            --mapper transformer
+    """
+    parser = Parser("python -m train", __doc__, examples)
+    add_arguments(parser)
+    add = parser.add_argument
+    add("--out", type=Path, help="run folder, where an interrupted run resumes (default: runs/ and the source's name)")
+    add("--minutes", type=number(above=0), default=4.0, help="about how long, from pictures to model")
+    add("--codec", default="", help="new, tuned (the shipped one), a shipped model, a folder or a hub id; else chosen")
+    add("--codec-alone", action="store_true", help="end with the codec; all of the minutes are for it")
+    add("--text", default="", help="text encoder: a hub id, a folder or a file of word vectors (default: MiniLM)")
+    add(
+        "--mapper",
+        default="",
+        choices=list(MAPPERS),
+        metavar="FAMILY",
+        help=f"{', '.join(MAPPERS)} (default: matching)",
+    )
+    add("--device", default="", help="cpu, cuda or cuda:N (default: the accelerator, where there is one)")
     return parser
 
 
-def mapper_main(argv: Sequence[str]) -> int:
-    """`python -m train.mapper --data …`; returns the exit code."""
-    parser = parser_of("python -m train.mapper", "python -m train.mapper --data photos/ --out runs/photos")
+def use_device(name: str) -> None:
+    """Train and encode on a device; must come before torch uses any.
 
-    def run(args: argparse.Namespace) -> None:
-        own = Own(*chosen(args), writable_folder(args.out), args.minutes, args.seed, say)
-        model = own.run()
-        show(model, own.data, args.out, say)
-        print(model)
+    Raises:
+        UserError: This machine has none such.
+    """
+    if not name:
+        return
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
+        raise UserError(f"--device: expected cpu, cuda or cuda:N, got {name!r}")
+    if kind == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+        return
+    if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device: this machine has no {name} that torch can use; leave the option out, or give cpu")
+    torch.cuda.set_device(int(index or 0))
+    os.environ["ACCELERATE_TORCH_DEVICE"] = name
 
-    return run_command(parser, argv, run)
+
+def out_of(source: str) -> Path:
+    """The run folder of a source, where none is given.
+
+    >>> out_of("my photos/"), out_of("data/pairs.csv"), out_of("owner/name")
+    (PosixPath('runs/my-photos'), PosixPath('runs/pairs'), PosixPath('runs/name'))
+    """
+    return Path("runs") / (slug(Path(source).resolve().stem) or "mine")
 
 
-def vae_main(argv: Sequence[str]) -> int:
-    """`python -m train.vae --data … [--init emoji]`; returns the exit code."""
-    parser = parser_of("python -m train.vae", "python -m train.vae --data photos/ --out runs/codec --init emoji")
-    parser.add_argument("--init", default="", metavar="MODEL", help="fine-tune this model's codec; else a new one")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    return run_command(build_parser(), argv, _run)
 
-    def run(args: argparse.Namespace) -> None:
-        own = Own(*chosen(args), writable_folder(args.out), args.minutes / CODEC_SHARE, args.seed, say)
-        init = str(resolve_model(args.init) / "vae") if args.init else ""
-        count = len(rows_of(own.prepared(), "train"))
-        print(own.train_codec(init, count, own.pace(Choices(args.out / CHOICES, say))))
 
-    return run_command(parser, argv, run)
+def _run(args: argparse.Namespace) -> None:
+    use_device(args.device)
+    source, reading = chosen(args)
+    out = args.out or out_of(args.source)
+    minutes = args.minutes / CODEC_SHARE if args.codec_alone else args.minutes
+    asked = {"codec": args.codec, "text": args.text, "mapper": args.mapper, "resplit": args.resplit}
+    own = Own(source, reading, out, minutes, args.seed, say, **asked)
+    writable_folder(out)
+    if args.codec_alone:
+        choices = own.resumed()
+        print(own.with_codec(choices, own.prepared(choices))[0])
+        return
+    model = own.run()
+    show(model, own.data, out, say)
+    print(model)
