@@ -40,7 +40,7 @@ def load_dataset(folder: Path, columns: Sequence[str] = COLUMNS) -> Dataset:
         dataset = load_from_disk(str(folder))
     except OSError as error:
         raise ConfigError(
-            f"data: {folder} is not a dataset; make it with `python -m train.emoji --out {folder}`"
+            f"data: {folder} is not a dataset; make it with `python -m train.recipes.emoji --out {folder}`"
         ) from error
     if isinstance(dataset, datasets.DatasetDict):
         raise ConfigError(f"data: {folder} holds the datasets {sorted(dataset)}; save one with a column 'split' instead")
