@@ -14,7 +14,7 @@ from train import shapes
 from train.autoencoder import VAEConfig, build_vae
 from train.config import load_config
 from train.data.dataset import load_dataset, rows_of
-from train.shapes import COLOURS, COMBINATIONS, LEVELS, Factors, combinations, draw, label_of, make_rows
+from train.recipes.shapes import COLOURS, COMBINATIONS, LEVELS, Factors, combinations, draw, label_of, make_rows
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 PLAIN = Factors(shape=1, colour=0, size=2, x=2, y=2, count=0)

@@ -11,12 +11,16 @@ NEW_NAMES = {
     "eval.latents": "eval.studies.latents",
     "eval.pairs": "eval.studies.pairs",
     "eval.peers": "eval.studies.peers",
-    "eval.sheets": "eval MODEL --sheet PNG",
     "eval.scoring": "eval.studies.retrieval",
+    "eval.sheets": "eval MODEL --sheet PNG",
     "eval.speed": "eval.studies.speed",
     "eval.swap": "eval.studies.swap",
     "train.bench": "eval.studies.cost",
+    "train.emoji": "train.recipes.emoji",
+    "train.icons": "train.recipes.icons",
+    "train.openclipart": "train.recipes.clipart",
     "train.own": "train",
+    "train.shapes": "train.recipes.shapes",
     "train.vae": "train.autoencoder",
 }
 
