@@ -24,10 +24,10 @@ from eval.data import Pictures
 from eval.metrics.bootstrap import Interval
 from eval.plots import Curve, to_svg
 from eval.report import ROWS, to_json
+from eval.studies.pairs.verdicts import Trend, Verdict, trend, verdict
 from eval.studies.peers.__main__ import add_common, open_workshop
 from eval.studies.peers.base import Sampling, TrainedPeer
 from eval.studies.peers.benches import SINGLE
-from eval.studies.peers.curves import Trend, Verdict, trend, verdict
 from eval.studies.peers.direct import Direct, DirectPlateau
 from eval.studies.peers.mapped import BridgeFlow
 from eval.studies.peers.study import Workshop

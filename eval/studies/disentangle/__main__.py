@@ -23,9 +23,9 @@ from eval.baselines import flat_latents
 from eval.data import Pictures
 from eval.plots import Curve, to_svg
 from eval.report import to_json
-from eval.studies.codec_factors import MEASURES, CodecFigures, Factors, Figures
-from eval.studies.emoji_factors import FACTORS, Known, Readout, probe
-from eval.studies.traversal import Axes, strip
+from eval.studies.disentangle.codecs import MEASURES, CodecFigures, Factors, Figures
+from eval.studies.disentangle.emoji import FACTORS, Known, Readout, probe
+from eval.studies.disentangle.traversal import Axes, strip
 from eval.table import table
 from train.command import Parser, number, run_command, say, spelled, whole, writable_folder
 from train.copies import thumbnails

@@ -31,7 +31,7 @@ from eval.features import EfficientNetLite0
 from eval.judge import Judge
 from eval.metrics.bootstrap import family_mean, paired_bootstrap
 from eval.metrics.quality import kid
-from eval.studies import latent_spaces as spaces
+from eval.studies.latents import spaces
 from train.command import Parser, run_command, say, whole, writable_file
 from train.data.dataset import content_hash
 

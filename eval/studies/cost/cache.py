@@ -78,7 +78,7 @@ def read_lines(few: int, many: int, repeats: int) -> list[str]:
             figures = ", ".join(f"{rate:,.0f} with {pairs:,}" for rate, pairs in zip(rates, (few, many), strict=True))
             lines.append(f"{kind}: pairs a second {figures}; ratio {rates[1] / rates[0]:.3f}")
         for pairs in (few, many):
-            command = [sys.executable, "-m", "eval.studies.cost_cache", scratch, str(pairs)]
+            command = [sys.executable, "-m", "eval.studies.cost.cache", scratch, str(pairs)]
             memory.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     figures = ", ".join(f"{mib:,.0f} MiB with {pairs:,}" for mib, pairs in zip(memory, (few, many), strict=True))
     return [*lines, f"anonymous memory in training: {figures}; ratio {memory[1] / memory[0]:.3f}"]

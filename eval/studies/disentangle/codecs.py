@@ -13,7 +13,7 @@ from eval.baselines import decode_flat, flat_latents
 from eval.data import Pictures
 from eval.metrics import disentangle, quality
 from eval.metrics.bootstrap import Interval
-from eval.studies.traversal import CHUNK, Axes
+from eval.studies.disentangle.traversal import CHUNK, Axes
 from train.copies import thumbnails
 
 PREFIX = "factor_"
