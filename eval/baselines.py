@@ -48,12 +48,12 @@ def retrieve_one(order: np.ndarray, caption: np.ndarray, n: int, rng: np.random.
     pictures = _by_caption(caption, order.shape[1], rng)
     chosen = np.empty((len(order), n), dtype=int)
     for i, near in enumerate(order):
-        found: list[int] = []
+        rows: list[int] = []
         for k in near:
-            found += pictures[k].tolist()
-            if len(found) >= n:
+            rows += pictures[k].tolist()
+            if len(rows) >= n:
                 break
-        chosen[i] = found[:n]
+        chosen[i] = rows[:n]
     return chosen
 
 

@@ -241,10 +241,10 @@ class FeatureCache:
         missing = np.array(sorted(i for name, i in first.items() if name not in self._rows), dtype=int)
         for start in range(0, len(missing), SHARD):
             index = missing[start : start + SHARD]
-            found = self.extractor.encode(pixels(index))
+            features = self.extractor.encode(pixels(index))
             shard_names = [names[i] for i in index]
-            _write_shard(self.folder, shard_names, found)
-            self._add(shard_names, found)
+            _write_shard(self.folder, shard_names, features)
+            self._add(shard_names, features)
             if progress is not None:
                 progress(start + len(index), len(missing))
         everything = Features.cat(self._parts)

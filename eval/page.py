@@ -166,20 +166,20 @@ def good(name: str, row: Row, words: Words = ARTISTS) -> Answer:
 
     The badge is the smallest headline; on single pictures, whose three have no common 1, it is fit.
     """
-    f, lines, found = row.methods[models_of(row)[0]], [], {}
+    f, lines, measured = row.methods[models_of(row)[0]], [], {}
     for field, title, subject, floor in words.headlines:
         i = interval_of(f, field)
         if i is not None:
-            found[title] = i
+            measured[title] = i
         if i is None:
             lines.append(f"{subject}: absent ({why_absent(f, field, row)}).")
         else:
             lines.append(f"{subject}: {number(i)}, {_level(field, i, floor, words)}.")
     if words is SINGLE:
-        found = {title: i for title, i in found.items() if title == "Fit"}
-    if not found:
+        measured = {title: i for title, i in measured.items() if title == "Fit"}
+    if not measured:
         return Answer(name, "absent", "absent", tuple(lines))
-    weakest, i = min(found.items(), key=lambda item: item[1].value)
+    weakest, i = min(measured.items(), key=lambda item: item[1].value)
     least, badge = 1.0, f"weakest: {weakest.lower()} {number(i.value)}"
     if words is SINGLE:
         codec = row.methods.get("reconstruction")
@@ -309,8 +309,8 @@ def cell(f: Figures, field: str, row: Row) -> str:
 def _ends(report: Report) -> tuple[float, float]:
     """Ends of the axis of all headlines, one for all rows so that they compare."""
     figures = [row.methods[models_of(row)[0]] for row in report.rows.values()]
-    found = [i for f in figures for field, *_ in ARTISTS.headlines if (i := interval_of(f, field))]
-    low, high = min([i.low for i in found], default=0.0), max([i.high for i in found], default=1.0)
+    intervals = [i for f in figures for field, *_ in ARTISTS.headlines if (i := interval_of(f, field))]
+    low, high = min([i.low for i in intervals], default=0.0), max([i.high for i in intervals], default=1.0)
     return max(min(-0.25, low - 0.05), -1.5), min(max(1.15, high + 0.05), 2.0)
 
 

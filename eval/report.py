@@ -169,7 +169,7 @@ def evaluate(
         captions: Judge at most so many of each row, chosen by hash.
         only: Judge none but these captions; a row with too few of them is absent.
         seed: Of the baselines' draws, the bootstrap and the caption-blind pictures.
-        say: Told what is being done.
+        say: Called with what is being done.
         watch: Called with each row that is judged.
         about: Kept in the report.
 

@@ -8,7 +8,8 @@ import pytest
 from datasets import Dataset, Features, Image
 
 from bridge.codec import VAECodec
-from eval.studies import cost, cost_cache
+from eval.studies.cost import __main__ as cost
+from eval.studies.cost import cache as cost_cache
 from tests.pictures import encoded, pattern
 from train.timing import interleaved
 

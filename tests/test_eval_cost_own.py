@@ -9,7 +9,8 @@ import datasets
 import numpy as np
 import pytest
 
-from eval.studies import cost, cost_own
+from eval.studies.cost import __main__ as cost
+from eval.studies.cost import own as cost_own
 from tests.conftest import made_up, shorten_own
 from train.config import ConfigError
 from train.data.dataset import load_dataset, rows_of

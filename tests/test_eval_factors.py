@@ -13,11 +13,11 @@ from bridge.codec import ImageCodec, LatentDistribution, VAECodec
 from eval.baselines import decode_flat, flat_latents
 from eval.data import Pictures
 from eval.metrics.bootstrap import Interval
-from eval.studies import disentangle as command
-from eval.studies.codec_factors import CodecFigures, Factors, over_halves
-from eval.studies.disentangle import chart, load_codecs
-from eval.studies.emoji_factors import FACTORS, Known, emoji_factors, probe
-from eval.studies.traversal import Axes, strip
+from eval.studies.disentangle import __main__ as command
+from eval.studies.disentangle.__main__ import chart, load_codecs
+from eval.studies.disentangle.codecs import CodecFigures, Factors, over_halves
+from eval.studies.disentangle.emoji import FACTORS, Known, emoji_factors, probe
+from eval.studies.disentangle.traversal import Axes, strip
 from tests.conftest import make_tiny_vae
 from train.autoencoder import VAEConfig, build_vae
 from train.recipes.emoji import write_dataset
@@ -73,7 +73,7 @@ def test_a_label_tells_these_factors(label):
 
 
 def test_most_labels_tell_nothing():
-    table = json.loads((Path(command.__file__).parents[2] / "bridge" / "emoji_labels.json").read_text("utf-8"))
+    table = json.loads((Path(command.__file__).parents[3] / "bridge" / "emoji_labels.json").read_text("utf-8"))
     known = {factor: {emoji_factors(label)[factor] for label in table.values()} - {None} for factor in FACTORS}
     assert known["skin tone"] == {"light", "medium-light", "medium", "medium-dark", "dark"}
     assert known["hair"] == {"red", "curly", "white", "blond", "bald", "beard"}

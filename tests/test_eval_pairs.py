@@ -14,11 +14,11 @@ from eval import plots
 from eval.data import Pictures
 from eval.metrics.bootstrap import Interval
 from eval.plots import Curve
-from eval.studies import pairs
-from eval.studies.pairs import BridgePlateau, Point, mean_scores, pair_order, sizes_of
+from eval.studies.pairs import __main__ as pairs
+from eval.studies.pairs.__main__ import BridgePlateau, Point, mean_scores, pair_order, sizes_of
+from eval.studies.pairs.verdicts import pairs_needed, trend, verdict
 from eval.studies.peers import __main__ as command
 from eval.studies.peers.base import Sampling
-from eval.studies.peers.curves import pairs_needed, trend, verdict
 from eval.studies.peers.direct import Direct, DirectPlateau
 from eval.studies.peers.material import NONE
 from eval.studies.peers.study import Workshop

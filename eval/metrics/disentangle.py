@@ -144,17 +144,17 @@ def dci(codes: np.ndarray, factors: np.ndarray, seed: int = 0, trees: int = TREE
     codes, factors = _checked(codes, factors)
     if factors.shape[1] < 2:
         raise ValueError("factors: disentanglement needs two of them or more, got 1")
-    columns, told, linear = [], [], []
+    columns, accuracies, linear = [], [], []
     for v in factors.T:
         fit, held_out = halves(v, seed)
         # Every dimension is offered at every split: else dimensions that tell nothing get their turn too.
         forest = RandomForestClassifier(trees, max_features=None, class_weight="balanced", random_state=seed)
         forest.fit(codes[fit], v[fit])
         columns.append(forest.feature_importances_)
-        told.append(adjusted_accuracy(v[held_out], forest.predict(codes[held_out])))
+        accuracies.append(adjusted_accuracy(v[held_out], forest.predict(codes[held_out])))
         linear.append(adjusted_accuracy(v[held_out], linear_probe(codes[fit], v[fit], codes[held_out])))
     importance = np.stack(columns, axis=1)
-    return DCI(*_concentration(importance), float(np.mean(told)), float(np.mean(linear)), importance)
+    return DCI(*_concentration(importance), float(np.mean(accuracies)), float(np.mean(linear)), importance)
 
 
 def linear_probe(codes: np.ndarray, values: np.ndarray, asked: np.ndarray) -> np.ndarray:
@@ -177,18 +177,18 @@ def linear_probe(codes: np.ndarray, values: np.ndarray, asked: np.ndarray) -> np
     with warnings.catch_warnings():
         # A value with one row has no covariance, and sklearn says so for each of them.
         warnings.filterwarnings("ignore", message="Only one sample available")
-        told: np.ndarray = probe.fit(codes[:, varies], values).predict(asked[:, varies])
-    return told
+        answers: np.ndarray = probe.fit(codes[:, varies], values).predict(asked[:, varies])
+    return answers
 
 
-def adjusted_accuracy(values: np.ndarray, told: np.ndarray) -> float:
+def adjusted_accuracy(values: np.ndarray, answers: np.ndarray) -> float:
     """Balanced accuracy (N,) against (N,) on a scale where chance is 0 and no mistake is 1.
 
     >>> adjusted_accuracy(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 0]))
     0.0
     """
     chance = 1 / len(np.unique(values))
-    return float((balanced_accuracy_score(values, told) - chance) / (1 - chance))
+    return float((balanced_accuracy_score(values, answers) - chance) / (1 - chance))
 
 
 def active_units(codes: np.ndarray, least: float = 0.01) -> int:
@@ -253,10 +253,10 @@ def _gaps(matrix: np.ndarray) -> Gaps:
 def _concentration(importance: np.ndarray) -> tuple[float, float]:
     """Disentanglement and completeness of importances (D, F); 0 for what no dimension tells."""
     dimensions, factors = importance.shape
-    weight, told = importance.sum(axis=1), importance.sum(axis=0) > 0
-    if not told.any():
+    weight, used_factors = importance.sum(axis=1), importance.sum(axis=0) > 0
+    if not used_factors.any():
         return 0.0, 0.0
     used = weight > 0
     alone = 1 - entropy(importance[used], base=factors, axis=1)
-    whole = 1 - entropy(importance[:, told], base=dimensions, axis=0)
+    whole = 1 - entropy(importance[:, used_factors], base=dimensions, axis=0)
     return float(alone @ weight[used] / weight.sum()), float(whole.sum() / factors)

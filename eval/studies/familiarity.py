@@ -67,7 +67,7 @@ def _bin(cosine: np.ndarray, hits: np.ndarray, families: np.ndarray) -> Bin:
     return Bin(float(cosine.min()), float(cosine.max()), len(cosine), len(np.unique(families)), value)
 
 
-def threshold(found: Sequence[Bin]) -> float | None:
+def threshold(binned: Sequence[Bin]) -> float | None:
     """Lower edge of the lowest bin from which on every bin is above chance; None if the nearest is not.
 
     >>> chance, known = Interval(0.1, -0.1, 0.3), Interval(0.5, 0.3, 0.7)
@@ -75,7 +75,7 @@ def threshold(found: Sequence[Bin]) -> float | None:
     0.6
     """
     edge = None
-    for each in reversed(found):
+    for each in reversed(binned):
         if each.fit.low <= 0:
             break
         edge = each.low
@@ -102,13 +102,13 @@ def _run(args: argparse.Namespace) -> None:
     cosine, hits, families = (np.concatenate(column) for column in zip(*parts, strict=True))
     held_out = cosine < args.known
     print(f"{args.split}: fit by cosine of the nearest known caption, {args.n} pictures a caption, as it samples")
-    found = bins(cosine[held_out], hits[held_out], families[held_out], args.families)
+    binned = bins(cosine[held_out], hits[held_out], families[held_out], args.families)
     if (~held_out).any():
-        found.append(_bin(cosine[~held_out], hits[~held_out], families[~held_out]))
-    for each in found:
+        binned.append(_bin(cosine[~held_out], hits[~held_out], families[~held_out]))
+    for each in binned:
         about = f"{each.captions} captions of {each.families} families"
         print(f"  {each.low:.2f} to {each.high:.2f}  fit {each.fit}  {about}")
-    edge = threshold(found)
+    edge = threshold(binned)
     print(f"threshold: {'none' if edge is None else f'{edge:.2f}'}; the model's: {pipe.settings.trusted:g}")
 
 

@@ -212,24 +212,24 @@ def images_per_second(net: MapperNet, shop: Workshop, sampling: Sampling) -> flo
 def measure(shop: Workshop, peer: FamilyPeer, seeds: int) -> Family:
     """Train a family with every seed, judge each on the test, and measure density and speed with the first."""
     trial = peer.trials[0]
-    found = [one for seed in range(seeds) if (one := shop.tested(peer, trial, seed)) is not None]
-    if len(found) < seeds:
+    tested = [one for seed in range(seeds) if (one := shop.tested(peer, trial, seed)) is not None]
+    if len(tested) < seeds:
         return Family(peer.name, absent={"everything": "training diverged; see the messages above"})
     net = shop.train(peer, trial, 0)
     assert isinstance(net, MapperNet)
     net.eval()
     rows = {
-        row: {name: Spread.of([one.rows[row][name] for one in found]) for name in HEADLINES} for row in found[0].rows
+        row: {name: Spread.of([one.rows[row][name] for one in tested]) for name in HEADLINES} for row in tested[0].rows
     }
     density = density_of(shop, net.mapper, {row: split for row, split in ROWS["test"].items() if row in rows})
     return Family(
         peer.name,
-        found[0].sampling,
+        tested[0].sampling,
         rows,
-        [one.steps for one in found],
-        [one.minutes for one in found],
+        [one.steps for one in tested],
+        [one.minutes for one in tested],
         sum(p.numel() for p in net.parameters()),
-        images_per_second(net, shop, found[0].sampling),
+        images_per_second(net, shop, tested[0].sampling),
         density,
         {} if density else {"density": f"{peer.family.__name__} has none"},
     )
@@ -276,9 +276,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace, command: str) -> None:
     shops = Shops(open_workshop(args))
     chosen = [peer for peer in ALL if not args.only or peer.name in args.only]
-    found = [measure(shops.of(peer), peer, args.seeds) for peer in chosen]
+    families = [measure(shops.of(peer), peer, args.seeds) for peer in chosen]
     about = {"command": command, "data": shops.plain.benches.judge.pictures.fingerprint}
-    report = FamiliesReport(args.minutes, args.vae_minutes, args.captions, args.samples, found, about)
+    report = FamiliesReport(args.minutes, args.vae_minutes, args.captions, args.samples, families, about)
     atomic_write(Path(args.out) / "families.json", to_json(report))
     print(to_text(report))
 

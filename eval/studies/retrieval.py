@@ -96,11 +96,11 @@ def picture_ranks(score: np.ndarray, groups: Sequence[np.ndarray], rounds: int) 
         score: Of M pictures and C captions, (M, C).
         groups: Rows of each caption's pictures, [(k,)] * C; they take turns.
     """
-    found = []
+    by_round = []
     for turn in range(rounds):
         one = np.array([group[turn % len(group)] for group in groups])
-        found.append(ranks(score[one].T, np.arange(len(groups))))
-    return np.concatenate(found)
+        by_round.append(ranks(score[one].T, np.arange(len(groups))))
+    return np.concatenate(by_round)
 
 
 def fitted_ridge(pipe: BridgePipeline, pictures: Pictures) -> RidgeGaussian:
@@ -121,15 +121,15 @@ def cosines(ridge: RidgeGaussian, z: np.ndarray, c: np.ndarray) -> np.ndarray:
     return (z @ mean.T) / np.linalg.norm(z, axis=1)[:, None] / np.linalg.norm(mean, axis=1)
 
 
-def _line(name: str, found: Retrieval) -> str:
-    return f"  {name:10} first {found.first}  first ten {found.ten}  median rank {found.median:g}"
+def _line(name: str, retrieved: Retrieval) -> str:
+    return f"  {name:10} first {retrieved.first}  first ten {retrieved.ten}  median rank {retrieved.median:g}"
 
 
-def _report(title: str, found: Compared) -> None:
+def _report(title: str, compared: Compared) -> None:
     print(f"{title}:")
-    print(_line("model", found.model))
-    print(_line("ridge", found.ridge))
-    print(f"  first ten, model less ridge: {found.ahead}")
+    print(_line("model", compared.model))
+    print(_line("ridge", compared.ridge))
+    print(f"  first ten, model less ridge: {compared.ahead}")
 
 
 def _report_typical(score: Tensor, own: Tensor, right: np.ndarray) -> None:
@@ -186,8 +186,8 @@ def _run(args: argparse.Namespace) -> None:
         _report("caption from picture", compare(ranks(model.numpy(), right), ranks(linear, right), families))
         groups = np.split(places, np.cumsum(sizes)[:-1])
         again = np.tile(refs.families, ROUNDS)
-        found = [picture_ranks(m, groups, ROUNDS) for m in (model.numpy(), linear)]
-        _report("picture from caption", compare(found[0], found[1], again))
+        by_method = [picture_ranks(m, groups, ROUNDS) for m in (model.numpy(), linear)]
+        _report("picture from caption", compare(by_method[0], by_method[1], again))
         if args.samples:
             own = scores.own_scores(pipe.mapper, c, method=method, samples=args.samples, seed=args.seed)
             _report_typical(model, own, right)

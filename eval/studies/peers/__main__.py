@@ -114,10 +114,10 @@ def line_of(shop: Workshop, entry: Entry, report: Report) -> Line:
     runs = [shop.results.get({"trained": shop.key(entry.peer, trial, seed)}) for seed in entry.scores]
     rows = {
         row: {
-            name: Spread.of([found.methods[entry.name(seed)].value(name) for seed in entry.scores])
+            name: Spread.of([judged.methods[entry.name(seed)].value(name) for seed in entry.scores])
             for name in HEADLINES
         }
-        for row, found in report.rows.items()
+        for row, judged in report.rows.items()
     }
     return Line(
         entry.peer.name,
@@ -229,7 +229,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
     report = judge_all(shop, entries)
     atomic_write(Path(args.out) / "report.json", to_json(report))
     about = {"command": command, "data": report.data}
-    found = PeersReport(
+    comparison = PeersReport(
         report.split,
         args.minutes,
         args.vae_minutes,
@@ -237,13 +237,13 @@ def _run(args: argparse.Namespace, command: str) -> None:
         args.samples,
         [line_of(shop, entry, report) for entry in entries],
         {
-            row: {name: found.methods[name].value("score") for name in ("real", "reconstruction")}
-            for row, found in report.rows.items()
+            row: {name: judged.methods[name].value("score") for name in ("real", "reconstruction")}
+            for row, judged in report.rows.items()
         },
         about,
     )
-    atomic_write(Path(args.out) / "peers.json", to_json(found))
-    print(to_text(found))
+    atomic_write(Path(args.out) / "peers.json", to_json(comparison))
+    print(to_text(comparison))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Benches:
     def figures(self, generate: Generate, split: str) -> dict[str, dict[str, float]]:
         """Figures by row of a split: headlines and copies as far as they exist, and the score's interval as `low` and
         `high`; for single pictures the score is fit."""
-        found = {}
+        rows = {}
         for row, bench in self.of(split).items():
             (seen,) = seen_of([self.judge], "peer", generate, bench.refs.captions, self.n)
             figures = bench.figures(bench.samples(seen))
@@ -59,5 +59,5 @@ class Benches:
             assert score is not None  # of samples, both are there
             values = {name: figures.value(name) for name in HEADLINES}
             ends = {"score": score.value, "low": score.low, "high": score.high}
-            found[row] = {name: value for name, value in values.items() if not math.isnan(value)} | ends
-        return found
+            rows[row] = {name: value for name, value in values.items() if not math.isnan(value)} | ends
+        return rows

@@ -95,9 +95,9 @@ class Material:
     def codes(self, text: Tensor, with_tokens: bool = True) -> TextCode:
         """Codes of texts by number (B,), with TOKENS token places or none; NONE is the null code."""
         null, at = text == NONE, text.clamp(min=0)
-        found = self.captions.rows(at, TOKENS if with_tokens else 0)
-        mask = found.mask & ~null[:, None]
-        return TextCode(found.pooled.masked_fill(null[:, None], 0), found.tokens * mask[..., None], mask)
+        codes = self.captions.rows(at, TOKENS if with_tokens else 0)
+        mask = codes.mask & ~null[:, None]
+        return TextCode(codes.pooled.masked_fill(null[:, None], 0), codes.tokens * mask[..., None], mask)
 
     def only(self, paired: Tensor) -> "Material":
         """The same pictures with captions for the rows `paired` alone."""

@@ -42,9 +42,9 @@ class Results:
             file.write((b"\n" if torn else b"") + line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        found = json.loads(line)["value"]
-        self._found[_canonical(key)] = found
-        return found
+        read = json.loads(line)["value"]
+        self._found[_canonical(key)] = read
+        return read
 
     @staticmethod
     def _last_byte(file: Any) -> bytes:

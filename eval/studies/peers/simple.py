@@ -30,12 +30,12 @@ class SimplePeer(Peer):
         """Pictures keyed by (seed, caption); a caption's first pictures are the same however many are asked for."""
 
         def pictures(captions: Sequence[str], n: int) -> Tensor:
-            found = []
+            drawn = []
             for caption in captions:
                 rng = np.random.default_rng([seed, caption_number(caption)])
                 z = self.draw(fitted, trial, fitted.encode_text([caption]), n, rng)
-                found.append(torch.cat([fitted.decode(z[:, i : i + 1]) for i in range(n)], dim=1))
-            return torch.cat(found)
+                drawn.append(torch.cat([fitted.decode(z[:, i : i + 1]) for i in range(n)], dim=1))
+            return torch.cat(drawn)
 
         return pictures
 

@@ -87,7 +87,7 @@ class Workshop:
         vae_minutes: Of these, charged to what uses the VAE.
         identity: Everything else that results depend on.
         precision: Of training, one of `training.PRECISIONS`; pictures are always made in float32.
-        say: Told what is being done.
+        say: Called with what is being done.
         clock: Seconds of training; None for the process' own.
     """
 
@@ -201,10 +201,10 @@ class Workshop:
 
     def choose(self, peer: Peer, trials: int) -> Chosen | None:
         """The best of at most so many trials at seed 0 on validation; None where all diverged."""
-        found = [
+        choices = [
             Chosen(number, sampling, score)
             for number, trial in enumerate(peer.trials[:trials])
             for sampling, score in zip(peer.settings, self.validated(peer, trial, 0, peer.settings), strict=True)
             if score is not None
         ]
-        return max(found, key=lambda c: c.score) if found else None
+        return max(choices, key=lambda c: c.score) if choices else None

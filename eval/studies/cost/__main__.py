@@ -23,8 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
-from eval.studies.cost_cache import fill_lines, read_lines
-from eval.studies.cost_own import own_lines
+from eval.studies.cost.cache import fill_lines, read_lines
+from eval.studies.cost.own import own_lines
 from train.autoencoder import VAEConfig, VAETraining
 from train.command import Parser, number, run_command, say, whole
 from train.config import load_config

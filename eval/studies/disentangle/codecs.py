@@ -13,7 +13,7 @@ from eval.baselines import decode_flat, flat_latents
 from eval.data import Pictures
 from eval.metrics import disentangle, quality
 from eval.metrics.bootstrap import Interval
-from eval.studies.traversal import CHUNK, Axes
+from eval.studies.disentangle.traversal import CHUNK, Axes
 from train.copies import thumbnails
 
 PREFIX = "factor_"
@@ -107,17 +107,17 @@ class Factors:
         """
         if halves < 1:
             raise UserError(f"--halves: expected 1 or more, got {halves}")
-        found: dict[str, list[float]] = {name: [] for name in MEASURES}
+        scores: dict[str, list[float]] = {name: [] for name in MEASURES}
         for seed in range(halves):
             half = np.random.default_rng(seed).permutation(len(codes))[: len(codes) // 2]
-            found["mig"].append(disentangle.mig(codes[half], self.values[half]).score)
-            found["sap"].append(disentangle.sap(codes, self.values, seed).score)
+            scores["mig"].append(disentangle.mig(codes[half], self.values[half]).score)
+            scores["sap"].append(disentangle.sap(codes, self.values, seed).score)
             dci = disentangle.dci(codes, self.values, seed)
             for name in MEASURES[2:]:
-                found[name].append(getattr(dci, name))
+                scores[name].append(getattr(dci, name))
         whole = disentangle.mig(codes, self.values)
         best = [int(j) for j in whole.best]
-        mig, sap, disentanglement, completeness, informativeness, linear = map(over_halves, found.values())
+        mig, sap, disentanglement, completeness, informativeness, linear = map(over_halves, scores.values())
         return Figures(
             codes.shape[1],
             mig,

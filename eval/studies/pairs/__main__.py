@@ -24,10 +24,10 @@ from eval.data import Pictures
 from eval.metrics.bootstrap import Interval
 from eval.plots import Curve, to_svg
 from eval.report import ROWS, to_json
+from eval.studies.pairs.verdicts import Trend, Verdict, trend, verdict
 from eval.studies.peers.__main__ import add_common, open_workshop
 from eval.studies.peers.base import Sampling, TrainedPeer
 from eval.studies.peers.benches import SINGLE
-from eval.studies.peers.curves import Trend, Verdict, trend, verdict
 from eval.studies.peers.direct import Direct, DirectPlateau
 from eval.studies.peers.mapped import BridgeFlow
 from eval.studies.peers.study import Workshop
@@ -109,21 +109,21 @@ def pair_order(pictures: Pictures, rows: np.ndarray) -> np.ndarray:
 
 def mean_scores(points: Sequence[Point], mode: str, method: str, row: str, name: str = "score") -> dict[int, float]:
     """Mean over seeds of a figure, by pairs, fewest first."""
-    found: dict[int, list[float]] = {}
+    figures: dict[int, list[float]] = {}
     for p in points:
         if (p.mode, p.method) == (mode, method):
-            found.setdefault(p.pairs, []).append(p.rows[row][name])
-    return {pairs: sum(v) / len(v) for pairs, v in sorted(found.items())}
+            figures.setdefault(p.pairs, []).append(p.rows[row][name])
+    return {pairs: sum(v) / len(v) for pairs, v in sorted(figures.items())}
 
 
 def measure(shop: Workshop, mode: str, method: str, seed: int, trial: int) -> Point:
     """Train a method on the workshop's pairs, choose how to sample on validation, judge on test; or remember."""
     peer = MODES[mode][METHODS.index(method)]
-    found = shop.tested(peer, peer.trials[trial], seed)
+    tested = shop.tested(peer, peer.trials[trial], seed)
     pairs = len(shop.material.paired)
-    if found is None:
+    if tested is None:
         raise UserError(f"{peer.name}: diverged with {pairs} pairs; see results.jsonl")
-    return Point(mode, method, pairs, seed, found.sampling, found.steps, found.minutes, found.rows)
+    return Point(mode, method, pairs, seed, tested.sampling, tested.steps, tested.minutes, tested.rows)
 
 
 def with_pairs(shop: Workshop, order: Tensor, count: int) -> Workshop:
@@ -165,10 +165,10 @@ def chart(points: Sequence[Point], row: str) -> str:
     curves = []
     for mode in dict.fromkeys(p.mode for p in points):
         for method in METHODS:
-            found = scores(points, mode, method, row)
-            y, low, high = ([getattr(s, end) for s in found.values()] for end in ("value", "low", "high"))
+            curve = scores(points, mode, method, row)
+            y, low, high = ([getattr(s, end) for s in curve.values()] for end in ("value", "low", "high"))
             name = f"{'bridge' if method == METHODS[0] else method}, {mode}"
-            curves.append(Curve(name, list(found), y, low, high, mode != "equal minutes"))
+            curves.append(Curve(name, list(curve), y, low, high, mode != "equal minutes"))
     return to_svg(plots.curves(f"{row} captions", curves, "pairs", "score"))
 
 
@@ -211,7 +211,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
         for seed in range(args.seeds)
     ]
     judged = {"judged": f"singly: {SINGLE}"} if shop.benches.singly else {}
-    report = told_of(points, {"command": command} | judged)
+    report = report_of(points, {"command": command} | judged)
     atomic_write(Path(args.out) / "pairs.json", to_json(report))
     for row in points[0].rows:
         atomic_write(Path(args.out) / f"pairs-{row}.svg", chart(points, row))
@@ -224,7 +224,7 @@ def scores(points: Sequence[Point], mode: str, method: str, row: str) -> dict[in
     return {pairs: Interval(value[pairs], low[pairs], high[pairs]) for pairs in value}
 
 
-def told_of(points: Sequence[Point], about: dict[str, str]) -> PairsReport:
+def report_of(points: Sequence[Point], about: dict[str, str]) -> PairsReport:
     """The report of points: a verdict and a trend each row of the test and mode."""
     verdicts, trends = [], []
     for row in (row for row in ROWS["test"] if row in points[0].rows):

@@ -66,8 +66,8 @@ def emoji_factors(label: str) -> dict[str, str | None]:
     }
 
 
-def _only(found: set[str]) -> str | None:
-    return next(iter(found)) if len(found) == 1 else None
+def _only(values: set[str]) -> str | None:
+    return next(iter(values)) if len(values) == 1 else None
 
 
 def _person(head: str) -> str:
@@ -88,7 +88,7 @@ def _expression(head: str) -> str | None:
 
 
 @dataclass(frozen=True)
-class Told:
+class Readout:
     """How well codes tell one factor.
 
     Args:
@@ -149,9 +149,9 @@ class Known:
         """
         if factor not in FACTORS:
             raise ValueError(f"factor: expected one of {', '.join(FACTORS)}, got {factor!r}")
-        found = np.array([emoji_factors(str(label))[factor] or "" for label in labels])
-        rows = np.flatnonzero(found != "")
-        values = found[rows]
+        known = np.array([emoji_factors(str(label))[factor] or "" for label in labels])
+        rows = np.flatnonzero(known != "")
+        values = known[rows]
         if len(np.unique(values)) < 2:
             raise UserError(f"labels: {factor} has {len(np.unique(values))} known values, a probe needs two")
         for apart, groups in (("families", families[rows]), ("artists", artists[rows])):
@@ -160,7 +160,7 @@ class Known:
         raise UserError(f"labels: a value of {factor} has one family and one artist only; leave the factor out")
 
 
-def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str = "families") -> Told:
+def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str = "families") -> Readout:
     """Probe codes (N, D) for the values (N,) of one factor, groups (N,) never on both sides of a probe.
 
     What a fold's other folds do not show is counted as wrong.
@@ -179,7 +179,7 @@ def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str 
     names, number = np.unique(values, return_inverse=True)
     shares = mutual_information(codes, number[:, None])[:, 0]
     second, first = np.sort(shares)[-2:]
-    return Told(
+    return Readout(
         pictures=len(values),
         apart=apart,
         groups=count,

@@ -75,13 +75,13 @@ def read_lines(few: int, many: int, repeats: int) -> list[str]:
         taken = interleaved(works, repeats)
         for kind in ("read", "train"):
             rates = [BATCH / taken[f"{kind} {pairs}"] for pairs in (few, many)]
-            told = ", ".join(f"{rate:,.0f} with {pairs:,}" for rate, pairs in zip(rates, (few, many), strict=True))
-            lines.append(f"{kind}: pairs a second {told}; ratio {rates[1] / rates[0]:.3f}")
+            figures = ", ".join(f"{rate:,.0f} with {pairs:,}" for rate, pairs in zip(rates, (few, many), strict=True))
+            lines.append(f"{kind}: pairs a second {figures}; ratio {rates[1] / rates[0]:.3f}")
         for pairs in (few, many):
-            command = [sys.executable, "-m", "eval.studies.cost_cache", scratch, str(pairs)]
+            command = [sys.executable, "-m", "eval.studies.cost.cache", scratch, str(pairs)]
             memory.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    told = ", ".join(f"{mib:,.0f} MiB with {pairs:,}" for mib, pairs in zip(memory, (few, many), strict=True))
-    return [*lines, f"anonymous memory in training: {told}; ratio {memory[1] / memory[0]:.3f}"]
+    figures = ", ".join(f"{mib:,.0f} MiB with {pairs:,}" for mib, pairs in zip(memory, (few, many), strict=True))
+    return [*lines, f"anonymous memory in training: {figures}; ratio {memory[1] / memory[0]:.3f}"]
 
 
 def fill_lines(codec: ImageCodec, rows: Dataset, repeats: int) -> list[str]:
@@ -94,8 +94,8 @@ def fill_lines(codec: ImageCodec, rows: Dataset, repeats: int) -> list[str]:
 
     taken = interleaved({"codec": lambda: [codec.encode(part) for part in x.split(PICTURES)], "cache": fill}, repeats)
     rates = {name: len(x) / seconds for name, seconds in taken.items()}
-    told = f"{rates['cache']:,.0f} pictures a second into the cache, {rates['codec']:,.0f} by the codec alone"
-    return [f"fill: {told}; ratio {rates['cache'] / rates['codec']:.3f}"]
+    figures = f"{rates['cache']:,.0f} pictures a second into the cache, {rates['codec']:,.0f} by the codec alone"
+    return [f"fill: {figures}; ratio {rates['cache'] / rates['codec']:.3f}"]
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from eval.features import EfficientNetLite0
 from eval.judge import Judge
 from eval.metrics.bootstrap import family_mean, paired_bootstrap
 from eval.metrics.quality import kid
-from eval.studies import latent_spaces as spaces
+from eval.studies.latents import spaces
 from train.command import Parser, run_command, say, whole, writable_file
 from train.data.dataset import content_hash
 
@@ -57,11 +57,11 @@ def normal(args: argparse.Namespace, pipe: BridgePipeline, judge: Judge) -> Shee
     sheet: Sheet = []
 
     def tell(name: str, x: Tensor) -> None:
-        found = judge.extractor.encode(x)
-        real = judge.space.describe(found).realistic.astype(float)
-        within = spaces.near_real(found.late, late).astype(float)
+        features = judge.extractor.encode(x)
+        real = judge.space.describe(features).realistic.astype(float)
+        within = spaces.near_real(features.late, late).astype(float)
         share, precision = (paired_bootstrap(v, np.arange(len(v))) for v in (real, within))
-        distance = kid(found.late, late)
+        distance = kid(features.late, late)
         print(f"  {name:34} KID {distance:6.3f}  realistic {share}  precision {precision}", flush=True)
         sheet.append((name, to_pil(x[:SHOWN])))
 
@@ -98,7 +98,7 @@ def near(args: argparse.Namespace, pipe: BridgePipeline, pictures: Pictures) -> 
         image = np.stack([z[[place[int(r)] for r in g]].mean(0) for g in groups.values()])
         bridged = spaces.mapped_means(pipe.mapper, c, args.samples, int(pipe.settings.num_inference_steps), args.seed)
         k = min(10, (len(captions) - 1) // 4)
-        found = {
+        neighbours = {
             name: spaces.nearest(points, k)
             for name, points in (
                 ("text", c.pooled.numpy()),
@@ -106,24 +106,24 @@ def near(args: argparse.Namespace, pipe: BridgePipeline, pictures: Pictures) -> 
                 ("bridged", bridged.flatten(1).numpy()),
             )
         }
-        _tell_overlaps(split, len(captions), k, found)
+        _tell_overlaps(split, len(captions), k, neighbours)
         for caption in captions[:3]:
             i = captions.index(caption)
-            for name, index in found.items():
+            for name, index in neighbours.items():
                 print(f"    {caption!r} in {name}: {', '.join(captions[j] for j in index[i, :4])}")
         if split == args.split:
             sheet += _nearest_pictures(pictures, rows, z, [groups[caption][0] for caption in captions[:6]])
     return sheet
 
 
-def _tell_overlaps(split: str, count: int, k: int, found: dict[str, np.ndarray]) -> None:
+def _tell_overlaps(split: str, count: int, k: int, neighbours: dict[str, np.ndarray]) -> None:
     each = np.arange(count)
     print(f"{split}: {count} captions, one a family; shared of the {k} nearest, chance {k / (count - 1):.2f}")
-    before = spaces.overlap(found["text"], found["pictures"])
-    after = spaces.overlap(found["bridged"], found["pictures"])
+    before = spaces.overlap(neighbours["text"], neighbours["pictures"])
+    after = spaces.overlap(neighbours["bridged"], neighbours["pictures"])
     print(f"  text and pictures    {paired_bootstrap(before, each)}")
     print(f"  bridged and pictures {paired_bootstrap(after, each)}")
-    print(f"  text and bridged     {paired_bootstrap(spaces.overlap(found['text'], found['bridged']), each)}")
+    print(f"  text and bridged     {paired_bootstrap(spaces.overlap(neighbours['text'], neighbours['bridged']), each)}")
     print(f"  after less before    {paired_bootstrap(after - before, each)}", flush=True)
 
 
@@ -185,9 +185,9 @@ def paths(args: argparse.Namespace, pipe: BridgePipeline, judge: Judge) -> Sheet
     print(f"  ends from noise: largest difference {farthest:.1e} of a standardised latent")
     real = judge.features[np.setdiff1d(rows, np.concatenate(pairs))].late
     for name, path in ways.items():
-        found = spaces.smoothness(judge.space, judge.extractor, torch.stack(path), real, args.seed)
-        print(f"  {name:17} largest/mean step {found.largest}  length {found.length}")
-        print(f"  {'':17} plausible {found.plausible}  precision {found.precision}", flush=True)
+        figures = spaces.smoothness(judge.space, judge.extractor, torch.stack(path), real, args.seed)
+        print(f"  {name:17} largest/mean step {figures.largest}  length {figures.length}")
+        print(f"  {'':17} plausible {figures.plausible}  precision {figures.precision}", flush=True)
     return [(name, to_pil(path[i])) for i in range(min(2, len(shown))) for name, path in ways.items()]
 
 

@@ -23,9 +23,9 @@ from eval.baselines import flat_latents
 from eval.data import Pictures
 from eval.plots import Curve, to_svg
 from eval.report import to_json
-from eval.studies.codec_factors import MEASURES, CodecFigures, Factors, Figures
-from eval.studies.emoji_factors import FACTORS, Known, Told, probe
-from eval.studies.traversal import Axes, strip
+from eval.studies.disentangle.codecs import MEASURES, CodecFigures, Factors, Figures
+from eval.studies.disentangle.emoji import FACTORS, Known, Readout, probe
+from eval.studies.disentangle.traversal import Axes, strip
 from eval.table import table
 from train.command import Parser, number, run_command, say, spelled, whole, writable_folder
 from train.copies import thumbnails
@@ -60,7 +60,7 @@ class FactorsReport:
 class RealReport:
     """Factors that labels carry: by codec (and "thumbnails") and factor, why factors are absent, the command."""
 
-    codecs: dict[str, dict[str, Told]]
+    codecs: dict[str, dict[str, Readout]]
     absent: dict[str, str]
     about: dict[str, str]
 
@@ -168,15 +168,15 @@ def _run_shapes(args: argparse.Namespace, command: str) -> None:
     codecs = load_codecs(args.codecs)
     factors = Factors.load(args.data or Path("data/shapes"), args.split)
     out = writable_folder(args.out)
-    found: dict[str, CodecFigures] = {}
+    by_codec: dict[str, CodecFigures] = {}
     for name, codec in codecs.items():
         say(f"{name}: {len(factors.rows)} pictures")
-        found[name] = factors.of_codec(codec, args.components, args.halves)
-        traversals(codec, factors, found[name].flattened, out / f"traversal-{name}.png")
+        by_codec[name] = factors.of_codec(codec, args.components, args.halves)
+        traversals(codec, factors, by_codec[name].flattened, out / f"traversal-{name}.png")
     if args.beta is not None:
-        atomic_write(out / "factors.svg", chart(found, args.beta))
+        atomic_write(out / "factors.svg", chart(by_codec, args.beta))
     controls = factors.controls(args.components, args.halves)
-    report = FactorsReport(args.split, len(factors.rows), args.halves, found, controls, _about(codecs, command))
+    report = FactorsReport(args.split, len(factors.rows), args.halves, by_codec, controls, _about(codecs, command))
     atomic_write(out / "factors.json", to_json(report))
     print(to_text(report))
 
@@ -193,12 +193,12 @@ def _run_real(args: argparse.Namespace, command: str) -> None:
     rows = np.unique(np.concatenate([k.rows for k in known.values()]))
     codes = {name: flat_latents(codec, pictures, rows).astype(float) for name, codec in codecs.items()}
     codes[f"thumbnails of {THUMBNAIL} px"] = thumbnails(pictures.pixels(rows).numpy(), THUMBNAIL).astype(float)
-    found: dict[str, dict[str, Told]] = {}
+    by_codec: dict[str, dict[str, Readout]] = {}
     for name, flat in codes.items():
         say(f"{name}: {len(rows)} pictures")
         at = {factor: flat[np.searchsorted(rows, k.rows)] for factor, k in known.items()}
-        found[name] = {factor: probe(at[factor], k.values, k.groups, k.apart) for factor, k in known.items()}
-    report = RealReport(found, absent, _about(codecs, command))
+        by_codec[name] = {factor: probe(at[factor], k.values, k.groups, k.apart) for factor, k in known.items()}
+    report = RealReport(by_codec, absent, _about(codecs, command))
     atomic_write(out / "real.json", to_json(report))
     print(real_text(report))
 

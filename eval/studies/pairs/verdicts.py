@@ -51,12 +51,12 @@ class Verdict:
         least = "at least " if self.at_fewest else ""
         verdict = "as claimed" if self.reached else f"claimed: {CLAIM:g}"
         asked = f"the bridge needs {self.bridge_pairs:,.0f}"
-        told = f"{start} pairs; {asked}: pairs needed for the same score: ratio {least}{self.ratio:.1f} ({verdict})"
+        claim = f"{start} pairs; {asked}: pairs needed for the same score: ratio {least}{self.ratio:.1f} ({verdict})"
         doubts = ["the direct way was best with the fewest pairs, so no larger ratio could be found"] * self.untold
         doubts += ["their intervals overlap there"] * (not self.apart)
         if round(self.target, 2) < 0:
             doubts.append("a score below 0 is worse than pictures drawn blindly")
-        return "; ".join([told, *doubts])
+        return "; ".join([claim, *doubts])
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,13 @@ class Trend:
 
     def __str__(self) -> str:
         if self.after.low > self.before.high:
-            told = "more pairs helped, and still more may"
+            verdict = "more pairs helped, and still more may"
         elif self.after.high < self.before.low:
-            told = "more pairs made it worse: they take more minutes"
+            verdict = "more pairs made it worse: they take more minutes"
         else:
-            told = "no clear difference (their intervals overlap): more pairs like these may not help"
+            verdict = "no clear difference (their intervals overlap): more pairs like these may not help"
         scores = f"{self.before.value:.2f} to {self.after.value:.2f}"
-        return f"{self.row}, {self.mode}: the bridge from {self.few:,} to {self.many:,} pairs, {scores}: {told}"
+        return f"{self.row}, {self.mode}: the bridge from {self.few:,} to {self.many:,} pairs, {scores}: {verdict}"
 
 
 def pairs_needed(pairs: Sequence[float], scores: Sequence[float], target: float) -> float | None:
