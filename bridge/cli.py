@@ -46,6 +46,10 @@ SAMPLING = {
     "num_inference_steps": "--steps",
     "temperature": "--temperature",
     "negative_prompt": "--negative",
+    "novelty": "--novelty",
+    "style": "--style",
+    "size": "--size",
+    "transparent": "--transparent",
 }
 """Arguments of a pipeline -> what they are called on the command line."""
 
@@ -56,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"bridge {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _add_generate(commands.add_parser("generate", help="several images of each caption"))
+    _add_learn(commands.add_parser("learn", help="a model from captioned pictures of your own, without training"))
     _add_interpolate(commands.add_parser("interpolate", help="the pictures between two images or captions"))
     _add_edit(commands.add_parser("edit", help="more of one caption and less of another in an image"))
     _add_score(commands.add_parser("score", help="how well images fit captions, as a table"))
@@ -74,8 +79,30 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=_whole, metavar="K", help="sampling steps")
     add("--temperature", type=_number, metavar="T", help="0: one image a caption; more: more variety")
     add("--negative", type=_caption, metavar="CAPTION", help="what to move away from")
+    add("--pairs", metavar="SOURCE", help="draw from captioned pictures of your own: a folder, a table, a dataset")
+    add("--novelty", type=_number, metavar="X", help="0 to 1: how far from the pictures in memory (default 0)")
+    add("--style", metavar="WORD", help="draw from one kind of picture in memory; `bridge info` lists them")
+    add("--size", type=_whole, metavar="PIXELS", help="side of an image, of a model that draws at any")
+    add("--transparent", action="store_true", help="leave the background transparent, of a model that knows it")
     add("--no-sheet", action="store_true", help="no contact sheet")
+    _add_source(parser)
     _add_common(parser)
+
+
+def _add_learn(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("pairs", metavar="SOURCE", help="captioned pictures: a folder, a table, a hub id")
+    add("--out", type=Path, required=True, metavar="MODEL", help="the model folder to write")
+    _add_source(parser)
+    _add_model(parser)
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--with-default", action="store_true", help="keep what --model knows beside your pictures")
+    add("--caption-column", metavar="NAME", help="the table's column of captions, if not found by its name")
+    add("--image-column", metavar="NAME", help="the table's column of pictures, likewise")
+    add("--captions-from", choices=("file", "folder"), default="", help="take file or folder names for captions")
 
 
 def _add_interpolate(parser: argparse.ArgumentParser) -> None:
@@ -120,9 +147,13 @@ def _add_push(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--private", action="store_true", help="for you alone")
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def _add_model(parser: argparse.ArgumentParser) -> None:
     name = "a shipped name, a folder, or a hub id (default emoji)"
     parser.add_argument("--model", default="emoji", metavar="MODEL", help=name)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
     parser.add_argument("--seed", type=_whole, default=0, help="same seed, same result (default 0)")
 
 
@@ -231,6 +262,42 @@ def load_model(name: str, argument: str = "--model") -> "BridgePipeline":
         return BridgePipeline.from_pretrained(name)
 
 
+def learn_model(args: argparse.Namespace, argument: str) -> "BridgePipeline":
+    """The model of somebody's captioned pictures.
+
+    Raises:
+        UsageError: They cannot be read.
+    """
+    names = {"model": "--model", "with_default": "--with-default", "names": "--captions-from", "pairs": argument}
+    with _words(names):
+        from bridge.pipeline import BridgePipeline  # noqa: PLC0415
+
+        return BridgePipeline.from_pairs(
+            args.pairs,
+            args.model,
+            with_default=args.with_default,
+            caption_column=args.caption_column,
+            image_column=args.image_column,
+            names=args.captions_from,
+            say=tell,
+        )
+
+
+def learn(args: argparse.Namespace) -> None:
+    """bridge learn.
+
+    Raises:
+        UsageError: An argument cannot be used; nothing has been written then.
+    """
+    from bridge.about import learnt_card  # noqa: PLC0415
+
+    prepare_folder(args.out.parent)
+    pipe = learn_model(args, "SOURCE")
+    with _writing("--out"):
+        pipe.save_pretrained(args.out, learnt_card(pipe, args.pairs))
+    print(_one_line(args.out))
+
+
 def check_caption(argument: str, caption: str, pipe: "BridgePipeline") -> None:
     """Refuse a caption that the text encoder cannot read.
 
@@ -310,16 +377,19 @@ def generate(args: argparse.Namespace) -> None:
     captions = read_captions(args.caption, args.captions)
     with _writing("--out"):
         Manifest(args.out)  # is it ours?
-    pipe = load_model(args.model)
+    pipe = load_model(args.model) if args.pairs is None else learn_model(args, "--pairs")
     for caption in captions:
         check_caption("CAPTION", caption, pipe)
     if args.negative is not None:
         check_caption("--negative", args.negative, pipe)
     with _words(SAMPLING):
-        settings = pipe.resolve(args.guidance_scale, args.steps, args.temperature, args.negative)
+        settings = pipe.resolve(
+            args.guidance_scale, args.steps, args.temperature, args.negative, args.novelty, args.style
+        )
+        pipe.codec.check_render(args.size, args.transparent)
     prepare_folder(args.out)
     with _writing("--out"):
-        writer = Writer(args.out, pipe, settings, args.negative)
+        writer = Writer(args.out, pipe, settings, args.negative, size=args.size, transparent=args.transparent)
     sheet = Sheet([pipe.text_encoder.prepare(caption) for caption in captions], args.n)
     images = pipe.stream(
         captions,
@@ -329,6 +399,10 @@ def generate(args: argparse.Namespace) -> None:
         num_inference_steps=args.steps,
         temperature=args.temperature,
         negative_prompt=args.negative,
+        novelty=args.novelty,
+        style=args.style,
+        size=args.size,
+        transparent=args.transparent,
     )
     total = args.n * len(captions)
     for done, item in enumerate(images, start=1):
@@ -509,7 +583,15 @@ def push(args: argparse.Namespace) -> None:
         raise UsageError(f"USER/NAME: the hub did not take {args.repo} ({why}); log in with `hf auth login`") from None
 
 
-RUN = {"generate": generate, "interpolate": interpolate, "edit": edit, "score": score, "info": info, "push": push}
+RUN = {
+    "generate": generate,
+    "learn": learn,
+    "interpolate": interpolate,
+    "edit": edit,
+    "score": score,
+    "info": info,
+    "push": push,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -65,6 +65,17 @@ class ImageCodec(abc.ABC):
     def decode(self, z: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1] of latents `z`, (B, *z_shape)."""
 
+    def check_render(self, size: int | None, transparent: bool) -> None:
+        """Refuse what `render` cannot draw.
+
+        Raises:
+            UserError: The codec draws at its own size alone, or knows no background.
+        """
+        if size is not None and size != self.image_size:
+            raise UserError(f"size: this model draws {self.image_size} pixels a side alone, not {size}; leave it out")
+        if transparent:
+            raise UserError("transparent: this model's pictures have no background of their own; leave it out")
+
     def render(self, z: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
         """Pictures of latents `z` at another size, or with their background as transparency.
 
@@ -77,12 +88,9 @@ class ImageCodec(abc.ABC):
             (B, 3 or 4, size, size) in [0, 1].
 
         Raises:
-            UserError: The codec draws at its own size alone, or knows no background.
+            UserError: See `check_render`.
         """
-        if size is not None and size != self.image_size:
-            raise UserError(f"size: this model draws {self.image_size} pixels a side alone, not {size}; leave it out")
-        if transparent:
-            raise UserError("transparent: this model's pictures have no background of their own; leave it out")
+        self.check_render(size, transparent)
         return self.decode(z)
 
     @abc.abstractmethod

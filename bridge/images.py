@@ -123,13 +123,13 @@ def on_white(images: Sequence[Image.Image]) -> Tensor:
 
 
 def to_pil(x: Tensor) -> list[Image.Image]:
-    """Pixels `x` (B, 3, H, W) as RGB pictures, rounded to 8 bits; beyond [0, 1] they are cut off.
+    """Pixels `x` (B, 3 or 4, H, W) as RGB or RGBA pictures, rounded to 8 bits; beyond [0, 1] they are cut off.
 
     Raises:
         ValueError: `x` has another shape, or values that are not finite.
     """
-    if x.ndim != 4 or x.shape[1] != 3 or not torch.isfinite(x).all():
-        raise ValueError(f"x: expected finite pixels (B, 3, H, W), got {tuple(x.shape)}")
+    if x.ndim != 4 or x.shape[1] not in (3, 4) or not torch.isfinite(x).all():
+        raise ValueError(f"x: expected finite pixels (B, 3 or 4, H, W), got {tuple(x.shape)}")
     pixels = (x.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
     return [Image.fromarray(row) for row in pixels.permute(0, 2, 3, 1).cpu().numpy()]
 

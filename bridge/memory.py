@@ -121,19 +121,25 @@ class CaptionMemory:
         drawn = torch.searchsorted(cdf, u.to(cdf)[:, None], right=True).clamp(max=index.shape[1] - 1)
         return (cosine[:, 0] < threshold) & pooled.any(1), index.gather(1, drawn)[:, 0]
 
-    def save(self, folder: str | Path) -> None:
-        """Write the codes (float16 safetensors) and captions (JSON) into `folder`, made if missing."""
+    def save(self, folder: str | Path, with_codes: bool = True) -> None:
+        """Write the codes (float16 safetensors) and captions (JSON) into `folder`, made if missing.
+
+        Args:
+            folder: Where.
+            with_codes: False where the mapper holds them.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({"codes": self._half}, folder / CODES)
+        if with_codes:
+            save_file({"codes": self._half}, folder / CODES)
         text = json.dumps(self.captions, ensure_ascii=False, indent=0)
         (folder / CAPTIONS).write_text(text + "\n", "utf-8")
 
     @classmethod
-    def load(cls, folder: str | Path) -> CaptionMemory:
-        """What `save` wrote."""
+    def load(cls, folder: str | Path, codes: Tensor | None = None) -> CaptionMemory:
+        """What `save` wrote; `codes` where they are kept elsewhere."""
         captions: list[str] = json.loads((Path(folder) / CAPTIONS).read_text("utf-8"))
-        return cls(load_file(Path(folder) / CODES)["codes"], captions)
+        return cls(load_file(Path(folder) / CODES)["codes"] if codes is None else codes, captions)
 
     def _cosine(self, pooled: Tensor) -> Tensor:
         """Cosine similarity to every known caption, (B, N). Equal rows are computed once."""

@@ -208,13 +208,17 @@ class PaletteCodec(VAECodec):
     def factor(config: Mapping[str, Any]) -> int:
         return FACTOR
 
+    def check_render(self, size: int | None, transparent: bool) -> None:
+        """See `ImageCodec.check_render`."""
+        if size is not None and not (isinstance(size, int) and SMALLEST <= size <= LARGEST):
+            raise UserError(f"size: this model draws {SMALLEST} to {LARGEST} pixels a side, not {size}")
+
     @torch.no_grad()
     def render(self, z: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
         """See `ImageCodec.render`."""
+        self.check_render(size, transparent)
         check_latents(z, self.z_shape)
         size = self.image_size if size is None else size
-        if not SMALLEST <= size <= LARGEST:
-            raise UserError(f"size: this codec draws {SMALLEST} to {LARGEST} pixels a side, not {size}")
         sharpness = max(1.0, math.sqrt(size / self.image_size))
         colour, opacity = self.vae.layers(z * self.std + self.mean).draw(size, sharpness)
         if not transparent:

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -28,7 +28,7 @@ from bridge.encoders import load_text_encoder
 from bridge.errors import UserError
 from bridge.images import to_pil
 from bridge.limits import check_count, number
-from bridge.mappers import Mapper, VelocityMapper
+from bridge.mappers import LocalFlowMapper, Mapper, VelocityMapper
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.opening import load_mapper, read_index
@@ -47,6 +47,9 @@ LEAST_PLACES = 16
 """Token places of the shortest captions, for a mapper that reads tokens; see `token_places`."""
 TEXT, MAPPER, CODEC, MEMORY = "text", "mapper", "vae", "captions"
 """Folders inside a model's: the text encoder's own files (if it has any), mapper, codec, known captions."""
+LOCAL_STEPS = 12
+"""Euler steps of a model made from pairs."""
+ONE_PICTURE = "shown by one picture in memory alone: expect near copies of it; a higher novelty goes further from it"
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
@@ -63,6 +66,9 @@ class Settings:
             softmax(cosine / this); 0 keeps its own code.
         trusted: Pictures of captions whose best cosine with a known one is lower were not shown to be better than
             chance (`eval.studies.familiarity`); 0 where nobody measured it.
+        novelty: 0 to 1: of a model that draws from a memory of pictures, how far from them; see
+            `LocalFlowMapper.restricted`.
+        style: Of such a model, the kind of picture that it draws from; "" is any.
     """
 
     guidance_scale: float = 1.0
@@ -71,6 +77,8 @@ class Settings:
     familiar: float = 0.0
     neighbour_temperature: float = 0.0
     trusted: float = 0.0
+    novelty: float = 0.0
+    style: str = ""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -80,6 +88,7 @@ class Settings:
             ("familiar", -10, 10),
             ("neighbour_temperature", 0, 1000),
             ("trusted", -10, 10),
+            ("novelty", 0, 1),
         ):
             object.__setattr__(self, name, number(getattr(self, name), name, low, high))
         if self.num_inference_steps != int(self.num_inference_steps):
@@ -240,9 +249,9 @@ class BridgePipeline:
     def _opened(cls, folder: Path, encoder: TextEncoder | None = None) -> Self:
         """The model of a folder, with `encoder` in place of its own where one is given."""
         index = read_index(folder, [field.name for field in fields(Settings)])
-        memory = CaptionMemory.load(folder / MEMORY)
         encoder = encoder or load_text_encoder(index["text_encoder"], folder / TEXT)
         mapper = load_mapper(folder / MAPPER)
+        memory = CaptionMemory.load(folder / MEMORY, _codes(mapper))
         pipe = cls(encoder, mapper, load_codec(folder / CODEC), memory, Settings(**index["settings"]))
         differs = sorted(k for k, v in pipe.fingerprints.items() if index["fingerprints"].get(k) != v)
         # Version 0.1 counted every entry of the mapper's config, those at their defaults too.
@@ -253,6 +262,52 @@ class BridgePipeline:
                 f"{folder}: {', '.join(differs)} is not what this model was trained with; download it again"
             )
         return pipe
+
+    @classmethod
+    def from_pairs(
+        cls,
+        source: Any,
+        model: str | Path = "emoji",
+        *,
+        with_default: bool = False,
+        caption_column: str | None = None,
+        image_column: str | None = None,
+        names: str = "",
+        cache: bool = True,
+        say: Callable[[str], None] | None = None,
+    ) -> Self:
+        """A model that draws from captioned pictures of your own, without training: a local flow over them.
+
+        Args:
+            source: A folder, a table, a hub id or a dataset; see `bridge.pairs.load_pairs`.
+            model: Whose text encoder and codec to use; see `from_pretrained`.
+            with_default: Keep in memory what that model knows, beside your pictures.
+            caption_column: The column of captions, if it is not found by its name.
+            image_column: The column of pictures, likewise.
+            names: "file" takes the files' names for captions, "folder" those of their folders.
+            cache: Keep what is encoded, so that the next call takes no time; see `bridge.learn.cache_folder`.
+            say: Told of progress and of what was left out, a line at a time.
+
+        Raises:
+            UserError: The pictures cannot be read, or the model has no memory to keep.
+        """
+        from bridge.learn import Memory, learn  # noqa: PLC0415
+
+        base = cls.from_pretrained(model)
+        with base.plain():
+            memory = learn(
+                source, base.text_encoder, base.codec,
+                caption_column=caption_column, image_column=image_column, names=names, cache=cache, say=say,
+            )  # fmt: skip
+            if with_default:
+                if not isinstance(base.mapper, LocalFlowMapper):
+                    raise UserError(f"with_default: {model} has no memory of pictures to keep; leave it out")
+                memory = Memory.of(base.mapper, base.memory.captions) + memory
+            mapper = memory.mapper()
+        for note in memory.notes if say else ():
+            say(note)  # type: ignore[misc]
+        settings = Settings(num_inference_steps=LOCAL_STEPS, familiar=base.settings.familiar)
+        return cls(base.text_encoder, mapper, base.codec, CaptionMemory(mapper.unit_codes, memory.texts), settings)
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> None:
         """Write a model folder, complete or not at all; `card` becomes its README.md.
@@ -271,7 +326,7 @@ class BridgePipeline:
             self.text_encoder.save(scratch / TEXT)
             self.codec.save(scratch / CODEC)
             self.mapper.save_pretrained(scratch / MAPPER)
-            self.memory.save(scratch / MEMORY)
+            self.memory.save(scratch / MEMORY, with_codes=_codes(self.mapper) is None)
             _forget_where(scratch)
             (scratch / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
             (scratch / "README.md").write_text(card or "A bridge model.\n", encoding="utf-8")
@@ -346,6 +401,8 @@ class BridgePipeline:
         num_inference_steps: int | None = None,
         temperature: float | None = None,
         negative_prompt: str | Sequence[str] | None = None,
+        novelty: float | None = None,
+        style: str | None = None,
     ) -> Settings:
         """The model's settings with what the caller asked for instead.
 
@@ -357,9 +414,12 @@ class BridgePipeline:
             "guidance_scale": guidance_scale,
             "num_inference_steps": num_inference_steps,
             "temperature": temperature,
+            "novelty": novelty,
+            "style": style,
         }
         settings = replace(self.settings, **{k: v for k, v in asked.items() if v is not None})
         check_settings(type(self.mapper), settings)
+        _view(self.mapper, settings)
         family = type(self.mapper)
         if not issubclass(family, VelocityMapper):
             if num_inference_steps is not None:
@@ -381,6 +441,10 @@ class BridgePipeline:
         num_inference_steps: int | None = None,
         temperature: float | None = None,
         negative_prompt: str | Sequence[str] | None = None,
+        novelty: float | None = None,
+        style: str | None = None,
+        size: int | None = None,
+        transparent: bool = False,
         output_type: str = "pil",
     ) -> BridgeOutput:
         """Several images of each caption.
@@ -395,6 +459,10 @@ class BridgePipeline:
             num_inference_steps: See `Settings`.
             temperature: See `Settings`.
             negative_prompt: What to move away from: one caption for all, or one each. Needs guidance.
+            novelty: See `Settings`, like the next.
+            style: See `Settings`.
+            size: Side of the images in pixels, of a codec that draws at any; see `ImageCodec.render`.
+            transparent: Give images an opacity: RGBA, four channels.
             output_type: "pil", "np", "pt" or "latent"; see `BridgeOutput.images`.
 
         Raises:
@@ -405,7 +473,8 @@ class BridgePipeline:
         prompts = list(texts(prompt, "prompt"))
         if not prompts:
             raise UserError("prompt: expected at least one caption, got an empty list")
-        settings = self.resolve(guidance_scale, num_inference_steps, temperature, negative_prompt)
+        settings = self.resolve(guidance_scale, num_inference_steps, temperature, negative_prompt, novelty, style)
+        self.codec.check_render(size, transparent)
         count = check_count(num_images_per_prompt)
         seed, generators = seed_or_generators(seed, generator, len(prompts) * count)
         negatives = negatives_of(negative_prompt, len(prompts))
@@ -415,7 +484,7 @@ class BridgePipeline:
             notes = [job.note for job in jobs[::count]]
             if output_type == "latent":
                 return BridgeOutput(torch.cat(latents), notes, seed)
-            pixels = torch.cat([self._decode(z) for z in latents])
+            pixels = torch.cat([self._decode(z, size, transparent) for z in latents])
         if output_type == "pt":
             return BridgeOutput(pixels, notes, seed)
         if output_type == "np":
@@ -445,25 +514,38 @@ class BridgePipeline:
         num_inference_steps: int | None = None,
         temperature: float | None = None,
         negative_prompt: str | None = None,
+        novelty: float | None = None,
+        style: str | None = None,
+        size: int | None = None,
+        transparent: bool = False,
     ) -> Iterator[GeneratedImage]:
         """The same images one after the other, in memory that does not grow with their number.
 
         The arguments are checked at once, the captions when their turn comes. See `__call__`.
         """
-        settings = self.resolve(guidance_scale, num_inference_steps, temperature, negative_prompt)
+        settings = self.resolve(guidance_scale, num_inference_steps, temperature, negative_prompt, novelty, style)
+        self.codec.check_render(size, transparent)
         count = check_count(num_images_per_prompt)
         found, _ = seed_or_generators(seed, None, 0)
         [negative] = negatives_of(negative_prompt, 1)
-        return self._stream(((text, negative) for text in texts(prompts, "prompts")), count, found, settings)
+        return self._stream(
+            ((text, negative) for text in texts(prompts, "prompts")), count, found, settings, size, transparent
+        )
 
     def _stream(
-        self, pairs: Iterable[tuple[Text, Text | None]], count: int, seed: int | None, settings: Settings
+        self,
+        pairs: Iterable[tuple[Text, Text | None]],
+        count: int,
+        seed: int | None,
+        settings: Settings,
+        size: int | None,
+        transparent: bool,
     ) -> Iterator[GeneratedImage]:
         jobs = _chunks(self._jobs(pairs, count, seed, None))
         while True:
             with self.plain():  # not while the caller has its turn
                 chunk = next(jobs, None)
-                images = [] if chunk is None else to_pil(self._decode(self._sample(chunk, settings)))
+                images = [] if chunk is None else to_pil(self._decode(self._sample(chunk, settings), size, transparent))
             if chunk is None:
                 return
             for job, image in zip(chunk, images, strict=True):
@@ -504,7 +586,7 @@ class BridgePipeline:
         cosine, index = self.memory.nearest(code.pooled, min(3, len(self.memory)))
         best, settings = float(cosine[0, 0]), self.settings
         if best >= max(settings.familiar, settings.trusted):
-            return None
+            return _few(self.mapper, code)
         near = ", ".join(repr(self.memory.captions[int(i)]) for i in index[0])
         nearest = f"nearest: {near} (cosine {best:.2f})"
         if best < settings.trusted:
@@ -526,8 +608,9 @@ class BridgePipeline:
             c = self.memory.soften(c, choice.to(self.device), settings.neighbour_temperature, settings.familiar)
         away = TextCode.cat([job.away for job in jobs] + [null]).padded(jobs[0].places)
         noise = noise.to(self.device)
-        if isinstance(self.mapper, VelocityMapper):
-            z = self.mapper.sample(
+        mapper = _view(self.mapper, settings)
+        if isinstance(mapper, VelocityMapper):
+            z = mapper.sample(
                 c,
                 noise=noise,
                 temperature=settings.temperature,
@@ -536,25 +619,53 @@ class BridgePipeline:
                 negative=away,
             )
         else:
-            z = self.mapper.sample(c, noise=noise, temperature=settings.temperature)
+            z = mapper.sample(c, noise=noise, temperature=settings.temperature)
         return z[: len(jobs)]
 
-    def _decode(self, latents: Tensor) -> Tensor:
-        """Pictures of any number of latents on the CPU, always computed as MICRO_BATCH rows."""
+    def _decode(self, latents: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
+        """Pictures of any number of latents on the CPU, always computed as so many rows at a size."""
+        rows = MICRO_BATCH if size is None else max(1, int(MICRO_BATCH * min(1.0, (128 / size) ** 2)))
         parts = []
-        for z in latents.split(MICRO_BATCH):
-            padded = torch.zeros(MICRO_BATCH, *z.shape[1:], device=z.device)
+        for z in latents.split(rows):
+            padded = torch.zeros(rows, *z.shape[1:], device=z.device)
             padded[: len(z)] = z
-            parts.append(self.codec.decode(padded)[: len(z)].cpu())
+            parts.append(self.codec.render(padded, size, transparent)[: len(z)].cpu())
         return torch.cat(parts)
+
+
+def _codes(mapper: Mapper) -> Tensor | None:
+    """Codes of the known captions, of a mapper that holds them."""
+    return mapper.unit_codes if isinstance(mapper, LocalFlowMapper) else None
+
+
+def _view(mapper: Mapper, settings: Settings) -> Mapper:
+    """The mapper as the settings ask for it.
+
+    Raises:
+        UserError: It holds no picture of that style.
+    """
+    if not isinstance(mapper, LocalFlowMapper):
+        return mapper
+    return mapper.restricted(style=settings.style or None, novelty=settings.novelty)
+
+
+def _few(mapper: Mapper, code: TextCode) -> str | None:
+    """What to tell of a caption for which memory holds one picture."""
+    if not isinstance(mapper, LocalFlowMapper) or mapper.support(code.pooled[0]) > 1:
+        return None
+    return ONE_PICTURE
 
 
 def check_settings(family: type[Mapper], settings: Settings) -> None:
     """Refuse settings that a mapping family cannot follow.
 
     Raises:
-        UserError: Guidance, for a family without a velocity.
+        UserError: Guidance, for a family without a velocity; novelty or style, for one without a memory.
     """
+    if not isinstance(settings.style, str):
+        raise UserError(f"style: expected a word, got {settings.style!r}")
+    if (settings.novelty or settings.style) and not issubclass(family, LocalFlowMapper):
+        raise UserError(f"novelty, style: {family.__name__} draws from no memory of pictures; leave them out")
     if settings.guidance_scale != 1 and not issubclass(family, VelocityMapper):
         raise UserError(f"guidance_scale: {family.__name__} has no guidance; leave it out")
 

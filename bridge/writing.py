@@ -36,14 +36,27 @@ class Writer:
         pipe: The model.
         settings: How the images are made.
         negative: The negative caption, or None.
+        size: Side of the images, or None for the model's own.
+        transparent: Whether they have an opacity.
 
     A file's name carries seed, index, and six digits of what else made it, so that a second seed, other
     settings or another model add pictures and never overwrite one.
     """
 
-    def __init__(self, out: Path, pipe: BridgePipeline, settings: Settings, negative: str | None) -> None:
+    def __init__(
+        self,
+        out: Path,
+        pipe: BridgePipeline,
+        settings: Settings,
+        negative: str | None,
+        size: int | None = None,
+        transparent: bool = False,
+    ) -> None:
         self.out = out
         self.facts: dict[str, Any] = {"model": pipe.fingerprint, "negative": negative, **asdict(settings)}
+        # What is at its default is left out, so that names stay those of versions that did not have it.
+        later = {"novelty": settings.novelty, "style": settings.style, "size": size, "transparent": transparent}
+        self.facts = {k: v for k, v in self.facts.items() if k not in later} | {k: v for k, v in later.items() if v}
         self.key = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:6]
         self.manifest = Manifest(out)
 
@@ -89,11 +102,14 @@ class Sheet:
 
     def add(self, item: GeneratedImage) -> None:
         """Keep the image if the sheet has room for it."""
+        from bridge.pipeline import ONE_PICTURE  # noqa: PLC0415
+
         if item.prompt_index >= SHEET_ROWS or item.index >= self.each:
             return
         if item.index == 0:
             self.rows.append([])
-            self.notes.append("unknown to the model" if item.note else None)
+            known = item.note == ONE_PICTURE
+            self.notes.append(None if not item.note else "one picture known" if known else "unknown to the model")
         self.rows[-1].append(item.image)
 
     def save(self, out: Path, seed: int, key: str) -> Path:

@@ -120,7 +120,7 @@ def test_on_black_there_is_no_halo():
 
 @pytest.mark.parametrize("size", [8, 63, 1025])
 def test_a_size_out_of_range_is_refused(vae, size):
-    with pytest.raises(ValueError, match=r"^size: this codec draws 64 to 1024"):
+    with pytest.raises(ValueError, match=r"^size: this model draws 64 to 1024"):
         PaletteCodec(vae).render(normal(1, 4, 2, 2), size)
 
 

@@ -20,6 +20,8 @@ LEVELS = 127
 REMEMBERED = 256
 """Captions whose neighbours are kept."""
 BISECTIONS = 50
+SLACK = 0.1
+"""Cosine by which a caption may be farther than the nearest, and still be the same."""
 COLDEST, HOTTEST = 1e-4, 10.0
 """Range of the caption kernel's temperature."""
 
@@ -197,6 +199,17 @@ class LocalFlowMapper(CleanMapper):
         """Cosine of a text code (text_dim,) with the nearest caption of each picture, (N,) in [-1, 1]."""
         cosine = (self.unit_codes @ code.detach().cpu().float()).numpy()
         return np.maximum.reduceat(cosine[self.link.cpu().numpy()], self.start[:-1].cpu().numpy())
+
+    def support(self, code: Tensor, slack: float = SLACK) -> int:
+        """How many different pictures show a caption about as well as the nearest does.
+
+        Args:
+            code: Text code, (text_dim,).
+            slack: Cosine by which they may be farther.
+        """
+        near = np.nonzero((cosine := self.similarity(code)) >= cosine.max() - slack)[0]
+        group = self.group.cpu().numpy()[near]
+        return int((group < 0).sum() + len(np.unique(group[group >= 0])))
 
     def nearest(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """The pictures that a caption draws from, and the logarithms of their weights.
