@@ -268,8 +268,8 @@ def learn_model(args: argparse.Namespace, argument: str) -> "BridgePipeline":
     Raises:
         UsageError: They cannot be read.
     """
-    names = {"model": "--model", "with_default": "--with-default", "names": "--captions-from", "pairs": argument}
-    with _words(names):
+    options = {"model": "--model", "with_default": "--with-default", "names": "--captions-from"}
+    with _words(options | {"source": argument, "pairs": argument}):
         from bridge.pipeline import BridgePipeline  # noqa: PLC0415
 
         return BridgePipeline.from_pairs(

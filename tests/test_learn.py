@@ -1,0 +1,273 @@
+"""Own pictures at once: no training, a cache by content, a model folder, and what is said of few pictures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import bridge.learn
+from bridge import BridgePipeline
+from bridge.cli import main
+from bridge.codec import VAECodec
+from bridge.mappers import LocalFlowMapper
+from bridge.pipeline import ONE_PICTURE
+from tests.conftest import make_tiny_pipeline
+
+CAPTIONS = ("a red square", "a blue square", "a green circle", "a yellow circle", "an old tree", "a small house")
+
+
+@pytest.fixture(scope="module")
+def base(encoder, tmp_path_factory) -> Path:
+    """A model folder whose codec and encoder the pictures are learnt with."""
+    folder = tmp_path_factory.mktemp("base") / "model"
+    make_tiny_pipeline(encoder).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("BRIDGE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def picture(seed: int) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((64, 64), Image.Resampling.NEAREST)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    own = tmp_path / "own"
+    own.mkdir()
+    for number, caption in enumerate(CAPTIONS):
+        picture(number).save(own / f"{number}.png")
+        (own / f"{number}.txt").write_text(caption, "utf-8")
+    return own
+
+
+@pytest.fixture
+def encoded(monkeypatch) -> list[int]:
+    """How many pictures each call of the codec encodes."""
+    counts: list[int] = []
+    encode = VAECodec.encode
+    monkeypatch.setattr(VAECodec, "encode", lambda self, x: (counts.append(len(x)), encode(self, x))[1])
+    return counts
+
+
+def test_a_caption_draws_from_its_picture(folder, base):
+    pipe = BridgePipeline.from_pairs(folder, base)
+    z = pipe("an old tree", 4, seed=1, output_type="latent").images
+    known = pipe.mapper.picture_latents(torch.arange(len(CAPTIONS)))
+    nearest = torch.cdist(z.flatten(1), known.flatten(1)).argmin(1)
+    assert nearest.tolist() == [4] * 4
+
+
+def test_an_image_depends_on_neither_number_nor_company(folder, base):
+    pipe = BridgePipeline.from_pairs(folder, base)
+    many = pipe(["a house", "a square"], 5, seed=3, output_type="pt").images
+    assert torch.equal(pipe("a square", 2, seed=3, output_type="pt").images, many[5:7])
+
+
+def test_the_second_time_nothing_is_read_or_encoded(folder, base, encoded, monkeypatch):
+    first = BridgePipeline.from_pairs(folder, base)
+    encoded.clear()
+    monkeypatch.setattr(bridge.learn, "load_pairs", lambda *a, **k: pytest.fail("read again"))
+    assert BridgePipeline.from_pairs(folder, base).fingerprint == first.fingerprint
+    assert encoded == []
+
+
+def test_a_new_picture_costs_that_picture_alone(folder, base, encoded):
+    BridgePipeline.from_pairs(folder, base)
+    encoded.clear()
+    picture(9).save(folder / "9.png")
+    (folder / "9.txt").write_text("a new bicycle", "utf-8")
+    pipe = BridgePipeline.from_pairs(folder, base)
+    assert encoded == [1]
+    assert len(pipe.mapper.latents) == len(CAPTIONS) + 1
+
+
+def test_a_picture_that_was_removed_is_forgotten(folder, base, encoded):
+    BridgePipeline.from_pairs(folder, base)
+    encoded.clear()
+    (folder / "4.png").unlink()
+    (folder / "4.txt").unlink()
+    pipe = BridgePipeline.from_pairs(folder, base)
+    assert (encoded, "an old tree" in pipe.memory.captions) == ([], False)
+
+
+def test_a_picture_that_was_replaced_is_encoded_again(folder, base, encoded):
+    before = BridgePipeline.from_pairs(folder, base)
+    encoded.clear()
+    picture(77).save(folder / "4.png")
+    after = BridgePipeline.from_pairs(folder, base)
+    assert encoded == [1]
+    assert not torch.equal(after.mapper.latents[4], before.mapper.latents[4])
+
+
+def test_a_damaged_cache_is_made_again(folder, base, cache):
+    first = BridgePipeline.from_pairs(folder, base)
+    [file] = cache.iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    assert BridgePipeline.from_pairs(folder, base).fingerprint == first.fingerprint
+    assert file.stat().st_size > 100
+
+
+def test_without_a_place_for_the_cache_it_works_all_the_same(folder, base, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BRIDGE_CACHE", str(tmp_path / "file" / "cache"))
+    assert len(BridgePipeline.from_pairs(folder, base).mapper.latents) == len(CAPTIONS)
+
+
+def test_a_saved_model_of_pairs_is_the_same_model(folder, base, tmp_path):
+    pipe = BridgePipeline.from_pairs(folder, base)
+    pipe.save_pretrained(tmp_path / "mine")
+    again = BridgePipeline.from_pretrained(tmp_path / "mine")
+    assert again.fingerprint == pipe.fingerprint
+    drawn = [p("a tree", 2, seed=5, output_type="pt").images for p in (again, pipe)]
+    assert torch.equal(*drawn)
+    assert again.memory.captions == pipe.memory.captions
+    assert not (tmp_path / "mine" / "captions" / "memory.safetensors").exists()
+
+
+def test_with_default_both_memories_are_known(folder, base, tmp_path):
+    BridgePipeline.from_pairs(folder, base).save_pretrained(tmp_path / "mine")
+    other = tmp_path / "other"
+    other.mkdir()
+    picture(50).save(other / "a.png")
+    (other / "a.txt").write_text("an old tree", "utf-8")  # known already
+    picture(51).save(other / "b.png")
+    (other / "b.txt").write_text("a sailing boat", "utf-8")
+    pipe = BridgePipeline.from_pairs(other, tmp_path / "mine", with_default=True)
+    assert sorted(pipe.memory.captions) == sorted([*CAPTIONS, "a sailing boat"])
+    assert len(pipe.mapper.latents) == len(CAPTIONS) + 2
+    code = pipe.text_encoder.encode(["an old tree"], with_tokens=False).pooled[0]
+    assert set(pipe.mapper.nearest(code)[0][:2].tolist()) == {4, 6}
+
+
+def test_with_default_needs_a_model_with_a_memory(folder, base):
+    with pytest.raises(ValueError, match=r"^with_default: .* has no memory of pictures"):
+        BridgePipeline.from_pairs(folder, base, with_default=True)
+
+
+def test_pictures_to_judge_with_are_not_learnt(tmp_path, base):
+    for number in range(3):
+        picture(number).save(tmp_path / f"{number}.png")
+    table = "file_name,caption,split\n0.png,a cat,train\n1.png,a dog,test\n2.png,a cow,\n"
+    (tmp_path / "metadata.csv").write_text(table, "utf-8")
+    said: list[str] = []
+    pipe = BridgePipeline.from_pairs(tmp_path, base, say=said.append)
+    assert pipe.memory.captions == ["a cat", "a cow"]
+    assert any("1 pictures are of other splits" in line for line in said)
+
+
+def test_one_picture_of_a_caption_is_told(folder, base):
+    pipe = BridgePipeline.from_pairs(folder, base)
+    assert pipe("an old tree", 1, seed=0).notes == [ONE_PICTURE]
+
+
+def test_two_pictures_of_a_caption_are_enough(folder, base):
+    picture(30).save(folder / "30.png")
+    (folder / "30.txt").write_text("an old tree", "utf-8")
+    assert BridgePipeline.from_pairs(folder, base)("an old tree", 1, seed=0).notes == [None]
+
+
+def test_a_style_is_drawn_from_alone(tmp_path, base):
+    for number in range(4):
+        picture(number).save(tmp_path / f"{number}.png")
+    rows = "".join(f"{n}.png,a cat,{'flat' if n % 2 else 'photo'}\n" for n in range(4))
+    (tmp_path / "metadata.csv").write_text("file_name,caption,style\n" + rows, "utf-8")
+    pipe = BridgePipeline.from_pairs(tmp_path, base)
+    known = pipe.mapper.picture_latents(torch.arange(4)).flatten(1)
+    z = pipe("a cat", 8, seed=0, style="flat", output_type="latent").images
+    assert set(torch.cdist(z.flatten(1), known).argmin(1).tolist()) <= {1, 3}
+    with pytest.raises(ValueError, match=r"^style: .*its styles: flat, photo"):
+        pipe("a cat", style="oil")
+
+
+def test_novelty_and_style_are_refused_without_a_memory_of_pictures(tiny_pipeline):
+    for settings in ({"novelty": 0.5}, {"style": "flat"}):
+        with pytest.raises(ValueError, match=r"^novelty, style: FlowMatchingMapper"):
+            tiny_pipeline("a cat", 1, **settings)
+
+
+@pytest.mark.parametrize("novelty", [-1, 2, float("nan"), "much"])
+def test_a_novelty_out_of_range_is_refused(folder, base, novelty):
+    with pytest.raises(ValueError, match=r"^novelty: expected a number from 0 to 1"):
+        BridgePipeline.from_pairs(folder, base)("a cat", 1, novelty=novelty)
+
+
+def run(capsys, *words: object) -> tuple[int, list[str], str]:
+    code = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, out.splitlines(), err
+
+
+def test_the_command_draws_from_a_folder(folder, base, tmp_path, capsys):
+    words = ("generate", "a house", "-n", 2, "--pairs", folder, "--model", base, "--out", tmp_path / "out")
+    code, out, _ = run(capsys, *words)
+    assert (code, len(out)) == (0, 3)
+    assert all(Path(line).is_file() for line in out)
+
+
+def test_the_command_learns_a_model_folder(folder, base, tmp_path, capsys):
+    mine = tmp_path / "mine"
+    assert run(capsys, "learn", folder, "--model", base, "--out", mine)[:2] == (0, [str(mine)])
+    code, out, _ = run(capsys, "info", tmp_path / "mine")
+    assert code == 0
+    assert any("6 pictures" in line for line in out)
+    words = ("generate", "a house", "-n", 2, "--no-sheet", "--out", tmp_path / "out")
+    from_model = run(capsys, *words, "--model", tmp_path / "mine")[1]
+    from_pairs = run(capsys, *words, "--model", base, "--pairs", folder)[1]
+    assert from_model == from_pairs  # the same names: the same model and settings
+
+
+def test_the_provenance_names_novelty_where_it_was_asked_for(folder, base, tmp_path, capsys):
+    words = (
+        "generate",
+        "a house",
+        "-n",
+        1,
+        "--no-sheet",
+        "--pairs",
+        folder,
+        "--model",
+        base,
+        "--out",
+        tmp_path / "out",
+    )
+    run(capsys, *words)
+    run(capsys, *words, "--novelty", "0.5")
+    plain, novel = (json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text("utf-8").splitlines())
+    assert "novelty" not in plain
+    assert novel["novelty"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--pairs", "nowhere"), "--pairs: "),
+        (("--pairs", "FOLDER", "--with-default"), "--with-default: "),
+        (("--pairs", "FOLDER", "--style", "oil"), "--style: "),
+        (("--pairs", "FOLDER", "--novelty", "2"), "--novelty: "),
+        (("--pairs", "FOLDER", "--size", "100"), "--size: "),
+        (("--pairs", "FOLDER", "--transparent"), "--transparent: "),
+    ],
+)
+def test_bad_input_is_one_line(words, error, folder, base, tmp_path, capsys):
+    words = tuple(str(folder) if word == "FOLDER" else word for word in words)
+    code, out, err = run(capsys, "generate", "a cat", "--model", base, "--out", tmp_path / "out", *words)
+    told = [line for line in err.splitlines() if line.startswith("bridge generate: ")]
+    assert (code, out, len(told)) == (2, [], 1)
+    assert error in told[0]
+
+
+def test_memory_of_a_mapper_and_back(folder, base):
+    pipe = BridgePipeline.from_pairs(folder, base)
+    again = bridge.learn.Memory.of(pipe.mapper, pipe.memory.captions).mapper()
+    assert isinstance(again, LocalFlowMapper)
+    assert torch.equal(again.latents, pipe.mapper.latents)
+    code = pipe.text_encoder.encode(["a house"], with_tokens=False).pooled[0]
+    assert np.array_equal(again.nearest(code)[0], pipe.mapper.nearest(code)[0])
