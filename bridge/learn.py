@@ -76,12 +76,20 @@ class Memory:
             (*self.notes, *other.notes),
         )
 
-    def mapper(self) -> LocalFlowMapper:
-        """The local flow over this memory."""
+    def mapper(
+        self, window: tuple[float, float] = (2.0, 1.7), perplexity: float = 8.0, neighbours: int = 192
+    ) -> LocalFlowMapper:
+        """The local flow over this memory; see `LocalFlowMapper`."""
         first: dict[str, int] = {}
-        groups = [first.setdefault(digest, i) for i, digest in enumerate(self.hashes)]
         return LocalFlowMapper.from_memory(
-            self.latents, self.codes, self.captions, styles=self.styles if any(self.styles) else None, groups=groups
+            self.latents,
+            self.codes,
+            self.captions,
+            styles=self.styles if any(self.styles) else None,
+            groups=[first.setdefault(digest, i) for i, digest in enumerate(self.hashes)],
+            window=window,
+            perplexity=perplexity,
+            neighbours=neighbours,
         )
 
     @classmethod

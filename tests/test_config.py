@@ -118,6 +118,12 @@ def test_an_unknown_mapper_family_is_refused():
         from_mapping(MapperConfig, values, "x")
 
 
+def test_a_family_that_is_not_trained_is_refused():
+    values = {"data": "d", "vae": "v", "out": "o", "loop": {"steps": 1}, "family": "LocalFlowMapper"}
+    with pytest.raises(ConfigError, match=r"family: LocalFlowMapper is not trained; make it with .*train\.memory"):
+        from_mapping(MapperConfig, values, "x")
+
+
 @pytest.mark.parametrize("name", ["caption_dropout", "label_share", "mix_share"])
 def test_a_share_is_between_0_and_1(name):
     with pytest.raises(ConfigError, match=f"{name}: expected a share from 0 to 1, got 1.5"):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from bridge.codec import load_codec
 from bridge.errors import UserError
 from bridge.images import contact_sheet, to_pil
-from bridge.mappers import FAMILIES, Mapper
+from bridge.mappers import FAMILIES, LocalFlowMapper, Mapper
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings, check_settings
@@ -103,6 +103,8 @@ class MapperConfig:
     card: str = ""
 
     def __post_init__(self) -> None:
+        if self.family == LocalFlowMapper.__name__:
+            raise ConfigError(f"family: {self.family} is not trained; make it with `python -m train.memory`")
         if self.family not in FAMILIES:
             raise ConfigError(f"family: unknown {self.family!r}; known: {', '.join(FAMILIES)}")
         for name in ("caption_dropout", "label_share", "mix_share", "most_copies"):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from datasets import Dataset, load_from_disk
 from torch import Tensor
+from torch.nn import functional as F
 
 from bridge.codec import ImageCodec
 from bridge.images import flatten
@@ -127,10 +128,15 @@ def to_unit(pixels: Tensor) -> Tensor:
 
 
 def latents_of(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
-    """Latent distributions of a dataset's pictures, kept in `folder`; a few are decoded at a time."""
+    """Latent distributions of a dataset's pictures, scaled to the codec's size where they have another.
+
+    They are kept in `folder`; a few pictures are decoded at a time.
+    """
+    size = (codec.image_size, codec.image_size)
 
     def pixels(start: int, stop: int) -> Tensor:
-        return to_unit(pixels_of(rows.select(range(start, stop))))
+        x = to_unit(pixels_of(rows.select(range(start, stop))))
+        return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="bicubic", antialias=True).clamp(0, 1)
 
     return latents(codec, picture_hashes(rows), pixels, folder)
 

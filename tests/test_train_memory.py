@@ -1,0 +1,70 @@
+"""A model of a dataset without training: which rows and captions it holds, and that it is one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from bridge import BridgePipeline
+from bridge.pipeline import Settings
+from train.config import ConfigError
+from train.memory import MemoryConfig, build, main
+
+
+@pytest.fixture
+def config(artwork, vae_folder, tmp_path) -> MemoryConfig:
+    return MemoryConfig(artwork, vae_folder, tmp_path / "run", settings=Settings(num_inference_steps=4))
+
+
+def test_it_holds_the_rows_of_its_splits(config, artwork_rows):
+    pipe = BridgePipeline.from_pretrained(build(config))
+    rows = [row for row in artwork_rows if row["split"] == "train"]
+    assert len(pipe.mapper.latents) == len(rows)
+    assert {row["label"] for row in rows} <= set(pipe.memory.captions)
+    others = {row["label"] for row in artwork_rows} - {row["label"] for row in rows}
+    assert others and not others & set(pipe.memory.captions)
+
+
+def test_all_splits_make_a_larger_one(config, artwork_rows):
+    splits = tuple({row["split"] for row in artwork_rows})
+    both = MemoryConfig(config.data, config.vae, config.out, splits=splits, settings=config.settings)
+    assert len(BridgePipeline.from_pretrained(build(both)).mapper.latents) == len(artwork_rows)
+
+
+def test_its_styles_are_the_datasets(config, artwork_rows):
+    pipe = BridgePipeline.from_pretrained(build(config))
+    assert set(pipe.mapper.config.styles) == {row["style"] for row in artwork_rows if row["split"] == "train"}
+
+
+def test_the_command_makes_a_model_that_draws(config, tmp_path, capsys):
+    values = {"data": str(config.data), "vae": str(config.vae), "out": str(config.out), "captions": 1}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values | {"settings": {"num_inference_steps": 4}}), "utf-8")
+    assert main([str(tmp_path / "run.yaml")]) == 0
+    folder = Path(capsys.readouterr().out.strip())
+    drawn = [BridgePipeline.from_pretrained(folder)("a cat", 1, seed=0, output_type="pt").images for _ in range(2)]
+    assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"splits": ("nowhere",)}, r"^splits: .* has no rows of nowhere"),
+        ({"window": (1.0, 0.0)}, r"^window: "),
+    ],
+)
+def test_what_cannot_be_built_is_refused(config, settings, message):
+    with pytest.raises(ValueError, match=message):
+        build(MemoryConfig(config.data, config.vae, config.out, **settings))
+
+
+@pytest.mark.parametrize(("name", "value"), [("captions", 0), ("window", (1.0,))])
+def test_settings_out_of_range_are_refused(name, value):
+    with pytest.raises(ConfigError, match=f"^{name}: "):
+        MemoryConfig(Path("d"), Path("v"), Path("o"), **{name: value})
+
+
+def test_a_missing_dataset_is_one_line(config, tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"data": "no", "vae": "no", "out": "o"}), "utf-8")
+    assert main([str(tmp_path / "run.yaml")]) == 2
+    assert capsys.readouterr().err.startswith("train.memory: data: ")
