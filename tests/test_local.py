@@ -1,6 +1,7 @@
 """The local flow: its formula, what its memory does to pictures, and what it refuses."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -207,3 +208,38 @@ def test_samples_depend_on_their_noise_and_on_their_caption():
     z = mapper.sample(c, noise=noise)
     assert not torch.equal(mapper.sample(c, noise=noise.flip(0))[0], z[0])
     assert not torch.equal(mapper.sample(unit_codes(3, seed=6), noise=noise)[0], z[0])
+
+
+@pytest.fixture
+def many(monkeypatch) -> tuple[LocalFlowMapper, LocalFlowMapper]:
+    """The same 3,000 captions of 1,500 pictures, compared one by one and through an index."""
+    pytest.importorskip("faiss")
+    codes, z = unit_codes(3000, seed=5).pooled, normal(1500, *SHAPE, seed=4)
+    captions = [[i, 1500 + i] for i in range(1500)]
+    exact = LocalFlowMapper.from_memory(z, codes, captions, neighbours=24)
+    monkeypatch.setattr("bridge.mappers.local.EXACT", 1000)
+    return exact, LocalFlowMapper.from_memory(z, codes, captions, neighbours=24)
+
+
+def test_an_index_gives_the_same_neighbours(many):
+    exact, indexed = many
+    assert indexed.config.index_bytes > 0
+    for code in unit_codes(5, seed=8).pooled:
+        (right, weight), (near, same) = exact.nearest(code), indexed.nearest(code)
+        assert len(set(right.tolist()) & set(near.tolist())) >= 22
+        assert near[0] == right[0]
+        np.testing.assert_allclose(same[:5], weight[:5], atol=0.2)
+
+
+def test_a_mapper_with_an_index_is_saved_with_it(many, tmp_path):
+    many[1].save_pretrained(tmp_path)
+    again = LocalFlowMapper.from_pretrained(tmp_path, use_safetensors=True)
+    code = unit_codes(1, seed=8).pooled[0]
+    assert np.array_equal(again.nearest(code)[0], many[1].nearest(code)[0])
+
+
+def test_without_faiss_a_large_memory_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.setattr("bridge.mappers.local.EXACT", 10)
+    with pytest.raises(ValueError, match=r"a memory of so many captions needs faiss-cpu; `pip install"):
+        memory()

@@ -3,7 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from bridge.errors import UserError
 from bridge.mappers.base import CleanMapper
+from bridge.sources import import_extra
 from bridge.text import TextCode
 
 LEVELS = 127
@@ -22,6 +23,10 @@ REMEMBERED = 256
 BISECTIONS = 50
 SLACK = 0.1
 """Cosine by which a caption may be farther than the nearest, and still be the same."""
+EXACT = 100_000
+"""Captions that are compared with one by one; of more, an index gives a short list."""
+PROBED, SHORT_LIST = 64, 4096
+"""Cells of the index that are looked into, and captions of the list, whose similarity is then exact."""
 COLDEST, HOTTEST = 1e-4, 10.0
 """Range of the caption kernel's temperature."""
 
@@ -47,6 +52,7 @@ class LocalFlowMapper(CleanMapper):
         perplexity: Pictures that a caption effectively draws from.
         neighbours: The nearest pictures, which alone are weighed.
         styles: Kinds of pictures that memory holds.
+        index_bytes: Size of the captions' index, which `from_memory` makes for more than EXACT of them.
         time_mean: See `CleanMapper`; of the loss alone.
 
     Raises:
@@ -64,6 +70,7 @@ class LocalFlowMapper(CleanMapper):
     start: Tensor
     style: Tensor
     group: Tensor
+    index: Tensor
 
     @register_to_config
     def __init__(
@@ -77,6 +84,7 @@ class LocalFlowMapper(CleanMapper):
         perplexity: float = 8.0,
         neighbours: int = 192,
         styles: tuple[str, ...] = (),
+        index_bytes: int = 0,
         time_mean: float = 0.0,
     ) -> None:
         super().__init__()
@@ -96,12 +104,16 @@ class LocalFlowMapper(CleanMapper):
         self.register_buffer("start", torch.zeros(pictures + 1, dtype=torch.int32))
         self.register_buffer("style", torch.zeros(pictures, dtype=torch.int16))
         self.register_buffer("group", torch.full((pictures,), -1, dtype=torch.int32))
+        if index_bytes:
+            self.register_buffer("index", torch.zeros(index_bytes, dtype=torch.uint8))
         grid = torch.cartesian_prod(*[torch.arange(side) for side in self.z_shape[1:]] or [torch.zeros(1)])
         grid = grid.float().view(math.prod(self.z_shape[1:]), -1)
         self.register_buffer("squared", torch.cdist(grid, grid).square().round(), persistent=False)
         self.allowed: Tensor | None = None
         self._near: OrderedDict[bytes, tuple[np.ndarray, np.ndarray]] = OrderedDict()
         self._unit: Tensor | None = None
+        self._opened: Any = None
+        self._shown: tuple[np.ndarray, np.ndarray] | None = None
         self._views: dict[tuple[str | None, float], LocalFlowMapper] = {}
 
     @classmethod
@@ -136,9 +148,10 @@ class LocalFlowMapper(CleanMapper):
         if any(not len(numbers) for numbers in captions) or len(captions) != len(latents):
             raise UserError("captions: expected at least one for each picture; leave out pictures without")
         kinds = tuple(sorted(set(styles or ())))
+        index = caption_index(codes) if len(codes) > EXACT else np.zeros(0, dtype=np.uint8)
         mapper = cls(
             tuple(latents.shape[1:]), codes.shape[1], len(latents), len(codes), sum(map(len, captions)),
-            window, perplexity, neighbours, kinds,
+            window, perplexity, neighbours, kinds, len(index),
         )  # fmt: skip
         channelwise = latents.transpose(0, 1).flatten(1)
         mapper.scale.copy_(channelwise.abs().amax(1).clamp(min=1e-6) / LEVELS)
@@ -146,6 +159,8 @@ class LocalFlowMapper(CleanMapper):
         mapper.codes.copy_((codes / codes.abs().amax(1, keepdim=True).clamp(min=1e-6) * LEVELS).round())
         mapper.link.copy_(torch.tensor([number for numbers in captions for number in numbers]))
         mapper.start.copy_(torch.tensor([0, *map(len, captions)]).cumsum(0))
+        if len(index):
+            mapper.index.copy_(torch.from_numpy(index))
         if styles:
             mapper.style.copy_(torch.tensor([kinds.index(name) for name in styles]))
         if groups is not None:
@@ -201,14 +216,14 @@ class LocalFlowMapper(CleanMapper):
         return np.maximum.reduceat(cosine[self.link.cpu().numpy()], self.start[:-1].cpu().numpy())
 
     def support(self, code: Tensor, slack: float = SLACK) -> int:
-        """How many different pictures show a caption about as well as the nearest does.
+        """How many different pictures show a caption about as well as the nearest does, of as many as are weighed.
 
         Args:
             code: Text code, (text_dim,).
             slack: Cosine by which they may be farther.
         """
-        near = np.nonzero((cosine := self.similarity(code)) >= cosine.max() - slack)[0]
-        group = self.group.cpu().numpy()[near]
+        near, cosine = self._ranked(code)
+        group = self.group.cpu().numpy()[near[cosine >= cosine[0] - slack]]
         return int((group < 0).sum() + len(np.unique(group[group >= 0])))
 
     def nearest(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -233,13 +248,45 @@ class LocalFlowMapper(CleanMapper):
         if not bool(code.any()):
             chosen = allowed[np.linspace(0, len(allowed) - 1, count).round().astype(int)]
             return chosen, np.full(count, -math.log(count))
-        cosine = self.similarity(code)[allowed]
-        order = np.argsort(-cosine, kind="stable")[: 4 * count]
-        group = self.group.cpu().numpy()[allowed[order]]
-        first = np.zeros(len(order), dtype=bool)
+        near, cosine = self._ranked(code)
+        group = self.group.cpu().numpy()[near]
+        first = np.zeros(len(near), dtype=bool)
         first[np.unique(group, return_index=True)[1]] = True
-        order = order[first | (group < 0)][:count]
-        return allowed[order], log_kernel(cosine[order], self.perplexity)
+        kept = (first | (group < 0)).nonzero()[0][:count]
+        return near[kept], log_kernel(cosine[kept], self.perplexity)
+
+    def _ranked(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Allowed pictures, the nearest first, and their cosines; at most four times as many as are weighed."""
+        if self.config.index_bytes:
+            near, cosine = self._short_list(code.detach().cpu().float())
+        else:
+            near, cosine = np.arange(len(self.latents)), self.similarity(code)
+        if self.allowed is not None:
+            allowed = self.allowed.cpu().numpy()[near]
+            near, cosine = near[allowed], cosine[allowed]
+        order = np.argsort(-cosine, kind="stable")[: 4 * self.neighbours]
+        return near[order], cosine[order]
+
+    def _short_list(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures of the captions that the index gives, and the exact cosine of the nearest caption of each."""
+        if self._opened is None:
+            faiss = import_extra("faiss", "large", "faiss-cpu", "a memory of so many captions")
+            self._opened = faiss.deserialize_index(self.index.cpu().numpy())
+            order = np.argsort(self.link.cpu().numpy(), kind="stable")
+            picture = np.repeat(np.arange(len(self.latents)), np.diff(self.start.cpu().numpy()))[order]
+            self._shown = picture, np.searchsorted(self.link.cpu().numpy()[order], np.arange(len(self.codes) + 1))
+        self._opened.nprobe = PROBED
+        captions = self._opened.search(code[None].numpy(), SHORT_LIST)[1][0]
+        captions = captions[captions >= 0]
+        exact = F.normalize(self.codes[torch.from_numpy(captions)].cpu().float(), dim=1) @ code
+        assert self._shown is not None
+        picture, start = self._shown
+        counts = start[captions + 1] - start[captions]
+        shown = np.concatenate([picture[start[i] : start[i + 1]] for i in captions])
+        cosine = np.repeat(exact.numpy(), counts)
+        order = np.argsort(-cosine, kind="stable")
+        _, first = np.unique(shown[order], return_index=True)
+        return shown[order][np.sort(first)], cosine[order][np.sort(first)]
 
     def clean(self, z_t: Tensor, t: Tensor, c: TextCode) -> Tensor:
         """Expected clean latent given z_t (B, *z_shape), times t (B,) and codes, (B, *z_shape)."""
@@ -270,6 +317,20 @@ class LocalFlowMapper(CleanMapper):
         s = begin + (end - begin) * t
         window = torch.exp(-self.squared.to(z.dtype) / (2 * s.square()))
         return here @ window / (1 - t).clamp(min=1e-3).square()
+
+
+def caption_index(codes: Tensor) -> np.ndarray:
+    """An inverted file of unit codes (M, D) by inner product, four bits a number, as bytes.
+
+    Source: Douze et al. 2024, The Faiss Library, arXiv:2401.08281
+    """
+    faiss = import_extra("faiss", "large", "faiss-cpu", "a memory of so many captions")
+    cells = int(4 * math.sqrt(len(codes)))
+    index = faiss.index_factory(codes.shape[1], f"IVF{cells},SQ4", faiss.METRIC_INNER_PRODUCT)
+    vectors = codes.detach().cpu().float().numpy()
+    index.train(vectors[:: max(1, len(vectors) // (50 * cells))])
+    index.add(vectors)
+    return np.asarray(faiss.serialize_index(index))
 
 
 def log_kernel(cosine: np.ndarray, perplexity: float) -> np.ndarray:
