@@ -67,4 +67,4 @@ def test_settings_out_of_range_are_refused(name, value):
 def test_a_missing_dataset_is_one_line(config, tmp_path, capsys):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({"data": "no", "vae": "no", "out": "o"}), "utf-8")
     assert main([str(tmp_path / "run.yaml")]) == 2
-    assert capsys.readouterr().err.startswith("train.memory: data: ")
+    assert capsys.readouterr().err.startswith("python -m train.memory: data: ")

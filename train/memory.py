@@ -4,7 +4,6 @@ Encodes pictures and captions once and writes `out/model`. Its window and perple
 `python -m eval out/model --split validation` for each of a few.
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Sequence
@@ -12,12 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bridge.codec import load_codec
-from bridge.errors import UserError
 from bridge.learn import Memory
 from bridge.memory import CaptionMemory
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import TextEncoder
-from train.config import ConfigError, load_config
+from train.config import ConfigError, run_config
 from train.data.cache import CACHE, caption_codes
 from train.data.dataset import latents_of, load_dataset
 
@@ -108,14 +106,7 @@ def build(config: MemoryConfig) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m train.memory", description=__doc__)
-    parser.add_argument("config", type=Path, help="YAML file, such as configs/pictures-memory.yaml")
-    try:
-        print(build(load_config(parser.parse_args(argv).config, MemoryConfig)))
-    except UserError as error:
-        print(f"train.memory: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_config("python -m train.memory", __doc__, "configs/pictures-memory.yaml", MemoryConfig, build, argv)
 
 
 if __name__ == "__main__":
