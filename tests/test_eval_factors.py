@@ -20,9 +20,9 @@ from eval.studies.disentangle.emoji import FACTORS, Known, emoji_factors, probe
 from eval.studies.disentangle.traversal import Axes, strip
 from tests.conftest import make_tiny_vae
 from train.autoencoder import VAEConfig, build_vae
+from train.loop import LoopConfig
 from train.recipes.emoji import write_dataset
 from train.recipes.iconify import write_rows
-from train.loop import LoopConfig
 from train.recipes.shapes import FEATURES, LEVELS, make_rows
 
 SMALL = VAEConfig(Path("-"), Path("-"), LoopConfig(steps=1), widths=(4,) * 7, latent_channels=3, groups=2)
