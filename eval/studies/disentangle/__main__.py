@@ -1,9 +1,9 @@
 """python -m eval.studies.disentangle CODEC [CODEC ...] --data data/shapes --out report: do latents stand for factors?
 
 CODEC is a `vae` folder of train.autoencoder. On a dataset of train.recipes.shapes: MIG, SAP and DCI on held-out
-pictures, beside the pictures' own principal components and the factors themselves, and for each codec a sheet of traversals.
-With --real, on a dataset of train.recipes.emoji: how well a linear probe tells what labels say of skin tone, hair, age,
-gender and expression.
+pictures, beside the pictures' own principal components and the factors themselves, and for each codec a sheet of
+traversals. With --real, on a dataset of train.recipes.emoji: how well a linear probe tells what labels say of skin
+tone, hair, age, gender and expression.
 """
 
 import argparse
