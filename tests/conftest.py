@@ -20,7 +20,7 @@ from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import TextEncoder
 from eval import __main__ as judge
 from train import own
-from train.emoji import write_dataset
+from train.recipes.emoji import write_dataset
 
 ARTWORK = Path(__file__).parent / "artwork"
 KNOWN = ("anchor", "balloon", "beer mug", "bus", "cat", "fire", "waving hand", "waving hand: dark skin tone")
@@ -38,7 +38,7 @@ def randomise(module: nn.Module, seed: int, std: float = 0.1) -> None:
 
 @pytest.fixture(scope="session")
 def artwork_rows() -> list[dict[str, Any]]:
-    """The sample's rows as `train.emoji` has them before writing: the columns, and PNG bytes under "png"."""
+    """The sample's rows as `train.recipes.emoji` has them before writing: the columns, and PNG bytes under "png"."""
     rows = json.loads((ARTWORK / "captions.json").read_text("utf-8"))
     return [{**row, "png": (ARTWORK / row["file"]).read_bytes()} for row in rows]
 

@@ -29,7 +29,7 @@ from train.codec import (
 )
 from train.config import ConfigError, load_config
 from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
-from train.emoji import write_dataset
+from train.recipes.emoji import write_dataset
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

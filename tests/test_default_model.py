@@ -14,7 +14,7 @@ from bridge import BridgePipeline
 from bridge.checkpoint import resolve_model, verify_folder
 from eval.features import EfficientNetLite0
 from train.data.dataset import pixels_of
-from train.emoji import STYLES
+from train.recipes.emoji import STYLES
 
 IMAGES = 8
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from bridge import checkpoint
 from tests.conftest import ARTWORK
-from train import emoji, icons, openclipart, shapes
-from train.emoji import (
+from train.recipes import clipart, emoji, icons, shapes
+from train.recipes.emoji import (
     STYLES,
     caption_variants,
     emoji_entries,
@@ -24,7 +24,7 @@ from train.emoji import (
     write_dataset,
     write_emoji_labels,
 )
-from train.iconify import MissingToolError, draw, icon_svg, is_blank, npm_pack, slug, write_rows
+from train.recipes.iconify import MissingToolError, draw, icon_svg, is_blank, npm_pack, slug, write_rows
 from train.splits import Splits
 
 ROOT = Path(__file__).parent.parent
@@ -60,11 +60,11 @@ def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_recipe(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python -m train.emoji --out FOLDER/emoji` with only FOLDER/bin on PATH."""
+    """`python -m train.recipes.emoji --out FOLDER/emoji` with only FOLDER/bin on PATH."""
     command = [
         sys.executable,
         "-m",
-        "train.emoji",
+        "train.recipes.emoji",
         "--out",
         folder / "emoji",
         "--downloads",
@@ -160,7 +160,7 @@ def test_without_npm_the_recipe_says_what_to_install(tmp_path, monkeypatch, caps
     monkeypatch.setenv("PATH", str(tmp_path))
     code = emoji.main(["--out", str(tmp_path / "emoji"), "--downloads", str(tmp_path / "npm")])
     said = "npm: not found; install Node.js (Debian: apt-get install npm; macOS: brew install node) and run again"
-    assert (code, capsys.readouterr().err.splitlines()[-1]) == (2, f"python -m train.emoji: {said}")
+    assert (code, capsys.readouterr().err.splitlines()[-1]) == (2, f"python -m train.recipes.emoji: {said}")
 
 
 def test_when_npm_fails_its_words_are_passed_on(npm, tmp_path):
@@ -375,16 +375,16 @@ def test_a_dataset_of_ours_is_replaced_with_its_credits_and_cache(artwork_rows, 
     assert not (tmp_path / "emoji" / "CREDITS.md").exists()
 
 
-@pytest.mark.parametrize("recipe", [emoji, icons, shapes, openclipart])
+@pytest.mark.parametrize("recipe", [emoji, icons, shapes, clipart])
 @pytest.mark.parametrize("mine", ["thesis.txt", "photos/a.png", ".git/HEAD", "state.json", "data-00000-of-00001.arrow"])
 def test_no_recipe_empties_a_folder_that_it_did_not_make(tmp_path, capsys, monkeypatch, recipe, mine):
     """At once: before anything is downloaded or drawn."""
-    for module, work in ((emoji, "collect"), (icons, "collect"), (shapes, "make_rows"), (openclipart, "collect")):
+    for module, work in ((emoji, "collect"), (icons, "collect"), (shapes, "make_rows"), (clipart, "collect")):
         monkeypatch.setattr(module, work, lambda *_: pytest.fail("worked before it looked"))
     file = tmp_path / "out" / mine
     file.parent.mkdir(parents=True)
     file.write_text("years of work")
-    assert recipe.main([*(["svg"] if recipe is openclipart else []), "--out", str(tmp_path / "out")]) == 2
+    assert recipe.main([*(["svg"] if recipe is clipart else []), "--out", str(tmp_path / "out")]) == 2
     assert (file.read_text(), os.listdir(tmp_path)) == ("years of work", ["out"])
     told = capsys.readouterr().err
     assert (told.count("\n"), f"{mine}: was not written by this command and would be lost" in told) == (1, True)

@@ -19,10 +19,10 @@ from eval.studies.disentangle import chart, load_codecs
 from eval.studies.emoji_factors import FACTORS, Known, emoji_factors, probe
 from eval.studies.traversal import Axes, strip
 from tests.conftest import make_tiny_vae
-from train.emoji import write_dataset
-from train.iconify import write_rows
 from train.loop import LoopConfig
-from train.shapes import FEATURES, LEVELS, make_rows
+from train.recipes.emoji import write_dataset
+from train.recipes.iconify import write_rows
+from train.recipes.shapes import FEATURES, LEVELS, make_rows
 from train.vae import VAEConfig, build_vae
 
 SMALL = VAEConfig(Path("-"), Path("-"), LoopConfig(steps=1), widths=(4,) * 7, latent_channels=3, groups=2)
@@ -290,7 +290,7 @@ def test_bad_input_is_one_line(change, message, run, shapes_folder, tmp_path, ca
 
 def test_a_dataset_without_factors_is_refused(run, artwork_folder, capsys):
     assert command.main([str(run / "a" / "vae"), "--data", str(artwork_folder)]) == 2
-    assert "has no factor_* column; make it with python -m train.shapes" in capsys.readouterr().err
+    assert "has no factor_* column; make it with python -m train.recipes.shapes" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_codec_is_refused(tmp_path):

@@ -8,8 +8,8 @@ import datasets
 import pytest
 
 from tests.conftest import ARTWORK
-from train import icons
-from train.icons import IconSet, LicenceError, icon_caption, leaking, one_a_caption
+from train.recipes import icons
+from train.recipes.icons import IconSet, LicenceError, icon_caption, leaking, one_a_caption
 from train.splits import Splits
 
 BODIES = json.loads((ARTWORK / "npm" / "noto" / "icons.json").read_text("utf-8"))
@@ -96,13 +96,13 @@ def test_a_refused_set_writes_nothing(artwork_folder, tmp_path, monkeypatch, cap
     monkeypatch.setattr(icons, "PALETTE_SETS", ("flat-ui@1.2.3",))
     arguments = ["--out", tmp_path / "icons", "--emoji", artwork_folder, "--downloads", tmp_path / "npm", "--palette"]
     assert icons.main([str(a) for a in arguments]) == 2
-    assert "python -m train.icons: flat-ui: its licence is GPL-3.0" in capsys.readouterr().err
+    assert "python -m train.recipes.icons: flat-ui: its licence is GPL-3.0" in capsys.readouterr().err
     assert not (tmp_path / "icons").exists()
 
 
 def test_without_the_emoji_the_command_says_how_to_make_them(tmp_path, capsys):
     assert icons.main(["--emoji", str(tmp_path / "none"), "--out", str(tmp_path / "icons")]) == 2
-    assert "make it with `python -m train.emoji" in capsys.readouterr().err
+    assert "make it with `python -m train.recipes.emoji" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ from bridge.words import WordVectors
 from train import mapper as mapper_module
 from train.config import ConfigError
 from train.data.dataset import load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows, to_unit
-from train.emoji import write_dataset
 from train.loop import LoopConfig, ResumeError
 from train.mapper import MapperConfig, MapperTraining
+from train.recipes.emoji import write_dataset
 
 LOOP = LoopConfig(
     steps=30, batch_size=16, learning_rate=3e-3, warmup=5, ema_decay=0.5, validate_every=10, save_minutes=60

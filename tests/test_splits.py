@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from bridge.text import TextEncoder
-from train.emoji import SPLITS, assign_splits, drop_leaks
-from train.iconify import thumbnails_of
+from train.recipes.emoji import SPLITS, assign_splits, drop_leaks
+from train.recipes.iconify import thumbnails_of
 from train.splits import (
     LEAK_RMSE,
     MAX_HELD_OUT,
@@ -287,7 +287,7 @@ WHOLE = pytest.param(
     "whole",
     marks=pytest.mark.skipif(
         not DATA.exists(),
-        reason="data/emoji is not there: only the sample is checked; make it with `python -m train.emoji`",
+        reason="data/emoji is not there: only the sample is checked; make it with `python -m train.recipes.emoji`",
     ),
 )
 

@@ -20,9 +20,9 @@ from bridge.dense import DenseCodec
 from train import vae as vae_module
 from train.config import ConfigError, load_config
 from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
-from train.emoji import write_dataset
 from train.loop import LoopConfig
 from train.perceptual import PerceptualDistance
+from train.recipes.emoji import write_dataset
 from train.vae import VAEConfig, VAEObjective, VAETraining, build_vae, make_deterministic
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -440,7 +440,8 @@ def run_main(tmp_path: Path, values: object) -> int:
 
 def test_a_folder_that_is_no_dataset_is_one_line_and_code_2(tmp_path, capsys):
     code = run_main(tmp_path, {"data": str(tmp_path / "none"), "out": "o", "loop": {"steps": 1}})
-    said = f"data: {tmp_path}/none is not a dataset; make it with `python -m train.emoji --out {tmp_path}/none`, or"
+    remedy = f"make it with `python -m train.recipes.emoji --out {tmp_path}/none`, or"
+    said = f"data: {tmp_path}/none is not a dataset; {remedy}"
     err = capsys.readouterr().err
     assert (code, err.count("\n"), err.startswith(f"python -m train.vae: {said}")) == (2, 1, True)
 

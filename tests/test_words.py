@@ -14,9 +14,9 @@ from bridge.pipeline import BridgePipeline
 from bridge.text import CaptionTruncatedWarning, TextEncoder
 from bridge.words import WordVectors
 from train import words as words_module
-from train.emoji import write_dataset
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
+from train.recipes.emoji import write_dataset
 from train.words import fit, idf_weights, training_sentences
 
 WORDS = ["red", "cat", "face", "Paris"]

@@ -16,6 +16,10 @@ NEW_NAMES = {
     "eval.speed": "eval.studies.speed",
     "eval.swap": "eval.studies.swap",
     "train.bench": "eval.studies.cost",
+    "train.emoji": "train.recipes.emoji",
+    "train.icons": "train.recipes.icons",
+    "train.openclipart": "train.recipes.clipart",
+    "train.shapes": "train.recipes.shapes",
 }
 
 

@@ -355,7 +355,7 @@ def to_text(report: CheatReport) -> str:
 def build_parser() -> Parser:
     """The command's arguments."""
     parser = Parser(NAME, __doc__, f"{NAME} --data data/emoji --split validation --out report")
-    parser.add_argument("--data", default="data/emoji", help="a dataset made by train.emoji")
+    parser.add_argument("--data", default="data/emoji", help="a dataset made by train.recipes.emoji")
     parser.add_argument("--split", choices=sorted(ROWS), default="validation", help="whose captions")
     parser.add_argument("--out", default="report", help="folder for cheats.json")
     parser.add_argument("--captions", type=whole(2), help="judge at most so many captions of each section")

@@ -94,7 +94,9 @@ class Factors:
         source = datasets.load_from_disk(str(folder))
         columns = [name for name in source.column_names if name.startswith(PREFIX)]
         if not columns:
-            raise UserError(f"data: {folder} has no {PREFIX}* column; make it with python -m train.shapes --out FOLDER")
+            raise UserError(
+                f"data: {folder} has no {PREFIX}* column; make it with python -m train.recipes.shapes --out FOLDER"
+            )
         values = np.array([list(source[c]) for c in columns]).T[rows]
         return cls(pictures, rows, [c.removeprefix(PREFIX) for c in columns], values)
 

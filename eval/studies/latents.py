@@ -223,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("what", choices=("normal", "near", "paths"), help="see above")
     add("model", help="a shipped model's name, a model folder, or a hub id")
-    add("--data", type=Path, default=Path("data/emoji"), help="a dataset made by train.emoji")
+    add("--data", type=Path, default=Path("data/emoji"), help="a dataset made by train.recipes.emoji")
     add("--split", default="validation", help="the real pictures to compare with")
     add("--codec", type=_split_name, action="append", default=[], metavar="NAME=FOLDER", help="normal: one more codec")
     add("-n", type=whole(1), help="draws (500), captions (300), or pairs (20)")

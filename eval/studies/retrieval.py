@@ -198,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the figures are printed, 2 for bad input."""
     parser = Parser(NAME, __doc__, f"{NAME} emoji --data data/emoji --split validation")
     parser.add_argument("model", help="a shipped model's name, a model folder, or a hub id")
-    parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="a dataset made by train.emoji")
+    parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="a dataset made by train.recipes.emoji")
     parser.add_argument(
         "--split", choices=sorted(ROWS), default="validation", help="where settings are chosen, or test"
     )

@@ -60,7 +60,7 @@ def _remedy(folder: Path) -> str:
     if folder.exists():
         out = shlex.quote(f"data/{folder.resolve().name}-64")
         return f"make one of it with `python -m train.prepare {name} --out {out}`"
-    ours, own = f"`python -m train.emoji --out {name}`", f"`python -m train.prepare SOURCE --out {name}`"
+    ours, own = f"`python -m train.recipes.emoji --out {name}`", f"`python -m train.prepare SOURCE --out {name}`"
     return f"make it with {ours}, or of pictures of your own with {own}"
 
 

@@ -1,6 +1,6 @@
 """Icons by hundreds of artists, the name for a caption: more pictures for a VAE, more pairs for a mapper.
 
-    python -m train.icons --out data/icons
+    python -m train.recipes.icons --out data/icons
 
 downloads permissively licensed Iconify sets with `npm`, keeps one drawing a caption and set, leaves out
 whatever resembles a held-out emoji caption or picture, draws the rest at 64 x 64 on white, and writes a
@@ -26,8 +26,8 @@ from bridge.errors import UserError
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextEncoder
 from train.command import Parser, run_command, writable_folder
 from train.data.dataset import load_dataset
-from train.emoji import SPLITS
-from train.iconify import (
+from train.recipes.emoji import SPLITS
+from train.recipes.iconify import (
     SIZE,
     add_size,
     draw_all,
@@ -205,7 +205,7 @@ def collect(
         packages: NAME@VERSION of each set, without the npm scope.
         downloads: Where npm packages are kept.
         splits: Which emoji captions are held out.
-        emoji: The dataset of train.emoji, for its held-out pictures.
+        emoji: The dataset of train.recipes.emoji, for its held-out pictures.
         size: Side of a picture in pixels.
 
     Returns:
@@ -252,9 +252,11 @@ def collect(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = Parser("python -m train.icons", __doc__, "python -m train.icons --out data/icons")
+    parser = Parser("python -m train.recipes.icons", __doc__, "python -m train.recipes.icons --out data/icons")
     parser.add_argument("--out", type=Path, default=Path("data/icons"), help="folder of the dataset")
-    parser.add_argument("--emoji", type=Path, default=Path("data/emoji"), help="the dataset made by train.emoji")
+    parser.add_argument(
+        "--emoji", type=Path, default=Path("data/emoji"), help="the dataset made by train.recipes.emoji"
+    )
     parser.add_argument("--downloads", type=Path, default=Path("data/npm"), help="where npm packages are kept")
     add_size(parser)
     parser.add_argument("--palette", action="store_true", help="only the sets in several colours")

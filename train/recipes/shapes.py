@@ -1,6 +1,6 @@
 """Pictures whose factors are known, because we drew them: shape, colour, size, place and number.
 
-    python -m train.shapes --out data/shapes
+    python -m train.recipes.shapes --out data/shapes
 
 draws every combination of the factors once, at 64 x 64 on white, and writes a folder that
 `datasets.load_from_disk` opens: image, captions, label, artist, style, family, split, and the number of
@@ -25,7 +25,7 @@ from tqdm import tqdm
 from bridge.checkpoint import check_replaceable
 from train.command import Parser, run_command, whole, writable_folder
 from train.data.dataset import CAPTIONED
-from train.iconify import SIZE, write_rows
+from train.recipes.iconify import SIZE, write_rows
 
 Outline = tuple[tuple[float, float], ...]
 
@@ -176,7 +176,7 @@ def _split(place: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = Parser("python -m train.shapes", __doc__, "python -m train.shapes --out data/shapes")
+    parser = Parser("python -m train.recipes.shapes", __doc__, "python -m train.recipes.shapes --out data/shapes")
     parser.add_argument("--out", type=Path, default=Path("data/shapes"), help="folder of the dataset")
     parser.add_argument("--count", type=whole(10, COMBINATIONS), default=COMBINATIONS, help="of the combinations")
     parser.add_argument("--seed", type=whole(0), default=0, help="chooses the combinations and their splits")

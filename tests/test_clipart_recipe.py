@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from train.openclipart import collect, draw, main, read_drawing
+from train.recipes.clipart import collect, draw, main, read_drawing
 
 SVG = """<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="40mm"
   xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:dc="http://purl.org/dc/elements/1.1/">

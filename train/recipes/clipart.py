@@ -2,7 +2,7 @@
 
     apt-get download openclipart-svg
     dpkg-deb -x openclipart-svg_*.deb clipart
-    python -m train.openclipart clipart/usr/share/openclipart/svg --out data/clipart
+    python -m train.recipes.clipart clipart/usr/share/openclipart/svg --out data/clipart
     python -m train.inspect data/clipart
 
 A drawing's caption is the title inside its SVG. Titles that many drawings share name a collection, and are left
@@ -92,7 +92,9 @@ def collect(folder: Path) -> list[Drawing]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = Parser("python -m train.openclipart", __doc__, "python -m train.openclipart svg/ --out data/clipart")
+    parser = Parser(
+        "python -m train.recipes.clipart", __doc__, "python -m train.recipes.clipart svg/ --out data/clipart"
+    )
     parser.add_argument("svg", type=Path, help="folder of SVG files, unpacked from openclipart-svg")
     parser.add_argument("--out", type=Path, default=Path("data/clipart"), help="folder of pictures")
     parser.add_argument("--size", type=whole(16, 1024), default=256, help="longest side of a picture in pixels")

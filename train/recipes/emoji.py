@@ -1,6 +1,6 @@
 """The recipe of the default data: what up to eight artists drew for the same emoji caption.
 
-    python -m train.emoji --out data/emoji
+    python -m train.recipes.emoji --out data/emoji
 
 downloads eight permissively licensed Iconify sets and the emoji labels with `npm`, draws every
 picture at 64 x 64 on white, and writes a folder that `datasets.load_from_disk` opens: image,
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from bridge.checkpoint import check_replaceable
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextEncoder
 from train.command import Parser, run_command, writable_folder
-from train.iconify import (
+from train.recipes.iconify import (
     SIZE,
     add_size,
     draw_all,
@@ -35,7 +35,7 @@ from train.iconify import (
 )
 from train.splits import LEAK_RMSE, Splits, base_label, duplicate_pairs, make_splits, order_of
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SPLITS = ROOT / "configs" / "emoji-splits.json"
 EMOJI_LABELS = ROOT / "bridge" / "emoji_labels.json"
 EMOJIBASE = "emojibase-data@17.0.0"
@@ -222,7 +222,7 @@ def compute_splits(rows: Sequence[dict[str, Any]]) -> Splits:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = Parser("python -m train.emoji", __doc__, "python -m train.emoji --out data/emoji")
+    parser = Parser("python -m train.recipes.emoji", __doc__, "python -m train.recipes.emoji --out data/emoji")
     parser.add_argument("--out", type=Path, default=Path("data/emoji"), help="folder of the dataset")
     parser.add_argument("--downloads", type=Path, default=Path("data/npm"), help="where npm packages are kept")
     add_size(parser)

@@ -1,0 +1,116 @@
+"""The colour of a drawing: measured from its pixels as a word, and turned to another."""
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import binary_fill_holes
+
+WORDS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
+UNNAMED = len(WORDS)
+"""What no word is sure of: skin, beige, turquoise between green and blue."""
+HUES = {"red": 0.0, "orange": 27.0, "yellow": 50.0, "green": 125.0, "blue": 214.0, "purple": 275.0, "pink": 332.0}
+"""Hue in degrees that a turned drawing gets."""
+DOMINANT, OF_ALL = 0.7, 0.35
+"""Share of a word among the coloured pixels, and among all that is drawn, from which the drawing has its colour."""
+REACH = 45.0
+"""Hues this near the dominant one turn with it, in degrees."""
+
+
+def hsv(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hue in degrees, saturation and value in [0, 1], each (...), of RGB in [0, 1], (..., 3)."""
+    high, low = rgb.max(-1), rgb.min(-1)
+    span = high - low
+    safe = np.where(span > 0, span, 1)
+    r, g, b = np.moveaxis(rgb, -1, 0)
+    sector = np.where(high == r, ((g - b) / safe) % 6, np.where(high == g, (b - r) / safe + 2, (r - g) / safe + 4))
+    return np.where(span > 0, sector * 60, 0) % 360, span / np.maximum(high, 1e-6), high
+
+
+def rgb_of(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """The inverse of `hsv`, (..., 3)."""
+    k = (np.array([5.0, 3.0, 1.0]) + hue[..., None] / 60) % 6
+    return value[..., None] * (1 - saturation[..., None] * np.clip(np.minimum(k, 4 - k), 0, 1))
+
+
+def colour_numbers(rgb: np.ndarray) -> np.ndarray:
+    """Number into WORDS of every pixel, or UNNAMED; RGB in [0, 1], (..., 3) -> (...) int."""
+    h, s, v = hsv(rgb)
+    chroma = s * v
+    bounds = np.array([11, 36.5, 66, 168, 180, 252, 294, 346])
+    by_hue = np.array([0, 1, 2, 3, UNNAMED, 4, 5, 6, 0])
+    number = by_hue[np.searchsorted(bounds, h, "right")]
+    warm = (h < 48) | (h >= 346)
+    number = np.where((number == 0) & (s < 0.6) & (v > 0.75), 6, number)  # light red is pink
+    number = np.where((number == 1) & (s < 0.5), UNNAMED, number)  # skin, beige
+    number = np.where((number == 2) & (s < 0.35), UNNAMED, number)
+    number = np.where((number == 2) & (v < 0.65), UNNAMED, number)  # olive
+    number = np.where((h >= 9) & (h < 48) & (v < 0.77) & (s > 0.25), 7, number)  # dark orange is brown
+    number = np.where((h >= 346) & (v < 0.35), 7, np.where((h < 9) & (v < 0.4), 7, number))
+    number = np.where((number == 6) & (v < 0.55), 5, number)  # dark pink is purple
+    number = np.where(
+        (chroma < 0.1) | ((chroma < 0.16) & ~warm & (v < 0.75)) | ((s < 0.4) & (v < 0.6) & ~warm), 10, number
+    )
+    number = np.where((v > 0.86) & (chroma < 0.1), 9, number)
+    return np.where((v < 0.22) | ((v < 0.32) & (chroma < 0.14)), 8, number)
+
+
+def colour_word(picture: Image.Image) -> str | None:
+    """The colour that clearly dominates what is drawn; None if none does.
+
+    Args:
+        picture: RGBA; what is transparent is not drawn, nor is white on an opaque page. What an outline
+            encloses counts as drawn white.
+    """
+    small = np.asarray(picture.resize((48, 48), Image.Resampling.BOX), dtype=np.float32) / 255
+    drawn = small[..., 3] > 0.6
+    opaque = bool((small[..., 3] > 0.98).all())
+    count = np.bincount(colour_numbers(small[..., :3][drawn]), minlength=UNNAMED + 1).astype(float)
+    holes = binary_fill_holes(drawn).sum() - drawn.sum()
+    black, white, grey = count[8], count[9], count[10]
+    if opaque:
+        count[9] = white = 0.0
+    area = count.sum() + holes
+    if area < 40:
+        return None
+    vivid = np.concatenate([count[:8], count[UNNAMED:]])
+    rest = (
+        (black if black > 0.4 * area else 0)
+        + (grey if grey > 0.3 * area else 0)
+        + (white if white + holes > 0.45 * area else 0)
+    )
+    best = int(vivid[:8].argmax())
+    if vivid[best] >= DOMINANT * (vivid.sum() + rest) and vivid[best] >= OF_ALL * area:
+        return WORDS[best]
+    for number, share in ((8, 0.8), (9, 0.8), (10, 0.7)):
+        if count[number] >= share * area:
+            return WORDS[number]
+    return None
+
+
+def turned(picture: Image.Image, word: str, target: str) -> Image.Image | None:
+    """The picture with its dominant hue turned to that of another word; None if it does not then read as that.
+
+    Args:
+        picture: RGBA, of colour `word`.
+        word: What `colour_word` says of it, a key of HUES.
+        target: Another key of HUES.
+    """
+    pixels = np.asarray(picture, dtype=np.float32) / 255
+    h, s, v = hsv(pixels[..., :3])
+    own = (colour_numbers(pixels[..., :3]) == WORDS.index(word)) & (pixels[..., 3] > 0.5)
+    angle = np.deg2rad(h[own])
+    mean = np.rad2deg(np.arctan2(np.sin(angle).mean(), np.cos(angle).mean()))
+    offset = (h - mean + 180) % 360 - 180
+    reach = (np.abs(offset) < REACH) & (s * v > 0.04)
+    spread = 0.5 if target in {"orange", "yellow", "pink"} else 0.8
+    new_h = (HUES[target] + spread * offset) % 360
+    new_s, new_v = 1 - (1 - s) * (0.5 if word in {"pink", "purple"} and target in {"red", "orange", "yellow"} else 1), v
+    if target in {"yellow", "orange"}:
+        new_s, new_v = np.clip(new_s * 1.1, 0, 1), 1 - (1 - v) * 0.35
+    elif target == "pink":
+        new_s, new_v = s * 0.62, 1 - (1 - v) * 0.45
+    elif target in {"red", "purple", "blue", "green"} and word in {"yellow", "orange", "pink"}:
+        new_s, new_v = 1 - (1 - new_s) * 0.7, v * 0.9
+    rgb = np.where(reach[..., None], rgb_of(new_h, new_s, new_v), pixels[..., :3])
+    out = np.concatenate([rgb, pixels[..., 3:]], -1)
+    image = Image.fromarray((out.clip(0, 1) * 255 + 0.5).astype(np.uint8))
+    return image if colour_word(image) == target else None
