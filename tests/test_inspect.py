@@ -172,6 +172,14 @@ def test_the_command_writes_nothing_but_the_sheet(tmp_path, capsys, shared_encod
     assert capsys.readouterr().out.startswith(f"{source}: folder with .txt files")
 
 
+def test_its_own_sheet_is_no_picture_of_the_next_run(tmp_path, encoder, shared_encoder):
+    source = plain(tmp_path / "source")
+    assert main([str(source), "--out", str(source / "sheet.png")]) == 0
+    facts, _ = inspect(Wanted(str(source)), encoder=encoder)
+    assert (facts["rows"]["all"], facts["rows"]["bad"]) == (8, [])
+    assert facts["notes"] == ["1 pages of pictures that bridge drew are left out (sheet.png)"]
+
+
 def test_json_is_json_and_nothing_else(tmp_path, capsys, shared_encoder):
     assert main([str(plain(tmp_path / "source")), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from bridge.dense import DenseCodec
-from train import shapes
 from train.autoencoder import VAEConfig, build_vae
 from train.config import load_config
 from train.data.dataset import load_dataset, rows_of
+from train.recipes import shapes
 from train.recipes.shapes import COLOURS, COMBINATIONS, LEVELS, Factors, combinations, draw, label_of, make_rows
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -146,6 +146,13 @@ def test_tables_in_folders_called_like_splits_bring_them(tmp_path):
     assert [raw.split for raw in rows_of(tmp_path / "all")] == ["train"] * 3 + ["validation"] * 3
 
 
+def test_tables_in_folders_called_like_splits_bring_them_whatever_lies_beside_them(tmp_path):
+    for name in ("Train", "TEST"):
+        put_csv(tmp_path / name)
+    put_pictures(tmp_path / "more")
+    assert [raw.split for raw in rows_of(tmp_path)] == ["test"] * 3 + ["train"] * 3
+
+
 def test_artist_style_and_split_are_read(tmp_path):
     put_pictures(tmp_path)
     (tmp_path / "metadata.csv").write_text("file_name,caption,artist,style,split\na.png,car,Ann,flat,test\n")

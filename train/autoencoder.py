@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bridge.codec import CONFIG, VAECodec, load_codec
 from bridge.dense import DenseCodec, DenseVAE
-from bridge.images import contact_sheet, to_pil
+from bridge.images import contact_sheet, save_png, to_pil
 from bridge.noise import generator_for, normal_rows
 from bridge.palette import PaletteCodec, PaletteVAE
 from train.codec import channel_statistics
@@ -358,7 +358,7 @@ class VAETraining:
                 shown += [to_pil(x[:12].cpu()), to_pil(y[:12].cpu())]
         if shown:
             captions = ["held out", "reconstructed"] * (len(shown) // 2)
-            contact_sheet(shown, captions).save(self.config.out / f"sheet-{step:06d}.png")
+            save_png(contact_sheet(shown, captions), self.config.out / f"sheet-{step:06d}.png", {"step": step})
         mse = torch.cat(errors).mean()
         return {"validation_psnr": float(-10 * mse.log10())}
 

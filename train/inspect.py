@@ -7,7 +7,6 @@ Nothing is written but the sheet.
 """
 
 import argparse
-import io
 import json
 import sys
 import warnings
@@ -20,9 +19,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
-from bridge.images import contact_sheet
+from bridge.images import contact_sheet, save_png
 from bridge.pairs.reading import Reading, Survey, all_notes, survey
 from bridge.pairs.sources import Source, Wanted, open_source
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, TextEncoder
@@ -278,9 +276,7 @@ def _run(args: argparse.Namespace) -> None:
         writable_file(args.out)
     facts, sheet = inspect(*chosen(args), args.seed, resplit=args.resplit)
     if args.out:
-        buffer = io.BytesIO()
-        sheet.save(buffer, "PNG")
-        atomic_write(args.out, buffer.getvalue())
+        save_png(sheet, args.out, {"pictures": facts["pictures"]["count"]})
     print(json.dumps(facts, ensure_ascii=False, indent=1) if args.json else render(facts))
 
 

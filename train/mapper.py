@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from bridge.codec import load_codec
 from bridge.errors import UserError
-from bridge.images import contact_sheet, to_pil
+from bridge.images import contact_sheet, save_png, to_pil
 from bridge.mappers import FAMILIES, LocalFlowMapper, Mapper
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
@@ -410,7 +410,7 @@ class MapperTraining:
         pictures = to_pil(self.codec.decode(z.cpu()))
         rows = [pictures[i * images : (i + 1) * images] for i in range(len(shown))]
         texts = [side.table.texts[i] for i in shown]
-        contact_sheet(rows, texts).save(self.config.out / f"sheet-{split}-{step:06d}.png")
+        save_png(contact_sheet(rows, texts), self.config.out / f"sheet-{split}-{step:06d}.png", {"step": step})
 
     @cached_property
     def memory(self) -> CaptionMemory:

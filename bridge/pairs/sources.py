@@ -131,10 +131,9 @@ def open_source(wanted: Wanted) -> Source:
     if not isinstance(wanted.source, str | Path):
         return _open_dataset(wanted)
     path = Path(wanted.source)
-    if any(os.path.isfile(path / name) for name in ("state.json", "dataset_dict.json")):
-        return _open_saved(path, wanted)
     if os.path.isdir(wanted.source):
-        return _open_folder(path, wanted)
+        saved = any(os.path.isfile(path / name) for name in ("state.json", "dataset_dict.json"))
+        return _open_saved(path, wanted) if saved else _open_folder(path, wanted)
     if os.path.isfile(wanted.source):
         return _open_file(path, wanted)
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(wanted.source)) and not _is_known(path):
@@ -397,13 +396,12 @@ def _open_tables(
             continue
         columns |= read.columns
         notes += read.notes
-        split = split_name(table.stem) if len(tables) > 1 else ""
-        split = split if split in SPLITS else ""
+        told = (split_name(table.stem), split_name(table.relative_to(root).parts[0])) if len(tables) > 1 else ()
+        split = next((name for name in told if name in SPLITS), "")
         for raw in _joined(where, read.rows, read.columns):
             placed = _placed(raw, table, locator, inside)
-            of_folder = folder.split_of(table) if folder and table.parent != root else ""
-            if folder and not of_folder and isinstance(placed.picture, Path) and root in placed.picture.parents:
-                of_folder = folder.split_of(placed.picture)
+            there = isinstance(placed.picture, Path) and root in placed.picture.parents
+            of_folder = folder.split_of(placed.picture) if folder and there else ""  # type: ignore[arg-type]
             rows.append(replace(placed, split=raw.split or split or of_folder))
     if refused and (len(tables) == 1 or not rows or any(table.stem.lower() == "metadata" for table in tables)):
         raise refused[0]
