@@ -97,6 +97,14 @@ def test_png_tells_where_it_comes_from(run: Run) -> None:
     assert (facts["bridge:caption"], facts["bridge:seed"], facts["bridge:index"]) == ("cat", "5", "0")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_a_file_of_captions_is_read_as_editors_read_it(tmp_path: Path, encoding: str, end: str) -> None:
+    captions = ["un café", "a\u2028b" if encoding.startswith("utf") else "a b"]
+    (tmp_path / "captions.txt").write_bytes(end.join([*captions, "", ""]).encode(encoding))
+    assert read_captions([], str(tmp_path / "captions.txt")) == captions
+
+
 def test_captions_from_a_file(run: Run, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("cat\n\n  bus  \n", "utf-8")
     _, lines, _ = run("--captions", str(tmp_path / "list.txt"), "-n", "1", "--no-sheet")
