@@ -21,6 +21,7 @@ from bridge.captions import well_formed
 from bridge.errors import UserError
 from bridge.manifest import MANIFEST, Manifest
 from bridge.streams import STOPPED, guarded, interruptible, read_input
+from bridge.textfile import WESTERN, EncodingError, decode, split_lines
 from bridge.writing import SHEET_ROWS, Sheet, Writer, save_walk, tell
 
 if TYPE_CHECKING:
@@ -161,13 +162,14 @@ def _caption(text: str) -> str:
     """A caption as it was typed, whatever the encoding of terminal and locale."""
     if well_formed(text) == text:
         return text
-    data = os.fsencode(text) if not re.search("[\ud800-\udc7f\udd00-\udfff]", text) else b""
+    halves = re.search("[\ud800-\udc7f\udd00-\udfff]", text)  # of characters, not bytes that were no text
     try:
-        return data.decode("utf-8") or well_formed(text)  # where the locale knows no UTF-8
-    except UnicodeDecodeError:
-        found = data.decode("cp1252", "replace")
+        found, encoding = (well_formed(text), "") if halves else decode(os.fsencode(text))
+    except EncodingError:
+        found, encoding = well_formed(text), ""
+    if encoding != "utf-8":  # which it is where the locale knows no UTF-8
         tell(f"warning: {text!r} is not UTF-8 text; it is read as {found!r}")
-        return found
+    return found
 
 
 def _whole(text: str) -> int:
@@ -209,16 +211,17 @@ def read_captions(captions: Sequence[str], file: str | None) -> list[str]:
         return list(captions)
     name = "standard input" if file == "-" else file
     try:
-        data = read_input() if file == "-" else Path(file).read_bytes()
-        lines = data.decode("utf-8-sig").splitlines()
+        text, encoding = decode(read_input() if file == "-" else Path(file).read_bytes())
+    except EncodingError as error:
+        raise UsageError(f"--captions: {name}: {error}") from None
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        if isinstance(error, UnicodeDecodeError):
-            raise UsageError(f"--captions: {name} is not UTF-8 text; save it as UTF-8") from None
         why = error.strerror if isinstance(error, OSError) else error  # a null byte in a name is a ValueError
         raise UsageError(f"--captions: cannot read {name}: {why}; check the path") from None
-    found = [line.strip() for line in lines if line.strip()]
+    if encoding == WESTERN:
+        tell(f"warning: {name} is not UTF-8 text; it is read as {WESTERN}")
+    found = [line.strip() for line in split_lines(text) if line.strip()]
     if not found:
         raise UsageError(f"--captions: {name} holds no caption; write one a line")
     return [*captions, *found]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bridge.errors import UserError
-from bridge.images import read_image, to_tensor
+from bridge.images import ENDINGS, read_image, to_tensor
 from bridge.limits import number, whole
 from bridge.mappers import InvertibleMapper, VelocityMapper
 from bridge.noise import normal_rows
@@ -29,11 +29,8 @@ KINDS = ("linear", "spherical")
 """How a walk goes: straight, or along a great circle."""
 SPACES = ("latent", "noise")
 """Where a walk goes: among latents, or among the noise from which the mapper makes them."""
-_ENDINGS = (
-    "png apng jpg jpeg jpe jif jfif mpo gif webp bmp dib tif tiff ppm pgm pbm pnm ico jp2 j2k jpx qoi avif heic heif "
-    "hif svg psd eps xcf raw dng cr2 cr3 nef arw tga jxl exr pdf mp4 mov avi mkv webm txt csv zip"
-)
-FILES = tuple(f".{ending}" for ending in re.findall(r"\w+", _ENDINGS))
+_OTHERS = "heic heif hif svg psd eps xcf raw dng cr2 cr3 nef arw tga jxl exr pdf mp4 mov avi mkv webm txt csv zip"
+FILES = (*sorted(ENDINGS), *(f".{ending}" for ending in re.findall(r"\w+", _OTHERS)))
 """Endings of names that are taken for a file's, whether such a picture can be read or not."""
 _PATH = re.compile(r"(\.{0,2}/|~/|[A-Za-z]:[\\/])\S")
 MAX_STEPS, MAX_SAMPLES, MAX_SCALE = 1000, 10_000, 100
@@ -201,9 +198,10 @@ def caption_end(pipe: BridgePipeline, caption: str, seed: int = 0) -> End:
     Raises:
         UserError: The encoder cannot read it.
     """
-    output = pipe(caption, 1, seed=seed, output_type="latent")
-    code = pipe.text_encoder.encode([caption], with_tokens=pipe.mapper.reads_tokens)
-    return End(caption, "caption", output.images[0], code, output.notes[0])
+    with pipe.plain():
+        output = pipe(caption, 1, seed=seed, output_type="latent")
+        code = pipe.text_encoder.encode([caption], with_tokens=pipe.mapper.reads_tokens)
+        return End(caption, "caption", output.images[0], code, output.notes[0])
 
 
 def open_end(pipe: BridgePipeline, name: str, seed: int = 0) -> End:
@@ -305,10 +303,10 @@ def caption_mean(pipe: BridgePipeline, caption: str | None, *, samples: int = SA
         UserError: `samples` is out of range, or the encoder cannot read the caption.
     """
     samples = whole(samples, "samples", 1, MAX_SAMPLES)
-    if caption is not None:
-        return pipe(caption, samples, seed=seed, output_type="latent").images.mean(0)
     seed, settings = whole(seed, "seed"), pipe.settings
     with pipe.plain():
+        if caption is not None:
+            return pipe(caption, samples, seed=seed, output_type="latent").images.mean(0)
         noise = normal_rows([(seed, i) for i in range(samples)], pipe.mapper.sample_noise_shape).to(pipe.device)
         null = TextCode.null(samples, pipe.text_encoder.dim).to(pipe.device)
         if not isinstance(pipe.mapper, VelocityMapper):
@@ -345,8 +343,9 @@ def edit(
     if plus is None and minus is None:
         raise UserError("plus, minus: none given; name a caption to have more of, or less of")
     scale = check_scale(scale)
-    means = [caption_mean(pipe, caption, samples=samples, seed=seed) for caption in (plus, minus)]
-    return arithmetic(start.z, means[0], means[1], scale)
+    with pipe.plain():
+        means = [caption_mean(pipe, caption, samples=samples, seed=seed) for caption in (plus, minus)]
+        return arithmetic(start.z, means[0], means[1], scale)
 
 
 def check_scale(scale: float) -> float:

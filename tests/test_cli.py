@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bridge import BridgePipeline, checkpoint
-from bridge.cli import SHEET_ROWS, main
+from bridge.cli import SHEET_ROWS, main, read_captions
 
 
 @pytest.fixture
@@ -97,10 +97,29 @@ def test_png_tells_where_it_comes_from(run: Run) -> None:
     assert (facts["bridge:caption"], facts["bridge:seed"], facts["bridge:index"]) == ("cat", "5", "0")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_a_file_of_captions_is_read_as_editors_read_it(tmp_path: Path, encoding: str, end: str) -> None:
+    captions = ["un café", "a\u2028b" if encoding.startswith("utf") else "a b"]
+    (tmp_path / "captions.txt").write_bytes(end.join([*captions, "", ""]).encode(encoding))
+    assert read_captions([], str(tmp_path / "captions.txt")) == captions
+
+
 def test_captions_from_a_file(run: Run, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("cat\n\n  bus  \n", "utf-8")
     _, lines, _ = run("--captions", str(tmp_path / "list.txt"), "-n", "1", "--no-sheet")
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["caf\u00e9\r\n\r\nbus\u2028stop".encode(encoding) for encoding in ("utf-8-sig", "utf-16", "utf-16-le")]
+    + ["caf\u00e9\rbus stop".encode("latin-1")],
+)
+def test_a_file_of_captions_is_read_as_editors_save_it(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(data)
+    first, second = read_captions([], str(tmp_path / "list.txt"))
+    assert (first, second.replace("\u2028", " ")) == ("café", "bus stop")
 
 
 def test_contact_sheet_is_capped_and_says_so(run: Run, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_a_folder_is_no_configuration(tmp_path):
     "setting",
     [
         {"warmup": -1},
-        {"cooldown": 1.5},
+        {"cooldown": -0.5},
         {"ema_decay": 2.0},
         {"learning_rate": 0.0},
         {"clip": -1.0},

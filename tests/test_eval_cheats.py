@@ -315,8 +315,8 @@ def test_table_names_every_cheat_and_what_was_left_out(report):
     ("wrong", "named"),
     [
         ({"split": "train"}, "split: expected one of validation, test"),
-        ({"n": 1}, "--samples: expected"),
-        ({"captions": 1}, "--captions: expected"),
+        ({"n": 1}, "n must"),
+        ({"captions": 1}, "captions: expected"),
         ({"n": 6}, "drawn by 8 artists.*ask for fewer samples"),
     ],
 )

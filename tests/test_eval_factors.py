@@ -275,7 +275,7 @@ def test_chart_wants_one_beta_a_codec():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--halves", "0"], "--halves: expected 1 or more, got 0"),
+        (["--halves", "0"], "--halves: expected a whole number of 1 or more, got '0'"),
         (["--split", "none"], "split: no picture has split 'none'"),
         (["--data", "nowhere"], "nowhere is not a dataset"),
         (["--real"], "no label tells of two values"),

@@ -15,8 +15,8 @@ from bridge.noise import normal_rows
 from eval.data import Pictures
 from eval.features import Extractor, Features
 from eval.judge import Judge
-from eval.studies.latents.__main__ import __main__ as latents
-from eval.studies.latents.__main__ import spaces as latent_spaces
+from eval.studies.latents import __main__ as latents
+from eval.studies.latents import spaces as latent_spaces
 
 
 class Grid(Extractor):

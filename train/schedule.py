@@ -15,7 +15,7 @@ PRECISIONS = ("no", "bf16", "fp16")
 GOALS = ("min", "max")
 RANGES = (
     ("warmup", 0, math.inf),
-    ("cooldown", 0, 1),
+    ("cooldown", 0, math.inf),
     ("weight_decay", 0, math.inf),
     ("ema_decay", 0, 1),
     ("save_minutes", 0, math.inf),

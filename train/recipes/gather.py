@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import tempfile
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
@@ -132,12 +133,12 @@ def clip_art_folder(downloads: Path) -> Path:
             raise MissingToolError(f"apt-get download {CLIP_ART}: {done.stderr.strip() or 'no archive'}; {by_hand}")
     if not (dpkg := shutil.which("dpkg-deb")):
         raise MissingToolError(f"dpkg-deb: not found; unpack {archives[-1]} into {folder} and run again")
-    scratch = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    done = subprocess.run([dpkg, "-x", archives[-1], scratch], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise MissingToolError(f"dpkg-deb -x {archives[-1]}: {done.stderr.strip()}; delete it and run again")
-    scratch.rename(folder)
+    with tempfile.TemporaryDirectory(dir=downloads) as scratch:
+        unpacked = Path(scratch) / CLIP_ART
+        done = subprocess.run([dpkg, "-x", archives[-1], unpacked], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise MissingToolError(f"dpkg-deb -x {archives[-1]}: {done.stderr.strip()}; delete it and run again")
+        unpacked.rename(folder)
     return folder
 
 
