@@ -459,7 +459,8 @@ def test_a_missing_column_is_named_beside_those_found(artwork_folder, tmp_path, 
     last = capsys.readouterr().err.splitlines()[-1]
     assert (code, last) == (
         2,
-        f"python -m train.autoencoder: data: {tmp_path}/data lacks captions, family; it has image, label, split",
+        f"python -m train.autoencoder: data: {tmp_path}/data lacks captions, family; it has image, label, split; "
+        f"make one of it with `python -m train.prepare {tmp_path}/data --out data/data-64`",
     )
 
 

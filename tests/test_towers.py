@@ -221,6 +221,7 @@ def test_frozen_means_frozen(opened, kind):
     assert not any(module.training for module in encoder.model.modules())
 
 
+@pytest.mark.filterwarnings("ignore::bridge.text.CaptionUnknownWarning")
 @pytest.mark.parametrize("kind", ["clip", "t5", "cls"])
 def test_a_mapper_is_trained_on_it_and_leaves_its_weights(folders, artwork_folder, vae_folder, tmp_path, kind):
     loop = LoopConfig(steps=2, batch_size=8, warmup=1, validate_every=2, save_minutes=60)

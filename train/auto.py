@@ -8,6 +8,7 @@ import argparse
 import inspect
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -26,7 +27,6 @@ from datasets import Dataset
 from bridge.checkpoint import INDEX, CheckpointError, atomic_write, resolve_model, shipped_models
 from bridge.codec import AUTOENCODERS, CONFIG, codec_from_diffusers, load_codec, read_config
 from bridge.errors import UserError
-from bridge.images import slug
 from bridge.mappers import FAMILIES, VelocityMapper
 from bridge.pairs.reading import Reading
 from bridge.pairs.sources import Wanted
@@ -618,7 +618,8 @@ def out_of(source: str) -> Path:
     >>> out_of("my photos/"), out_of("data/pairs.csv"), out_of("owner/name")
     (PosixPath('runs/my-photos'), PosixPath('runs/pairs'), PosixPath('runs/name'))
     """
-    return Path("runs") / (slug(Path(source).resolve().stem) or "mine")
+    name = re.sub(r"[^\w-]+", "-", Path(source).resolve().stem).strip("-")
+    return Path("runs") / (name or "mine")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

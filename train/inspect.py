@@ -23,7 +23,7 @@ from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png
 from bridge.pairs.reading import Reading, Survey, all_notes, survey
 from bridge.pairs.sources import Source, Wanted, open_source
-from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, TextEncoder
+from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, CaptionUnknownWarning, TextEncoder
 from train.command import Parser, run_command, writable_file
 from train.near import near_groups
 from train.partition import Partition, partition, same_words
@@ -146,12 +146,15 @@ def caption_facts(found: Survey, encoder: TextEncoder) -> dict[str, Any]:
     """Lengths, and what the encoder would cut."""
     texts = list(dict.fromkeys(caption for pair in found.pairs for caption in pair.captions))
     words = [len(text.split()) for text in texts]
-    longest, cut = 0, []
-    for text in texts:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", CaptionTruncatedWarning)
+    longest = 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for text in texts:
             longest = max(longest, len(encoder.token_ids(encoder.prepare(text))))
-        cut += [str(warning.message) for warning in caught]
+    cut, unknown = (
+        [str(warning.message) for warning in caught if issubclass(warning.category, kind)]
+        for kind in (CaptionTruncatedWarning, CaptionUnknownWarning)
+    )
     return {
         "distinct": len(texts),
         "labels": len({pair.captions[0] for pair in found.pairs}),
@@ -161,6 +164,8 @@ def caption_facts(found: Survey, encoder: TextEncoder) -> dict[str, Any]:
         "token_limit": encoder.max_tokens,
         "cut": len(cut),
         "first_cut": cut[0] if cut else "",
+        "unknown": len(unknown),
+        "first_unknown": unknown[0] if unknown else "",
         "not_ascii": sum(not text.isascii() for text in texts),
     }
 
@@ -236,6 +241,8 @@ def _caption_lines(captions: dict[str, Any], duplicates: dict[str, Any]) -> list
     ]
     if captions["cut"]:
         lines[-1] = f"  the text encoder cuts {captions['cut']} captions; {captions['first_cut']}"
+    if captions["unknown"]:
+        lines.append(f"  the text encoder knows nothing of {captions['unknown']} captions; {captions['first_unknown']}")
     return lines
 
 

@@ -26,7 +26,7 @@ from PIL import Image, ImageColor
 from bridge.checkpoint import CheckpointError, atomic_folder, verify_folder
 from bridge.pairs.reading import Reading, Survey, survey
 from bridge.pairs.sources import Wanted, open_source
-from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, TextEncoder
+from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, CaptionUnknownWarning, TextEncoder
 from train.command import Parser, number, run_command, whole, writable_folder
 from train.config import ConfigError
 from train.data.dataset import CAPTIONED
@@ -100,7 +100,8 @@ def encoding(encoder: TextEncoder | None = None) -> Any:
     def encode(captions: list[str]) -> np.ndarray:
         used = encoder or TextEncoder.from_pretrained(DEFAULT_ID, digest=DEFAULT_DIGEST)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CaptionTruncatedWarning)  # train.inspect counts them
+            for told in (CaptionTruncatedWarning, CaptionUnknownWarning):  # train.inspect counts them
+                warnings.simplefilter("ignore", told)
             return used.encode(captions, batch_size=64, with_tokens=False).pooled.cpu().numpy()
 
     return encode

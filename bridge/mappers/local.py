@@ -339,7 +339,7 @@ def log_kernel(cosine: np.ndarray, perplexity: float) -> np.ndarray:
     Fewer pictures than twice the perplexity share at most half of their number.
 
     >>> np.exp(log_kernel(np.array([1.0, 0.9, 0.1, 0.0]), 2.0)).round(2)
-    array([0.53, 0.46, 0.01, 0.01])
+    array([0.63, 0.36, 0.  , 0.  ])
     """
     goal = math.log(max(1.0, min(perplexity, len(cosine) / 2)))
     low, high = math.log(COLDEST), math.log(HOTTEST)
