@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bridge.codec import load_codec
+from bridge.codec import HUB_FILES, load_codec
 from bridge.palette import Layers, PaletteCodec, PaletteVAE
 from tests.conftest import randomise
 
@@ -82,6 +82,19 @@ def test_a_saved_codec_draws_the_same(vae, tmp_path):
     assert isinstance(again, PaletteCodec)
     assert again.fingerprint == codec.fingerprint
     assert torch.equal(again.decode(z), codec.decode(z))
+
+
+def test_a_rounded_codec_takes_half_the_bytes_and_draws_the_same(vae, tmp_path):
+    codec, z = PaletteCodec(vae), normal(2, 4, 2, 2)
+    rounded = codec.rounded()
+    codec.save(tmp_path / "whole")
+    rounded.save(tmp_path / "half")
+    whole, half = ((tmp_path / name / HUB_FILES[1]).stat().st_size for name in ("whole", "half"))
+    assert half < 0.6 * whole
+    again = load_codec(tmp_path / "half")
+    assert again.fingerprint == rounded.fingerprint != codec.fingerprint
+    assert torch.equal(again.decode(z), rounded.decode(z))
+    assert float((rounded.decode(z) - codec.decode(z)).abs().max()) < 0.02
 
 
 @pytest.mark.parametrize("size", [64, 100, 256])

@@ -1,5 +1,6 @@
 """A model of a dataset without training: which rows and captions it holds, and that it is one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,14 @@ def test_the_command_makes_a_model_that_draws(config, tmp_path, capsys):
     folder = Path(capsys.readouterr().out.strip())
     drawn = [BridgePipeline.from_pretrained(folder)("a cat", 1, seed=0, output_type="pt").images for _ in range(2)]
     assert torch.equal(*drawn)
+
+
+def test_half_precision_makes_a_smaller_codec_and_the_same_memory(config, vae_folder):
+    whole = BridgePipeline.from_pretrained(build(config))
+    half = BridgePipeline.from_pretrained(build(replace(config, half=True, out=config.out / "half")))
+    sizes = [sum(f.stat().st_size for f in (config.out / at).iterdir()) for at in ("model/vae", "half/model/vae")]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert half.memory.captions == whole.memory.captions
 
 
 @pytest.mark.parametrize(

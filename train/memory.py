@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bridge.codec import load_codec
+from bridge.codec import AutoencoderCodec, load_codec
 from bridge.learn import Memory
 from bridge.memory import CaptionMemory
 from bridge.pipeline import BridgePipeline, Settings
@@ -29,6 +29,7 @@ class MemoryConfig:
         vae: Folder of a codec.
         out: Run folder; the model ends in `out/model`.
         splits: Whose rows go into memory.
+        half: Round the codec's weights to half precision, which halves its file.
         captions: Most captions of a picture that are kept, those that say nothing new apart.
         text_encoder: See `TextEncoder.from_pretrained`.
         window: See `bridge.mappers.LocalFlowMapper`, like the next two.
@@ -42,6 +43,7 @@ class MemoryConfig:
     vae: Path
     out: Path
     splits: tuple[str, ...] = ("train",)
+    half: bool = False
     captions: int = 4
     text_encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
     window: tuple[float, float] = (2.0, 1.7)
@@ -83,6 +85,10 @@ def build(config: MemoryConfig) -> Path:
     if not rows:
         raise ConfigError(f"splits: {config.data} has no rows of {', '.join(config.splits)}")
     dataset, codec = dataset.select(rows), load_codec(config.vae)
+    if config.half:
+        if not isinstance(codec, AutoencoderCodec):
+            raise ConfigError(f"half: {config.vae} is a {type(codec).__name__}, whose weights cannot be rounded")
+        codec = codec.rounded()
     encoder, cache = TextEncoder.from_pretrained(config.text_encoder), config.data / CACHE
     styles = [str(style) for style in dataset["style"]]
     captions = [telling(c, s, config.captions) for c, s in zip(dataset["captions"], styles, strict=True)]
