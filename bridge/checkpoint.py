@@ -29,6 +29,8 @@ from bridge.errors import UserError
 MANIFEST = "manifest.json"
 INDEX = "model_index.json"
 CACHE = ".cache"
+FORMER = "emoji"
+"""A model that was shipped once."""
 """Folder inside another, for what can be made again."""
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".dill", ".msgpack"})
 DOCUMENTS = frozenset({"", ".md", ".txt", ".rst", ".html", ".pdf", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp"})
@@ -203,13 +205,15 @@ def resolve_model(model: str | Path) -> Path:
     """The folder of a model.
 
     Args:
-        model: The name of a shipped model ("emoji"; a folder of that name is "./emoji"), a folder, or a
+        model: The name of a shipped model ("pictures"; a folder of that name is "./pictures"), a folder, or a
             hub id ("owner/name"), fetched into the hub's cache. A `Path` is a folder, whatever it is called.
 
     Raises:
         CheckpointError: There is no such model, or it cannot be fetched; says what there is.
     """
     shipped, is_path = shipped_models(), isinstance(model, os.PathLike)
+    if model == FORMER:
+        raise CheckpointError(f"model: {FORMER!r} is no longer shipped; `pictures`, which draws at 128 pixels, is")
     if not is_path and str(model) in shipped:
         return _shipped_root() / str(model)
     with contextlib.suppress(OSError, ValueError, RuntimeError):  # no possible file name

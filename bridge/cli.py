@@ -149,8 +149,8 @@ def _add_push(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    name = "a shipped name, a folder, or a hub id (default emoji)"
-    parser.add_argument("--model", default="emoji", metavar="MODEL", help=name)
+    name = "a shipped name, a folder, or a hub id (default pictures)"
+    parser.add_argument("--model", default="pictures", metavar="MODEL", help=name)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from bridge.errors import UserError
 from bridge.images import ENDINGS, read_image, to_tensor
 from bridge.limits import number, whole
 from bridge.mappers import InvertibleMapper, VelocityMapper
-from bridge.noise import normal_rows
+from bridge.noise import generator_for, normal_rows
 from bridge.text import TextCode
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ class End:
         z: Its latent, (*z_shape): the picture's mean latent, or the caption's sample.
         code: Its text code, one row; the null code for an image.
         note: Why to trust a caption's sample less, or None.
+        noise: What the sample was drawn from, where guidance is no part of it; else None.
     """
 
     name: str
@@ -162,6 +163,7 @@ class End:
     z: Tensor
     code: TextCode
     note: str | None = None
+    noise: Tensor | None = None
 
 
 def is_image(name: str) -> bool:
@@ -201,7 +203,10 @@ def caption_end(pipe: BridgePipeline, caption: str, seed: int = 0) -> End:
     with pipe.plain():
         output = pipe(caption, 1, seed=seed, output_type="latent")
         code = pipe.text_encoder.encode([caption], with_tokens=pipe.mapper.reads_tokens)
-        return End(caption, "caption", output.images[0], code, output.notes[0])
+        noise = None
+        if pipe.settings.guidance_scale == pipe.settings.temperature == 1:
+            noise = torch.randn(pipe.mapper.sample_noise_shape, generator=generator_for(seed, 0)).to(pipe.device)
+        return End(caption, "caption", output.images[0], code, output.notes[0], noise)
 
 
 def open_end(pipe: BridgePipeline, name: str, seed: int = 0) -> End:
@@ -253,7 +258,8 @@ def noise_walk(
 ) -> Tensor:
     """Latents whose noise lies on the way from that of one end to that of the other, (steps, *z_shape).
 
-    The noise of a picture is found under the null code, that of a caption's sample under its caption. On the way
+    The noise of a picture is found under the null code, that of a caption's sample, where it is not known, under its
+    caption. On the way
     back the velocity goes over from one end's to the other's as the noise does: (1 - w) v(a) + w v(b), which is
     guidance at scale w. A mapper without velocity is inverted under the null code throughout.
 
@@ -272,16 +278,18 @@ def noise_walk(
     mapper = pipe.mapper
     if not isinstance(mapper, InvertibleMapper):
         raise UserError(f"space: {type(mapper).__name__} finds no noise behind a latent; use space latent")
-    ends = torch.stack([a.z, b.z])
+    ends, null = torch.stack([a.z, b.z]), TextCode.null(2, pipe.text_encoder.dim).to(pipe.device)
     if isinstance(mapper, VelocityMapper):
         count = pipe.resolve(num_inference_steps=num_inference_steps).num_inference_steps
-        noise = mapper.invert(ends, TextCode.cat([a.code, b.code]), num_inference_steps=count)
+        noise = [
+            mapper.invert(end.z[None], end.code, num_inference_steps=count)[0] if end.noise is None else end.noise
+            for end in (a, b)
+        ]
         parts = [
             mapper.sample(b.code, noise=eps[None], guidance_scale=w, negative=a.code, num_inference_steps=count)
             for eps, w in zip(walk(noise[0], noise[1], steps, kind), weights(steps), strict=True)
         ]
         return torch.cat(parts)
-    null = TextCode.null(2, pipe.text_encoder.dim).to(pipe.device)
     noise = mapper.invert(ends, null)
     path = walk(noise[0], noise[1], steps, kind)
     return mapper.sample(TextCode.null(steps, pipe.text_encoder.dim).to(pipe.device), noise=path)

@@ -163,7 +163,7 @@ class BridgePipeline:
     Raises:
         UserError: A part is none, or the parts do not fit each other.
 
-    Example, which needs the shipped model: `BridgePipeline.from_pretrained("emoji")("a smiling cat").images`
+    Example, which needs the shipped model: `BridgePipeline.from_pretrained("pictures")("a smiling cat").images`
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class BridgePipeline:
 
     @classmethod
     def from_pretrained(cls, model: str | Path) -> Self:
-        """Open a shipped model ("emoji"), a model folder, or a hub id.
+        """Open a shipped model ("pictures"), a model folder, or a hub id.
 
         Raises:
             CheckpointError: There is no such model, or it is damaged, or its parts are not those it was
@@ -267,7 +267,7 @@ class BridgePipeline:
     def from_pairs(
         cls,
         source: Any,
-        model: str | Path = "emoji",
+        model: str | Path = "pictures",
         *,
         with_default: bool = False,
         caption_column: str | None = None,

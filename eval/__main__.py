@@ -39,11 +39,13 @@ GUIDANCE, TEMPERATURES, TRADE_OFF_CAPTIONS = (1.0, 1.5, 2.0, 3.0), (0.8, 1.0, 1.
 
 def build_parser() -> Parser:
     """The command's arguments."""
-    example = f"{NAME} emoji --data data/emoji --quick --out report\n{NAME} emoji --split seen --sheet seen.png"
+    example = (
+        f"{NAME} pictures --data data/pictures --quick --out report\n{NAME} pictures --split seen --sheet seen.png"
+    )
     parser = Parser(NAME, __doc__, example)
     add = parser.add_argument
     add("model", help="a shipped model's name, a model folder, a hub id, or a folder of pictures")
-    add("--data", default="data/emoji", help="a saved dataset with columns image, label, split")
+    add("--data", default="data/pictures", help="a saved dataset with columns image, label, split")
     add("--split", default="validation", help="validation, to choose on, or test; of a sheet any split of the data")
     add("--out", default="report", help="folder for report.json and report.html")
     add("--sheet", type=Path, metavar="PNG", help="draw a sheet of samples, and no report")

@@ -134,8 +134,9 @@ def tiny_pipeline(encoder: TextEncoder) -> BridgePipeline:
 
 
 def shorten_own(patch: pytest.MonkeyPatch) -> None:
-    """Let `train.auto` take two steps a trial, train no codec and replay next to nothing."""
-    for name, value in {"TRIAL_STEPS": 2, "ENOUGH_PSNR": 0.0, "VALIDATIONS": 2, "REPLAY": 4, "COPIES_OF": 2}.items():
+    """Let `train.auto` take two steps a trial, train no codec and try two local flows."""
+    short = {"TRIAL_STEPS": 2, "ENOUGH_PSNR": 0.0, "VALIDATIONS": 2, "COPIES_OF": 2, "PERPLEXITIES": (2.0, 8.0)}
+    for name, value in (short | {"WINDOWS": ((2.0, 1.7),)}).items():
         patch.setattr(auto, name, value)
     patch.setattr(auto, "codec_step_seconds", lambda size: {"no": 1.0, "bf16": 0.9})
 

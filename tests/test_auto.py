@@ -18,6 +18,7 @@ from train import auto
 from train.config import ConfigError, load_config
 from train.loop import Loop
 from train.mapper import MapperConfig
+from train.memory import MemoryConfig, build
 
 ARTWORK = Path(__file__).parent / "artwork"
 
@@ -52,6 +53,15 @@ def finished(short: None, bare: Path, tmp_path_factory: pytest.TempPathFactory) 
     return out
 
 
+@pytest.fixture(scope="module")
+def trained(short: None, bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that trained a mapper."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    words = ["--mapper", "matching", "--size", "32", "--minutes", "0.01"]
+    assert auto.main([str(bare), "--out", str(out), *words]) == 0
+    return out
+
+
 def test_a_bare_folder_becomes_a_model(finished: Path) -> None:
     pipe = BridgePipeline.from_pretrained(finished / "model")
     assert len(pipe("anchor", 2, seed=0).images) == 2
@@ -74,29 +84,26 @@ def test_it_ends_with_a_few_figures_and_the_line_to_try(
 
 def test_every_choice_has_a_reason(finished: Path) -> None:
     choices = json.loads((finished / "choices.json").read_text("utf-8"))
-    assert set(choices) == {
-        "options",
-        "precision",
-        "codec",
-        "trial, adapted mapper",
-        "trial, new mapper",
-        "start",
-        "steps",
-    }
+    assert set(choices) == {"options", "precision", "codec", "local flow"}
     assert all(choice["why"] for choice in choices.values())
 
 
-def test_the_better_trial_is_gone_on_with(finished: Path) -> None:
-    choices = json.loads((finished / "choices.json").read_text("utf-8"))
-    adapted, new = (choices[f"trial, {name} mapper"]["value"]["loss"] for name in ("adapted", "new"))
-    assert bool(choices["start"]["value"]) == (adapted <= new)
+def test_every_choice_of_a_trained_mapper_has_a_reason(trained: Path) -> None:
+    choices = json.loads((trained / "choices.json").read_text("utf-8"))
+    assert set(choices) == {"options", "precision", "codec", "trial", "steps"}
+    assert all(choice["why"] for choice in choices.values())
 
 
 def test_the_yaml_reproduces_the_run(finished: Path) -> None:
-    config = load_config(finished / "mapper.yaml", MapperConfig)
-    choices = json.loads((finished / "choices.json").read_text("utf-8"))
-    assert config.loop.steps == choices["steps"]["value"]
-    assert (config.data, config.out, config.init) == (finished / "data", finished, choices["start"]["value"])
+    config = load_config(finished / "memory.yaml", MemoryConfig)
+    before = BridgePipeline.from_pretrained(finished / "model").fingerprint
+    assert BridgePipeline.from_pretrained(build(replace(config, out=finished / "again"))).fingerprint == before
+
+
+def test_the_yaml_of_a_trained_mapper_reproduces_the_run(trained: Path) -> None:
+    config = load_config(trained / "mapper.yaml", MapperConfig)
+    choices = json.loads((trained / "choices.json").read_text("utf-8"))
+    assert (config.data, config.out, config.loop.steps) == (trained / "data", trained, choices["steps"]["value"])
 
 
 def test_a_second_run_chooses_nothing_anew(bare: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,9 +124,9 @@ def test_a_codec_is_fine_tuned_where_that_helps_held_out_pictures(
     monkeypatch.setattr(auto, "ENOUGH_PSNR", 23.0)
     monkeypatch.setattr(auto, "FEW_CODEC_PICTURES", 1)
     monkeypatch.setattr(auto, "psnr", lambda *_: next(figures))
-    monkeypatch.setattr(auto, "load_codec", lambda *_: SimpleNamespace(image_size=64))
+    monkeypatch.setattr(auto, "load_codec", lambda *_: SimpleNamespace(image_size=128))
     monkeypatch.setattr(auto.Own, "train_codec", lambda *_: folder)
-    run = auto.Own(auto.Wanted(str(bare)), auto.Reading(), tmp_path, 1.0, 0, lambda _: None)
+    run = auto.Own(auto.Wanted(str(bare)), auto.Reading(128), tmp_path, 1.0, 0, lambda _: None)
     value, why = run.choose_codec(run.prepared(run.resumed()), auto.Pace("no", 1.0))
     assert (value == str(folder)) is tuned
     assert f"{after:.1f} dB fine-tuned, 20.0 dB as shipped" in why
@@ -130,10 +137,10 @@ def test_the_faster_precision_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16: float, chosen: str
 ) -> None:
     monkeypatch.setattr(auto, "codec_step_seconds", lambda size: {"no": 1.0, "bf16": bf16})
-    run = auto.Own(auto.Wanted("x"), auto.Reading(), tmp_path, 1.0, 0, lambda _: None)
+    run = auto.Own(auto.Wanted("x"), auto.Reading(), tmp_path, 1.0, 0, lambda _: None, mapper="matching")
     pace = run.pace(auto.Choices(tmp_path / "choices.json", lambda _: None))
     assert (pace.mixed_precision, pace.codec_seconds) == (chosen, bf16 if chosen == "bf16" else 1.0)
-    config = run.mapper_config(Path("vae"), "", 2, 10, tmp_path, pace)
+    config = run.mapper_config(Path("vae"), 2, 10, tmp_path, pace)
     assert config.loop.mixed_precision == chosen and config.settings.trusted == 0
 
 
@@ -143,23 +150,15 @@ def test_the_faster_precision_is_taken(
 def test_few_pairs_are_trained_on_as_long_as_nothing_is_copied(
     tmp_path: Path, rows: int, stop: tuple[str, str, int]
 ) -> None:
-    run = auto.Own(auto.Wanted("x"), auto.Reading(), tmp_path, 1.0, 0, lambda _: None)
-    config = run.mapper_config(Path("vae"), "", 2, rows, tmp_path, auto.Pace("no", 1.0))
+    run = auto.Own(auto.Wanted("x"), auto.Reading(), tmp_path, 1.0, 0, lambda _: None, mapper="matching")
+    config = run.mapper_config(Path("vae"), 2, rows, tmp_path, auto.Pace("no", 1.0))
     assert (config.loop.stop_on, config.loop.goal, config.copies_of) == stop
-
-
-def test_an_adapted_mapper_replays_what_it_knew(tmp_path: Path) -> None:
-    run = auto.Own(auto.Wanted("x"), auto.Reading(), tmp_path, 1.0, 0, lambda _: None)
-    adapted, new = (
-        run.mapper_config(Path("vae"), init, 2, 10, tmp_path, auto.Pace("no", 1.0)) for init in ("emoji", "")
-    )
-    assert (adapted.replay, new.replay) == (4, 0)
 
 
 def test_the_codec_alone_is_fine_tuned(bare: Path, tmp_path: Path) -> None:
     out = tmp_path / "tuned"
     assert auto.main([str(bare), "--out", str(out), "--codec", "tuned", "--codec-alone", "--minutes", "0.001"]) == 0
-    tuned, shipped = (load_codec(folder) for folder in (out / "codec" / "vae", resolve_model("emoji") / "vae"))
+    tuned, shipped = (load_codec(folder) for folder in (out / "codec" / "vae", resolve_model("pictures") / "vae"))
     assert tuned.z_shape == shipped.z_shape and tuned.fingerprint != shipped.fingerprint
 
 
@@ -229,7 +228,7 @@ def test_validations_are_a_part_of_the_minutes(
 
 def test_commands_of_eval_run_in_a_process_of_their_own(capfd: pytest.CaptureFixture[str]) -> None:
     assert QUIETLY("eval", ["--help"]) == 0
-    assert QUIETLY("eval", ["emoji", "--samples", 1]) == 2
+    assert QUIETLY("eval", ["pictures", "--samples", 1]) == 2
     told = capfd.readouterr()
     assert told.out == "" and "--samples: expected a whole number of 2 or more" in told.err
 
@@ -240,8 +239,8 @@ def test_commands_of_eval_run_in_a_process_of_their_own(capfd: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("option", "before", "value"),
     [
-        ("--size", "64", "32"),
-        ("--size", "64", "72"),
+        ("--size", "128", "32"),
+        ("--size", "128", "72"),
         ("--fit", "pad", "crop"),
         ("--seed", "no such option", "1"),
         ("--codec", "no such option", "new"),
@@ -296,12 +295,12 @@ def test_pictures_that_changed_are_not_mixed_with_old_choices(bare: Path, tmp_pa
 
 
 def test_a_trial_that_was_interrupted_is_timed_over_all_of_its_steps(
-    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bare: Path, vae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its checkpoint, one step before the end, is not gone on with: one step's time would be divided by all."""
-    run = auto.Own(auto.Wanted(str(bare)), auto.Reading(), tmp_path, 1.0, 0, lambda _: None)
+    run = auto.Own(auto.Wanted(str(bare)), auto.Reading(), tmp_path, 1.0, 0, lambda _: None, mapper="matching")
     dataset = run.prepared(run.resumed())
-    vae, rows = auto.shipped_codec(), len(auto.rows_of(dataset, "train"))
+    vae, rows = vae_folder, len(auto.rows_of(dataset, "train"))
     steps: list[int] = []
 
     def stop(self: object) -> None:
@@ -311,8 +310,8 @@ def test_a_trial_that_was_interrupted_is_timed_over_all_of_its_steps(
     whole = Loop.run
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "run", stop)
-        run.trial(auto.Choices(tmp_path / "a.json", lambda _: None), vae, "", rows, auto.Pace("no", 1.0))
-    assert (tmp_path / "trials" / "new" / "checkpoint.pt").exists()
+        run.trial(auto.Choices(tmp_path / "a.json", lambda _: None), vae, rows, auto.Pace("no", 1.0))
+    assert (tmp_path / "trial" / "checkpoint.pt").exists()
     step = auto.MapperTraining.batch
 
     def counted(self: auto.MapperTraining, *args: object) -> object:
@@ -320,7 +319,7 @@ def test_a_trial_that_was_interrupted_is_timed_over_all_of_its_steps(
         return step(self, *args)
 
     monkeypatch.setattr(auto.MapperTraining, "batch", counted)
-    run.trial(auto.Choices(tmp_path / "b.json", lambda _: None), vae, "", rows, auto.Pace("no", 1.0))
+    run.trial(auto.Choices(tmp_path / "b.json", lambda _: None), vae, rows, auto.Pace("no", 1.0))
     assert steps == list(range(auto.TRIAL_STEPS))
 
 

@@ -398,31 +398,31 @@ def test_a_pickle_named_safetensors_is_refused(model, writer):
 
 @pytest.fixture
 def shipped(tmp_path, monkeypatch) -> Path:
-    """A package with one model, "emoji"."""
-    folder = save(tmp_path / "pretrained" / "emoji", 1.0)
+    """A package with one model, "pictures"."""
+    folder = save(tmp_path / "pretrained" / "pictures", 1.0)
     monkeypatch.setattr(checkpoint, "_shipped_root", lambda: tmp_path / "pretrained")
     return folder
 
 
 def test_shipped_models_are_those_with_an_index(shipped):
     (shipped.parent / "draft").mkdir()
-    assert shipped_models() == ["emoji"]
+    assert shipped_models() == ["pictures"]
 
 
 def test_a_shipped_name_is_found_before_a_folder(shipped, tmp_path, monkeypatch):
-    (tmp_path / "work" / "emoji").mkdir(parents=True)
+    (tmp_path / "work" / "pictures").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "work")
-    assert resolve_model("emoji") == shipped
-    assert resolve_model("./emoji").resolve() == tmp_path / "work" / "emoji"
+    assert resolve_model("pictures") == shipped
+    assert resolve_model("./pictures").resolve() == tmp_path / "work" / "pictures"
 
 
 def test_a_path_is_a_folder_whatever_it_is_called(shipped, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
-    for name in ("emoji", "./emoji", "owner/name"):
+    for name in ("pictures", "./pictures", "owner/name"):
         with pytest.raises(CheckpointError, match="no such folder; a shipped name or a hub id is given as text"):
             resolve_model(Path(name))
-    for name in ("emoji", "owner/name"):
+    for name in ("pictures", "owner/name"):
         (tmp_path / name).mkdir(parents=True)
         assert resolve_model(Path(name)).resolve() == tmp_path / name
 
@@ -451,7 +451,7 @@ def test_a_folder_left_aside_by_a_killed_writer_is_found(model):
 
 @pytest.mark.parametrize("name", ["emojis", "", "./nothing", "/nothing", "a/b/c", "x" * 300, "a\0b", "~nobody/x"])
 def test_an_unknown_name_lists_what_there_is(shipped, name):
-    with pytest.raises(CheckpointError, match=r"no shipped model \(emoji\); a hub id looks like 'owner/name'"):
+    with pytest.raises(CheckpointError, match=r"no shipped model \(pictures\); a hub id looks like 'owner/name'"):
         resolve_model(name)
 
 
@@ -472,7 +472,9 @@ def test_offline_says_so(shipped, monkeypatch):
         raise LocalEntryNotFoundError("nothing cached")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    with pytest.raises(CheckpointError, match=r"'owner/name'.*cannot be reached \(offline\?\); shipped models: emoji"):
+    with pytest.raises(
+        CheckpointError, match=r"'owner/name'.*cannot be reached \(offline\?\); shipped models: pictures"
+    ):
         resolve_model("owner/name")
 
 
@@ -481,12 +483,12 @@ def test_an_id_the_hub_does_not_know_says_so_in_one_line(shipped, monkeypatch):
         raise OSError("404 Client Error\nmore")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    with pytest.raises(CheckpointError, match=r"has none such \(404 Client Error\); shipped models: emoji$"):
+    with pytest.raises(CheckpointError, match=r"has none such \(404 Client Error\); shipped models: pictures$"):
         resolve_model("owner/name")
 
 
 def test_opened_weights_lie_where_torch_puts_its_own():
-    pipe = BridgePipeline.from_pretrained("emoji")
+    pipe = BridgePipeline.from_pretrained("pictures")
     modules = [part for part in (pipe.mapper, *vars(pipe.codec).values()) if isinstance(part, nn.Module)]
     assert len(modules) == 2
     assert not any(weight.data_ptr() % 64 for module in modules for weight in module.parameters())

@@ -397,7 +397,7 @@ def test_a_sample_is_mean_plus_std_eps():
 
 
 def test_the_shipped_codec_is_the_one_its_mapper_was_trained_on():
-    folder = resolve_model("emoji")
+    folder = resolve_model("pictures")
     told = json.loads((folder / "model_index.json").read_text("utf-8"))["fingerprints"]["vae"]
     assert load_codec(folder / "vae").fingerprint == told
 

@@ -76,21 +76,21 @@ def test_an_unknown_option_is_one_line(module, capsys):
 @pytest.mark.parametrize(
     ("module", "words", "named"),
     [
-        ("eval", ["emoji", "--captions", "0"], "--captions: expected a whole number of 1 or more, got '0'"),
-        ("eval", ["emoji", "--samples", "1"], "--samples: expected a whole number of 2 or more"),
-        ("eval", ["emoji", "--guidance-scale", "nan"], "--guidance-scale: expected a finite number"),
+        ("eval", ["pictures", "--captions", "0"], "--captions: expected a whole number of 1 or more, got '0'"),
+        ("eval", ["pictures", "--samples", "1"], "--samples: expected a whole number of 2 or more"),
+        ("eval", ["pictures", "--guidance-scale", "nan"], "--guidance-scale: expected a finite number"),
         ("eval.studies.cheats", ["--captions", "0"], "--captions"),
-        ("eval", ["emoji", "--sheet", "x.png", "--captions", "0"], "--captions"),
-        ("eval", ["emoji", "--sheet", "x.png", "-n", "0"], "-n"),
-        ("eval.studies.swap", ["emoji", "--captions", "0"], "--captions"),
-        ("eval.studies.latents", ["near", "emoji", "--out", "x.png", "-n", "0"], "-n"),
-        ("eval.studies.retrieval", ["emoji", "--pictures", "0"], "--pictures"),
-        ("eval.studies.retrieval", ["emoji", "--candidates", "1"], "--candidates"),
-        ("eval.studies.pairs", ["emoji", "--captions", "0"], "--captions"),
-        ("eval.studies.pairs", ["emoji", "--minutes", "inf"], "--minutes"),
-        ("eval.studies.peers", ["emoji", "--trials", "0"], "--trials"),
-        ("eval.studies.families", ["emoji", "--seeds", "0"], "--seeds"),
-        ("eval.studies.familiarity", ["emoji", "-n", "0"], "-n"),
+        ("eval", ["pictures", "--sheet", "x.png", "--captions", "0"], "--captions"),
+        ("eval", ["pictures", "--sheet", "x.png", "-n", "0"], "-n"),
+        ("eval.studies.swap", ["pictures", "--captions", "0"], "--captions"),
+        ("eval.studies.latents", ["near", "pictures", "--out", "x.png", "-n", "0"], "-n"),
+        ("eval.studies.retrieval", ["pictures", "--pictures", "0"], "--pictures"),
+        ("eval.studies.retrieval", ["pictures", "--candidates", "1"], "--candidates"),
+        ("eval.studies.pairs", ["pictures", "--captions", "0"], "--captions"),
+        ("eval.studies.pairs", ["pictures", "--minutes", "inf"], "--minutes"),
+        ("eval.studies.peers", ["pictures", "--trials", "0"], "--trials"),
+        ("eval.studies.families", ["pictures", "--seeds", "0"], "--seeds"),
+        ("eval.studies.familiarity", ["pictures", "-n", "0"], "-n"),
         ("eval.studies.disentangle", ["a", "--halves", "0"], "--halves"),
         ("eval.studies.speed", ["--repeats", "0"], "--repeats"),
         ("train.words", ["--data", "a", "--out", "b", "--dim", "0"], "--dim"),
@@ -122,7 +122,7 @@ def test_only_what_the_user_can_mend_is_one_line(capsys):
 
 @pytest.mark.parametrize("name", ["EROFS", "ENOSPC", "EACCES", "EISDIR", "ENOTDIR", "ENOENT", "ENAMETOOLONG"])
 def test_what_a_disk_refuses_is_blamed_on_the_argument_above_it(name):
-    code, given = getattr(errno, name), {"--data": "/data", "--out": Path("/data/mine"), "-n": 3, "MODEL": "emoji"}
+    code, given = getattr(errno, name), {"--data": "/data", "--out": Path("/data/mine"), "-n": 3, "MODEL": "pictures"}
     with pytest.raises(UserError) as caught, blaming(given):
         raise OSError(code, os.strerror(code), "/data/mine/x/y.png")
     assert str(caught.value).startswith(f"--out: /data/mine/x/y.png: {os.strerror(code)}; ")
@@ -249,13 +249,13 @@ def read_only(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        ("eval", ["emoji", "--data", "DATA", "--quick"]),
+        ("eval", ["pictures", "--data", "DATA", "--quick"]),
         ("eval.studies.cheats", ["--data", "DATA"]),
-        ("eval.studies.pairs", ["emoji", "--data", "DATA"]),
-        ("eval.studies.peers", ["emoji", "--data", "DATA"]),
-        ("eval.studies.families", ["emoji", "--data", "DATA"]),
-        ("eval.studies.swap", ["emoji", "--data", "DATA"]),
-        ("eval.studies.latents", ["near", "emoji", "--data", "DATA"]),
+        ("eval.studies.pairs", ["pictures", "--data", "DATA"]),
+        ("eval.studies.peers", ["pictures", "--data", "DATA"]),
+        ("eval.studies.families", ["pictures", "--data", "DATA"]),
+        ("eval.studies.swap", ["pictures", "--data", "DATA"]),
+        ("eval.studies.latents", ["near", "pictures", "--data", "DATA"]),
         ("train.prepare", ["ARTWORK"]),
         ("train.inspect", ["ARTWORK"]),
         ("train.words", ["--data", "DATA"]),

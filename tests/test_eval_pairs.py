@@ -234,7 +234,7 @@ def test_data_with_one_picture_a_caption_is_compared_by_fit(
     one_each: Path, quick_judge: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    argv = ["emoji", "--data", str(one_each), "--vae", "coarse", "--minutes", "0.01", "--sizes", "8", "40"]
+    argv = ["pictures", "--data", str(one_each), "--vae", "coarse", "--minutes", "0.01", "--sizes", "8", "40"]
     assert pairs.main([*argv, "--samples", "2", "--captions", "12", "--out", str(out)]) == 0
     report = json.loads((out / "pairs.json").read_text())
     rows = [point["rows"]["held-out"] for point in report["points"]]
@@ -247,7 +247,7 @@ def test_data_with_one_picture_a_caption_is_compared_by_fit(
 def test_peers_refuse_data_with_one_picture_a_caption_before_training(
     one_each: Path, quick_judge: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = ["emoji", "--data", str(one_each), "--vae", "coarse", "--out", str(tmp_path / "out")]
+    argv = ["pictures", "--data", str(one_each), "--vae", "coarse", "--out", str(tmp_path / "out")]
     assert command.main(argv) == 2
     assert "every caption has one picture, so there is no one score to compare by" in capsys.readouterr().err
 
@@ -259,7 +259,7 @@ def test_data_that_cannot_be_judged_is_named_before_training(
     made = [row | {"captions": [row["label"]]} for row in test_eval_single.rows(few)]
     folder = test_eval_single.saved(tmp_path / "few", made)
     monkeypatch.setattr(Loop, "train_step", lambda self: pytest.fail("trained first"))
-    argv = ["emoji", "--data", str(folder), "--vae", "coarse", "--sizes", "8", "--out", str(tmp_path / "out")]
+    argv = ["pictures", "--data", str(folder), "--vae", "coarse", "--sizes", "8", "--out", str(tmp_path / "out")]
     assert pairs.main(argv) == 2
     assert "split 'test' has captions of 5 families; a judgement takes at least 10" in capsys.readouterr().err
 

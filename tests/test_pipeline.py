@@ -253,9 +253,9 @@ def test_a_path_is_a_folder_also_where_a_model_is_called_so(
     tiny_pipeline: BridgePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    tiny_pipeline.save_pretrained("emoji")
-    assert BridgePipeline.from_pretrained(Path("./emoji")).fingerprint == tiny_pipeline.fingerprint
-    assert BridgePipeline.from_pretrained("emoji").fingerprint != tiny_pipeline.fingerprint
+    tiny_pipeline.save_pretrained("pictures")
+    assert BridgePipeline.from_pretrained(Path("./pictures")).fingerprint == tiny_pipeline.fingerprint
+    assert BridgePipeline.from_pretrained("pictures").fingerprint != tiny_pipeline.fingerprint
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps", "xpu", "meta", "nonsense", "", None, torch.float16, -1])

@@ -24,12 +24,13 @@ import yaml
 from accelerate import PartialState
 from datasets import Dataset
 
-from bridge.checkpoint import INDEX, CheckpointError, atomic_write, resolve_model, shipped_models
+from bridge.checkpoint import CheckpointError, atomic_write, resolve_model, shipped_models
 from bridge.codec import AUTOENCODERS, CONFIG, codec_from_diffusers, load_codec, read_config
 from bridge.errors import UserError
-from bridge.mappers import FAMILIES, VelocityMapper
+from bridge.mappers import FAMILIES, LocalFlowMapper, VelocityMapper
 from bridge.pairs.reading import Reading
 from bridge.pairs.sources import Wanted
+from bridge.palette import PaletteCodec
 from bridge.pipeline import Settings
 from bridge.text import DEFAULT_ID
 from train.autoencoder import VAEConfig, VAEObjective, VAETraining, build_vae
@@ -40,15 +41,16 @@ from train.data.dataset import at_once, load_dataset, pixels_of, rows_of
 from train.interrupt import STOPPED
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
+from train.memory import MemoryConfig, build, held_out_losses
 from train.precision import slow_bfloat16, slowdown
 from train.prepare import FACTS, add_arguments, chosen, prepare
 from train.saved import previous_of
 from train.timing import interleaved
 
-BASE = "emoji"
+BASE = "pictures"
 CHOICES = "choices.json"
 ENOUGH_PSNR = 23.0
-"""Of the shipped codec on emoji it never saw, in dB: where yours are kept as well, little is gained by training it."""
+"""Of the shipped codec on pictures it never saw, in dB: where yours are kept as well, training it gains little."""
 GAIN = 0.3
 """A fine-tuned codec must keep so many dB more of held-out pictures to be taken."""
 CODEC_SHARE, LEAST_SHARE = 0.2, 0.3
@@ -62,22 +64,25 @@ FACTOR, SMALLEST = 8, 16
 """Pixels under a position of a new codec's latents, each way, and the smallest picture that it takes."""
 LARGE = 256
 """Pictures with a longer side are trained on a few at a time, to save memory."""
+PALETTE = {"mse": 2.0, "perceptual": 0.1, "crop": 64, "gradient": 0.5, "entropy": 0.01, "kl": 1e-3}
+"""Weights of the losses of a codec of layers, as in configs/palette-vae.yaml."""
 NEW, TUNED = "new", "tuned"
 """Codecs that are trained here: from nothing, and from the shipped one."""
 MAPPERS = {
+    "local": "LocalFlowMapper",
     "matching": "FlowMatchingMapper",
     "transformer": "TransformerFlowMapper",
     "gaussian": "GaussianMapper",
     "mixture": "MixtureMapper",
     "flow": "NormalizingFlowMapper",
 }
+WINDOWS, PERPLEXITIES = ((1.0, 0.8), (1.5, 1.2), (2.0, 1.7), (3.0, 2.5)), (2.0, 8.0, 32.0)
+"""Of local flows, of which the best is chosen."""
 TRIAL_STEPS, VALIDATIONS, PATIENCE = 30, 8, 4
-LARGEST_BATCH, DROPOUT, GUIDANCE = 256, 0.05, 2.0
-ADAPTED_RATE, CODEC_RATE = 6e-4, 4e-4
+LARGEST_BATCH, DROPOUT, GUIDANCE, SAMPLING_STEPS = 256, 0.05, 2.0, 12
+CODEC_RATE = 4e-4
 COPIES_OF, FEW = 64, 20_000
 """Held-out captions of which copies are looked for, where no more pictures than these are trained on."""
-REPLAY, REPLAY_SHARE = 2000, 0.67
-"""Pictures of the shipped mapper's own that an adapted one is trained on beside yours, and their share."""
 METHODS = {"model": "this model", "nearest1": "the nearest training picture", "real": "other real pictures"}
 """Of a report, those that are told when a run ends."""
 Say = Callable[[str], None]
@@ -179,7 +184,7 @@ class Own:
         say: Told what is done.
         codec: NEW, TUNED, a shipped model's name, a folder or a hub id; empty chooses.
         text: See `MapperConfig.text`; empty is MiniLM.
-        mapper: One of MAPPERS; empty is the shipped mapper's family.
+        mapper: One of MAPPERS; empty is the local flow, which is not trained.
         resplit: Leave splits of the source's own aside.
     """
 
@@ -221,12 +226,34 @@ class Own:
         rows, held_out = (len(rows_of(dataset, split)) for split in ("train", "validation"))
         self.say(f"data: {rows} pictures to train on, {held_out} to choose by")
         vae, pace = self.with_codec(choices, dataset)
-        trials = {init: self.trial(choices, vae, init, rows, pace) for init in self.starts(vae)}
-        init = choices.get("start", lambda: choose_start(trials))
-        steps = choices.get("steps", lambda: self.choose_steps(trials[init]))
-        config = self.mapper_config(vae, init, steps, rows, self.out, pace)
+        if self.local:
+            return self.remembered(choices, vae)
+        trial = self.trial(choices, vae, rows, pace)
+        steps = choices.get("steps", lambda: self.choose_steps(trial))
+        config = self.mapper_config(vae, steps, rows, self.out, pace)
         save_config(config, self.out / "mapper.yaml")
         return MapperTraining(config).run()
+
+    @property
+    def local(self) -> bool:
+        """Whether the mapper is a local flow, so that all of the minutes are for the codec."""
+        return MAPPERS[self.mapper or "local"] == LocalFlowMapper.__name__
+
+    def remembered(self, choices: Choices, vae: Path) -> Path:
+        """A local flow over the training pictures, its window and perplexity chosen on those held out."""
+        plain = MemoryConfig(self.data, vae, self.out, text=self.text or DEFAULT_ID, settings=self.settings())
+
+        def choose() -> tuple[dict[str, Any], str]:
+            self.say("mapper: encoding pictures and captions")
+            losses = held_out_losses(plain, WINDOWS, PERPLEXITIES)
+            best = min(losses, key=lambda setting: losses[setting])
+            told = f"the least held-out loss of {len(losses)} settings: {losses[best]:.3f}"
+            return {"window": list(best[0]), "perplexity": best[1]}, f"{told} (the most is {max(losses.values()):.3f})"
+
+        chosen = choices.get("local flow", choose)
+        config = replace(plain, window=tuple(chosen["window"]), perplexity=chosen["perplexity"])
+        save_config(config, self.out / "memory.yaml")
+        return build(config)
 
     def with_codec(self, choices: Choices, dataset: Dataset) -> tuple[Path, Pace]:
         """The codec's folder and how fast this machine trains, chosen where they were not."""
@@ -301,7 +328,9 @@ class Own:
         held_out = pixels_of(rows_of(dataset, "validation")).split(at_once(size))
         before = psnr(load_codec(shipped), held_out)
         if before >= ENOUGH_PSNR:
-            return str(shipped), f"as shipped: it keeps {before:.1f} dB of held-out pictures, as of unseen emoji"
+            return str(
+                shipped
+            ), f"as shipped: it keeps {before:.1f} dB of held-out pictures, as of others"
         if count < FEW_CODEC_PICTURES:
             return str(shipped), f"as shipped ({before:.1f} dB held out): {count} pictures are too few to fine-tune it"
         tuned = self.train_codec(str(shipped), count, pace)
@@ -321,7 +350,7 @@ class Own:
 
     def train_codec(self, init: str, count: int, pace: Pace) -> Path:
         """A codec trained for its share of the minutes, from `init` or from nothing; its folder."""
-        seconds = 60 * self.minutes * CODEC_SHARE
+        seconds = 60 * self.minutes * (1 if self.local else CODEC_SHARE)
         steps = max(int(seconds / pace.codec_seconds), 2 * VALIDATIONS)
         loop = LoopConfig(
             steps=steps,
@@ -337,25 +366,19 @@ class Own:
             stop_on="validation_psnr",
             goal="max",
         )
-        config = VAEConfig(self.data, self.out / "codec", loop, init=init)
+        shape = palette_of(Path(init)) if init else {}
+        config = VAEConfig(self.data, self.out / "codec", loop, init=init, **shape)
         save_config(config, self.out / "vae.yaml")
         self.say(f"codec: {'fine-tuning the shipped one' if init else 'training a new one'}, {steps} steps")
         return VAETraining(config).run()
 
     # mapper
 
-    def starts(self, vae: Path) -> list[str]:
-        """What a mapper may start from: the shipped model, where the latents have its shape, and nothing."""
-        same = load_codec(vae).z_shape == load_codec(shipped_codec()).z_shape
-        return [str(resolve_model(BASE)), ""] if same and not self.text and self.mapper in ("", "matching") else [""]
-
-    def trial(self, choices: Choices, vae: Path, init: str, rows: int, pace: Pace) -> dict[str, float]:
-        """Held-out loss after a short training from `init`, seconds a step, and seconds of a validation."""
-        name = "adapted" if init else "new"
+    def trial(self, choices: Choices, vae: Path, rows: int, pace: Pace) -> dict[str, float]:
+        """Held-out loss after a short training, seconds a step, and seconds of a validation."""
 
         def run() -> tuple[dict[str, float], str]:
-            out = self.out / "trials" / name
-            config = self.mapper_config(vae, init, TRIAL_STEPS, rows, out, pace)
+            config = self.mapper_config(vae, TRIAL_STEPS, rows, self.out / "trial", pace)
             once = replace(config.loop, validate_every=TRIAL_STEPS, stop_on="validation_loss", goal="min")
             training = MapperTraining(replace(config, loop=once))
             for path in (training.loop.checkpoint, previous_of(training.loop.checkpoint)):
@@ -378,7 +401,7 @@ class Own:
             found = {"loss": loss, "seconds": round(stepping, 3), "validation_seconds": round(validating, 1)}
             return found, f"held-out loss after {TRIAL_STEPS} steps, seconds a step, and of a validation"
 
-        found: dict[str, float] = choices.get(f"trial, {name} mapper", run)
+        found: dict[str, float] = choices.get("trial", run)
         return found
 
     def choose_steps(self, trial: Mapping[str, float]) -> tuple[int, str]:
@@ -389,15 +412,15 @@ class Own:
         told = f"{trial['seconds']:.2f} s a step and {trial['validation_seconds']:.0f} s a validation"
         return steps, f"what {left:.0f} s allow at {told}; fewer once training pictures are copied"
 
-    def mapper_config(self, vae: Path, init: str, steps: int, rows: int, out: Path, pace: Pace) -> MapperConfig:
-        """The shipped mapper's architecture, a step smaller than the data where they are few."""
-        family, arguments, settings = self.architecture(vae)
+    def mapper_config(self, vae: Path, steps: int, rows: int, out: Path, pace: Pace) -> MapperConfig:
+        """How a mapper is trained, with an eye on copies where pictures are few."""
+        family, arguments = self.architecture(vae)
         few = rows <= FEW
         loop = LoopConfig(
             steps=steps,
             batch_size=min(LARGEST_BATCH, rows),
             mixed_precision=pace.mixed_precision,
-            learning_rate=ADAPTED_RATE if init else 1e-3,
+            learning_rate=1e-3,
             warmup=min(50, steps // 10),
             ema_decay=0.99,
             validate_every=max(steps // VALIDATIONS, 1),
@@ -416,38 +439,37 @@ class Own:
             family=family,
             mapper=arguments,
             mix_share=0.33,
-            init=init,
-            replay=REPLAY if init else 0,
-            replay_share=REPLAY_SHARE,
             copies_of=COPIES_OF if few else 0,
-            settings=settings,
+            settings=self.settings(),
         )
 
-    def architecture(self, vae: Path) -> tuple[str, dict[str, Any], Settings]:
-        """Class name of the mapper, its arguments, and how the finished model samples."""
-        base = resolve_model(BASE)
-        found = json.loads((base / "mapper" / "config.json").read_text("utf-8"))
-        # What the shipped model does not know was measured on emoji; guidance on 150 held-out captions of clip art.
-        changed = {"trusted": 0.0, "guidance_scale": GUIDANCE}
-        settings = Settings(**json.loads((base / INDEX).read_text("utf-8"))["settings"] | changed)
-        shipped = found.pop("_class_name")
-        family = MAPPERS.get(self.mapper, shipped)
-        arguments: dict[str, Any] = {}
-        if family == shipped:
-            arguments = {k: v for k, v in found.items() if not k.startswith("_") and k not in ("z_shape", "text_dim")}
-        takes = inspect.signature(FAMILIES[family].__init__).parameters
+    def architecture(self, vae: Path) -> tuple[str, dict[str, Any]]:
+        """Class name of the mapper, and its arguments."""
+        family, arguments = FAMILIES[MAPPERS[self.mapper or "local"]], dict[str, Any]()
+        takes = inspect.signature(family.__init__).parameters
         if "dropout" in takes:
             arguments["dropout"] = DROPOUT
         if "patch" in takes:
             arguments["patch"] = 2 if all(side % 2 == 0 for side in load_codec(vae).z_shape[-2:]) else 1
-        if not issubclass(FAMILIES[family], VelocityMapper):
-            settings = replace(settings, guidance_scale=1.0)
-        return family, arguments, settings
+        return family.__name__, arguments
+
+    def settings(self) -> Settings:
+        """How the finished model samples; guidance of trained flows was chosen on 150 held-out captions of clip art."""
+        trained = not self.local and issubclass(FAMILIES[MAPPERS[self.mapper]], VelocityMapper)
+        return Settings(guidance_scale=GUIDANCE if trained else 1.0, num_inference_steps=SAMPLING_STEPS)
 
 
 def shipped_codec() -> Path:
     """Folder of the shipped model's codec."""
     return resolve_model(BASE) / "vae"
+
+
+def palette_of(folder: Path) -> dict[str, Any]:
+    """What a `VAEConfig` must say to go on with a codec of a folder, where it is one of layers."""
+    config = read_config(folder)
+    if config["_class_name"] != PaletteCodec.model.__name__:
+        return {}
+    return PALETTE | {name: config[name] for name in ("widths", "latent_channels", "layers")}
 
 
 def check_size(size: int) -> None:
@@ -500,14 +522,7 @@ def choose_precision(seconds: Mapping[str, float]) -> tuple[str, str]:
     return "no", f"a product of matrices takes {slowdown():.0f} times as long in bfloat16 on this processor"
 
 
-def choose_start(trials: Mapping[str, Mapping[str, float]]) -> tuple[str, str]:
-    """The start whose trial ended with the smallest held-out loss."""
-    best = min(trials, key=lambda init: trials[init]["loss"])
-    told = ", ".join(f"{found['loss']:.3f} {'adapted' if init else 'new'}" for init, found in trials.items())
-    return best, ("the shipped mapper adapted" if best else "a new mapper") + f"; held-out loss {told}"
-
-
-def save_config(config: MapperConfig | VAEConfig, path: Path) -> None:
+def save_config(config: MapperConfig | MemoryConfig | VAEConfig, path: Path) -> None:
     """Write a config as the YAML that `train.config.load_config` reads; what has its default is left out."""
 
     def plain(value: Any) -> Any:
@@ -575,6 +590,7 @@ def build_parser() -> Parser:
     """
     parser = Parser("python -m train", __doc__, examples)
     add_arguments(parser)
+    parser.set_defaults(size=read_config(shipped_codec())["sample_size"])
     add = parser.add_argument
     add("--out", type=Path, help="run folder, where an interrupted run resumes (default: runs/ and the source's name)")
     add("--minutes", type=number(above=0), default=4.0, help="about how long, from pictures to model")
@@ -586,7 +602,7 @@ def build_parser() -> Parser:
         default="",
         choices=list(MAPPERS),
         metavar="FAMILY",
-        help=f"{', '.join(MAPPERS)} (default: matching)",
+        help=f"{', '.join(MAPPERS)} (default: local, which is not trained)",
     )
     add("--device", default="", help="cpu, cuda or cuda:N (default: the accelerator, where there is one)")
     return parser

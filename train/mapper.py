@@ -30,7 +30,7 @@ from bridge.pipeline import BridgePipeline, Settings, check_settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
 from train.config import ConfigError, run_config
 from train.copies import CopyTest, thumbnails
-from train.data.cache import CACHE, Codes, Latents, caption_codes
+from train.data.cache import CACHE, Codes, Latents, can_read, caption_codes
 from train.data.dataset import (
     CaptionTable,
     latents_of,
@@ -277,7 +277,7 @@ class MapperTraining:
         Raises:
             ConfigError: No row is left.
         """
-        captions = [[text for text in row if self.can_read(text)] for row in rows["captions"]]
+        captions = [[text for text in row if can_read(self.encoder, text)] for row in rows["captions"]]
         kept = [i for i, row in enumerate(captions) if row]
         if lost := sum(map(len, rows["captions"])) - sum(map(len, captions)):
             told = f"{split}: left out {lost} captions that the text encoder cannot read"
@@ -285,14 +285,6 @@ class MapperTraining:
         if not kept:
             raise ConfigError(f"text: {self.config.text} can read no caption of split {split!r}; name another")
         return (rows.select(kept) if len(kept) < len(rows) else rows), [captions[i] for i in kept]
-
-    def can_read(self, caption: str) -> bool:
-        """Whether the encoder finds anything to read in a caption."""
-        try:
-            self.encoder.prepare(caption)
-        except UserError:
-            return False
-        return True
 
     @property
     def cache(self) -> Path:

@@ -10,14 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bridge.codec import AutoencoderCodec, load_codec
+import torch
+
+from bridge.codec import AutoencoderCodec, ImageCodec, load_codec
 from bridge.learn import Memory
 from bridge.memory import CaptionMemory
+from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
-from bridge.text import TextEncoder
+from bridge.text import DEFAULT_ID, TextCode, TextEncoder
 from train.config import ConfigError, run_config
-from train.data.cache import CACHE, caption_codes
-from train.data.dataset import latents_of, load_dataset
+from train.data.cache import CACHE, can_read, caption_codes
+from train.data.dataset import latents_of, load_dataset, rows_of
+
+HELD_OUT, VIEWS, AT_ONCE = 256, 4, 32
+"""Of `held_out_losses`: pairs, times of each, and examples computed at once."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class MemoryConfig:
         splits: Whose rows go into memory.
         half: Round the codec's weights to half precision, which halves its file.
         captions: Most captions of a picture that are kept, those that say nothing new apart.
-        text_encoder: See `TextEncoder.from_pretrained`.
+        text: The text encoder; see `TextEncoder.from_pretrained`.
         window: See `bridge.mappers.LocalFlowMapper`, like the next two.
         perplexity: Pictures that a caption effectively draws from.
         neighbours: The nearest pictures, which alone are weighed.
@@ -45,7 +51,7 @@ class MemoryConfig:
     splits: tuple[str, ...] = ("train",)
     half: bool = False
     captions: int = 4
-    text_encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
+    text: str = DEFAULT_ID
     window: tuple[float, float] = (2.0, 1.7)
     perplexity: float = 8.0
     neighbours: int = 192
@@ -80,22 +86,49 @@ def build(config: MemoryConfig) -> Path:
     Raises:
         UserError: The data or the codec cannot be used.
     """
+    codec, encoder = codec_of(config), TextEncoder.from_pretrained(config.text)
+    memory = remember(config, codec, encoder)
+    mapper = memory.mapper(config.window, config.perplexity, config.neighbours)
+    known = CaptionMemory(mapper.unit_codes, memory.texts)
+    card = Path(config.card).read_text("utf-8") if config.card else ""
+    BridgePipeline(encoder, mapper, codec, known, config.settings).save_pretrained(config.out / "model", card)
+    return config.out / "model"
+
+
+def codec_of(config: MemoryConfig) -> ImageCodec:
+    """The codec, rounded if the config says so."""
+    codec = load_codec(config.vae)
+    if not config.half:
+        return codec
+    if not isinstance(codec, AutoencoderCodec):
+        raise ConfigError(f"half: {config.vae} is a {type(codec).__name__}, whose weights cannot be rounded")
+    return codec.rounded()
+
+
+def remember(config: MemoryConfig, codec: ImageCodec, encoder: TextEncoder) -> Memory:
+    """The rows of the config's splits, encoded.
+
+    Raises:
+        ConfigError: There are none.
+    """
     dataset = load_dataset(config.data)
     rows = [i for i, split in enumerate(dataset["split"]) if split in config.splits]
     if not rows:
         raise ConfigError(f"splits: {config.data} has no rows of {', '.join(config.splits)}")
-    dataset, codec = dataset.select(rows), load_codec(config.vae)
-    if config.half:
-        if not isinstance(codec, AutoencoderCodec):
-            raise ConfigError(f"half: {config.vae} is a {type(codec).__name__}, whose weights cannot be rounded")
-        codec = codec.rounded()
-    encoder, cache = TextEncoder.from_pretrained(config.text_encoder), config.data / CACHE
+    dataset, cache = dataset.select(rows), config.data / CACHE
     styles = [str(style) for style in dataset["style"]]
-    captions = [telling(c, s, config.captions) for c, s in zip(dataset["captions"], styles, strict=True)]
+    captions = [
+        telling([text for text in texts if can_read(encoder, text)], style, config.captions)
+        for texts, style in zip(dataset["captions"], styles, strict=True)
+    ]
+    if unread := [i for i, row in enumerate(captions) if not row]:
+        print(f"train.memory: left out {len(unread)} pictures whose captions the encoder cannot read", file=sys.stderr)
+        kept = [i for i, row in enumerate(captions) if row]
+        dataset, styles, captions = dataset.select(kept), [styles[i] for i in kept], [captions[i] for i in kept]
     texts = sorted({caption for row in captions for caption in row}, key=lambda text: (len(text), text))
     number = {text: i for i, text in enumerate(texts)}
     same = dataset["duplicate"] if "duplicate" in dataset.column_names else [-1] * len(dataset)
-    memory = Memory(
+    return Memory(
         latents_of(codec, dataset, cache).means,
         caption_codes(encoder, texts, cache, with_tokens=False).all_pooled,
         texts,
@@ -103,11 +136,36 @@ def build(config: MemoryConfig) -> Path:
         [f"picture {i}" if group < 0 else f"group {group}" for i, group in enumerate(same)],
         styles,
     )
-    mapper = memory.mapper(config.window, config.perplexity, config.neighbours)
-    pipe = BridgePipeline(encoder, mapper, codec, CaptionMemory(mapper.unit_codes, texts), config.settings)
-    card = Path(config.card).read_text("utf-8") if config.card else ""
-    pipe.save_pretrained(config.out / "model", card)
-    return config.out / "model"
+
+
+def held_out_losses(
+    config: MemoryConfig, windows: Sequence[tuple[float, float]], perplexities: Sequence[float]
+) -> dict[tuple[tuple[float, float], float], float]:
+    """Flow matching loss on validation pairs of local flows over the config's rows, by (window, perplexity).
+
+    Each pair, of `HELD_OUT` at most, is seen at `VIEWS` times, with the same noise under every setting.
+
+    Raises:
+        ConfigError: There are no validation rows.
+    """
+    codec, encoder = codec_of(config), TextEncoder.from_pretrained(config.text)
+    memory, rows = remember(config, codec, encoder), rows_of(load_dataset(config.data), "validation")
+    rows = rows.select(range(min(len(rows), HELD_OUT)))
+    z = latents_of(codec, rows, config.data / CACHE).means.repeat(VIEWS, *[1] * len(codec.z_shape))
+    codes = encoder.encode([row[0] for row in rows["captions"]], batch_size=32, with_tokens=False)
+    codes = TextCode.cat([codes] * VIEWS)
+    losses = {}
+    for window in windows:
+        for perplexity in perplexities:
+            mapper = memory.mapper(window, perplexity, config.neighbours)
+            noise = torch.randn(len(z), *mapper.loss_noise_shape, generator=generator_for(0))
+            with torch.no_grad():
+                parts = [
+                    mapper.loss(z[at : at + AT_ONCE], codes[at : at + AT_ONCE], noise=noise[at : at + AT_ONCE])
+                    for at in range(0, len(z), AT_ONCE)
+                ]
+            losses[window, perplexity] = float(torch.cat(parts).mean())
+    return losses
 
 
 def main(argv: Sequence[str] | None = None) -> int:

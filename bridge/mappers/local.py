@@ -296,6 +296,19 @@ class LocalFlowMapper(CleanMapper):
         weight = (log_weight[..., None] - fit).softmax(1)
         return torch.einsum("bkp,bkcp->bcp", weight, known).reshape(z_t.shape)
 
+    def invert(self, z: Tensor, c: TextCode, **settings: Any) -> Tensor:
+        """See `VelocityMapper.invert`; nothing leads to a latent that memory's pictures do not make up.
+
+        Raises:
+            UserError: Likewise.
+        """
+        try:
+            return super().invert(z, c, **settings)
+        except UserError as error:
+            row = str(error).partition(" has ")[0].partition(" comes ")[0]
+            told = "is not made up of pictures in memory, and no noise leads to it; use space latent"
+            raise UserError(f"{row} {told}") from error
+
     def _known(self, pooled: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (B, K, C, P) and log weights (B, K) of each row's neighbours; rows with fewer weigh 0 beyond."""
         rows = [self.nearest(code) for code in pooled]

@@ -1,4 +1,4 @@
-"""python -m eval.studies.cheats --data data/emoji --split validation --out report/: no planted cheat may look real.
+"""python -m eval.studies.cheats --data data/pictures --split validation --out report/: no planted cheat may look real.
 
 Every cheat is made of real pictures, as pixels, and judged exactly as a model is. A picture of the caption asked
 for is always by another artist than the references it is held against: in each section some artists *give* their
@@ -354,8 +354,8 @@ def to_text(report: CheatReport) -> str:
 
 def build_parser() -> Parser:
     """The command's arguments."""
-    parser = Parser(NAME, __doc__, f"{NAME} --data data/emoji --split validation --out report")
-    parser.add_argument("--data", default="data/emoji", help="a dataset made by train.recipes.emoji")
+    parser = Parser(NAME, __doc__, f"{NAME} --data data/pictures --split validation --out report")
+    parser.add_argument("--data", default="data/pictures", help="a dataset")
     parser.add_argument("--split", choices=sorted(ROWS), default="validation", help="whose captions")
     parser.add_argument("--out", default="report", help="folder for cheats.json")
     parser.add_argument("--captions", type=whole(2), help="judge at most so many captions of each section")

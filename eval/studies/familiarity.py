@@ -1,4 +1,4 @@
-"""python -m eval.studies.familiarity MODEL --data data/emoji: from which cosine on does a model know a caption?
+"""python -m eval.studies.familiarity MODEL --data data/pictures: from which cosine on does a model know a caption?
 
 Captions of the split, seen and held out, are put into bins by the cosine of their nearest known caption. Fit is
 measured in each bin with its interval. The threshold is the lower edge of the lowest bin from which on, upwards,
@@ -114,9 +114,11 @@ def _run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the figures are printed, 2 for bad input."""
-    parser = Parser(NAME, __doc__, f"{NAME} emoji --data data/emoji")
+    parser = Parser(NAME, __doc__, f"{NAME} pictures --data data/pictures")
     parser.add_argument("model", help="a shipped model's name, a model folder, or a hub id")
-    parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="a dataset made by train.recipes.emoji")
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/pictures"), help="a dataset"
+    )
     parser.add_argument("--split", choices=sorted(ROWS), default="validation", help="whose captions")
     parser.add_argument("-n", type=whole(1), default=4, help="pictures a caption")
     parser.add_argument("--families", type=whole(2), default=12, help="of a bin at least")

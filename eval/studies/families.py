@@ -1,4 +1,4 @@
-"""python -m eval.studies.families MODEL --data data/emoji: every mapping family at equal minutes, in one table.
+"""python -m eval.studies.families MODEL --data data/pictures: every mapping family at equal minutes, in one table.
 
 All see the same pairs through the same codec and text encoder, have the same minutes of processor time, up to three
 ways to sample chosen on validation, and the same judge. "whitened" families work on the codec's latents after PCA
@@ -260,7 +260,7 @@ def _cells(one: Family, row: str) -> list[str]:
 
 def build_parser(families: Sequence[FamilyPeer] = ALL) -> Parser:
     """The command's arguments."""
-    parser = Parser(NAME, __doc__, f"{NAME} emoji --data data/emoji --minutes 10")
+    parser = Parser(NAME, __doc__, f"{NAME} pictures --data data/pictures --minutes 10")
     add_common(parser)
     names = [peer.name for peer in families]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {'; '.join(names)}")

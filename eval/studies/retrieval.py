@@ -1,4 +1,4 @@
-"""python -m eval.studies.retrieval MODEL --data data/emoji --split validation: captions from pictures, and back.
+"""python -m eval.studies.retrieval MODEL --data data/pictures --split validation: captions from pictures, and back.
 
 Pictures of 100 captions, by artists whose drawings of them are not in training, are scored against all 100 captions
 by the model's evidence for them (`bridge.score`), beside ridge regression of latents on text codes with the cosine.
@@ -196,9 +196,11 @@ def _run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the figures are printed, 2 for bad input."""
-    parser = Parser(NAME, __doc__, f"{NAME} emoji --data data/emoji --split validation")
+    parser = Parser(NAME, __doc__, f"{NAME} pictures --data data/pictures --split validation")
     parser.add_argument("model", help="a shipped model's name, a model folder, or a hub id")
-    parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="a dataset made by train.recipes.emoji")
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/pictures"), help="a dataset"
+    )
     parser.add_argument(
         "--split", choices=sorted(ROWS), default="validation", help="where settings are chosen, or test"
     )

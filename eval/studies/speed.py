@@ -90,8 +90,10 @@ def cold_start(model: str, repeats: int) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = Parser(NAME, __doc__, f"{NAME} emoji")
-    parser.add_argument("model", nargs="?", default="emoji", help="a shipped model's name, a model folder, or a hub id")
+    parser = Parser(NAME, __doc__, f"{NAME} pictures")
+    parser.add_argument(
+        "model", nargs="?", default="pictures", help="a shipped model's name, a model folder, or a hub id"
+    )
     parser.add_argument("--images", type=whole(1), default=64, help="drawn at a time")
     parser.add_argument("--repeats", type=whole(1), default=5, help="of each measurement, in turns")
     return run_command(parser, argv, _run)

@@ -1,4 +1,4 @@
-"""python -m eval.studies.swap MODEL --data data/emoji: does the noise carry the style, and the caption what is shown?
+"""python -m eval.studies.swap MODEL --data data/pictures: does noise carry the style, and the caption the rest?
 
 One seed's pictures share their noise across captions. Hold the noise and vary the caption: the style should stay.
 Hold the caption and vary the noise: what is shown should stay. How often two pictures agree, against pictures
@@ -187,9 +187,11 @@ def to_text(report: SwapReport) -> str:
 
 def build_parser() -> Parser:
     """The command's arguments."""
-    parser = Parser(NAME, __doc__, f"{NAME} emoji --data data/emoji")
+    parser = Parser(NAME, __doc__, f"{NAME} pictures --data data/pictures")
     parser.add_argument("model", help="a shipped model's name, a model folder, or a hub id")
-    parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="a dataset made by train.recipes.emoji")
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/pictures"), help="a dataset"
+    )
     parser.add_argument("--split", default="validation", help="whose captions: seen_validation, validation, …")
     parser.add_argument("--captions", type=whole(2), default=40, help="at most so many")
     parser.add_argument("-n", type=whole(2), default=8, help="noises, each shared by all captions")

@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bridge.codec import ImageCodec, LatentDistribution
+from bridge.errors import UserError
 from bridge.text import TextCode, TextEncoder
 from train.data.shards import Column, Ragged, Shards, encoded_once
 
@@ -88,6 +89,15 @@ class Latents:
     def means(self) -> Tensor:
         """Of all pictures, in memory, (N, *z_shape)."""
         return self.shards.rows("mean", torch.arange(len(self)))
+
+
+def can_read(encoder: TextEncoder, caption: str) -> bool:
+    """Whether an encoder finds anything to read in a caption; word vectors know some words only."""
+    try:
+        encoder.prepare(caption)
+    except UserError:
+        return False
+    return True
 
 
 def caption_codes(encoder: TextEncoder, texts: Sequence[str], folder: Path, *, with_tokens: bool) -> Codes:

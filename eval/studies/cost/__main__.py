@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "config", type=Path, help="YAML file of a run; of a mapper for `rates`; for `cache` and `own` a dataset"
     )
-    parser.add_argument("--model", default="emoji", help="whose codec is measured, and text encoder")
+    parser.add_argument("--model", default="pictures", help="whose codec is measured, and text encoder")
     parser.add_argument("--repeats", type=whole(1), default=15, help="of each measurement, in turns")
     parser.add_argument("--pairs", type=whole(1), nargs=2, default=[10_000, 1_000_000], help="that `cache` reads")
     parser.add_argument("--few", type=whole(2), default=500, help="pairs that `own` trains on")

@@ -144,7 +144,7 @@ def build_parser() -> Parser:
     """The command's arguments."""
     parser = Parser(NAME, __doc__, f"{NAME} runs/shapes-vae/vae --data data/shapes --out report")
     parser.add_argument("codecs", nargs="+", type=Path, metavar="CODEC", help="`vae` folders of train.autoencoder")
-    parser.add_argument("--data", type=Path, help="by default data/shapes, with --real data/emoji")
+    parser.add_argument("--data", type=Path, help="by default data/shapes, with --real data/pictures")
     parser.add_argument("--real", action="store_true", help="factors that emoji labels carry")
     parser.add_argument("--split", default="validation", help="whose pictures; all of them with --real")
     parser.add_argument("--components", type=whole(1), default=10, help="principal components")
@@ -183,7 +183,7 @@ def _run_shapes(args: argparse.Namespace, command: str) -> None:
 
 def _run_real(args: argparse.Namespace, command: str) -> None:
     codecs = load_codecs(args.codecs)
-    pictures = Pictures.load(args.data or Path("data/emoji"))
+    pictures = Pictures.load(args.data or Path("data/pictures"))
     out = writable_folder(args.out)
     known, absent = known_factors(pictures)
     if not known:

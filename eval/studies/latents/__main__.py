@@ -1,4 +1,4 @@
-"""python -m eval.studies.latents normal|near|paths MODEL --data data/emoji --out PNG: what a latent space is, measured.
+"""python -m eval.studies.latents normal|near|paths MODEL --data data/pictures --out PNG: latent spaces, measured.
 
 normal   Is it normal by design? Draws from N(0, I) and from a fitted Gaussian, decoded, for several codecs, and
          draws through the mapper's own normal space: kernel distance to held-out pictures, and the shares of draws
@@ -219,11 +219,11 @@ def _run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when table and sheet are written, 2 for bad input."""
-    parser = Parser(NAME, __doc__, f"{NAME} paths emoji --data data/emoji --out paths.png")
+    parser = Parser(NAME, __doc__, f"{NAME} paths pictures --data data/pictures --out paths.png")
     add = parser.add_argument
     add("what", choices=("normal", "near", "paths"), help="see above")
     add("model", help="a shipped model's name, a model folder, or a hub id")
-    add("--data", type=Path, default=Path("data/emoji"), help="a dataset made by train.recipes.emoji")
+    add("--data", type=Path, default=Path("data/pictures"), help="a dataset")
     add("--split", default="validation", help="the real pictures to compare with")
     add("--codec", type=_split_name, action="append", default=[], metavar="NAME=FOLDER", help="normal: one more codec")
     add("-n", type=whole(1), help="draws (500), captions (300), or pairs (20)")

@@ -1,4 +1,4 @@
-"""python -m eval.studies.pairs MODEL --data data/emoji --minutes M: how many captioned pictures does a bridge need?
+"""python -m eval.studies.pairs MODEL --data data/pictures --minutes M: how many captioned pictures does a bridge need?
 
 The bridge and the direct way (text code to pixels) are trained on the same few pairs, and both are given all
 other training pictures without captions; for the same minutes, and each to its own plateau. Fewer pairs are part
@@ -174,7 +174,7 @@ def chart(points: Sequence[Point], row: str) -> str:
 
 def build_parser() -> Parser:
     """The command's arguments."""
-    parser = Parser(NAME, __doc__, f"{NAME} emoji --data data/emoji --minutes 10")
+    parser = Parser(NAME, __doc__, f"{NAME} pictures --data data/pictures --minutes 10")
     add_common(parser)
     known = ", ".join(map(str, SIZES))
     parser.add_argument(

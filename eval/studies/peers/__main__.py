@@ -1,4 +1,4 @@
-"""python -m eval.studies.peers MODEL --data data/emoji --vae-minutes M: ours and every rival at equal cost.
+"""python -m eval.studies.peers MODEL --data data/pictures --vae-minutes M: ours and every rival at equal cost.
 
 All see the same pairs and the same pictures without captions, have the same minutes of processor time (less the
 VAE's where they use it), up to three trials and three ways to sample chosen on validation, and three seeds.
@@ -133,7 +133,7 @@ def line_of(shop: Workshop, entry: Entry, report: Report) -> Line:
 
 def build_parser() -> Parser:
     """The command's arguments."""
-    parser = Parser(NAME, __doc__, f"{NAME} emoji --data data/emoji --minutes 10 --vae-minutes 1")
+    parser = Parser(NAME, __doc__, f"{NAME} pictures --data data/pictures --minutes 10 --vae-minutes 1")
     add_common(parser)
     parser.add_argument("--trials", type=whole(1), default=3, help="hyperparameters tried, chosen on validation")
     parser.add_argument("--only", nargs="+", choices=list(PEERS), metavar="NAME", help=f"of {', '.join(PEERS)}")
@@ -144,7 +144,9 @@ def build_parser() -> Parser:
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Arguments that `eval.studies.peers` and `eval.studies.pairs` share."""
     parser.add_argument("model", help="whose VAE and text encoder all share: a shipped model's name, or a folder")
-    parser.add_argument("--data", default="data/emoji", help="a dataset made by train.recipes.emoji or train.prepare")
+    parser.add_argument(
+        "--data", default="data/pictures", help="a dataset"
+    )
     parser.add_argument("--vae", type=Path, help="a codec's folder, in place of the model's")
     parser.add_argument("--pictures", type=Path, help="a dataset of more pictures, shown to all without captions")
     parser.add_argument(
