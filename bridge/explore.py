@@ -290,8 +290,7 @@ def noise_walk(
             for eps, w in zip(walk(noise[0], noise[1], steps, kind), weights(steps), strict=True)
         ]
         return torch.cat(parts)
-    noise = mapper.invert(ends, null)
-    path = walk(noise[0], noise[1], steps, kind)
+    path = walk(*mapper.invert(ends, null), steps, kind)
     return mapper.sample(TextCode.null(steps, pipe.text_encoder.dim).to(pipe.device), noise=path)
 
 

@@ -169,7 +169,11 @@ def test_real_model_knows_the_captions_of_real_pictures() -> None:
     """The shipped model on pictures of the sample: the right ones of three captions score best on average."""
     pipe = BridgePipeline.from_pretrained("pictures")
     names = ("cat", "bus", "fire")
-    images = [read_image(path, size=pipe.codec.image_size) for name in names for path in sorted(ARTWORK.glob(f"{name}--*.png"))]
+    images = [
+        read_image(path, size=pipe.codec.image_size)
+        for name in names
+        for path in sorted(ARTWORK.glob(f"{name}--*.png"))
+    ]
     found = score.score(pipe, images, names, samples=0).score.view(3, 8, 3)
     assert found.mean(1).argmax(1).tolist() == [0, 1, 2]
     assert float((found.argmax(2) == torch.arange(3)[:, None]).float().mean()) > 0.75

@@ -1,5 +1,6 @@
 """A model of a dataset without training: which rows and captions it holds, and that it is one."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def test_the_command_makes_a_model_that_draws(config, tmp_path, capsys):
     assert torch.equal(*drawn)
 
 
+def test_its_card_is_the_configs_and_the_datas_credits(config, tmp_path):
+    data = Path(shutil.copytree(config.data, tmp_path / "data"))
+    (data / "CREDITS.md").write_text("# Credits\n\n- Somebody\n", "utf-8")
+    (tmp_path / "card.md").write_text("# A model\n", "utf-8")
+    folder = build(replace(config, data=data, card=str(tmp_path / "card.md")))
+    assert (folder / "README.md").read_text("utf-8") == "# A model\n\n## Credits\n\n- Somebody\n"
+
+
 def test_half_precision_makes_a_smaller_codec_and_the_same_memory(config, vae_folder):
     whole = BridgePipeline.from_pretrained(build(config))
     half = BridgePipeline.from_pretrained(build(replace(config, half=True, out=config.out / "half")))
@@ -60,6 +69,7 @@ def test_half_precision_makes_a_smaller_codec_and_the_same_memory(config, vae_fo
     [
         ({"splits": ("nowhere",)}, r"^splits: .* has no rows of nowhere"),
         ({"window": (1.0, 0.0)}, r"^window: "),
+        ({"card": "no/such.md"}, r"^card: no/such.md cannot be read"),
     ],
 )
 def test_what_cannot_be_built_is_refused(config, settings, message):

@@ -328,9 +328,7 @@ class Own:
         held_out = pixels_of(rows_of(dataset, "validation")).split(at_once(size))
         before = psnr(load_codec(shipped), held_out)
         if before >= ENOUGH_PSNR:
-            return str(
-                shipped
-            ), f"as shipped: it keeps {before:.1f} dB of held-out pictures, as of others"
+            return str(shipped), f"as shipped: it keeps {before:.1f} dB of held-out pictures, as of others"
         if count < FEW_CODEC_PICTURES:
             return str(shipped), f"as shipped ({before:.1f} dB held out): {count} pictures are too few to fine-tune it"
         tuned = self.train_codec(str(shipped), count, pace)

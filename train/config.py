@@ -95,6 +95,18 @@ def _plain(value: Any, where: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def read_card(path: str) -> str:
+    """The text of a model's card; empty without a path.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        return Path(path).read_text("utf-8") if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"card: {path} cannot be read ({error}); name a Markdown file, or leave it out") from error
+
+
 def load_config(path: Path, cls: type[T]) -> T:
     """Read a YAML file into a dataclass.
 

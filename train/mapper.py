@@ -28,7 +28,7 @@ from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings, check_settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
-from train.config import ConfigError, run_config
+from train.config import ConfigError, read_card, run_config
 from train.copies import CopyTest, thumbnails
 from train.data.cache import CACHE, Codes, Latents, can_read, caption_codes
 from train.data.dataset import (
@@ -431,18 +431,6 @@ def copy_test_of(dataset: Dataset, held_out: str) -> CopyTest:
         return np.concatenate([thumbnails(to_unit(pixels_of(rows.select(part.tolist()))).numpy()) for part in parts])
 
     return CopyTest.fit(small("train"), small(held_out))
-
-
-def read_card(path: str) -> str:
-    """The text of a model's card; empty without a path.
-
-    Raises:
-        ConfigError: It cannot be read.
-    """
-    try:
-        return Path(path).read_text("utf-8") if path else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"card: {path} cannot be read ({error}); name a Markdown file, or leave it out") from error
 
 
 def open_encoder(config: MapperConfig) -> TextEncoder:

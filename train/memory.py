@@ -18,10 +18,11 @@ from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
-from train.config import ConfigError, run_config
+from train.config import ConfigError, read_card, run_config
 from train.data.cache import CACHE, can_read, caption_codes
 from train.data.dataset import latents_of, load_dataset, rows_of
 
+CREDITS = "CREDITS.md"
 HELD_OUT, VIEWS, AT_ONCE = 256, 4, 32
 """Of `held_out_losses`: pairs, times of each, and examples computed at once."""
 
@@ -42,7 +43,7 @@ class MemoryConfig:
         perplexity: Pictures that a caption effectively draws from.
         neighbours: The nearest pictures, which alone are weighed.
         settings: Of sampling, see `bridge.pipeline.Settings`.
-        card: A file that becomes the model's README.md; empty for none.
+        card: A file that becomes the model's README.md, with the data's CREDITS.md below it; empty for none.
     """
 
     data: Path
@@ -86,13 +87,25 @@ def build(config: MemoryConfig) -> Path:
     Raises:
         UserError: The data or the codec cannot be used.
     """
-    codec, encoder = codec_of(config), TextEncoder.from_pretrained(config.text)
+    card, codec, encoder = card_of(config), codec_of(config), TextEncoder.from_pretrained(config.text)
     memory = remember(config, codec, encoder)
     mapper = memory.mapper(config.window, config.perplexity, config.neighbours)
     known = CaptionMemory(mapper.unit_codes, memory.texts)
-    card = Path(config.card).read_text("utf-8") if config.card else ""
-    BridgePipeline(encoder, mapper, codec, known, config.settings).save_pretrained(config.out / "model", card)
+    pipe = BridgePipeline(encoder, mapper, codec, known, config.settings)
+    pipe.save_pretrained(config.out / "model", card)
     return config.out / "model"
+
+
+def card_of(config: MemoryConfig) -> str:
+    """The model's README.md: the config's card, and the credits that a recipe wrote beside the data.
+
+    Raises:
+        ConfigError: The card cannot be read.
+    """
+    card, credit = read_card(config.card), config.data / CREDITS
+    if not credit.is_file():
+        return card
+    return "\n\n".join(filter(None, [card.rstrip(), credit.read_text("utf-8").replace("# Credits", "## Credits")]))
 
 
 def codec_of(config: MemoryConfig) -> ImageCodec:

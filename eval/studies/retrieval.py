@@ -198,9 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the figures are printed, 2 for bad input."""
     parser = Parser(NAME, __doc__, f"{NAME} pictures --data data/pictures --split validation")
     parser.add_argument("model", help="a shipped model's name, a model folder, or a hub id")
-    parser.add_argument(
-        "--data", type=Path, default=Path("data/pictures"), help="a dataset"
-    )
+    parser.add_argument("--data", type=Path, default=Path("data/pictures"), help="a dataset")
     parser.add_argument(
         "--split", choices=sorted(ROWS), default="validation", help="where settings are chosen, or test"
     )

@@ -189,9 +189,7 @@ def build_parser() -> Parser:
     """The command's arguments."""
     parser = Parser(NAME, __doc__, f"{NAME} pictures --data data/pictures")
     parser.add_argument("model", help="a shipped model's name, a model folder, or a hub id")
-    parser.add_argument(
-        "--data", type=Path, default=Path("data/pictures"), help="a dataset"
-    )
+    parser.add_argument("--data", type=Path, default=Path("data/pictures"), help="a dataset")
     parser.add_argument("--split", default="validation", help="whose captions: seen_validation, validation, …")
     parser.add_argument("--captions", type=whole(2), default=40, help="at most so many")
     parser.add_argument("-n", type=whole(2), default=8, help="noises, each shared by all captions")

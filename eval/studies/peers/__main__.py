@@ -144,9 +144,7 @@ def build_parser() -> Parser:
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Arguments that `eval.studies.peers` and `eval.studies.pairs` share."""
     parser.add_argument("model", help="whose VAE and text encoder all share: a shipped model's name, or a folder")
-    parser.add_argument(
-        "--data", default="data/pictures", help="a dataset"
-    )
+    parser.add_argument("--data", default="data/pictures", help="a dataset")
     parser.add_argument("--vae", type=Path, help="a codec's folder, in place of the model's")
     parser.add_argument("--pictures", type=Path, help="a dataset of more pictures, shown to all without captions")
     parser.add_argument(
