@@ -290,7 +290,8 @@ def noise_walk(
             for eps, w in zip(walk(noise[0], noise[1], steps, kind), weights(steps), strict=True)
         ]
         return torch.cat(parts)
-    path = walk(*mapper.invert(ends, null), steps, kind)
+    first, last = mapper.invert(ends, null)
+    path = walk(first, last, steps, kind)
     return mapper.sample(TextCode.null(steps, pipe.text_encoder.dim).to(pipe.device), noise=path)
 
 
