@@ -296,18 +296,34 @@ def check_replaceable(path: str | Path) -> None:
     A folder `.cache` in it does not count: what is there can be made again.
 
     Raises:
-        CheckpointError: It is a file, or a folder with anything else, which would be lost.
+        CheckpointError: It is a file, a folder with anything else, or with a document that somebody edited, which
+            would be lost; or a folder that cannot be replaced, a disk's or the current one.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise CheckpointError(f"{path}: is a file; choose another folder")
-    entries = {e.relative_to(path).as_posix() for e in path.rglob("*") if not e.is_dir() or e.is_symlink()}
-    listed = _read_manifest(path).keys() if MANIFEST in entries else set()
-    entries = {name for name in entries if not name.startswith(f"{CACHE}/")}
-    for name in sorted(entries - listed - {MANIFEST}):
+    for taken, what in ((path.is_mount(), "a disk's own folder"), (_is_current(path), "the current folder")):
+        if taken:
+            raise CheckpointError(f"{path}: is {what}, which cannot be replaced; choose a folder in it")
+    entries = {e.relative_to(path).as_posix() for e in path.rglob("*") if e.is_symlink() or _ends(e)}
+    listed = _read_manifest(path) if MANIFEST in entries else {}
+    entries = {name for name in entries if Path(name).parts[0] != CACHE}
+    for name in sorted(entries - listed.keys() - {MANIFEST}):
         raise CheckpointError(
             f"{path / name}: was not written by this command and would be lost; choose another folder"
         )
+    for name in sorted(entries & listed.keys()):
+        if not _is_loaded(name, True) and sha256_of(path / name) != listed[name]["sha256"]:
+            raise CheckpointError(f"{path / name}: was edited and would be lost; move it, or choose another folder")
+
+
+def _ends(entry: Path) -> bool:
+    """Whether it is a file or an empty folder."""
+    return not entry.is_dir() or not any(entry.iterdir())
+
+
+def _is_current(path: Path) -> bool:
+    return path.is_dir() and Path.cwd().is_relative_to(path.resolve())
 
 
 def _write_manifest(folder: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bridge.checkpoint import check_replaceable
 from bridge.codec import load_codec
 from bridge.learn import Memory
 from bridge.memory import CaptionMemory
@@ -78,6 +79,7 @@ def build(config: MemoryConfig) -> Path:
     Raises:
         UserError: The data or the codec cannot be used.
     """
+    check_replaceable(config.out / "model")
     dataset = load_dataset(config.data)
     rows = [i for i, split in enumerate(dataset["split"]) if split in config.splits]
     if not rows:
