@@ -61,12 +61,17 @@ def fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
         config: Anything JSON can hold (tuples count as lists). Keys that start with "_" are left out:
             diffusers keeps its version and the folder's name there.
 
+    Raises:
+        CheckpointError: Its state holds something else than tensors, as that of a quantised module does.
+
     >>> fingerprint(nn.Identity(), {"width": (2, 3)}) == fingerprint(nn.Identity(), {"width": [2, 3]})
     True
     """
     public = {key: value for key, value in config.items() if not key.startswith("_")}
     digest = hashlib.sha256(json.dumps(public, sort_keys=True).encode())
     for name, value in sorted(module.state_dict().items()):
+        if not isinstance(value, torch.Tensor):
+            raise CheckpointError(f"{type(module).__name__}: {name} is no tensor; undo what was quantised or replaced")
         digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
         flat = value.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
