@@ -215,6 +215,8 @@ def resolve_model(model: str | Path) -> Path:
         CheckpointError: There is no such model, or it cannot be fetched; says what there is.
     """
     shipped, is_path = shipped_models(), isinstance(model, os.PathLike)
+    if not is_path and not isinstance(model, str):
+        raise CheckpointError(f"model: expected a name or a folder, got {type(model).__name__}; pass text or a Path")
     if not is_path and str(model) in shipped:
         return _shipped_root() / str(model)
     with contextlib.suppress(OSError, ValueError, RuntimeError):  # no possible file name
