@@ -114,9 +114,10 @@ def score(
 
 def _pictures(images: Any) -> list[Image.Image]:
     given = [images] if isinstance(images, Image.Image) or not isinstance(images, Iterable) else list(images)
-    other = next((image for image in given if not isinstance(image, Image.Image)), None)
-    if other is not None:
-        raise UserError(f"images: expected pictures in a list, got {type(other).__name__}; open files with read_image")
+    for image in given:
+        if not isinstance(image, Image.Image):
+            told = f"expected pictures in a list, got {type(image).__name__}; open files with read_image"
+            raise UserError(f"images: {told}")
     return given
 
 

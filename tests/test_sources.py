@@ -321,6 +321,22 @@ def test_a_source_that_is_not_there_is_said(source):
         open_source(Wanted(source))
 
 
+@pytest.mark.parametrize("option", ["caption_column", "image_column"])
+def test_a_column_asked_for_where_no_table_is_read_is_refused(tmp_path, option):
+    put_texts(tmp_path)
+    told = f"--{option.replace('_', '-')}: "
+    with pytest.raises(UserError, match=f"^{told}.* has captions in .txt files and no table; leave it out"):
+        rows_of(tmp_path, **{option: "alt"})
+    with pytest.raises(UserError, match=f"^{told}names are the captions, so no table is read"):
+        rows_of(tmp_path, names="file", **{option: "alt"})
+
+
+def test_a_column_asked_for_is_that_of_the_table_beside_texts(tmp_path):
+    put_texts(tmp_path)
+    (tmp_path / "captions.csv").write_text("file,alt\na.png,a red car")
+    assert [raw.captions for raw in rows_of(tmp_path, caption_column="alt")] == [["a red car"]]
+
+
 def test_another_file_is_refused(tmp_path):
     (tmp_path / "all.zip").touch()
     with pytest.raises(UserError, match=r"all\.zip is none of \.csv, \.json, .*\.parquet, .*; unpack them"):

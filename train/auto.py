@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -81,6 +81,7 @@ REPLAY, REPLAY_SHARE = 2000, 0.67
 METHODS = {"model": "this model", "nearest1": "the nearest training picture", "real": "other real pictures"}
 """Of a report, those that are told when a run ends."""
 Say = Callable[[str], None]
+Run = TypeVar("Run", MapperConfig, VAEConfig)
 
 
 @dataclass
@@ -224,7 +225,7 @@ class Own:
         trials = {init: self.trial(choices, vae, init, rows, pace) for init in self.starts(vae)}
         init = choices.get("start", lambda: choose_start(trials))
         steps = choices.get("steps", lambda: self.choose_steps(trials[init]))
-        config = self.mapper_config(vae, init, steps, rows, self.out, pace)
+        config = as_begun(self.mapper_config(vae, init, steps, rows, self.out, pace), self.out / "mapper.yaml")
         save_config(config, self.out / "mapper.yaml")
         return MapperTraining(config).run()
 
@@ -337,7 +338,7 @@ class Own:
             stop_on="validation_psnr",
             goal="max",
         )
-        config = VAEConfig(self.data, self.out / "codec", loop, init=init)
+        config = as_begun(VAEConfig(self.data, self.out / "codec", loop, init=init), self.out / "vae.yaml")
         save_config(config, self.out / "vae.yaml")
         self.say(f"codec: {'fine-tuning the shipped one' if init else 'training a new one'}, {steps} steps")
         return VAETraining(config).run()
@@ -519,6 +520,15 @@ def save_config(config: MapperConfig | VAEConfig, path: Path) -> None:
     text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, text)
+
+
+def as_begun(config: Run, path: Path) -> Run:
+    """The config with the warm-up of the run that wrote `path`, if one did: other minutes change the steps alone."""
+    try:
+        warmup = int(yaml.safe_load(path.read_text("utf-8"))["loop"]["warmup"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return config
+    return replace(config, loop=replace(config.loop, warmup=warmup))
 
 
 def show(model: Path, data: Path, out: Path, say: Say) -> None:

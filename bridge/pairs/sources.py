@@ -266,11 +266,16 @@ def _open_folder(path: Path, wanted: Wanted) -> Source:
     tables = [file for file in folder.files if file.suffix.lower() in TABLES and file not in folder.manifests]
     metadata = [file for file in tables if file.stem.lower() == "metadata"]
     texts = _texts(folder)
+    option = next((f"--{role}-column" for role, column in wanted.asked.items() if column is not None), "")
     if wanted.names:
+        if option:
+            raise UserError(f"{option}: names are the captions, so no table is read; leave it or --names out")
         return _from_names(folder, wanted)
     if not metadata and any(file.suffix.lower() == PARQUET for file in folder.files):
         return _open_parquets(folder, wanted)
-    if not metadata and any(_text_of(file, texts) for file in folder.pictures):
+    if not metadata and not (option and tables) and any(_text_of(file, texts) for file in folder.pictures):
+        if option:
+            raise UserError(f"{option}: {wanted.title} has captions in .txt files and no table; leave it out")
         return _from_texts(folder, texts)
     if tables := metadata or tables or list(folder.manifests):
         return _open_tables(path, tables, folder.pictures, wanted, folder)
