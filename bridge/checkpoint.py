@@ -63,12 +63,17 @@ def fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
         config: Anything JSON can hold (tuples count as lists). Keys that start with "_" are left out:
             diffusers keeps its version and the folder's name there.
 
+    Raises:
+        CheckpointError: Its state holds something else than tensors, as that of a quantised module does.
+
     >>> fingerprint(nn.Identity(), {"width": (2, 3)}) == fingerprint(nn.Identity(), {"width": [2, 3]})
     True
     """
     public = {key: value for key, value in config.items() if not key.startswith("_")}
     digest = hashlib.sha256(json.dumps(public, sort_keys=True).encode())
     for name, value in sorted(module.state_dict().items()):
+        if not isinstance(value, torch.Tensor):
+            raise CheckpointError(f"{type(module).__name__}: {name} is no tensor; undo what was quantised or replaced")
         digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
         flat = value.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
@@ -212,6 +217,8 @@ def resolve_model(model: str | Path) -> Path:
         CheckpointError: There is no such model, or it cannot be fetched; says what there is.
     """
     shipped, is_path = shipped_models(), isinstance(model, os.PathLike)
+    if not is_path and not isinstance(model, str):
+        raise CheckpointError(f"model: expected a name or a folder, got {type(model).__name__}; pass text or a Path")
     if model == FORMER:
         raise CheckpointError(f"model: {FORMER!r} is no longer shipped; `pictures`, which draws at 128 pixels, is")
     if not is_path and str(model) in shipped:
@@ -300,18 +307,34 @@ def check_replaceable(path: str | Path) -> None:
     A folder `.cache` in it does not count: what is there can be made again.
 
     Raises:
-        CheckpointError: It is a file, or a folder with anything else, which would be lost.
+        CheckpointError: It is a file, a folder with anything else, or with a document that somebody edited, which
+            would be lost; or a folder that cannot be replaced, a disk's or the current one.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise CheckpointError(f"{path}: is a file; choose another folder")
-    entries = {e.relative_to(path).as_posix() for e in path.rglob("*") if not e.is_dir() or e.is_symlink()}
-    listed = _read_manifest(path).keys() if MANIFEST in entries else set()
-    entries = {name for name in entries if not name.startswith(f"{CACHE}/")}
-    for name in sorted(entries - listed - {MANIFEST}):
+    for taken, what in ((path.is_mount(), "a disk's own folder"), (_is_current(path), "the current folder")):
+        if taken:
+            raise CheckpointError(f"{path}: is {what}, which cannot be replaced; choose a folder in it")
+    entries = {e.relative_to(path).as_posix() for e in path.rglob("*") if e.is_symlink() or _ends(e)}
+    listed = _read_manifest(path) if MANIFEST in entries else {}
+    entries = {name for name in entries if Path(name).parts[0] != CACHE}
+    for name in sorted(entries - listed.keys() - {MANIFEST}):
         raise CheckpointError(
             f"{path / name}: was not written by this command and would be lost; choose another folder"
         )
+    for name in sorted(entries & listed.keys()):
+        if not _is_loaded(name, True) and sha256_of(path / name) != listed[name]["sha256"]:
+            raise CheckpointError(f"{path / name}: was edited and would be lost; move it, or choose another folder")
+
+
+def _ends(entry: Path) -> bool:
+    """Whether it is a file or an empty folder."""
+    return not entry.is_dir() or not any(entry.iterdir())
+
+
+def _is_current(path: Path) -> bool:
+    return path.is_dir() and Path.cwd().is_relative_to(path.resolve())
 
 
 def _write_manifest(folder: Path) -> None:

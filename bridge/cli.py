@@ -241,16 +241,26 @@ def prepare_folder(out: Path, argument: str = "--out") -> None:
         raise UsageError(f"{argument}: cannot write in {out}: {error.strerror}; choose another folder") from None
 
 
-def check_png(out: Path) -> None:
-    """Refuse a name under which a PNG would not be looked for.
+def check_png(out: Path, inputs: Mapping[str, str]) -> None:
+    """Refuse a name under which a PNG would not be looked for, or which would replace what is drawn from.
+
+    Args:
+        out: The name.
+        inputs: Pictures or captions, by their arguments.
 
     Raises:
-        UsageError: It ends like a file of another kind, or is a folder.
+        UsageError: It ends like a file of another kind, is a folder, or is one of `inputs`.
     """
     if out.is_dir():
         raise UsageError(f"--out: {out} is a folder; name a file, such as {out / 'picture.png'}")
     if out.suffix.lower() not in ("", ".png"):
         raise UsageError(f"--out: {out} would hold a PNG; name it {out.with_suffix('.png')}")
+    for argument, name in inputs.items():
+        same = False
+        with contextlib.suppress(OSError, ValueError):  # one of them is no file
+            same = out.samefile(name)
+        if same:
+            raise UsageError(f"--out: {out} is {argument} itself and would be lost; name another file")
 
 
 def load_model(name: str, argument: str = "--model") -> "BridgePipeline":
@@ -293,8 +303,11 @@ def learn(args: argparse.Namespace) -> None:
         UsageError: An argument cannot be used; nothing has been written then.
     """
     from bridge.about import learnt_card  # noqa: PLC0415
+    from bridge.checkpoint import check_replaceable  # noqa: PLC0415
 
     prepare_folder(args.out.parent)
+    with _prefixed("--out"):
+        check_replaceable(args.out)
     pipe = learn_model(args, "SOURCE")
     with _writing("--out"):
         pipe.save_pretrained(args.out, learnt_card(pipe, args.pairs))
@@ -432,7 +445,7 @@ def interpolate(args: argparse.Namespace) -> None:
     from bridge.explore import between, weights  # noqa: PLC0415
 
     kind = args.kind or ("linear" if args.space == "latent" else "spherical")
-    check_png(args.out)
+    check_png(args.out, {"A": args.a, "B": args.b})
     with _words({"steps": "--steps"}):
         places = weights(args.steps)
     pipe = load_model(args.model)
@@ -465,7 +478,7 @@ def edit(args: argparse.Namespace) -> None:
 
     if args.plus is None and args.minus is None:
         raise UsageError("--plus, --minus: none given; name a caption to have more of, or less of")
-    check_png(args.out)
+    check_png(args.out, {"IMAGE": args.start})
     with _words({"scale": "--scale"}):
         explore.check_scale(args.scale)
     pipe = load_model(args.model)

@@ -44,6 +44,17 @@ def _precision() -> str:
         return "highest"
 
 
+def foreign_dtype(part: Any) -> torch.dtype | None:
+    """The first type of numbers in a module, or in the modules that an object holds, that is not float32.
+
+    >>> foreign_dtype(nn.Linear(1, 1)), foreign_dtype(nn.Linear(1, 1).half())
+    (None, torch.float16)
+    """
+    modules = [part] if isinstance(part, nn.Module) else [v for v in vars(part).values() if isinstance(v, nn.Module)]
+    held = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
+    return next((t.dtype for t in held if t.is_floating_point() and t.dtype != torch.float32), None)
+
+
 def unwrapped(module: Any) -> Any:
     """What is in a wrapper of torch's own, such as that of torch.compile or DataParallel; else `module` itself.
 

@@ -18,6 +18,7 @@ KEYS = frozenset({"file", "caption", "seed", "index", "model"})
 """What every line of ours has."""
 _START = b'{"file": "'
 _NAMED = re.compile(rb'\{"file": "[a-z0-9-]+-[0-9a-f]{8}/seed')
+_LINE_END = re.compile(rb"\r\n|\r|\n")
 _BREAKS = {
     code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)
 }  # line breaks to some readers, and so to some eyes
@@ -117,7 +118,7 @@ class _Found:
 
 def _read(data: bytes, path: Path) -> _Found:
     files: set[str] = set()
-    *whole, last = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    *whole, last = _LINE_END.split(data.removeprefix(b"\xef\xbb\xbf"))
     for number, line in enumerate(whole, 1):
         if line.strip():
             files.add(_file_of(line, path, number))

@@ -23,7 +23,7 @@ from bridge.checkpoint import (
     verify_folder,
 )
 from bridge.codec import ImageCodec, load_codec
-from bridge.context import plain_torch, unwrapped
+from bridge.context import foreign_dtype, plain_torch, unwrapped
 from bridge.encoders import load_text_encoder
 from bridge.errors import UserError
 from bridge.images import to_pil
@@ -386,7 +386,14 @@ class BridgePipeline:
 
     @contextlib.contextmanager
     def plain(self) -> Iterator[None]:
-        """A block in which the parts compute as they do at any other time; see `bridge.context.plain_torch`."""
+        """A block in which the parts compute as they do at any other time; see `bridge.context.plain_torch`.
+
+        Raises:
+            UserError: Somebody has changed the type of a part's numbers.
+        """
+        for name in ("text_encoder", "mapper", "codec"):
+            if (dtype := foreign_dtype(getattr(self, name))) is not None:
+                raise UserError(f"{name}: holds numbers of {dtype}; the model computes in float32: call .float() on it")
         training = self.mapper.training
         with plain_torch():
             try:

@@ -15,14 +15,15 @@ pictures. How well each method finds captions, and guesses from less noise: `pyt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from bridge.arguments import texts
 from bridge.errors import UserError
 from bridge.images import to_tensor
 from bridge.limits import whole
@@ -85,7 +86,7 @@ def score(
     Args:
         pipe: The model; guidance and temperature are no part of it.
         images: RGB pictures of the model's size; see `bridge.images.read_image`.
-        captions: What they may show.
+        captions: What they may show; like the pictures, also a single one.
         method: One of METHODS; by default "denoising" where the mapper has a velocity, else "density".
         samples: Of each caption, to tell how typical a score is; 0 leaves that out.
         seed: Of probes and samples.
@@ -93,16 +94,31 @@ def score(
     Raises:
         ValueError: The mapper knows no density, there are no pictures or captions, or an argument is out of range.
     """
-    if not images or not captions or isinstance(captions, str):
+    side, images = pipe.codec.image_size, _pictures(images)
+    captions = [text.text for text in texts(captions, "captions")]
+    if not images or not captions:
         raise UserError("images, captions: expected one or more of each, in a list")
+    if {image.size for image in images} != {(side, side)} or {image.mode for image in images} != {"RGB"}:
+        raise UserError(
+            f"images: expected RGB pictures of {side} pixels a side; open them with read_image(file, {side})"
+        )
     samples, seed = check_samples(samples), whole(seed, "seed")
     mapper, method = pipe.mapper, resolve_method(pipe.mapper, method)
     with pipe.plain():
         z = pipe.codec.encode(to_tensor(images).to(pipe.device)).mean
-        c = pipe.text_encoder.encode(list(captions), with_tokens=mapper.reads_tokens)
+        c = pipe.text_encoder.encode(captions, with_tokens=mapper.reads_tokens)
         values = score_latents(mapper, z, c, method=method, seed=seed)
         found = typical(mapper, values, c, method=method, samples=samples, seed=seed) if samples else None
     return ScoreMatrix(tuple(captions), values.cpu(), None if found is None else found.cpu(), method)
+
+
+def _pictures(images: Any) -> list[Image.Image]:
+    given = [images] if isinstance(images, Image.Image) or not isinstance(images, Iterable) else list(images)
+    for image in given:
+        if not isinstance(image, Image.Image):
+            told = f"expected pictures in a list, got {type(image).__name__}; open files with read_image"
+            raise UserError(f"images: {told}")
+    return given
 
 
 def check_samples(samples: int) -> int:

@@ -277,6 +277,30 @@ def test_other_minutes_choose_the_steps_anew_and_train_on(
     assert "minutes: 1 before, now 3: the steps are chosen anew" in said
 
 
+def test_other_minutes_go_on_with_the_mapper_and_the_codec_that_was_begun(
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More steps would ask for a longer warm-up, which is settled when a run begins."""
+    configs = {"mapper": [], "codec": []}
+    for name, training in (("mapper", "MapperTraining"), ("codec", "VAETraining")):
+        monkeypatch.setattr(
+            auto,
+            training,
+            lambda config, kept=configs[name]: (kept.append(config), SimpleNamespace(run=lambda: tmp_path))[1],
+        )
+    for minutes, steps in ((1.0, 60), (30.0, 9000)):
+        run = auto.Own(auto.Wanted(str(bare)), auto.Reading(), tmp_path, minutes, 0, lambda _: None)
+        monkeypatch.setattr(run.__class__, "with_codec", lambda *_: (auto.shipped_codec(), auto.Pace("no", 1.0)))
+        monkeypatch.setattr(run.__class__, "trial", lambda *_: {"loss": 1.0})
+        monkeypatch.setattr(run.__class__, "choose_steps", lambda *_, steps=steps: (steps, "as it is"))
+        run.run()
+        run.train_codec("", 64, auto.Pace("no", 1.0))
+    for kept in configs.values():
+        before, now = (config.loop for config in kept)
+        assert now.steps > before.steps
+        assert now.warmup == before.warmup
+
+
 def test_an_older_run_without_options_resumes(tmp_path: Path) -> None:
     (tmp_path / "choices.json").write_text(json.dumps({"steps": {"value": 7, "why": "x"}}), "utf-8")
     run = auto.Own(auto.Wanted("x"), auto.Reading(), tmp_path, 4.0, 0, lambda _: None)

@@ -321,6 +321,35 @@ def test_an_edited_card_is_a_warning_and_the_model_opens(documented):
         verify_folder(documented)
 
 
+def test_an_edited_card_is_not_replaced(documented):
+    (documented / "README.md").write_text("A model of mine.")
+    with pytest.raises(CheckpointError, match=r"README\.md: was edited and would be lost; move it"):
+        save(documented, 2.0)
+    assert (documented / "README.md").read_text() == "A model of mine."
+
+
+def test_empty_folders_of_somebody_are_not_removed(model):
+    (model / "plans" / "2027").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=r"plans/2027: was not written by this command"):
+        save(model, 2.0)
+    assert (model / "plans" / "2027").is_dir()
+
+
+def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / "below")
+    for path in (".", ".."):
+        with pytest.raises(CheckpointError, match="is the current folder, which cannot be replaced; choose a folder"):
+            save(Path(path), 1.0)
+
+
+def test_a_disks_own_folder_is_not_replaced(tmp_path, monkeypatch):
+    """As a container's volume is."""
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    with pytest.raises(CheckpointError, match="is a disk's own folder, which cannot be replaced"):
+        save(tmp_path, 1.0)
+
+
 def test_many_such_files_are_one_line(model):
     for number in range(5):
         (model / f"{number}.txt").touch()

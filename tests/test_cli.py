@@ -443,6 +443,21 @@ def test_bad_input_to_the_other_commands_is_one_line(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("words", [("edit", "--plus", "a bus"), ("interpolate", "a bus")])
+def test_the_picture_drawn_from_is_not_replaced(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], link: bool
+) -> None:
+    photo, out = tmp_path / "photo.png", tmp_path / "link.png"
+    photo.write_bytes(Path(CAT).read_bytes())
+    out.symlink_to(photo)
+    code, _, err = call(
+        capsys, words[0], str(photo), *words[1:], "--out", str(out if link else photo), "--model", model
+    )
+    assert (code, err.count("\n"), "itself and would be lost; name another file" in err) == (2, 1, True)
+    assert photo.read_bytes() == Path(CAT).read_bytes()
+
+
 def test_a_table_holds_names_and_captions_with_tabs_and_line_breaks(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """The same images and types whatever the caller has set in torch, and whatever he has wrapped the parts in."""
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,26 @@ def test_what_would_not_open_again_is_not_saved(
         tiny_pipeline.save_pretrained(tmp_path / "model")
     assert BridgePipeline.from_pretrained(tmp_path / "model").fingerprint == before
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "mapper", "codec"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_part_of_another_type_is_refused_by_name(
+    tiny_pipeline: BridgePipeline, part: str, dtype: torch.dtype
+) -> None:
+    held: Any = copy.deepcopy(getattr(tiny_pipeline, part))
+    setattr(tiny_pipeline, part, held)
+    (held.vae if part == "codec" else held).to(dtype)
+    with pytest.raises(UserError, match=rf"^{part}: holds numbers of {dtype}; .* call \.float\(\)"):
+        tiny_pipeline("cat", 1, seed=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*quant", "ignore:typing_extensions")
+def test_a_quantised_mapper_is_not_saved(tiny_pipeline: BridgePipeline, tmp_path: Path) -> None:
+    tiny_pipeline.mapper = torch.ao.quantization.quantize_dynamic(tiny_pipeline.mapper, {nn.Linear})
+    with pytest.raises(UserError, match="is no tensor; undo what was quantised"):
+        tiny_pipeline.save_pretrained(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_wrappers_of_torchs_own_are_opened() -> None:

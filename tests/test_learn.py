@@ -224,6 +224,14 @@ def test_the_command_learns_a_model_folder(folder, base, tmp_path, capsys):
     assert from_model == from_pairs  # the same names: the same model and settings
 
 
+def test_a_folder_of_somebody_elses_is_refused_before_anything_is_learnt(folder, base, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bridge.learn, "load_pairs", lambda *a, **k: pytest.fail("read"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "diary.txt").write_text("mine")
+    code, _, err = run(capsys, "learn", folder, "--model", base, "--out", tmp_path / "mine")
+    assert (code, "--out: " in err, "diary.txt: was not written by this command" in err) == (2, True, True)
+
+
 def test_the_provenance_names_novelty_where_it_was_asked_for(folder, base, tmp_path, capsys):
     words = (
         "generate",

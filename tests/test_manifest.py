@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ def add(manifest: Manifest, number: int, **more: Any) -> None:
 
 
 def indices(folder: Path) -> list[int]:
-    return [json.loads(line)["index"] for line in (folder / "manifest.jsonl").read_bytes().split(b"\n") if line.strip()]
+    lines = re.split(rb"[\r\n]+", (folder / "manifest.jsonl").read_bytes())
+    return [json.loads(line)["index"] for line in lines if line.strip()]
 
 
 OURS = json.dumps(row(0)).encode()
@@ -105,6 +107,7 @@ def test_one_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
         b"\n" + OURS + b"\n\n  ",
         OURS + b"\n" + json.dumps(row(1)).encode()[:30],
         OURS + b"\n" + b'{"fi',
+        OURS + b"\r" + json.dumps(row(1)).encode()[:30],
         json.dumps(row(1)).encode()[:60],
     ],
 )

@@ -14,6 +14,7 @@ import torch
 import yaml
 from diffusers import AutoencoderKL
 
+from bridge.checkpoint import CheckpointError
 from bridge.codec import VAECodec
 from bridge.errors import UserError
 from bridge.mappers import FAMILIES
@@ -688,6 +689,15 @@ def test_a_start_with_damaged_weights_is_named(altered, build):
 def test_a_missing_card_is_told_before_training(build):
     with pytest.raises(ConfigError, match=r"card: none\.md cannot be read"):
         build(card="none.md")
+
+
+def test_a_model_folder_that_cannot_be_replaced_is_told_before_training(build, monkeypatch):
+    training = build()
+    monkeypatch.setattr(training.loop, "run", lambda: pytest.fail("trained"))
+    (training.config.out / "model").mkdir(parents=True)
+    (training.config.out / "model" / "diary.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"diary\.txt: was not written by this command and would be lost"):
+        training.run()
 
 
 def test_held_out_loss_is_computed_a_few_rows_at_a_time(finished, monkeypatch):

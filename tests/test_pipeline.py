@@ -444,6 +444,12 @@ def test_unknown_model_names_the_shipped_ones() -> None:
         BridgePipeline.from_pretrained("emojis")
 
 
+@pytest.mark.parametrize("model", [None, b"emoji", 5])
+def test_what_is_no_models_name_is_refused(model: Any) -> None:
+    with pytest.raises(CheckpointError, match="model: expected a name or a folder, got"):
+        BridgePipeline.from_pretrained(model)
+
+
 def test_parts_that_do_not_fit_are_refused(tiny_pipeline: BridgePipeline) -> None:
     tiny_pipeline.mapper.z_shape = (4, 4, 4)
     with pytest.raises(ValueError, match="mapper: made for"):

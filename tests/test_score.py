@@ -2,12 +2,16 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from bridge import BridgePipeline, score
+from bridge.errors import UserError
 from bridge.images import read_image
 from bridge.mappers import DensityMapper, Mapper, VelocityMapper
 from bridge.noise import normal_rows
@@ -139,14 +143,39 @@ def test_pipeline_scores_pictures_by_captions(tiny_pipeline: BridgePipeline) -> 
     assert again.typical is None
 
 
-@pytest.mark.parametrize(
-    ("images", "captions", "samples"), [([], ["cat"], 2), (FILES, [], 2), (FILES, "cat", 2), (FILES, ["cat"], -1)]
-)
+@pytest.mark.parametrize(("images", "captions", "samples"), [([], ["cat"], 2), (FILES, [], 2), (FILES, ["cat"], -1)])
 def test_nothing_to_score_is_refused(
     tiny_pipeline: BridgePipeline, images: list[Path], captions: list[str], samples: int
 ) -> None:
     with pytest.raises(ValueError, match="expected"):
         score.score(tiny_pipeline, [read_image(path, size=64) for path in images], captions, samples=samples)
+
+
+def test_one_picture_and_one_caption_need_no_list(tiny_pipeline: BridgePipeline) -> None:
+    image = read_image(FILES[0], size=64)
+    found = score.score(tiny_pipeline, image, "cat", samples=0)  # type: ignore[arg-type]
+    assert found.captions == ("cat",)
+    assert torch.equal(found.score, score.score(tiny_pipeline, [image], ["cat"], samples=0).score)
+
+
+@pytest.mark.parametrize(
+    ("images", "captions", "told"),
+    [
+        (["cat.png"], "cat", "images: expected pictures in a list, got str; open files with read_image"),
+        ("cat.png", "cat", "images: expected pictures in a list, got str"),
+        (None, "cat", "images: expected pictures in a list, got NoneType"),
+        (np.zeros((1, 3, 64, 64)), "cat", "images: expected pictures in a list, got ndarray"),
+        ([Image.new("RGB", (32, 32))], "cat", "images: expected RGB pictures of 64 pixels a side"),
+        ([Image.new("L", (64, 64))], "cat", "images: expected RGB pictures of 64 pixels a side"),
+        ([Image.new("RGB", (64, 64))], None, "captions: expected a caption or a list of captions, got NoneType"),
+        ([Image.new("RGB", (64, 64))], ["cat", None], r"captions\[1\]: expected a caption, got NoneType"),
+    ],
+)
+def test_what_is_no_picture_or_caption_is_named(
+    tiny_pipeline: BridgePipeline, images: Any, captions: Any, told: str
+) -> None:
+    with pytest.raises(UserError, match=f"^{told}"):
+        tiny_pipeline.score(images, captions)
 
 
 def test_family_without_density_is_refused_in_one_line() -> None:

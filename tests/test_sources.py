@@ -321,6 +321,22 @@ def test_a_source_that_is_not_there_is_said(source):
         open_source(Wanted(source))
 
 
+@pytest.mark.parametrize("option", ["caption_column", "image_column"])
+def test_a_column_asked_for_where_no_table_is_read_is_refused(tmp_path, option):
+    put_texts(tmp_path)
+    told = f"--{option.replace('_', '-')}: "
+    with pytest.raises(UserError, match=f"^{told}.* has captions in .txt files and no table; leave it out"):
+        rows_of(tmp_path, **{option: "alt"})
+    with pytest.raises(UserError, match=f"^{told}names are the captions, so no table is read"):
+        rows_of(tmp_path, names="file", **{option: "alt"})
+
+
+def test_a_column_asked_for_is_that_of_the_table_beside_texts(tmp_path):
+    put_texts(tmp_path)
+    (tmp_path / "captions.csv").write_text("file,alt\na.png,a red car")
+    assert [raw.captions for raw in rows_of(tmp_path, caption_column="alt")] == [["a red car"]]
+
+
 def test_another_file_is_refused(tmp_path):
     (tmp_path / "all.zip").touch()
     with pytest.raises(UserError, match=r"all\.zip is none of \.csv, \.json, .*\.parquet, .*; unpack them"):
@@ -518,7 +534,9 @@ def test_what_bridge_drew_is_read_when_it_is_what_is_asked_for(tmp_path):
     assert (pairs.captions, pairs.pictures[0].tobytes()) == ([["a cat"]], pattern(5).tobytes())
 
 
-@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "VALID"), ("train", "val", "testing")])
+@pytest.mark.parametrize(
+    "names", [("Train", "Test"), ("training", "VALID"), ("train", "val", "testing"), ("train_set", "Test Images")]
+)
 @pytest.mark.parametrize("form", ["txt", "file", "folder", "one table"])
 def test_folders_called_like_splits_are_splits_in_every_form(tmp_path, names, form):
     for i, name in enumerate(names):
@@ -532,6 +550,39 @@ def test_folders_called_like_splits_are_splits_in_every_form(tmp_path, names, fo
     rows = rows_of(tmp_path, names=form if form in ("file", "folder") else "")
     assert {raw.split for raw in rows} == {split_name(name) for name in names}
     assert {split_name(name) for name in names} <= set(SPLITS)
+
+
+@pytest.mark.parametrize("place", ["images/{}/a.png", "{}/images/a.png", "cat/{}/a.png", "photos/2027/{}/car/a.png"])
+@pytest.mark.parametrize("form", ["txt", "folder", "one table", "tables"])
+def test_splits_are_found_at_any_depth(tmp_path, place, form):
+    for i, name in enumerate(("Train", "val2017")):
+        file = tmp_path / place.format(name)
+        file.parent.mkdir(parents=True)
+        file.write_bytes(png((i, 0, 0)))
+        if form == "txt":
+            file.with_suffix(".txt").write_text("a cat")
+        if form == "tables":
+            (file.parent / "metadata.csv").write_text("file,text\na.png,a cat")
+    if form == "one table":
+        rows = [f"{place.format(name)},a cat" for name in ("Train", "val2017")]
+        (tmp_path / "all.csv").write_text("\n".join(["file,text", *rows]))
+    found = rows_of(tmp_path, names="folder" if form == "folder" else "")
+    assert [raw.split for raw in found] == ["train", "validation"]
+    if form == "folder" and place == "cat/{}/a.png":
+        assert [raw.captions for raw in found] == ["cat", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("beside", "told"), [("more/a.png", "more beside them is not"), ("a.png", "pictures lie beside them")]
+)
+def test_splits_that_are_not_taken_for_such_are_told(tmp_path, beside, told):
+    for i, name in enumerate(("Train/a.png", "test/a.png", beside)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(png((i, 0, 0)))
+        (tmp_path / name).with_suffix(".txt").write_text("a cat")
+    pairs = load_pairs(tmp_path)
+    assert pairs.split == [""] * 3
+    assert pairs.notes[0].startswith("folders Train, test are called like splits, but " + told)
 
 
 def test_a_folder_called_train_among_others_is_a_thing(tmp_path):

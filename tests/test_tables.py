@@ -94,11 +94,29 @@ def test_the_users_test_pictures_stay_test_pictures(folder, header, word):
     assert [raw.split for raw in rows_of(folder)] == ["test"]
 
 
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_splits_under_another_name_are_read_and_told(folder, name):
+    """A column that holds splits alone; one of colours, or of a single word, is none."""
+    words = ("Train", "val", "")
+    rows = [
+        {"file": f"{c}.png", "text": c, "colour": c, "kind": "test", "subset": w}
+        for c, w in zip("abc", words, strict=True)
+    ]
+    lines = [json.dumps(row) for row in rows]
+    if name.endswith("csv"):
+        lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+    (folder / name).write_text("\n".join(lines))
+    source = open_source(Wanted(str(folder)))
+    assert [raw.split for raw in source.rows()] == ["train", "validation", ""]
+    assert any("column subset holds names of splits, so it was read as the split" in note for note in source.notes)
+
+
 @pytest.mark.parametrize(
     ("word", "name"),
     [
         *((word, "train") for word in ("Train", "TRAINING", " train\n")),
-        *((word, "validation") for word in ("val", "Valid", "DEV", "Validation")),
+        *((word, "validation") for word in ("val", "Valid", "DEV", "Validation", "eval", "val2017")),
+        *((word, "test") for word in ("test_set", "TestSet", "test images")),
         *(
             ("Seen_Validation", "seen_validation"),
             ("seen validation", "seen_validation"),

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -86,6 +86,7 @@ COPIES_OF, FEW = 64, 20_000
 METHODS = {"model": "this model", "nearest1": "the nearest training picture", "real": "other real pictures"}
 """Of a report, those that are told when a run ends."""
 Say = Callable[[str], None]
+Run = TypeVar("Run", MapperConfig, VAEConfig)
 
 
 @dataclass
@@ -230,7 +231,7 @@ class Own:
             return self.remembered(choices, vae)
         trial = self.trial(choices, vae, rows, pace)
         steps = choices.get("steps", lambda: self.choose_steps(trial))
-        config = self.mapper_config(vae, steps, rows, self.out, pace)
+        config = as_begun(self.mapper_config(vae, steps, rows, self.out, pace), self.out / "mapper.yaml")
         save_config(config, self.out / "mapper.yaml")
         return MapperTraining(config).run()
 
@@ -365,7 +366,7 @@ class Own:
             goal="max",
         )
         shape = palette_of(Path(init)) if init else {}
-        config = VAEConfig(self.data, self.out / "codec", loop, init=init, **shape)
+        config = as_begun(VAEConfig(self.data, self.out / "codec", loop, init=init, **shape), self.out / "vae.yaml")
         save_config(config, self.out / "vae.yaml")
         self.say(f"codec: {'fine-tuning the shipped one' if init else 'training a new one'}, {steps} steps")
         return VAETraining(config).run()
@@ -532,6 +533,15 @@ def save_config(config: MapperConfig | MemoryConfig | VAEConfig, path: Path) -> 
     text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, text)
+
+
+def as_begun(config: Run, path: Path) -> Run:
+    """The config with the warm-up of the run that wrote `path`, if one did: other minutes change the steps alone."""
+    try:
+        warmup = int(yaml.safe_load(path.read_text("utf-8"))["loop"]["warmup"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return config
+    return replace(config, loop=replace(config.loop, warmup=warmup))
 
 
 def show(model: Path, data: Path, out: Path, say: Say) -> None:

@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from bridge.checkpoint import check_replaceable
 from bridge.codec import CONFIG, VAECodec, load_codec
 from bridge.dense import DenseCodec, DenseVAE
 from bridge.images import contact_sheet, save_png, to_pil
@@ -365,6 +366,7 @@ class VAETraining:
     def run(self) -> Path:
         """Train, measure the latents, write `out/vae`; returns that folder."""
         with self.loop.locked():
+            check_replaceable(self.config.out / "vae")
             self.loop.run()
             if not self.config.kl:
                 make_deterministic(self.vae)

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from bridge.checkpoint import CheckpointError, atomic_folder
+from bridge.checkpoint import CheckpointError, atomic_folder, check_replaceable
 from bridge.codec import AutoencoderCodec, ImageCodec, codec_from_diffusers, load_codec
 from bridge.errors import UserError
 from bridge.standardize import PCACodec, PrincipalAxes, WhitenedCodec
@@ -286,6 +286,7 @@ def fit(config: CodecConfig) -> Path:
         CheckpointError: `inner` cannot be opened, or `out/codec` holds something else.
     """
     writable_folder(config.out, "out")
+    check_replaceable(config.out / "codec")
     dataset = load_dataset(config.data)
     codec, share = FITS[config.kind](config, rows_of(dataset, "train"))
     told = [f"{config.kind}: z {' x '.join(map(str, codec.z_shape))}"]

@@ -20,6 +20,7 @@ from datasets import Dataset
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from bridge.checkpoint import check_replaceable
 from bridge.codec import load_codec
 from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png, to_pil
@@ -417,6 +418,7 @@ class MapperTraining:
     def run(self) -> Path:
         """Train and write `out/model`; returns that folder."""
         with self.loop.locked():
+            check_replaceable(self.config.out / "model")
             self.loop.run()
             self.pipeline().save_pretrained(self.config.out / "model", self.card)
         return self.config.out / "model"

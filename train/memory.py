@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from bridge.checkpoint import check_replaceable
 from bridge.codec import AutoencoderCodec, ImageCodec, load_codec
 from bridge.learn import Memory
 from bridge.memory import CaptionMemory
@@ -87,6 +88,7 @@ def build(config: MemoryConfig) -> Path:
     Raises:
         UserError: The data or the codec cannot be used.
     """
+    check_replaceable(config.out / "model")
     card, codec, encoder = card_of(config), codec_of(config), TextEncoder.from_pretrained(config.text)
     memory = remember(config, codec, encoder)
     mapper = memory.mapper(config.window, config.perplexity, config.neighbours)

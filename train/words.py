@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bridge.captions import prepare_caption
-from bridge.checkpoint import atomic_folder
+from bridge.checkpoint import atomic_folder, check_replaceable
 from bridge.words import WordVectors, split_words
 from train.command import Parser, run_command, whole, writable_folder
 from train.config import ConfigError
@@ -85,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    check_replaceable(args.out)
     writable_folder(args.out.parent)
     encoder = fit(training_sentences(args.data), args.dim, args.epochs)
     with atomic_folder(args.out) as scratch:

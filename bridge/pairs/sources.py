@@ -181,22 +181,48 @@ class Folder:
             where = ", ".join(sorted({self.name(file.parent) for file in self.manifests}))
             self.notes.append(f"{left} pictures that bridge drew are left out ({where}); pass that folder to use them")
         self.unread = _unread(self.files)
-        self.notes += [self.unread] if self.unread else []
+        self.notes += [note for note in (self.unread, self._mixed()) if note]
 
     def name(self, file: Path) -> str:
         """A file as its path from the folder, printable."""
         return shown(file.relative_to(self.path).as_posix())
 
     def split_of(self, file: Path) -> str:
-        """The split that a file's uppermost folder names, where all folders of pictures are called like splits."""
-        return self._splits.get(file.relative_to(self.path).parts[0], "")
+        """The split that a folder above a file names, where all folders at its depth are called like splits."""
+        folders = self._folders(file)
+        at = self._split_depth
+        return split_name(folders[at]) if at is not None and at < len(folders) else ""
+
+    def kind_of(self, file: Path) -> str:
+        """The name of the folder that a file is in, below one that is called like a split the one above it."""
+        folders = self._folders(file)
+        if self._split_depth == len(folders) - 1 and len(folders) > 1:
+            folders = folders[:-1]
+        return folders[-1] if folders else self.path.resolve().name
+
+    def _folders(self, file: Path) -> tuple[str, ...]:
+        return file.relative_to(self.path).parts[:-1]
 
     @functools.cached_property
-    def _splits(self) -> dict[str, str]:
-        tops = {(file.relative_to(self.path).parts[0], file.parent == self.path) for file in self.pictures}
-        splits = {top: split_name(top) for top, _ in tops}
-        whole = all(split in SPLITS for split in splits.values()) and not any(bare for _, bare in tops)
-        return splits if whole else {}
+    def _split_depth(self) -> int | None:
+        """Folders above those that are called like splits; None where there are none such."""
+        every = {self._folders(file) for file in self.pictures}
+        for depth in range(min(map(len, every), default=0)):
+            if all(split_name(folders[depth]) in SPLITS for folders in every):
+                return depth
+        return None
+
+    def _mixed(self) -> str:
+        """What is said where folders beside others are called like splits; "" where none are, or they are splits."""
+        if self._split_depth is not None:
+            return ""
+        tops = sorted({folders[0] if (folders := self._folders(file)) else "" for file in self.pictures})
+        like = [top for top in tops if split_name(top) in SPLITS]
+        if len({split_name(top) for top in like}) < 2:
+            return ""
+        other = next(top for top in tops if top not in like)
+        told = f"{shown(other)} beside them is not" if other else "pictures lie beside them"
+        return f"folders {', '.join(map(shown, like))} are called like splits, but {told}: they are taken for none"
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -240,11 +266,16 @@ def _open_folder(path: Path, wanted: Wanted) -> Source:
     tables = [file for file in folder.files if file.suffix.lower() in TABLES and file not in folder.manifests]
     metadata = [file for file in tables if file.stem.lower() == "metadata"]
     texts = _texts(folder)
+    option = next((f"--{role}-column" for role, column in wanted.asked.items() if column is not None), "")
     if wanted.names:
+        if option:
+            raise UserError(f"{option}: names are the captions, so no table is read; leave it or --names out")
         return _from_names(folder, wanted)
     if not metadata and any(file.suffix.lower() == PARQUET for file in folder.files):
         return _open_parquets(folder, wanted)
-    if not metadata and any(_text_of(file, texts) for file in folder.pictures):
+    if not metadata and not (option and tables) and any(_text_of(file, texts) for file in folder.pictures):
+        if option:
+            raise UserError(f"{option}: {wanted.title} has captions in .txt files and no table; leave it out")
         return _from_texts(folder, texts)
     if tables := metadata or tables or list(folder.manifests):
         return _open_tables(path, tables, folder.pictures, wanted, folder)
@@ -267,7 +298,7 @@ def _from_names(folder: Folder, wanted: Wanted) -> Source:
 
     def rows() -> Iterator[Raw]:
         for file in folder.pictures:
-            name = file.stem if wanted.names == "file" else file.parent.resolve().name
+            name = file.stem if wanted.names == "file" else folder.kind_of(file)
             yield Raw(folder.name(file), file, name_caption(name), split=folder.split_of(file))
 
     columns = {"caption": f"name of the {wanted.names}", "image": "files"}
@@ -396,7 +427,7 @@ def _open_tables(
             continue
         columns |= read.columns
         notes += read.notes
-        told = (split_name(table.stem), split_name(table.relative_to(root).parts[0])) if len(tables) > 1 else ()
+        told = map(split_name, (table.stem, *table.relative_to(root).parts[:-1])) if len(tables) > 1 else ()
         split = next((name for name in told if name in SPLITS), "")
         for raw in _joined(where, read.rows, read.columns):
             placed = _placed(raw, table, locator, inside)

@@ -26,7 +26,9 @@ ROLES = {
 """Names of columns by what they hold, the likeliest first."""
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SPLITS = ("train", "validation", "test", "seen", "seen_validation")
-_OTHER_SPLITS = {"training": "train", "testing": "test"} | dict.fromkeys(("val", "valid", "dev"), "validation")
+_OTHER_SPLITS = {"training": "train", "testing": "test"} | dict.fromkeys(
+    ("val", "valid", "dev", "eval", "evaluation"), "validation"
+)
 EXTRA_CELLS = "it has more cells than the header; a caption with {} needs quotes around it{}"
 
 NO_OBJECT = "it is no JSON object"
@@ -50,11 +52,12 @@ def plain(name: str) -> str:
 def split_name(word: str) -> str:
     """A split by our name for it, or the word as it is, where it is none.
 
-    >>> split_name("Val "), split_name("TESTING"), split_name("fold 3")
-    ('validation', 'test', 'fold 3')
+    >>> split_name("Val "), split_name("TESTING"), split_name("train_set"), split_name("fold 3")
+    ('validation', 'test', 'train', 'fold 3')
     """
     known = {plain(name): name for name in SPLITS} | _OTHER_SPLITS
-    return known.get(plain(word), word.strip())
+    bare = re.sub(r"(?:set|split|data|images|\d{4})$", "", plain(word))
+    return known.get(bare, word.strip())
 
 
 def find_columns(names: Sequence[str], where: str, asked: Mapping[str, str | None]) -> dict[str, str]:
@@ -135,7 +138,21 @@ def read_table(path: Path, where: str, asked: Mapping[str, str | None], named: N
         names, rows = _read_csv(text, where, asked, named, notes)
     if not rows:
         raise UserError(f"{where}: has no rows")
-    return Table(find_columns(names, where, asked), rows, notes)
+    columns = find_columns(names, where, asked)
+    if "split" not in columns and (name := _column_of_splits(rows, [n for n in names if n not in columns.values()])):
+        columns["split"] = name
+        notes.append(f"{where}: column {shown(name)} holds names of splits, so it was read as the split")
+    return Table(columns, rows, notes)
+
+
+def _column_of_splits(rows: Sequence[tuple[str, Row]], names: Sequence[str]) -> str | None:
+    """The first column whose cells are names of splits, two at least, and nothing else."""
+    for name in names:
+        cells = {str(row.get(name) or "").strip() for _, row in rows if isinstance(row, dict)} - {""}
+        splits = set(map(split_name, cells))
+        if len(splits) > 1 and splits <= set(SPLITS):
+            return name
+    return None
 
 
 # separated values
