@@ -289,7 +289,7 @@ def test_other_minutes_go_on_with_the_mapper_and_the_codec_that_was_begun(
             lambda config, kept=configs[name]: (kept.append(config), SimpleNamespace(run=lambda: tmp_path))[1],
         )
     for minutes, steps in ((1.0, 60), (30.0, 9000)):
-        run = auto.Own(auto.Wanted(str(bare)), auto.Reading(), tmp_path, minutes, 0, lambda _: None)
+        run = auto.Own(auto.Wanted(str(bare)), auto.Reading(), tmp_path, minutes, 0, lambda _: None, mapper="gaussian")
         monkeypatch.setattr(run.__class__, "with_codec", lambda *_: (auto.shipped_codec(), auto.Pace("no", 1.0)))
         monkeypatch.setattr(run.__class__, "trial", lambda *_: {"loss": 1.0})
         monkeypatch.setattr(run.__class__, "choose_steps", lambda *_, steps=steps: (steps, "as it is"))
