@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bridge.checkpoint import atomic_write
-from bridge.codec import ImageCodec
+from bridge.codecs import ImageCodec
 from bridge.errors import UserError
 from bridge.images import on_white
 from bridge.mappers import LocalFlowMapper

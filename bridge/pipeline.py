@@ -22,7 +22,7 @@ from bridge.checkpoint import (
     resolve_model,
     verify_folder,
 )
-from bridge.codec import ImageCodec, load_codec
+from bridge.codecs import ImageCodec, load_codec
 from bridge.context import foreign_dtype, plain_torch, unwrapped
 from bridge.encoders import load_text_encoder
 from bridge.errors import UserError

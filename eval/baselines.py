@@ -12,7 +12,7 @@ import torch
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from bridge.codec import ImageCodec
+from bridge.codecs import ImageCodec
 from bridge.errors import UserError
 from bridge.text import TextEncoder
 from eval.data import Pictures, picture_latents

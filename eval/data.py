@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bridge.codec import ImageCodec, LatentDistribution
+from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.errors import UserError
 from bridge.images import flatten
 from eval.features import Extractor, FeatureCache, Features, Progress

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel
 
 from bridge.checkpoint import fingerprint
-from bridge.codec import ImageCodec
+from bridge.codecs import ImageCodec
 from bridge.errors import UserError
 from eval.features import EfficientNetLite, Extractor, Features, channel_statistics
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bridge.codec import ImageCodec
+from bridge.codecs import ImageCodec
 from bridge.errors import UserError
 from eval.baselines import Baselines, EncodeText, decode_all, shuffle_captions
 from eval.bench import Bench, Calibration, Figures, Judged, bench_of, fit_pairs

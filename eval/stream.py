@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
-from bridge.codec import ImageCodec
+from bridge.codecs import ImageCodec
 from eval import baselines
 from eval.baselines import Baselines, reconstruct
 from eval.data import References

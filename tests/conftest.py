@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from bridge.codec import VAECodec
+from bridge.codecs import VAECodec
 from bridge.mappers import FlowMatchingMapper
 from bridge.memory import CaptionMemory
 from bridge.pipeline import BridgePipeline, Settings

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bridge.checkpoint import resolve_model
-from bridge.codec import load_codec
+from bridge.codecs import load_codec
 from bridge.pipeline import BridgePipeline
 from tests.conftest import made_up, shorten_own
 from train import auto

@@ -15,8 +15,8 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
-from bridge.codec import VAECodec, load_codec
-from bridge.dense import DenseCodec
+from bridge.codecs import VAECodec, load_codec
+from bridge.codecs.dense import DenseCodec
 from train import autoencoder as vae_module
 from train.autoencoder import VAEConfig, VAEObjective, VAETraining, build_vae, make_deterministic
 from train.config import ConfigError, load_config

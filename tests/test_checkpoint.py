@@ -26,7 +26,7 @@ from bridge.checkpoint import (
     shipped_models,
     verify_folder,
 )
-from bridge.codec import codec_from_diffusers
+from bridge.codecs import codec_from_diffusers
 from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
 from bridge.text import DEFAULT_ID, TextEncoder

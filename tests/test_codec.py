@@ -12,7 +12,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from bridge.checkpoint import CheckpointError, resolve_model
-from bridge.codec import (
+from bridge.codecs import (
     AUTOENCODERS,
     DETERMINISTIC_STD,
     AutoencoderCodec,
@@ -24,8 +24,8 @@ from bridge.codec import (
     codec_from_diffusers,
     load_codec,
 )
-from bridge.dense import DenseCodec, DenseVAE
-from bridge.standardize import PCACodec, PrincipalAxes, WhitenedCodec
+from bridge.codecs.dense import DenseCodec, DenseVAE
+from bridge.codecs.standardize import PCACodec, PrincipalAxes, WhitenedCodec
 from tests.conftest import make_tiny_vae
 
 MEAN, STD = [0.1, -0.2, 0.3, 0.0], [1.5, 0.5, 1.0, 2.0]

@@ -11,8 +11,8 @@ import yaml
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from bridge.codec import AutoencoderCodec, TinyCodec, VAECodec, VQCodec, load_codec
-from bridge.standardize import PCACodec, WhitenedCodec
+from bridge.codecs import AutoencoderCodec, TinyCodec, VAECodec, VQCodec, load_codec
+from bridge.codecs.standardize import PCACodec, WhitenedCodec
 from tests.conftest import make_tiny_vae
 from tests.test_codec import make_taesd, make_vq
 from train import codec as codec_module

@@ -10,7 +10,7 @@ from datasets import Image as DatasetImage
 from PIL import Image
 from torch import Tensor
 
-from bridge.codec import VAECodec
+from bridge.codecs import VAECodec
 from bridge.text import TextEncoder
 from eval.data import Pictures, picture_latents
 from tests.pictures import encoded

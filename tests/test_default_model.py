@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bridge import BridgePipeline
 from bridge.checkpoint import resolve_model, verify_folder
-from bridge.codec import HUB_FILES, load_codec
+from bridge.codecs import HUB_FILES, load_codec
 from eval.features import EfficientNetLite0
 from train.data.dataset import pixels_of
 from train.recipes.emoji import STYLES

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, Features, Image
 
-from bridge.codec import VAECodec
+from bridge.codecs import VAECodec
 from eval.studies.cost import __main__ as cost
 from eval.studies.cost import cache as cost_cache
 from tests.pictures import encoded, pattern

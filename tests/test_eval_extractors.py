@@ -19,7 +19,7 @@ from transformers import (
     ViTModel,
 )
 
-from bridge.codec import VAECodec
+from bridge.codecs import VAECodec
 from eval.data import Pictures
 from eval.extractors import CodecLatents, RawPixels, TransformersVision, extractor
 from eval.features import EARLY_BLOCKS, EfficientNetLite, EfficientNetLite0

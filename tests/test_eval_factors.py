@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bridge.codec import ImageCodec, LatentDistribution, VAECodec
+from bridge.codecs import ImageCodec, LatentDistribution, VAECodec
 from eval.baselines import decode_flat, flat_latents
 from eval.data import Pictures
 from eval.metrics.bootstrap import Interval

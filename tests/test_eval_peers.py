@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bridge import BridgePipeline
-from bridge.codec import ImageCodec, LatentDistribution
+from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder

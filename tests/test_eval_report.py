@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bridge.codec import ImageCodec, LatentDistribution
+from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.pipeline import Settings
 from eval import report as report_module
 from eval import stream

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bridge.codec import CODECS
+from bridge.codecs import CODECS
 from bridge.encoders import KINDS
 from bridge.mappers import FAMILIES
 from bridge.pipeline import BridgePipeline

@@ -11,7 +11,7 @@ from PIL import Image
 import bridge.learn
 from bridge import BridgePipeline
 from bridge.cli import main
-from bridge.codec import VAECodec
+from bridge.codecs import VAECodec
 from bridge.mappers import LocalFlowMapper
 from bridge.pipeline import ONE_PICTURE
 from tests.conftest import make_tiny_pipeline

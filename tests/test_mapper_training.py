@@ -15,12 +15,12 @@ import yaml
 from diffusers import AutoencoderKL
 
 from bridge.checkpoint import CheckpointError
-from bridge.codec import VAECodec
+from bridge.codecs import VAECodec
+from bridge.codecs.standardize import PCACodec, PrincipalAxes
 from bridge.errors import UserError
 from bridge.mappers import FAMILIES
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
-from bridge.standardize import PCACodec, PrincipalAxes
 from bridge.text import TextCode, TextEncoder
 from bridge.words import WordVectors
 from train import mapper as mapper_module
@@ -322,7 +322,7 @@ def test_a_second_run_encodes_nothing_again(build, monkeypatch):
         raise AssertionError("encoded again")
 
     monkeypatch.setattr(TextEncoder, "encode", fail)
-    monkeypatch.setattr("bridge.codec.VAECodec.encode", fail)
+    monkeypatch.setattr("bridge.codecs.VAECodec.encode", fail)
     assert len(build().train.labels) == 42
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bridge.codec import HUB_FILES, load_codec
-from bridge.palette import Layers, PaletteCodec, PaletteVAE
+from bridge.codecs import HUB_FILES, load_codec
+from bridge.codecs.palette import Layers, PaletteCodec, PaletteVAE
 from tests.conftest import randomise
 
 

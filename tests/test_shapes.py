@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bridge.dense import DenseCodec
+from bridge.codecs.dense import DenseCodec
 from train.autoencoder import VAEConfig, build_vae
 from train.config import load_config
 from train.data.dataset import load_dataset, rows_of

@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bridge.checkpoint import CheckpointError
-from bridge.codec import VAECodec, load_codec
-from bridge.standardize import PCACodec, PrincipalAxes, WhitenedCodec
+from bridge.codecs import VAECodec, load_codec
+from bridge.codecs.standardize import PCACodec, PrincipalAxes, WhitenedCodec
 from tests.conftest import make_tiny_vae
 
 

@@ -25,12 +25,12 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from bridge.checkpoint import CheckpointError, atomic_write, resolve_model, shipped_models
-from bridge.codec import AUTOENCODERS, CONFIG, codec_from_diffusers, load_codec, read_config
+from bridge.codecs import AUTOENCODERS, CONFIG, codec_from_diffusers, load_codec, read_config
+from bridge.codecs.palette import PaletteCodec
 from bridge.errors import UserError
 from bridge.mappers import FAMILIES, LocalFlowMapper, VelocityMapper
 from bridge.pairs.reading import Reading
 from bridge.pairs.sources import Wanted
-from bridge.palette import PaletteCodec
 from bridge.pipeline import Settings
 from bridge.text import DEFAULT_ID
 from train.autoencoder import VAEConfig, VAEObjective, VAETraining, build_vae

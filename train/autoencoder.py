@@ -17,11 +17,11 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from bridge.checkpoint import check_replaceable
-from bridge.codec import CONFIG, VAECodec, load_codec
-from bridge.dense import DenseCodec, DenseVAE
+from bridge.codecs import CONFIG, VAECodec, load_codec
+from bridge.codecs.dense import DenseCodec, DenseVAE
+from bridge.codecs.palette import PaletteCodec, PaletteVAE
 from bridge.images import contact_sheet, save_png, to_pil
 from bridge.noise import generator_for, normal_rows
-from bridge.palette import PaletteCodec, PaletteVAE
 from train.codec import channel_statistics
 from train.config import ConfigError, run_config
 from train.data.dataset import (
@@ -60,8 +60,8 @@ class VAEConfig:
         widths: Channels of each resolution, finest first; each but the last halves the side.
         latent_channels: Channels of a latent.
         units: Width of a dense layer between convolutions and latents, so that a latent has no place in the picture
-            (bridge.dense.DenseVAE; each of `widths` then halves the side). 0 is AutoencoderKL, all convolutions.
-        layers: Layers that a picture is drawn in (bridge.palette.PaletteVAE; `widths` are then its three). 0 is a
+            (bridge.codecs.dense.DenseVAE; each of `widths` then halves the side). 0 is AutoencoderKL, all convolutions.
+        layers: Layers that a picture is drawn in (bridge.codecs.PaletteVAE; `widths` are then its three). 0 is a
             decoder to pixels.
         groups: Groups of the group normalisation; few of them, so that colour and contrast survive.
         mse: Weight of the squared error beside the absolute error's 1.

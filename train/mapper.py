@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from bridge.checkpoint import check_replaceable
-from bridge.codec import load_codec
+from bridge.codecs import load_codec
 from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png, to_pil
 from bridge.mappers import FAMILIES, LocalFlowMapper, Mapper
@@ -57,7 +57,7 @@ class MapperConfig:
 
     Attributes:
         data: Folder of a dataset; only its "train" rows are trained on.
-        vae: Folder of a trained codec: a VAE, or any other that `bridge.codec.load_codec` opens.
+        vae: Folder of a trained codec: a VAE, or any other that `bridge.codecs.load_codec` opens.
         out: Run folder; the model ends in `out/model`.
         loop: How to train.
         text: The text encoder: a hub id, a folder, or a file of word vectors.

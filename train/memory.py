@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from bridge.checkpoint import check_replaceable
-from bridge.codec import AutoencoderCodec, ImageCodec, load_codec
+from bridge.codecs import AutoencoderCodec, ImageCodec, load_codec
 from bridge.learn import Memory
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for

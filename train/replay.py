@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from bridge.codec import DETERMINISTIC_STD, ImageCodec, LatentDistribution
+from bridge.codecs import DETERMINISTIC_STD, ImageCodec, LatentDistribution
 from bridge.mappers import VelocityMapper
 from bridge.noise import generator_for, normal_rows
 from bridge.pipeline import BridgePipeline

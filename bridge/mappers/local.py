@@ -296,14 +296,24 @@ class LocalFlowMapper(CleanMapper):
         weight = (log_weight[..., None] - fit).softmax(1)
         return torch.einsum("bkp,bkcp->bcp", weight, known).reshape(z_t.shape)
 
-    def invert(self, z: Tensor, c: TextCode, **settings: Any) -> Tensor:
+    def invert(
+        self,
+        z: Tensor,
+        c: TextCode,
+        *,
+        guidance_scale: float = 1.0,
+        num_inference_steps: int = 16,
+        negative: TextCode | None = None,
+    ) -> Tensor:
         """See `VelocityMapper.invert`; nothing leads to a latent that memory's pictures do not make up.
 
         Raises:
             UserError: Likewise.
         """
         try:
-            return super().invert(z, c, **settings)
+            return super().invert(
+                z, c, guidance_scale=guidance_scale, num_inference_steps=num_inference_steps, negative=negative
+            )
         except UserError as error:
             row = str(error).partition(" has ")[0].partition(" comes ")[0]
             told = "is not made up of pictures in memory, and no noise leads to it; use space latent"

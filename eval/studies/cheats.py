@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bridge.checkpoint import atomic_write
-from bridge.codec import ImageCodec
+from bridge.codecs import ImageCodec
 from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
 from bridge.text import TextEncoder

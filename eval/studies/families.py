@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from bridge.checkpoint import atomic_write
-from bridge.codec import LatentDistribution
+from bridge.codecs import LatentDistribution
+from bridge.codecs.standardize import PrincipalAxes, WhitenedCodec
 from bridge.mappers import (
     DensityMapper,
     GaussianMapper,
@@ -31,7 +32,6 @@ from bridge.mappers import (
     VelocityMapper,
 )
 from bridge.noise import generator_for
-from bridge.standardize import PrincipalAxes, WhitenedCodec
 from eval.report import ROWS, to_json
 from eval.studies.peers.__main__ import add_common, open_workshop
 from eval.studies.peers.base import GUIDED, Sampling

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bridge.codec import ImageCodec, LatentDistribution
+from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.errors import UserError
 from bridge.text import TextCode, TextEncoder
 from train.data.shards import Column, Ragged, Shards, encoded_once

@@ -14,7 +14,7 @@ from datasets import Dataset, load_from_disk
 from torch import Tensor
 from torch.nn import functional as F
 
-from bridge.codec import ImageCodec
+from bridge.codecs import ImageCodec
 from bridge.images import flatten
 from train.config import ConfigError
 from train.data.cache import Latents, latents

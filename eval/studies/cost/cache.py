@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from bridge.codec import ImageCodec, LatentDistribution
+from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.mappers import FlowMatchingMapper
 from bridge.text import TextCode
 from train.data.cache import PICTURES

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from bridge.checkpoint import atomic_write
-from bridge.codec import ImageCodec, load_codec
+from bridge.codecs import ImageCodec, load_codec
 from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png, to_pil
 from eval import plots

@@ -7,7 +7,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from bridge.codec import ImageCodec
+from bridge.codecs import ImageCodec
 from bridge.errors import UserError
 from eval.baselines import decode_flat, flat_latents
 from eval.data import Pictures

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from bridge.codec import ImageCodec
+from bridge.codecs import ImageCodec
 from eval.baselines import decode_flat
 
 CHUNK = 64

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from bridge import explore
-from bridge.codec import ImageCodec, load_codec
+from bridge.codecs import ImageCodec, load_codec
 from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png, to_pil
 from bridge.noise import generator_for, normal_rows

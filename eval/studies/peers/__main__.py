@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.checkpoint import atomic_write
-from bridge.codec import load_codec
+from bridge.codecs import load_codec
 from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
 from eval.baselines import text_codes

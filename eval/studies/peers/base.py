@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bridge.codec import ImageCodec
+from bridge.codecs import ImageCodec
 from bridge.text import TextCode
 
 TOKENS = 16

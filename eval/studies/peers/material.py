@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from bridge.codec import ImageCodec, LatentDistribution
+from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.errors import UserError
 from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder

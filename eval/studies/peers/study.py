@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bridge.codec import ImageCodec
+from bridge.codecs import ImageCodec
 from bridge.errors import UserError
 from bridge.text import TextEncoder
 from eval.baselines import Baselines, text_codes

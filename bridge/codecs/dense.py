@@ -9,7 +9,7 @@ from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDis
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor, nn
 
-from bridge.codec import VAECodec
+from bridge.codecs.autoencoders import VAECodec
 from bridge.errors import UserError
 
 
@@ -24,7 +24,7 @@ class DenseVAE(ModelMixin, ConfigMixin):
         in_channels: Of the pictures.
         out_channels: Of the pictures.
         scaling_factor: See AutoencoderKL.
-        latents_mean: Mean of each latent over pictures; see `bridge.codec.AutoencoderCodec`.
+        latents_mean: Mean of each latent over pictures; see `bridge.codecs.AutoencoderCodec`.
         latents_std: Standard deviation of each latent over pictures.
 
     Raises:

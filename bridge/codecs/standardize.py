@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bridge.checkpoint import CheckpointError, fingerprint
-from bridge.codec import (
+from bridge.codecs.base import (
     CONFIG,
     DETERMINISTIC_STD,
     ImageCodec,
@@ -110,7 +110,7 @@ class PrincipalAxes(nn.Module):
 class PCACodec(ImageCodec):
     """Latents are the k standardised principal components of the pixels: linear, and best of all linear codecs.
 
-    It has no posterior: std is `bridge.codec.DETERMINISTIC_STD`.
+    It has no posterior: std is `bridge.codecs.DETERMINISTIC_STD`.
 
     Args:
         axes: Of pictures as vectors of 3 x image_size x image_size numbers in [0, 1].

@@ -1,14 +1,12 @@
-"""Image space: pixels <-> standardised latents, over frozen diffusers autoencoders of any kind."""
+"""Image spaces of diffusers' autoencoders, frozen: AutoencoderKL, AutoencoderTiny and VQModel."""
 
 import abc
 import contextlib
 import copy
 import inspect
-import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,109 +15,19 @@ from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from torch import Tensor
 
 from bridge.checkpoint import CheckpointError, fingerprint, open_module
+from bridge.codecs.base import (
+    CONFIG,
+    DETERMINISTIC_STD,
+    ImageCodec,
+    LatentDistribution,
+    check_latents,
+    check_pictures,
+    read_config,
+)
 from bridge.context import unwrapped
 from bridge.errors import UserError
 
-DETERMINISTIC_STD = 1e-6
-"""`LatentDistribution.std` of a codec without a posterior: positive, so that it has a logarithm, and far below
-what float32 tells apart in a picture."""
-CONFIG = "config.json"
 HUB_FILES = (CONFIG, "diffusion_pytorch_model.safetensors")
-
-
-@dataclass(frozen=True)
-class LatentDistribution:
-    """Diagonal Gaussian over standardised latents.
-
-    Attributes:
-        mean: (B, *z_shape).
-        std: (B, *z_shape), positive.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def sample(self, eps: Tensor) -> Tensor:
-        """Latents mean + std * eps, (B, *z_shape), for standard normal `eps` of that shape."""
-        return self.mean + self.std * eps
-
-
-class ImageCodec(abc.ABC):
-    """Pixels <-> standardised latents; frozen.
-
-    Attributes:
-        z_shape: Shape of one latent.
-        image_size: Side of the pictures, in pixels.
-        fingerprint: Identity of weights and configuration.
-    """
-
-    z_shape: tuple[int, ...]
-    image_size: int
-    fingerprint: str
-
-    @abc.abstractmethod
-    def encode(self, x: Tensor) -> LatentDistribution:
-        """Latents of pictures `x`, (B, 3, H, W) in [0, 1]."""
-
-    @abc.abstractmethod
-    def decode(self, z: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] of latents `z`, (B, *z_shape)."""
-
-    def check_render(self, size: int | None, transparent: bool) -> None:
-        """Refuse what `render` cannot draw.
-
-        Raises:
-            UserError: The codec draws at its own size alone, or knows no background.
-        """
-        if size is not None and size != self.image_size:
-            raise UserError(f"size: this model draws {self.image_size} pixels a side alone, not {size}; leave it out")
-        if transparent:
-            raise UserError("transparent: this model's pictures have no background of their own; leave it out")
-
-    def render(self, z: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
-        """Pictures of latents `z` at another size, or with their background as transparency.
-
-        Args:
-            z: Latents, (B, *z_shape).
-            size: Side in pixels; None is the codec's own.
-            transparent: With a fourth channel, the opacity; colours are then straight, not premultiplied.
-
-        Returns:
-            (B, 3 or 4, size, size) in [0, 1].
-
-        Raises:
-            UserError: See `check_render`.
-        """
-        self.check_render(size, transparent)
-        return self.decode(z)
-
-    @abc.abstractmethod
-    def to(self, device: torch.device | str) -> Self:
-        """Move to a device, in place; returns self."""
-
-    @abc.abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write a folder for `load_codec`: config.json and safetensors; it is made where it is missing."""
-
-
-def check_pictures(x: Tensor, image_size: int) -> None:
-    """Refuse pictures of another shape than (B, 3, image_size, image_size).
-
-    Raises:
-        ValueError: They are.
-    """
-    if x.shape[1:] != (3, image_size, image_size):
-        raise UserError(f"x: expected (B, 3, {image_size}, {image_size}), got {tuple(x.shape)}; resize the pictures")
-
-
-def check_latents(z: Tensor, z_shape: tuple[int, ...]) -> None:
-    """Refuse latents of another shape than (B, *z_shape).
-
-    Raises:
-        ValueError: They are.
-    """
-    if z.shape[1:] != z_shape:
-        raise ValueError(f"z: expected (B, {', '.join(map(str, z_shape))}), got {tuple(z.shape)}")
 
 
 class AutoencoderCodec(ImageCodec):
@@ -309,32 +217,6 @@ AUTOENCODERS: dict[str, type[AutoencoderCodec]] = {
     "AutoencoderTiny": TinyCodec,
     "VQModel": VQCodec,
 }
-CODECS: dict[str, Callable[[Path], ImageCodec]] = {name: kind.from_pretrained for name, kind in AUTOENCODERS.items()}
-"""`_class_name` in a codec folder's config.json -> how it is opened; see docs/extending.md."""
-
-
-def load_codec(folder: Path) -> ImageCodec:
-    """Open a folder that `ImageCodec.save` or diffusers wrote, by the `_class_name` in its config.json.
-
-    Raises:
-        CheckpointError: A file is missing or damaged, or config.json names an unknown class.
-    """
-    from bridge.dense import DenseCodec  # noqa: PLC0415  (these build on this module)
-    from bridge.palette import PaletteCodec  # noqa: PLC0415
-    from bridge.standardize import PCACodec, WhitenedCodec  # noqa: PLC0415
-
-    folder = Path(folder)
-    ours: dict[str, Any] = {
-        "DenseVAE": DenseCodec,
-        "PaletteVAE": PaletteCodec,
-        "PCACodec": PCACodec,
-        "WhitenedCodec": WhitenedCodec,
-    }
-    opens = CODECS | {name: codec.from_pretrained for name, codec in ours.items()}
-    name = str(read_config(folder)["_class_name"])
-    if name not in opens:
-        raise CheckpointError(f"{folder / CONFIG}: unknown codec {name!r}; known: {', '.join(opens)}; update bridge")
-    return opens[name](folder)
 
 
 def codec_from_diffusers(source: str | Path, image_size: int | None = None) -> AutoencoderCodec:
@@ -364,23 +246,6 @@ def codec_from_diffusers(source: str | Path, image_size: int | None = None) -> A
     if image_size is not None:
         vae.register_to_config(**{_key(codec.model, "sample_size"): image_size})
     return codec(vae)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """What the config.json of a codec's folder says; it has a `_class_name`.
-
-    Raises:
-        CheckpointError: It is missing or damaged.
-    """
-    path = folder / CONFIG
-    try:
-        config = dict(json.loads(path.read_text("utf-8")))
-        config["_class_name"]
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"{path}: missing; name the folder of a saved codec") from None
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path}: damaged; copy or download the codec again") from None
-    return config
 
 
 def _local(source: str | Path) -> Path | None:

@@ -17,7 +17,8 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bridge.codec import VAECodec, check_latents
+from bridge.codecs.autoencoders import VAECodec
+from bridge.codecs.base import check_latents
 from bridge.errors import UserError
 
 FACTOR = 16
@@ -117,7 +118,7 @@ class PaletteVAE(ModelMixin, ConfigMixin):
         in_channels: Of the pictures.
         out_channels: Of the pictures.
         scaling_factor: See AutoencoderKL.
-        latents_mean: Mean of each channel over pictures; see `bridge.codec.AutoencoderCodec`.
+        latents_mean: Mean of each channel over pictures; see `bridge.codecs.AutoencoderCodec`.
         latents_std: Standard deviation of each channel over pictures.
 
     Raises:
