@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bridge.pipeline import BridgeOutput, BridgePipeline
     from bridge.text import TextCode, TextEncoder
-    from bridge.words import WordVectors
+    from bridge.text.words import WordVectors
 
 __version__ = "0.1.0"
 __all__ = ["BridgeOutput", "BridgePipeline", "TextCode", "TextEncoder", "WordVectors", "__version__"]
@@ -26,7 +26,7 @@ _HOME = {
     "BridgePipeline": "bridge.pipeline",
     "TextCode": "bridge.text",
     "TextEncoder": "bridge.text",
-    "WordVectors": "bridge.words",
+    "WordVectors": "bridge.text.words",
 }
 
 

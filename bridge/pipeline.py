@@ -24,7 +24,6 @@ from bridge.checkpoint import (
 )
 from bridge.codecs import ImageCodec, load_codec
 from bridge.context import foreign_dtype, plain_torch, unwrapped
-from bridge.encoders import load_text_encoder
 from bridge.errors import UserError
 from bridge.images import to_pil
 from bridge.limits import check_count, number
@@ -33,6 +32,7 @@ from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.opening import load_mapper, read_index
 from bridge.text import TextCode, TextEncoder
+from bridge.text.encoders import load_text_encoder
 
 if TYPE_CHECKING:
     from bridge.score import ScoreMatrix

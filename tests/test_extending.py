@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from bridge.codecs import CODECS
-from bridge.encoders import KINDS
 from bridge.mappers import FAMILIES
 from bridge.pipeline import BridgePipeline
+from bridge.text.encoders import KINDS
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 

@@ -22,7 +22,7 @@ from bridge.mappers import FAMILIES
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import TextCode, TextEncoder
-from bridge.words import WordVectors
+from bridge.text.words import WordVectors
 from train import mapper as mapper_module
 from train.config import ConfigError
 from train.data.dataset import load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows, to_unit

@@ -22,7 +22,7 @@ from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import SAMPLE_BATCH, Settings, mapper_fingerprint
 from bridge.text import TextCode
-from bridge.words import WordVectors
+from bridge.text.words import WordVectors
 from tests.conftest import randomise
 
 

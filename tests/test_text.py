@@ -10,10 +10,8 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from bridge import sources
+from bridge.text import sources
 from bridge.checkpoint import sha256_of
-from bridge.sentences import SentenceEncoder
-from bridge.sources import find_folder
 from bridge.text import (
     DEFAULT_DIGEST,
     DEFAULT_ID,
@@ -24,6 +22,8 @@ from bridge.text import (
     emoji_labels,
     prepare_caption,
 )
+from bridge.text.sentences import SentenceEncoder
+from bridge.text.sources import find_folder
 
 CAPTIONS = [
     "a smiling cat",
@@ -320,7 +320,7 @@ def test_loading_needs_no_optional_library(encoder, monkeypatch):
 def test_importing_every_text_space_imports_no_library_of_theirs():
     """A start pays for the encoder it loads alone."""
     code = (
-        "import sys, bridge.text, bridge.encoders, bridge.words\n"
+        "import sys, bridge.text, bridge.text.encoders, bridge.text.words\n"
         "heavy = {'transformers', 'tokenizers', 'huggingface_hub', 'diffusers', 'sentence_transformers', 'gensim'}\n"
         "sys.exit(', '.join(heavy & set(sys.modules)))"
     )

@@ -14,13 +14,13 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, CLIPConfig, CLIPTextConfig, PreTrainedTokenizerFast, RobertaConfig, T5Config
 
-from bridge import encoders
+from bridge.text import encoders
 from bridge.checkpoint import CheckpointError
-from bridge.encoders import load_text_encoder
-from bridge.sentences import LibraryEncoder, SentenceEncoder
-from bridge.sources import check_digest
 from bridge.text import CaptionTruncatedWarning, TextEncoder
-from bridge.towers import TransformerEncoder
+from bridge.text.encoders import load_text_encoder
+from bridge.text.sentences import LibraryEncoder, SentenceEncoder
+from bridge.text.sources import check_digest
+from bridge.text.towers import TransformerEncoder
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
 

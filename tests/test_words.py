@@ -11,11 +11,11 @@ import torch
 from gensim.models import KeyedVectors
 
 from bridge.checkpoint import CheckpointError
-from bridge.encoders import load_text_encoder
 from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
 from bridge.text import CaptionTruncatedWarning, TextEncoder
-from bridge.words import WordVectors
+from bridge.text.encoders import load_text_encoder
+from bridge.text.words import WordVectors
 from train import words as words_module
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining

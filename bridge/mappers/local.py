@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bridge.errors import UserError
+from bridge.extras import import_extra
 from bridge.mappers.base import CleanMapper
-from bridge.sources import import_extra
 from bridge.text import TextCode
 
 LEVELS = 127

@@ -21,9 +21,9 @@ from typing import Any
 
 from bridge.checkpoint import sha256_of
 from bridge.errors import UserError
+from bridge.extras import import_extra
 from bridge.images import ENDINGS
 from bridge.pairs.tables import SPLITS, Row, find_columns, read_table, shown, split_name
-from bridge.sources import import_extra
 from bridge.textfile import WESTERN, EncodingError, decode, split_lines
 
 TEXTS = frozenset({".txt", ".caption"})

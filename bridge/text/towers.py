@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from bridge.encoders import TOWER
 from bridge.errors import UserError
-from bridge.sources import CONFIG, TOKENIZER, check_digest, read_json
-from bridge.text import TextCode, TextEncoder
+from bridge.text.base import TOWER, TextCode, TextEncoder
+from bridge.text.sources import CONFIG, TOKENIZER, check_digest, read_json
 
 TOWERS = {
     "clip": ("CLIPTextModel", "end"),

@@ -1,18 +1,11 @@
-"""Captions to text codes `c`: the code, and what every text encoder promises.
-
-    >>> null = TextCode.null(2, dim=384)  # the code of "no caption", for guidance and log p(z)
-    >>> null.pooled.shape, null.tokens.shape
-    (torch.Size([2, 384]), torch.Size([2, 0, 384]))
-
-Importing this module is cheap: an encoder's libraries are imported when it is loaded, and no others.
-"""
+"""The text code, and what every text encoder promises."""
 
 from __future__ import annotations
 
 import abc
 import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -21,23 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bridge.captions import emoji_labels, prepare_caption
 from bridge.context import plain_torch, unwrapped
 from bridge.errors import UserError
-
-__all__ = [
-    "DEFAULT_DIGEST",
-    "DEFAULT_ID",
-    "CaptionTruncatedWarning",
-    "CaptionUnknownWarning",
-    "TextCode",
-    "TextEncoder",
-    "emoji_labels",
-    "prepare_caption",
-]
+from bridge.text.captions import prepare_caption
 
 DEFAULT_ID = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_DIGEST = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+SENTENCE, TOWER, WORDS = "sentence-transformers", "transformers", "word-vectors"
+"""Kinds of encoders."""
 
 
 class CaptionTruncatedWarning(UserWarning):
@@ -121,10 +105,11 @@ class TextEncoder(nn.Module, abc.ABC):
     """A frozen text space: captions to codes. Make one with `from_pretrained`.
 
     Frozen means frozen: weights take no gradient, `train()` changes nothing. A new text space is a subclass
-    with `token_ids` and `code_batch`, and a line in `bridge.encoders`.
+    with `token_ids` and `code_batch`, and a line in `bridge.text.encoders`.
 
     Attributes:
         kind: How a model folder names this class of encoders.
+        opener: `bridge.text.encoders.open_text_encoder`.
         id: The name it was asked for by.
         digest: sha256 of its weights, 64 hex digits.
         fingerprint: 16 hex digits; equal exactly where the codes are.
@@ -133,6 +118,7 @@ class TextEncoder(nn.Module, abc.ABC):
     """
 
     kind: ClassVar[str]
+    opener: ClassVar[Callable[..., TextEncoder]]
     id: str
     digest: str
     fingerprint: str
@@ -141,7 +127,7 @@ class TextEncoder(nn.Module, abc.ABC):
 
     @classmethod
     def from_pretrained(cls, source: str | Path = DEFAULT_ID, *, digest: str | None = None) -> TextEncoder:
-        """Load any encoder: the folder tells its kind; see `bridge.encoders.open_text_encoder`.
+        """Load any encoder: the folder tells its kind; see `bridge.text.encoders.open_text_encoder`.
 
         Args:
             source: A folder, a hub id, or a file of word vectors; by default MiniLM.
@@ -152,9 +138,7 @@ class TextEncoder(nn.Module, abc.ABC):
             ValueError: The weights have another digest, are damaged, or are of no known kind.
             FileNotFoundError: There is no such model here; says what to install.
         """
-        from bridge.encoders import open_text_encoder  # noqa: PLC0415
-
-        return open_text_encoder(source, digest=digest)
+        return TextEncoder.opener(source, digest=digest)
 
     @abc.abstractmethod
     def token_ids(self, text: str) -> Tensor:
@@ -165,7 +149,7 @@ class TextEncoder(nn.Module, abc.ABC):
         """Codes of B rows of token ids, padded to the longest."""
 
     def spec(self) -> dict[str, str]:
-        """What names this encoder in a model folder, for `bridge.encoders.load_text_encoder`."""
+        """What names this encoder in a model folder, for `bridge.text.encoders.load_text_encoder`."""
         return {"kind": self.kind, "id": self.id, "digest": self.digest}
 
     def save(self, folder: Path) -> None:
@@ -184,7 +168,7 @@ class TextEncoder(nn.Module, abc.ABC):
         """The text that is encoded.
 
         Raises:
-            ValueError: The encoder cannot read `caption`; see `bridge.captions.prepare_caption`.
+            ValueError: The encoder cannot read `caption`; see `bridge.text.captions.prepare_caption`.
         """
         return prepare_caption(caption)
 

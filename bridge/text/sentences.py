@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bridge.encoders import SENTENCE
 from bridge.errors import UserError
-from bridge.sources import CONFIG, LIMITS, MODULES, TOKENIZER, check_digest, import_extra, read_json
-from bridge.towers import (
+from bridge.extras import import_extra
+from bridge.text.base import SENTENCE
+from bridge.text.sources import CONFIG, LIMITS, MODULES, TOKENIZER, check_digest, read_json
+from bridge.text.towers import (
     TOWERS,
     NetworkEncoder,
     config_facts,

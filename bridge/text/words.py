@@ -18,9 +18,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from bridge.checkpoint import MANIFEST, verify_folder
-from bridge.encoders import WORDS
 from bridge.errors import MissingModelError, UserError
-from bridge.text import TextCode, TextEncoder
+from bridge.text.base import WORDS, TextCode, TextEncoder
 
 INDEX, VECTORS = "words.json", "words.safetensors"
 MAX_TOKENS = 256

@@ -1,0 +1,26 @@
+"""Libraries that only some of `bridge` needs."""
+
+import importlib
+from types import ModuleType
+
+from bridge.errors import UserError
+
+
+def import_extra(module: str, extra: str, package: str, what: str = "this text encoder") -> ModuleType:
+    """Import a module that `bridge` alone does not need, when it is first used.
+
+    Args:
+        module: What to import.
+        extra: The optional extra in pyproject.toml that installs it.
+        package: Its name for pip.
+        what: What needs it.
+
+    Raises:
+        UserError: It is not installed; says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"source: {what} needs {package}; `pip install 'bridge-captions[{extra}]'` or `pip install {package}`"
+        ) from error
