@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from bridge import __version__
+from bridge.captions import well_formed
 from bridge.errors import UserError
 from bridge.manifest import MANIFEST, Manifest
 from bridge.streams import STOPPED, guarded, interruptible, read_input
-from bridge.text.captions import well_formed
 from bridge.textfile import WESTERN, EncodingError, decode, split_lines
 from bridge.writing import SHEET_ROWS, Sheet, Writer, save_walk, tell
 

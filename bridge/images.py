@@ -18,9 +18,9 @@ from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedIma
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from bridge.captions import well_formed
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
-from bridge.text.captions import well_formed
 
 WHITE = (255, 255, 255)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bridge.captions import well_formed
 from bridge.errors import UserError
-from bridge.text.captions import well_formed
 
 MANIFEST = "manifest.jsonl"
 KEYS = frozenset({"file", "caption", "seed", "index", "model"})

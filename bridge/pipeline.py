@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from PIL import Image
@@ -31,12 +31,9 @@ from bridge.mappers import LocalFlowMapper, Mapper, VelocityMapper
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.opening import load_mapper, read_index
+from bridge.score import ScoreMatrix, score
 from bridge.text import TextCode, TextEncoder
 from bridge.text.encoders import load_text_encoder
-
-if TYPE_CHECKING:
-    from bridge.score import ScoreMatrix
-
 
 SAMPLE_BATCH, MICRO_BATCH = 32, 16
 """Rows that mapper and decoder work on at a time, padded: matrix kernels round differently for other sizes.
@@ -507,8 +504,6 @@ class BridgePipeline:
         self, images: Sequence[Image.Image], captions: Sequence[str], *, samples: int = 32, seed: int = 0
     ) -> "ScoreMatrix":
         """How well pictures fit captions; see `bridge.score.score`."""
-        from bridge.score import score  # noqa: PLC0415
-
         return score(self, images, captions, samples=samples, seed=seed)
 
     def stream(

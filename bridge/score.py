@@ -16,23 +16,22 @@ pictures. How well each method finds captions, and guesses from less noise: `pyt
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from bridge.arguments import texts
+from bridge.codecs import ImageCodec
 from bridge.errors import UserError
 from bridge.images import to_tensor
 from bridge.limits import whole
 from bridge.mappers import DensityMapper, Mapper, VelocityMapper
 from bridge.noise import generator_for, normal_rows
-from bridge.text import TextCode
-
-if TYPE_CHECKING:
-    from bridge.pipeline import BridgePipeline
+from bridge.text import TextCode, TextEncoder
 
 METHODS = ("denoising", "density")
 PROBES = 16
@@ -44,6 +43,21 @@ SAMPLES = 32
 MAX_SAMPLES = 1000
 HUTCHINSON = 8
 """Random signs of a velocity's density, the same for every caption of a picture."""
+
+
+class Model(Protocol):
+    """What is asked of a `bridge.BridgePipeline`."""
+
+    text_encoder: TextEncoder
+    codec: ImageCodec
+
+    @property
+    def mapper(self) -> Mapper: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def plain(self) -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +87,7 @@ class ScoreMatrix:
 
 
 def score(
-    pipe: BridgePipeline,
+    pipe: Model,
     images: Sequence[Image.Image],
     captions: Sequence[str],
     *,

@@ -73,7 +73,7 @@ def test_a_label_tells_these_factors(label):
 
 
 def test_most_labels_tell_nothing():
-    table = json.loads((Path(command.__file__).parents[3] / "bridge" / "text" / "emoji_labels.json").read_text("utf-8"))
+    table = json.loads((Path(command.__file__).parents[3] / "bridge" / "emoji_labels.json").read_text("utf-8"))
     known = {factor: {emoji_factors(label)[factor] for label in table.values()} - {None} for factor in FACTORS}
     assert known["skin tone"] == {"light", "medium-light", "medium", "medium-dark", "dark"}
     assert known["hair"] == {"red", "curly", "white", "blond", "bald", "beard"}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from bridge.text.captions import prepare_caption
+from bridge.captions import prepare_caption
 from tests.conftest import ARTWORK
 from tests.test_clipart_recipe import put
 from tests.test_icons_recipe import put_package

@@ -10,7 +10,6 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from bridge.text import sources
 from bridge.checkpoint import sha256_of
 from bridge.text import (
     DEFAULT_DIGEST,
@@ -21,6 +20,7 @@ from bridge.text import (
     TextEncoder,
     emoji_labels,
     prepare_caption,
+    sources,
 )
 from bridge.text.sentences import SentenceEncoder
 from bridge.text.sources import find_folder

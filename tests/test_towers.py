@@ -14,9 +14,8 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, CLIPConfig, CLIPTextConfig, PreTrainedTokenizerFast, RobertaConfig, T5Config
 
-from bridge.text import encoders
 from bridge.checkpoint import CheckpointError
-from bridge.text import CaptionTruncatedWarning, TextEncoder
+from bridge.text import CaptionTruncatedWarning, TextEncoder, encoders
 from bridge.text.encoders import load_text_encoder
 from bridge.text.sentences import LibraryEncoder, SentenceEncoder
 from bridge.text.sources import check_digest

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bridge.captions import prepare_caption
 from bridge.pairs.reading import Pair, Survey
 from bridge.pairs.tables import SPLITS
-from bridge.text.captions import prepare_caption
 from train.config import ConfigError
 from train.near import near_groups
 from train.splits import (

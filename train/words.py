@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bridge.captions import prepare_caption
 from bridge.checkpoint import atomic_folder, check_replaceable
-from bridge.text.captions import prepare_caption
 from bridge.text.words import WordVectors, split_words
 from train.command import Parser, run_command, whole, writable_folder
 from train.config import ConfigError

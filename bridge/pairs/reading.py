@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from bridge.captions import prepare_caption
 from bridge.errors import UserError
 from bridge.images import FORMATS, AnimatedImageWarning, ImageError, facts_of, flatten, read_image
 from bridge.pairs.sources import Raw, Source, Wanted, open_source
-from bridge.text.captions import prepare_caption
 
 THUMBNAIL = 16
 """Side of the pictures that are compared with each other, in pixels."""

@@ -7,6 +7,7 @@
 Importing this package is cheap: an encoder's libraries are imported when it is loaded, and no others.
 """
 
+from bridge.captions import emoji_labels, prepare_caption
 from bridge.text.base import (
     DEFAULT_DIGEST,
     DEFAULT_ID,
@@ -15,7 +16,6 @@ from bridge.text.base import (
     TextCode,
     TextEncoder,
 )
-from bridge.text.captions import emoji_labels, prepare_caption
 from bridge.text.encoders import KINDS, load_text_encoder, open_text_encoder
 
 TextEncoder.opener = staticmethod(open_text_encoder)

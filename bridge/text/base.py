@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bridge.captions import prepare_caption
 from bridge.context import plain_torch, unwrapped
 from bridge.errors import UserError
-from bridge.text.captions import prepare_caption
 
 DEFAULT_ID = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_DIGEST = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -168,7 +168,7 @@ class TextEncoder(nn.Module, abc.ABC):
         """The text that is encoded.
 
         Raises:
-            ValueError: The encoder cannot read `caption`; see `bridge.text.captions.prepare_caption`.
+            ValueError: The encoder cannot read `caption`; see `bridge.captions.prepare_caption`.
         """
         return prepare_caption(caption)
 

@@ -37,7 +37,7 @@ from train.splits import LEAK_RMSE, Splits, base_label, duplicate_pairs, make_sp
 
 ROOT = Path(__file__).parents[2]
 SPLITS = ROOT / "configs" / "emoji-splits.json"
-EMOJI_LABELS = ROOT / "bridge" / "text" / "emoji_labels.json"
+EMOJI_LABELS = ROOT / "bridge" / "emoji_labels.json"
 EMOJIBASE = "emojibase-data@17.0.0"
 
 
