@@ -156,6 +156,12 @@ def save_png(image: Image.Image, path: str | Path, facts: Mapping[str, str | flo
     atomic_write(path, buffer.getvalue(), durable=False)
 
 
+def header_of(data: bytes) -> tuple[tuple[int, int], str, str]:
+    """Width and height, mode and format of a picture's bytes, by its header."""
+    with Image.open(io.BytesIO(_without_texts(data)), formats=FORMATS) as image:
+        return image.size, image.mode, image.format or ""
+
+
 def facts_of(data: bytes) -> set[str]:
     """Names of the facts that `save_png` put into a picture; none in anybody else's."""
     keywords = [data[start + 8 : start + 90] for kind, start, _ in _png_chunks(data) if kind == b"iTXt"]

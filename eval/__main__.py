@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bridge.captions import well_formed
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
 from bridge.limits import MAX_IMAGES_PER_PROMPT
@@ -113,7 +114,7 @@ def _report(args: argparse.Namespace, command: str) -> None:
     out = writable_folder(args.out)
     folder = (Path(args.model) / MANIFEST).exists()
     report, shown = (_of_pictures if folder else _of_model)(args, command)
-    atomic_write(out / "report.html", to_html(report, shown).encode())
+    atomic_write(out / "report.html", well_formed(to_html(report, shown)).encode())
     atomic_write(out / "report.json", to_json(report))
     print(to_text(report))
     print(out / "report.html")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bridge.captions import well_formed
 from bridge.codecs import ImageCodec
 from bridge.errors import UserError
 from eval.baselines import Baselines, EncodeText, decode_all, shuffle_captions
@@ -410,7 +411,7 @@ def to_json(report: "DataclassInstance") -> str:
     Raises:
         ValueError: A figure is not finite.
     """
-    return json.dumps(dataclasses.asdict(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    return well_formed(json.dumps(dataclasses.asdict(report), indent=1, allow_nan=False, ensure_ascii=False)) + "\n"
 
 
 def to_text(report: Report) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 from types import SimpleNamespace
 
 import datasets
@@ -24,6 +25,7 @@ from eval.judge import Judge
 from eval.report import evaluate, to_json, to_text, trade_off
 from eval.samples import generate_with
 from tests.pictures import seen
+from train.command import spelled
 
 ARTISTS = 6
 COUNTS = {"train": 60, "validation": 16, "test": 16}
@@ -309,6 +311,13 @@ def test_codec_figures_are_those_of_its_reconstructions(report, judge):
 
 def test_same_seed_gives_the_same_bytes(report, judge):
     assert to_json(run(judge)) == to_json(report)
+
+
+def test_a_report_can_be_written_whatever_bytes_its_command_holds(report):
+    command = spelled("python -m eval", [os.fsdecode(b"caf\xe9")])
+    held = {"command": command, "model": os.fsdecode(b"\xe9")}
+    written = to_json(dataclasses.replace(report, about=held)).encode("utf-8")
+    assert json.loads(written)["about"] == {"command": "python -m eval 'caf?'", "model": "?"}
 
 
 def test_json_holds_every_figure(report):

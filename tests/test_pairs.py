@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import zlib
 
 import datasets
 import numpy as np
@@ -16,6 +17,7 @@ from bridge.pairs import load_pairs, pairs_fingerprint
 from bridge.pairs.reading import Reading, look
 from bridge.pairs.sources import Raw
 from tests.pictures import encoded, pattern, png
+from tests.test_images import raw_png
 
 
 @pytest.fixture
@@ -59,6 +61,17 @@ def test_what_is_known_of_each_picture_is_told(folder):
 def test_what_is_left_out_is_told_with_its_reason(folder):
     told = "1 rows left out: its picture is empty (0 bytes) (c.png (metadata.csv row 3))"
     assert load_pairs(folder).skipped == (told,)
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])
+def test_a_picture_with_a_long_text_is_read(tmp_path, kind):
+    """As programs that draw write their settings into PNGs."""
+    text = b"x" * 3_000_000
+    told = {b"tEXt": text, b"zTXt": b"\0" + zlib.compress(text), b"iTXt": b"\0\0\0\0" + text}
+    (tmp_path / "a.png").write_bytes(raw_png(8, 2, bytes([1, 2, 3]), 1, (kind, b"workflow\0" + told[kind])))
+    (tmp_path / "a.txt").write_text("a dark square")
+    pairs = load_pairs(tmp_path)
+    assert (pairs.pictures[0].getpixel((0, 0)), pairs.skipped) == ((1, 2, 3), ())
 
 
 def test_nothing_usable_is_an_error(tmp_path):

@@ -121,6 +121,16 @@ def test_the_fingerprint_changes_with_a_file_and_with_nothing_else(put, tmp_path
     assert (prints[0] == prints[1], open_source(Wanted(str(source))).fingerprint == prints[0]) == (True, False)
 
 
+@pytest.mark.parametrize("name", ["metadata.parquet", "Metadata.PARQUET", "train.parquet", "sub/captions.parquet"])
+def test_parquet_that_names_pictures_beside_it_is_read(tmp_path, name):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    put_pictures(file.parent)
+    columns = {"file_name": list(CAPTIONS), "caption": list(CAPTIONS.values())}
+    datasets.Dataset.from_dict(columns).to_parquet(str(file))
+    assert load_pairs(tmp_path).captions == [[caption] for caption in CAPTIONS.values()]
+
+
 def test_names_are_captions_only_when_asked(tmp_path):
     folder = tmp_path / "red_cars"
     folder.mkdir()

@@ -288,6 +288,12 @@ def test_a_line_separator_inside_json_ends_no_line(folder):
     assert read(folder, text, "metadata.jsonl") == {"a.png": ["a\u2028b"], "b.png": ["a\u2028b"]}
 
 
+@pytest.mark.parametrize("text", ["[{'file': 'a.png', 'text': 't'}]", "file: a.png\ntext: t\n", "[1, 2]", "{file: 1}"])
+def test_what_is_no_json_at_all_says_so(folder, text):
+    with pytest.raises(UserError, match=r"metadata\.jsonl: holds no JSON object, (line|entry) 1 for one"):
+        read(folder, text, "metadata.jsonl")
+
+
 def test_one_row_that_is_no_object_is_named_by_its_line(folder):
     text = "\n".join(['{"file_name": "a.png", "caption": "a car"}', "", "[1]", '"x"'])
     found = read(folder, text, "metadata.jsonl")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from bridge.captions import well_formed
 from bridge.errors import UserError
 from bridge.streams import guarded
 from train.interrupt import STOPPED, interruptible
@@ -124,8 +125,8 @@ def say(line: str) -> None:
 
 
 def spelled(name: str, argv: Sequence[str] | None) -> str:
-    """The command as it was typed, `argv` absent for the process' own."""
-    return shlex.join([*name.split(), *(sys.argv[1:] if argv is None else argv)])
+    """The command as it was typed, `argv` absent for the process' own; bytes in it that were no text become "?"."""
+    return well_formed(shlex.join([*name.split(), *(sys.argv[1:] if argv is None else argv)]))
 
 
 def run_command(parser: Parser, argv: Sequence[str] | None, work: Callable[[argparse.Namespace], object]) -> int:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bridge.captions import well_formed
 from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png
 from bridge.pairs.reading import Reading, Survey, all_notes, survey
@@ -284,7 +285,7 @@ def _run(args: argparse.Namespace) -> None:
     facts, sheet = inspect(*chosen(args), args.seed, resplit=args.resplit)
     if args.out:
         save_png(sheet, args.out, {"pictures": facts["pictures"]["count"]})
-    print(json.dumps(facts, ensure_ascii=False, indent=1) if args.json else render(facts))
+    print(well_formed(json.dumps(facts, ensure_ascii=False, indent=1)) if args.json else render(facts))
 
 
 if __name__ == "__main__":

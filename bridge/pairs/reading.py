@@ -1,7 +1,6 @@
 """One pass over a source: every picture fully read, every caption cleaned, what is bad counted and named."""
 
 import hashlib
-import io
 import json
 import math
 import time
@@ -18,7 +17,7 @@ from PIL import Image, ImageOps
 
 from bridge.captions import prepare_caption
 from bridge.errors import UserError
-from bridge.images import FORMATS, AnimatedImageWarning, ImageError, facts_of, flatten, read_image
+from bridge.images import AnimatedImageWarning, ImageError, facts_of, flatten, header_of, read_image
 from bridge.pairs.sources import Raw, Source, Wanted, open_source
 
 THUMBNAIL = 16
@@ -195,8 +194,7 @@ def look(raw: Raw, how: Reading | None) -> tuple[Pair, Image.Image, list[str]]:
         except AnimatedImageWarning:
             warnings.simplefilter("ignore", AnimatedImageWarning)
             picture, animated = _square(data, how), True
-    with Image.open(io.BytesIO(data), formats=FORMATS) as header:
-        facts = (header.size, header.mode, header.format or "", animated)
+    facts = (*header_of(data), animated)
     told = (raw.artist, raw.style, raw.split, hashlib.sha256(data).hexdigest())
     return Pair(raw.name, captions, *told, *facts), picture, lost
 

@@ -552,15 +552,17 @@ def _open_parquet(path: Path, wanted: Wanted) -> Source:
 
 
 def _open_parquets(folder: Folder, wanted: Wanted) -> Source:
-    """A folder of Parquet; the hub's rules hold where its endings are in lower case, as the hub has them."""
+    """A folder of Parquet; the hub's rules hold where names are as the hub has them, and no pictures lie beside."""
     files = [file for file in folder.files if file.suffix.lower() == PARQUET]
-    if all(file.suffix == PARQUET for file in files):
+    if all(file.suffix == PARQUET and (not folder.pictures or file.stem == "metadata") for file in files):
         return _open_hub(wanted)
     parts: dict[str, list[str]] = {}
     for file in files:
         words = [split_name(word) for word in re.split(r"[-_. ]", file.stem)]
         parts.setdefault(next((word for word in words if word in SPLITS), "train"), []).append(str(file))
-    return _open_built(wanted, "folder of Parquet", "parquet", data_files=parts)
+    places = {file.parent for file in files}
+    base = places.pop() if len(places) == 1 else folder.path
+    return _open_built(wanted, "folder of Parquet", "parquet", data_files=parts, base=base)
 
 
 def _open_hub(wanted: Wanted) -> Source:
@@ -569,7 +571,7 @@ def _open_hub(wanted: Wanted) -> Source:
     return _open_built(wanted, "folder in the hub's format" if local else "hub dataset", str(wanted.source))
 
 
-def _open_built(wanted: Wanted, kind: str, path: str, data_files: Any = None) -> Source:
+def _open_built(wanted: Wanted, kind: str, path: str, data_files: Any = None, base: Path | None = None) -> Source:
     missing = "" if os.path.isdir(wanted.source) else " (no folder here, so taken for a hub dataset)"
     options = {"data_files": data_files} if data_files else {}
     with _reading(f"{wanted.source}{missing}"), tempfile.TemporaryDirectory() as scratch:  # its locks
@@ -578,7 +580,7 @@ def _open_built(wanted: Wanted, kind: str, path: str, data_files: Any = None) ->
     files = builder.config.data_files or {}  # their addresses name the revision
     told = [f"{name} {list(urls)} {urls.origin_metadata}" for name, urls in files.items()]
     digest = hashlib.sha256("\n".join([str(wanted.source), str(wanted.subset), *told]).encode()).hexdigest()[:16]
-    return _from_parts(kind, dict(parts), wanted, digest)
+    return _from_parts(kind, dict(parts), wanted, digest, base)
 
 
 def _from_parts(

@@ -133,6 +133,8 @@ def read_table(path: Path, where: str, asked: Mapping[str, str | None], named: N
     notes = [f"{where} is not UTF-8; it was read as Windows-1252, a usual export"] if encoding == WESTERN else []
     if path.suffix.lower() in (".json", ".jsonl", ".ndjson") or text.lstrip()[:1] in ("{", "["):
         rows = _read_json(text)
+        if rows and all(row == NO_OBJECT for _, row in rows):
+            raise UserError(f"{where}: holds no JSON object, {rows[0][0]} for one; write one a row, in double quotes")
         names = list(dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row))
     else:
         names, rows = _read_csv(text, where, asked, named, notes)
