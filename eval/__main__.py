@@ -25,7 +25,16 @@ from eval.features import EfficientNetLite0
 from eval.judge import Judge
 from eval.page import to_html
 from eval.report import ROWS, Report, TradeOff, check_counts, evaluate, to_json, to_text, trade_off
-from eval.samples import Gallery, Generated, Sheets, draw_sheet, first_captions, generate_with, with_neighbours
+from eval.samples import (
+    Gallery,
+    Generated,
+    Sheets,
+    draw_sheet,
+    first_captions,
+    generate_with,
+    with_memory,
+    with_neighbours,
+)
 from eval.stream import Generate
 from train.command import Parser, number, run_command, say, spelled, whole, writable_file, writable_folder
 
@@ -62,6 +71,8 @@ def build_parser() -> Parser:
         ("--temperature", number(0, 10), "T", "factor on the noise"),
         ("--familiar", number(-1, 1), "COSINE", "captions with no known one as near are unfamiliar"),
         ("--neighbour-temperature", number(0), "T", "of the draw among known captions for an unfamiliar one"),
+        ("--window", number(above=0), "S", "of a local flow at t = 0, in grid positions"),
+        ("--perplexity", number(1), "P", "pictures that a local flow effectively draws from"),
     ):
         more = "; several are compared; by default the model's own"
         add(option, type=kind, nargs="+", default=[None], metavar=metavar, help=meaning + more)
@@ -80,13 +91,16 @@ def models_of(pipe: BridgePipeline, args: argparse.Namespace) -> dict[str, Gener
         "temperature": args.temperature,
         "familiar": args.familiar,
         "neighbour_temperature": args.neighbour_temperature,
+        "window": args.window,
+        "perplexity": args.perplexity,
     }
     models = {}
     for values in itertools.product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
         call = {name: settings[name] for name in ("guidance_scale", "num_inference_steps", "temperature")}
         pipe.resolve(**call)
-        other = with_neighbours(pipe, settings["familiar"], settings["neighbour_temperature"])
+        other = with_memory(pipe, settings["window"], settings["perplexity"])
+        other = with_neighbours(other, settings["familiar"], settings["neighbour_temperature"])
         varied = [f"{name}={value:g}" for name, value in settings.items() if len(axes[name]) > 1]
         models[", ".join(varied) or "model"] = generate_with(other, args.seed, **call)
     return models

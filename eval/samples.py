@@ -16,6 +16,7 @@ from torch import Tensor
 from bridge.errors import UserError
 from bridge.images import contact_sheet, flatten, save_png, to_pil
 from bridge.manifest import MANIFEST
+from bridge.mappers import LocalFlowMapper
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline
 from eval.bench import Bench
@@ -77,6 +78,27 @@ def with_neighbours(
     chosen: dict[str, Any] = {"familiar": familiar, "neighbour_temperature": neighbour_temperature}
     other = copy.copy(pipe)
     other.settings = replace(pipe.settings, **{k: v for k, v in chosen.items() if v is not None})
+    return other
+
+
+def with_memory(pipe: BridgePipeline, window: float | None, perplexity: float | None) -> BridgePipeline:
+    """The same model with another window or perplexity; None keeps the model's.
+
+    Args:
+        pipe: The model.
+        window: At t = 0, in grid positions; at t = 1 it is in proportion.
+        perplexity: See `LocalFlowMapper`.
+
+    Raises:
+        UserError: Its mapper is no local flow, which alone has them.
+    """
+    if window is None and perplexity is None:
+        return pipe
+    if not isinstance(pipe.mapper, LocalFlowMapper):
+        raise UserError(f"--window, --perplexity: this model's {type(pipe.mapper).__name__} has none; leave them out")
+    other, begin = copy.copy(pipe), pipe.mapper.window[0]
+    windows = None if window is None else tuple(s * window / begin for s in pipe.mapper.window)
+    other.mapper = pipe.mapper.varied(window=windows, perplexity=perplexity)
     return other
 
 

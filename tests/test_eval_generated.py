@@ -9,7 +9,7 @@ from PIL import Image
 
 from bridge import BridgePipeline, cli
 from eval import __main__ as command
-from eval.samples import Generated
+from eval.samples import Generated, with_memory
 from tests.conftest import make_tiny_pipeline
 
 
@@ -102,3 +102,13 @@ def test_a_manifest_is_read_as_editors_leave_it(tmp_path):
     row = json.dumps({"caption": "a\u2028cat", "file": "a.png"}, ensure_ascii=False)
     (tmp_path / "manifest.jsonl").write_bytes(f"\ufeff{row}\r\n\r\n{row}".encode())
     assert Generated.load(tmp_path).files == {"a\u2028cat": ["a.png", "a.png"]}
+
+
+def test_a_window_and_a_perplexity_are_compared_of_a_local_flow_alone(encoder):
+    pipe = BridgePipeline.from_pretrained("pictures")
+    begin, end = pipe.mapper.window
+    varied = with_memory(pipe, 2 * begin, 3.0).mapper
+    assert (varied.window, varied.perplexity) == ((2 * begin, 2 * end), 3.0)
+    assert with_memory(pipe, None, None) is pipe
+    with pytest.raises(ValueError, match=r"^--window, --perplexity: this model's FlowMatchingMapper has none"):
+        with_memory(make_tiny_pipeline(encoder), 2.0, None)

@@ -202,6 +202,12 @@ def test_a_novelty_out_of_range_is_refused(novelty):
         memory().restricted(novelty=novelty)
 
 
+def test_a_variation_is_a_mapper_made_with_those_settings():
+    noise, c = sample_noise(memory(), 3), unit_codes(3)
+    varied = memory().varied(window=(1.0, 0.5), perplexity=3.0)
+    assert torch.equal(varied.sample(c, noise=noise), memory(window=(1.0, 0.5), perplexity=3.0).sample(c, noise=noise))
+
+
 def test_samples_depend_on_their_noise_and_on_their_caption():
     mapper = memory()
     noise, c = sample_noise(mapper, 3), unit_codes(3)

@@ -1,7 +1,7 @@
 """A model without training: a local flow over a dataset, python -m train.memory configs/pictures-memory.yaml
 
-Encodes pictures and captions once and writes `out/model`. Its window and perplexity are chosen on validation, by
-`python -m eval out/model --split validation` for each of a few.
+Encodes pictures and captions once and writes `out/model`. Window and perplexity are chosen on validation, by
+`python -m eval out/model --quick --window 1.5 2 3 --perplexity 4 8 16`.
 """
 
 import re

@@ -201,14 +201,20 @@ class LocalFlowMapper(CleanMapper):
         if style is None and novelty == 0:
             return self
         if (style, novelty) not in self._views:
-            view = object.__new__(type(self))
-            view.__dict__ = self.__dict__ | {"_near": OrderedDict()}
-            view.window = tuple(s * (1 - 0.6 * novelty) for s in self.window)
-            view.perplexity = self.perplexity * (1 + 3 * novelty)
+            window = tuple(s * (1 - 0.6 * novelty) for s in self.window)
+            view = self.varied(window=window, perplexity=self.perplexity * (1 + 3 * novelty))
             if style is not None:
                 view.allowed = self.style == styles.index(style)
             self._views[style, novelty] = view
         return self._views[style, novelty]
+
+    def varied(self, *, window: tuple[float, ...] | None = None, perplexity: float | None = None) -> "LocalFlowMapper":
+        """A view of the same memory with another window or perplexity; see the class."""
+        view = object.__new__(type(self))
+        view.__dict__ = self.__dict__ | {"_near": OrderedDict(), "_views": {}}
+        view.window = self.window if window is None else window
+        view.perplexity = self.perplexity if perplexity is None else perplexity
+        return view
 
     def similarity(self, code: Tensor) -> np.ndarray:
         """Cosine of a text code (text_dim,) with the nearest caption of each picture, (N,) in [-1, 1]."""
