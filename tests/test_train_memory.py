@@ -1,5 +1,6 @@
 """A model of a dataset without training: which rows and captions it holds, and that it is one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,20 @@ def test_what_cannot_be_built_is_refused(config, settings, message):
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(ConfigError, match=f"^{name}: "):
         MemoryConfig(Path("d"), Path("v"), Path("o"), **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("vae", "vae: nowhere/config.json: missing; name the folder of a saved codec"),
+        ("text_encoder", "text_encoder: 'nowhere' is no folder"),
+        ("card", "card: nowhere cannot be read"),
+    ],
+)
+def test_what_a_setting_names_and_is_not_there_is_named(config, setting, told):
+    value = Path("nowhere") if setting == "vae" else "nowhere"
+    with pytest.raises(ConfigError, match=rf"^{told}"):
+        build(replace(config, **{setting: value}))
 
 
 def test_a_missing_dataset_is_one_line(config, tmp_path, capsys):

@@ -16,9 +16,10 @@ from bridge.learn import Memory
 from bridge.memory import CaptionMemory
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import TextEncoder
-from train.config import ConfigError, run_config
+from train.config import ConfigError, named, run_config
 from train.data.cache import CACHE, caption_codes
 from train.data.dataset import latents_of, load_dataset
+from train.mapper import read_card
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,12 @@ def build(config: MemoryConfig) -> Path:
     rows = [i for i, split in enumerate(dataset["split"]) if split in config.splits]
     if not rows:
         raise ConfigError(f"splits: {config.data} has no rows of {', '.join(config.splits)}")
-    dataset, codec = dataset.select(rows), load_codec(config.vae)
-    encoder, cache = TextEncoder.from_pretrained(config.text_encoder), config.data / CACHE
+    dataset, cache = dataset.select(rows), config.data / CACHE
+    with named("vae"):
+        codec = load_codec(config.vae)
+    with named("text_encoder"):
+        encoder = TextEncoder.from_pretrained(config.text_encoder)
+    card = read_card(config.card)
     styles = [str(style) for style in dataset["style"]]
     captions = [telling(c, s, config.captions) for c, s in zip(dataset["captions"], styles, strict=True)]
     texts = sorted({caption for row in captions for caption in row}, key=lambda text: (len(text), text))
@@ -101,7 +106,6 @@ def build(config: MemoryConfig) -> Path:
     )
     mapper = memory.mapper(config.window, config.perplexity, config.neighbours)
     pipe = BridgePipeline(encoder, mapper, codec, CaptionMemory(mapper.unit_codes, texts), config.settings)
-    card = Path(config.card).read_text("utf-8") if config.card else ""
     pipe.save_pretrained(config.out / "model", card)
     return config.out / "model"
 
