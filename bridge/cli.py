@@ -269,7 +269,7 @@ def load_model(name: str, argument: str = "--model") -> "BridgePipeline":
     Raises:
         UsageError: It cannot be opened.
     """
-    with _words({"model": argument}), _prefixed(argument):
+    with _prefixed(argument), _words({"model": argument}):
         from bridge.pipeline import BridgePipeline  # noqa: PLC0415
 
         return BridgePipeline.from_pretrained(name)

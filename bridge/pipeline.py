@@ -238,7 +238,10 @@ class BridgePipeline:
             FileNotFoundError: The text encoder is not on this machine; says what to install.
         """
         folder = resolve_model(model)
-        verify_folder(folder)
+        try:
+            verify_folder(folder)
+        except CheckpointError as error:
+            raise CheckpointError(f"model: {error}") from None
         with plain_torch():
             return cls._opened(folder)
 

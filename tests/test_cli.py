@@ -443,6 +443,18 @@ def test_bad_input_to_the_other_commands_is_one_line(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("name", ["nowhere", "nobody/nothing", "."])
+def test_a_model_that_is_none_is_told_of_the_argument_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words, argument in ((["generate", "cat", "--model", name], "--model"), (["info", name], "MODEL")):
+        code, _, err = call(capsys, *words)
+        assert (code, err.count("\n")) == (2, 1)
+        assert err.startswith(f"bridge {words[0]}: {argument}: ")
+        assert "model: " not in err.removeprefix(f"bridge {words[0]}: {argument}: ")
+
+
 @pytest.mark.parametrize("link", [False, True])
 @pytest.mark.parametrize("words", [("edit", "--plus", "a bus"), ("interpolate", "a bus")])
 def test_the_picture_drawn_from_is_not_replaced(

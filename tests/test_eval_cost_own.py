@@ -14,6 +14,7 @@ from eval.studies.cost import own as cost_own
 from tests.conftest import made_up, shorten_own
 from train.config import ConfigError
 from train.data.dataset import load_dataset, rows_of
+from train.recipes.emoji import write_dataset
 
 PAIRS = 20
 
@@ -69,6 +70,21 @@ def test_more_pairs_than_there_are_is_one_line(artwork_folder, tmp_path, capsys)
     assert cost.main(argv) == 2
     assert re.search(r"pairs: expected at most \d+, the training rows there are, got 999", capsys.readouterr().err)
     assert not (tmp_path / "out" / "source").exists()
+
+
+def test_other_pictures_under_the_same_path_are_not_taken_for_those_before(told, artwork_rows, tmp_path):
+    out, _ = told
+    left = {path: path.read_bytes() for path in out.rglob("*.json")}
+    changed = [row | {"label": "another"} if i == 0 else row for i, row in enumerate(artwork_rows)]
+    write_dataset(changed, tmp_path / "data")
+    with pytest.raises(ConfigError, match=r"^--out: .* was begun with other data; name another folder"):
+        cost_own.own_lines(tmp_path / "data", PAIRS, out, 0.01, lambda _: None)
+    assert {path: path.read_bytes() for path in out.rglob("*.json")} == left
+
+
+def test_another_number_of_pairs_is_not_taken_for_the_one_before(told, artwork_folder):
+    with pytest.raises(ConfigError, match=r"was begun with other pairs; name another folder"):
+        cost_own.own_lines(artwork_folder, PAIRS - 1, told[0], 0.01, lambda _: None)
 
 
 def test_fewer_pairs_are_part_of_more(artwork_folder, tmp_path):

@@ -83,6 +83,20 @@ def test_settings_out_of_range_are_refused(name, value):
         MemoryConfig(Path("d"), Path("v"), Path("o"), **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("vae", "vae: nowhere/config.json: missing; name the folder of a saved codec"),
+        ("text", "text: 'nowhere' is no folder"),
+        ("card", "card: nowhere cannot be read"),
+    ],
+)
+def test_what_a_setting_names_and_is_not_there_is_named(config, setting, told):
+    value = Path("nowhere") if setting == "vae" else "nowhere"
+    with pytest.raises(ConfigError, match=rf"^{told}"):
+        build(replace(config, **{setting: value}))
+
+
 def test_a_missing_dataset_is_one_line(config, tmp_path, capsys):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({"data": "no", "vae": "no", "out": "o"}), "utf-8")
     assert main([str(tmp_path / "run.yaml")]) == 2

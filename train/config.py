@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -124,6 +124,19 @@ def load_config(path: Path, cls: type[T]) -> T:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     return from_mapping(cls, values, str(path))
+
+
+@contextlib.contextmanager
+def named(setting: str) -> Iterator[None]:
+    """A block that opens what a setting names; its errors begin with the setting.
+
+    Raises:
+        ConfigError: It cannot be opened.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise ConfigError(f"{setting}: {str(error).removeprefix('source: ').removeprefix('model: ')}") from error
 
 
 def run_config(

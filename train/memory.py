@@ -19,7 +19,7 @@ from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
-from train.config import ConfigError, read_card, run_config
+from train.config import ConfigError, named, read_card, run_config
 from train.data.cache import CACHE, can_read, caption_codes
 from train.data.dataset import latents_of, load_dataset, rows_of
 
@@ -89,7 +89,7 @@ def build(config: MemoryConfig) -> Path:
         UserError: The data or the codec cannot be used.
     """
     check_replaceable(config.out / "model")
-    card, codec, encoder = card_of(config), codec_of(config), TextEncoder.from_pretrained(config.text)
+    card, codec, encoder = card_of(config), codec_of(config), encoder_of(config)
     memory = remember(config, codec, encoder)
     mapper = memory.mapper(config.window, config.perplexity, config.neighbours)
     known = CaptionMemory(mapper.unit_codes, memory.texts)
@@ -112,12 +112,19 @@ def card_of(config: MemoryConfig) -> str:
 
 def codec_of(config: MemoryConfig) -> ImageCodec:
     """The codec, rounded if the config says so."""
-    codec = load_codec(config.vae)
+    with named("vae"):
+        codec = load_codec(config.vae)
     if not config.half:
         return codec
     if not isinstance(codec, AutoencoderCodec):
         raise ConfigError(f"half: {config.vae} is a {type(codec).__name__}, whose weights cannot be rounded")
     return codec.rounded()
+
+
+def encoder_of(config: MemoryConfig) -> TextEncoder:
+    """The text encoder."""
+    with named("text"):
+        return TextEncoder.from_pretrained(config.text)
 
 
 def remember(config: MemoryConfig, codec: ImageCodec, encoder: TextEncoder) -> Memory:
@@ -163,7 +170,7 @@ def held_out_losses(
     Raises:
         ConfigError: There are no validation rows.
     """
-    codec, encoder = codec_of(config), TextEncoder.from_pretrained(config.text)
+    codec, encoder = codec_of(config), encoder_of(config)
     memory, rows = remember(config, codec, encoder), rows_of(load_dataset(config.data), "validation")
     rows = rows.select(range(min(len(rows), HELD_OUT)))
     z = latents_of(codec, rows, config.data / CACHE).means.repeat(VIEWS, *[1] * len(codec.z_shape))

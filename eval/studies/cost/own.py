@@ -2,28 +2,32 @@
 
 import csv
 import io
+import json
 import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
 
-from bridge.checkpoint import atomic_folder
+from bridge.checkpoint import atomic_folder, atomic_write
 from bridge.mappers import VelocityMapper
 from bridge.noise import generator_for
 from bridge.pairs.reading import Reading
 from bridge.pairs.sources import Wanted
 from bridge.pipeline import BridgePipeline
+from eval.data import Pictures
 from eval.metrics.bootstrap import paired_bootstrap
 from train.auto import Own, figure_lines, quietly
 from train.config import ConfigError, load_config
 from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 from train.mapper import MapperConfig, MapperTraining
 
+BEGUN = "begun.json"
 HELD_OUT = ("validation", "test")
 FROM_SCRATCH_RATE = 1e-3
 STEPS, PROBES, DENSITY_PICTURES = 16, 4, 128
@@ -46,6 +50,22 @@ def write_source(dataset: Dataset, pairs: int, folder: Path, seed: int = 0) -> N
             row["image"].save(scratch / name)
             table.writerow([name, row["label"], row["split"]])
         (scratch / "metadata.csv").write_text(text.getvalue(), "utf-8")
+
+
+def begin(out: Path, facts: dict[str, Any]) -> None:
+    """Note what a benchmark is of, or see that it is still of the same.
+
+    Raises:
+        ConfigError: `out` is of other pictures, or of another number of them.
+    """
+    path = out / BEGUN
+    if (out / "source").exists():
+        before = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        if differs := [name for name, value in facts.items() if before.get(name) != value]:
+            raise ConfigError(f"--out: {out} was begun with other {' and '.join(differs)}; name another folder")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, json.dumps(facts) + "\n")
 
 
 def log_likelihoods(model: Path, rows: Dataset) -> np.ndarray:
@@ -72,9 +92,11 @@ def own_lines(data: Path, pairs: int, out: Path, minutes: float, say: Callable[[
         say: Told what is done.
 
     Raises:
-        ConfigError: The dataset is too small, or the shipped mapper was not what the run began with.
+        ConfigError: The dataset is too small, or another than the run began with, or the shipped mapper was not what
+            it began with.
     """
     source = out / "source"
+    begin(out, {"data": Pictures.load(data).fingerprint, "pairs": pairs})
     if not source.exists():
         write_source(load_dataset(data), pairs, source)
     fresh, start = not (out / "run").exists(), time.monotonic()
