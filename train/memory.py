@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 
 from bridge.checkpoint import check_replaceable
 from bridge.codecs import AutoencoderCodec, ImageCodec, load_codec
@@ -89,8 +90,9 @@ def build(config: MemoryConfig) -> Path:
         UserError: The data or the codec cannot be used.
     """
     check_replaceable(config.out / "model")
-    card, codec, encoder = card_of(config), codec_of(config), encoder_of(config)
-    memory = remember(config, codec, encoder)
+    rows, card = rows_in(config), card_of(config)
+    codec, encoder = codec_of(config), encoder_of(config)
+    memory = remember(config, rows, codec, encoder)
     mapper = memory.mapper(config.window, config.perplexity, config.neighbours)
     known = CaptionMemory(mapper.unit_codes, memory.texts)
     pipe = BridgePipeline(encoder, mapper, codec, known, config.settings)
@@ -127,8 +129,8 @@ def encoder_of(config: MemoryConfig) -> TextEncoder:
         return TextEncoder.from_pretrained(config.text)
 
 
-def remember(config: MemoryConfig, codec: ImageCodec, encoder: TextEncoder) -> Memory:
-    """The rows of the config's splits, encoded.
+def rows_in(config: MemoryConfig) -> Dataset:
+    """Rows of the config's splits.
 
     Raises:
         ConfigError: There are none.
@@ -137,7 +139,12 @@ def remember(config: MemoryConfig, codec: ImageCodec, encoder: TextEncoder) -> M
     rows = [i for i, split in enumerate(dataset["split"]) if split in config.splits]
     if not rows:
         raise ConfigError(f"splits: {config.data} has no rows of {', '.join(config.splits)}")
-    dataset, cache = dataset.select(rows), config.data / CACHE
+    return dataset.select(rows)
+
+
+def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder: TextEncoder) -> Memory:
+    """Rows of a dataset, encoded, with their most telling captions."""
+    cache = config.data / CACHE
     styles = [str(style) for style in dataset["style"]]
     captions = [
         telling([text for text in texts if can_read(encoder, text)], style, config.captions)
@@ -171,7 +178,8 @@ def held_out_losses(
         ConfigError: There are no validation rows.
     """
     codec, encoder = codec_of(config), encoder_of(config)
-    memory, rows = remember(config, codec, encoder), rows_of(load_dataset(config.data), "validation")
+    memory = remember(config, rows_in(config), codec, encoder)
+    rows = rows_of(load_dataset(config.data), "validation")
     rows = rows.select(range(min(len(rows), HELD_OUT)))
     z = latents_of(codec, rows, config.data / CACHE).means.repeat(VIEWS, *[1] * len(codec.z_shape))
     codes = encoder.encode([row[0] for row in rows["captions"]], batch_size=32, with_tokens=False)
