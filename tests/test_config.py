@@ -107,6 +107,13 @@ def test_what_is_not_yaml_is_refused(tmp_path):
         read(tmp_path, "out: [a")
 
 
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3\n", "loop: {a: 1, a: 2}\n"])
+def test_a_setting_that_stands_twice_is_refused(tmp_path, text):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"run\.yaml: not YAML: 'a' stands twice; keep one"):
+        load_config(tmp_path / "run.yaml", VAEConfig)
+
+
 def test_yaml_cannot_run_code(tmp_path):
     with pytest.raises(ConfigError, match="not YAML"):
         read(tmp_path, "out: !!python/object/apply:os.getcwd []")

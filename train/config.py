@@ -107,6 +107,16 @@ def read_card(path: str) -> str:
         raise ConfigError(f"card: {path} cannot be read ({error}); name a Markdown file, or leave it out") from error
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a setting that stands twice, of which yaml takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} stands twice; keep one", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
 def load_config(path: Path, cls: type[T]) -> T:
     """Read a YAML file into a dataclass.
 
@@ -114,7 +124,7 @@ def load_config(path: Path, cls: type[T]) -> T:
         ConfigError: The file cannot be read, is not YAML, or does not fit the dataclass.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        values = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; configurations live in configs/") from error
     except OSError as error:

@@ -33,7 +33,7 @@ REMEDIES = (
     (
         "save them as PNG or JPEG",
         ".heic .heif .hif .svg .svgz .psd .ai .eps .xcf .kra .raw .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .tga .jxl "
-        ".jxr .exr .hdr .pfm .dds .icns .pcx .xpm .xbm .sgi .ras .wmf .emf .pdf .djvu .clip .afphoto",
+        ".jxr .exr .hdr .pfm .pam .dds .icns .pcx .xpm .xbm .sgi .ras .wmf .emf .pdf .djvu .clip .afphoto",
     ),
     ("take pictures out of them", ".mp4 .mov .avi .mkv .webm .m4v"),
     ("unpack them", ".zip .tar .gz .tgz .bz2 .xz .7z .rar .zst"),

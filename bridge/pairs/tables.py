@@ -19,7 +19,7 @@ from bridge.textfile import WESTERN, EncodingError, decode, split_lines
 ROLES = {
     "caption": ("caption", "captions", "text", "label", "title", "prompt", "description"),
     "image": ("image", "file_name", "filename", "file", "path", "image_path", "picture", "img"),
-    "artist": ("artist",),
+    "artist": ("artist", "author", "creator"),
     "style": ("style",),
     "split": ("split",),
 }
