@@ -82,7 +82,11 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--negative", type=_caption, metavar="CAPTION", help="what to move away from")
     add("--pairs", metavar="SOURCE", help="draw from captioned pictures of your own: a folder, a table, a dataset")
     add("--novelty", type=_number, metavar="X", help="0 to 1: how far from the pictures in memory (default 0)")
-    add("--style", metavar="WORD", help="draw from one kind of picture in memory; `bridge info` lists them")
+    add(
+        "--style",
+        metavar="WORD",
+        help="draw from one kind of picture in memory, or with 'not WORD' from the others; see `bridge info`",
+    )
     add("--size", type=_whole, metavar="PIXELS", help="side of an image, of a model that draws at any")
     add("--transparent", action="store_true", help="leave the background transparent, of a model that knows it")
     add("--no-sheet", action="store_true", help="no contact sheet")

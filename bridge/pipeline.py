@@ -65,7 +65,7 @@ class Settings:
             chance (`eval.studies.familiarity`); 0 where nobody measured it.
         novelty: 0 to 1: of a model that draws from a memory of pictures, how far from them; see
             `LocalFlowMapper.restricted`.
-        style: Of such a model, the kind of picture that it draws from; "" is any.
+        style: Of such a model, the kind of picture that it draws from; "not glyph" is any but glyphs, "" is any.
     """
 
     guidance_scale: float = 1.0

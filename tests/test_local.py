@@ -208,6 +208,14 @@ def test_a_variation_is_a_mapper_made_with_those_settings():
     assert torch.equal(varied.sample(c, noise=noise), memory(window=(1.0, 0.5), perplexity=3.0).sample(c, noise=noise))
 
 
+def test_a_style_may_be_left_out():
+    mapper = memory(styles=["flat", "shaded", "glyph"] * (PICTURES // 3) + ["flat"] * (PICTURES % 3))
+    near, _ = mapper.restricted(style="not flat").nearest(unit_codes(1).pooled[0])
+    assert {mapper.config.styles[i] for i in mapper.style[near].tolist()} == {"glyph", "shaded"}
+    with pytest.raises(ValueError, match=r"^style: all pictures in memory are 'flat'"):
+        memory(styles=["flat"] * PICTURES).restricted(style="not flat")
+
+
 def test_samples_depend_on_their_noise_and_on_their_caption():
     mapper = memory()
     noise, c = sample_noise(mapper, 3), unit_codes(3)

@@ -7,7 +7,7 @@ Encodes pictures and captions once and writes `out/model`. Window and perplexity
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
 from train.config import ConfigError, named, read_card, run_config
 from train.data.cache import CACHE, can_read, caption_codes
-from train.data.dataset import latents_of, load_dataset, rows_of
+from train.data.dataset import latents_of, load_dataset
 
 CREDITS = "CREDITS.md"
 HELD_OUT, VIEWS, AT_ONCE = 256, 4, 32
@@ -90,9 +90,10 @@ def build(config: MemoryConfig) -> Path:
         UserError: The data or the codec cannot be used.
     """
     check_replaceable(config.out / "model")
-    rows, card = rows_in(config), card_of(config)
+    dataset, card = load_dataset(config.data), card_of(config)
+    rows_in(config, dataset)
     codec, encoder = codec_of(config), encoder_of(config)
-    memory = remember(config, rows, codec, encoder)
+    memory = remember(config, dataset, codec, encoder)
     mapper = memory.mapper(config.window, config.perplexity, config.neighbours)
     known = CaptionMemory(mapper.unit_codes, memory.texts)
     pipe = BridgePipeline(encoder, mapper, codec, known, config.settings)
@@ -129,41 +130,46 @@ def encoder_of(config: MemoryConfig) -> TextEncoder:
         return TextEncoder.from_pretrained(config.text)
 
 
-def rows_in(config: MemoryConfig) -> Dataset:
-    """Rows of the config's splits.
+def rows_in(config: MemoryConfig, dataset: Dataset) -> list[int]:
+    """Numbers of a dataset's rows of the config's splits.
 
     Raises:
         ConfigError: There are none.
     """
-    dataset = load_dataset(config.data)
     rows = [i for i, split in enumerate(dataset["split"]) if split in config.splits]
     if not rows:
         raise ConfigError(f"splits: {config.data} has no rows of {', '.join(config.splits)}")
-    return dataset.select(rows)
+    return rows
 
 
 def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder: TextEncoder) -> Memory:
-    """Rows of a dataset, encoded, with their most telling captions."""
-    cache = config.data / CACHE
-    styles = [str(style) for style in dataset["style"]]
+    """The rows of the config's splits, with their most telling captions.
+
+    All of the dataset is encoded, so that a memory of other splits finds it in the cache.
+    """
+    cache, styles = config.data / CACHE, [str(style) for style in dataset["style"]]
     captions = [
         telling([text for text in texts if can_read(encoder, text)], style, config.captions)
         for texts, style in zip(dataset["captions"], styles, strict=True)
     ]
-    if unread := [i for i, row in enumerate(captions) if not row]:
-        print(f"train.memory: left out {len(unread)} pictures whose captions the encoder cannot read", file=sys.stderr)
-        kept = [i for i, row in enumerate(captions) if row]
-        dataset, styles, captions = dataset.select(kept), [styles[i] for i in kept], [captions[i] for i in kept]
-    texts = sorted({caption for row in captions for caption in row}, key=lambda text: (len(text), text))
+    rows = rows_in(config, dataset)
+    kept = [i for i in rows if captions[i]]
+    if lost := len(rows) - len(kept):
+        print(f"train.memory: left out {lost} pictures whose captions the encoder cannot read", file=sys.stderr)
+    everything = sorted({caption for row in captions for caption in row}, key=lambda text: (len(text), text))
+    codes = caption_codes(encoder, everything, cache, with_tokens=False).all_pooled
+    known = {caption for i in kept for caption in captions[i]}
+    chosen = [i for i, text in enumerate(everything) if text in known]
+    texts = [everything[i] for i in chosen]
     number = {text: i for i, text in enumerate(texts)}
     same = dataset["duplicate"] if "duplicate" in dataset.column_names else [-1] * len(dataset)
     return Memory(
-        latents_of(codec, dataset, cache).means,
-        caption_codes(encoder, texts, cache, with_tokens=False).all_pooled,
+        latents_of(codec, dataset, cache).means[kept],
+        codes[chosen],
         texts,
-        [[number[caption] for caption in row] for row in captions],
-        [f"picture {i}" if group < 0 else f"group {group}" for i, group in enumerate(same)],
-        styles,
+        [[number[caption] for caption in captions[i]] for i in kept],
+        [f"picture {i}" if same[i] < 0 else f"group {same[i]}" for i in kept],
+        [styles[i] for i in kept],
     )
 
 
@@ -177,12 +183,11 @@ def held_out_losses(
     Raises:
         ConfigError: There are no validation rows.
     """
-    codec, encoder = codec_of(config), encoder_of(config)
-    memory = remember(config, rows_in(config), codec, encoder)
-    rows = rows_of(load_dataset(config.data), "validation")
-    rows = rows.select(range(min(len(rows), HELD_OUT)))
-    z = latents_of(codec, rows, config.data / CACHE).means.repeat(VIEWS, *[1] * len(codec.z_shape))
-    codes = encoder.encode([row[0] for row in rows["captions"]], batch_size=32, with_tokens=False)
+    dataset, codec, encoder = load_dataset(config.data), codec_of(config), encoder_of(config)
+    memory = remember(config, dataset, codec, encoder)
+    rows = rows_in(replace(config, splits=("validation",)), dataset)[:HELD_OUT]
+    z = latents_of(codec, dataset, config.data / CACHE).means[rows].repeat(VIEWS, *[1] * len(codec.z_shape))
+    codes = encoder.encode([dataset[i]["captions"][0] for i in rows], batch_size=32, with_tokens=False)
     codes = TextCode.cat([codes] * VIEWS)
     losses = {}
     for window in windows:

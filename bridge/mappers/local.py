@@ -27,6 +27,7 @@ EXACT = 100_000
 """Captions that are compared with one by one; of more, an index gives a short list."""
 PROBED, SHORT_LIST = 64, 4096
 """Cells of the index that are looked into, and captions of the list, whose similarity is then exact."""
+NOT = "not "
 COLDEST, HOTTEST = 1e-4, 10.0
 """Range of the caption kernel's temperature."""
 
@@ -186,14 +187,14 @@ class LocalFlowMapper(CleanMapper):
         """A view of the same memory.
 
         Args:
-            style: Draw only from pictures of this kind.
+            style: Draw only from pictures of this kind; "not WORD" from all but those of a kind.
             novelty: 0 to 1: towards smaller windows and more pictures, so fewer copies and less order.
 
         Raises:
             UserError: Memory holds no picture of that kind, or `novelty` is out of range.
         """
-        styles = tuple(self.config.styles)
-        if style is not None and style not in styles:
+        styles, kind = tuple(self.config.styles), (style or "").removeprefix(NOT)
+        if style is not None and kind not in styles:
             known = ", ".join(filter(None, styles)) or "none"
             raise UserError(f"style: this model knows no style {style!r}; its styles: {known}")
         if not 0 <= novelty <= 1:
@@ -204,7 +205,10 @@ class LocalFlowMapper(CleanMapper):
             window = tuple(s * (1 - 0.6 * novelty) for s in self.window)
             view = self.varied(window=window, perplexity=self.perplexity * (1 + 3 * novelty))
             if style is not None:
-                view.allowed = self.style == styles.index(style)
+                of_kind = self.style == styles.index(kind)
+                view.allowed = ~of_kind if style.startswith(NOT) else of_kind
+                if not bool(view.allowed.any()):
+                    raise UserError(f"style: all pictures in memory are {kind!r}; leave the style out")
             self._views[style, novelty] = view
         return self._views[style, novelty]
 
