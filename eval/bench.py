@@ -224,7 +224,8 @@ def fit_of(m: np.ndarray) -> np.ndarray:
 
 def diversity_of(m: np.ndarray) -> np.ndarray:
     """Diversity from the same means (..., 6)."""
-    return m[..., 2] / m[..., 3]
+    with np.errstate(invalid="ignore", divide="ignore"):  # no real picture is recognised: no number
+        return np.asarray(m[..., 2] / m[..., 3])
 
 
 def joint_of(m: np.ndarray) -> np.ndarray:
@@ -259,7 +260,12 @@ class ArtistBench(Bench):
         columns = [per.hit, real.hit, per.styles, real.styles, per.energy, self.target.unconditional]
         means = np.stack(columns, axis=1)
         of = {"fit": fit_of, "diversity": diversity_of, "joint": joint_of, "score": score_of}
-        headlines: dict[str, Interval | None] = {name: self.interval(means, each) for name, each in of.items()}
+        headlines: dict[str, Interval | None] = {}
+        for name, each in of.items():
+            found = self.interval(means, each)
+            headlines[name] = found if np.isfinite([found.value, found.low, found.high]).all() else None
+            if headlines[name] is None:
+                absent[name] = "real pictures of too few captions are recognised"
         return headlines | {name: self.interval(getattr(per, name)) for name in ("hit", "styles", "energy")}
 
     @property
