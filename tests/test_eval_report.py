@@ -22,6 +22,7 @@ from eval.data import Pictures, first_by_hash, references
 from eval.extractors import RawPixels
 from eval.features import Extractor, Features
 from eval.judge import Judge
+from eval.metrics.bootstrap import paired_bootstrap
 from eval.report import evaluate, to_json, to_text, trade_off
 from eval.samples import generate_with
 from tests.pictures import seen
@@ -445,3 +446,16 @@ def test_every_combination_of_settings_is_a_model():
 def test_unknown_model_is_one_line_and_exit_code_2(tmp_path, capsys):
     code = main([str(tmp_path / "no-such-model"), "--out", str(tmp_path / "report")])
     assert code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_figure_over_real_pictures_that_nobody_recognises_is_absent():
+    """Diversity is a share of the real pictures' styles; of none there is no share, and a report stays writable."""
+    per = SimpleNamespace(hit=np.ones(4), styles=np.ones(4), energy=np.ones(4))
+    real = SimpleNamespace(per=SimpleNamespace(hit=np.ones(4), styles=np.array([0.0, 0, 0, 1])))
+    bench = SimpleNamespace(real=real, target=SimpleNamespace(unconditional=np.full(4, 2.0)))
+    bench.interval = lambda values, statistic=None: paired_bootstrap(values, np.arange(4), statistic)
+    absent: dict[str, str] = {}
+    found = ArtistBench.headlines(bench, SimpleNamespace(per=per), absent)
+    assert found["diversity"] is None and found["score"] is None
+    assert np.isfinite([found["joint"].low, found["joint"].high]).all()
+    assert absent == dict.fromkeys(("diversity", "score"), "real pictures of too few captions are recognised")

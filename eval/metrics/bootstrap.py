@@ -4,6 +4,7 @@ Half of the emoji labels are skin tones of the same few persons, so captions of 
 independent nor worth one vote each.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -81,6 +82,8 @@ def paired_bootstrap(
 ) -> Interval:
     """A statistic of K per-caption figures, and its percentile interval over redrawn families.
 
+    Its ends are NaN where a redrawing has no figure.
+
     Paired: whatever a redrawn caption contributes to one figure it contributes to all, so an interval of a
     difference or of a ratio does not count the captions' own variety.
 
@@ -108,17 +111,19 @@ def paired_bootstrap(
     def of_columns(*columns: np.ndarray, axis: int = -1) -> np.ndarray:
         return pick(np.stack([c.mean(axis=axis) for c in columns], axis=-1))
 
-    result = stats.bootstrap(
-        tuple(means.T),
-        of_columns,
-        n_resamples=draws,
-        batch=200,
-        vectorized=True,
-        paired=True,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        result = stats.bootstrap(
+            tuple(means.T),
+            of_columns,
+            n_resamples=draws,
+            batch=200,
+            vectorized=True,
+            paired=True,
+            confidence_level=level,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
     low, high = result.confidence_interval
     return Interval(float(pick(means.mean(axis=0))), float(low), float(high))
 
