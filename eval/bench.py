@@ -223,9 +223,9 @@ def fit_of(m: np.ndarray) -> np.ndarray:
 
 
 def diversity_of(m: np.ndarray) -> np.ndarray:
-    """Diversity from the same means (..., 6)."""
-    with np.errstate(invalid="ignore", divide="ignore"):  # no real picture is recognised: no number
-        return np.asarray(m[..., 2] / m[..., 3])
+    """Diversity from the same means (..., 6); NaN where no real picture is recognised."""
+    real = m[..., 3]
+    return np.divide(m[..., 2], real, out=np.full(np.shape(real), np.nan), where=real > 0)
 
 
 def joint_of(m: np.ndarray) -> np.ndarray:
