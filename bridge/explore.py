@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,10 +19,8 @@ from bridge.images import ENDINGS, read_image, to_tensor
 from bridge.limits import number, whole
 from bridge.mappers import InvertibleMapper, VelocityMapper
 from bridge.noise import generator_for, normal_rows
+from bridge.pipeline import BridgePipeline, view_of
 from bridge.text import TextCode
-
-if TYPE_CHECKING:
-    from bridge.pipeline import BridgePipeline
 
 KINDS = ("linear", "spherical")
 """How a walk goes: straight, or along a great circle."""
@@ -275,7 +272,7 @@ def noise_walk(
     Raises:
         ValueError: The mapper does not find the noise behind a latent, or not behind one of these.
     """
-    mapper = pipe.mapper
+    mapper = view_of(pipe.mapper, pipe.settings)
     if not isinstance(mapper, InvertibleMapper):
         raise UserError(f"space: {type(mapper).__name__} finds no noise behind a latent; use space latent")
     ends, null = torch.stack([a.z, b.z]), TextCode.null(2, pipe.text_encoder.dim).to(pipe.device)
@@ -317,10 +314,11 @@ def caption_mean(pipe: BridgePipeline, caption: str | None, *, samples: int = SA
             return pipe(caption, samples, seed=seed, output_type="latent").images.mean(0)
         noise = normal_rows([(seed, i) for i in range(samples)], pipe.mapper.sample_noise_shape).to(pipe.device)
         null = TextCode.null(samples, pipe.text_encoder.dim).to(pipe.device)
-        if not isinstance(pipe.mapper, VelocityMapper):
-            return pipe.mapper.sample(null, noise=noise, temperature=settings.temperature).mean(0)
+        mapper = view_of(pipe.mapper, settings)
+        if not isinstance(mapper, VelocityMapper):
+            return mapper.sample(null, noise=noise, temperature=settings.temperature).mean(0)
         count = int(settings.num_inference_steps)
-        z = pipe.mapper.sample(null, noise=noise, temperature=settings.temperature, num_inference_steps=count)
+        z = mapper.sample(null, noise=noise, temperature=settings.temperature, num_inference_steps=count)
         return z.mean(0)
 
 

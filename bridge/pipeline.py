@@ -426,7 +426,7 @@ class BridgePipeline:
         }
         settings = replace(self.settings, **{k: v for k, v in asked.items() if v is not None})
         check_settings(type(self.mapper), settings)
-        _view(self.mapper, settings)
+        view_of(self.mapper, settings)
         family = type(self.mapper)
         if not issubclass(family, VelocityMapper):
             if num_inference_steps is not None:
@@ -613,7 +613,7 @@ class BridgePipeline:
             c = self.memory.soften(c, choice.to(self.device), settings.neighbour_temperature, settings.familiar)
         away = TextCode.cat([job.away for job in jobs] + [null]).padded(jobs[0].places)
         noise = noise.to(self.device)
-        mapper = _view(self.mapper, settings)
+        mapper = view_of(self.mapper, settings)
         if isinstance(mapper, VelocityMapper):
             z = mapper.sample(
                 c,
@@ -643,7 +643,7 @@ def _codes(mapper: Mapper) -> Tensor | None:
     return mapper.unit_codes if isinstance(mapper, LocalFlowMapper) else None
 
 
-def _view(mapper: Mapper, settings: Settings) -> Mapper:
+def view_of(mapper: Mapper, settings: Settings) -> Mapper:
     """The mapper as the settings ask for it.
 
     Raises:

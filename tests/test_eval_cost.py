@@ -54,7 +54,7 @@ def test_the_cache_is_filled_from_all_over_a_dataset(artwork_folder: Path, monke
     monkeypatch.setattr(cost, "FILLED", 4)
     monkeypatch.setattr(cost, "read_lines", lambda few, many, repeats: [f"{few} {many}"])
     monkeypatch.setattr(cost, "fill_lines", lambda codec, rows, repeats: [f"{codec.image_size} {len(rows)}"])
-    assert cost.cache_lines(artwork_folder, "emoji", [300, 600], 1) == ["300 600", "64 4"]
+    assert cost.cache_lines(artwork_folder, "pictures", [300, 600], 1) == ["300 600", "128 4"]
 
 
 def test_a_cache_of_no_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@
 - cache: reading a million cached pairs against ten thousand; filling the cache with training pictures of a dataset
   against the codec alone.
 - own: what `python -m train` makes of a few pairs of a prepared dataset: seconds, fit and copies beside
-  retrieval's and real pictures', and held-out log-likelihood beside that of the same mapper from scratch.
+  retrieval's and real pictures'.
 
 On a CPU the clock is the process's own, so that neighbours on the machine count for little; `own` takes the wall's.
 """
