@@ -131,8 +131,15 @@ class VelocityMapper(DensityMapper, InvertibleMapper):
     follows the differential equation itself, because Euler steps of a learned velocity need not reach every
     latent, and the equation does.
 
+    Attributes:
+        unreachable: What `invert` says of a latent to which no noise leads.
+        unstable: What it says of one to which its noise does not lead back.
+
     Source: Lipman et al. 2023, Flow Matching for Generative Modeling, arXiv:2210.02747
     """
+
+    unreachable = "has no noise that leads to it at these settings; raise num_inference_steps"
+    unstable = "comes back changed, its noise is too finely balanced; lower num_inference_steps"
 
     @abc.abstractmethod
     def velocity(self, z_t: Tensor, t: Tensor, c: TextCode) -> Tensor:
@@ -209,12 +216,12 @@ class VelocityMapper(DensityMapper, InvertibleMapper):
         start = z
         for number in reversed(range(num_inference_steps)):
             start, error = solve(partial(step, number), start)
-            _refuse(error, "has no noise that leads to it at these settings; raise num_inference_steps")
+            _refuse(error, self.unreachable)
         end = start
         for number in range(num_inference_steps):
             end = step(number, end)
         error = (end - z).flatten(1).abs().amax(1) / z.flatten(1).abs().amax(1).clamp(min=1)
-        _refuse(error, "comes back changed, its noise is too finely balanced; lower num_inference_steps")
+        _refuse(error, self.unstable)
         return start
 
     def log_prob(

@@ -64,6 +64,7 @@ class LocalFlowMapper(CleanMapper):
         arXiv:2411.19339; Scarvelis et al. 2023, Closed-Form Diffusion Models, arXiv:2310.12395
     """
 
+    unreachable = unstable = "is not made up of pictures in memory, and no noise leads to it; use space latent"
     latents: Tensor
     scale: Tensor
     codes: Tensor
@@ -305,29 +306,6 @@ class LocalFlowMapper(CleanMapper):
         fit = self._misfit(z, known, t)
         weight = (log_weight[..., None] - fit).softmax(1)
         return torch.einsum("bkp,bkcp->bcp", weight, known).reshape(z_t.shape)
-
-    def invert(
-        self,
-        z: Tensor,
-        c: TextCode,
-        *,
-        guidance_scale: float = 1.0,
-        num_inference_steps: int = 16,
-        negative: TextCode | None = None,
-    ) -> Tensor:
-        """See `VelocityMapper.invert`; nothing leads to a latent that memory's pictures do not make up.
-
-        Raises:
-            UserError: Likewise.
-        """
-        try:
-            return super().invert(
-                z, c, guidance_scale=guidance_scale, num_inference_steps=num_inference_steps, negative=negative
-            )
-        except UserError as error:
-            row = str(error).partition(" has ")[0].partition(" comes ")[0]
-            told = "is not made up of pictures in memory, and no noise leads to it; use space latent"
-            raise UserError(f"{row} {told}") from error
 
     def _known(self, pooled: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (B, K, C, P) and log weights (B, K) of each row's neighbours; rows with fewer weigh 0 beyond."""
