@@ -46,7 +46,8 @@ def load_dataset(folder: Path, columns: Sequence[str] = COLUMNS) -> Dataset:
         why = " ".join(str(error).split())[:200]
         raise ConfigError(f"data: {folder} is damaged ({why}); remove it and make it again") from error
     if isinstance(dataset, datasets.DatasetDict):
-        raise ConfigError(f"data: {folder} holds the datasets {sorted(dataset)}; save one with a column 'split' instead")
+        splits = sorted(dataset)
+        raise ConfigError(f"data: {folder} holds the datasets {splits}; save one with a column 'split' instead")
     if missing := sorted(set(columns) - set(dataset.column_names)):
         found = ", ".join(dataset.column_names)
         raise ConfigError(f"data: {folder} lacks {', '.join(missing)}; it has {found}; {_remedy(Path(folder))}")
