@@ -81,24 +81,30 @@ def with_neighbours(
     return other
 
 
-def with_memory(pipe: BridgePipeline, window: float | None, perplexity: float | None) -> BridgePipeline:
-    """The same model with another window or perplexity; None keeps the model's.
+def with_memory(
+    pipe: BridgePipeline, window: float | None, perplexity: float | None, strength: float | None = None
+) -> BridgePipeline:
+    """The same model with another window, perplexity or strength of its correction; None keeps the model's.
 
     Args:
         pipe: The model.
         window: At t = 0, in grid positions; at t = 1 it is in proportion.
-        perplexity: See `LocalFlowMapper`.
+        perplexity: See `LocalFlowMapper`, like the next.
+        strength: Of the correction.
 
     Raises:
-        UserError: Its mapper is no local flow, which alone has them.
+        UserError: Its mapper is no local flow, which alone has them, or has no correction.
     """
-    if window is None and perplexity is None:
+    if window is None and perplexity is None and strength is None:
         return pipe
     if not isinstance(pipe.mapper, LocalFlowMapper):
-        raise UserError(f"--window, --perplexity: this model's {type(pipe.mapper).__name__} has none; leave them out")
+        family = type(pipe.mapper).__name__
+        raise UserError(f"--window, --perplexity, --strength: this model's {family} has none; leave them out")
+    if strength is not None and pipe.mapper.network is None:
+        raise UserError("--strength: this model's local flow has no correction; leave the option out")
     other, begin = copy.copy(pipe), pipe.mapper.window[0]
     windows = None if window is None else tuple(s * window / begin for s in pipe.mapper.window)
-    other.mapper = pipe.mapper.varied(window=windows, perplexity=perplexity)
+    other.mapper = pipe.mapper.varied(window=windows, perplexity=perplexity, strength=strength)
     return other
 
 

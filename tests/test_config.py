@@ -127,7 +127,7 @@ def test_an_unknown_mapper_family_is_refused():
 
 def test_a_family_that_is_not_trained_is_refused():
     values = {"data": "d", "vae": "v", "out": "o", "loop": {"steps": 1}, "family": "LocalFlowMapper"}
-    with pytest.raises(ConfigError, match=r"family: LocalFlowMapper is not trained; make it with .*train\.memory"):
+    with pytest.raises(ConfigError, match=r"family: LocalFlowMapper is made with .*train\.memory.*; name that model"):
         from_mapping(MapperConfig, values, "x")
 
 

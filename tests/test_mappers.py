@@ -73,6 +73,16 @@ CASES = {
         toy_options={"patch": 2, "width": 32, "time_mean": 0.5},
     ),
     "local": Case("LocalFlowMapper", {"window": (1.0, 0.7), "perplexity": 4.0, "neighbours": 16}, steps=0),
+    "corrected": Case(
+        "LocalFlowMapper",
+        {
+            "window": (1.0, 0.7),
+            "perplexity": 4.0,
+            "neighbours": 16,
+            "correction": {"family": "TransformerFlowMapper", "patch": 1, "width": 16, "heads": 2, "blocks": 1},
+        },
+        steps=0,
+    ),
     "gaussian": Case("GaussianMapper", SMALL),
     "low rank": Case("GaussianMapper", SMALL | {"rank": 2}, steps=0),
     "mixture": Case("MixtureMapper", SMALL | {"components": 4}),
@@ -120,9 +130,11 @@ def make(name: str, z_shape: tuple[int, ...] = Z_SHAPE, **options: Any) -> Mappe
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         case = CASES[name]
-        if name == "local":
+        if case.family == "LocalFlowMapper":
             latents, codes = normal(24, *z_shape, seed=11), unit_codes(24, seed=12).pooled
-            return LocalFlowMapper.from_memory(latents, codes, [[i] for i in range(24)], **case.options, **options)
+            known = {name: value for name, value in case.options.items() if name != "correction"}
+            mapper = LocalFlowMapper.from_memory(latents, codes, [[i] for i in range(24)], **known, **options)
+            return mapper.corrected(case.options["correction"]) if "correction" in case.options else mapper
         return FAMILIES[case.family](z_shape=z_shape, text_dim=DIM, **{**case.options, **options})
 
 

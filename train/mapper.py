@@ -3,12 +3,13 @@
 With nothing to configure, from captioned pictures of your own: python -m train FOLDER
 """
 
+import contextlib
 import copy
 import inspect
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +25,11 @@ from bridge.checkpoint import check_replaceable
 from bridge.codecs import load_codec
 from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png, to_pil
-from bridge.mappers import FAMILIES, LocalFlowMapper, Mapper
+from bridge.mappers import FAMILIES, LocalFlowMapper, Mapper, TransformerFlowMapper
+from bridge.mappers.local import NETWORKS, NOT
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
-from bridge.pipeline import BridgePipeline, Settings, check_settings
+from bridge.pipeline import MEMORY, BridgePipeline, Settings, check_settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
 from train.config import ConfigError, read_card, run_config
 from train.copies import CopyTest, thumbnails
@@ -64,7 +66,8 @@ class MapperConfig:
         text_digest: sha256 of its weights, to take no others; empty takes those that are there (of MiniLM by
             its id, only the known ones).
         family: Class name of the mapper.
-        mapper: Its arguments beside z_shape and text_dim.
+        memory: Folder of a model whose local flow is corrected; for family LocalFlowMapper, and no other.
+        mapper: Its arguments beside z_shape and text_dim; of a local flow those of its correction, see there.
         caption_dropout: Share of examples trained without their caption, for guidance.
         label_share: Share of captions that are the label itself; the others are its variants.
         mix_share: Share of captions moved towards the code of a near training caption.
@@ -90,6 +93,7 @@ class MapperConfig:
     text: str = DEFAULT_ID
     text_digest: str = ""
     family: str = "FlowMatchingMapper"
+    memory: str = ""
     mapper: dict[str, Any] = field(default_factory=dict)
     caption_dropout: float = 0.1
     label_share: float = 0.4
@@ -104,10 +108,13 @@ class MapperConfig:
     card: str = ""
 
     def __post_init__(self) -> None:
-        if self.family == LocalFlowMapper.__name__:
-            raise ConfigError(f"family: {self.family} is not trained; make it with `python -m train.memory`")
         if self.family not in FAMILIES:
             raise ConfigError(f"family: unknown {self.family!r}; known: {', '.join(FAMILIES)}")
+        if self.corrects and not self.memory:
+            told = "is made with `python -m train.memory`; name that model in `memory` to train a correction of it"
+            raise ConfigError(f"family: {self.family} {told}")
+        if self.memory and not self.corrects:
+            raise ConfigError(f"memory: {self.family} has none; set `family: {LocalFlowMapper.__name__}`")
         for name in ("caption_dropout", "label_share", "mix_share", "most_copies"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)!r}")
@@ -120,6 +127,11 @@ class MapperConfig:
         if self.replay and not self.init:
             raise ConfigError("replay: there is nothing to remember; name the model to start from in `init`")
         check_settings(FAMILIES[self.family], self.settings)
+
+    @property
+    def corrects(self) -> bool:
+        """Whether what is trained is the correction of a local flow."""
+        return self.family == LocalFlowMapper.__name__
 
 
 class MapperObjective(nn.Module):
@@ -186,7 +198,7 @@ class MapperTraining:
         self.codec = load_codec(config.vae)
         torch.manual_seed(config.loop.seed)
         self.mapper = self.first_mapper()
-        rows, captions = self.readable(rows_of(dataset, "train"), "train")
+        rows, captions = self.readable(self.drawn(rows_of(dataset, "train")), "train")
         replay = self.replayed() if config.replay else None
         self.train = self.encode(rows, captions, replay)
         self.labels = sorted({row[0] for row in captions} | set(replay.known if replay else ()))
@@ -200,7 +212,16 @@ class MapperTraining:
             self.cumulative = torch.cat([(1 - share) * self.cumulative, 1 - share + share * others])
         self.near = self.neighbours() if config.mix_share else None
         self.copy_test = copy_test_of(dataset, there[0]) if config.copies_of else None
-        left_out = ("loop", "out", "settings", "card", "vae", "init", "text_digest")
+        left_out = (
+            "loop",
+            "out",
+            "settings",
+            "card",
+            "vae",
+            "init",
+            "text_digest",
+            *(() if config.memory else ("memory",)),
+        )
         settings = {k: v for k, v in asdict(config).items() if k not in left_out}
         identity = settings | {"vae": self.codec.fingerprint, "text": self.encoder.fingerprint}
         self.loop = Loop(
@@ -216,12 +237,45 @@ class MapperTraining:
 
     def build_mapper(self) -> Mapper:
         """An untrained mapper for these encoders."""
+        if self.config.corrects:
+            return self.local_flow()
         family = FAMILIES[self.config.family]
-        known = set(inspect.signature(family.__init__).parameters) - {"self", "z_shape", "text_dim"}
-        if unknown := sorted(set(self.config.mapper) - known):
-            raise ConfigError(f"mapper: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        try:
+        self.check_options(family, self.config.mapper)
+        with self.mapper_errors():
             return family(z_shape=self.codec.z_shape, text_dim=self.encoder.dim, **self.config.mapper)
+
+    def local_flow(self) -> LocalFlowMapper:
+        """The local flow of `config.memory` with an untrained correction.
+
+        While it is trained it draws from the kinds of pictures that the finished model does.
+        """
+        options = {"family": TransformerFlowMapper.__name__} | self.config.mapper
+        if options["family"] not in NETWORKS:
+            raise ConfigError(f"mapper: unknown family {options['family']!r}; known: {', '.join(NETWORKS)}")
+        self.check_options(NETWORKS[options["family"]], {k: v for k, v in options.items() if k != "family"})
+        base = self.saved_mapper("memory", Path(self.config.memory) / "mapper")
+        assert isinstance(base, LocalFlowMapper)
+        if tuple(base.z_shape) != tuple(self.codec.z_shape) or base.text_dim != self.encoder.dim:
+            raise ConfigError(f"memory: {self.config.memory} has another codec or text encoder; name its own")
+        with self.mapper_errors():
+            mapper = base.corrected(options)
+        if style := self.config.settings.style:
+            mapper.allowed = mapper.restricted(style=style).allowed
+        return mapper.train()
+
+    @staticmethod
+    def check_options(family: type[Mapper], options: Collection[str]) -> None:
+        """Raise ConfigError for arguments that a family does not take."""
+        known = set(inspect.signature(family.__init__).parameters) - {"self", "z_shape", "text_dim", "inputs"}
+        if unknown := sorted(set(options) - known):
+            raise ConfigError(f"mapper: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+
+    @staticmethod
+    @contextlib.contextmanager
+    def mapper_errors() -> Iterator[None]:
+        """Name the config's `mapper` in what its arguments raise."""
+        try:
+            yield
         except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
             raise ConfigError(f"mapper: {str(error).splitlines()[0]}") from error
 
@@ -234,9 +288,7 @@ class MapperTraining:
         mapper, folder = self.build_mapper(), Path(self.config.init) / "mapper"
         if not self.config.init:
             return mapper
-        if not (folder / "config.json").exists():
-            raise ConfigError(f"init: {self.config.init} holds no mapper; name the `model` folder of a finished run")
-        last = self.saved_mapper(folder)
+        last = self.saved_mapper("init", folder)
         try:
             mapper.load_state_dict(last.state_dict())
         except RuntimeError as error:
@@ -244,44 +296,61 @@ class MapperTraining:
             raise ConfigError(f"init: {self.config.init} has a mapper of another shape: {told}") from error
         return mapper
 
-    def saved_mapper(self, folder: Path) -> Mapper:
-        """The mapper of a model to start from.
+    def saved_mapper(self, argument: str, folder: Path) -> Mapper:
+        """The mapper of a model that the config's `argument` names.
 
         Raises:
-            ConfigError: It is damaged, of another family, or has settings that this version does not know.
+            ConfigError: There is none, or it is damaged, of another family, or has settings that this version does
+                not know.
         """
-        init, family = self.config.init, FAMILIES[self.config.family]
+        model, family = folder.parent, FAMILIES[self.config.family]
+        if not (folder / "config.json").exists():
+            raise ConfigError(f"{argument}: {model} holds no mapper; name the `model` folder of a finished run")
         try:
             config = json.loads((folder / "config.json").read_text("utf-8"))
             found = str(config["_class_name"])
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise ConfigError(f"init: {folder / 'config.json'} is damaged; name another model") from error
+            raise ConfigError(f"{argument}: {folder / 'config.json'} is damaged; name another model") from error
         if found != family.__name__:
             told = f"has a {found}, this config trains a {family.__name__}"
-            raise ConfigError(f"init: {init} {told}; name another model, or set `family: {found}`")
+            raise ConfigError(f"{argument}: {model} {told}; name another model, or set `family: {found}`")
         if unknown := sorted({k for k in config if k[0] != "_"} - set(inspect.signature(family.__init__).parameters)):
             raise ConfigError(
-                f"init: {init} was written by a newer version: unknown {', '.join(unknown)}; update bridge"
+                f"{argument}: {model} was written by a newer version: unknown {', '.join(unknown)}; update bridge"
             )
         try:
             return family.from_pretrained(folder, use_safetensors=True, local_files_only=True)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ConfigError(
-                f"init: {folder} cannot be opened ({str(error).splitlines()[0]}); copy it again"
+                f"{argument}: {folder} cannot be opened ({str(error).splitlines()[0]}); copy it again"
             ) from error
+
+    def drawn(self, rows: Dataset) -> Dataset:
+        """Of rows for a correction, those of the kinds of pictures that the finished model draws from."""
+        style = self.config.settings.style
+        if not (self.config.corrects and style):
+            return rows
+        kind, of_kind = style.removeprefix(NOT), not style.startswith(NOT)
+        return rows.select([i for i, found in enumerate(rows["style"]) if (found == kind) == of_kind])
 
     def readable(self, rows: Dataset, split: str) -> tuple[Dataset, list[list[str]]]:
         """Rows with a caption that the encoder can read, and those captions of each, the label first.
 
-        Word vectors know some words only. What they cannot read is left out, and said on standard error.
+        Word vectors know some words only. What they cannot read is left out, and said on standard error. A correction
+        trains on the captions that its memory holds.
 
         Raises:
             ConfigError: No row is left.
         """
-        captions = [[text for text in row if can_read(self.encoder, text)] for row in rows["captions"]]
+        known = set(self.memory.captions) if self.config.corrects and split == "train" else None
+        captions = [
+            [text for text in row if can_read(self.encoder, text) and (known is None or text in known)]
+            for row in rows["captions"]
+        ]
         kept = [i for i, row in enumerate(captions) if row]
         if lost := sum(map(len, rows["captions"])) - sum(map(len, captions)):
-            told = f"{split}: left out {lost} captions that the text encoder cannot read"
+            why = "the text encoder cannot read" if known is None else "memory does not hold"
+            told = f"{split}: left out {lost} captions that {why}"
             print(f"train.mapper: {told}, and {len(rows) - len(kept)} of {len(rows)} rows", file=sys.stderr)
         if not kept:
             raise ConfigError(f"text: {self.config.text} can read no caption of split {split!r}; name another")
@@ -408,6 +477,8 @@ class MapperTraining:
     @cached_property
     def memory(self) -> CaptionMemory:
         """The captions that the model knows."""
+        if isinstance(self.mapper, LocalFlowMapper):
+            return CaptionMemory.load(Path(self.config.memory) / MEMORY, self.mapper.unit_codes)
         codes = caption_codes(self.encoder, self.labels, self.cache, with_tokens=False)
         return CaptionMemory(codes.all_pooled, self.labels)
 

@@ -16,6 +16,7 @@ from datasets import Dataset
 from bridge.checkpoint import check_replaceable
 from bridge.codecs import AutoencoderCodec, ImageCodec, load_codec
 from bridge.learn import Memory
+from bridge.mappers import LocalFlowMapper
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
@@ -44,6 +45,8 @@ class MemoryConfig:
         window: See `bridge.mappers.LocalFlowMapper`, like the next two.
         perplexity: Pictures that a caption effectively draws from.
         neighbours: The nearest pictures, which alone are weighed.
+        correction: A model folder whose learned correction is added; empty for none. See `train.mapper`.
+        strength: Factor on it.
         settings: Of sampling, see `bridge.pipeline.Settings`.
         card: A file that becomes the model's README.md, with the data's CREDITS.md below it; empty for none.
     """
@@ -58,6 +61,8 @@ class MemoryConfig:
     window: tuple[float, float] = (2.0, 1.7)
     perplexity: float = 8.0
     neighbours: int = 192
+    correction: str = ""
+    strength: float = 1.0
     settings: Settings = field(default_factory=Settings)
     card: str = ""
 
@@ -95,6 +100,8 @@ def build(config: MemoryConfig) -> Path:
     codec, encoder = codec_of(config), encoder_of(config)
     memory = remember(config, dataset, codec, encoder)
     mapper = memory.mapper(config.window, config.perplexity, config.neighbours)
+    if config.correction:
+        mapper = mapper.corrected_like(correction_of(config, codec), config.strength)
     known = CaptionMemory(mapper.unit_codes, memory.texts)
     pipe = BridgePipeline(encoder, mapper, codec, known, config.settings)
     pipe.save_pretrained(config.out / "model", card)
@@ -111,6 +118,21 @@ def card_of(config: MemoryConfig) -> str:
     if not credit.is_file():
         return card
     return "\n\n".join(filter(None, [card.rstrip(), credit.read_text("utf-8").replace("# Credits", "## Credits")]))
+
+
+def correction_of(config: MemoryConfig, codec: ImageCodec) -> LocalFlowMapper:
+    """The local flow whose correction is taken.
+
+    Raises:
+        ConfigError: The config's `correction` is no such model, or one of another codec.
+    """
+    with named("correction"):
+        pipe = BridgePipeline.from_pretrained(Path(config.correction))
+    if not isinstance(pipe.mapper, LocalFlowMapper) or pipe.mapper.network is None:
+        raise ConfigError(f"correction: {config.correction} has none; train one with `python -m train.mapper`")
+    if pipe.codec.fingerprint != codec.fingerprint:
+        raise ConfigError(f"correction: {config.correction} was trained on another codec than {config.vae}")
+    return pipe.mapper
 
 
 def codec_of(config: MemoryConfig) -> ImageCodec:

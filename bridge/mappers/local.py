@@ -13,12 +13,14 @@ from torch.nn import functional as F
 
 from bridge.errors import UserError
 from bridge.extras import import_extra
-from bridge.mappers.base import CleanMapper
+from bridge.mappers.base import CleanMapper, linear_path
+from bridge.mappers.matching import FlowMatchingMapper
+from bridge.mappers.transformer import TransformerFlowMapper
 from bridge.text import TextCode
 
 LEVELS = 127
 """Largest integer that a number of a latent or code is kept as, in 8 bits."""
-REMEMBERED = 256
+REMEMBERED, REMEMBERED_IN_TRAINING = 256, 1 << 16
 """Captions whose neighbours are kept."""
 BISECTIONS = 50
 SLACK = 0.1
@@ -30,6 +32,18 @@ PROBED, SHORT_LIST = 64, 4096
 NOT = "not "
 COLDEST, HOTTEST = 1e-4, 10.0
 """Range of the caption kernel's temperature."""
+NETWORKS: dict[str, type[FlowMatchingMapper | TransformerFlowMapper]] = {
+    family.__name__: family for family in (FlowMatchingMapper, TransformerFlowMapper)
+}
+"""What can correct a local flow."""
+SEEN = 3
+"""Latents that a correction reads: the point, the local flow's answer, and how much known parts differ there."""
+SAME = 0.15
+"""Mean square of the difference, a number, below which two latents count as one picture."""
+UNKNOWN, CLOSEST, FARTHEST = 0.5, 0.95, 0.5
+"""In training: share of the examples whose caption memory seems not to know, and the range of what it then knows."""
+LATE = 0.3
+"""1 - t is not taken below this in a correction's loss."""
 
 
 class LocalFlowMapper(CleanMapper):
@@ -55,6 +69,9 @@ class LocalFlowMapper(CleanMapper):
         styles: Kinds of pictures that memory holds.
         index_bytes: Size of the captions' index, which `from_memory` makes for more than EXACT of them.
         time_mean: See `CleanMapper`; of the loss alone.
+        correction: Arguments of a network that is added to the clean latent, and "family", its class; empty for none.
+            It sees z_t, the local flow's answer, the spread of what that was made of, t and the caption.
+        strength: Factor on what the network adds.
 
     Raises:
         UserError: A setting is out of range.
@@ -88,6 +105,8 @@ class LocalFlowMapper(CleanMapper):
         styles: tuple[str, ...] = (),
         index_bytes: int = 0,
         time_mean: float = 0.0,
+        correction: dict[str, Any] | None = None,
+        strength: float = 1.0,
     ) -> None:
         super().__init__()
         if not all(0 < s < math.inf for s in window):
@@ -113,10 +132,41 @@ class LocalFlowMapper(CleanMapper):
         self.register_buffer("squared", torch.cdist(grid, grid).square().round(), persistent=False)
         self.allowed: Tensor | None = None
         self._near: OrderedDict[bytes, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+        self._lists: OrderedDict[bytes, tuple[np.ndarray, np.ndarray]] = OrderedDict()
         self._unit: Tensor | None = None
         self._opened: Any = None
         self._shown: tuple[np.ndarray, np.ndarray] | None = None
         self._views: dict[tuple[str | None, float], LocalFlowMapper] = {}
+        self.network: FlowMatchingMapper | TransformerFlowMapper | None = None
+        self.strength = strength
+        if correction:
+            options = {k: v for k, v in correction.items() if k != "family"}
+            self.network = NETWORKS[correction["family"]](self.z_shape, text_dim, inputs=SEEN, **options)
+            last = self.network.net.leave if isinstance(self.network, FlowMatchingMapper) else self.network.leave
+            torch.nn.init.zeros_(last.bias)  # its weights are zero already
+            self.reads_tokens = self.network.reads_tokens
+            self.loss_noise_shape = (math.prod(z_shape) + 2,)
+
+    def corrected(self, correction: dict[str, Any]) -> Self:
+        """A copy with an untrained correction, which changes nothing yet; see the class."""
+        config = {k: v for k, v in self.config.items() if not k.startswith("_")}
+        copy = type(self)(**config | {"correction": correction})
+        copy.load_state_dict(self.state_dict(), strict=False)
+        return copy
+
+    def corrected_like(self, other: "LocalFlowMapper", strength: float = 1.0) -> Self:
+        """A copy with another's trained correction; both remember latents of one codec.
+
+        Raises:
+            UserError: The other has none.
+        """
+        if other.network is None:
+            raise UserError("correction: that model has none; train one with `python -m train.mapper`")
+        config = {k: v for k, v in self.config.items() if not k.startswith("_")}
+        copy = type(self)(**config | {"correction": other.config.correction, "strength": strength})
+        weights = {f"network.{name}": weight for name, weight in other.network.state_dict().items()}
+        copy.load_state_dict(self.state_dict() | weights)
+        return copy.eval()
 
     @classmethod
     def from_memory(
@@ -213,12 +263,19 @@ class LocalFlowMapper(CleanMapper):
             self._views[style, novelty] = view
         return self._views[style, novelty]
 
-    def varied(self, *, window: tuple[float, ...] | None = None, perplexity: float | None = None) -> "LocalFlowMapper":
-        """A view of the same memory with another window or perplexity; see the class."""
+    def varied(
+        self,
+        *,
+        window: tuple[float, ...] | None = None,
+        perplexity: float | None = None,
+        strength: float | None = None,
+    ) -> "LocalFlowMapper":
+        """A view of the same memory with another window, perplexity or strength of correction; see the class."""
         view = object.__new__(type(self))
-        view.__dict__ = self.__dict__ | {"_near": OrderedDict(), "_views": {}}
+        view.__dict__ = self.__dict__ | {"_near": OrderedDict(), "_lists": OrderedDict(), "_views": {}}
         view.window = self.window if window is None else window
         view.perplexity = self.perplexity if perplexity is None else perplexity
+        view.strength = self.strength if strength is None else strength
         return view
 
     def similarity(self, code: Tensor) -> np.ndarray:
@@ -254,17 +311,10 @@ class LocalFlowMapper(CleanMapper):
         return self._near[key]
 
     def _search(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        allowed = np.arange(len(self.latents)) if self.allowed is None else self.allowed.cpu().numpy().nonzero()[0]
-        count = min(self.neighbours, len(allowed))
+        near, cosine = (rows[: self.neighbours] for rows in self._candidates(code))
         if not bool(code.any()):
-            chosen = allowed[np.linspace(0, len(allowed) - 1, count).round().astype(int)]
-            return chosen, np.full(count, -math.log(count))
-        near, cosine = self._ranked(code)
-        group = self.group.cpu().numpy()[near]
-        first = np.zeros(len(near), dtype=bool)
-        first[np.unique(group, return_index=True)[1]] = True
-        kept = (first | (group < 0)).nonzero()[0][:count]
-        return near[kept], log_kernel(cosine[kept], self.perplexity)
+            return near, np.full(len(near), -math.log(len(near)))
+        return near, log_kernel(cosine, self.perplexity)
 
     def _ranked(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Allowed pictures, the nearest first, and their cosines; at most four times as many as are weighed."""
@@ -301,11 +351,78 @@ class LocalFlowMapper(CleanMapper):
 
     def clean(self, z_t: Tensor, t: Tensor, c: TextCode) -> Tensor:
         """Expected clean latent given z_t (B, *z_shape), times t (B,) and codes, (B, *z_shape)."""
-        known, log_weight = self._known(c.pooled, z_t)
+        return self._clean(z_t, t, c, *self._known(c.pooled, z_t))
+
+    def _clean(self, z_t: Tensor, t: Tensor, c: TextCode, known: Tensor, log_weight: Tensor) -> Tensor:
+        """`clean` from latents (B, K, C, P) of known pictures and their log weights (B, K)."""
         z = z_t.flatten(2) if z_t.ndim > 2 else z_t[..., None]
-        fit = self._misfit(z, known, t)
-        weight = (log_weight[..., None] - fit).softmax(1)
-        return torch.einsum("bkp,bkcp->bcp", weight, known).reshape(z_t.shape)
+        weight = (log_weight[..., None] - self._misfit(z, known, t)).softmax(1)
+        mean = torch.einsum("bkp,bkcp->bcp", weight, known)
+        if self.network is None or self.strength == 0:
+            return mean.reshape(z_t.shape)
+        square = torch.einsum("bkp,bkcp->bcp", weight, known.square())
+        spread = (square - mean.square()).clamp(min=1e-6).sqrt()
+        seen = [z_t, mean.reshape(z_t.shape), spread.reshape(z_t.shape)]
+        return seen[1] + self.strength * self.network.predict(seen, t, c)
+
+    def loss(self, z: Tensor, c: TextCode, *, noise: Tensor) -> Tensor:
+        """Flow matching loss, (B,); see `Mapper.loss`.
+
+        With a correction in training mode, memory lacks pictures that are nearly `z`, and for a share of the examples
+        those of near captions too, so that the correction learns to reach beyond memory. Late times count less.
+        """
+        if self.network is None:
+            return super().loss(z, c, noise=noise)
+        self.check_rows("z", z, self.z_shape, c)
+        self.check_rows("noise", noise, self.loss_noise_shape, c)
+        t = torch.sigmoid(self.time_mean + noise[:, 0])
+        z_t, _ = linear_path(z, noise[:, 2:].view_as(z), t)
+        with torch.no_grad():
+            known = self._others(c.pooled, z, noise[:, 1]) if self.training else self._known(c.pooled, z_t)
+        error = (self._clean(z_t, t, c, *known) - z).square().flatten(1).mean(1)
+        return error / (1 - t).clamp(min=LATE).square()
+
+    def _others(self, pooled: Tensor, z: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_known`, without pictures like z (B, *z_shape), and for some rows, by a normal number, near captions."""
+        uniform = (torch.special.ndtr(normal.double()).cpu().numpy() - UNKNOWN) / (1 - UNKNOWN)
+        limit = np.where(uniform < 0, np.inf, CLOSEST + (FARTHEST - CLOSEST) * uniform)
+        most = 4 * min(self.neighbours, len(self.latents))
+        index, cosine = np.zeros((len(z), most), dtype=np.int64), np.full((len(z), most), -np.inf)
+        for row, code in enumerate(pooled):
+            near, similarity = self._listed(code)
+            index[row, : len(near)], cosine[row, : len(near)] = near[:most], similarity[:most]
+        latents = self.picture_latents(torch.from_numpy(index).to(z.device), z.dtype)
+        apart = (latents - z[:, None]).square().flatten(2).mean(2).cpu().numpy()
+        cosine[apart < SAME] = -np.inf
+        far = np.where(cosine > limit[:, None], -np.inf, cosine)
+        enough = np.isfinite(far).sum(1, keepdims=True) >= self.perplexity
+        cosine = np.where(enough, far, cosine)
+        order = np.argsort(-cosine, axis=1, kind="stable")[:, : self.neighbours]
+        cosine = np.take_along_axis(cosine, order, 1)
+        known = latents[torch.arange(len(z))[:, None], torch.from_numpy(order).to(z.device)]
+        known = known.flatten(3) if len(self.z_shape) > 1 else known[..., None]
+        return known, torch.from_numpy(log_kernel(cosine, self.perplexity)).to(z)
+
+    def _listed(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures, nearest first, of a group the nearest alone, and their cosines; (K,) of both, remembered."""
+        key = code.detach().cpu().float().numpy().tobytes()
+        if key not in self._lists:
+            self._lists[key] = self._candidates(code)
+            while len(self._lists) > REMEMBERED_IN_TRAINING:
+                self._lists.popitem(last=False)
+        return self._lists[key]
+
+    def _candidates(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        if not bool(code.any()):
+            allowed = np.arange(len(self.latents)) if self.allowed is None else self.allowed.cpu().numpy().nonzero()[0]
+            count = min(self.neighbours, len(allowed))
+            return allowed[np.linspace(0, len(allowed) - 1, count).round().astype(int)], np.zeros(count)
+        near, cosine = self._ranked(code)
+        group = self.group.cpu().numpy()[near]
+        first = np.zeros(len(near), dtype=bool)
+        first[np.unique(group, return_index=True)[1]] = True
+        kept = first | (group < 0)
+        return near[kept], cosine[kept]
 
     def _known(self, pooled: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (B, K, C, P) and log weights (B, K) of each row's neighbours; rows with fewer weigh 0 beyond."""
@@ -345,29 +462,29 @@ def caption_index(codes: Tensor) -> np.ndarray:
 
 
 def log_kernel(cosine: np.ndarray, perplexity: float) -> np.ndarray:
-    """log softmax(cosine / tau) of K similarities, tau by bisection such that its perplexity is as asked.
+    """log softmax(cosine / tau) of similarities (..., K), tau by bisection such that its perplexity is as asked.
 
-    Fewer pictures than twice the perplexity share at most half of their number.
+    Minus infinity stands for no picture. Fewer pictures than twice the perplexity share at most half of their number.
 
     >>> np.exp(log_kernel(np.array([1.0, 0.9, 0.1, 0.0]), 2.0)).round(2)
     array([0.63, 0.36, 0.  , 0.  ])
     """
-    goal = math.log(max(1.0, min(perplexity, len(cosine) / 2)))
-    low, high = math.log(COLDEST), math.log(HOTTEST)
+    cosine = cosine.astype(np.float64)
+    present = np.isfinite(cosine)
+    goal = np.log(np.clip(present.sum(-1, keepdims=True) / 2, 1, perplexity))
+    low, high = np.full(goal.shape, math.log(COLDEST)), np.full(goal.shape, math.log(HOTTEST))
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        if _entropy(cosine, math.exp(middle)) < goal:
-            low = middle
-        else:
-            high = middle
-    return _log_softmax(cosine / math.exp((low + high) / 2))
+        sharp = _entropy(cosine / np.exp(middle), present) < goal
+        low, high = np.where(sharp, middle, low), np.where(sharp, high, middle)
+    return _log_softmax(cosine / np.exp((low + high) / 2))
 
 
 def _log_softmax(x: np.ndarray) -> np.ndarray:
-    shifted = x.astype(np.float64) - x.max()
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
+    shifted = x - x.max(-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
 
 
-def _entropy(cosine: np.ndarray, tau: float) -> float:
-    log_p = _log_softmax(cosine / tau)
-    return float(-(np.exp(log_p) * log_p).sum())
+def _entropy(x: np.ndarray, present: np.ndarray) -> np.ndarray:
+    log_p = np.where(present, _log_softmax(x), 0)
+    return np.asarray(-(np.where(present, np.exp(log_p), 0) * log_p).sum(-1, keepdims=True))

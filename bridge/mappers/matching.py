@@ -1,7 +1,9 @@
 """Conditional flow matching: noise to latents along straight paths, the clean latent predicted."""
 
 import math
+from collections.abc import Sequence
 
+import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
@@ -27,6 +29,7 @@ class FlowMatchingMapper(CleanMapper):
         dropout: Share of the features inside a block dropped in training, against memorising.
         text_dropout: Share of text features dropped in training.
         time_mean: Training times are sigmoid(time_mean + u), u standard normal.
+        inputs: Latents that `predict` reads side by side, as `LocalFlowMapper` has a network read.
 
     Source: Lipman et al. 2023, arXiv:2210.02747; clean prediction: Li & He 2025, arXiv:2511.13720;
         logit-normal times: Esser et al. 2024, arXiv:2403.03206
@@ -44,14 +47,19 @@ class FlowMatchingMapper(CleanMapper):
         dropout: float = 0.0,
         text_dropout: float = 0.0,
         time_mean: float = 0.0,
+        inputs: int = 1,
     ) -> None:
         super().__init__()
         self.z_shape, self.text_dim, self.time_mean = tuple(z_shape), text_dim, time_mean
         dim = math.prod(z_shape)
         self.sample_noise_shape = self.z_shape
         self.loss_noise_shape = (dim + 1,)
-        self.net = ModulatedMLP(dim, text_dim, width, hidden, blocks, condition, dropout, text_dropout)
+        self.net = ModulatedMLP(inputs * dim, dim, text_dim, width, hidden, blocks, condition, dropout, text_dropout)
 
     def clean(self, z_t: Tensor, t: Tensor, c: TextCode) -> Tensor:
         """Expected clean latent given z_t (B, *z_shape), times t (B,) and codes, (B, *z_shape)."""
-        return self.net(z_t.flatten(1), t, c.pooled).view_as(z_t)
+        return self.predict([z_t], t, c)
+
+    def predict(self, seen: Sequence[Tensor], t: Tensor, c: TextCode) -> Tensor:
+        """What the network makes of `inputs` latents, each (B, *z_shape), times t (B,) and codes, (B, *z_shape)."""
+        return self.net(torch.cat([z.flatten(1) for z in seen], 1), t, c.pooled).view_as(seen[0])

@@ -48,7 +48,8 @@ class ModulatedMLP(nn.Module):
     """Residual perceptron on flat vectors, modulated by time and text code.
 
     Args:
-        dim: Dimension in and out.
+        dim: Dimension in.
+        out: Dimension out.
         text_dim: Dimension of the text code; the zero code is "no caption".
         width: Features of the residual stream.
         hidden: Features inside a block.
@@ -61,6 +62,7 @@ class ModulatedMLP(nn.Module):
     def __init__(
         self,
         dim: int,
+        out: int,
         text_dim: int,
         width: int,
         hidden: int,
@@ -70,7 +72,7 @@ class ModulatedMLP(nn.Module):
         text_dropout: float,
     ) -> None:
         super().__init__()
-        self.enter, self.leave = nn.Linear(dim, width), nn.Linear(width, dim)
+        self.enter, self.leave = nn.Linear(dim, width), nn.Linear(width, out)
         self.time = nn.Sequential(nn.Linear(condition, condition), nn.SiLU(), nn.Linear(condition, condition))
         self.text = nn.Sequential(
             nn.Dropout(text_dropout), nn.Linear(text_dim, condition), nn.SiLU(), nn.Linear(condition, condition)
@@ -82,7 +84,7 @@ class ModulatedMLP(nn.Module):
         nn.init.zeros_(self.leave.weight)
 
     def forward(self, z: Tensor, t: Tensor, code: Tensor) -> Tensor:
-        """z (B, dim), t (B,), code (B, text_dim) of unit norm or zero -> (B, dim)."""
+        """z (B, dim), t (B,), code (B, text_dim) of unit norm or zero -> (B, out)."""
         condition = self.time(time_features(t, self.condition)) + self.text(code * self.text_scale)
         condition = nn.functional.silu(condition)
         h = self.enter(z)

@@ -1,6 +1,7 @@
 """Conditional flow matching by a transformer that reads the caption's tokens."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -31,6 +32,7 @@ class TransformerFlowMapper(CleanMapper):
         dropout: Share of the features inside a block's perceptron dropped in training.
         text_dropout: Share of text features dropped in training.
         time_mean: Training times are sigmoid(time_mean + u), u standard normal.
+        inputs: Latents that `predict` reads side by side, as `LocalFlowMapper` has a network read.
 
     Raises:
         ValueError: The latents cannot be cut into such pieces, or the width into such heads.
@@ -55,6 +57,7 @@ class TransformerFlowMapper(CleanMapper):
         dropout: float = 0.0,
         text_dropout: float = 0.0,
         time_mean: float = 0.0,
+        inputs: int = 1,
     ) -> None:
         super().__init__()
         shape = tuple(z_shape)
@@ -68,8 +71,9 @@ class TransformerFlowMapper(CleanMapper):
         self.z_shape, self.text_dim, self.time_mean = shape, text_dim, time_mean
         self.patch, self.max_tokens, self.text_scale = patch, max_tokens, math.sqrt(text_dim)
         self.sample_noise_shape, self.loss_noise_shape = shape, (math.prod(shape) + 1,)
+        self.reads_tokens = max_tokens > 0
         size = patch if len(shape) == 1 else shape[0] * patch**2
-        self.enter, self.leave = nn.Linear(size, width), nn.Linear(width, size)
+        self.enter, self.leave = nn.Linear(inputs * size, width), nn.Linear(width, size)
         self.place = nn.Parameter(torch.randn(math.prod(shape) // size, width) * 0.02)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.pooled = nn.Sequential(
@@ -82,11 +86,15 @@ class TransformerFlowMapper(CleanMapper):
 
     def clean(self, z_t: Tensor, t: Tensor, c: TextCode) -> Tensor:
         """Expected clean latent given z_t (B, *z_shape), times t (B,) and codes with tokens, (B, *z_shape)."""
+        return self.predict([z_t], t, c)
+
+    def predict(self, seen: Sequence[Tensor], t: Tensor, c: TextCode) -> Tensor:
+        """What the network makes of `inputs` latents, each (B, *z_shape), times t (B,) and codes, (B, *z_shape)."""
         states, mask = caption_states(c, self.max_tokens)
         states = self.words(self.drop(states))
         condition = self.time(time_features(t, self.place.shape[1])) + self.pooled(c.pooled * self.text_scale)
         condition = nn.functional.silu(condition)
-        h = self.enter(self.cut(z_t)) + self.place
+        h = self.enter(torch.cat([self.cut(z) for z in seen], 2)) + self.place
         for layer in self.layers:
             h = layer(h, condition, states, mask)
         return self.join(self.leave(self.norm(h)))
