@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from bridge.mappers import LocalFlowMapper
-from bridge.text import TextCode
 from tests.conftest import randomise
 from tests.test_local import PICTURES, SHAPE, memory
 from tests.test_mappers import codes_of, normal, repeated, sample_noise, unit_codes
@@ -74,7 +73,7 @@ def test_it_is_trained_without_the_picture_and_its_near_duplicates():
 
 def test_a_share_of_the_examples_is_trained_without_near_captions():
     mapper = memory(neighbours=PICTURES, perplexity=2).corrected(TOKENS)
-    z, c = normal(2, *SHAPE, seed=99), repeated(rows_of(unit_codes(PICTURES, seed=5), torch.tensor([3])), 2)
+    z, c = normal(2, *SHAPE, seed=99), repeated(unit_codes(PICTURES, seed=5)[torch.tensor([3])], 2)
     known, log_weight = weights_without(mapper, z, c, torch.tensor([-9.0, 0.01]))
     own = mapper.picture_latents(torch.tensor([3]))
     present = [bool((known[i][log_weight[i].isfinite()] == own).all((1, 2, 3)).any()) for i in range(2)]
@@ -83,7 +82,7 @@ def test_a_share_of_the_examples_is_trained_without_near_captions():
 
 def test_its_loss_in_evaluation_knows_all_of_memory():
     mapper = memory(neighbours=PICTURES).corrected(TOKENS)
-    z, c = mapper.picture_latents(torch.arange(4)), rows_of(unit_codes(PICTURES, seed=5), torch.arange(4))
+    z, c = mapper.picture_latents(torch.arange(4)), unit_codes(PICTURES, seed=5)[:4]
     noise = normal(4, *mapper.loss_noise_shape)
     assert bool((mapper.eval().loss(z, c, noise=noise) < mapper.train().loss(z, c, noise=noise)).all())
 
@@ -101,17 +100,13 @@ def test_training_lowers_the_loss_of_pictures_that_memory_lacks():
     for step in range(80):
         rows = torch.randint(64, (32,), generator=torch.Generator().manual_seed(step))
         noise = normal(32, *mapper.loss_noise_shape, seed=step)
-        loss = mapper.loss(-z[rows], rows_of(codes, rows), noise=noise).mean()
+        loss = mapper.loss(-z[rows], codes[rows], noise=noise).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     noise = normal(64, *mapper.loss_noise_shape, seed=1000)
     after, first = (m.loss(-z, codes, noise=noise).mean().item() for m in (mapper, before))
     assert after < 0.8 * first
-
-
-def rows_of(c: TextCode, rows: torch.Tensor) -> TextCode:
-    return TextCode(c.pooled[rows], c.tokens[rows], c.mask[rows])
 
 
 def test_only_one_that_reads_tokens_asks_for_them():

@@ -22,11 +22,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from bridge.checkpoint import check_replaceable
-from bridge.codecs import load_codec
+from bridge.codecs import LatentDistribution, load_codec
 from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png, to_pil
 from bridge.mappers import FAMILIES, LocalFlowMapper, Mapper, TransformerFlowMapper
-from bridge.mappers.local import NETWORKS, NOT
+from bridge.mappers.local import NETWORKS
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import MEMORY, BridgePipeline, Settings, check_settings
@@ -147,6 +147,36 @@ class MapperObjective(nn.Module):
 
 
 @dataclass(frozen=True)
+class KnownLatents:
+    """Latents of some of the pictures that a local flow remembers; as `Latents`."""
+
+    mapper: LocalFlowMapper
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def rows(self, index: Tensor) -> LatentDistribution:
+        z = self.mapper.picture_latents(self.index[index])
+        return LatentDistribution(z, torch.zeros_like(z))
+
+
+@dataclass(frozen=True)
+class KnownCodes:
+    """Codes of the captions that a local flow remembers, without tokens; as `Codes`."""
+
+    all_pooled: Tensor
+
+    def pooled(self, index: Tensor) -> Tensor:
+        return self.all_pooled[index]
+
+    def rows(self, index: Tensor) -> TextCode:
+        pooled = self.all_pooled[index]
+        none = pooled.new_zeros(len(pooled), 0, pooled.shape[1])
+        return TextCode(pooled, none, none.any(2))
+
+
+@dataclass(frozen=True)
 class Side:
     """One split, encoded: latents, and the codes that may stand for each row's caption.
 
@@ -157,9 +187,9 @@ class Side:
         content: Identity of pictures and captions, wherever they lie.
     """
 
-    latents: Latents
+    latents: Latents | KnownLatents
     table: CaptionTable
-    codes: Codes
+    codes: Codes | KnownCodes
     content: str
 
     @property
@@ -198,18 +228,23 @@ class MapperTraining:
         self.codec = load_codec(config.vae)
         torch.manual_seed(config.loop.seed)
         self.mapper = self.first_mapper()
-        rows, captions = self.readable(self.drawn(rows_of(dataset, "train")), "train")
-        replay = self.replayed() if config.replay else None
-        self.train = self.encode(rows, captions, replay)
-        self.labels = sorted({row[0] for row in captions} | set(replay.known if replay else ()))
+        if config.corrects:
+            self.train = self.remembered()
+            self.labels = self.memory.captions
+            self.cumulative = row_cumulative(torch.arange(len(self.train.latents)), 0)
+        else:
+            rows, captions = self.readable(rows_of(dataset, "train"), "train")
+            replay = self.replayed() if config.replay else None
+            self.train = self.encode(rows, captions, replay)
+            self.labels = sorted({row[0] for row in captions} | set(replay.known if replay else ()))
+            self.cumulative = row_cumulative(torch.tensor(rows["family"]), config.family_power)
+            if replay is not None:
+                share, others = config.replay_share, torch.full((config.replay,), 1 / config.replay).double().cumsum(0)
+                self.cumulative = torch.cat([(1 - share) * self.cumulative, 1 - share + share * others])
         there = [split for split in HELD_OUT if split in dataset["split"]]
         if not there:
             raise ConfigError(f"data: {config.data} has no split {' or '.join(HELD_OUT)} to watch; hold captions out")
         self.held_out = {split: self.encode(*self.readable(rows_of(dataset, split), split)) for split in there}
-        self.cumulative = row_cumulative(torch.tensor(rows["family"]), config.family_power)
-        if replay is not None:
-            share, others = config.replay_share, torch.full((config.replay,), 1 / config.replay).double().cumsum(0)
-            self.cumulative = torch.cat([(1 - share) * self.cumulative, 1 - share + share * others])
         self.near = self.neighbours() if config.mix_share else None
         self.copy_test = copy_test_of(dataset, there[0]) if config.copies_of else None
         left_out = (
@@ -325,32 +360,35 @@ class MapperTraining:
                 f"{argument}: {folder} cannot be opened ({str(error).splitlines()[0]}); copy it again"
             ) from error
 
-    def drawn(self, rows: Dataset) -> Dataset:
-        """Of rows for a correction, those of the kinds of pictures that the finished model draws from."""
-        style = self.config.settings.style
-        if not (self.config.corrects and style):
-            return rows
-        kind, of_kind = style.removeprefix(NOT), not style.startswith(NOT)
-        return rows.select([i for i, found in enumerate(rows["style"]) if (found == kind) == of_kind])
+    def remembered(self) -> Side:
+        """What a local flow remembers, of the kinds of pictures that the finished model draws from."""
+        mapper = self.mapper
+        assert isinstance(mapper, LocalFlowMapper)
+        allowed = torch.arange(len(mapper.latents)) if mapper.allowed is None else mapper.allowed.nonzero()[:, 0]
+        start, link = mapper.start.tolist(), mapper.link.tolist()
+        numbers = [link[start[i] : start[i + 1]] for i in allowed.tolist()]
+        ends = torch.tensor([0, *map(len, numbers)]).cumsum(0)
+        texts = self.memory.captions
+        table = CaptionTable(texts, torch.tensor([n for row in numbers for n in row]).int(), ends)
+        if mapper.reads_tokens:
+            codes: Codes | KnownCodes = caption_codes(self.encoder, texts, self.cache, with_tokens=True)
+        else:
+            codes = KnownCodes(mapper.unit_codes)
+        latents = KnownLatents(mapper, allowed)
+        return Side(latents, table, codes, fingerprint_of([mapper.latents, mapper.codes, allowed, table.number]))
 
     def readable(self, rows: Dataset, split: str) -> tuple[Dataset, list[list[str]]]:
         """Rows with a caption that the encoder can read, and those captions of each, the label first.
 
-        Word vectors know some words only. What they cannot read is left out, and said on standard error. A correction
-        trains on the captions that its memory holds.
+        Word vectors know some words only. What they cannot read is left out, and said on standard error.
 
         Raises:
             ConfigError: No row is left.
         """
-        known = set(self.memory.captions) if self.config.corrects and split == "train" else None
-        captions = [
-            [text for text in row if can_read(self.encoder, text) and (known is None or text in known)]
-            for row in rows["captions"]
-        ]
+        captions = [[text for text in row if can_read(self.encoder, text)] for row in rows["captions"]]
         kept = [i for i, row in enumerate(captions) if row]
         if lost := sum(map(len, rows["captions"])) - sum(map(len, captions)):
-            why = "the text encoder cannot read" if known is None else "memory does not hold"
-            told = f"{split}: left out {lost} captions that {why}"
+            told = f"{split}: left out {lost} captions that the text encoder cannot read"
             print(f"train.mapper: {told}, and {len(rows) - len(kept)} of {len(rows)} rows", file=sys.stderr)
         if not kept:
             raise ConfigError(f"text: {self.config.text} can read no caption of split {split!r}; name another")
