@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bridge.mappers import LocalFlowMapper
-from bridge.mappers.local import log_kernel
+from bridge.mappers.local import _largest, log_kernel
 from tests.test_mappers import codes_of, normal, repeated, sample_noise, unit_codes
 
 SHAPE = (3, 4, 4)
@@ -165,6 +165,12 @@ def test_novelty_takes_samples_away_from_pictures_of_memory():
 def test_the_caption_kernel_has_the_perplexity_asked_for(perplexity):
     log_p = log_kernel(np.linspace(1, -0.2, 64), perplexity)
     assert math.exp(-(np.exp(log_p) * log_p).sum()) == pytest.approx(perplexity, rel=1e-3)
+
+
+def test_the_largest_are_those_of_a_stable_sort():
+    x = np.random.default_rng(0).integers(0, 5, 50).astype(float)
+    for k in (1, 7, 49, 50, 80):
+        assert _largest(x, k).tolist() == np.argsort(-x, kind="stable")[:k].tolist()
 
 
 @pytest.mark.parametrize(

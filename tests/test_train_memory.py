@@ -11,6 +11,8 @@ import yaml
 from bridge import BridgePipeline
 from bridge.pipeline import Settings
 from train.config import ConfigError
+from train.loop import LoopConfig
+from train.mapper import MapperConfig, MapperTraining
 from train.memory import MemoryConfig, build, main
 
 
@@ -62,6 +64,75 @@ def test_half_precision_makes_a_smaller_codec_and_the_same_memory(config, vae_fo
     sizes = [sum(f.stat().st_size for f in (config.out / at).iterdir()) for at in ("model/vae", "half/model/vae")]
     assert sizes[1] < 0.6 * sizes[0]
     assert half.memory.captions == whole.memory.captions
+
+
+NETWORK = {"family": "TransformerFlowMapper", "patch": 2, "width": 16, "heads": 2, "blocks": 1, "max_tokens": 0}
+LOOP = LoopConfig(steps=4, batch_size=8, learning_rate=1e-2, warmup=1, validate_every=4, save_minutes=60)
+
+
+@pytest.fixture
+def correction(config) -> MapperConfig:
+    """Of the memory's local flow; its pictures are those of one kind."""
+    settings = replace(config.settings, style="not noto")
+    return MapperConfig(
+        config.data, config.vae, config.out / "corrected", LOOP, memory=str(build(config)),
+        family="LocalFlowMapper", mapper=NETWORK, settings=settings,
+    )  # fmt: skip
+
+
+def test_a_correction_is_trained_on_what_memory_holds(correction):
+    training = MapperTraining(correction)
+    styles = {training.mapper.config.styles[int(training.mapper.style[i])] for i in training.train.latents.index}
+    assert styles and "noto" not in styles
+    z, pooled, tokens, _, _ = training.batch(torch.arange(8), 0)
+    known = training.mapper.picture_latents(torch.arange(len(training.mapper.latents)))
+    assert bool((z[:, None] == known).flatten(2).all(2).any(1).all())
+    assert (pooled.shape[0], tokens.shape[1]) == (8, 0)
+
+
+def test_a_trained_correction_draws_otherwise_and_is_carried_to_another_memory(correction, config):
+    pipe = BridgePipeline.from_pretrained(MapperTraining(correction).run())
+    base = BridgePipeline.from_pretrained(correction.memory)
+    drawn, before = (p("a cat", 2, seed=0, style="", output_type="latent").images for p in (pipe, base))
+    assert not torch.equal(drawn, before)
+    assert pipe.memory.captions == base.memory.captions
+    other = replace(config, out=config.out / "other", correction=str(correction.out / "model"))
+    again = BridgePipeline.from_pretrained(build(other))("a cat", 2, seed=0, output_type="latent").images
+    assert torch.equal(again, drawn)
+    none = BridgePipeline.from_pretrained(build(replace(other, strength=0.0)))
+    assert torch.equal(none("a cat", 2, seed=0, output_type="latent").images, before)
+
+
+def test_a_correction_reads_tokens_where_its_network_does(correction):
+    training = MapperTraining(replace(correction, mapper=NETWORK | {"max_tokens": 4}))
+    assert training.batch(torch.arange(8), 0)[2].shape[1] > 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mapper": NETWORK | {"family": "GaussianMapper"}}, r"^mapper: unknown family 'GaussianMapper'; known: "),
+        ({"mapper": NETWORK | {"inputs": 2}}, r"^mapper: unknown inputs"),
+        ({"mapper": NETWORK | {"patch": 3}}, r"^mapper: z_shape, patch: "),
+        ({"memory": "nowhere"}, r"^memory: nowhere holds no mapper"),
+    ],
+)
+def test_a_correction_that_cannot_be_trained_is_refused(correction, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        MapperTraining(replace(correction, **changes))
+
+
+def test_only_a_local_flow_has_a_memory_to_correct(correction):
+    with pytest.raises(ConfigError, match=r"^memory: FlowMatchingMapper has none; set `family: LocalFlowMapper`"):
+        replace(correction, family="FlowMatchingMapper", mapper={})
+
+
+def test_a_model_without_a_correction_or_of_another_codec_is_refused(config, correction, tmp_path):
+    with pytest.raises(ConfigError, match=r"^correction: .* has none; train one"):
+        build(replace(config, out=tmp_path / "new", correction=correction.memory))
+    trained = MapperTraining(correction).run()
+    with pytest.raises(ConfigError, match=r"^correction: .* was trained on another codec"):
+        build(replace(config, out=tmp_path / "new", half=True, correction=str(trained)))
 
 
 @pytest.mark.parametrize(

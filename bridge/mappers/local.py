@@ -325,7 +325,7 @@ class LocalFlowMapper(CleanMapper):
         if self.allowed is not None:
             allowed = self.allowed.cpu().numpy()[near]
             near, cosine = near[allowed], cosine[allowed]
-        order = np.argsort(-cosine, kind="stable")[: 4 * self.neighbours]
+        order = _largest(cosine, 4 * self.neighbours)
         return near[order], cosine[order]
 
     def _short_list(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -385,21 +385,18 @@ class LocalFlowMapper(CleanMapper):
     def _others(self, pooled: Tensor, z: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
         """As `_known`, without pictures like z (B, *z_shape), and for some rows, by a normal number, near captions."""
         uniform = (torch.special.ndtr(normal.double()).cpu().numpy() - UNKNOWN) / (1 - UNKNOWN)
-        limit = np.where(uniform < 0, np.inf, CLOSEST + (FARTHEST - CLOSEST) * uniform)
-        most = 4 * min(self.neighbours, len(self.latents))
+        limits = np.where(uniform < 0, np.inf, CLOSEST + (FARTHEST - CLOSEST) * uniform)
+        most = min(self.neighbours, len(self.latents))
         index, cosine = np.zeros((len(z), most), dtype=np.int64), np.full((len(z), most), -np.inf)
-        for row, code in enumerate(pooled):
+        for row, (code, limit) in enumerate(zip(pooled, limits, strict=True)):
             near, similarity = self._listed(code)
-            index[row, : len(near)], cosine[row, : len(near)] = near[:most], similarity[:most]
-        latents = self.picture_latents(torch.from_numpy(index).to(z.device), z.dtype)
-        apart = (latents - z[:, None]).square().flatten(2).mean(2).cpu().numpy()
-        cosine[apart < SAME] = -np.inf
-        far = np.where(cosine > limit[:, None], -np.inf, cosine)
-        enough = np.isfinite(far).sum(1, keepdims=True) >= self.perplexity
-        cosine = np.where(enough, far, cosine)
-        order = np.argsort(-cosine, axis=1, kind="stable")[:, : self.neighbours]
-        cosine = np.take_along_axis(cosine, order, 1)
-        known = latents[torch.arange(len(z))[:, None], torch.from_numpy(order).to(z.device)]
+            begin = int((similarity > limit).sum())
+            begin = begin if len(near) - begin > self.perplexity else 0
+            near, similarity = near[begin : begin + most], similarity[begin : begin + most]
+            index[row, : len(near)], cosine[row, : len(near)] = near, similarity
+        known = self.picture_latents(torch.from_numpy(index).to(z.device), z.dtype)
+        apart = (known - z[:, None]).flatten(2)
+        cosine[(apart.square_().mean(2) < SAME).cpu().numpy()] = -np.inf
         known = known.flatten(3) if len(self.z_shape) > 1 else known[..., None]
         return known, torch.from_numpy(log_kernel(cosine, self.perplexity)).to(z)
 
@@ -459,6 +456,17 @@ def caption_index(codes: Tensor) -> np.ndarray:
     index.train(vectors[:: max(1, len(vectors) // (50 * cells))])
     index.add(vectors)
     return np.asarray(faiss.serialize_index(index))
+
+
+def _largest(x: np.ndarray, k: int) -> np.ndarray:
+    """Where the k largest of x are, largest first, of equals the earlier first."""
+    if k < len(x):
+        least = np.partition(x, len(x) - k)[len(x) - k]
+        above, level = (x > least).nonzero()[0], (x == least).nonzero()[0]
+        chosen = np.sort(np.concatenate([above, level[: k - len(above)]]))
+    else:
+        chosen = np.arange(len(x))
+    return np.asarray(chosen[np.argsort(-x[chosen], kind="stable")])
 
 
 def log_kernel(cosine: np.ndarray, perplexity: float) -> np.ndarray:
