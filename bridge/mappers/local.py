@@ -396,7 +396,9 @@ class LocalFlowMapper(CleanMapper):
             index[row, : len(near)], cosine[row, : len(near)] = near, similarity
         known = self.picture_latents(torch.from_numpy(index).to(z.device), z.dtype)
         apart = (known - z[:, None]).flatten(2)
-        cosine[(apart.square_().mean(2) < SAME).cpu().numpy()] = -np.inf
+        other = (apart.square_().mean(2) >= SAME).cpu().numpy()
+        other |= ~(other & np.isfinite(cosine)).any(1, keepdims=True)  # where nothing else is known
+        cosine[~other] = -np.inf
         known = known.flatten(3) if len(self.z_shape) > 1 else known[..., None]
         return known, torch.from_numpy(log_kernel(cosine, self.perplexity)).to(z)
 
