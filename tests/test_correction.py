@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bridge.mappers import LocalFlowMapper
+from bridge.opening import load_mapper
 from tests.conftest import randomise
 from tests.test_local import PICTURES, SHAPE, memory
 from tests.test_mappers import codes_of, normal, repeated, sample_noise, unit_codes
@@ -52,6 +53,19 @@ def test_it_is_saved_and_opened(tmp_path):
     mapper = with_random_weights()
     mapper.save_pretrained(tmp_path)
     again = LocalFlowMapper.from_pretrained(tmp_path, use_safetensors=True)
+    noise, c = sample_noise(mapper, 3), unit_codes(3)
+    assert torch.equal(again.sample(c, noise=noise), mapper.sample(c, noise=noise))
+
+
+def test_rounded_weights_are_saved_in_half_the_bytes_and_draw_the_same(tmp_path):
+    mapper = with_random_weights(TOKENS | {"width": 64})
+    mapper.save_pretrained(tmp_path / "whole")
+    for weight in mapper.network.parameters():
+        weight.data = weight.data.half().float()
+    mapper.save_pretrained(tmp_path / "half")
+    sizes = [sum(f.stat().st_size for f in (tmp_path / name).iterdir()) for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    again = load_mapper(tmp_path / "half")
     noise, c = sample_noise(mapper, 3), unit_codes(3)
     assert torch.equal(again.sample(c, noise=noise), mapper.sample(c, noise=noise))
 

@@ -39,7 +39,7 @@ class MemoryConfig:
         vae: Folder of a codec.
         out: Run folder; the model ends in `out/model`.
         splits: Whose rows go into memory.
-        half: Round the codec's weights to half precision, which halves its file.
+        half: Round the weights of codec and correction to half precision, which halves their bytes.
         captions: Most captions of a picture that are kept, those that say nothing new apart.
         text: The text encoder; see `TextEncoder.from_pretrained`.
         window: See `bridge.mappers.LocalFlowMapper`, like the next two.
@@ -102,6 +102,8 @@ def build(config: MemoryConfig) -> Path:
     mapper = memory.mapper(config.window, config.perplexity, config.neighbours)
     if config.correction:
         mapper = mapper.corrected_like(correction_of(config, codec), config.strength)
+        for weight in mapper.parameters() if config.half else ():
+            weight.data = weight.data.half().float()
     known = CaptionMemory(mapper.unit_codes, memory.texts)
     pipe = BridgePipeline(encoder, mapper, codec, known, config.settings)
     pipe.save_pretrained(config.out / "model", card)

@@ -1,8 +1,10 @@
 """The local flow: the minimiser of the flow matching loss in closed form, over a memory of captioned latents."""
 
+import copy
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -150,9 +152,9 @@ class LocalFlowMapper(CleanMapper):
     def corrected(self, correction: dict[str, Any]) -> Self:
         """A copy with an untrained correction, which changes nothing yet; see the class."""
         config = {k: v for k, v in self.config.items() if not k.startswith("_")}
-        copy = type(self)(**config | {"correction": correction})
-        copy.load_state_dict(self.state_dict(), strict=False)
-        return copy
+        mapper = type(self)(**config | {"correction": correction})
+        mapper.load_state_dict(self.state_dict(), strict=False)
+        return mapper
 
     def corrected_like(self, other: "LocalFlowMapper", strength: float = 1.0) -> Self:
         """A copy with another's trained correction; both remember latents of one codec.
@@ -163,10 +165,20 @@ class LocalFlowMapper(CleanMapper):
         if other.network is None:
             raise UserError("correction: that model has none; train one with `python -m train.mapper`")
         config = {k: v for k, v in self.config.items() if not k.startswith("_")}
-        copy = type(self)(**config | {"correction": other.config.correction, "strength": strength})
+        mapper = type(self)(**config | {"correction": other.config.correction, "strength": strength})
         weights = {f"network.{name}": weight for name, weight in other.network.state_dict().items()}
-        copy.load_state_dict(self.state_dict() | weights)
-        return copy.eval()
+        mapper.load_state_dict(self.state_dict() | weights)
+        return mapper.eval()
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
+        """As diffusers does; weights of a correction that half precision holds exactly take half the bytes."""
+        network = self.network
+        if network is not None and all(torch.equal(w, w.half().float()) for w in network.parameters()):
+            self.network = copy.deepcopy(network).half()
+        try:
+            super().save_pretrained(folder, **options)
+        finally:
+            self.network = network
 
     @classmethod
     def from_memory(
