@@ -74,6 +74,7 @@ def build_parser() -> Parser:
         ("--window", number(above=0), "S", "of a local flow at t = 0, in grid positions"),
         ("--perplexity", number(1), "P", "pictures that a local flow effectively draws from"),
         ("--strength", number(0), "S", "factor on a local flow's learned correction"),
+        ("--begin", number(0, 1), "T", "time from which on it corrects"),
     ):
         more = "; several are compared; by default the model's own"
         add(option, type=kind, nargs="+", default=[None], metavar=metavar, help=meaning + more)
@@ -95,13 +96,14 @@ def models_of(pipe: BridgePipeline, args: argparse.Namespace) -> dict[str, Gener
         "window": args.window,
         "perplexity": args.perplexity,
         "strength": args.strength,
+        "begin": args.begin,
     }
     models = {}
     for values in itertools.product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
         call = {name: settings[name] for name in ("guidance_scale", "num_inference_steps", "temperature")}
         pipe.resolve(**call)
-        other = with_memory(pipe, settings["window"], settings["perplexity"], settings["strength"])
+        other = with_memory(pipe, *(settings[name] for name in ("window", "perplexity", "strength", "begin")))
         other = with_neighbours(other, settings["familiar"], settings["neighbour_temperature"])
         varied = [f"{name}={value:g}" for name, value in settings.items() if len(axes[name]) > 1]
         models[", ".join(varied) or "model"] = generate_with(other, args.seed, **call)

@@ -82,29 +82,35 @@ def with_neighbours(
 
 
 def with_memory(
-    pipe: BridgePipeline, window: float | None, perplexity: float | None, strength: float | None = None
+    pipe: BridgePipeline,
+    window: float | None,
+    perplexity: float | None,
+    strength: float | None = None,
+    begin: float | None = None,
 ) -> BridgePipeline:
-    """The same model with another window, perplexity or strength of its correction; None keeps the model's.
+    """The same model with another window, perplexity, or use of its correction; None keeps the model's.
 
     Args:
         pipe: The model.
         window: At t = 0, in grid positions; at t = 1 it is in proportion.
-        perplexity: See `LocalFlowMapper`, like the next.
+        perplexity: See `LocalFlowMapper`, like the next two.
         strength: Of the correction.
+        begin: Time from which on it corrects.
 
     Raises:
         UserError: Its mapper is no local flow, which alone has them, or has no correction.
     """
-    if window is None and perplexity is None and strength is None:
+    if all(value is None for value in (window, perplexity, strength, begin)):
         return pipe
     if not isinstance(pipe.mapper, LocalFlowMapper):
         family = type(pipe.mapper).__name__
-        raise UserError(f"--window, --perplexity, --strength: this model's {family} has none; leave them out")
-    if strength is not None and pipe.mapper.network is None:
-        raise UserError("--strength: this model's local flow has no correction; leave the option out")
+        options = "--window, --perplexity, --strength, --begin"
+        raise UserError(f"{options}: this model's {family} has none; leave them out")
+    if pipe.mapper.network is None and (strength, begin) != (None, None):
+        raise UserError("--strength, --begin: this model's local flow has no correction; leave them out")
     other, begin = copy.copy(pipe), pipe.mapper.window[0]
     windows = None if window is None else tuple(s * window / begin for s in pipe.mapper.window)
-    other.mapper = pipe.mapper.varied(window=windows, perplexity=perplexity, strength=strength)
+    other.mapper = pipe.mapper.varied(window=windows, perplexity=perplexity, strength=strength, begin=begin)
     return other
 
 

@@ -40,6 +40,15 @@ def test_its_strength_scales_what_it_adds(options):
     assert torch.equal(mapper.clean(z_t, t, c), base)
 
 
+def test_it_corrects_from_its_time_on():
+    z_t, t, c = normal(3, *SHAPE), torch.tensor([0.0, 0.4, 0.9]), unit_codes(3)
+    mapper, base = with_random_weights(), memory().clean(z_t, t, c)
+    whole = mapper.clean(z_t, t, c)
+    late = mapper.varied(begin=0.4).clean(z_t, t, c)
+    assert torch.equal(late[0], base[0])
+    torch.testing.assert_close(late[1:], whole[1:])
+
+
 def test_views_of_the_memory_keep_the_correction():
     mapper = with_random_weights(styles=["flat", "shaded"] * (PICTURES // 2))
     view = mapper.restricted(style="flat", novelty=0.5)

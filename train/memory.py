@@ -47,6 +47,7 @@ class MemoryConfig:
         neighbours: The nearest pictures, which alone are weighed.
         correction: A model folder whose learned correction is added; empty for none. See `train.mapper`.
         strength: Factor on it.
+        begin: Time from which on it corrects.
         settings: Of sampling, see `bridge.pipeline.Settings`.
         card: A file that becomes the model's README.md, with the data's CREDITS.md below it; empty for none.
     """
@@ -63,6 +64,7 @@ class MemoryConfig:
     neighbours: int = 192
     correction: str = ""
     strength: float = 1.0
+    begin: float = 0.0
     settings: Settings = field(default_factory=Settings)
     card: str = ""
 
@@ -101,7 +103,7 @@ def build(config: MemoryConfig) -> Path:
     memory = remember(config, dataset, codec, encoder)
     mapper = memory.mapper(config.window, config.perplexity, config.neighbours)
     if config.correction:
-        mapper = mapper.corrected_like(correction_of(config, codec), config.strength)
+        mapper = mapper.corrected_like(correction_of(config, codec), config.strength, config.begin)
         for weight in mapper.parameters() if config.half else ():
             weight.data = weight.data.half().float()
     known = CaptionMemory(mapper.unit_codes, memory.texts)

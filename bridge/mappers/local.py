@@ -74,6 +74,8 @@ class LocalFlowMapper(CleanMapper):
         correction: Arguments of a network that is added to the clean latent, and "family", its class; empty for none.
             It sees z_t, the local flow's answer, the spread of what that was made of, t and the caption.
         strength: Factor on what the network adds.
+        begin: Time from which on it does. Early, an average of what it has seen is likeliest, and no picture; later
+            it mends the seams between parts.
 
     Raises:
         UserError: A setting is out of range.
@@ -109,6 +111,7 @@ class LocalFlowMapper(CleanMapper):
         time_mean: float = 0.0,
         correction: dict[str, Any] | None = None,
         strength: float = 1.0,
+        begin: float = 0.0,
     ) -> None:
         super().__init__()
         if not all(0 < s < math.inf for s in window):
@@ -140,7 +143,7 @@ class LocalFlowMapper(CleanMapper):
         self._shown: tuple[np.ndarray, np.ndarray] | None = None
         self._views: dict[tuple[str | None, float], LocalFlowMapper] = {}
         self.network: FlowMatchingMapper | TransformerFlowMapper | None = None
-        self.strength = strength
+        self.strength, self.begin = strength, begin
         if correction:
             options = {k: v for k, v in correction.items() if k != "family"}
             self.network = NETWORKS[correction["family"]](self.z_shape, text_dim, inputs=SEEN, **options)
@@ -156,7 +159,7 @@ class LocalFlowMapper(CleanMapper):
         mapper.load_state_dict(self.state_dict(), strict=False)
         return mapper
 
-    def corrected_like(self, other: "LocalFlowMapper", strength: float = 1.0) -> Self:
+    def corrected_like(self, other: "LocalFlowMapper", strength: float = 1.0, begin: float = 0.0) -> Self:
         """A copy with another's trained correction; both remember latents of one codec.
 
         Raises:
@@ -165,7 +168,8 @@ class LocalFlowMapper(CleanMapper):
         if other.network is None:
             raise UserError("correction: that model has none; train one with `python -m train.mapper`")
         config = {k: v for k, v in self.config.items() if not k.startswith("_")}
-        mapper = type(self)(**config | {"correction": other.config.correction, "strength": strength})
+        changes = {"correction": other.config.correction, "strength": strength, "begin": begin}
+        mapper = type(self)(**config | changes)
         weights = {f"network.{name}": weight for name, weight in other.network.state_dict().items()}
         mapper.load_state_dict(self.state_dict() | weights)
         return mapper.eval()
@@ -281,13 +285,15 @@ class LocalFlowMapper(CleanMapper):
         window: tuple[float, ...] | None = None,
         perplexity: float | None = None,
         strength: float | None = None,
+        begin: float | None = None,
     ) -> "LocalFlowMapper":
-        """A view of the same memory with another window, perplexity or strength of correction; see the class."""
+        """A view of the same memory with other settings; see the class."""
         view = object.__new__(type(self))
         view.__dict__ = self.__dict__ | {"_near": OrderedDict(), "_lists": OrderedDict(), "_views": {}}
         view.window = self.window if window is None else window
         view.perplexity = self.perplexity if perplexity is None else perplexity
         view.strength = self.strength if strength is None else strength
+        view.begin = self.begin if begin is None else begin
         return view
 
     def similarity(self, code: Tensor) -> np.ndarray:
@@ -370,12 +376,14 @@ class LocalFlowMapper(CleanMapper):
         z = z_t.flatten(2) if z_t.ndim > 2 else z_t[..., None]
         weight = (log_weight[..., None] - self._misfit(z, known, t)).softmax(1)
         mean = torch.einsum("bkp,bkcp->bcp", weight, known)
-        if self.network is None or self.strength == 0:
+        late = t >= self.begin
+        if self.network is None or self.strength == 0 or not bool(late.any()):
             return mean.reshape(z_t.shape)
         square = torch.einsum("bkp,bkcp->bcp", weight, known.square())
         spread = (square - mean.square()).clamp(min=1e-6).sqrt()
         seen = [z_t, mean.reshape(z_t.shape), spread.reshape(z_t.shape)]
-        return seen[1] + self.strength * self.network.predict(seen, t, c)
+        share = (self.strength * late).to(z_t.dtype).view(-1, *[1] * (z_t.ndim - 1))
+        return seen[1] + share * self.network.predict(seen, t, c)
 
     def loss(self, z: Tensor, c: TextCode, *, noise: Tensor) -> Tensor:
         """Flow matching loss, (B,); see `Mapper.loss`.
