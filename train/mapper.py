@@ -68,6 +68,8 @@ class MapperConfig:
         family: Class name of the mapper.
         memory: Folder of a model whose local flow is corrected; for family LocalFlowMapper, and no other.
         mapper: Its arguments beside z_shape and text_dim; of a local flow those of its correction, see there.
+        strength: Of a correction, in the finished model; chosen on validation data, like the next.
+        begin: Time from which on it corrects there; it is trained at all times.
         caption_dropout: Share of examples trained without their caption, for guidance.
         label_share: Share of captions that are the label itself; the others are its variants.
         mix_share: Share of captions moved towards the code of a near training caption.
@@ -95,6 +97,8 @@ class MapperConfig:
     family: str = "FlowMatchingMapper"
     memory: str = ""
     mapper: dict[str, Any] = field(default_factory=dict)
+    strength: float = 1.0
+    begin: float = 0.0
     caption_dropout: float = 0.1
     label_share: float = 0.4
     mix_share: float = 0.0
@@ -293,7 +297,7 @@ class MapperTraining:
         if tuple(base.z_shape) != tuple(self.codec.z_shape) or base.text_dim != self.encoder.dim:
             raise ConfigError(f"memory: {self.config.memory} has another codec or text encoder; name its own")
         with self.mapper_errors():
-            mapper = base.corrected(options)
+            mapper = base.corrected(options, self.config.strength, self.config.begin)
         if style := self.config.settings.style:
             mapper.allowed = mapper.restricted(style=style).allowed
         return mapper.train()

@@ -152,10 +152,10 @@ class LocalFlowMapper(CleanMapper):
             self.reads_tokens = self.network.reads_tokens
             self.loss_noise_shape = (math.prod(z_shape) + 2,)
 
-    def corrected(self, correction: dict[str, Any]) -> Self:
+    def corrected(self, correction: dict[str, Any], strength: float = 1.0, begin: float = 0.0) -> Self:
         """A copy with an untrained correction, which changes nothing yet; see the class."""
         config = {k: v for k, v in self.config.items() if not k.startswith("_")}
-        mapper = type(self)(**config | {"correction": correction})
+        mapper = type(self)(**config | {"correction": correction, "strength": strength, "begin": begin})
         mapper.load_state_dict(self.state_dict(), strict=False)
         return mapper
 
@@ -167,11 +167,9 @@ class LocalFlowMapper(CleanMapper):
         """
         if other.network is None:
             raise UserError("correction: that model has none; train one with `python -m train.mapper`")
-        config = {k: v for k, v in self.config.items() if not k.startswith("_")}
-        changes = {"correction": other.config.correction, "strength": strength, "begin": begin}
-        mapper = type(self)(**config | changes)
-        weights = {f"network.{name}": weight for name, weight in other.network.state_dict().items()}
-        mapper.load_state_dict(self.state_dict() | weights)
+        mapper = self.corrected(other.config.correction, strength, begin)
+        assert mapper.network is not None
+        mapper.network.load_state_dict(other.network.state_dict())
         return mapper.eval()
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
@@ -388,8 +386,8 @@ class LocalFlowMapper(CleanMapper):
     def loss(self, z: Tensor, c: TextCode, *, noise: Tensor) -> Tensor:
         """Flow matching loss, (B,); see `Mapper.loss`.
 
-        With a correction in training mode, memory lacks pictures that are nearly `z`, and for a share of the examples
-        those of near captions too, so that the correction learns to reach beyond memory. Late times count less.
+        A correction counts whole, at all times. In training mode memory lacks pictures that are nearly `z`, and for a
+        share of the examples those of near captions too, so that it learns to reach beyond memory.
         """
         if self.network is None:
             return super().loss(z, c, noise=noise)
@@ -399,7 +397,7 @@ class LocalFlowMapper(CleanMapper):
         z_t, _ = linear_path(z, noise[:, 2:].view_as(z), t)
         with torch.no_grad():
             known = self._others(c.pooled, z, noise[:, 1]) if self.training else self._known(c.pooled, z_t)
-        error = (self._clean(z_t, t, c, *known) - z).square().flatten(1).mean(1)
+        error = (self.varied(strength=1, begin=0)._clean(z_t, t, c, *known) - z).square().flatten(1).mean(1)
         return error / (1 - t).clamp(min=LATE).square()
 
     def _others(self, pooled: Tensor, z: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
