@@ -280,7 +280,7 @@ class BridgePipeline:
 
         Args:
             source: A folder, a table, a hub id or a dataset; see `bridge.pairs.load_pairs`.
-            model: Whose text encoder and codec to use; see `from_pretrained`.
+            model: Whose text encoder and codec to use, and correction, where it has one; see `from_pretrained`.
             with_default: Keep in memory what that model knows, beside your pictures.
             caption_column: The column of captions, if it is not found by its name.
             image_column: The column of pictures, likewise.
@@ -304,6 +304,8 @@ class BridgePipeline:
                     raise UserError(f"with_default: {model} has no memory of pictures to keep; leave it out")
                 memory = Memory.of(base.mapper, base.memory.captions) + memory
             mapper = memory.mapper()
+            if isinstance(base.mapper, LocalFlowMapper) and base.mapper.network is not None:
+                mapper = mapper.corrected_like(base.mapper, base.mapper.strength, base.mapper.begin)
         for note in memory.notes if say else ():
             say(note)  # type: ignore[misc]
         settings = Settings(num_inference_steps=LOCAL_STEPS, familiar=base.settings.familiar)

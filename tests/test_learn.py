@@ -14,7 +14,7 @@ from bridge.cli import main
 from bridge.codecs import VAECodec
 from bridge.mappers import LocalFlowMapper
 from bridge.pipeline import ONE_PICTURE
-from tests.conftest import make_tiny_pipeline
+from tests.conftest import make_tiny_pipeline, randomise
 
 CAPTIONS = ("a red square", "a blue square", "a green circle", "a yellow circle", "an old tree", "a small house")
 
@@ -270,6 +270,22 @@ def test_bad_input_is_one_line(words, error, folder, base, tmp_path, capsys):
     told = [line for line in err.splitlines() if line.startswith("bridge generate: ")]
     assert (code, out, len(told)) == (2, [], 1)
     assert error in told[0]
+
+
+def test_a_models_correction_serves_other_pictures(folder, base, tmp_path):
+    pipe = BridgePipeline.from_pairs(folder, base)
+    pipe.mapper = pipe.mapper.corrected(
+        {"family": "TransformerFlowMapper", "width": 16, "heads": 2, "blocks": 1, "max_tokens": 0}, begin=0.5
+    )
+    randomise(pipe.mapper.network, 0)
+    pipe.save_pretrained(tmp_path / "corrected")
+    again = BridgePipeline.from_pairs(folder, tmp_path / "corrected")
+    assert again.mapper.begin == 0.5
+    drawn = [p("a house", 1, seed=0, output_type="latent").images for p in (pipe, again)]
+    assert torch.equal(*drawn)
+    assert not torch.equal(
+        drawn[0], BridgePipeline.from_pairs(folder, base)("a house", 1, seed=0, output_type="latent").images
+    )
 
 
 def test_memory_of_a_mapper_and_back(folder, base):
