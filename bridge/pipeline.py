@@ -62,7 +62,7 @@ class Settings:
         neighbour_temperature: An unfamiliar caption's code is drawn, for each image, among known ones by
             softmax(cosine / this); 0 keeps its own code.
         trusted: Pictures of captions whose best cosine with a known one is lower were not shown to be better than
-            chance (`eval.studies.familiarity`); 0 where nobody measured it.
+            chance (`eval.studies.checks familiarity`); 0 where nobody measured it.
         novelty: 0 to 1: of a model that draws from a memory of pictures, how far from them; see
             `LocalFlowMapper.restricted`.
         style: Of such a model, the kind of picture that it draws from; "not glyph" is any but glyphs, "" is any.

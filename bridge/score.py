@@ -10,7 +10,7 @@ is likely anyway gains nothing by it. Two methods give it:
              log ratio of unit normals about two means.
 
 The second is the default of a mapper with a velocity: it costs 16 velocities a caption, whatever the number of
-pictures. How well each method finds captions, and guesses from less noise: `python -m eval.studies.retrieval`.
+pictures. How well each method finds captions, and guesses from less noise: `python -m eval.studies.checks retrieval`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bridge.captions import well_formed
 from bridge.checkpoint import atomic_write
@@ -20,35 +21,40 @@ from bridge.mappers import VelocityMapper
 from bridge.pipeline import BridgePipeline
 from eval.baselines import text_codes
 from eval.data import Pictures, why_single
-from eval.extractors import KNOWN, extractor
-from eval.features import EfficientNetLite0
+from eval.features import KNOWN, EfficientNetLite0, extractor
 from eval.judge import Judge
 from eval.page import to_html
-from eval.report import ROWS, Report, TradeOff, check_counts, evaluate, to_json, to_text, trade_off
-from eval.samples import (
-    Gallery,
-    Generated,
-    Sheets,
-    draw_sheet,
-    first_captions,
-    generate_with,
-    with_memory,
-    with_neighbours,
-)
+from eval.report import ROWS, check_counts, evaluate, to_json, to_text, trade_off
+from eval.samples import Gallery, Generated, draw_sheet, first_captions, generate_with, with_memory, with_neighbours
 from eval.stream import Generate
 from train.command import Parser, number, run_command, say, spelled, whole, writable_file, writable_folder
 
 NAME = "python -m eval"
-QUICK, SHEETS = 24, 8
-"""Captions of a row that a quick report judges, and that any report shows."""
+QUICK, SHEETS = 24, 8  # Captions of a row that a quick report judges, and that any report shows
 SHEET_CAPTIONS = 10
 SECOND = "efficientnet-lite2"
-GUIDANCE, TEMPERATURES, TRADE_OFF_CAPTIONS = (1.0, 1.5, 2.0, 3.0), (0.8, 1.0, 1.2), 40
-"""The trade-off curve."""
+GUIDANCE, TEMPERATURES, TRADE_OFF_CAPTIONS = (1.0, 1.5, 2.0, 3.0), (0.8, 1.0, 1.2), 40  # The trade-off curve
+SETTINGS = (
+    ("--guidance-scale", "guidance_scale", number(0, 100), "G", "1 follows the caption, more exaggerates it"),
+    ("--steps", "num_inference_steps", whole(1, 1000), "K", "of the solver"),
+    ("--temperature", "temperature", number(0, 10), "T", "factor on the noise"),
+    ("--familiar", "familiar", number(-1, 1), "COSINE", "captions with no known one as near are unfamiliar"),
+    (
+        "--neighbour-temperature",
+        "neighbour_temperature",
+        number(0),
+        "T",
+        "of the draw among known captions for an unfamiliar one",
+    ),
+    ("--window", "window", number(above=0), "S", "of a local flow at t = 0, in grid positions"),
+    ("--perplexity", "perplexity", number(1), "P", "pictures that a local flow effectively draws from"),
+    ("--strength", "strength", number(0), "S", "factor on a local flow's learned correction"),
+    ("--begin", "begin", number(0, 1), "T", "time from which on it corrects"),
+)
+"""Option, name, type, metavar and meaning of what may be compared."""
 
 
 def build_parser() -> Parser:
-    """The command's arguments."""
     example = (
         f"{NAME} pictures --data data/pictures --quick --out report\n{NAME} pictures --split seen --sheet seen.png"
     )
@@ -65,39 +71,15 @@ def build_parser() -> Parser:
     add("--samples", type=whole(2), default=4, help="pictures a caption, at least 2")
     add("-n", type=whole(1, MAX_IMAGES_PER_PROMPT), default=4, help="pictures a caption on a sheet")
     add("--seed", type=whole(0), default=0, help="key of all randomness")
-    for option, kind, metavar, meaning in (
-        ("--guidance-scale", number(0, 100), "G", "1 follows the caption, more exaggerates it"),
-        ("--steps", whole(1, 1000), "K", "of the solver"),
-        ("--temperature", number(0, 10), "T", "factor on the noise"),
-        ("--familiar", number(-1, 1), "COSINE", "captions with no known one as near are unfamiliar"),
-        ("--neighbour-temperature", number(0), "T", "of the draw among known captions for an unfamiliar one"),
-        ("--window", number(above=0), "S", "of a local flow at t = 0, in grid positions"),
-        ("--perplexity", number(1), "P", "pictures that a local flow effectively draws from"),
-        ("--strength", number(0), "S", "factor on a local flow's learned correction"),
-        ("--begin", number(0, 1), "T", "time from which on it corrects"),
-    ):
-        more = "; several are compared; by default the model's own"
-        add(option, type=kind, nargs="+", default=[None], metavar=metavar, help=meaning + more)
+    for option, name, kind, metavar, meaning in SETTINGS:
+        more = meaning + "; several are compared; by default the model's own"
+        add(option, type=kind, nargs="+", default=[None], metavar=metavar, help=more, dest=name)
     return parser
 
 
 def models_of(pipe: BridgePipeline, args: argparse.Namespace) -> dict[str, Generate]:
-    """One model for every combination of the settings given, named after those that vary.
-
-    Raises:
-        ValueError: A setting is out of its range.
-    """
-    axes = {
-        "guidance_scale": args.guidance_scale,
-        "num_inference_steps": args.steps,
-        "temperature": args.temperature,
-        "familiar": args.familiar,
-        "neighbour_temperature": args.neighbour_temperature,
-        "window": args.window,
-        "perplexity": args.perplexity,
-        "strength": args.strength,
-        "begin": args.begin,
-    }
+    """One model for every combination of the settings given, named after those that vary."""
+    axes = {name: getattr(args, name) for _, name, *_ in SETTINGS}
     models = {}
     for values in itertools.product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
@@ -106,7 +88,7 @@ def models_of(pipe: BridgePipeline, args: argparse.Namespace) -> dict[str, Gener
         other = with_memory(pipe, *(settings[name] for name in ("window", "perplexity", "strength", "begin")))
         other = with_neighbours(other, settings["familiar"], settings["neighbour_temperature"])
         varied = [f"{name}={value:g}" for name, value in settings.items() if len(axes[name]) > 1]
-        models[", ".join(varied) or "model"] = generate_with(other, args.seed, **call)
+        models[", ".join(varied) or "model"] = generate_with(other, args.seed, call)
     return models
 
 
@@ -126,89 +108,65 @@ def _sheet(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace, command: str) -> None:
+    """Judge a model, or pictures that somebody generated: these have no codec and no text encoder, so no baselines."""
     if args.split not in ROWS:
         raise UserError(f"--split: expected one of {', '.join(ROWS)}, got {args.split!r}; others have sheets alone")
-    check_counts(args.samples, args.captions or (QUICK if args.quick else None))
-    out = writable_folder(args.out)
-    folder = (Path(args.model) / MANIFEST).exists()
-    report, shown = (_of_pictures if folder else _of_model)(args, command)
-    atomic_write(out / "report.html", well_formed(to_html(report, shown)).encode())
-    atomic_write(out / "report.json", to_json(report))
-    print(to_text(report))
-    print(out / "report.html")
-
-
-def _judges(args: argparse.Namespace, pipe: BridgePipeline | None) -> tuple[Judge, Judge | None]:
-    """The judge, and the one by a second extractor unless the report is a quick one."""
+    captions = args.captions or (QUICK if args.quick else None)
+    check_counts(args.samples, captions)
+    out, pipe = writable_folder(args.out), None
+    known: dict[str, Any]
+    if (Path(args.model) / MANIFEST).exists():
+        pictures = Generated.load(args.model)
+        models: dict[str, Generate] = {"pictures": pictures}
+        known = {"only": pictures.captions(args.samples)}
+        about = {"model": ", ".join(pictures.models)}
+    else:
+        pipe = BridgePipeline.from_pretrained(args.model)
+        models = models_of(pipe, args)
+        known = {"codec": pipe.codec, "encode_text": text_codes(pipe.text_encoder)}
+        about = {"model": pipe.fingerprint, "settings": str(pipe.settings)}
     data = Pictures.load(args.data)
     why = why_single(data, tuple(ROWS[args.split].values()))
     if why is not None:
         say(f"judged singly: {why}")
-    first = Judge.of(data, EfficientNetLite0(), why, say)
-    if args.quick:
-        return first, None
-    return first, Judge.of(data, extractor(args.second, None if pipe is None else pipe.codec), why, say)
+    judge, second = Judge.of(data, EfficientNetLite0(), why, say), None
+    if not args.quick:
+        second = Judge.of(data, extractor(args.second, None if pipe is None else pipe.codec), why, say)
 
+    def notes(asked: Sequence[str]) -> list[str | None]:
+        return [None if pipe is None else pipe.note(pipe.text_encoder.encode([caption])) for caption in asked]
 
-def _of_pictures(args: argparse.Namespace, command: str) -> tuple[Report, Sheets]:
-    """Of pictures that somebody generated: no codec and no text encoder, hence no baselines."""
-    pictures = Generated.load(args.model)
-    judge, second = _judges(args, None)
-    gallery = Gallery(SHEETS, pictures, args.samples, lambda asked: [None] * len(asked))
-    report = evaluate(
-        {"pictures": pictures},
-        judge,
-        split=args.split,
-        second=second,
-        n=args.samples,
-        captions=args.captions or (QUICK if args.quick else None),
-        only=pictures.captions(args.samples),
-        seed=args.seed,
-        say=say,
-        watch=gallery,
-        about={"command": command, "model": ", ".join(pictures.models)},
-    )
-    return report, gallery.shown
-
-
-def _of_model(args: argparse.Namespace, command: str) -> tuple[Report, Sheets]:
-    pipe = BridgePipeline.from_pretrained(args.model)
-    models = models_of(pipe, args)
-    judge, second = _judges(args, pipe)
-    notes = lambda asked: [pipe.note(pipe.text_encoder.encode([c])) for c in asked]  # noqa: E731
     gallery = Gallery(SHEETS, next(iter(models.values())), args.samples, notes)
     report = evaluate(
         models,
         judge,
         split=args.split,
-        codec=pipe.codec,
-        encode_text=text_codes(pipe.text_encoder),
         second=second,
         n=args.samples,
-        captions=args.captions or (QUICK if args.quick else None),
+        captions=captions,
         seed=args.seed,
         say=say,
         watch=gallery,
-        about={"command": command, "model": pipe.fingerprint, "settings": str(pipe.settings)},
+        about={"command": command, **about},
+        **known,
     )
-    if judge.singly is None and not args.quick:
-        report = replace(report, trade_off=_trade_off(pipe, judge, args))
-    return report, gallery.shown
-
-
-def _trade_off(pipe: BridgePipeline, judge: Judge, args: argparse.Namespace) -> dict[str, list[TradeOff]]:
-    """The model's headlines over guidance and temperature, on validation: settings are never chosen on test."""
-    scales = GUIDANCE if isinstance(pipe.mapper, VelocityMapper) else (1.0,)
-    say(f"trade-off: {len(scales)} guidance scales, {len(TEMPERATURES)} temperatures")
-    models = {
-        (scale, temperature): generate_with(
-            pipe, args.seed, guidance_scale=scale, num_inference_steps=args.steps[0], temperature=temperature
-        )
-        for scale in scales
-        for temperature in TEMPERATURES
-    }
-    captions = TRADE_OFF_CAPTIONS if args.captions is None else min(args.captions, TRADE_OFF_CAPTIONS)
-    return trade_off(models, judge, split="validation", n=args.samples, captions=captions, seed=args.seed)
+    if pipe is not None and judge.singly is None and not args.quick:
+        # Settings are never chosen on test.
+        scales = GUIDANCE if isinstance(pipe.mapper, VelocityMapper) else (1.0,)
+        say(f"trade-off: {len(scales)} guidance scales, {len(TEMPERATURES)} temperatures")
+        names = ("guidance_scale", "temperature")
+        steps = {"num_inference_steps": args.num_inference_steps[0]}
+        curve = {
+            point: generate_with(pipe, args.seed, steps | dict(zip(names, point, strict=True)))
+            for point in itertools.product(scales, TEMPERATURES)
+        }
+        few = min(args.captions or TRADE_OFF_CAPTIONS, TRADE_OFF_CAPTIONS)
+        points = trade_off(curve, judge, split="validation", n=args.samples, captions=few, seed=args.seed)
+        report = replace(report, trade_off=points)
+    atomic_write(out / "report.html", well_formed(to_html(report, gallery.shown)).encode())
+    atomic_write(out / "report.json", to_json(report))
+    print(to_text(report))
+    print(out / "report.html")
 
 
 if __name__ == "__main__":

@@ -16,13 +16,11 @@ from bridge.codecs import ImageCodec
 from bridge.errors import UserError
 from bridge.text import TextEncoder
 from eval.data import Pictures, picture_latents
-from eval.judge import Judge
 from eval.metrics.bootstrap import family_weights
 
 PENALTIES = tuple(10.0**p for p in np.arange(-2, 4.5, 0.5))
 BATCH = 64
-EncodeText = Callable[[Sequence[str]], np.ndarray]
-"""Captions to their unit text codes, (N, D)."""
+EncodeText = Callable[[Sequence[str]], np.ndarray]  # Captions to their unit text codes, (N, D)
 
 
 def nearest_captions(query: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -31,18 +29,9 @@ def nearest_captions(query: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def retrieve_one(order: np.ndarray, caption: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """'nearest1': n different pictures of the nearest training caption.
+    """'nearest1': n different pictures of the nearest training caption, filled up from the next nearest, (C, n).
 
-    Where artists drew that caption fewer than n times, the next nearest caption fills up.
-
-    Args:
-        order: Training captions from near to far, (C, K), of `nearest_captions`.
-        caption: Caption of each training picture, (N,) in 0..K-1; every caption has a picture.
-        n: Pictures a caption, at most N.
-        rng: Chooses among a caption's pictures.
-
-    Returns:
-        Indices of training pictures, (C, n).
+    `order` is that of `nearest_captions`, (C, K); `caption` that of each training picture, (N,) in 0..K-1.
     """
     _check_count(n, len(caption))
     pictures = _by_caption(caption, order.shape[1], rng)
@@ -64,26 +53,27 @@ def retrieve_each(order: np.ndarray, caption: np.ndarray, n: int, rng: np.random
     return np.array([[rng.choice(pictures[k]) for k in near[:n]] for near in order])
 
 
-def draw_unconditional(families: np.ndarray, captions: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Training pictures drawn whatever the caption, families weighing equally: (captions, n) indices.
+def _by_caption(caption: np.ndarray, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Shuffled indices of every caption's pictures."""
+    shuffled = rng.permutation(len(caption))
+    order = shuffled[np.argsort(caption[shuffled], kind="stable")]
+    return np.split(order, np.cumsum(np.bincount(caption, minlength=count))[:-1])
 
-    Args:
-        families: Family of each training picture, (N,).
-        captions: How many captions to answer.
-        n: Pictures each.
-        rng: Draws them.
-    """
+
+def _check_count(n: int, most: int) -> None:
+    if not 1 <= n <= most:
+        raise ValueError(f"n must be 1 to {most}, got {n}")
+
+
+def draw_unconditional(families: np.ndarray, captions: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Training pictures, of families (N,), whatever the caption, families having equal weight: (captions, n)."""
     return rng.choice(len(families), size=(captions, n), p=family_weights(families))
 
 
 def shuffle_captions(families: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For every caption one of another family, families drawn equally: (C,) indices.
+    """For every caption, of families (C,), one of another family, families drawn equally: (C,) indices.
 
     A permutation would hand the many captions of one large family to all the others.
-
-    Args:
-        families: Family of each caption, (C,), at least two different ones.
-        rng: Draws the captions.
     """
     names = np.unique(families)
     if len(names) < 2:
@@ -99,19 +89,12 @@ def blur(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RidgeGaussian:
-    """Linear regression of latents on text codes, with one full covariance for what it leaves over.
+    """Linear regression of latents on text codes, with one full covariance for what it leaves over."""
 
-    Args:
-        coefficient: (Z, D).
-        intercept: (Z,).
-        root: Cholesky factor of the residual covariance, (Z, Z).
-        penalty: The ridge penalty that validation chose.
-    """
-
-    coefficient: np.ndarray
-    intercept: np.ndarray
-    root: np.ndarray
-    penalty: float
+    coefficient: np.ndarray  # (Z, D)
+    intercept: np.ndarray  # (Z,)
+    root: np.ndarray  # Cholesky factor of the residual covariance, (Z, Z)
+    penalty: float  # The ridge penalty that validation chose
 
     def mean(self, c: np.ndarray) -> np.ndarray:
         """Expected latents (C, Z) of text codes (C, D)."""
@@ -132,15 +115,10 @@ def fit_ridge(
     families_validation: np.ndarray,
     penalties: Sequence[float] = PENALTIES,
 ) -> RidgeGaussian:
-    """Fit on training pictures; choose the penalty by the error on validation, families weighing equally.
+    """Fit on text codes (N, D) and latents (N, Z) of training pictures.
 
-    Args:
-        c: Text code of each training picture, (N, D).
-        z: Its flattened latent, (N, Z).
-        c_validation: The same for validation pictures, (M, D).
-        z_validation: (M, Z).
-        families_validation: Family of each validation picture, (M,).
-        penalties: Ridge penalties to try.
+    The penalty has the least error on validation pictures, codes (M, D) and latents (M, Z), families (M,) having equal
+    weight.
     """
     weights = family_weights(families_validation)
     fits = [Ridge(alpha=p).fit(c, z) for p in penalties]
@@ -149,21 +127,6 @@ def fit_ridge(
     residual = z - fits[best].predict(c)
     covariance = np.cov(residual, rowvar=False) + 1e-6 * np.eye(z.shape[1])
     return RidgeGaussian(fits[best].coef_, fits[best].intercept_, np.linalg.cholesky(covariance), penalties[best])
-
-
-def _by_caption(caption: np.ndarray, count: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Shuffled indices of every caption's pictures."""
-    shuffled = rng.permutation(len(caption))
-    order = shuffled[np.argsort(caption[shuffled], kind="stable")]
-    pictures = np.split(order, np.cumsum(np.bincount(caption, minlength=count))[:-1])
-    if any(len(p) == 0 for p in pictures):
-        raise ValueError("caption: every training caption needs at least one picture")
-    return pictures
-
-
-def _check_count(n: int, most: int) -> None:
-    if not 1 <= n <= most:
-        raise ValueError(f"n must be 1 to {most}, got {n}")
 
 
 def text_codes(encoder: TextEncoder) -> EncodeText:
@@ -182,31 +145,20 @@ def text_codes(encoder: TextEncoder) -> EncodeText:
 
 @dataclass(frozen=True)
 class Baselines:
-    """What the obvious alternatives give on one codec and one text encoder. Build it with `Baselines.fit`.
+    """What the obvious alternatives give on one codec and one text encoder. Build it with `Baselines.fit`."""
 
-    Args:
-        codec: Latents to pictures.
-        encode_text: Captions to unit codes (N, D).
-        z: Flattened latents of the training pictures, (N, Z).
-        caption: Caption of each, (N,) in 0..K-1.
-        codes: Text codes of the K training captions, (K, D).
-        families: Family of each training picture, (N,).
-        ridge: Fitted on the above, its penalty chosen on validation.
-    """
-
-    codec: ImageCodec
-    encode_text: EncodeText
-    z: np.ndarray
-    caption: np.ndarray
-    codes: np.ndarray
-    families: np.ndarray
-    ridge: RidgeGaussian
+    codec: ImageCodec  # Latents to pictures
+    encode_text: EncodeText  # Captions to unit codes (N, D)
+    z: np.ndarray  # Flattened latents of the training pictures, (N, Z)
+    caption: np.ndarray  # Caption of each, (N,) in 0..K-1
+    codes: np.ndarray  # Text codes of the K training captions, (K, D)
+    families: np.ndarray  # Family of each training picture, (N,)
+    ridge: RidgeGaussian  # Fitted on the above, its penalty chosen on validation
 
     @classmethod
-    def fit(cls, judge: Judge, codec: ImageCodec, encode_text: EncodeText) -> "Baselines":
-        """Encode the training and validation pictures of the judge's dataset and fit the ridge."""
-        pictures, train = judge.pictures, judge.train
-        validation = pictures.where("validation")
+    def fit(cls, pictures: Pictures, codec: ImageCodec, encode_text: EncodeText) -> "Baselines":
+        """Encode the training and validation pictures of a dataset and fit the ridge."""
+        train, validation = pictures.where("train"), pictures.where("validation")
         labels, caption = np.unique(pictures.label[train], return_inverse=True)
         codes = encode_text(labels.tolist())
         z = flat_latents(codec, pictures, train)

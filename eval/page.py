@@ -1,23 +1,40 @@
 """A report as one page for whoever trained the model: is it any good, does it copy, what else would have done?
 
-The page is one file: pictures are data URIs, nothing is loaded and nothing is run.
+The page is one file: pictures are data URIs, nothing is loaded and nothing is run. What it says is in words.yaml.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
+import yaml
 from PIL import Image
 
 from eval import plots
 from eval.bench import Calibration, Figures
 from eval.metrics.bootstrap import Interval
-from eval.report import BASES, Report, Row, TradeOff
-from eval.words import ARTISTS, MEMORY, METHODS, SINGLE, Words
+from eval.report import BASES, Report, Row
 
 RIVALS = ("nearest1", "nearestk", "ridge + Gaussian", "unconditional")
+HERE = Path(__file__).parent
+SHARED = yaml.safe_load((HERE / "words.yaml").read_text("utf-8"))
+METHODS: dict[str, tuple[str, str]] = SHARED["methods"]
+Words = dict[str, Any]
+
+
+def _words(kind: str) -> Words:
+    words: Words = SHARED[kind]
+    return words | {
+        "beside": SHARED["memory"] + SHARED["quality"] + words["beside"],
+        "rows": words["rows"] | SHARED["absent"],
+        "methods": METHODS | words["methods"],
+    }
+
+
+ARTISTS, SINGLE = _words("artists"), _words("single")
 
 
 @dataclass(frozen=True)
@@ -37,31 +54,18 @@ class Scale:
         return round(100 * min(max(share, 0.0), 1.0), 2)
 
     def holds(self, number: float) -> bool:
-        """Whether a number is drawn where it belongs."""
         return self.low <= number <= self.high
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One caption of a sample sheet.
-
-    Args:
-        caption: As the model was given it.
-        samples: The model's n pictures.
-        nearest: The training picture nearest to each.
-        nearest_captions: Their captions.
-        copied: Whether each sample counts as a copy of it.
-        references: Real pictures by other artists.
-        note: What to trust less, if anything.
-    """
-
-    caption: str
-    samples: list[Image.Image]
-    nearest: list[Image.Image]
-    nearest_captions: list[str]
-    copied: list[bool]
-    references: list[Image.Image]
-    note: str | None
+    caption: str  # As the model was given it
+    samples: list[Image.Image]  # The model's n pictures
+    nearest: list[Image.Image]  # The training picture nearest to each
+    nearest_captions: list[str]  # Their captions
+    copied: list[bool]  # Whether each sample counts as a copy of it
+    references: list[Image.Image]  # Real pictures by other artists
+    note: str | None  # What to trust less, if anything
 
 
 @dataclass(frozen=True)
@@ -74,60 +78,55 @@ class Answer:
     lines: tuple[str, ...]
 
 
-def to_html(
-    report: Report,
-    shown: Mapping[str, Sequence[Shown]],
-    trade_off: Sequence[TradeOff] = (),
-    calibration: Mapping[str, Calibration] = {},
-) -> str:
-    """The page; the same arguments give the same bytes.
+def to_html(report: Report, shown: Mapping[str, Sequence[Shown]]) -> str:
+    """The page, with sample sheets by row; the same arguments give the same bytes.
 
-    Args:
-        report: What was measured.
-        shown: Sample sheets by row of the report.
-        trade_off: Points of the guidance and temperature curve; the report's own where absent.
-        calibration: By row of the report; that of its first model where absent.
+    Calibration is that of each row's first model.
 
     Raises:
-        ValueError: A sheet or a calibration is of no row, a sheet is uneven, or a plot's figure is not finite.
+        ValueError: A sheet is of no row, a sheet is uneven, or a plot's figure is not finite.
     """
-    points = {"": trade_off} if trade_off else report.trade_off
-    spreads = calibration or {
-        name: row.calibration[model]
-        for name, row in report.rows.items()
-        for model in models_of(row)[:1]
-        if model in row.calibration
-    }
-    _check(report, shown, points, spreads)
+    rows = report.rows
+    for name, row in rows.items():
+        if not models_of(row):
+            raise ValueError(f"report: row {name!r} has no model, only {', '.join(row.methods)}")
+    if unknown := sorted(set(shown) - set(rows)):
+        raise ValueError(f"shown: the report has no row {unknown[0]!r}, only {', '.join(rows)}")
+    for sheet in (s for sheets in shown.values() for s in sheets):
+        if len({len(sheet.samples), len(sheet.nearest), len(sheet.nearest_captions), len(sheet.copied)}) > 1:
+            raise ValueError(f"shown: {sheet.caption!r} needs one nearest picture, caption and flag for each sample")
+    if not all(math.isfinite(v) for points in report.trade_off.values() for p in points for v in vars(p).values()):
+        raise ValueError("trade_off: a figure is not finite; leave it out")
     words = SINGLE if report.singly else ARTISTS
     env = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals.update(about_row=lambda name: words.rows.get(name, (name, "")))
+    env.globals.update(about_row=lambda name: words["rows"].get(name, (name, "")))
     env.globals.update(about_method=lambda name, row: about_method(name, row, words))
     env.globals.update(models_of=models_of, interval_of=interval_of, ordered=ordered, number=number, percent=percent)
     env.globals.update(cell=cell, versus=versus, width_of=width_of, uri=plots.data_uri, plots=plots)
-    figures = [f for row in report.rows.values() for f in row.methods.values()]
+    figures = [f for row in rows.values() for f in row.methods.values()]
 
-    def present(table: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    def present(table: Sequence[Sequence[str]]) -> list[Sequence[str]]:
         return [line for line in table if any(getattr(f, line[0], None) is not None for f in figures)]
 
+    firsts = {name: models_of(row)[0] for name, row in rows.items()}
     page = env.get_template("page.html.jinja").render(
         report=report,
         words=words,
         shown=shown,
         questions=questions(report),
-        beside=present(words.beside),
-        memory=present(MEMORY),
-        wide=Scale(*_ends(report)),
+        beside=present(words["beside"]),
+        memory=present(SHARED["memory"]),
+        wide=Scale(*_ends([rows[name].methods[first] for name, first in firsts.items()])),
         narrow=Scale(-0.5, 1.2),
         share=Scale(0, 1),
-        trade_off={name: list(each) for name, each in points.items() if each},
-        calibration=spreads,
+        trade_off={name: points for name, points in report.trade_off.items() if points},
+        calibration={n: rows[n].calibration[first] for n, first in firsts.items() if first in rows[n].calibration},
     )
     return page.strip() + "\n"
 
@@ -137,8 +136,9 @@ def to_html(
 
 def about_method(name: str, row: Row, words: Words = ARTISTS) -> tuple[str, str]:
     """Title and explanation of a method; a model is named as the report names it unless it is alone."""
-    if name in words.methods:
-        return words.methods[name]
+    if name in words["methods"]:
+        title, about = words["methods"][name]
+        return title, about
     return ("This model" if len(models_of(row)) == 1 else name), ""
 
 
@@ -167,16 +167,14 @@ def good(name: str, row: Row, words: Words = ARTISTS) -> Answer:
     The badge is the smallest headline; on single pictures, whose three have no common 1, it is fit.
     """
     f, lines, measured = row.methods[models_of(row)[0]], [], {}
-    for field, title, subject, floor in words.headlines:
+    for field, title, subject, floor in words["headlines"]:
         i = interval_of(f, field)
-        if i is not None:
-            measured[title] = i
         if i is None:
             lines.append(f"{subject}: absent ({why_absent(f, field, row)}).")
         else:
             lines.append(f"{subject}: {number(i)}, {_level(field, i, floor, words)}.")
-    if words is SINGLE:
-        measured = {title: i for title, i in measured.items() if title == "Fit"}
+            if words is not SINGLE or field == "fit":
+                measured[title] = i
     if not measured:
         return Answer(name, "absent", "absent", tuple(lines))
     weakest, i = min(measured.items(), key=lambda item: item[1].value)
@@ -199,9 +197,9 @@ def copies(name: str, row: Row, words: Words = ARTISTS) -> Answer:
     badge = f"{percent(own.value)} copies, real {percent(real.value)}"
     lines = [f"{percent(own)} of its pictures lie nearer to a training picture than 99% of real ones do."]
     if own.low > real.high:
-        kind, said = "bad", f"More than of {words.others}, {percent(real)}: it repeats what it was shown."
+        kind, said = "bad", f"More than of {words['others']}, {percent(real)}: it repeats what it was shown."
     else:
-        kind, said = "good", f"Not shown to be more than of {words.others}, {percent(real)}."
+        kind, said = "good", f"Not shown to be more than of {words['others']}, {percent(real)}."
     retrieval = interval_of(row.methods["nearest1"], "copied") if "nearest1" in row.methods else None
     if retrieval is not None:
         lines.append(f"Retrieval, which does nothing but copy: {percent(retrieval)}.")
@@ -210,12 +208,19 @@ def copies(name: str, row: Row, words: Words = ARTISTS) -> Answer:
 
 def rivals(name: str, row: Row, words: Words = ARTISTS) -> Answer:
     """Whether the model's energy is lower than each obvious alternative's, paired by caption."""
-    against = [rival for rival in RIVALS if rival in row.energy_less]
+    against = {rival: row.energy_less[rival] for rival in RIVALS if rival in row.energy_less}
     if not against:
         return Answer(name, "absent", "absent", ("absent: the report was made without baselines",))
-    verdicts = [versus(row.energy_less[rival]) for rival in against]
-    lines = [_compared(about_method(rival, row, words)[0], row.energy_less[rival]) for rival in against]
-    wins = verdicts.count("better")
+    lines = []
+    for rival, less in against.items():
+        title = about_method(rival, row, words)[0]
+        more = Interval(-less.value, -less.high, -less.low)
+        said = {
+            "worse": f"Worse than “{title}” by {number(less, 1)}.",
+            "better": f"Better than “{title}” by {number(more, 1)}.",
+        }
+        lines.append(said.get(versus(less), f"Not shown to differ from “{title}”: {number(less, 1)}."))
+    wins = sum(versus(less) == "better" for less in against.values())
     kind = "good" if wins == len(against) else "fair" if wins else "bad"
     return Answer(name, kind, f"better than {wins} of {len(against)}", tuple(lines))
 
@@ -232,17 +237,9 @@ def width_of(c: Calibration) -> str:
     return "narrow" if c.spread_skill.high < 1 else "wide" if c.spread_skill.low > 1 else "open"
 
 
-def _compared(title: str, less: Interval) -> str:
-    if versus(less) == "worse":
-        return f"Worse than “{title}” by {number(less, 1)}."
-    if versus(less) == "better":
-        return f"Better than “{title}” by {number(Interval(-less.value, -less.high, -less.low), 1)}."
-    return f"Not shown to differ from “{title}”: {number(less, 1)}."
-
-
 def _level(field: str, i: Interval, floor: str, words: Words) -> str:
     """Where an interval lies between its floor and its 1, in words."""
-    reached = words.reached[field]
+    reached = words["reached"][field]
     if words is SINGLE and field == "diversity":
         return f"of the distance between {reached}"
     if words is ARTISTS and i.low > 1:
@@ -265,8 +262,7 @@ def interval_of(f: Figures, field: str) -> Interval | None:
     value = getattr(f, field, None)
     if isinstance(value, int | float):
         value = Interval(value, value, value)
-    ends = () if value is None else (value.value, value.low, value.high)
-    return value if ends and all(map(math.isfinite, ends)) else None
+    return value if value is not None and all(map(math.isfinite, (value.value, value.low, value.high))) else None
 
 
 def number(value: Interval | float, digits: int = 2) -> str:
@@ -306,31 +302,8 @@ def cell(f: Figures, field: str, row: Row) -> str:
     return number(i, 3 if i.low == i.high and 0 < abs(i.value) < 0.1 else 2)
 
 
-def _ends(report: Report) -> tuple[float, float]:
+def _ends(figures: Sequence[Figures]) -> tuple[float, float]:
     """Ends of the axis of all headlines, one for all rows so that they compare."""
-    figures = [row.methods[models_of(row)[0]] for row in report.rows.values()]
-    intervals = [i for f in figures for field, *_ in ARTISTS.headlines if (i := interval_of(f, field))]
+    intervals = [i for f in figures for field, *_ in ARTISTS["headlines"] if (i := interval_of(f, field))]
     low, high = min([i.low for i in intervals], default=0.0), max([i.high for i in intervals], default=1.0)
     return max(min(-0.25, low - 0.05), -1.5), min(max(1.15, high + 0.05), 2.0)
-
-
-def _check(
-    report: Report,
-    shown: Mapping[str, Sequence[Shown]],
-    points: Mapping[str, Sequence[TradeOff]],
-    spreads: Mapping[str, Calibration],
-) -> None:
-    for name, row in report.rows.items():
-        if not models_of(row):
-            raise ValueError(f"report: row {name!r} has no model, only {', '.join(row.methods)}")
-    for argument, names in (("shown", shown), ("calibration", spreads)):
-        if unknown := sorted(set(names) - set(report.rows)):
-            raise ValueError(f"{argument}: the report has no row {unknown[0]!r}, only {', '.join(report.rows)}")
-    for sheet in (s for sheets in shown.values() for s in sheets):
-        if len({len(sheet.samples), len(sheet.nearest), len(sheet.nearest_captions), len(sheet.copied)}) > 1:
-            raise ValueError(f"shown: {sheet.caption!r} needs one nearest picture, caption and flag for each sample")
-    plotted = [("trade_off", (*vars(p).values(),)) for each in points.values() for p in each]
-    plotted += [("calibration", tuple(c.ranks)) for c in spreads.values()]
-    for argument, values in plotted:
-        if not all(map(math.isfinite, values)):
-            raise ValueError(f"{argument}: a figure is not finite; leave it out")

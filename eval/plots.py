@@ -17,12 +17,10 @@ from eval.bench import Calibration
 from eval.report import TradeOff
 
 STYLE = {"svg.hashsalt": "bridge", "svg.fonttype": "none", "font.size": 9}
-LARGEST = 128
-"""Sides of pictures on a page, at most, in pixels."""
+LARGEST = 128  # Sides of pictures on a page, at most, in pixels
 PLACES = ((0, 7, "center"), (8, -3, "left"), (-8, -3, "right"), (0, -14, "center"))
 """Where a label may stand beside its point, in points, and how it is set."""
-TURN = 60
-"""Degrees by which numbers of pairs are turned, so that near ones do not run into one another."""
+TURN = 60  # Degrees by which numbers of pairs are turned, so that near ones do not run into one another
 BLUE, GREEN = "#2b6cb0", "#176a3a"
 
 
@@ -39,7 +37,6 @@ class Curve:
 
 
 def to_svg(figure: Figure) -> str:
-    """A figure as a whole SVG file."""
     buffer = io.StringIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
@@ -50,9 +47,8 @@ def data_uri(picture: Image.Image | Figure) -> str:
     """A picture or figure as the address of itself."""
     if isinstance(picture, Figure):
         return "data:image/svg+xml;base64," + base64.b64encode(to_svg(picture).encode()).decode()
-    small = flatten(picture)
+    small, buffer = flatten(picture), io.BytesIO()
     small.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
     small.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
@@ -83,13 +79,13 @@ def trade_off(points: Sequence[TradeOff]) -> Figure:
     for _, group in itertools.groupby(ordered, key=lambda p: p.guidance_scale):
         line = list(group)
         axes.plot([p.diversity for p in line], [p.fit for p in line], "-", color="#8fb3d9")
-    best = best_of(ordered)
-    colours = [GREEN if p is best else BLUE for p in ordered]
-    axes.scatter([p.diversity for p in ordered], [p.fit for p in ordered], c=colours, zorder=3)
+    best, places = best_of(ordered), [(p.diversity, p.fit) for p in ordered]
+    x, y = zip(*places, strict=True)
+    axes.scatter(x, y, c=[GREEN if p is best else BLUE for p in ordered], zorder=3)
     axes.margins(0.12)
     axes.set(xlabel="diversity", ylabel="fit")
     axes.grid(color="#e3e7eb")
-    label([(p.diversity, p.fit) for p in ordered], [setting(p) for p in ordered], figure)
+    label(places, [setting(p) for p in ordered], figure)
     return figure
 
 
@@ -99,7 +95,6 @@ def best_of(points: Sequence[TradeOff]) -> TradeOff:
 
 
 def setting(point: TradeOff) -> str:
-    """Guidance and temperature of a point."""
     return f"{point.guidance_scale:g} / {point.temperature:g}"
 
 
@@ -121,8 +116,7 @@ def label(points: Sequence[tuple[float, float]], words: Sequence[str], figure: F
 def rank_histogram(calibration: Calibration) -> Figure:
     """Captions by rank of their real pictures, and the height of a flat histogram."""
     figure = Figure(figsize=(4.6, 2.4))
-    axes = figure.subplots()
-    ranks = calibration.ranks
+    axes, ranks = figure.subplots(), calibration.ranks
     axes.bar(range(1, len(ranks) + 1), ranks, color=BLUE)
     axes.axhline(sum(ranks) / len(ranks), color="#6b7683", linestyle="--")
     axes.set(xlabel="how far out the real one lies among the samples", ylabel="captions")

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,20 +12,18 @@ import numpy as np
 from bridge.captions import well_formed
 from bridge.codecs import ImageCodec
 from bridge.errors import UserError
-from eval.baselines import Baselines, EncodeText, decode_all, shuffle_captions
+from eval.baselines import Baselines, EncodeText, decode_all
 from eval.bench import Bench, Calibration, Figures, Judged, bench_of, fit_pairs
 from eval.data import BLOCK, LEAST, OPTIONAL, picture_latents
 from eval.judge import Judge, Say
 from eval.metrics import fit, quality
 from eval.metrics.bootstrap import Interval, paired_bootstrap
-from eval.stream import SHUFFLED, Generate, seen_by_all, seen_of, seen_reconstructions
-from eval.table import table
+from eval.stream import Generate, judged_by_all, seen_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Watch = Callable[[str, Bench], None]
-"""Name of a row and its bench."""
+Watch = Callable[[str, Bench], None]  # Name of a row and its bench
 
 ROWS = {
     "validation": {"seen": "seen_validation", "held-out": "validation"},
@@ -34,8 +32,7 @@ ROWS = {
 """Rows of a report and the split of the data behind each."""
 FAR_ROW, FAR = "far", 0.55
 """Held-out captions whose text code is below this cosine to every training caption's have a row of their own."""
-BASES = ("real", "reconstruction")
-"""Methods that are no rivals: what is aimed at."""
+BASES = ("real", "reconstruction")  # Methods that are no rivals: what is aimed at
 NO_TRADE_OFF = "the headlines have no common 1 by which one setting could be called the best"
 NO_VALIDATION = (
     "the data has no such split: realism and copies are calibrated on training pictures, each left out in turn"
@@ -45,55 +42,29 @@ NO_BASELINES = "retrieval and ridge need split 'validation', on which the ridge'
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of caption.
-
-    Args:
-        split: The part of the data behind it.
-        captions: How many were judged.
-        families: Of how many families.
-        methods: Figures of every model, of real pictures and of every baseline.
-        energy_less: For every method, the first model's energy less the method's, paired by caption: below 0 where
-            the model is better.
-        calibration: Of every model, and of nothing else.
-        pictures: Real pictures of these captions.
-        chance: Share of hits at which fit is 0.
-        left_out: How many captions of the split were not judged: a single artist drew them.
-        unconditional_energy: What joint 0 costs: energy distance of caption-blind training pictures.
-        real_joint: Joint between two disjoint groups of artists, 1 but for chance; absent with a reason.
-        real_joint_captions: On how many captions.
-        absent: What could not be measured for any method, and why.
-    """
-
-    split: str
-    captions: int
-    families: int
-    methods: dict[str, Figures]
-    energy_less: dict[str, Interval]
-    calibration: dict[str, Calibration] = field(default_factory=dict)
-    pictures: int = 0
-    chance: float = fit.CHANCE
-    left_out: int = 0
-    unconditional_energy: Interval | None = None
-    real_joint: Interval | None = None
-    real_joint_captions: int = 0
-    absent: dict[str, str] = field(default_factory=dict)
+    split: str  # The part of the data behind it
+    captions: int  # How many were judged
+    families: int  # Of how many families
+    methods: dict[str, Figures]  # Figures of every model, of real pictures and of every baseline
+    energy_less: dict[str, Interval]  # The first model's energy less each method's, paired: below 0 it is better
+    calibration: dict[str, Calibration] = field(default_factory=dict)  # Of every model, and of nothing else
+    pictures: int = 0  # Real pictures of these captions
+    chance: float = fit.CHANCE  # Share of hits at which fit is 0
+    left_out: int = 0  # How many captions of the split were not judged: a single artist drew them
+    unconditional_energy: Interval | None = None  # What joint 0 costs: that of caption-blind training pictures
+    real_joint: Interval | None = None  # Joint between two disjoint groups of artists, 1 but for chance
+    real_joint_captions: int = 0  # On how many captions
+    absent: dict[str, str] = field(default_factory=dict)  # What could not be measured for any method, and why
 
 
 @dataclass(frozen=True)
 class Codec:
-    """The image codec on the held-out pictures.
+    """The image codec on the held-out pictures."""
 
-    Args:
-        psnr: Of the mean squared error, families weighing equally, in dB.
-        psnr_pooled: The same with every picture weighing equally.
-        sharpness: Gradient energy of reconstructions over that of the pictures.
-        pictures: How many.
-    """
-
-    psnr: Interval
-    psnr_pooled: float
-    sharpness: float
-    pictures: int
+    psnr: Interval  # Of the mean squared error, families having equal weight, in dB
+    psnr_pooled: float  # The same, pictures having equal weight
+    sharpness: float  # Gradient energy of reconstructions over that of the pictures
+    pictures: int  # How many
 
 
 @dataclass(frozen=True)
@@ -110,35 +81,18 @@ class TradeOff:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything measured.
-
-    Args:
-        split: 'validation', on which everything is chosen, or 'test'.
-        seed: Of every draw made here.
-        samples: Pictures a caption.
-        extractor: Which network judged.
-        data: Fingerprint of the dataset.
-        rows: 'seen' (captions of training, drawn by artists outside it), 'held-out' and, of these, 'far'.
-        codec: Absent where no codec was given.
-        singly: Why captions were judged by one picture each; None where several artists drew them.
-        repeated: The same rows by a second extractor, by its name.
-        trade_off: The first model at several guidance scales and temperatures, by row of validation.
-        absent: What could not be measured, and why.
-        about: What the caller adds: the model's fingerprint, its settings, the command.
-    """
-
-    split: str
-    seed: int
-    samples: int
-    extractor: str
-    data: str
-    rows: dict[str, Row]
-    codec: Codec | None
-    singly: str | None = None
-    repeated: dict[str, dict[str, Row]] = field(default_factory=dict)
-    trade_off: dict[str, list[TradeOff]] = field(default_factory=dict)
-    absent: dict[str, str] = field(default_factory=dict)
-    about: dict[str, str] = field(default_factory=dict)
+    split: str  # 'validation', on which everything is chosen, or 'test'
+    seed: int  # Of every draw made here
+    samples: int  # Pictures a caption
+    extractor: str  # Which network judged
+    data: str  # Fingerprint of the dataset
+    rows: dict[str, Row]  # 'seen' (captions of training, drawn by artists outside it), 'held-out' and, of these, 'far'
+    codec: Codec | None  # Absent where no codec was given
+    singly: str | None = None  # Why captions were judged by one picture each; None where several artists drew them
+    repeated: dict[str, dict[str, Row]] = field(default_factory=dict)  # The rows by a second extractor, by its name
+    trade_off: dict[str, list[TradeOff]] = field(default_factory=dict)  # The first model, by row of validation
+    absent: dict[str, str] = field(default_factory=dict)  # What could not be measured, and why
+    about: dict[str, str] = field(default_factory=dict)  # The model's fingerprint, its settings, the command
 
 
 def evaluate(
@@ -199,10 +153,13 @@ def evaluate(
             continue
         index, why = _parts(name, benches[0], rivals, absent.get("baselines"))
         absent |= why
-        makers = [{row: _RowMaker.of(b, some, list(models)) for row, some in index.items()} for b in benches]
+        makers = [
+            {row: _RowMaker(b if some is None else b[some], some, list(models)) for row, some in index.items()}
+            for b in benches
+        ]
         for row, maker in makers[0].items():
             watch(row, maker.bench)
-        _collect(makers, _judged_by_all(benches, models, rivals, codec, n), say)
+        _collect(makers, judged_by_all(benches, models, rivals, codec, n), say)
         for made, mine in zip(rows, makers, strict=True):
             made |= {row: maker.row(part) for row, maker in mine.items()}
     if not rows[0]:
@@ -225,7 +182,7 @@ def evaluate(
 
 
 def check_counts(n: int, captions: int | None) -> None:
-    """Raise ValueError unless there are at least two samples a caption and two captions."""
+    """Raise UserError unless there are at least two samples a caption and two captions."""
     if n < 2:
         raise UserError(f"n must be at least 2 samples a caption, got {n}: one has no spread")
     if captions is not None and captions < 2:
@@ -264,22 +221,13 @@ def _baselines(
     if codec is None or encode_text is None:
         return None, absent
     say("baselines: encoding the training pictures")
-    return Baselines.fit(judge, codec, encode_text), absent
+    return Baselines.fit(judge.pictures, codec, encode_text), absent
 
 
 def trade_off(
     models: Mapping[tuple[float, float], Generate], judge: Judge, *, split: str, n: int, captions: int, seed: int
 ) -> dict[str, list[TradeOff]]:
-    """One model at several settings, judged without baselines, by row.
-
-    Args:
-        models: By guidance scale and temperature.
-        judge: The dataset and the space fitted to it.
-        split: 'validation' or 'test'.
-        n: Samples a caption, at least 2.
-        captions: Judge at most so many of each row, chosen by hash.
-        seed: As in `evaluate`.
-    """
+    """One model, by guidance scale and temperature, judged without baselines, by row; arguments as in `evaluate`."""
     points: dict[str, list[TradeOff]] = {}
     for name, part in ROWS[split].items():
         if part not in judge.pictures.split:
@@ -288,8 +236,8 @@ def trade_off(
         for setting, generate in models.items():
             (seen,) = seen_of([judge], "model", generate, bench.refs.captions, n)
             f = bench.figures(bench.samples(seen))
-            fit_, diversity, joint = (math.nan if i is None else i.value for i in (f.fit, f.diversity, f.joint))
-            points.setdefault(name, []).append(TradeOff(*setting, fit_, diversity, joint, f.copied.value))
+            values = [math.nan if i is None else i.value for i in (f.fit, f.diversity, f.joint, f.copied)]
+            points.setdefault(name, []).append(TradeOff(*setting, *values))
     return points
 
 
@@ -298,7 +246,7 @@ def _parts(
 ) -> tuple[dict[str, np.ndarray | None], dict[str, str]]:
     """Rows made of one split's captions, by their indices (None for all), and why there is none of those far off.
 
-    `without` says why there are no baselines, if the data is at fault: they hold the codes of the training captions.
+    `without` says why there are no baselines, which hold the codes of the training captions, if the data is at fault.
     """
     if name != "held-out":
         return {name: None}, {}
@@ -306,8 +254,7 @@ def _parts(
         why = without or "what is far from training is told by text codes, and no text encoder was given"
         return {name: None}, {FAR_ROW: why}
     least = LEAST if bench.judge.singly else 2
-    cosine = (rivals.encode_text(bench.refs.captions) @ rivals.codes.T).max(axis=1)
-    far = np.flatnonzero(cosine < FAR)
+    far = np.flatnonzero((rivals.encode_text(bench.refs.captions) @ rivals.codes.T).max(axis=1) < FAR)
     families = len(np.unique(bench.refs.families[far]))
     if families < least:
         why = f"{families} families of the captions judged are below cosine {FAR}; an interval needs {least}"
@@ -326,57 +273,18 @@ def _collect(
                 row.add(name, one)
 
 
-def _judged_by_all(
-    benches: Sequence[Bench],
-    models: Mapping[str, Generate],
-    rivals: Baselines | None,
-    codec: ImageCodec | None,
-    n: int,
-) -> Iterator[tuple[str, list[Judged]]]:
-    """Every method on one row, by every bench; a method's pictures are made once and not kept."""
-    judges, first = [bench.judge for bench in benches], benches[0]
-    yield "real", [bench.real for bench in benches]
-    if codec is not None:
-        seen = seen_reconstructions(judges, codec, first.rows)
-        yield "reconstruction", [bench.reconstructions(s) for bench, s in zip(benches, seen, strict=True)]
-    refs, nearest = first.refs, None
-    dealt = shuffle_captions(refs.families, np.random.default_rng(first.seed))  # as `seen_by_all` deals them
-    for name, seen in seen_by_all(judges, refs, first.seed, models, rivals, n):
-        if name == "nearest1":
-            nearest = seen[0].late
-        if name == "nearestk" and nearest is not None and np.array_equal(seen[0].late, nearest):
-            continue  # with one picture a caption, filling up from the next caption is the same thing
-        asked = refs.families[dealt] if name == SHUFFLED else None
-        yield name, [bench.samples(s, asked) for bench, s in zip(benches, seen, strict=True)]
-
-
 @dataclass(frozen=True)
 class _RowMaker:
-    """Collects a row method by method; of each, only figures stay.
+    """Collects a row method by method; of each, only figures stay."""
 
-    Args:
-        bench: What the row's pictures are held against.
-        index: Its captions among those judged, (C',); None for all.
-        models: Names of the models, the one that others are compared with first.
-        methods: Figures so far.
-        energy: What methods are compared by, of every caption, (C',) by method.
-        calibration: Of the models so far.
-    """
-
-    bench: Bench
-    index: np.ndarray | None
-    models: Sequence[str]
-    methods: dict[str, Figures] = field(default_factory=dict)
-    energy: dict[str, np.ndarray] = field(default_factory=dict)
-    calibration: dict[str, Calibration] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, bench: Bench, index: np.ndarray | None, models: Sequence[str]) -> "_RowMaker":
-        """For all captions of a bench, or for those at `index`."""
-        return cls(bench if index is None else bench[index], index, models)
+    bench: Bench  # What the row's pictures are held against
+    index: np.ndarray | None  # Its captions among those judged, (C',); None for all
+    models: Sequence[str]  # Names of the models, the one that others are compared with first
+    methods: dict[str, Figures] = field(default_factory=dict)  # Figures so far
+    energy: dict[str, np.ndarray] = field(default_factory=dict)  # What methods are compared by, (C',) by method
+    calibration: dict[str, Calibration] = field(default_factory=dict)  # Of the models so far
 
     def add(self, name: str, judged: Judged) -> None:
-        """Take in a method, judged on all captions."""
         mine = judged if self.index is None else judged[self.index]
         self.methods[name] = self.bench.figures(mine)
         self.energy[name] = mine.per.energy
@@ -384,7 +292,6 @@ class _RowMaker:
             self.calibration[name] = self.bench.calibration(mine)
 
     def row(self, split: str) -> Row:
-        """The row, once every method is in."""
         refs, first = self.bench.refs, self.energy[self.models[0]]
         rivals = {name: e for name, e in self.energy.items() if name not in (*BASES, self.models[0])}
         return Row(
@@ -412,6 +319,17 @@ def to_json(report: "DataclassInstance") -> str:
         ValueError: A figure is not finite.
     """
     return well_formed(json.dumps(dataclasses.asdict(report), indent=1, allow_nan=False, ensure_ascii=False)) + "\n"
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table: the first column flush left, the others flush right, each as wide as it has to be.
+
+    >>> table([("", "fit"), ("model", "0.5")])
+    ['       fit', 'model  0.5']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [[row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))] for row in rows]
+    return ["  ".join(row).rstrip() for row in cells]
 
 
 def to_text(report: Report) -> str:

@@ -3,8 +3,8 @@
 import copy
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +26,13 @@ from eval.stream import Generate
 from train.data.dataset import content_hash
 
 CHUNK = 64
-Sheets = dict[str, list[Shown]]
-"""Sheets by row of a report."""
 
 
-def generate_with(
-    pipe: BridgePipeline,
-    seed: int = 0,
-    *,
-    guidance_scale: float | None = None,
-    num_inference_steps: int | None = None,
-    temperature: float | None = None,
-) -> Generate:
+def generate_with(pipe: BridgePipeline, seed: int = 0, settings: Mapping[str, Any] = {}) -> Generate:
     """A pipeline as the report wants it: captions and n to pictures (captions, n, 3, H, W).
 
-    Noise is keyed by caption too: one seed's images share theirs across captions, which would make the
-    captions' errors agree and every interval over captions too narrow.
-
-    Args:
-        pipe: The model.
-        seed: Of the noise.
-        guidance_scale: Like the next two, the model's default where absent.
-        num_inference_steps: Solver steps.
-        temperature: Factor on the noise.
+    Noise is keyed by caption too: one seed's images share theirs across captions, which would make the captions' errors
+    agree and every interval over captions too narrow. `settings` are arguments of the call; None is the model's own.
     """
 
     def generate(captions: Sequence[str], n: int) -> Tensor:
@@ -56,16 +40,8 @@ def generate_with(
         for start in range(0, len(captions), CHUNK):
             some = list(captions[start : start + CHUNK])
             noise = [generator_for(seed, caption_number(c), i) for c in some for i in range(n)]
-            output = pipe(
-                some,
-                n,
-                generator=noise,
-                guidance_scale=guidance_scale,
-                num_inference_steps=num_inference_steps,
-                temperature=temperature,
-                output_type="pt",
-            )
-            parts.append(output.images.unflatten(0, (len(some), n)))
+            images = pipe(some, n, generator=noise, output_type="pt", **settings).images
+            parts.append(images.unflatten(0, (len(some), n)))
         return torch.cat(parts)
 
     return generate
@@ -88,17 +64,9 @@ def with_memory(
     strength: float | None = None,
     begin: float | None = None,
 ) -> BridgePipeline:
-    """The same model with another window, perplexity, or use of its correction; None keeps the model's.
+    """The same model with another window, perplexity, or strength or begin of its correction; None keeps the model's.
 
-    Args:
-        pipe: The model.
-        window: At t = 0, in grid positions; at t = 1 it is in proportion.
-        perplexity: See `LocalFlowMapper`, like the next two.
-        strength: Of the correction.
-        begin: Time from which on it corrects.
-
-    Raises:
-        UserError: Its mapper is no local flow, which alone has them, or has no correction.
+    See `LocalFlowMapper`, which alone has them. The window is at t = 0, in grid positions; the one at t = 1 keeps step.
     """
     if all(value is None for value in (window, perplexity, strength, begin)):
         return pipe
@@ -108,25 +76,19 @@ def with_memory(
         raise UserError(f"{options}: this model's {family} has none; leave them out")
     if pipe.mapper.network is None and (strength, begin) != (None, None):
         raise UserError("--strength, --begin: this model's local flow has no correction; leave them out")
-    other, begin = copy.copy(pipe), pipe.mapper.window[0]
-    windows = None if window is None else tuple(s * window / begin for s in pipe.mapper.window)
+    other, first = copy.copy(pipe), pipe.mapper.window[0]
+    windows = None if window is None else tuple(s * window / first for s in pipe.mapper.window)
     other.mapper = pipe.mapper.varied(window=windows, perplexity=perplexity, strength=strength, begin=begin)
     return other
 
 
 @dataclass(frozen=True)
 class Generated:
-    """Pictures by caption. Build it with `Generated.load`; call it with captions and n.
+    """Pictures by caption. Build it with `Generated.load`; call it with captions and n."""
 
-    Args:
-        folder: Where they are.
-        files: Of each caption, in the manifest's order, relative to `folder`.
-        models: Fingerprints of the models that made them.
-    """
-
-    folder: Path
-    files: dict[str, list[str]]
-    models: list[str]
+    folder: Path  # Where they are
+    files: dict[str, list[str]]  # Of each caption, in the manifest's order, relative to `folder`
+    models: list[str]  # Fingerprints of the models that made them
 
     @classmethod
     def load(cls, folder: str | Path) -> "Generated":
@@ -147,8 +109,11 @@ class Generated:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            row = _row(line)
-            if row is None:
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                row = None
+            if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("caption", "file")):
                 raise UserError(f"{folder / MANIFEST}: line {number} has no caption and file; generate anew")
             if not (folder / row["file"]).is_file():
                 raise UserError(f"{folder}: {row['file']} of {MANIFEST} is missing; generate it again")
@@ -163,11 +128,7 @@ class Generated:
         return frozenset(caption for caption, files in self.files.items() if len(files) >= n)
 
     def __call__(self, captions: Sequence[str], n: int) -> Tensor:
-        """The first n pictures of each caption, (captions, n, 3, H, W) in [0, 1].
-
-        Raises:
-            UserError: A picture cannot be read, or is of another size than the first.
-        """
+        """The first n pictures of each caption, (captions, n, 3, H, W) in [0, 1], all of one size."""
         return torch.stack([torch.stack([self._pixels(f) for f in self.files[c][:n]]) for c in captions])
 
     def _pixels(self, file: str) -> Tensor:
@@ -179,21 +140,8 @@ class Generated:
         return torch.from_numpy(array.copy()).permute(2, 0, 1).float() / 255
 
 
-def _row(line: str) -> dict[str, str] | None:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    whole = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("caption", "file"))
-    return row if whole else None
-
-
 def first_captions(pictures: Pictures, split: str, count: int) -> list[str]:
-    """The first captions of a split by hash: of those that two artists drew, as in a report, or of all where none are.
-
-    Raises:
-        UserError: The split has no pictures.
-    """
+    """The first captions of a split by hash: of those by two artists, as in a report, or of all where none are."""
     rows = pictures.where(split)
     drawn = {(str(pictures.label[i]), str(pictures.artist[i])) for i in rows}
     if len(drawn) > len({label for label, _ in drawn}) + 1:
@@ -211,47 +159,31 @@ def draw_sheet(pipe: BridgePipeline, captions: Sequence[str], n: int, seed: int,
     save_png(contact_sheet(rows, captions, notes), path, {"model": pipe.fingerprint, "seed": seed})
 
 
+@dataclass(frozen=True)
 class Gallery:
-    """Collects the first captions of each row, by hash, as `evaluate` shows them: its `watch`.
+    """Collects the first captions of each row, by hash, as `evaluate` shows them: its `watch`."""
 
-    Args:
-        captions: So many of each row, at most.
-        generate: Draws them, as it did for the report.
-        samples: Pictures a caption.
-        notes: Captions to what the model says of each, if anything.
-
-    Attributes:
-        shown: Sheets by row.
-    """
-
-    def __init__(
-        self, captions: int, generate: Generate, samples: int, notes: Callable[[Sequence[str]], list[str | None]]
-    ) -> None:
-        self.captions, self.generate, self.samples, self.notes = captions, generate, samples, notes
-        self.shown: Sheets = {}
+    captions: int  # So many of each row, at most
+    generate: Generate  # Draws them, as it did for the report
+    samples: int  # Pictures a caption
+    notes: Callable[[Sequence[str]], list[str | None]]  # Captions to what the model says of each, if anything
+    shown: dict[str, list[Shown]] = field(default_factory=dict)  # Sheets by row
 
     def __call__(self, row: str, bench: Bench) -> None:
-        """Draw some of a bench's captions."""
-        refs = bench.refs
-        chosen = first_by_hash(refs, self.captions).captions
-        index = [refs.captions.index(caption) for caption in chosen]
-        drawn = zip(index, self.generate(chosen, self.samples), self.notes(chosen), strict=True)
-        self.shown[row] = [self._sheet(bench, i, x, note) for i, x, note in drawn]
-
-    def _sheet(self, bench: Bench, i: int, x: Tensor, note: str | None) -> Shown:
         refs, pictures = bench.refs, bench.judge.pictures
-        copied, nearest = bench.judge.copies(x)
-        return Shown(
-            refs.captions[i],
-            to_pil(x),
-            to_pil(pictures.pixels(nearest)),
-            [str(label) for label in pictures.label[nearest]],
-            [bool(c) for c in copied],
-            to_pil(pictures.pixels(_one_an_artist(refs.rows[i], refs.artists[i]))),
-            note,
-        )
-
-
-def _one_an_artist(rows: np.ndarray, artists: np.ndarray) -> np.ndarray:
-    """The first row of each artist, (A,), from rows and artists (k,)."""
-    return rows[np.sort(np.unique(artists, return_index=True)[1])]
+        chosen = first_by_hash(refs, self.captions).captions
+        self.shown[row] = []
+        for caption, x, note in zip(chosen, self.generate(chosen, self.samples), self.notes(chosen), strict=True):
+            i = refs.captions.index(caption)
+            copied, nearest = bench.judge.copies(x)
+            one_an_artist = np.sort(np.unique(refs.artists[i], return_index=True)[1])
+            sheet = Shown(
+                caption,
+                to_pil(x),
+                to_pil(pictures.pixels(nearest)),
+                [str(label) for label in pictures.label[nearest]],
+                [bool(c) for c in copied],
+                to_pil(pictures.pixels(refs.rows[i][one_an_artist])),
+                note,
+            )
+            self.shown[row].append(sheet)

@@ -1,7 +1,7 @@
 """The judge's space, fitted on training pictures only: what a picture shows, in whose style, how real.
 
-Late features are standardised, reduced by PCA and whitened by the covariance *within* captions (LDA), so that
-distance means "another caption", not "another artist". Early features get the same with artists for classes.
+Late features are standardised, reduced by PCA and whitened by the covariance *within* captions (LDA), so that distance
+means "another caption", not "another artist". Early features get the same with artists for classes.
 
 `SingleSpace` is for data with one picture a caption, which cannot tell captions from artists: its axes are those of
 largest variance, and every figure built on them is weaker.
@@ -25,40 +25,26 @@ from eval.metrics.realism import RealismTest
 LATE, EARLY, COMPONENTS, SHRINKAGE = 128, 96, 48, 0.05
 PER_FAMILY = 8
 CLIP = 5.0
-SHARED = 4
-"""Axes of captions and of pictures that `PairSpace` keeps."""
+SHARED = 4  # Axes of captions and of pictures that `PairSpace` keeps
 
 
 @dataclass(frozen=True)
 class Described(Columns):
-    """What the judge says about B pictures.
+    """What the judge says about B pictures."""
 
-    Args:
-        shows: Where they lie in the space of captions, (B, D).
-        style: Which training artist each looks like, (B,) names.
-        realistic: Whether each passes the realism test, (B,) bool.
-    """
-
-    shows: np.ndarray
-    style: np.ndarray
-    realistic: np.ndarray
+    shows: np.ndarray  # Where they lie in the space of captions, (B, D)
+    style: np.ndarray  # The training artist each looks like, (B,) names; in a `SingleSpace` its early point, (B, E)
+    realistic: np.ndarray  # Whether each passes the realism test, (B,) bool
 
 
 @dataclass(frozen=True)
 class JudgeSpace:
-    """Where pictures are compared. Build it with `JudgeSpace.fit`.
+    """Where pictures are compared. Build it with `JudgeSpace.fit`."""
 
-    Args:
-        late: Standardise, PCA, LDA between captions; fitted on training pictures.
-        early: The same between artists.
-        train: Training pictures in the space of captions, (N, D).
-        realism: Tells whether pictures lie where real ones do.
-    """
-
-    late: Pipeline
-    early: Pipeline
-    train: np.ndarray
-    realism: RealismTest
+    late: Pipeline  # Standardise, PCA, LDA between captions; fitted on training pictures
+    early: Pipeline  # The same between artists
+    train: np.ndarray  # Training pictures in the space of captions, (N, D)
+    realism: RealismTest  # Tells whether pictures lie where real ones do
 
     @classmethod
     def fit(
@@ -69,21 +55,12 @@ class JudgeSpace:
         families: Sequence[int] | np.ndarray,
         held_out: Features,
     ) -> "JudgeSpace":
-        """Fit on training pictures; calibrate realism on real pictures held out for validation.
+        """Fit on N training pictures; calibrate realism on validation pictures, never on test pictures.
 
-        Args:
-            train: Features of N training pictures.
-            captions: Caption of each, (N,); some captions need pictures by two artists.
-            artists: Artist of each, (N,), at least two different ones.
-            families: Family of each caption, (N,).
-            held_out: Features of the validation pictures, never of the test pictures.
-
-        Raises:
-            ValueError: Nothing was drawn twice, or by only one artist, or lengths differ.
+        Captions, artists and families are those of the training pictures, (N,): at least two artists, and two captions
+        drawn twice.
         """
         captions, artists, families = np.asarray(captions), np.asarray(artists), np.asarray(families)
-        if not len(train) == len(captions) == len(artists) == len(families):
-            raise ValueError("train, captions, artists and families must be equally long")
         if len(np.unique(artists)) < 2:
             raise UserError("artists: a space of styles needs pictures by at least two artists")
         use = _balanced(captions, families)
@@ -91,14 +68,22 @@ class JudgeSpace:
             raise UserError("captions: the space needs two captions with two training pictures each")
         late = _discriminant(train.late, LATE, captions, use)
         early = _discriminant(train.early, EARLY, artists, np.ones(len(train), bool))
+        return cls._calibrated(late, early, train, held_out)
+
+    @classmethod
+    def _calibrated(cls, late: Pipeline, early: Pipeline, train: Features, held_out: Features | None) -> "JudgeSpace":
         known = late.transform(train.late.astype(np.float64))
-        return cls(late, early, known, RealismTest.fit(known, late.transform(held_out.late.astype(np.float64))))
+        outside = None if held_out is None else late.transform(held_out.late.astype(np.float64))
+        return cls(late, early, known, RealismTest.fit(known, outside))
 
     def describe(self, features: Features) -> Described:
         """Everything the judge says about pictures with these features."""
         shows = self.late.transform(features.late.astype(np.float64))
-        style = self.early.predict(features.early.astype(np.float64))
-        return Described(shows, style, self.realism(shows))
+        return Described(shows, self._style(features.early.astype(np.float64)), self.realism(shows))
+
+    def _style(self, early: np.ndarray) -> np.ndarray:
+        style: np.ndarray = self.early.predict(early)
+        return style
 
 
 def _balanced(captions: np.ndarray, families: np.ndarray) -> np.ndarray:
@@ -128,45 +113,30 @@ def _discriminant(x: np.ndarray, keep: int, classes: np.ndarray, use: np.ndarray
     return make_pipeline(reduce, lda)
 
 
-@dataclass(frozen=True)
 class SingleSpace(JudgeSpace):
-    """A space whose axes are those of largest variance. Build it with `SingleSpace.of`, not with `fit`.
-
-    `late` and `early` standardise and reduce; `describe` gives the early point of a picture, (B, E), for its
-    style, where `JudgeSpace` gives an artist's name.
-    """
+    """A space whose axes are those of largest variance. Build it with `SingleSpace.of`, not with `fit`."""
 
     @classmethod
-    def of(cls, train: Features, held_out: Features | None) -> "SingleSpace":
-        """Fit on training pictures; calibrate realism on held-out real ones.
+    def of(cls, train: Features, held_out: Features | None) -> "JudgeSpace":
+        """Fit on training pictures, at least LEAST; calibrate realism on held-out real ones.
 
-        Args:
-            train: Features of N training pictures, N at least 10.
-            held_out: Features of the validation pictures. Absent: each training picture, left out in turn,
-                which makes real pictures look nearer than they are (the axes were fitted on them).
-
-        Raises:
-            ValueError: There are too few training pictures, or they are all alike.
+        Without these, on each training picture, left out in turn, which makes real pictures look nearer than they are
+        (the axes were fitted on them).
         """
         if len(train) < LEAST:
             raise UserError(f"train: {len(train)} training pictures; judging takes at least {LEAST}")
-        late, early = _reduce(train.late), _reduce(train.early)
-        known = late.transform(train.late.astype(np.float64))
-        outside = None if held_out is None else late.transform(held_out.late.astype(np.float64))
-        return cls(late, early, known, RealismTest.fit(known, outside))
+        return cls._calibrated(_reduce(train.late), _reduce(train.early), train, held_out)
 
-    def describe(self, features: Features) -> Described:
-        """Where pictures lie by what they show, (B, D), and by how they are drawn, (B, E), and whether realistic."""
-        shows = self.late.transform(features.late.astype(np.float64))
-        style = self.early.transform(features.early.astype(np.float64))
-        return Described(shows, style, self.realism(shows))
+    def _style(self, early: np.ndarray) -> np.ndarray:
+        style: np.ndarray = self.early.transform(early)
+        return style
 
 
 def _reduce(x: np.ndarray) -> Pipeline:
     """Standardise, clip at 5 deviations and keep the 48 axes of largest variance, fewer where there are fewer.
 
-    Among a few hundred pictures some channels of a network hardly vary; unclipped, one of them could put a
-    picture unlike the training pictures a hundred deviations away and own every mean it enters.
+    Among a few hundred pictures some channels of a network hardly vary; unclipped, one of them could put a picture
+    unlike the training pictures a hundred deviations away and own every mean it enters.
     """
     x = x.astype(np.float64)
     if not (x.std(axis=0) > 0).any():
@@ -180,33 +150,23 @@ def _reduce(x: np.ndarray) -> Pipeline:
 class PairSpace:
     """Where pairs of a caption and a picture are compared: the axes on which training pairs go together most.
 
-    Plain axes of largest variance do not do: two captions drawn at random are about equally far from any other
-    two in hundreds of dimensions, and the energy distance then hardly tells right captions from shuffled ones.
-    The axes depend on the text encoder: compare only models with the same one.
-
-    Args:
-        text_mean: Of the training codes, (T,).
-        text_axes: Codes to coordinates of unit variance over training pairs, (T, K).
-        picture_mean: Of the training points, (D,).
-        picture_axes: The same for pictures, (D, K).
+    On axes of largest variance two random captions are about equally far from any other two, and the energy distance
+    hardly tells right captions from shuffled ones. The axes depend on the text encoder: compare only models with the
+    same one.
 
     Source: Sampson et al. 1989, Neurobehavioral effects of prenatal alcohol, part II (partial least squares by
         singular value decomposition); DeVries et al. 2019, On the evaluation of conditional GANs,
-        arXiv:1907.08175, for the weight that makes caption and picture count the same
+        arXiv:1907.08175, for equal weights of caption and picture
     """
 
-    text_mean: np.ndarray
-    text_axes: np.ndarray
-    picture_mean: np.ndarray
-    picture_axes: np.ndarray
+    text_mean: np.ndarray  # Of the training codes, (T,)
+    text_axes: np.ndarray  # Codes to coordinates of unit variance over training pairs, (T, K)
+    picture_mean: np.ndarray  # Of the training points, (D,)
+    picture_axes: np.ndarray  # The same for pictures, (D, K)
 
     @classmethod
     def fit(cls, codes: np.ndarray, points: np.ndarray) -> "PairSpace":
-        """Fit on N training pairs: codes (N, T) and points in a `SingleSpace` (N, D).
-
-        Raises:
-            ValueError: The codes, or the points, do not vary together at all.
-        """
+        """Fit on N training pairs: codes (N, T) and points in a `SingleSpace` (N, D), which vary together."""
         c, x = codes.astype(np.float64), points.astype(np.float64)
         c_mean, x_mean = c.mean(axis=0), x.mean(axis=0)
         u, strength, v = np.linalg.svd((c - c_mean).T @ (x - x_mean) / len(c), full_matrices=False)

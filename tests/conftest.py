@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from bridge.memory import CaptionMemory
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import TextEncoder
 from eval import __main__ as judge
+from eval.metrics.bootstrap import paired_bootstrap
 from train import auto
 from train.recipes.emoji import write_dataset
 
@@ -55,6 +56,14 @@ def artwork_folder(artwork_rows: list[dict[str, Any]], tmp_path_factory: pytest.
 def artwork(artwork_folder: Path, tmp_path: Path) -> Path:
     """The sample as a `datasets` folder of the test's own, `tmp_path / "artwork"`, fit for a config's `data`."""
     return Path(shutil.copytree(artwork_folder, tmp_path / "artwork"))
+
+
+@pytest.fixture(scope="module")
+def few_draws() -> Iterator[None]:
+    """Intervals of 50 redrawings, for tests that ask nothing of their ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(paired_bootstrap.__kwdefaults__, "draws", 50)
+        yield
 
 
 @pytest.fixture(scope="session")

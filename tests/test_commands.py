@@ -22,6 +22,12 @@ COMMANDS = sorted(
     for path in (ROOT / package).rglob("*.py")
     if "sys.exit(main())" in path.read_text("utf-8")
 )
+COMMANDS += [
+    f"{command} {study}"
+    for command in COMMANDS
+    if command.startswith("eval.studies")
+    for study in importlib.import_module(f"{command}.__main__").STUDIES
+]
 
 
 def process(*words: str, **settings: object) -> "subprocess.Popen[str]":
@@ -31,15 +37,17 @@ def process(*words: str, **settings: object) -> "subprocess.Popen[str]":
 
 
 def main_of(module: str):
-    """Its `main`."""
+    """Its `main`; a study, as in "eval.studies.cost speed", is asked first."""
+    name, *study = module.split()
     try:
-        return importlib.import_module(module if module.count(".") else f"{module}.__main__").main
+        main = importlib.import_module(name if name.count(".") else f"{name}.__main__").main
     except AttributeError:
-        return importlib.import_module(f"{module}.__main__").main
+        main = importlib.import_module(f"{name}.__main__").main
+    return lambda words: main([*study, *words])
 
 
 def test_there_are_commands():
-    assert {"train.mapper", "eval", "eval.studies.pairs", "train.prepare"} <= set(COMMANDS)
+    assert {"train.mapper", "eval", "eval.studies.compare", "train.prepare"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("module", COMMANDS)
@@ -79,20 +87,20 @@ def test_an_unknown_option_is_one_line(module, capsys):
         ("eval", ["pictures", "--captions", "0"], "--captions: expected a whole number of 1 or more, got '0'"),
         ("eval", ["pictures", "--samples", "1"], "--samples: expected a whole number of 2 or more"),
         ("eval", ["pictures", "--guidance-scale", "nan"], "--guidance-scale: expected a finite number"),
-        ("eval.studies.cheats", ["--captions", "0"], "--captions"),
+        ("eval.studies.checks cheats", ["--captions", "0"], "--captions"),
         ("eval", ["pictures", "--sheet", "x.png", "--captions", "0"], "--captions"),
         ("eval", ["pictures", "--sheet", "x.png", "-n", "0"], "-n"),
-        ("eval.studies.swap", ["pictures", "--captions", "0"], "--captions"),
-        ("eval.studies.latents", ["near", "pictures", "--out", "x.png", "-n", "0"], "-n"),
-        ("eval.studies.retrieval", ["pictures", "--pictures", "0"], "--pictures"),
-        ("eval.studies.retrieval", ["pictures", "--candidates", "1"], "--candidates"),
-        ("eval.studies.pairs", ["pictures", "--captions", "0"], "--captions"),
-        ("eval.studies.pairs", ["pictures", "--minutes", "inf"], "--minutes"),
-        ("eval.studies.peers", ["pictures", "--trials", "0"], "--trials"),
-        ("eval.studies.families", ["pictures", "--seeds", "0"], "--seeds"),
-        ("eval.studies.familiarity", ["pictures", "-n", "0"], "-n"),
-        ("eval.studies.disentangle", ["a", "--halves", "0"], "--halves"),
-        ("eval.studies.speed", ["--repeats", "0"], "--repeats"),
+        ("eval.studies.checks swap", ["pictures", "--captions", "0"], "--captions"),
+        ("eval.studies.latents near", ["pictures", "--out", "x.png", "-n", "0"], "-n"),
+        ("eval.studies.checks retrieval", ["pictures", "--pictures", "0"], "--pictures"),
+        ("eval.studies.checks retrieval", ["pictures", "--candidates", "1"], "--candidates"),
+        ("eval.studies.compare pairs", ["pictures", "--captions", "0"], "--captions"),
+        ("eval.studies.compare pairs", ["pictures", "--minutes", "inf"], "--minutes"),
+        ("eval.studies.compare peers", ["pictures", "--trials", "0"], "--trials"),
+        ("eval.studies.compare families", ["pictures", "--seeds", "0"], "--seeds"),
+        ("eval.studies.checks familiarity", ["pictures", "-n", "0"], "-n"),
+        ("eval.studies.latents factors", ["a", "--halves", "0"], "--halves"),
+        ("eval.studies.cost speed", ["--repeats", "0"], "--repeats"),
         ("train.words", ["--data", "a", "--out", "b", "--dim", "0"], "--dim"),
         ("train.prepare", ["a", "--out", "b", "--max-bad", "nan"], "--max-bad"),
         ("train.recipes.shapes", ["--count", "9"], "--count"),
@@ -215,7 +223,7 @@ def wait_for_import(pid: int, name: str) -> None:
     pytest.fail(f"{name} was not imported")
 
 
-@pytest.mark.parametrize("module", ["train", "train.mapper", "train.autoencoder", "eval", "eval.studies.pairs"])
+@pytest.mark.parametrize("module", ["train", "train.mapper", "train.autoencoder", "eval", "eval.studies.compare"])
 def test_ctrl_c_while_importing_is_one_line_and_130(module):
     running = process(module, "--help", stdout=subprocess.DEVNULL)
     wait_for_import(running.pid, "numpy")
@@ -250,12 +258,12 @@ def read_only(tmp_path: Path) -> Path:
     ("module", "words"),
     [
         ("eval", ["pictures", "--data", "DATA", "--quick"]),
-        ("eval.studies.cheats", ["--data", "DATA"]),
-        ("eval.studies.pairs", ["pictures", "--data", "DATA"]),
-        ("eval.studies.peers", ["pictures", "--data", "DATA"]),
-        ("eval.studies.families", ["pictures", "--data", "DATA"]),
-        ("eval.studies.swap", ["pictures", "--data", "DATA"]),
-        ("eval.studies.latents", ["near", "pictures", "--data", "DATA"]),
+        ("eval.studies.checks cheats", ["--data", "DATA"]),
+        ("eval.studies.compare pairs", ["pictures", "--data", "DATA"]),
+        ("eval.studies.compare peers", ["pictures", "--data", "DATA"]),
+        ("eval.studies.compare families", ["pictures", "--data", "DATA"]),
+        ("eval.studies.checks swap", ["pictures", "--data", "DATA"]),
+        ("eval.studies.latents near", ["pictures", "--data", "DATA"]),
         ("train.prepare", ["ARTWORK"]),
         ("train.inspect", ["ARTWORK"]),
         ("train.words", ["--data", "DATA"]),

@@ -13,8 +13,9 @@ from eval.baselines import text_codes
 from eval.data import Pictures
 from eval.features import EfficientNetLite0
 from eval.judge import Judge
-from eval.studies import cheats
-from eval.studies.cheats import OTHERS, PARTLY, REAL, CheatReport, Division
+from eval.studies.checks import __main__ as checks
+from eval.studies.checks import cheats
+from eval.studies.checks.cheats import OTHERS, PARTLY, REAL, CheatReport, Division
 from tests import test_eval_report as drawings
 from tests.test_eval_report import Coarse, Pooled, encode_text
 
@@ -146,8 +147,8 @@ def test_captions_by_too_few_artists_are_left_out_and_counted(judge):
 
 def test_captions_left_out_stay_rivals(judge):
     division = Division.of(judge, "validation", 0)
-    narrow = cheats.narrow(division.bench.target, ["rocket"])
-    assert narrow.refs.captions == ("rocket",) and len(narrow.rivals.families) == 2
+    narrow = Division.of(judge, "validation", 0, captions=1).bench.target
+    assert len(narrow.refs) == 1 and len(narrow.rivals.families) == len(division.bench.target.refs) == 2
 
 
 # what cheats are
@@ -336,13 +337,13 @@ def test_wrong_arguments_are_named(judge, codes, wrong, named):
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(argv, named, tmp_path, capsys):
-    code, err = cheats.main([*argv, "--out", str(tmp_path / "report")]), capsys.readouterr().err
+    code, err = checks.main(["cheats", *argv, "--out", str(tmp_path / "report")]), capsys.readouterr().err
     assert code == 2 and named in err.splitlines()[-1] and "Traceback" not in err
 
 
 def test_an_out_that_is_a_file_is_refused(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert cheats.main(["--out", str(tmp_path / "file")]) == 2
+    assert checks.main(["cheats", "--out", str(tmp_path / "file")]) == 2
     assert "--out" in capsys.readouterr().err
 
 

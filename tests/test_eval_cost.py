@@ -1,7 +1,6 @@
 """Benchmarks run and print ratios; what they print is measured elsewhere."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from datasets import Dataset, Features, Image
 
 from bridge.codecs import VAECodec
 from eval.studies.cost import __main__ as cost
-from eval.studies.cost import cache as cost_cache
+from eval.studies.cost import cache
 from tests.pictures import encoded, pattern
 from train.timing import interleaved
 
@@ -21,42 +20,41 @@ def test_works_take_turns() -> None:
 
 
 def test_reading_few_and_many_pairs_is_told_as_ratios(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cost_cache, "STEPS", 1)
+    monkeypatch.setattr(cache, "STEPS", 1)
 
     def run(command: list[str], **_: object) -> object:
-        monkeypatch.setattr(sys, "argv", command[2:])
-        return type("Done", (), {"stdout": str(cost_cache.anonymous_mib())})
+        assert command[1] == "-c" and "trained_mib" in command[2]
+        return type("Done", (), {"stdout": "123.0"})
 
-    monkeypatch.setattr(cost_cache.subprocess, "run", run)
-    read, trained, memory = cost_cache.read_lines(300, 600, 1)
+    monkeypatch.setattr(cache.subprocess, "run", run)
+    read, trained, memory = cache.read_lines(300, 600, 1)
     assert re.fullmatch(r"read: pairs a second [\d,]+ with 300, [\d,]+ with 600; ratio \d+\.\d{3}", read)
     assert trained.startswith("train: pairs a second") and "MiB with 600; ratio 1.0" in memory
 
 
-def test_memory_is_that_of_a_process_that_trains_from_a_cache(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(cost_cache, "STEPS", 1)
-    monkeypatch.setattr(sys, "argv", ["cost_cache", str(tmp_path), "300"])
-    cost_cache.main()
-    assert 10 < float(capsys.readouterr().out) < 100_000
+def test_memory_is_that_of_a_process_that_trains_from_a_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cache, "STEPS", 1)
+    assert 10 < cache.trained_mib(str(tmp_path), 300) < 100_000
     assert len(list(tmp_path.rglob("*.arrow"))) == 1
 
 
 def test_filling_is_told_against_the_codec(tiny_vae: object) -> None:
     files = [encoded(pattern(i, 64)) for i in range(3)]
     rows = Dataset.from_dict({"image": files}, Features({"image": Image()}))
-    (line,) = cost_cache.fill_lines(VAECodec(tiny_vae), rows, 1)  # type: ignore[arg-type]
+    (line,) = cache.fill_lines(VAECodec(tiny_vae), rows, 1)  # type: ignore[arg-type]
     assert re.fullmatch(r"fill: [\d,]+ pictures a second into the cache, .* ratio \d+\.\d{3}", line)
 
 
-def test_the_cache_is_filled_from_all_over_a_dataset(artwork_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost, "FILLED", 4)
-    monkeypatch.setattr(cost, "read_lines", lambda few, many, repeats: [f"{few} {many}"])
-    monkeypatch.setattr(cost, "fill_lines", lambda codec, rows, repeats: [f"{codec.image_size} {len(rows)}"])
-    assert cost.cache_lines(artwork_folder, "pictures", [300, 600], 1) == ["300 600", "128 4"]
+def test_the_cache_is_filled_from_all_over_a_dataset(
+    artwork_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cache, "FILLED", 4)
+    monkeypatch.setattr(cache, "read_lines", lambda few, many, repeats: [f"{few} {many}"])
+    monkeypatch.setattr(cache, "fill_lines", lambda codec, rows, repeats: [f"{codec.image_size} {len(rows)}"])
+    assert cost.main(["cache", str(artwork_folder), "--pairs", "300", "600", "--repeats", "1"]) == 0
+    assert capsys.readouterr().out == "300 600\n128 4\n"
 
 
 def test_a_cache_of_no_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cost.main(["cache", str(tmp_path)]) == 2
-    assert f"python -m eval.studies.cost: data: {tmp_path} is not a dataset" in capsys.readouterr().err
+    assert f"python -m eval.studies.cost cache: data: {tmp_path} is not a dataset" in capsys.readouterr().err

@@ -21,8 +21,15 @@ from transformers import (
 
 from bridge.codecs import VAECodec
 from eval.data import Pictures
-from eval.extractors import CodecLatents, RawPixels, TransformersVision, extractor
-from eval.features import EARLY_BLOCKS, EfficientNetLite, EfficientNetLite0
+from eval.features import (
+    EARLY_BLOCKS,
+    CodecLatents,
+    EfficientNetLite,
+    EfficientNetLite0,
+    RawPixels,
+    TransformersVision,
+    extractor,
+)
 from tests.conftest import make_tiny_vae
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,11 +13,10 @@ from bridge.codecs import ImageCodec, LatentDistribution, VAECodec
 from eval.baselines import decode_flat, flat_latents
 from eval.data import Pictures
 from eval.metrics.bootstrap import Interval
-from eval.studies.disentangle import __main__ as command
-from eval.studies.disentangle.__main__ import chart, load_codecs
-from eval.studies.disentangle.codecs import CodecFigures, Factors, over_halves
-from eval.studies.disentangle.emoji import FACTORS, Known, emoji_factors, probe
-from eval.studies.disentangle.traversal import Axes, strip
+from eval.studies.latents import __main__ as command
+from eval.studies.latents import factors as study
+from eval.studies.latents.factors import Axes, CodecFigures, Factors, chart, load_codecs, over_halves, strip
+from eval.studies.latents.labels import FACTORS, Known, emoji_factors, probe
 from tests.conftest import make_tiny_vae
 from train.autoencoder import VAEConfig, build_vae
 from train.loop import LoopConfig
@@ -209,13 +208,18 @@ def run(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("a", "b"):
         build_vae(SMALL, 64).save_pretrained(folder / name / "vae")
     argv = [folder / "a" / "vae", folder / "b" / "vae", "--data", shapes_folder, "--components", "2", "--halves", "1"]
-    assert command.main([*map(str, argv), "--beta", "8", "1", "--out", str(folder / "out")]) == 0
+    assert command.main(["factors", *map(str, argv), "--beta", "8", "1", "--out", str(folder / "out")]) == 0
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def factors(shapes_folder: Path) -> Factors:
     return Factors.load(shapes_folder, "validation")
+
+
+@pytest.fixture(scope="module")
+def of_columns(factors: Factors) -> CodecFigures:
+    return factors.of_codec(Flat(), components=4, halves=1)
 
 
 def test_factors_are_read_with_their_names(factors, shapes_folder):
@@ -234,7 +238,7 @@ def test_report_has_every_codec_and_control(run):
 
 def test_sheets_show_a_traversal_for_every_factor(run):
     with Image.open(run / "out" / "traversal-a.png") as sheet:
-        assert sheet.height > len(LEVELS) * command.CELL and sheet.width > command.STEPS * command.CELL
+        assert sheet.height > len(LEVELS) * study.CELL and sheet.width > study.STEPS * study.CELL
 
 
 def test_chart_is_drawn_over_beta(run):
@@ -242,25 +246,22 @@ def test_chart_is_drawn_over_beta(run):
     assert all(word in svg for word in ("beta", "MIG", "SAP", "disentanglement", "completeness"))
 
 
-def test_rate_by_hand(factors):
+def test_rate_by_hand(factors, of_columns):
     mean = flat_latents(Flat(), factors.pictures, factors.rows)
     expected = (0.5 * (mean**2 + 0.25 - 1) - np.log(0.5)).sum(axis=1).mean()
-    assert factors.rate(Flat()) == pytest.approx(expected, rel=1e-5)
+    assert of_columns.rate == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_codec_that_copies_columns_has_the_psnr_of_column_means(factors):
+def test_a_codec_that_copies_columns_has_the_psnr_of_column_means(factors, of_columns):
     x = factors.pictures.pixels(factors.rows).numpy()
     means = Flat().decode(Flat().encode(torch.from_numpy(x)).mean).numpy()
     expected = -10 * np.log10(((x - means) ** 2).mean())
-    assert factors.psnr(Flat(), flat_latents(Flat(), factors.pictures, factors.rows)) == pytest.approx(
-        expected, rel=1e-4
-    )
+    assert of_columns.psnr == pytest.approx(expected, rel=1e-4)
 
 
-def test_brightness_of_columns_tells_place_and_not_shape(factors):
-    found = factors.of_codec(Flat(), components=4, halves=1)
-    assert isinstance(found, CodecFigures) and found.active <= 4
-    assert found.flattened.information["x"] > found.flattened.information["shape"] + 0.1
+def test_brightness_of_columns_tells_place_and_not_shape(of_columns):
+    assert of_columns.active <= 4
+    assert of_columns.flattened.information["x"] > of_columns.flattened.information["shape"] + 0.1
 
 
 def test_range_holds_mean_and_ends():
@@ -278,18 +279,22 @@ def test_chart_wants_one_beta_a_codec():
         (["--halves", "0"], "--halves: expected a whole number of 1 or more, got '0'"),
         (["--split", "none"], "split: no picture has split 'none'"),
         (["--data", "nowhere"], "nowhere is not a dataset"),
-        (["--real"], "no label tells of two values"),
     ],
 )
 def test_bad_input_is_one_line(change, message, run, shapes_folder, tmp_path, capsys):
-    argv = [str(run / "a" / "vae"), "--data", str(shapes_folder), "--out", str(tmp_path / "out"), *change]
+    argv = ["factors", str(run / "a" / "vae"), "--data", str(shapes_folder), "--out", str(tmp_path / "out"), *change]
     assert command.main(argv) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("python -m eval.studies.disentangle: ") and message in last
+    assert last.startswith("python -m eval.studies.latents factors: ") and message in last
+
+
+def test_labels_that_tell_nothing_are_refused(run, shapes_folder, tmp_path, capsys):
+    argv = ["labels", str(run / "a" / "vae"), "--data", str(shapes_folder), "--out", str(tmp_path / "out")]
+    assert command.main(argv) == 2 and "no label tells of two values" in capsys.readouterr().err
 
 
 def test_a_dataset_without_factors_is_refused(run, artwork_folder, capsys):
-    assert command.main([str(run / "a" / "vae"), "--data", str(artwork_folder)]) == 2
+    assert command.main(["factors", str(run / "a" / "vae"), "--data", str(artwork_folder)]) == 2
     assert "has no factor_* column; make it with python -m train.recipes.shapes" in capsys.readouterr().err
 
 
@@ -307,7 +312,7 @@ def test_real_factors_are_probed_and_the_others_named(run, artwork_rows, tmp_pat
     tones = ("light", "medium", "dark")
     rows = [{**row, "label": f"waving hand: {tones[i % 3]} skin tone"} for i, row in enumerate(artwork_rows)]
     write_dataset(rows, tmp_path / "hands")
-    argv = [str(run / "a" / "vae"), "--real", "--data", str(tmp_path / "hands"), "--out", str(tmp_path / "out")]
+    argv = ["labels", str(run / "a" / "vae"), "--data", str(tmp_path / "hands"), "--out", str(tmp_path / "out")]
     assert command.main(argv) == 0
     report = json.loads((tmp_path / "out" / "real.json").read_text("utf-8"))
     found = {name: list(factors) for name, factors in report["codecs"].items()}

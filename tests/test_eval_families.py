@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from bridge.mappers import DensityMapper, FlowMatchingMapper, GaussianMapper, Mapper
-from eval.studies import families
-from eval.studies.families import FamilyPeer, density_of, held_out_latents, whitened
-from eval.studies.peers.base import Sampling, Space
-from eval.studies.peers.study import Workshop
+from eval.studies.compare import __main__ as command
+from eval.studies.compare import families
+from eval.studies.compare.base import Sampling, Space
+from eval.studies.compare.families import FamilyPeer, density_of, held_out_latents, whitened
+from eval.studies.compare.study import Workshop
 from tests.test_eval_peers import drawings, opened
 from train.loop import Loop
 
@@ -99,8 +100,8 @@ def test_command_prints_one_table_and_does_nothing_twice(
     monkeypatch.setattr(families, "DENSITY_PICTURES", 4)
     monkeypatch.setattr(families, "STEPS", 2)
     out = tmp_path / "out"
-    argv = ["model", "--minutes", "0.04", "--samples", "2", "--captions", "6", "--out", str(out)]
-    assert families.main(argv) == 0
+    argv = ["families", "model", "--minutes", "0.04", "--samples", "2", "--captions", "6", "--out", str(out)]
+    assert command.main(argv) == 0
     printed = capsys.readouterr().out
     found = json.loads((out / "families.json").read_text("utf-8"))["families"]
     assert [one["name"] for one in found] == [peer.name for peer in TINY]
@@ -108,11 +109,11 @@ def test_command_prints_one_table_and_does_nothing_twice(
     assert found[0]["density"]["error"] > 0 and found[1]["density"]["error"] == 0
     assert all(one["parameters"] > 0 and one["images_per_second"] > 0 for one in found)
     monkeypatch.setattr(Loop, "train_step", lambda self: pytest.fail("trained again"))
-    assert families.main(argv) == 0
+    assert command.main(argv) == 0
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert families.main(["model", "--seeds", "0", "--out", str(tmp_path)]) == 2
+    assert command.main(["families", "model", "--seeds", "0", "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "--seeds" in error
 

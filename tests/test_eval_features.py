@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from eval.features import EfficientNetLite0, Extractor, FeatureCache, Features, channel_statistics
-from train.data.dataset import content_hash
+from eval.data import Pictures
+from eval.features import EfficientNetLite0, Extractor, Features, channel_statistics
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -79,44 +79,15 @@ class Counting(Extractor):
         return Features(x.mean(dim=(2, 3)).numpy(), x.mean(dim=(1, 2, 3)).numpy()[:, None])
 
 
-@pytest.fixture
-def pictures() -> tuple[list[str], torch.Tensor]:
-    x = torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(2))
-    return [content_hash(p.numpy().tobytes()) for p in x], x
-
-
-def test_cache_computes_a_picture_once(tmp_path, pictures):
-    names, x = pictures
-    FeatureCache(tmp_path, Counting()).features(names[:3], lambda i: x[i])
-    again = Counting()
-    FeatureCache(tmp_path, again).features(names, lambda i: x[i])
-    assert again.seen == 2
-
-
-def test_cache_gives_features_in_the_order_asked(tmp_path, pictures):
-    names, x = pictures
-    FeatureCache(tmp_path, Counting()).features(names, lambda i: x[i])
-    order = [4, 0, 0, 2]
-    cached = FeatureCache(tmp_path, Counting()).features([names[i] for i in order], lambda i: x[i])
-    np.testing.assert_array_equal(cached.late, Counting().encode(x).late[order])
-
-
-def test_cache_files_extractors_apart(tmp_path, pictures):
-    names, x = pictures
-    FeatureCache(tmp_path, Counting()).features(names, lambda i: x[i])
-    other = Counting()
+def test_features_of_a_dataset_are_computed_once_and_kept_apart_by_extractor(artwork: Path) -> None:
+    first, again, other = Counting(), Counting(), Counting()
     other.id = "another"
-    FeatureCache(tmp_path, other).features(names, lambda i: x[i])
-    assert other.seen == 5
-
-
-def test_damaged_shard_is_named(tmp_path, pictures):
-    names, x = pictures
-    FeatureCache(tmp_path, Counting()).features(names, lambda i: x[i])
-    shard = next((tmp_path / "counting").iterdir())
-    shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(ValueError, match=shard.name):
-        FeatureCache(tmp_path, Counting())
+    pictures = Pictures.load(artwork)
+    computed = pictures.features(first)
+    np.testing.assert_array_equal(Pictures.load(artwork).features(again).late, computed.late)
+    np.testing.assert_array_equal(Counting().encode(pictures.pixels(np.arange(3))).late, computed.late[:3])
+    pictures.features(other)
+    assert (first.seen, again.seen, other.seen) == (len(pictures), 0, len(pictures))
 
 
 def test_features_need_one_row_a_picture():

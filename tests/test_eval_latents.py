@@ -18,6 +18,8 @@ from eval.judge import Judge
 from eval.studies.latents import __main__ as latents
 from eval.studies.latents import spaces as latent_spaces
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 
 class Grid(Extractor):
     """Pixels averaged over a grid, four and two cells a side."""

@@ -43,60 +43,11 @@ def test_c_t_changes_sign_when_samples_and_real_pictures_change_places(rng):
     assert c_t(train, held_out, samples) == pytest.approx(-c_t(train, samples, held_out))
 
 
-@pytest.mark.parametrize("cells", [1, 3])
-def test_c_t_does_not_depend_on_the_order_of_pictures(rng, cells):
+def test_c_t_does_not_depend_on_the_order_of_pictures(rng):
     held_out, samples = rng.standard_normal((2, 300, 2))
     train = np.repeat([[-20.0, 0], [20, 0], [0, 20]], 40, axis=0) + rng.standard_normal((120, 2))
-    before = c_t(train, held_out, samples, cells)
-    assert c_t(train[::-1], held_out[::-1], samples[::-1], cells) == pytest.approx(before)
-
-
-def crowded_and_sparse(rng, crowded: int, sparse: int) -> np.ndarray:
-    """Points of two clusters, one a hundredth as wide as the other."""
-    near, far = rng.standard_normal((crowded, 5)) / 100, 30 + rng.standard_normal((sparse, 5))
-    return np.concatenate([near, far])
-
-
-def test_cells_find_copies_that_avoid_the_crowded_region(rng):
-    train, held_out = crowded_and_sparse(rng, 100, 100), crowded_and_sparse(rng, 100, 100)
-    copies = train[100:][rng.integers(100, size=180)] + 0.1 * rng.standard_normal((180, 5))
-    samples = np.concatenate([crowded_and_sparse(rng, 20, 0), copies])
-    assert c_t(train, held_out, samples) > -2 and c_t(train, held_out, samples, cells=2) < -4
-
-
-def test_cells_weigh_as_their_held_out_pictures(rng):
-    train, held_out, samples = (crowded_and_sparse(rng, *n) for n in ((50, 50), (30, 90), (40, 25)))
-    apart = [c_t(train[:50], held_out[:30], samples[:40]), c_t(train[50:], held_out[30:], samples[40:])]
-    assert c_t(train, held_out, samples, cells=2) == pytest.approx(0.25 * apart[0] + 0.75 * apart[1])
-
-
-def test_a_cell_with_few_samples_does_not_count(rng):
-    train, held_out = crowded_and_sparse(rng, 100, 100), crowded_and_sparse(rng, 100, 100)
-    samples = crowded_and_sparse(rng, 100, 0)
-    few = np.concatenate([samples, train[100:119]])
-    enough = np.concatenate([samples, train[100:120]])
-    alone, with_few, with_enough = (c_t(train, held_out, x, cells=2) for x in (samples, few, enough))
-    assert with_few == pytest.approx(alone) and with_enough < alone - 1
-
-
-def test_no_cell_with_enough_of_both_is_refused(rng):
-    train = crowded_and_sparse(rng, 50, 50)
-    with pytest.raises(ValueError, match="cells: none of 2"):
-        c_t(train, train[:50], train[50:], cells=2)
-
-
-@pytest.mark.parametrize("cells", [0, 6])
-def test_an_impossible_number_of_cells_is_refused(cells):
-    with pytest.raises(ValueError, match="cells: expected 1 to 5"):
-        c_t(np.eye(5), np.eye(5), np.eye(5), cells)
-
-
-@pytest.mark.parametrize("empty", [0, 1, 2])
-def test_c_t_refuses_an_empty_set(empty):
-    sets = [np.eye(3)] * 3
-    sets[empty] = np.zeros((0, 3))
-    with pytest.raises(ValueError, match="at least one picture each"):
-        c_t(*sets)
+    before = c_t(train, held_out, samples)
+    assert c_t(train[::-1], held_out[::-1], samples[::-1]) == pytest.approx(before)
 
 
 def test_equal_distances_are_no_evidence():
@@ -130,11 +81,6 @@ def test_a_copy_of_a_training_picture_with_a_twin_is_not_authentic(rng):
 def test_authenticity_does_not_depend_on_the_order_of_pictures(rng):
     train, samples = rng.standard_normal((2, 100, 4))
     assert authenticity(train[::-1], samples[::-1]) == authenticity(train, samples)
-
-
-def test_one_training_picture_has_no_neighbour():
-    with pytest.raises(ValueError, match="at least 2 training pictures"):
-        authenticity(np.zeros((1, 2)), np.zeros((3, 2)))
 
 
 def test_grained_copies_of_artwork_are_found(real, rng):

@@ -14,14 +14,13 @@ from eval import plots
 from eval.data import Pictures
 from eval.metrics.bootstrap import Interval
 from eval.plots import Curve
-from eval.studies.pairs import __main__ as pairs
-from eval.studies.pairs.__main__ import BridgePlateau, Point, mean_scores, pair_order, sizes_of
-from eval.studies.pairs.verdicts import pairs_needed, trend, verdict
-from eval.studies.peers import __main__ as command
-from eval.studies.peers.base import Sampling
-from eval.studies.peers.direct import Direct, DirectPlateau
-from eval.studies.peers.material import NONE
-from eval.studies.peers.study import Workshop
+from eval.studies.compare import __main__ as command
+from eval.studies.compare import pairs, study
+from eval.studies.compare.base import Sampling
+from eval.studies.compare.material import NONE
+from eval.studies.compare.nets import Direct, DirectPlateau
+from eval.studies.compare.pairs import BridgePlateau, Point, pair_order, pairs_needed, scores, sizes_of, trend, verdict
+from eval.studies.compare.study import Workshop
 from tests import test_eval_report, test_eval_single
 from tests.test_eval_peers import Tiny, drawings, opened, toy
 from train.loop import Loop
@@ -131,10 +130,10 @@ def test_no_trend_of_one_size() -> None:
 
 def test_scores_are_means_over_seeds() -> None:
     points = [
-        Point("plateau", "direct", 10, seed, Sampling(), 1, 1.0, {"seen": {"score": score}})
+        Point("plateau", "direct", 10, seed, Sampling(), 1, 1.0, {"seen": {"score": score, "low": 0.0, "high": 1.0}})
         for seed, score in enumerate((0.25, 0.75))
     ]
-    assert mean_scores(points, "plateau", "direct", "seen") == {10: 0.5}
+    assert scores(points, "plateau", "direct", "seen") == {10: Interval(0.5, 0.0, 1.0)}
 
 
 def test_sizes_are_sorted_and_all_is_the_rest() -> None:
@@ -194,10 +193,24 @@ def test_command_prints_table_and_verdicts_and_does_nothing_twice(
     modes = {"equal minutes": (Tiny(), TinyDirect()), "plateau": (TinyBridgePlateau(), TinyDirectPlateau())}
     monkeypatch.setattr(pairs, "MODES", modes)
     monkeypatch.setattr(pairs, "open_workshop", opened)
-    monkeypatch.setattr("eval.studies.peers.denoise.STEPS", 2)
+    monkeypatch.setattr("eval.studies.compare.nets.DDIM_STEPS", 2)
     out = tmp_path / "out"
-    argv = ["model", "--minutes", "0.04", "--sizes", "8", "all", "--samples", "2", "--captions", "6", "--out", str(out)]
-    assert pairs.main(argv) == 0
+    argv = [
+        "pairs",
+        "model",
+        "--minutes",
+        "0.04",
+        "--sizes",
+        "8",
+        "all",
+        "--samples",
+        "2",
+        "--captions",
+        "6",
+        "--out",
+        str(out),
+    ]
+    assert command.main(argv) == 0
     printed = capsys.readouterr().out
     report = json.loads((out / "pairs.json").read_text())
     sizes = {p["pairs"] for p in report["points"]}
@@ -210,7 +223,7 @@ def test_command_prints_table_and_verdicts_and_does_nothing_twice(
     ElementTree.parse(out / "pairs-held-out.svg")
     before = (out / "results.jsonl").read_bytes()
     monkeypatch.setattr(Loop, "train_step", lambda self: pytest.fail("trained again"))
-    assert pairs.main(argv) == 0
+    assert command.main(argv) == 0
     assert capsys.readouterr().out == printed and (out / "results.jsonl").read_bytes() == before
 
 
@@ -222,23 +235,24 @@ def one_each(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def quick_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_judge(few_draws: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures described without a network, tiny networks."""
-    monkeypatch.setattr(command, "EfficientNetLite0", test_eval_report.Pooled)
-    monkeypatch.setattr(command, "load_codec", lambda folder: test_eval_report.Coarse())
+    monkeypatch.setattr(study, "EfficientNetLite0", test_eval_report.Pooled)
+    monkeypatch.setattr(study, "load_codec", lambda folder: test_eval_report.Coarse())
     monkeypatch.setattr(pairs, "MODES", {"equal minutes": (Tiny(), TinyDirect())})
-    monkeypatch.setattr("eval.studies.peers.denoise.STEPS", 2)
+    monkeypatch.setattr("eval.studies.compare.material.WATCHED", 8)
+    monkeypatch.setattr("eval.studies.compare.nets.DDIM_STEPS", 2)
 
 
 def test_data_with_one_picture_a_caption_is_compared_by_fit(
     one_each: Path, quick_judge: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    argv = ["pictures", "--data", str(one_each), "--vae", "coarse", "--minutes", "0.01", "--sizes", "8", "40"]
-    assert pairs.main([*argv, "--samples", "2", "--captions", "12", "--out", str(out)]) == 0
+    argv = ["pairs", "pictures", "--data", str(one_each), "--vae", "coarse", "--minutes", "0.01", "--sizes", "8"]
+    assert command.main([*argv, "--samples", "2", "--captions", "12", "--out", str(out)]) == 0
     report = json.loads((out / "pairs.json").read_text())
     rows = [point["rows"]["held-out"] for point in report["points"]]
-    assert len(rows) == 4 and all(row["score"] == row["fit"] and "joint" not in row for row in rows)
+    assert len(rows) == 2 and all(row["score"] == row["fit"] and "joint" not in row for row in rows)
     told = capsys.readouterr()
     assert "judged singly: the score is fit alone" in told.out and "every caption has one picture" in told.err
     assert [(v["mode"], v["row"]) for v in report["verdicts"]] == [("equal minutes", "held-out")]
@@ -247,7 +261,7 @@ def test_data_with_one_picture_a_caption_is_compared_by_fit(
 def test_peers_refuse_data_with_one_picture_a_caption_before_training(
     one_each: Path, quick_judge: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = ["pictures", "--data", str(one_each), "--vae", "coarse", "--out", str(tmp_path / "out")]
+    argv = ["peers", "pictures", "--data", str(one_each), "--vae", "coarse", "--out", str(tmp_path / "out")]
     assert command.main(argv) == 2
     assert "every caption has one picture, so there is no one score to compare by" in capsys.readouterr().err
 
@@ -259,12 +273,23 @@ def test_data_that_cannot_be_judged_is_named_before_training(
     made = [row | {"captions": [row["label"]]} for row in test_eval_single.rows(few)]
     folder = test_eval_single.saved(tmp_path / "few", made)
     monkeypatch.setattr(Loop, "train_step", lambda self: pytest.fail("trained first"))
-    argv = ["pictures", "--data", str(folder), "--vae", "coarse", "--sizes", "8", "--out", str(tmp_path / "out")]
-    assert pairs.main(argv) == 2
+    argv = [
+        "pairs",
+        "pictures",
+        "--data",
+        str(folder),
+        "--vae",
+        "coarse",
+        "--sizes",
+        "8",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert command.main(argv) == 2
     assert "split 'test' has captions of 5 families; a judgement takes at least 10" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert pairs.main(["model", "--trial", "9", "0", "--out", str(tmp_path)]) == 2
+    assert command.main(["pairs", "model", "--trial", "9", "0", "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "--trial" in error

@@ -1,7 +1,6 @@
 """Rivals under one budget: every network learns a toy and draws by key; runs stop, resume and are remembered."""
 
 import argparse
-import functools
 import json
 import math
 import shutil
@@ -21,23 +20,26 @@ from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
 from eval.data import Pictures
 from eval.judge import Judge
-from eval.metrics.bootstrap import paired_bootstrap
-from eval.studies.peers import __main__ as command
-from eval.studies.peers import study as study_module
-from eval.studies.peers import training
-from eval.studies.peers.base import TOKENS, Batch, Peer, PeerNet, Sampling, Space, TrainedPeer, Trial
-from eval.studies.peers.benches import Benches
-from eval.studies.peers.direct import Direct, DirectPlateau
-from eval.studies.peers.invertible import Invertible
-from eval.studies.peers.latent import Latent
-from eval.studies.peers.mapped import BridgeFlow
-from eval.studies.peers.material import NONE, Material, Shelf, load
-from eval.studies.peers.prior import Prior
-from eval.studies.peers.results import Results
-from eval.studies.peers.sampling import MICRO_BATCH, Asked, Neighbours, keyed
-from eval.studies.peers.study import Workshop, minutes_left
-from eval.studies.peers.table import Line, PeersReport, Spread, to_text
-from eval.studies.peers.training import Outcome, train
+from eval.studies import parser_of
+from eval.studies.compare import __main__ as command
+from eval.studies.compare import peers, study
+from eval.studies.compare.base import (
+    TOKENS,
+    Batch,
+    Peer,
+    PeerNet,
+    Retrieval,
+    Ridge,
+    Sampling,
+    Space,
+    TrainedPeer,
+    Trial,
+)
+from eval.studies.compare.material import NONE, Material, Shelf, load
+from eval.studies.compare.nets import BridgeFlow, Direct, DirectPlateau, Invertible, Latent, Prior
+from eval.studies.compare.peers import Line, PeersReport, to_text
+from eval.studies.compare.sampling import MICRO_BATCH, Asked, Neighbours, keyed
+from eval.studies.compare.study import Benches, Outcome, Results, Spread, Workshop, minutes_left, train
 from tests import test_eval_report
 from train.data.cache import Codes
 from train.loop import Budget, Loop, LoopConfig, ResumeError, TrainingError, learning_rate_at
@@ -89,7 +91,7 @@ def one_thread():
 @pytest.fixture(autouse=True)
 def few_solver_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures of untrained networks need no care."""
-    monkeypatch.setattr("eval.studies.peers.denoise.STEPS", 2)
+    monkeypatch.setattr("eval.studies.compare.nets.DDIM_STEPS", 2)
 
 
 class InMemory(Codes):
@@ -139,7 +141,7 @@ def loop_of(
     peer: TrainedPeer, net: PeerNet, folder: Path, seconds: float, growth: float = 1.0, least: float = 0.0
 ) -> Loop:
     material = toy()
-    return training.loop_of(
+    return study.loop_of(
         net,
         lambda step: material.draw(16, peer.uses_vae, peer.tokens, 0, step),
         material.watched(16, peer.uses_vae, peer.tokens),
@@ -219,7 +221,7 @@ class KilledError(Exception):
 def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "SAVE_MINUTES", 0.0)
+    monkeypatch.setattr(study, "SAVE_MINUTES", 0.0)
 
     def loop(folder: str) -> tuple[Loop, PeerNet]:
         peer, _ = SMALL["bridge_flow"]
@@ -265,7 +267,7 @@ def test_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 
 def test_plateau_stops_when_validation_no_longer_improves_and_keeps_the_best(tmp_path: Path) -> None:
     peer, net = built("bridge_flow")
-    loop = loop_of(peer, net, tmp_path, 200, training.GROWTH, 5)
+    loop = loop_of(peer, net, tmp_path, 200, study.GROWTH, 5)
     seen: list[tuple[float, Tensor]] = []
 
     def validate(_: int) -> dict[str, float]:
@@ -282,7 +284,7 @@ def test_plateau_stops_when_validation_no_longer_improves_and_keeps_the_best(tmp
 
 def test_plateau_is_not_looked_for_before_its_floor(tmp_path: Path) -> None:
     peer, net = built("bridge_flow")
-    loop = loop_of(peer, net, tmp_path, 60, training.GROWTH, 30)
+    loop = loop_of(peer, net, tmp_path, 60, study.GROWTH, 30)
     loop.validate = lambda _: {"validation_loss": loop.used, "seconds": loop.used}
     assert 30 <= train(loop, net).seconds <= 34
 
@@ -373,7 +375,7 @@ def test_results_outlive_a_line_cut_short(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     Results(path).add({"a": 1}, {"score": 2})
     with path.open("a") as file:
-        file.write('{"key": {"b"')
+        file.write('\n{"key": {"b"')
     Results(path).add({"c": 1}, [3])
     found = Results(path)
     assert (found.get({"a": 1}), found.get({"b": 1}), found.get({"c": 1})) == ({"score": 2}, None, [3])
@@ -410,12 +412,9 @@ class TinyPlateau(TinyDirect, DirectPlateau):
 @pytest.fixture
 def tiny_peers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Peer]:
     """Small networks, a step a second, a plateau at twice the budget at the latest."""
-    peers = {
-        p.name: p for p in (Tiny(), TinyDirect(), TinyPlateau(), command.PEERS["retrieval"], command.PEERS["ridge"])
-    }
-    monkeypatch.setattr(command, "PEERS", peers)
-    monkeypatch.setattr(command, "ALL", tuple(peers.values()))
-    return peers
+    tiny = {p.name: p for p in (Tiny(), TinyDirect(), TinyPlateau(), Retrieval(), Ridge())}
+    monkeypatch.setattr(peers, "ALL", tuple(tiny.values()))
+    return tiny
 
 
 @pytest.fixture(scope="session")
@@ -428,12 +427,14 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def opened(drawings: Path, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Workshop]:
+def opened(
+    drawings: Path, encoder: TextEncoder, few_draws: None, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Workshop]:
     """What stands for `open_workshop`: the drawings, a quick judge, one step a second."""
     codec = test_eval_report.Coarse()
     judge = Judge.load(drawings, test_eval_report.Pooled())
-    monkeypatch.setattr(study_module, "PLATEAU_TIMES", 2.0)
-    monkeypatch.setattr("eval.bench.paired_bootstrap", functools.partial(paired_bootstrap, draws=50))
+    monkeypatch.setattr(study, "PLATEAU_TIMES", 2.0)
+    monkeypatch.setattr("eval.studies.compare.material.WATCHED", 8)
 
     def shop(args: argparse.Namespace, **_: object) -> Workshop:
         Path(args.out).mkdir(exist_ok=True)
@@ -461,9 +462,9 @@ def test_command_prints_one_table_and_does_nothing_twice(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(command, "open_workshop", opened)
+    monkeypatch.setattr(peers, "open_workshop", opened)
     out = tmp_path / "out"
-    argv = ["model", "--minutes", "0.05", "--vae-minutes", "0.02", "--captions", "6"]
+    argv = ["peers", "model", "--minutes", "0.05", "--vae-minutes", "0.02", "--captions", "4"]
     argv += ["--trials", "2", "--seeds", "2", "--samples", "2", "--out", str(out)]
     assert command.main(argv) == 0
     printed = capsys.readouterr().out
@@ -493,7 +494,7 @@ def test_command_prints_one_table_and_does_nothing_twice(
 def test_bad_input_is_one_line_and_exit_code_2(
     argv: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = command.main([str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--vae-minutes", "1", *argv])
+    code = command.main(["peers", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--vae-minutes", "1", *argv])
     error = capsys.readouterr().err
     assert (code, error.count("\n")) == (2, 1) and named in error
 
@@ -501,19 +502,21 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_a_study_knows_its_further_pictures_by_content(artwork_folder, tmp_path, monkeypatch):
     """Changed pictures under the same path are not taken for those of earlier findings."""
     encoder, codec = SimpleNamespace(fingerprint="text"), SimpleNamespace(fingerprint="codec")
-    judge = SimpleNamespace(pictures=SimpleNamespace(fingerprint="data"))
-    monkeypatch.setattr(
-        command.BridgePipeline, "from_pretrained", lambda _: SimpleNamespace(codec=codec, text_encoder=encoder)
-    )
-    monkeypatch.setattr(command, "_judge", lambda *_, **__: judge)
-    monkeypatch.setattr(command, "Benches", lambda *_: SimpleNamespace(of=lambda _: None, judge=judge))
-    monkeypatch.setattr(command, "load", lambda *_: SimpleNamespace(fingerprint="captions"))
-    monkeypatch.setattr(command, "Asked", lambda _: None)
+    pipe = SimpleNamespace(codec=codec, text_encoder=encoder)
+    monkeypatch.setattr(study.BridgePipeline, "from_pretrained", lambda _: pipe)
+    monkeypatch.setattr(study, "EfficientNetLite0", lambda: None)
+    monkeypatch.setattr(study, "why_single", lambda *_: None)
+    monkeypatch.setattr(study.Judge, "of", lambda *_: None)
+    monkeypatch.setattr(study, "Benches", lambda *_: SimpleNamespace(of=lambda _: None))
+    monkeypatch.setattr(study, "load", lambda *_: SimpleNamespace(fingerprint="captions"))
+    monkeypatch.setattr(study, "Asked", lambda _: None)
     more = tmp_path / "more"
-    argv = ["model", "--pictures", str(more), "--out", str(tmp_path / "out"), "--vae-minutes", "1"]
-    found = []
+    argv = ["model", "--data", str(artwork_folder), "--pictures", str(more), "--out", str(tmp_path / "out")]
+    parser = parser_of("x", "peers", peers.STUDY)
+    identities = []
     for rows in (range(8), range(8), range(1, 9)):
         shutil.rmtree(more, ignore_errors=True)
         datasets.load_from_disk(str(artwork_folder)).select(rows).save_to_disk(str(more))
-        found.append(command.open_workshop(command.build_parser().parse_args(argv)).identity["pictures"])
-    assert found[0] == found[1] != found[2] and str(more) not in found
+        args = parser.parse_args([*argv, "--vae-minutes", "1"])
+        identities.append(study.open_workshop(args).identity["pictures"])
+    assert identities[0] == identities[1] != identities[2] and str(more) not in identities

@@ -19,8 +19,7 @@ from eval import stream
 from eval.__main__ import build_parser, main, models_of
 from eval.bench import ArtistBench
 from eval.data import Pictures, first_by_hash, references
-from eval.extractors import RawPixels
-from eval.features import Extractor, Features
+from eval.features import Extractor, Features, RawPixels
 from eval.judge import Judge
 from eval.metrics.bootstrap import paired_bootstrap
 from eval.report import evaluate, to_json, to_text, trade_off
@@ -453,7 +452,7 @@ def test_a_figure_over_real_pictures_that_nobody_recognises_is_absent():
     per = SimpleNamespace(hit=np.ones(4), styles=np.ones(4), energy=np.ones(4))
     real = SimpleNamespace(per=SimpleNamespace(hit=np.ones(4), styles=np.array([0.0, 0, 0, 1])))
     bench = SimpleNamespace(real=real, target=SimpleNamespace(unconditional=np.full(4, 2.0)))
-    bench.interval = lambda values, statistic=None: paired_bootstrap(values, np.arange(4), statistic)
+    bench.interval = lambda values, *statistic: paired_bootstrap(values, np.arange(4), *statistic)
     absent: dict[str, str] = {}
     found = ArtistBench.headlines(bench, SimpleNamespace(per=per), absent)
     assert found["diversity"] is None and found["score"] is None

@@ -14,10 +14,13 @@ from bridge.score import guesses, score_latents
 from bridge.text import TextCode
 from eval.baselines import RidgeGaussian
 from eval.metrics.bootstrap import Interval
-from eval.studies import familiarity
-from eval.studies import retrieval as scoring
+from eval.studies.checks import __main__ as checks
+from eval.studies.checks import familiarity
+from eval.studies.checks import retrieval as scoring
 
 FAMILIES = np.arange(6)
+
+pytestmark = pytest.mark.usefixtures("few_draws")
 
 
 @pytest.fixture
@@ -94,7 +97,7 @@ def test_a_guess_that_does_not_look_scores_alike_from_any_noise(time: float) -> 
 
 def test_command_prints_both_directions(model: str, artwork_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [model, "--data", str(artwork_folder), "--rows", "held-out", "--samples", "2"]
-    assert scoring.main(argv) == 0
+    assert checks.main(["retrieval", *argv]) == 0
     printed = capsys.readouterr().out
     for words in ("caption from picture", "picture from caption", "model less ridge", "typical, right"):
         assert words in printed
@@ -102,14 +105,14 @@ def test_command_prints_both_directions(model: str, artwork_folder: Path, capsys
 
 def test_command_tries_times(model: str, artwork_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [model, "--data", str(artwork_folder), "--rows", "held-out", "--pictures", "1", "--times", "0", "0.5"]
-    assert scoring.main([*argv, "--probes", "1"]) == 0
+    assert checks.main(["retrieval", *argv, "--probes", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("first")[0].strip() for line in lines[1:]] == ["t = 0", "t = 0.5"]
 
 
 def test_bad_data_is_one_line(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert scoring.main([model, "--data", str(tmp_path)]) == 2
-    assert "python -m eval.studies.retrieval: data:" in capsys.readouterr().err
+    assert checks.main(["retrieval", model, "--data", str(tmp_path)]) == 2
+    assert "python -m eval.studies.checks retrieval: data:" in capsys.readouterr().err
 
 
 def test_bins_go_from_far_to_near_and_hold_so_many_families() -> None:
@@ -132,7 +135,7 @@ def test_threshold_stops_at_the_first_bin_at_chance() -> None:
 
 def test_familiarity_is_told_by_bins(model: str, artwork_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [model, "--data", str(artwork_folder), "-n", "2", "--families", "2"]
-    assert familiarity.main(argv) == 0
+    assert checks.main(["familiarity", *argv]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "captions of" in lines[1]
     assert lines[-1].startswith("threshold: ")

@@ -11,7 +11,7 @@ import torch
 
 from eval.__main__ import main
 from eval.bench import SingleBench, fit_pairs
-from eval.data import LEAST, Pictures, single_references, why_single
+from eval.data import LEAST, Pictures, references, why_single
 from eval.judge import Judge
 from eval.metrics import single
 from eval.metrics.energy import energy_distance
@@ -144,7 +144,7 @@ def test_repeated_pictures_have_no_diversity_and_a_worse_energy_score(methods, c
 
 
 def test_blur_shows_in_sharpness(judge):
-    x = good(single_references(judge.pictures, "validation").captions, 4)
+    x = good(references(judge.pictures, "validation", singly=True).captions, 4)
     bench = SingleBench.of(judge, "validation")
     sharp, soft = (
         bench.figures(bench.samples(seen(bench.judge, y))) for y in (x, x.mean(dim=1, keepdim=True).expand_as(x))
@@ -443,14 +443,17 @@ def test_chance_is_what_blind_pictures_score():
     for _ in range(60):
         r, x = rng.standard_normal((2, c, 1, 5))
         rivals = single.fit.Rivals(r[:, 0], families)
-        hits.append(np.mean(single.hits_of(list(x), [np.ones(1)] * c, list(r), families, rivals)))
+        hits.append(
+            np.mean(single.fit.caption_id(list(x), [np.ones(1)] * c, list(r), families=families, rivals=rivals))
+        )
     assert np.mean(hits) == pytest.approx(single.chance_of(c - 1), abs=0.015)
 
 
 def test_what_is_not_realistic_is_no_hit():
     r = [np.eye(3)[i : i + 1] for i in range(3)]
     rivals = single.fit.Rivals(np.eye(3), np.arange(3))
-    hits = single.hits_of(r, [np.zeros(1), np.ones(1), np.ones(1)], r, np.arange(3), rivals)
+    passes = [np.zeros(1), np.ones(1), np.ones(1)]
+    hits = single.fit.caption_id(r, passes, r, families=np.arange(3), rivals=rivals)
     assert [h[0] for h in hits] == [0, 1, 1]
 
 
@@ -473,9 +476,9 @@ def test_energy_score_is_half_the_energy_distance_up_to_a_constant():
     assert scores == pytest.approx((distances[0] - distances[1]) / 2, rel=0.15)
 
 
-def all_pairs(count):
-    families = np.arange(count)
-    return {"families": families, "asked": families, "weights": np.ones((1, count))}
+def all_pairs(text):
+    families = np.arange(len(text))
+    return single.Asked(text, families, families, np.ones((1, len(text))))
 
 
 def test_pair_energy_is_the_energy_distance_of_the_pairs():
@@ -483,7 +486,7 @@ def test_pair_energy_is_the_energy_distance_of_the_pairs():
     off = ~np.eye(7, dtype=bool)
     u, v = np.c_[text, x], np.c_[text, r]
     parts = [np.linalg.norm(a[:, None] - b[None], axis=2)[off].mean() for a, b in ((u, v), (u, u), (v, v))]
-    found = single.pair_energy(text, list(x[:, None]), list(r[:, None]), **all_pairs(7))
+    found = single.pair_energy(all_pairs(text), list(x[:, None]), list(r[:, None]))
     assert found == pytest.approx(2 * parts[0] - parts[1] - parts[2])
 
 
@@ -492,15 +495,15 @@ def test_pictures_are_averaged_whatever_their_number(monkeypatch):
     rng = np.random.default_rng(0)
     text, x, r = rng.standard_normal((5, 2)), [rng.standard_normal((k + 1, 2)) for k in range(5)], rng.random((5, 1, 2))
     twice = [np.repeat(group, 2, axis=0) for group in x]
-    once = single.pair_energy(text, x, list(r), **all_pairs(5))
-    assert once == pytest.approx(single.pair_energy(text, twice, list(r), **all_pairs(5)))
+    once = single.pair_energy(all_pairs(text), x, list(r))
+    assert once == pytest.approx(single.pair_energy(all_pairs(text), twice, list(r)))
 
 
 def joint_of(text, x, r):
     """Joint without its interval, from points (C, 2)."""
-    x, r, known = list(x[:, None]), list(r[:, None]), all_pairs(len(text))
-    own, dealt = single.pair_energy(text, x, r, **known), single.shuffled_energy(text, x, r, **known)
-    return float(((dealt - own) / single.shuffled_energy(text, r, r, **known))[0])
+    x, r, pairs = list(x[:, None]), list(r[:, None]), all_pairs(text)
+    own, dealt = single.pair_energy(pairs, x, r), single.shuffled_energy(pairs, x, r)
+    return float(((dealt - own) / single.shuffled_energy(pairs, r, r))[0])
 
 
 def test_joint_is_one_for_the_artist_zero_for_the_blind_and_negative_for_the_wrong():

@@ -1,7 +1,6 @@
-"""Intervals by resampling captions: families weigh equally and are drawn whole.
+"""Intervals from resampled captions: families have equal weight and are drawn whole.
 
-Half of the emoji labels are skin tones of the same few persons, so captions of one family are neither
-independent nor worth one vote each.
+Half of the emoji labels are skin tones of the same few people, so the captions of a family are not independent.
 """
 
 import warnings
@@ -35,34 +34,24 @@ class Interval:
 
 
 def family_means(values: np.ndarray, families: np.ndarray) -> np.ndarray:
-    """Mean over the captions of each family, one row a family in sorted order.
-
-    Args:
-        values: A number, or K numbers, a caption: (C,) or (C, K).
-        families: Family of each caption, (C,) of any sortable kind.
-
-    Returns:
-        (F,) or (F, K).
+    """Mean of each family's captions, (F,) or (F, K) in sorted order, from values (C,) or (C, K) and families (C,).
 
     >>> family_means(np.array([1.0, 3.0, 10.0]), np.array([7, 7, 8]))
     array([ 2., 10.])
     """
-    if len(values) != len(families) or len(values) == 0:
-        raise ValueError(f"values and families must be equally long and not empty: {len(values)}, {len(families)}")
     names, row = np.unique(families, return_inverse=True)
     sums = np.zeros((len(names), *values.shape[1:]))
     np.add.at(sums, row, values)
-    counts = np.bincount(row).reshape(-1, *[1] * (values.ndim - 1))
-    return sums / counts
+    return sums / np.bincount(row).reshape(-1, *[1] * (values.ndim - 1))
 
 
 def family_mean(values: np.ndarray, families: np.ndarray) -> np.ndarray:
-    """Mean with equal weight to every family: a scalar array, or (K,) for (C, K) values."""
+    """Mean with equal weight for every family: a scalar array, or (K,) from (C, K) values."""
     return family_means(values, families).mean(axis=0)
 
 
 def family_weights(families: np.ndarray) -> np.ndarray:
-    """Weights of pictures (N,) that sum to 1 and give every family the same.
+    """Weights of pictures (N,) that sum to 1 and are the same in total for every family.
 
     >>> family_weights(np.array([3, 3, 5]))
     array([0.25, 0.25, 0.5 ])
@@ -74,29 +63,25 @@ def family_weights(families: np.ndarray) -> np.ndarray:
 def paired_bootstrap(
     values: np.ndarray,
     families: np.ndarray,
-    statistic: Callable[[np.ndarray], np.ndarray] | None = None,
+    statistic: Callable[[np.ndarray], np.ndarray] = lambda means: means[..., 0],
     *,
     draws: int = 2000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """A statistic of K per-caption figures, and its percentile interval over redrawn families.
+    """A statistic of K per-caption figures with its 95% percentile interval over redrawn families.
 
-    Its ends are NaN where a redrawing has no figure.
-
-    Paired: whatever a redrawn caption contributes to one figure it contributes to all, so an interval of a
-    difference or of a ratio does not count the captions' own variety.
+    Paired: a redrawn caption contributes to all K figures, so that intervals of differences and ratios leave out
+    the captions' own variety. The ends are NaN where a redrawing has no figure.
 
     Args:
         values: (C,) or (C, K).
-        families: Family of each caption, (C,); at least two different ones.
-        statistic: Maps family-weighted means (..., K) to figures (...); the first mean when absent.
+        families: Family of each caption, (C,).
+        statistic: Maps family-weighted means (..., K) to figures (...).
         draws: How many times the families are redrawn.
-        level: Coverage of the interval.
-        seed: Of the redrawing; the same seed gives the same interval.
+        seed: Of the redrawing.
 
     Raises:
-        ValueError: Fewer than two families, or lengths that differ.
+        UserError: There are fewer than two families.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 8 and 13
 
@@ -106,10 +91,9 @@ def paired_bootstrap(
     means = family_means(values.reshape(len(values), -1), families)
     if len(means) < 2:
         raise UserError("families: an interval needs at least two different families; evaluate more captions")
-    pick = statistic if statistic is not None else _first
 
     def of_columns(*columns: np.ndarray, axis: int = -1) -> np.ndarray:
-        return pick(np.stack([c.mean(axis=axis) for c in columns], axis=-1))
+        return statistic(np.stack([c.mean(axis=axis) for c in columns], axis=-1))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
@@ -120,13 +104,8 @@ def paired_bootstrap(
             batch=200,
             vectorized=True,
             paired=True,
-            confidence_level=level,
             method="percentile",
             rng=np.random.default_rng(seed),
         )
     low, high = result.confidence_interval
-    return Interval(float(pick(means.mean(axis=0))), float(low), float(high))
-
-
-def _first(means: np.ndarray) -> np.ndarray:
-    return means[..., 0]
+    return Interval(float(statistic(means.mean(axis=0))), float(low), float(high))

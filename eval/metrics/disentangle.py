@@ -1,7 +1,9 @@
 """Disentanglement: does one latent dimension stand for one factor? Known factors, arrays in, numbers out.
 
-All three measures are *per dimension*: they change when the space is rotated, though nothing is lost by it. A
-high value says that the axes mean something; a low one does not say that the factors are absent (`linear` does).
+Codes are (N, D), factors value numbers (N, F) int. All three measures are *per dimension*: they change when the space
+is rotated, though nothing is lost. A high value says that the axes mean something; a low one does not say that the
+factors are absent (`DCI.linear` does). All refuse, with ValueError, shapes that disagree, codes that are not finite,
+and factors with one value only.
 """
 
 import warnings
@@ -20,73 +22,39 @@ BINS, TREES, LEAST = 20, 20, 4
 
 @dataclass(frozen=True)
 class Gaps:
-    """How far each factor's best dimension is ahead of the second.
+    """How far each factor's best dimension is ahead of the second."""
 
-    Args:
-        score: Mean of `gap`.
-        gap: Of each of F factors, (F,) in [0, 1].
-        best: Which dimension is best, (F,).
-        matrix: What was compared, (D, F).
-    """
-
-    score: float
-    gap: np.ndarray
-    best: np.ndarray
-    matrix: np.ndarray
+    score: float  # Mean of `gap`
+    gap: np.ndarray  # Of each of F factors, (F,) in [0, 1]
+    best: np.ndarray  # Which dimension is best, (F,)
+    matrix: np.ndarray  # What was compared, (D, F)
 
 
 @dataclass(frozen=True)
 class DCI:
-    """Disentanglement, completeness and informativeness, each in [0, 1] but for noise in the last two.
+    """Disentanglement, completeness and informativeness, each in [0, 1] but for noise in the last two."""
 
-    Args:
-        disentanglement: Does a dimension tell of one factor only? Dimensions weigh by what they tell.
-        completeness: Is a factor told by one dimension only? Factors weigh equally.
-        informativeness: Balanced accuracy of the forest on held-out rows; 0 is chance, 1 without fault.
-        linear: The same of a linear classifier, which no rotation of the codes can hurt.
-        importance: Of each dimension for each factor, (D, F), columns summing to 1.
-    """
-
-    disentanglement: float
-    completeness: float
-    informativeness: float
-    linear: float
-    importance: np.ndarray
+    disentanglement: float  # Does a dimension tell of one factor only? Dimensions weighted by what they tell
+    completeness: float  # Does one dimension only tell of a factor?
+    informativeness: float  # Balanced accuracy of the forest on held-out rows; 0 is chance, 1 without fault
+    linear: float  # The same of a linear classifier, which no rotation of the codes can hurt
+    importance: np.ndarray  # Of each dimension for each factor, (D, F), columns summing to 1
 
 
-def mutual_information(codes: np.ndarray, factors: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """Mutual information of every dimension and factor, as a share of the factor's entropy.
+def mutual_information(codes: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Mutual information of dimensions, cut into 20 bins, and factors as a share of the factor's entropy: (D, F).
 
-    Args:
-        codes: (N, D); each dimension is cut into `bins` of equal width.
-        factors: Value numbers, (N, F) int.
-        bins: At least 2. The estimate is too high by about (bins - 1)(values - 1) / (2 N) nats.
-
-    Returns:
-        (D, F) in [0, 1].
-
-    Raises:
-        ValueError: Shapes disagree, a code is not finite, or a factor has one value only.
+    Too high by about 19 (values - 1) / (2 N) nats.
     """
     codes, factors = _checked(codes, factors)
-    if bins < 2:
-        raise ValueError(f"bins: expected 2 or more, got {bins}")
-    cut = [np.digitize(c, np.histogram_bin_edges(c, bins)[1:-1]) for c in codes.T]
+    cut = [np.digitize(c, np.histogram_bin_edges(c, BINS)[1:-1]) for c in codes.T]
     shares = [[mutual_info_score(v, c) for v in factors.T] for c in cut]
     own = [mutual_info_score(v, v) for v in factors.T]
     return np.clip(np.array(shares) / np.array(own), 0, 1)
 
 
-def mig(codes: np.ndarray, factors: np.ndarray, bins: int = BINS) -> Gaps:
+def mig(codes: np.ndarray, factors: np.ndarray) -> Gaps:
     """Mutual information gap: 1 where each factor is all in one dimension, 0 where two share it alike.
-
-    Args:
-        codes: (N, D), D at least 2.
-        factors: Value numbers, (N, F) int.
-        bins: See `mutual_information`.
-
-    Raises:
-        ValueError: See `mutual_information`.
 
     Source: Chen et al. 2018, Isolating sources of disentanglement, arXiv:1802.04942; equal-width bins as in
         Locatello et al. 2019, arXiv:1811.12359
@@ -95,22 +63,14 @@ def mig(codes: np.ndarray, factors: np.ndarray, bins: int = BINS) -> Gaps:
     >>> mig(factors[:, ::-1] * 3.0, factors).score
     1.0
     """
-    return _gaps(mutual_information(codes, factors, bins))
+    return _gaps(mutual_information(codes, factors))
 
 
 def sap(codes: np.ndarray, factors: np.ndarray, seed: int = 0) -> Gaps:
     """Separated attribute predictability: the gap in held-out balanced accuracy of thresholds on one dimension.
 
-    Values are told by as many intervals of the dimension as the factor has values, which is the paper's score
-    for discrete factors. An accuracy of 1 against one at chance makes a gap of 1 - 1 / values, not of 1.
-
-    Args:
-        codes: (N, D), D at least 2.
-        factors: Value numbers, (N, F) int, every value at least four times.
-        seed: Halves the rows: thresholds are set on one half, scored on the other.
-
-    Raises:
-        ValueError: As `mutual_information`; or a value is too rare to be on both sides.
+    As many intervals as the factor has values, each at least four times, are fitted to one half of the rows, drawn by
+    `seed`, and scored on the other. Accuracy 1 against chance makes a gap of 1 - 1 / values.
 
     Source: Kumar et al. 2018, Variational inference of disentangled latent concepts, arXiv:1711.00848
     """
@@ -126,17 +86,11 @@ def sap(codes: np.ndarray, factors: np.ndarray, seed: int = 0) -> Gaps:
     return _gaps(scores)
 
 
-def dci(codes: np.ndarray, factors: np.ndarray, seed: int = 0, trees: int = TREES) -> DCI:
+def dci(codes: np.ndarray, factors: np.ndarray, seed: int = 0) -> DCI:
     """Disentanglement, completeness and informativeness by the importances of a random forest a factor.
 
-    Args:
-        codes: (N, D), D at least 2.
-        factors: Value numbers, (N, F) int, F at least 2, every value at least four times.
-        seed: Of the forest, and of the halves: one trains, the other scores.
-        trees: Of a forest.
-
-    Raises:
-        ValueError: As `sap`; or there is one factor only, which leaves nothing to confuse it with.
+    F is at least 2, and every value occurs at least four times; `seed` is of the forests and of the halves, of which
+    one trains and the other scores.
 
     Source: Eastwood and Williams 2018, A framework for the quantitative evaluation of disentangled
         representations, ICLR; classifiers for regressors as in Locatello et al. 2019, arXiv:1811.12359
@@ -148,7 +102,7 @@ def dci(codes: np.ndarray, factors: np.ndarray, seed: int = 0, trees: int = TREE
     for v in factors.T:
         fit, held_out = halves(v, seed)
         # Every dimension is offered at every split: else dimensions that tell nothing get their turn too.
-        forest = RandomForestClassifier(trees, max_features=None, class_weight="balanced", random_state=seed)
+        forest = RandomForestClassifier(TREES, max_features=None, class_weight="balanced", random_state=seed)
         forest.fit(codes[fit], v[fit])
         columns.append(forest.feature_importances_)
         accuracies.append(adjusted_accuracy(v[held_out], forest.predict(codes[held_out])))
@@ -158,15 +112,9 @@ def dci(codes: np.ndarray, factors: np.ndarray, seed: int = 0, trees: int = TREE
 
 
 def linear_probe(codes: np.ndarray, values: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Values told by a linear discriminant with shrunk covariance, all values taken for equally likely.
+    """Values (M,) of codes `asked` (M, D) by a linear discriminant fitted to codes (N, D) and values (N,).
 
-    Args:
-        codes: (N, D).
-        values: (N,); a single one is told of everything.
-        asked: (M, D).
-
-    Returns:
-        (M,).
+    With shrunk covariance, all values equally likely; a single value is the answer to everything.
 
     Source: Ledoit and Wolf 2004, A well-conditioned estimator for large-dimensional covariance matrices
     """
@@ -200,12 +148,7 @@ def active_units(codes: np.ndarray, least: float = 0.01) -> int:
 
 
 def explained(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Share of each dimension's variance that lies between the values of a factor, (D,) in [0, 1].
-
-    Args:
-        codes: (N, D); a constant dimension has share 0.
-        values: (N,).
-    """
+    """Share of each dimension's variance (N, D) that lies between the values (N,) of a factor: (D,)."""
     _, row, counts = np.unique(values, return_inverse=True, return_counts=True)
     means = np.zeros((len(counts), codes.shape[1]))
     np.add.at(means, row, codes)
@@ -216,18 +159,13 @@ def explained(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def halves(values: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of two random halves, every value of (N,) on both sides.
-
-    Raises:
-        ValueError: A value occurs fewer than four times.
-    """
+    """Rows of two random halves, every value of (N,) on both sides; ValueError if one occurs less than four times."""
     names, counts = np.unique(values, return_counts=True)
     if counts.min() < LEAST:
         raise ValueError(
             f"factors: value {names[counts.argmin()]} occurs {counts.min()} times, a held-out score needs {LEAST}"
         )
-    split = StratifiedShuffleSplit(1, test_size=0.5, random_state=seed)
-    fit, held_out = next(split.split(values[:, None], values))
+    fit, held_out = next(StratifiedShuffleSplit(1, test_size=0.5, random_state=seed).split(values[:, None], values))
     return fit, held_out
 
 

@@ -9,18 +9,15 @@ VALID = 0.5
 
 
 def distinct_styles(styles: np.ndarray, valid: np.ndarray, take: int) -> float:
-    """Expected number of distinct styles among the valid ones of `take` pictures drawn from n.
+    """Expected number of distinct styles among the valid ones of `take` pictures drawn from n without replacement.
 
-    Rarefaction makes sets of different sizes comparable: four samples against the three artists of a caption
-    are both read at three.
+    Rarefaction makes sets of different sizes comparable: four samples and the three artists of a caption are both
+    read at three.
 
     Args:
         styles: Style of each picture, (n,) of any kind.
         valid: Which pictures count, (n,) bool.
-        take: How many are drawn without replacement, 1 to n.
-
-    Raises:
-        ValueError: `take` is not between 1 and n.
+        take: 1 to n.
 
     Source: Hurlbert 1971, The nonconcept of species diversity, Ecology 52
 
@@ -28,8 +25,6 @@ def distinct_styles(styles: np.ndarray, valid: np.ndarray, take: int) -> float:
     2.0
     """
     n = len(styles)
-    if not 1 <= take <= n:
-        raise ValueError(f"take must be 1 to {n}, the number of pictures, got {take}")
     counts = np.unique(styles[valid], return_counts=True)[1]
     return float((1 - comb(n - counts, take) / comb(n, take)).sum())
 
@@ -37,12 +32,9 @@ def distinct_styles(styles: np.ndarray, valid: np.ndarray, take: int) -> float:
 def valid_styles(
     styles: Sequence[np.ndarray], hits: Sequence[np.ndarray], take: Sequence[int] | np.ndarray
 ) -> np.ndarray:
-    """Distinct styles among the hits of every caption, (C,).
+    """Distinct styles of every caption's valid pictures, (C,): those more likely than not to be hits.
 
-    Args:
-        styles: Style of each picture, [(n,)] * C or (C, n).
-        hits: Probability of a hit of each, same shape; one that is a hit more often than not is valid.
-        take: Pictures drawn a caption, (C,).
+    Styles and probabilities of a hit are [(n,)] * C; `take`, (C,), is as for `distinct_styles`.
     """
     each = zip(styles, hits, take, strict=True)
     return np.array([distinct_styles(s, h >= VALID, int(m)) for s, h, m in each])

@@ -15,32 +15,23 @@ CHANCE = NEAREST / AMONG
 
 
 def centroid(references: np.ndarray, artists: np.ndarray) -> np.ndarray:
-    """Mean reference (D,) of pictures (k, D), every artist weighing the same."""
+    """Mean reference (D,) of pictures (k, D), artists (k,) having equal weight."""
     return artist_weights(len(references), artists) @ references
 
 
 def centroids_without(references: np.ndarray, artists: np.ndarray) -> np.ndarray:
     """The centroid without each artist in turn, (A, D) in the artists' sorted order.
 
-    Real pictures can only be judged against other artists; samples are judged against the very same
-    centroids, so that neither has the better-measured target.
-
-    Raises:
-        ValueError: Fewer than two artists.
+    Real pictures can only be judged against other artists; samples are judged against the very same centroids, so that
+    neither has the better-measured target.
     """
-    names = np.unique(artists)
-    if len(names) < 2:
-        raise ValueError("artists: a centroid by other artists needs at least two of them")
-    return np.stack([centroid(references[artists != a], artists[artists != a]) for a in names])
+    return np.stack([centroid(references[artists != a], artists[artists != a]) for a in np.unique(artists)])
 
 
 def hit_probability(nearer: np.ndarray) -> np.ndarray:
-    """Chance that a caption is among the 10 nearest of 100 when 99 rivals are drawn at random.
+    """Chance to be among the 10 nearest of 100 with 99 rivals drawn at random, of which a share (...) is nearer.
 
-    The expectation over the draw in closed form: no seed, no noise. Averages to .10 for a uniform share.
-
-    Args:
-        nearer: Share of rival captions nearer than the right one, (...) in [0, 1].
+    The expectation in closed form, without noise; .10 on average for a uniform share.
 
     >>> hit_probability(np.array([0.0, 1.0]))
     array([1., 0.])
@@ -49,11 +40,7 @@ def hit_probability(nearer: np.ndarray) -> np.ndarray:
 
 
 def rival_weights(families: np.ndarray, own: object) -> np.ndarray:
-    """Weights (P,) of rival captions for one of family `own`: families equal, its own family none.
-
-    Raises:
-        ValueError: There is no other family.
-    """
+    """Weights (P,), summing to 1, of rivals of a caption of family `own`: families equal, its own none."""
     _, row, counts = np.unique(families, return_inverse=True, return_counts=True)
     weights = (families != own) / counts[row]
     if weights.sum() == 0:
@@ -62,16 +49,9 @@ def rival_weights(families: np.ndarray, own: object) -> np.ndarray:
 
 
 def share_nearer(x: np.ndarray, own: np.ndarray, rivals: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted share of rival centroids that lie nearer to a picture than its own caption's.
+    """Share (n, A) of rival centroids (P, D), weighted by (P,), nearer to pictures (n, D) than `own` centroids (A, D).
 
-    Args:
-        x: Pictures, (n, D).
-        own: Centroids of the right caption, (A, D).
-        rivals: Centroids of all captions, (P, D).
-        weights: Weight of each rival, (P,), summing to 1 (0 for the caption itself).
-
-    Returns:
-        (n, A) in [0, 1]; a tie counts half.
+    A tie counts half.
     """
     mine, theirs = cdist(x, own)[:, :, None], cdist(x, rivals)[:, None, :]
     # Weights that sum to 1 + 1e-16 would give a share the binomial refuses.
@@ -80,12 +60,7 @@ def share_nearer(x: np.ndarray, own: np.ndarray, rivals: np.ndarray, weights: np
 
 @dataclass(frozen=True)
 class Rivals:
-    """Captions that a picture might show instead.
-
-    Args:
-        centroids: (P, D), in the space of captions.
-        families: Family of each, (P,); of at least two different ones.
-    """
+    """Captions that a picture might show instead: centroids (P, D), and their families (P,), two or more."""
 
     centroids: np.ndarray
     families: np.ndarray
@@ -98,61 +73,33 @@ class Rivals:
 
 
 def caption_id(
-    samples: Sequence[np.ndarray],
-    realistic: Sequence[np.ndarray],
-    references: Sequence[np.ndarray],
-    artists: Sequence[np.ndarray],
-    *,
-    families: np.ndarray,
-    rivals: Rivals,
-) -> list[np.ndarray]:
-    """Hits of samples: near their own caption *and* realistic.
-
-    Args:
-        samples: Pictures for each caption in the space of captions, [(n, D)] * C.
-        realistic: Whether each passes the realism test, [(n,)] * C.
-        references: Real pictures of each caption that no sample may copy, [(k, D)] * C.
-        artists: Who drew each reference, [(k,)] * C, at least two artists a caption.
-        families: Family of each caption, (C,).
-        rivals: Captions to be confused with; those of other families count, families weighing equally.
-
-    Returns:
-        Probability of a hit for every sample, [(n,)] * C in [0, 1], averaged over the artist left out of the
-        centroid.
-
-    Source: Caption-ID is R-precision (Xu et al. 2018, AttnGAN, arXiv:1711.10485) with images for captions.
-    """
-    hits = []
-    for x, real, r, a, family in zip(samples, realistic, references, artists, families, strict=True):
-        weights = rival_weights(rivals.families, family)
-        nearer = share_nearer(x, centroids_without(r, a), rivals.centroids, weights)
-        hits.append(hit_probability(nearer).mean(axis=1) * real)
-    return hits
-
-
-def caption_id_of_real(
     pictures: Sequence[np.ndarray],
     realistic: Sequence[np.ndarray],
-    references: Sequence[np.ndarray],
-    artists: Sequence[np.ndarray],
+    centroids: Sequence[np.ndarray],
     *,
     families: np.ndarray,
     rivals: Rivals,
+    left_out: Sequence[np.ndarray] | None = None,
 ) -> list[np.ndarray]:
-    """Hits of the references themselves, or of what a codec made of each, against the *other* artists.
+    """Probability of a hit of every picture, [(n,)] * C: near its own caption *and* realistic.
 
     Args:
-        pictures: One picture for each reference, in the same order, [(k, D)] * C; the rest as `caption_id`.
+        pictures: Of each caption, in the space of captions, [(n, D)] * C.
+        realistic: Whether each passes the realism test, [(n,)] * C.
+        centroids: Targets of each caption, [(A, D)] * C, over which the probability is averaged: see
+            `centroids_without`; for a caption with one picture, that.
+        families: Family of each caption, (C,).
+        rivals: Those of other families count, families having equal weight.
+        left_out: For real pictures, or what a codec made of each: which centroid holds *other* artists, [(n,)] * C.
 
-    Returns:
-        Probability of a hit for every picture, [(k,)] * C.
+    Source: Caption-ID is R-precision (Xu et al. 2018, AttnGAN, arXiv:1711.10485) with pictures for captions.
     """
     hits = []
-    for x, real, r, a, family in zip(pictures, realistic, references, artists, families, strict=True):
-        weights = rival_weights(rivals.families, family)
-        nearer = share_nearer(x, centroids_without(r, a), rivals.centroids, weights)
-        left_out = np.unique(a, return_inverse=True)[1]
-        hits.append(hit_probability(nearer[np.arange(len(x)), left_out]) * real)
+    for i, (x, passes, own, family) in enumerate(zip(pictures, realistic, centroids, families, strict=True)):
+        nearer = share_nearer(x, own, rivals.centroids, rival_weights(rivals.families, family))
+        if left_out is not None:
+            nearer = nearer[np.arange(len(x)), left_out[i]][:, None]
+        hits.append(hit_probability(nearer).mean(axis=1) * passes)
     return hits
 
 

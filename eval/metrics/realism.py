@@ -12,23 +12,14 @@ TINY = 1e-12
 
 
 def local_radius(points: np.ndarray, k: int) -> np.ndarray:
-    """Distance of every point to its k-th nearest other, (N,): small where points are crowded.
-
-    Args:
-        points: (N, D), N above k.
-        k: At least 1.
-    """
+    """Distance of every point (N, D) to its k-th nearest other, (N,): small where points are crowded."""
     return nearest_training(points, points, k + 1)[0][:, k]
 
 
 def relative_distance(x: np.ndarray, points: np.ndarray, radius: np.ndarray, among: int = LOOKED_AT) -> np.ndarray:
-    """Least distance to a point in units of that point's own radius, (B,): at most 1 inside one of the balls.
+    """Least distance of x (B, D) to a point (N, D) in units of that point's own radius (N,): (B,).
 
-    Args:
-        x: (B, D).
-        points: Centres of the balls, (N, D).
-        radius: Of each, (N,).
-        among: Looks at so many of the nearest points; N looks at all.
+    Of the `among` nearest points; at most 1 inside one of the balls.
 
     >>> relative_distance(np.array([[0.5], [9.0]]), np.array([[0.0], [1.0]]), np.array([1.0, 2.0]))
     array([0.25, 4.  ])
@@ -41,28 +32,21 @@ def relative_distance(x: np.ndarray, points: np.ndarray, radius: np.ndarray, amo
 class RealismTest:
     """Tells whether pictures lie as near to training pictures, by the local density of those, as real ones do.
 
-    A plain distance does not do: real pictures without a neighbour are common, so a distance that lets them pass
-    lets through noise, and the shards that a codec makes of latents that no picture has. A picture far from
-    everything real is judged here by the balls of its nearest training pictures, which are small in a crowd.
+    A threshold on plain distances that passes real pictures without neighbours, which are common, also passes noise
+    and the shards that a codec makes of unlikely latents. Here a picture is judged by the balls of its nearest
+    training pictures, which are small in a crowd.
 
-    Args:
-        train: Training pictures in the space of captions, (N, D).
-        radius: Of each one's ball, (N,): the distance to its 5th nearest other.
-        limit: Largest relative distance that counts as real.
-
-    Source: Kynkäänniemi et al. 2019, Improved Precision and Recall Metric, arXiv:1904.06991, its balls scaled so
-        that the test passes 97.5% of held-out real pictures
+    Source: Kynkäänniemi et al. 2019, Improved Precision and Recall Metric, arXiv:1904.06991, its balls scaled
     """
 
-    train: np.ndarray
-    radius: np.ndarray
-    limit: float
+    train: np.ndarray  # Training pictures in the space of captions, (N, D)
+    radius: np.ndarray  # Distance of each to its 5th nearest other, (N,)
+    limit: float  # Largest relative distance that passes: that of 97.5% of held-out real pictures
 
     @classmethod
     def fit(cls, train: np.ndarray, held_out: np.ndarray | None) -> Self:
         """Calibrate on held-out real pictures (M, D); without any, on each training picture, left out in turn."""
-        k = min(NEIGHBOURS, len(train) - 1)
-        radius = local_radius(train, k)
+        radius = local_radius(train, min(NEIGHBOURS, len(train) - 1))
         if held_out is not None:
             relative = relative_distance(held_out, train, radius)
         else:

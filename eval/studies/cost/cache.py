@@ -1,5 +1,9 @@
-"""What reading and filling the cache cost, for `eval.studies.cost cache`: the same with many pairs as with few."""
+"""Reading a million cached pairs against ten thousand, and filling the cache against the codec alone.
 
+The pictures that fill it are training pictures from all over a dataset.
+"""
+
+import argparse
 import itertools
 import subprocess
 import sys
@@ -13,25 +17,27 @@ from torch import Tensor
 
 from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.mappers import FlowMatchingMapper
+from bridge.pipeline import BridgePipeline
 from bridge.text import TextCode
+from eval.studies import Study
+from train.command import Parser, whole
 from train.data.cache import PICTURES
-from train.data.dataset import latents_of, pixels_of, to_unit
+from train.data.dataset import latents_of, load_dataset, pixels_of, rows_of, to_unit
 from train.data.shards import Column, Shards, encoded_once
 from train.timing import interleaved
 
 BATCH, STEPS = 256, 10
-SHAPES = {"mean": (4, 8, 8), "std": (4, 8, 8), "pooled": (384,)}
-"""Of a pair at 64 pixels."""
-
-
-def made_up(start: int, stop: int) -> Mapping[str, Column]:
-    """Columns of a cache of pairs; what the numbers are counts for nothing here."""
-    g = torch.Generator().manual_seed(start)
-    return {name: torch.randn(stop - start, *shape, generator=g) for name, shape in SHAPES.items()}
+SHAPES = {"mean": (4, 8, 8), "std": (4, 8, 8), "pooled": (384,)}  # Of a pair at 64 pixels
+FILLED = 512  # Pictures that are encoded
 
 
 def open_pairs(folder: Path, pairs: int) -> Shards:
     """A cache of so many made-up pairs in `folder`, written where it is not there."""
+
+    def made_up(start: int, stop: int) -> Mapping[str, Column]:
+        g = torch.Generator().manual_seed(start)
+        return {name: torch.randn(stop - start, *shape, generator=g) for name, shape in SHAPES.items()}
+
     return encoded_once(folder, "pairs", [], [str(i) for i in range(pairs)], made_up)
 
 
@@ -60,8 +66,11 @@ def works_on(folder: Path, pairs: int) -> dict[str, Callable[[], object]]:
     return {"read": read, "train": train}
 
 
-def anonymous_mib() -> float:
-    """Resident memory of this process that is no file's, in MiB; Linux only."""
+def trained_mib(folder: str, pairs: int) -> float:
+    """Resident memory, in MiB, of this process that is no file's, after a little training from a cache; Linux only."""
+    train = works_on(Path(folder), pairs)["train"]
+    for _ in range(STEPS):
+        train()
     lines = Path("/proc/self/status").read_text("ascii").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon:"))
 
@@ -78,8 +87,9 @@ def read_lines(few: int, many: int, repeats: int) -> list[str]:
             figures = ", ".join(f"{rate:,.0f} with {pairs:,}" for rate, pairs in zip(rates, (few, many), strict=True))
             lines.append(f"{kind}: pairs a second {figures}; ratio {rates[1] / rates[0]:.3f}")
         for pairs in (few, many):
-            command = [sys.executable, "-m", "eval.studies.cost.cache", scratch, str(pairs)]
-            memory.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+            code = f"from {__name__} import trained_mib; print(trained_mib({scratch!r}, {pairs}))"
+            done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+            memory.append(float(done.stdout))
     figures = ", ".join(f"{mib:,.0f} MiB with {pairs:,}" for mib, pairs in zip(memory, (few, many), strict=True))
     return [*lines, f"anonymous memory in training: {figures}; ratio {memory[1] / memory[0]:.3f}"]
 
@@ -98,13 +108,19 @@ def fill_lines(codec: ImageCodec, rows: Dataset, repeats: int) -> list[str]:
     return [f"fill: {figures}; ratio {rates['cache'] / rates['codec']:.3f}"]
 
 
-def main() -> None:
-    """Train a little on a cache that is there, and tell this process' anonymous memory."""
-    train = works_on(Path(sys.argv[1]), int(sys.argv[2]))["train"]
-    for _ in range(STEPS):
-        train()
-    print(anonymous_mib())
+def _arguments(parser: Parser) -> None:
+    parser.add_argument("data", type=Path, help="a dataset")
+    parser.add_argument("--model", default="pictures", help="whose codec is measured")
+    parser.add_argument("--repeats", type=whole(1), default=15, help="of each measurement, in turns")
+    parser.add_argument("--pairs", type=whole(1), nargs=2, default=[10_000, 1_000_000], help="that are read")
 
 
-if __name__ == "__main__":
-    main()
+def _run(args: argparse.Namespace, _: str) -> None:
+    rows = rows_of(load_dataset(args.data), "train")
+    spread = rows.select(range(0, len(rows), max(len(rows) // FILLED, 1))[:FILLED])
+    codec = BridgePipeline.from_pretrained(args.model).codec
+    few, many = args.pairs
+    print("\n".join(read_lines(few, many, args.repeats) + fill_lines(codec, spread, args.repeats)))
+
+
+STUDY = Study(__doc__, "data/pictures", _arguments, _run)

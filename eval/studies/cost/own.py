@@ -1,10 +1,13 @@
-"""For `eval.studies.cost own`: minutes, fit and copies of `python -m train` on a few hundred pairs."""
+"""What `python -m train` makes of a few pairs of a prepared dataset: seconds, fit and copies.
 
+Beside retrieval's and real pictures'.
+"""
+
+import argparse
 import csv
 import io
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,10 @@ from bridge.noise import generator_for
 from bridge.pairs.reading import Reading
 from bridge.pairs.sources import Wanted
 from eval.data import Pictures
+from eval.judge import Say
+from eval.studies import Study
 from train.auto import Own, figure_lines, quietly, shipped_codec
+from train.command import Parser, number, say, whole
 from train.config import ConfigError
 from train.data.dataset import load_dataset
 
@@ -44,11 +50,7 @@ def write_source(dataset: Dataset, pairs: int, folder: Path, seed: int = 0) -> N
 
 
 def begin(out: Path, facts: dict[str, Any]) -> None:
-    """Note what a benchmark is of, or see that it is still of the same.
-
-    Raises:
-        ConfigError: `out` is of other pictures, or of another number of them.
-    """
+    """Note what a benchmark is of; ConfigError where `out` was begun with other pictures, or another number of them."""
     path = out / BEGUN
     if (out / "source").exists():
         before = json.loads(path.read_text("utf-8")) if path.exists() else {}
@@ -59,18 +61,10 @@ def begin(out: Path, facts: dict[str, Any]) -> None:
     atomic_write(path, json.dumps(facts) + "\n")
 
 
-def own_lines(data: Path, pairs: int, out: Path, minutes: float, say: Callable[[str], None]) -> list[str]:
-    """Lines of the table of `own`.
+def own_lines(data: Path, pairs: int, out: Path, minutes: float, say: Say) -> list[str]:
+    """Lines of the table, of so many training rows of a prepared dataset with training, validation and test rows.
 
-    Args:
-        data: A prepared dataset with training, validation and test rows.
-        pairs: Training rows of it that are used.
-        out: Folder of all that is made; what is there is not made again.
-        minutes: See `train.auto`.
-        say: Told what is done.
-
-    Raises:
-        ConfigError: The dataset is too small, or another than the run began with.
+    `out` is the folder of all that is made, once; for `minutes` see `train.auto`.
     """
     source = out / "source"
     begin(out, {"data": Pictures.load(data).fingerprint, "pairs": pairs})
@@ -80,11 +74,22 @@ def own_lines(data: Path, pairs: int, out: Path, minutes: float, say: Callable[[
     own = Own(Wanted(str(source)), Reading(load_codec(shipped_codec()).image_size), out / "run", minutes, 0, say)
     model, sheet = own.run(), out / "sheet.png"
     quietly("eval", [model, "--data", own.data, "--split", "validation", "-n", 8, "--sheet", sheet])
-    taken = f"{time.monotonic() - start:.0f} s" if fresh else "went on with a stopped run, so not timed:"
+    taken = f"{time.monotonic() - start:.0f} s" if fresh else "resumed an interrupted run, so not timed:"
     report = out / "report"
     if quietly("eval", [model, "--data", own.data, "--split", "test", "--captions", 200, "--out", report]):
         raise ConfigError(f"{report}: no report; see the line above")
-    return [
-        f"{taken} from {pairs} pairs in a folder to a model and its sheet {sheet}",
-        *figure_lines(report),
-    ]
+    return [f"{taken} from {pairs} pairs in a folder to a model and its sheet {sheet}", *figure_lines(report)]
+
+
+def _arguments(parser: Parser) -> None:
+    parser.add_argument("data", type=Path, help="a dataset")
+    parser.add_argument("--few", type=whole(2), default=500, help="pairs that are trained on")
+    parser.add_argument("--minutes", type=number(above=0), default=4.0, help="see python -m train")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-own"), help="folder; it resumes there")
+
+
+def _run(args: argparse.Namespace, _: str) -> None:
+    print("\n".join(own_lines(args.data, args.few, args.out, args.minutes, say)))
+
+
+STUDY = Study(__doc__, "data/pictures --few 500", _arguments, _run)

@@ -1,4 +1,4 @@
-"""What `eval.studies.latents` measures: draws from a latent space, neighbourhoods of two spaces, steps of a path."""
+"""Draws from a latent space, neighbourhoods of two spaces, steps of a path."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,19 +16,11 @@ from eval.metrics.bootstrap import Interval, paired_bootstrap
 from eval.metrics.realism import local_radius, relative_distance
 from eval.space import JudgeSpace
 
-CHUNK = 64
+CHUNK = 256
 
 
 def gaussian_draws(z: Tensor, normal: Tensor) -> Tensor:
-    """Draws from the full-covariance Gaussian fitted to latents.
-
-    Args:
-        z: Latents, (N, *z_shape).
-        normal: Standard normal noise, (n, *z_shape).
-
-    Returns:
-        (n, *z_shape).
-    """
+    """Draws (n, *z_shape) from the Gaussian fitted to latents (N, *z_shape), by standard normal noise (n, *z_shape)."""
     flat = z.flatten(1).double()
     covariance = torch.cov(flat.T) + 1e-6 * torch.eye(flat.shape[1], dtype=torch.float64)
     draws = flat.mean(0) + normal.flatten(1).double() @ torch.linalg.cholesky(covariance).T
@@ -36,13 +28,9 @@ def gaussian_draws(z: Tensor, normal: Tensor) -> Tensor:
 
 
 def channel_draws(z: Tensor, normal: Tensor) -> Tensor:
-    """Standard normal draws on the scale of latents: mean and deviation of each channel are those of `z`.
+    """Standard normal noise (n, C, *places) with the mean and deviation of each channel of latents (N, C, *places).
 
     Codecs standardise in several ways; so all are held to N(0, I) alike.
-
-    Args:
-        z: Latents, (N, C, *places).
-        normal: Standard normal noise, (n, C, *places).
     """
     over = [0, *range(2, z.ndim)]
     return z.mean(over, keepdim=True) + z.std(over, keepdim=True) * normal
@@ -50,14 +38,9 @@ def channel_draws(z: Tensor, normal: Tensor) -> Tensor:
 
 def mapped(mapper: Mapper, c: TextCode, noise: Tensor, steps: int) -> Tensor:
     """Latents of codes, without guidance, (B, *z_shape); `steps` count for a mapper with a velocity."""
-    parts = []
-    for start in range(0, len(noise), 4 * CHUNK):
-        rows = slice(start, start + 4 * CHUNK)
-        if isinstance(mapper, VelocityMapper):
-            parts.append(mapper.sample(c[rows], noise=noise[rows], num_inference_steps=steps))
-        else:
-            parts.append(mapper.sample(c[rows], noise=noise[rows]))
-    return torch.cat(parts)
+    settings = {"num_inference_steps": steps} if isinstance(mapper, VelocityMapper) else {}
+    starts = range(0, len(noise), CHUNK)
+    return torch.cat([mapper.sample(c[i : i + CHUNK], noise=noise[i : i + CHUNK], **settings) for i in starts])
 
 
 def mapped_means(mapper: Mapper, c: TextCode, samples: int, steps: int, seed: int) -> Tensor:
@@ -69,11 +52,7 @@ def mapped_means(mapper: Mapper, c: TextCode, samples: int, steps: int, seed: in
 
 
 def nearest(points: np.ndarray, k: int) -> np.ndarray:
-    """The k nearest others of every point by the cosine to the points' mean, (N, k), nearest first.
-
-    Args:
-        points: One row an item, (N, D).
-        k: 1 to N - 1.
+    """The k nearest others of every point (N, D) by the cosine to the points' mean, (N, k), nearest first.
 
     >>> nearest(np.array([[1.0, 0.0], [1.0, 0.1], [-1.0, 0.0], [-1.0, 0.1]]), 1).ravel()
     array([1, 0, 3, 2])
@@ -97,14 +76,9 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def near_real(features: np.ndarray, real: np.ndarray, k: int = 3) -> np.ndarray:
-    """Whether each picture lies as near to a real one as that one's k-th nearest real picture, (B,) bool.
+    """Whether each picture (B, F) lies as near to a real one (N, F) as that one's k-th nearest real picture, (B,) bool.
 
     Unlike the realism test it uses all features, not only what captions differ in, and is not calibrated.
-
-    Args:
-        features: Of pictures, (B, F).
-        real: Of real pictures, none of which is among the others, (N, F), N above k.
-        k: At least 1.
 
     Source: Kynkäänniemi et al. 2019, Improved Precision and Recall Metric, arXiv:1904.06991
 
@@ -116,27 +90,18 @@ def near_real(features: np.ndarray, real: np.ndarray, k: int = 3) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Smoothness:
-    """How paths run, averaged over pairs.
+    """How paths run, averaged over pairs."""
 
-    Args:
-        largest: Largest step over the mean step; 1 for equal steps.
-        length: Sum of the steps over the distance of the ends; 1 for the straight way.
-        plausible: Share of the pictures between the ends that pass the realism test.
-        precision: Share of them that lie among real pictures; see `near_real`.
-    """
-
-    largest: Interval
-    length: Interval
-    plausible: Interval
-    precision: Interval
+    largest: Interval  # Largest step over the mean step; 1 for equal steps
+    length: Interval  # Sum of the steps over the distance of the ends; 1 for the straight way
+    plausible: Interval  # Share of the pictures between the ends that pass the realism test
+    precision: Interval  # Share of them that lie among real pictures; see `near_real`
 
 
 def smoothness(space: JudgeSpace, extractor: Extractor, paths: Tensor, real: np.ndarray, seed: int = 0) -> Smoothness:
-    """Paths of pictures as the judge sees them.
+    """P paths of S pictures, (P, S, 3, H, W) in [0, 1], as the judge sees them; P at least 2, S at least 3.
 
-    Args:
-        paths: P paths of S pictures, (P, S, 3, H, W) in [0, 1], P at least 2, S at least 3.
-        real: Late features of other real pictures, (N, F).
+    `real` are late features of other real pictures, (N, F).
 
     Source: largest step: as Karras et al. 2019, arXiv:1812.04948, measure a path by steps in a judge's features
     """

@@ -1,18 +1,16 @@
-"""python -m eval.studies.families MODEL --data data/pictures: every mapping family at equal minutes, in one table.
+"""Every mapping family at equal minutes, in one table.
 
 All see the same pairs through the same codec and text encoder, have the same minutes of processor time, up to three
 ways to sample chosen on validation, and the same judge. "whitened" families work on the codec's latents after PCA
 whitening with all components kept: a change of variables, so that densities compare after its log-determinant.
-Nothing is done twice: a stopped run goes on.
 """
 
 import argparse
 import math
 import statistics
-import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,33 +30,24 @@ from bridge.mappers import (
     VelocityMapper,
 )
 from bridge.noise import generator_for
-from eval.report import ROWS, to_json
-from eval.studies.peers.__main__ import add_common, open_workshop
-from eval.studies.peers.base import GUIDED, Sampling
-from eval.studies.peers.mapped import BridgeFlow, MapperNet, MapperPeer
-from eval.studies.peers.material import Shelf
-from eval.studies.peers.study import Workshop
-from eval.studies.peers.table import HEADLINES, Spread
-from eval.studies.speed import seconds
-from eval.table import table
-from train.command import Parser, run_command, spelled
+from eval.report import ROWS, table, to_json
+from eval.studies import Study
+from eval.studies.compare.base import GUIDED, PLAIN, Sampling
+from eval.studies.compare.material import Shelf
+from eval.studies.compare.nets import BridgeFlow, MapperNet, MapperPeer
+from eval.studies.compare.study import HEADLINES, Spread, Workshop, add_workshop, open_workshop
+from train.command import Parser
+from train.timing import interleaved
 
-NAME = "python -m eval.studies.families"
-PLAIN = (Sampling(), Sampling(temperature=0.7), Sampling(temperature=0.7, neighbours=True))
-"""What families without guidance choose from."""
 DENSITY_PICTURES, STEPS, PROBES = 128, 16, 4
 """Held-out pictures whose likelihood is measured; solver steps and probes where it follows an equation."""
 SPEED_IMAGES, SPEED_REPEATS = 64, 3
 
 
 class FamilyPeer(MapperPeer):
-    """A mapping family with one set of hyperparameters.
+    """A mapping family with one set of hyperparameters: learning rate, batch size, and arguments of the mapper.
 
-    Args:
-        name: In the table and on the command line.
-        family: The mapper's class.
-        trial: Learning rate, batch size, and arguments of the mapper.
-        whitened: Work on whitened latents.
+    With `whitened` it works on whitened latents.
     """
 
     def __init__(self, name: str, family: type[Mapper], trial: dict[str, Any], whitened: bool = False) -> None:
@@ -84,48 +73,35 @@ ALL = (
 
 @dataclass(frozen=True)
 class Density:
-    """Held-out log-likelihood, of the codec's standardised latents whatever space a family works in.
+    """Held-out log-likelihood, of the codec's standardised latents whatever space a family works in."""
 
-    Args:
-        bits: Bits a dimension, smaller is better, by row of the test; -log2 p(z | label) over dimensions.
-        error: Standard error of the estimate itself, in the same unit; 0 where it is exact.
-    """
-
-    bits: dict[str, float]
-    error: float
+    bits: dict[str, float]  # -log2 p(z | label) over dimensions, smaller is better, by row of the test
+    error: float  # Standard error of the estimate itself, in the same unit; 0 where it is exact
 
 
 @dataclass(frozen=True)
 class Family:
-    """One family's line.
+    name: str  # Of the family
+    sampling: Sampling | None = None  # Chosen on validation, of seed 0
+    rows: dict[str, dict[str, Spread]] = field(default_factory=dict)  # HEADLINES by row; none if training diverged
+    steps: list[int] = field(default_factory=list)  # Optimiser steps, by seed
+    minutes: list[float] = field(default_factory=list)  # Of training, by seed, the VAE's not included
+    parameters: int = 0  # Numbers trained
+    images_per_second: float = 0.0  # Latents drawn and decoded on this machine, with that sampling
+    density: Density | None = None  # Of seed 0
+    absent: dict[str, str] = field(default_factory=dict)  # What could not be measured, and why
 
-    Args:
-        name: Of the family.
-        sampling: Chosen on validation, of seed 0.
-        rows: Headlines and copies on the test rows, over seeds, by row and name; empty where training diverged.
-        steps: Optimiser steps, by seed.
-        minutes: Of training, by seed, the VAE's not included.
-        parameters: Numbers trained.
-        images_per_second: Latents drawn and decoded on this machine, with that sampling.
-        density: Of seed 0.
-        absent: What could not be measured, and why.
-    """
-
-    name: str
-    sampling: Sampling | None = None
-    rows: dict[str, dict[str, Spread]] = field(default_factory=dict)
-    steps: list[int] = field(default_factory=list)
-    minutes: list[float] = field(default_factory=list)
-    parameters: int = 0
-    images_per_second: float = 0.0
-    density: Density | None = None
-    absent: dict[str, str] = field(default_factory=dict)
+    def cells(self, row: str) -> list[str]:
+        bits = "–"
+        if self.density is not None:
+            error = f" ± {self.density.error:.3f}" if self.density.error else ""
+            bits = f"{self.density.bits[row]:.3f}{error}"
+        cost = [f"{statistics.fmean(self.minutes):.2f}", f"{self.images_per_second:.1f}", f"{self.parameters:,}"]
+        return [self.name, *(str(self.rows[row][h]) for h in HEADLINES), bits, *cost]
 
 
 @dataclass(frozen=True)
 class FamiliesReport:
-    """Everything found."""
-
     minutes: float
     vae_minutes: float
     captions: int | None
@@ -149,33 +125,12 @@ def whitened(shop: Workshop) -> Workshop:
     return replace(shop, codec=codec, material=material, identity={**shop.identity, "vae": codec.fingerprint})
 
 
-@dataclass(frozen=True)
-class Shops:
-    """The two workshops.
-
-    Args:
-        plain: On the codec's own latents.
-    """
-
-    plain: Workshop
-
-    @cached_property
-    def whitened(self) -> Workshop:
-        """On whitened latents."""
-        return whitened(self.plain)
-
-    def of(self, peer: FamilyPeer) -> Workshop:
-        """Where a family works."""
-        return self.whitened if peer.whitened else self.plain
-
-
 def held_out_latents(shop: Workshop, split: str) -> tuple[Tensor, list[str]]:
     """Mean latents (B, *z_shape) and labels of at most DENSITY_PICTURES pictures of a split, evenly spread."""
     pictures = shop.benches.judge.pictures
     rows = pictures.where(split)
     rows = rows[torch.linspace(0, len(rows) - 1, min(DENSITY_PICTURES, len(rows))).long().numpy()]
-    x = pictures.pixels(rows)
-    z = torch.cat([shop.codec.encode(part).mean for part in x.split(64)])
+    z = torch.cat([shop.codec.encode(part).mean for part in pictures.pixels(rows).split(64)])
     return z, [str(label) for label in pictures.label[rows]]
 
 
@@ -187,8 +142,7 @@ def density_of(shop: Workshop, mapper: Mapper, splits: Mapping[str, str]) -> Den
     bits, errors = {}, []
     for row, split in splits.items():
         z, labels = held_out_latents(shop, split)
-        c = shop.asked(labels)
-        dims = z[0].numel()
+        c, dims = shop.asked(labels), z[0].numel()
         if isinstance(mapper, VelocityMapper):
             value, error = mapper.log_prob_with_error(
                 z, c, num_inference_steps=STEPS, trace="hutchinson", probes=PROBES, generator=generator_for(0)
@@ -201,35 +155,28 @@ def density_of(shop: Workshop, mapper: Mapper, splits: Mapping[str, str]) -> Den
     return Density(bits, max(errors, default=0.0))
 
 
-def images_per_second(net: MapperNet, shop: Workshop, sampling: Sampling) -> float:
-    """Median rate of drawing and decoding SPEED_IMAGES pictures of one caption."""
+def measure(shop: Workshop, peer: FamilyPeer, seeds: int) -> Family:
+    """Train a family with every seed, judge each on the test, and measure density and speed with the first."""
+    tested = [one for seed in range(seeds) if (one := shop.tested(peer, 0, seed)) is not None]
+    if len(tested) < seeds:
+        return Family(peer.name, absent={"everything": "training diverged; see the messages above"})
+    net, sampling = shop.train(peer, peer.trials[0], 0).eval(), tested[0].sampling
+    assert isinstance(net, MapperNet)
+    rows = {row: {h: Spread.of(one.rows[row][h] for one in tested) for h in HEADLINES} for row in tested[0].rows}
+    density = density_of(shop, net.mapper, {row: split for row, split in ROWS["test"].items() if row in rows})
     c = shop.asked([shop.benches.judge.pictures.label[0]] * SPEED_IMAGES)
     noise = torch.randn(SPEED_IMAGES, *net.noise_shape, generator=generator_for(0))
     with torch.no_grad():
-        return SPEED_IMAGES / seconds(lambda: net.sample(c, noise, sampling), SPEED_REPEATS)
-
-
-def measure(shop: Workshop, peer: FamilyPeer, seeds: int) -> Family:
-    """Train a family with every seed, judge each on the test, and measure density and speed with the first."""
-    trial = peer.trials[0]
-    tested = [one for seed in range(seeds) if (one := shop.tested(peer, trial, seed)) is not None]
-    if len(tested) < seeds:
-        return Family(peer.name, absent={"everything": "training diverged; see the messages above"})
-    net = shop.train(peer, trial, 0)
-    assert isinstance(net, MapperNet)
-    net.eval()
-    rows = {
-        row: {name: Spread.of([one.rows[row][name] for one in tested]) for name in HEADLINES} for row in tested[0].rows
-    }
-    density = density_of(shop, net.mapper, {row: split for row, split in ROWS["test"].items() if row in rows})
+        works = {"draw": lambda: net.sample(c, noise, sampling)}
+        rate = SPEED_IMAGES / interleaved(works, SPEED_REPEATS, time.perf_counter)["draw"]
     return Family(
         peer.name,
-        tested[0].sampling,
+        sampling,
         rows,
         [one.steps for one in tested],
         [one.minutes for one in tested],
         sum(p.numel() for p in net.parameters()),
-        images_per_second(net, shop, tested[0].sampling),
+        rate,
         density,
         {} if density else {"density": f"{peer.family.__name__} has none"},
     )
@@ -244,44 +191,27 @@ def to_text(report: FamiliesReport) -> str:
     for row in dict.fromkeys(row for one in report.families for row in one.rows):
         here = sorted((f for f in report.families if row in f.rows), key=lambda f: -f.rows[row]["score"].mean)
         head = ["", *HEADLINES, "bits/dim", "minutes", "images/s", "parameters"]
-        text += ["", row, *table([head, *(_cells(one, row) for one in here)])]
+        text += ["", row, *table([head, *(one.cells(row) for one in here)])]
     return "\n".join(
         text + [f"{one.name}: {what} absent, {why}" for one in report.families for what, why in one.absent.items()]
     )
 
 
-def _cells(one: Family, row: str) -> list[str]:
-    bits = "–"
-    if one.density is not None:
-        bits = f"{one.density.bits[row]:.3f}" + (f" ± {one.density.error:.3f}" if one.density.error else "")
-    cost = [f"{statistics.fmean(one.minutes):.2f}", f"{one.images_per_second:.1f}", f"{one.parameters:,}"]
-    return [one.name, *(str(one.rows[row][name]) for name in HEADLINES), bits, *cost]
-
-
-def build_parser(families: Sequence[FamilyPeer] = ALL) -> Parser:
-    """The command's arguments."""
-    parser = Parser(NAME, __doc__, f"{NAME} pictures --data data/pictures --minutes 10")
-    add_common(parser)
-    names = [peer.name for peer in families]
+def _arguments(parser: Parser) -> None:
+    add_workshop(parser, "runs/families", 1)
+    names = [peer.name for peer in ALL]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {'; '.join(names)}")
-    parser.set_defaults(out="runs/families", seeds=1)
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when the table is printed, 2 for bad input."""
-    return run_command(build_parser(), argv, lambda args: _run(args, spelled(NAME, argv)))
 
 
 def _run(args: argparse.Namespace, command: str) -> None:
-    shops = Shops(open_workshop(args))
+    plain = open_workshop(args)
     chosen = [peer for peer in ALL if not args.only or peer.name in args.only]
-    families = [measure(shops.of(peer), peer, args.seeds) for peer in chosen]
-    about = {"command": command, "data": shops.plain.benches.judge.pictures.fingerprint}
+    white = whitened(plain) if any(peer.whitened for peer in chosen) else plain
+    families = [measure(white if peer.whitened else plain, peer, args.seeds) for peer in chosen]
+    about = {"command": command, "data": plain.benches.judge.pictures.fingerprint}
     report = FamiliesReport(args.minutes, args.vae_minutes, args.captions, args.samples, families, about)
     atomic_write(Path(args.out) / "families.json", to_json(report))
     print(to_text(report))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+STUDY = Study(__doc__, "pictures --data data/pictures --minutes 10", _arguments, _run)

@@ -1,16 +1,15 @@
-"""python -m eval.studies.retrieval MODEL --data data/pictures --split validation: captions from pictures, and back.
+"""Does the model find captions from pictures, and back?
 
 Pictures of 100 captions, by artists whose drawings of them are not in training, are scored against all 100 captions
 by the model's evidence for them (`bridge.score`), beside ridge regression of latents on text codes with the cosine.
-Captions are chosen by hash; families weigh equally. For a picture from a caption there is one picture of each caption
-at a time, three times. `--times` tries guesses from less and less noise (0: all noise) instead, one by one.
+Captions are chosen by hash; families have equal weight. For a picture from a caption there is one picture of each
+caption at a time, three times. `--times` tries guesses from less and less noise (0: all noise) instead, one by one.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,41 +20,32 @@ from bridge.mappers import VelocityMapper
 from bridge.noise import normal_rows
 from bridge.pipeline import BridgePipeline
 from bridge.text import TextCode
-from eval.baselines import RidgeGaussian, fit_ridge, flat_latents, text_codes
+from eval.baselines import Baselines, RidgeGaussian, text_codes
 from eval.data import Pictures, first_by_hash, references
 from eval.metrics.bootstrap import Interval, paired_bootstrap
 from eval.report import ROWS
-from train.command import Parser, number, run_command, whole
+from eval.studies import Study, add_common
+from train.command import Parser, number, whole
 
-NAME = "python -m eval.studies.retrieval"
 CHUNK = 64
 FIRST, ROUNDS = 10, 3
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How well the right one is found among so many.
+    """How well the right one is found among so many."""
 
-    Args:
-        first: Share where it is ranked first.
-        ten: Share where it is among the first ten.
-        median: Median rank, 1 is best.
-    """
+    first: Interval  # Share where it is ranked first
+    ten: Interval  # Share where it is among the first ten
+    median: float  # Median rank, 1 is best
 
-    first: Interval
-    ten: Interval
-    median: float
+    def line(self, name: str) -> str:
+        return f"  {name:10} first {self.first}  first ten {self.ten}  median rank {self.median:g}"
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The model beside ridge regression, in one direction.
-
-    Args:
-        model: Of the model.
-        ridge: Of ridge regression with the cosine.
-        ahead: Share among the first ten, model less ridge, paired.
-    """
+    """The model beside ridge regression with the cosine, in one direction; `ahead`, paired, is of the first ten."""
 
     model: Retrieval
     ridge: Retrieval
@@ -63,11 +53,7 @@ class Compared:
 
 
 def ranks(score: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Rank of the right one in every row, 1 is best; equals share the mean of their ranks.
-
-    Args:
-        score: Higher is better, (M, C).
-        right: Column of the right one, (M,).
+    """Rank (M,) of the right column (M,) in every row of scores (M, C): 1 is best; equals share the mean of theirs.
 
     >>> ranks(np.array([[3.0, 1.0], [2.0, 2.0]]), np.array([0, 1]))
     array([1. , 1.5])
@@ -77,7 +63,7 @@ def ranks(score: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def retrieval(rank: np.ndarray, families: np.ndarray) -> Retrieval:
-    """Figures of ranks (M,), families (M,) weighing equally but in the median."""
+    """Figures of ranks (M,), families (M,) having equal weight but in the median."""
     first, ten = (paired_bootstrap((rank <= n).astype(float), families) for n in (1, FIRST))
     return Retrieval(first, ten, float(np.median(rank)))
 
@@ -92,9 +78,7 @@ def compare(model: np.ndarray, ridge: np.ndarray, families: np.ndarray) -> Compa
 def picture_ranks(score: np.ndarray, groups: Sequence[np.ndarray], rounds: int) -> np.ndarray:
     """Rank of each caption's picture among one picture of every caption, (rounds * C,), round by round.
 
-    Args:
-        score: Of M pictures and C captions, (M, C).
-        groups: Rows of each caption's pictures, [(k,)] * C; they take turns.
+    From scores of M pictures and C captions (M, C); each caption's pictures, rows [(k,)] * C, take turns.
     """
     by_round = []
     for turn in range(rounds):
@@ -103,42 +87,17 @@ def picture_ranks(score: np.ndarray, groups: Sequence[np.ndarray], rounds: int) 
     return np.concatenate(by_round)
 
 
-def fitted_ridge(pipe: BridgePipeline, pictures: Pictures) -> RidgeGaussian:
-    """Latents from text codes, fitted on all training pictures, the penalty chosen on validation."""
-    encode = text_codes(pipe.text_encoder)
-    z, c, families = [], [], []
-    for split in ("train", "validation"):
-        rows = pictures.where(split)
-        z.append(flat_latents(pipe.codec, pictures, rows))
-        c.append(encode(pictures.label[rows].tolist()))
-        families.append(pictures.family[rows])
-    return fit_ridge(c[0], z[0], c_validation=c[1], z_validation=z[1], families_validation=families[1])
-
-
 def cosines(ridge: RidgeGaussian, z: np.ndarray, c: np.ndarray) -> np.ndarray:
     """Cosine of latents (M, Z) to what ridge regression expects of text codes (C, D), (M, C)."""
     mean = ridge.mean(c)
     return (z @ mean.T) / np.linalg.norm(z, axis=1)[:, None] / np.linalg.norm(mean, axis=1)
 
 
-def _line(name: str, retrieved: Retrieval) -> str:
-    return f"  {name:10} first {retrieved.first}  first ten {retrieved.ten}  median rank {retrieved.median:g}"
-
-
 def _report(title: str, compared: Compared) -> None:
     print(f"{title}:")
-    print(_line("model", compared.model))
-    print(_line("ridge", compared.ridge))
+    print(compared.model.line("model"))
+    print(compared.ridge.line("ridge"))
     print(f"  first ten, model less ridge: {compared.ahead}")
-
-
-def _report_typical(score: Tensor, own: Tensor, right: np.ndarray) -> None:
-    """How typical the right pictures and the wrong ones are of a caption."""
-    share = (own[None] <= score[:, :, None]).float().mean(2).numpy()
-    is_right = np.eye(share.shape[1], dtype=bool)[right]
-    for name, values in (("right", share[is_right]), ("wrong", share[~is_right])):
-        at_zero = (values == 0).mean()
-        print(f"typical, {name} pictures: mean {values.mean():.2f}, share at 0 {at_zero:.2f}; the model's own: .50, 0")
 
 
 @torch.no_grad()
@@ -159,61 +118,53 @@ def from_less_noise(mapper: VelocityMapper, z: Tensor, c: TextCode, time: float,
     return error[:, :1] - error[:, 1:]
 
 
-def _run(args: argparse.Namespace) -> None:
-    pipe = BridgePipeline.from_pretrained(args.model)
-    method = scores.resolve_method(pipe.mapper, args.method)
-    pictures = Pictures.load(args.data)
-    ridge = None if args.times else fitted_ridge(pipe, pictures)
-    for row in args.rows:
-        refs = first_by_hash(references(pictures, ROWS[args.split][row]), args.candidates)
-        if args.pictures:
-            refs = replace(refs, rows=tuple(r[: args.pictures] for r in refs.rows))
-        sizes = [len(r) for r in refs.rows]
-        right, places = np.repeat(np.arange(len(refs)), sizes), np.arange(sum(sizes))
-        x = pictures.pixels(np.concatenate(refs.rows))
-        z = torch.cat([pipe.codec.encode(part).mean for part in x.split(CHUNK)])
-        c = pipe.text_encoder.encode(list(refs.captions), 64, with_tokens=pipe.mapper.reads_tokens)
-        print(f"{args.split}, {row}: {len(z)} pictures of {len(refs)} captions, by {method}", flush=True)
-        families = refs.families[right]
-        if ridge is None:
-            assert isinstance(pipe.mapper, VelocityMapper)
-            for time in args.times:
-                less = from_less_noise(pipe.mapper, z, c, time, args.probes, args.seed).numpy()
-                print(_line(f"t = {time:g}", retrieval(ranks(less, right), families)), flush=True)
-            continue
-        model = scores.score_latents(pipe.mapper, z, c, method=method, seed=args.seed)
-        linear = cosines(ridge, z.flatten(1).numpy(), c.pooled.numpy())
-        _report("caption from picture", compare(ranks(model.numpy(), right), ranks(linear, right), families))
-        groups = np.split(places, np.cumsum(sizes)[:-1])
-        again = np.tile(refs.families, ROUNDS)
-        by_method = [picture_ranks(m, groups, ROUNDS) for m in (model.numpy(), linear)]
-        _report("picture from caption", compare(by_method[0], by_method[1], again))
-        if args.samples:
-            own = scores.own_scores(pipe.mapper, c, method=method, samples=args.samples, seed=args.seed)
-            _report_typical(model, own, right)
-        sys.stdout.flush()
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when the figures are printed, 2 for bad input."""
-    parser = Parser(NAME, __doc__, f"{NAME} pictures --data data/pictures --split validation")
-    parser.add_argument("model", help="a shipped model's name, a model folder, or a hub id")
-    parser.add_argument("--data", type=Path, default=Path("data/pictures"), help="a dataset")
-    parser.add_argument(
-        "--split", choices=sorted(ROWS), default="validation", help="where settings are chosen, or test"
-    )
-    parser.add_argument(
-        "--rows", nargs="+", choices=("seen", "held-out"), default=["seen", "held-out"], help="of captions"
-    )
+def _arguments(parser: Parser) -> None:
+    add_common(parser, "model", "--data", "--split", "--seed")
+    rows = ("seen", "held-out")
+    parser.add_argument("--rows", nargs="+", choices=rows, default=list(rows), help="of captions")
     parser.add_argument("--candidates", type=whole(2), default=100, help="captions")
     parser.add_argument("--method", choices=scores.METHODS, help="default: the mapper's own")
     parser.add_argument("--samples", type=whole(0), default=0, help="of each caption, for how typical pictures are")
     parser.add_argument("--pictures", type=whole(1), help="of each caption at most; default all")
     parser.add_argument("--times", type=number(0, 1), nargs="+", metavar="T", help="try these, and nothing else")
     parser.add_argument("--probes", type=whole(1), default=4, help="draws of noise for --times")
-    parser.add_argument("--seed", type=whole(0), default=0, help="key of all randomness")
-    return run_command(parser, argv, _run)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _run(args: argparse.Namespace, _: str) -> None:
+    pipe = BridgePipeline.from_pretrained(args.model)
+    method = scores.resolve_method(pipe.mapper, args.method)
+    pictures = Pictures.load(args.data)
+    ridge = None if args.times else Baselines.fit(pictures, pipe.codec, text_codes(pipe.text_encoder)).ridge
+    for row in args.rows:
+        refs = first_by_hash(references(pictures, ROWS[args.split][row]), args.candidates)
+        if args.pictures:
+            refs = replace(refs, rows=tuple(r[: args.pictures] for r in refs.rows))
+        sizes = [len(r) for r in refs.rows]
+        right, families = np.repeat(np.arange(len(refs)), sizes), np.repeat(refs.families, sizes)
+        x = pictures.pixels(np.concatenate(refs.rows))
+        z = torch.cat([pipe.codec.encode(part).mean for part in x.split(CHUNK)])
+        c = pipe.text_encoder.encode(list(refs.captions), 64, with_tokens=pipe.mapper.reads_tokens)
+        print(f"{args.split}, {row}: {len(z)} pictures of {len(refs)} captions, by {method}", flush=True)
+        if ridge is None:
+            assert isinstance(pipe.mapper, VelocityMapper)
+            for time in args.times:
+                less = from_less_noise(pipe.mapper, z, c, time, args.probes, args.seed).numpy()
+                print(retrieval(ranks(less, right), families).line(f"t = {time:g}"), flush=True)
+            continue
+        model = scores.score_latents(pipe.mapper, z, c, method=method, seed=args.seed)
+        linear = cosines(ridge, z.flatten(1).numpy(), c.pooled.numpy())
+        _report("caption from picture", compare(ranks(model.numpy(), right), ranks(linear, right), families))
+        groups = np.split(np.arange(len(z)), np.cumsum(sizes)[:-1])
+        mine, theirs = (picture_ranks(m, groups, ROUNDS) for m in (model.numpy(), linear))
+        _report("picture from caption", compare(mine, theirs, np.tile(refs.families, ROUNDS)))
+        if args.samples:  # how typical right and wrong pictures are of a caption
+            own = scores.own_scores(pipe.mapper, c, method=method, samples=args.samples, seed=args.seed)
+            share = (own[None] <= model[:, :, None]).float().mean(2).numpy()
+            is_right = np.eye(share.shape[1], dtype=bool)[right]
+            for name, values in (("right", share[is_right]), ("wrong", share[~is_right])):
+                figures = f"mean {values.mean():.2f}, share at 0 {(values == 0).mean():.2f}"
+                print(f"typical, {name} pictures: {figures}; the model's own: .50, 0")
+        sys.stdout.flush()
+
+
+STUDY = Study(__doc__, "pictures --data data/pictures --split validation", _arguments, _run)

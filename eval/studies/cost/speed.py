@@ -1,4 +1,4 @@
-"""python -m eval.studies.speed MODEL: throughput and cold start, as ratios measured in one run.
+"""Throughput and cold start of drawing, as ratios measured in one run.
 
 - the whole pipeline against decoding alone, the same images;
 - decoding against matrix multiplies of the same number of floating-point operations;
@@ -10,29 +10,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from statistics import median
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bridge.pipeline import MICRO_BATCH, BridgePipeline
-from train.command import Parser, run_command, whole
+from eval.studies import COMMON, Study
+from train.command import Parser, whole
+from train.timing import interleaved
 
 IMPORTS = "import torch, numpy, PIL.Image, diffusers, diffusers.models, transformers.models.bert, tokenizers"
-
-NAME = "python -m eval.studies.speed"
-
-
-def seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median time of one call, after one call to warm up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return median(times)
+SIDE = 1024
 
 
 def decode_flops(pipe: BridgePipeline, images: int) -> float:
@@ -46,22 +34,21 @@ def decode_flops(pipe: BridgePipeline, images: int) -> float:
 def throughput(pipe: BridgePipeline, images: int, repeats: int) -> list[str]:
     """Lines of the table: pipeline, decoding, matrix multiply."""
     z = pipe("a smiling cat", images, seed=0, output_type="latent").images
-
-    def decode() -> None:
-        for chunk in z.split(MICRO_BATCH):
-            pipe.codec.decode(chunk)
-
     flops = decode_flops(pipe, images)
-    side = 1024
-    a, b = torch.randn(side, side), torch.randn(side, side)
-    count = max(round(flops / (2 * side**3)), 1)
+    a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
+    count = max(round(flops / (2 * SIDE**3)), 1)
 
     def multiply() -> None:
         for _ in range(count):
             a @ b
 
-    whole = seconds(lambda: pipe("a smiling cat", images, seed=0, output_type="pt"), repeats)
-    alone, limit = seconds(decode, repeats), seconds(multiply, repeats) * flops / (2 * side**3 * count)
+    works = {
+        "whole": lambda: pipe("a smiling cat", images, seed=0, output_type="pt"),
+        "alone": lambda: [pipe.codec.decode(chunk) for chunk in z.split(MICRO_BATCH)],
+        "multiply": multiply,
+    }
+    whole, alone, multiplied = interleaved(works, repeats, time.perf_counter).values()
+    limit = multiplied * flops / (2 * SIDE**3 * count)
     return [
         f"whole pipeline        {images / whole:8.1f} images/s",
         f"decoding alone        {images / alone:8.1f} images/s",
@@ -79,8 +66,8 @@ def cold_start(model: str, repeats: int) -> list[str]:
 
     with tempfile.TemporaryDirectory() as out:
         command = ("-m", "bridge.cli", "generate", "a smiling cat", "--model", model, "--out", out)
-        whole = seconds(lambda: run(*command), repeats)
-    bare = seconds(lambda: run("-c", IMPORTS), repeats)
+        works = {"whole": lambda: run(*command), "bare": lambda: run("-c", IMPORTS)}
+        whole, bare = interleaved(works, repeats, time.perf_counter).values()
     return [
         f"bridge generate       {whole:8.2f} s, cold, 8 images",
         f"bare imports          {bare:8.2f} s",
@@ -88,23 +75,16 @@ def cold_start(model: str, repeats: int) -> list[str]:
     ]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    parser = Parser(NAME, __doc__, f"{NAME} pictures")
-    parser.add_argument(
-        "model", nargs="?", default="pictures", help="a shipped model's name, a model folder, or a hub id"
-    )
+def _arguments(parser: Parser) -> None:
+    parser.add_argument("model", nargs="?", default="pictures", **COMMON["model"])
     parser.add_argument("--images", type=whole(1), default=64, help="drawn at a time")
     parser.add_argument("--repeats", type=whole(1), default=5, help="of each measurement, in turns")
-    return run_command(parser, argv, _run)
 
 
-def _run(args: argparse.Namespace) -> None:
+def _run(args: argparse.Namespace, _: str) -> None:
     pipe = BridgePipeline.from_pretrained(args.model)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
-    for line in throughput(pipe, args.images, args.repeats) + cold_start(args.model, args.repeats):
-        print(line)
+    print("\n".join(throughput(pipe, args.images, args.repeats) + cold_start(args.model, args.repeats)))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+STUDY = Study(__doc__, "pictures", _arguments, _run)

@@ -1,4 +1,4 @@
-"""python -m eval.studies.cheats --data data/pictures --split validation --out report/: no planted cheat may look real.
+"""No planted cheat may look real.
 
 Every cheat is made of real pictures, as pixels, and judged exactly as a model is. A picture of the caption asked
 for is always by another artist than the references it is held against: in each section some artists *give* their
@@ -9,7 +9,6 @@ With --codec the cheats are judged as a model's codec draws them, which is how a
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -25,89 +24,71 @@ from bridge.text import TextEncoder
 from eval import baselines
 from eval.baselines import EncodeText, reconstruct, text_codes
 from eval.bench import ArtistBench, Figures
-from eval.data import first_by_hash
+from eval.data import by_caption, first_by_hash
 from eval.features import EfficientNetLite0
-from eval.judge import Judge, Say, Target
-from eval.report import COLUMNS, ROWS, check_counts, to_json
-from eval.table import table
-from train.command import Parser, run_command, say, spelled, whole, writable_folder
+from eval.judge import Judge, Say
+from eval.report import COLUMNS, ROWS, check_counts, table, to_json
+from eval.studies import Study, add_common
+from train.command import Parser, say, writable_folder
 
-NAME = "python -m eval.studies.cheats"
-NOISE = 0.1
-"""Standard deviation of the noise on one right image, pixels in [0, 1]."""
+NOISE = 0.1  # Standard deviation of the noise on one right image, pixels in [0, 1]
 COPY_NOISE, REPLACED, SHIFT = 0.3, 0.25, 0.05
 """Shares: of noise in a noisy copy, of pictures replaced, of the side by which a copy is shifted."""
-REFERENCES = 2
-"""Artists of a caption that never give: fewer are no references."""
+REFERENCES = 2  # Artists of a caption that never give: fewer are no references
 GIVEN = "given"
-BESIDE = ("copied", "c_t", "authenticity", "realistic", "sharpness")
-"""What stands beside the headlines."""
+BESIDE = ("copied", "c_t", "authenticity", "realistic", "sharpness")  # What stands beside the headlines
 REAL, OTHERS, PARTLY = "real", "real, other artists", "real, 25% replaced"
 """References against each other and the pictures that were given, no cheats; and a cheat that is mostly real."""
 
 
 @dataclass(frozen=True)
 class Division:
-    """The artists of C captions in two: those who give pictures to cheats, and the references.
+    """The artists of C captions in two: those who give pictures to cheats, and the references."""
 
-    Args:
-        bench: Judges against the references; no given picture is among them, nor among the rivals.
-        given: Rows of the given pictures, one each by different artists, none of them a reference's: (C, givers).
-        left_out: Captions of the split that fewer than givers + 2 artists drew.
-        families_left_out: Families all of whose captions were left out.
-    """
-
-    bench: ArtistBench
-    given: np.ndarray
-    left_out: int
-    families_left_out: int
+    bench: ArtistBench  # Judges against the references; no given picture is among them, nor among the rivals
+    given: np.ndarray  # Rows of the given pictures, by artists who are no reference's, (C, givers)
+    left_out: int  # Captions of the split that fewer than givers + 2 artists drew
+    families_left_out: int  # Families all of whose captions were left out
 
     @classmethod
     def of(
         cls, judge: Judge, split: str, givers: int, *, n: int = 4, captions: int | None = None, seed: int = 0
     ) -> "Division":
-        """Divide the artists of every caption of a split.
+        """Divide the artists of every caption of a split; `givers` of each give a picture, 0 divides nothing.
 
-        Args:
-            givers: How many artists of a caption give a picture; 0 divides nothing.
-            captions: Judge at most so many, chosen by hash; all of the split's stay rivals.
-            seed: Of who gives which picture (together with the caption), and of the bench.
+        At most `captions` are judged, chosen by hash; all of the split's stay rivals. `seed` is of who gives which
+        picture (together with the caption), and of the bench.
         """
         given, away = _give(judge, split, givers, seed)
         # A given picture leaves the split, so that the target is made as it is for a model.
         parts = judge.pictures.split.astype(object)
         parts[away] = GIVEN
+        families = np.unique(judge.pictures.family[np.isin(parts, (split, GIVEN))])
         judge = dataclasses.replace(judge, pictures=dataclasses.replace(judge.pictures, split=parts.astype(str)))
         target = judge.target(split, n, seed=seed)
-        kept = target.refs[np.array([i for i, c in enumerate(target.refs.captions) if c in given], dtype=int)]
-        every, families = len(target.refs) + len(target.refs.left_out), len(_families(judge, split))
-        left_out, families_left_out = every - len(kept), families - len(np.unique(kept.families))
+        refs = target.refs
+        kept = refs[np.array([i for i, c in enumerate(refs.captions) if c in given], dtype=int)]
         chosen = kept if captions is None else first_by_hash(kept, captions)
-        bench = ArtistBench.of(judge, narrow(target, chosen.captions), seed)
-        return cls(bench, np.stack([given[c] for c in chosen.captions]), left_out, families_left_out)
+        bench = ArtistBench.of(judge, target[np.array([refs.captions.index(c) for c in chosen.captions])], seed)
+        left_out = len(refs) + len(refs.left_out) - len(kept)
+        rows = np.stack([given[c] for c in chosen.captions])
+        return cls(bench, rows, left_out, len(families) - len(np.unique(kept.families)))
 
     def pictures(self) -> Tensor:
-        """The given pictures, (C, givers, 3, H, W)."""
         return _pixels(self.bench.judge, self.given)
-
-
-def narrow(target: Target, captions: Sequence[str]) -> Target:
-    """The same target for some of its captions, in their order; all stay rivals."""
-    return target[np.array([target.refs.captions.index(c) for c in captions])]
 
 
 def _give(judge: Judge, split: str, givers: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Rows that each caption with enough artists gives, (givers,), and all rows by those who give."""
-    pictures, rows = judge.pictures, judge.pictures.where(split)
+    pictures = judge.pictures
     given, away = {}, [np.empty(0, int)]
-    for caption in np.unique(pictures.label[rows]):
-        own = rows[pictures.label[rows] == caption]
+    for caption, own in by_caption(pictures, pictures.where(split)).items():
         names = np.unique(pictures.artist[own])
         if len(names) < givers + REFERENCES:
             continue
         rng = np.random.default_rng([seed, *caption.encode()])
         giving = rng.permutation(names)[:givers]
-        given[str(caption)] = np.array([rng.choice(own[pictures.artist[own] == a]) for a in giving], dtype=int)
+        given[caption] = np.array([rng.choice(own[pictures.artist[own] == a]) for a in giving], dtype=int)
         away.append(own[np.isin(pictures.artist[own], giving)])
     if len(given) < 2:
         raise UserError(
@@ -117,19 +98,9 @@ def _give(judge: Judge, split: str, givers: int, seed: int) -> tuple[dict[str, n
     return given, np.concatenate(away)
 
 
-def _families(judge: Judge, split: str) -> np.ndarray:
-    """Families of a split, the given pictures included."""
-    return np.unique(judge.pictures.family[np.isin(judge.pictures.split, (split, GIVEN))])
-
-
 def _pixels(judge: Judge, rows: np.ndarray) -> Tensor:
     """Pictures (C, n, 3, H, W) of rows (C, n) of the dataset."""
     return judge.pictures.pixels(rows.ravel()).unflatten(0, rows.shape)
-
-
-def add_noise(x: Tensor, std: float, rng: np.random.Generator) -> Tensor:
-    """Pictures of any shape with normal noise of deviation `std`, clamped to [0, 1]."""
-    return (x + std * torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))).clamp(0, 1)
 
 
 def uniform(shape: Sequence[int], rng: np.random.Generator) -> Tensor:
@@ -137,38 +108,23 @@ def uniform(shape: Sequence[int], rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(rng.random(tuple(shape), dtype=np.float32))
 
 
-def mix(x: Tensor, y: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """x (C, n, ...) with a share of all C * n pictures, drawn at random, replaced by those of y, same shape."""
-    chosen = rng.permutation(x.shape[0] * x.shape[1]).reshape(x.shape[:2]) < share * x.shape[0] * x.shape[1]
-    return torch.where(torch.from_numpy(chosen)[:, :, None, None, None], y, x)
-
-
-def shifted(x: Tensor, share: float) -> Tensor:
-    """Pictures (..., 3, H, W) moved right and down by a share of the side; the first row and column fill the gap."""
-    rows, columns = ((torch.arange(side) - round(share * side)).clamp(min=0) for side in x.shape[-2:])
-    return x[..., rows[:, None], columns]
-
-
 def of_one(x: Tensor, n: int, rng: np.random.Generator) -> dict[str, Tensor]:
     """What can be made of one right picture a caption, (C, 3, H, W): cheats, each (C, n, 3, H, W)."""
     same = x[:, None].expand(-1, n, -1, -1, -1).contiguous()
-    return {"one right image": same, "one right image + noise": add_noise(same, NOISE, rng)}
+    noise = torch.from_numpy(rng.standard_normal(same.shape, dtype=np.float32))
+    return {"one right image": same, "one right image + noise": (same + NOISE * noise).clamp(0, 1)}
 
 
 def of_several(x: Tensor, strangers: Tensor, families: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
-    """What can be made of n right pictures a caption, each by another artist.
+    """What can be made of n right pictures a caption, each by another artist: cheats, and `OTHERS`, x itself.
 
-    Args:
-        x: Right pictures, (C, n, 3, H, W), n at least 2.
-        families: Family of each caption, (C,).
-
-    Returns:
-        Cheats, each of the same shape; also `OTHERS`, the right pictures themselves.
+    Right pictures and strangers are (C, n, 3, H, W), n at least 2; families (C,).
     """
-    n = x.shape[1]
+    count, n = x.shape[:2]
+    replaced = rng.permutation(count * n).reshape(count, n) < REPLACED * count * n
     made = {
         OTHERS: x,
-        PARTLY: mix(x, strangers, REPLACED, rng),
+        PARTLY: torch.where(torch.from_numpy(replaced)[:, :, None, None, None], strangers, x),
         "blur": torch.from_numpy(baselines.blur(x.numpy())),
         "shuffled captions": x[baselines.shuffle_captions(families, rng)],
     }
@@ -179,16 +135,10 @@ def of_several(x: Tensor, strangers: Tensor, families: np.ndarray, rng: np.rando
 def of_training(
     judge: Judge, captions: Sequence[str], codes: EncodeText, n: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, Tensor]]:
-    """What training pictures give for captions nobody trained on, and noise.
+    """What training pictures give for captions nobody trained on, and noise: names and pictures (C, n, 3, H, W).
 
-    Retrieved pictures are pixel for pixel those of training: the realism test, a distance to training pictures,
-    always lets them pass, and only the copy rate holds it against them.
-
-    Args:
-        codes: Captions to unit text codes.
-
-    Returns:
-        Name and pictures (C, n, 3, H, W) of every cheat, one at a time.
+    Retrieved pictures always pass the realism test, a distance to training pictures; only the copy rate holds it
+    against them. Shifted ones move right and down; their first row and column fill the gap.
     """
     labels, caption = np.unique(judge.pictures.label[judge.train], return_inverse=True)
     order = baselines.nearest_captions(codes(captions), codes(labels.tolist()))
@@ -196,12 +146,13 @@ def of_training(
     far = baselines.retrieve_each(order, caption, n + 1, rng)
     blind = baselines.draw_unconditional(judge.pictures.family[judge.train], len(captions), n, rng)
     x, y = _pixels(judge, judge.train[near]), _pixels(judge, judge.train[far[:, 1:]])
+    rows, columns = ((torch.arange(side) - round(SHIFT * side)).clamp(min=0) for side in x.shape[-2:])
     yield "nearest caption", x
     yield "n nearest captions", _pixels(judge, judge.train[far[:, :n]])
     yield "blends", (x + y) / 2
     yield "copies + 30% noise", (1 - COPY_NOISE) * x + COPY_NOISE * uniform(x.shape, rng)
     yield "copies, mirrored", x.flip(-1)
-    yield "copies, shifted", shifted(x, SHIFT)
+    yield "copies, shifted", x[..., rows[:, None], columns]
     yield "unconditional", _pixels(judge, judge.train[blind])
     yield "noise", uniform(x.shape, rng)
 
@@ -209,12 +160,8 @@ def of_training(
 def cheats_of(division: Division, codes: EncodeText, n: int, rng: np.random.Generator) -> dict[str, Tensor]:
     """Every cheat that the given pictures of a division allow, (C, n, 3, H, W) in [0, 1].
 
-    Those of training pictures where nobody or n artists give, those of one right picture where anybody gives,
-    those of several where n artists do.
-
-    Args:
-        codes: Captions to unit text codes.
-        n: Pictures a caption, at least 2.
+    Those of training pictures where nobody or n artists give, those of one right picture where anybody gives, those of
+    several where n artists do. `codes` turns captions into unit text codes.
     """
     judge, refs, givers = division.bench.judge, division.bench.target.refs, division.given.shape[1]
     made: dict[str, Tensor] = {}
@@ -231,50 +178,29 @@ def cheats_of(division: Division, codes: EncodeText, n: int, rng: np.random.Gene
 
 @dataclass(frozen=True)
 class Section:
-    """Cheats that are held against the same references.
+    """Cheats that are held against the same references."""
 
-    Args:
-        givers: Artists of each caption whose pictures are the cheats', never references.
-        captions: How many were judged.
-        families: Of how many families.
-        left_out: How many captions of the split too few artists drew.
-        families_left_out: How many families lost every caption by that.
-        references: Artists a caption that stayed references, on average.
-        figures: Of real pictures and of every cheat.
-    """
-
-    givers: int
-    captions: int
-    families: int
-    left_out: int
-    families_left_out: int
-    references: float
-    figures: dict[str, Figures]
+    givers: int  # Artists of each caption whose pictures are the cheats', never references
+    captions: int  # How many were judged
+    families: int  # Of how many families
+    left_out: int  # How many captions of the split too few artists drew
+    families_left_out: int  # How many families lost every caption by that
+    references: float  # Artists a caption that stayed references, on average
+    figures: dict[str, Figures]  # Of real pictures and of every cheat
 
 
 @dataclass(frozen=True)
 class CheatReport:
-    """Every planted cheat, beside real pictures.
+    """Every planted cheat, beside real pictures."""
 
-    Args:
-        split: 'validation' or 'test'.
-        seed: Of every draw.
-        samples: Pictures a caption.
-        extractor: Which network judged.
-        data: Fingerprint of the dataset.
-        sections: By how many artists of a caption gave pictures.
-        codec: Fingerprint of the codec that drew the cheats, if one did.
-        about: What the caller adds: the command.
-    """
-
-    split: str
-    seed: int
-    samples: int
-    extractor: str
-    data: str
-    sections: list[Section]
-    codec: str | None = None
-    about: dict[str, str] = field(default_factory=dict)
+    split: str  # 'validation' or 'test'
+    seed: int  # Of every draw
+    samples: int  # Pictures a caption
+    extractor: str  # Which network judged
+    data: str  # Fingerprint of the dataset
+    sections: list[Section]  # By how many artists of a caption gave pictures
+    codec: str | None = None  # Fingerprint of the codec that drew the cheats, if one did
+    about: dict[str, str] = field(default_factory=dict)  # What the caller adds: the command
 
 
 def is_cheat(name: str) -> bool:
@@ -294,43 +220,35 @@ def evaluate(
     say: Say = lambda _: None,
     about: dict[str, str] | None = None,
 ) -> CheatReport:
-    """Judge every cheat: where n artists of a caption give, where one does and where none does.
+    """Judge every cheat, n pictures a caption: where n artists of a caption give, where one does and where none does.
 
-    Args:
-        codes: Captions to unit text codes.
-        n: Pictures a caption, at least 2.
-        captions: Judge at most so many in each section, chosen by hash.
+    At most `captions` are judged in each section, chosen by hash.
     """
     if split not in ROWS:
         raise ValueError(f"split: expected one of {', '.join(ROWS)}, got {split!r}")
     check_counts(n, captions)
-    part, sections = ROWS[split]["held-out"], []
+    sections = []
     for givers in (n, 1, 0):
         say(f"{givers} artists give")
-        division = Division.of(judge, part, givers, n=n, captions=captions, seed=seed)
-        cheats = cheats_of(division, codes, n, np.random.default_rng([seed, givers]))
-        sections.append(_section(division, cheats, codec, say))
+        division = Division.of(judge, ROWS[split]["held-out"], givers, n=n, captions=captions, seed=seed)
+        bench, refs = division.bench, division.bench.refs
+        figures = {REAL: bench.figures(bench.real)}
+        for name, x in cheats_of(division, codes, n, np.random.default_rng([seed, givers])).items():
+            say(f"  {name}")
+            shown = x.flatten(0, 1) if codec is None else reconstruct(codec, x.flatten(0, 1))
+            figures[name] = bench.figures(bench.samples(bench.judge.look(shown)))
+        section = Section(
+            givers,
+            len(refs),
+            len(np.unique(refs.families)),
+            division.left_out,
+            division.families_left_out,
+            float(np.mean([len(np.unique(a)) for a in refs.artists])),
+            figures,
+        )
+        sections.append(section)
     data, drawn_by = judge.pictures.fingerprint, None if codec is None else codec.fingerprint
     return CheatReport(split, seed, n, judge.extractor.id, data, sections, drawn_by, about or {})
-
-
-def _section(division: Division, cheats: dict[str, Tensor], codec: ImageCodec | None, say: Say) -> Section:
-    bench = division.bench
-    figures = {REAL: bench.figures(bench.real)}
-    for name, x in cheats.items():
-        say(f"  {name}")
-        shown = x.flatten(0, 1) if codec is None else reconstruct(codec, x.flatten(0, 1))
-        figures[name] = bench.figures(bench.samples(bench.judge.look(shown)))
-    refs = bench.target.refs
-    return Section(
-        division.given.shape[1],
-        len(refs),
-        len(np.unique(refs.families)),
-        division.left_out,
-        division.families_left_out,
-        float(np.mean([len(np.unique(a)) for a in refs.artists])),
-        figures,
-    )
 
 
 def to_text(report: CheatReport) -> str:
@@ -352,31 +270,17 @@ def to_text(report: CheatReport) -> str:
     return "\n".join(lines)
 
 
-def build_parser() -> Parser:
-    """The command's arguments."""
-    parser = Parser(NAME, __doc__, f"{NAME} --data data/pictures --split validation --out report")
-    parser.add_argument("--data", default="data/pictures", help="a dataset")
-    parser.add_argument("--split", choices=sorted(ROWS), default="validation", help="whose captions")
+def _arguments(parser: Parser) -> None:
+    add_common(parser, "--data", "--split", "--captions", "--samples", "--seed")
     parser.add_argument("--out", default="report", help="folder for cheats.json")
-    parser.add_argument("--captions", type=whole(2), help="judge at most so many captions of each section")
     parser.add_argument("--codec", metavar="MODEL", help="judge the cheats as this model's codec draws them")
-    parser.add_argument("--samples", type=whole(2), default=4, help="pictures a caption, at least 2")
-    parser.add_argument("--seed", type=whole(0), default=0, help="key of all randomness")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when the table is printed, 2 for bad input."""
-    return run_command(build_parser(), argv, lambda args: _run(args, spelled(NAME, argv)))
 
 
 def _run(args: argparse.Namespace, command: str) -> None:
-    check_counts(args.samples, args.captions)
     out = writable_folder(args.out)
     codec = None if args.codec is None else BridgePipeline.from_pretrained(args.codec).codec
-    judge = Judge.load(args.data, EfficientNetLite0(), say)
     report = evaluate(
-        judge,
+        Judge.load(args.data, EfficientNetLite0(), say),
         text_codes(TextEncoder.from_pretrained()),
         split=args.split,
         n=args.samples,
@@ -390,5 +294,4 @@ def _run(args: argparse.Namespace, command: str) -> None:
     print(to_text(report))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+STUDY = Study(__doc__, "--data data/pictures --split validation --out report", _arguments, _run)

@@ -1,4 +1,4 @@
-"""python -m eval.studies.swap MODEL --data data/pictures: does noise carry the style, and the caption the rest?
+"""Does noise carry the style, and the caption the rest?
 
 One seed's pictures share their noise across captions. Hold the noise and vary the caption: the style should stay.
 Hold the caption and vary the noise: what is shown should stay. How often two pictures agree, against pictures
@@ -6,7 +6,6 @@ that share neither, with intervals over captions.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,72 +19,43 @@ from bridge.pipeline import BridgePipeline
 from eval.features import EfficientNetLite0
 from eval.judge import Judge, Target
 from eval.metrics.bootstrap import Interval, paired_bootstrap
-from eval.report import to_json
-from eval.table import table
-from train.command import Parser, run_command, say, spelled, whole, writable_folder
-
-NAME = "python -m eval.studies.swap"
+from eval.report import table, to_json
+from eval.studies import Study, add_common
+from train.command import Parser, say, whole, writable_folder
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How often two pictures have the same label.
-
-    Args:
-        noise_held: Same noise, other caption.
-        caption_held: Same caption, other noise.
-        neither: Other noise, other caption: chance.
-        noise_gain: `noise_held` less `neither`, paired by caption.
-        caption_gain: `caption_held` less `neither`, paired by caption.
-    """
-
-    noise_held: Interval
-    caption_held: Interval
-    neither: Interval
-    noise_gain: Interval
-    caption_gain: Interval
+    noise_held: Interval  # Same noise, other caption
+    caption_held: Interval  # Same caption, other noise
+    neither: Interval  # Other noise, other caption: chance
+    noise_gain: Interval  # `noise_held` less `neither`, paired by caption
+    caption_gain: Interval  # `caption_held` less `neither`, paired by caption
 
 
 @dataclass(frozen=True)
 class SwapReport:
-    """What was found.
-
-    Args:
-        split: Whose captions.
-        captions: How many.
-        samples: Noises.
-        style: Do styles agree?
-        shown: Do the captions agree that pictures are nearest to?
-        hit: Caption-ID@10-of-100 of the pictures, a share.
-        real_style: Agreement in style of two real pictures by one artist, of other captions.
-        real_neither: The same by two artists.
-        about: Model, command, judge.
-    """
-
-    split: str
-    captions: int
-    samples: int
-    style: Agreement
-    shown: Agreement
-    hit: Interval
-    real_style: Interval
-    real_neither: Interval
-    about: dict[str, str]
+    split: str  # Whose captions
+    captions: int  # How many
+    samples: int  # Noises
+    style: Agreement  # Do styles agree?
+    shown: Agreement  # Do the captions agree that pictures are nearest to?
+    hit: Interval  # Caption-ID@10-of-100 of the pictures, a share
+    real_style: Interval  # Agreement in style of two real pictures by one artist, of other captions
+    real_neither: Interval  # The same by two artists
+    about: dict[str, str]  # Model, command, judge
 
 
 def pair_rates(labels: np.ndarray, families: np.ndarray) -> np.ndarray:
     """How often a caption's pictures agree with others: same noise, same caption, neither; (C, 3).
 
-    Args:
-        labels: Of the picture of each caption and noise, (C, n) of any kind, n at least 2.
-        families: Family of each caption, (C,); captions are compared with those of other families.
+    Labels are of the picture of each caption and noise, (C, n) of any kind, n at least 2; captions are compared with
+    those of other families (C,).
 
     >>> pair_rates(np.array([["a", "b"], ["a", "b"]]), np.array([0, 1]))
     array([[1., 0., 0.],
            [1., 0., 0.]])
     """
-    if labels.ndim != 2 or labels.shape[1] < 2 or len(labels) != len(families):
-        raise ValueError(f"labels, families: expected (C, n >= 2) and (C,), got {labels.shape} and {families.shape}")
     if len(np.unique(families)) < 2:
         raise UserError("families: captions are compared with those of other families, there is one only")
     n = labels.shape[1]
@@ -98,20 +68,16 @@ def pair_rates(labels: np.ndarray, families: np.ndarray) -> np.ndarray:
 
 
 def agreement(labels: np.ndarray, families: np.ndarray, seed: int = 0) -> Agreement:
-    """Rates of `pair_rates` with intervals over captions, families weighing equally; the n noises are as given.
+    """Rates of `pair_rates` with intervals over captions, families having equal weight; the n noises are as given.
 
     A pair of captions belongs to both, so that a mean over pairs varies twice as much as one over captions of
     their own mean: its intervals are those of the jackknife's pseudo-values 2 a - mean(a).
-
-    Args:
-        labels: (C, n), see `pair_rates`.
-        families: (C,), at least two different ones.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 11; Hoeffding 1948, A class of
         statistics with asymptotically normal distribution
     """
     noise, caption, neither = pair_rates(labels, families).T
-    values = np.stack([_pseudo(noise), caption, _pseudo(neither)], axis=1)
+    values = np.stack([2 * noise - noise.mean(), caption, 2 * neither - neither.mean()], axis=1)
 
     def interval(weights: Sequence[float]) -> Interval:
         return paired_bootstrap(values, families, lambda m: m @ np.array(weights), seed=seed)
@@ -119,19 +85,8 @@ def agreement(labels: np.ndarray, families: np.ndarray, seed: int = 0) -> Agreem
     return Agreement(*map(interval, ([1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, -1], [0, 1, -1])))
 
 
-def _pseudo(rates: np.ndarray) -> np.ndarray:
-    return 2 * rates - rates.mean()
-
-
 def nearest_captions(shows: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Which caption's centroid each picture is nearest to.
-
-    Args:
-        centroids: (P, D).
-
-    Returns:
-        (...) of 0 to P - 1.
-    """
+    """Which caption's centroid (P, D) each picture (..., D) is nearest to, (...) of 0 to P - 1."""
     flat = shows.reshape(-1, shows.shape[-1])
     return cdist(flat, centroids).argmin(axis=1).reshape(shows.shape[:-1])
 
@@ -139,13 +94,8 @@ def nearest_captions(shows: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 def real_rates(styles: Sequence[np.ndarray], artists: Sequence[np.ndarray], families: np.ndarray) -> np.ndarray:
     """How often a caption's real pictures agree in style with those of other families: (C, 2).
 
-    Args:
-        styles: Style the judge names for each picture, [(k,)] * C.
-        artists: Who drew each, [(k,)] * C.
-        families: (C,).
-
-    Returns:
-        By the same artist, and by another one; NaN where there is no such pair.
+    By the same artist, and by another one; NaN where there is no such pair. Styles that the judge names and artists
+    are [(k,)] * C, families (C,).
     """
     caption = np.repeat(np.arange(len(styles)), [len(s) for s in styles])
     style, artist = np.concatenate(styles), np.concatenate(artists)
@@ -185,22 +135,12 @@ def to_text(report: SwapReport) -> str:
     return "\n".join([head, *table(rows), f"style of real pictures: {real}", f"Caption-ID@10-of-100: {report.hit}"])
 
 
-def build_parser() -> Parser:
-    """The command's arguments."""
-    parser = Parser(NAME, __doc__, f"{NAME} pictures --data data/pictures")
-    parser.add_argument("model", help="a shipped model's name, a model folder, or a hub id")
-    parser.add_argument("--data", type=Path, default=Path("data/pictures"), help="a dataset")
+def _arguments(parser: Parser) -> None:
+    add_common(parser, "model", "--data", "--seed")
     parser.add_argument("--split", default="validation", help="whose captions: seen_validation, validation, …")
     parser.add_argument("--captions", type=whole(2), default=40, help="at most so many")
     parser.add_argument("-n", type=whole(2), default=8, help="noises, each shared by all captions")
-    parser.add_argument("--seed", type=whole(0), default=0, help="key of all randomness")
     parser.add_argument("--out", type=Path, help="folder for swap.json; printed alone without it")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when the table is printed, 2 for bad input."""
-    return run_command(build_parser(), argv, lambda args: _run(args, spelled(NAME, argv)))
 
 
 def _run(args: argparse.Namespace, command: str) -> None:
@@ -219,5 +159,4 @@ def _run(args: argparse.Namespace, command: str) -> None:
     print(to_text(report))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+STUDY = Study(__doc__, "pictures --data data/pictures", _arguments, _run)

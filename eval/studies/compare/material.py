@@ -1,6 +1,5 @@
 """The same training material for everybody: pictures, latents and caption codes in memory, batches by key."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,35 +13,27 @@ from bridge.errors import UserError
 from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
 from eval.data import Pictures, picture_latents
-from eval.studies.peers.base import TOKENS, Batch
+from eval.judge import Say
+from eval.studies.compare.base import TOKENS, Batch
 from train.data.cache import CACHE, Codes, caption_codes
 from train.data.dataset import load_dataset
 from train.saved import fingerprint_of
 
 CAPTION_DROPOUT, LABEL_SHARE, FAMILY_POWER = 0.1, 0.4, 0.5
 """Shares of captions that are dropped and that are the label; weight of a row is (size of family) ** -FAMILY_POWER."""
-PAIRED_SHARE = 0.75
-"""Least share of a batch that has captions to show, however many pictures have none."""
+PAIRED_SHARE = 0.75  # Least share of a batch that has captions to show, however many pictures have none
 HELD_OUT = ("validation", "seen_validation")
-WATCHED = 256
-"""Pictures of each held-out split on which the loss is watched."""
+WATCHED = 256  # Pictures of each held-out split on which the loss is watched
 NONE = -1
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Shelf:
-    """N pictures, encoded once.
+    """N pictures, encoded once."""
 
-    Args:
-        pixels: (N, 3, H, W) uint8.
-        latents: Their latent distributions.
-        variants: Numbers of the texts that may stand for each, the label first, padded by -1, (N, V).
-    """
-
-    pixels: Tensor
-    latents: LatentDistribution
-    variants: Tensor
+    pixels: Tensor  # (N, 3, H, W) uint8
+    latents: LatentDistribution  # Their latent distributions
+    variants: Tensor  # Numbers of the texts that may stand for each, the label first, padded by -1, (N, V)
 
     def data(self, rows: Tensor, uses_vae: bool, generator: torch.Generator | None) -> Tensor:
         """Latents, drawn from their posterior (their means without a generator), or pictures in [0, 1]."""
@@ -56,37 +47,20 @@ class Shelf:
 
 @dataclass(frozen=True)
 class Material:
-    """What every peer is trained on.
+    """What every peer is trained on."""
 
-    Args:
-        train: Training pictures, then pictures that never had a caption.
-        held_out: Pictures on which the loss is watched.
-        captions: Codes of all texts.
-        texts: The texts.
-        paired: Rows of `train` whose captions may be used, (P,).
-        unpaired: Rows whose captions may not, or that have none, (U,); used as null-caption examples.
-        weights: How often each of `paired` is drawn, (P,), up to a factor.
-    """
-
-    train: Shelf
-    held_out: Shelf
-    captions: Codes
-    texts: list[str]
-    paired: Tensor
-    unpaired: Tensor
-    weights: Tensor
+    train: Shelf  # Training pictures, then pictures that never had a caption
+    held_out: Shelf  # Pictures on which the loss is watched
+    captions: Codes  # Codes of all texts
+    texts: list[str]  # The texts
+    paired: Tensor  # Rows of `train` whose captions may be used, (P,)
+    unpaired: Tensor  # Rows whose captions may not, or that have none, (U,); used as null-caption examples
+    weights: Tensor  # How often each of `paired` is drawn, (P,), up to a factor
 
     @property
     def fingerprint(self) -> str:
         """Identity of the captions and of which picture may be told by which, 16 hex digits."""
         return fingerprint_of([self.train.variants, self.held_out.variants, *self.texts])
-
-    @property
-    def paired_share(self) -> float:
-        """Share of a batch drawn from `paired`: as in the data, at least PAIRED_SHARE."""
-        if not len(self.unpaired):
-            return 1.0
-        return max(PAIRED_SHARE, len(self.paired) / (len(self.paired) + len(self.unpaired)))
 
     def labels(self) -> Tensor:
         """Numbers of the distinct labels of `paired`, (L,)."""
@@ -106,10 +80,14 @@ class Material:
         return replace(self, paired=self.paired[mine], weights=self.weights[mine], unpaired=both)
 
     def draw(self, size: int, uses_vae: bool, tokens: bool, *key: int) -> Batch:
-        """A training batch that depends on `key`, (seed, step), alone."""
+        """A training batch that depends on `key`, (seed, step), alone.
+
+        The share of `paired` is as in the data, at least PAIRED_SHARE.
+        """
         g = generator_for(*key)
         rows = self.paired[torch.multinomial(self.weights, size, replacement=True, generator=g)]
-        has = torch.rand(size, generator=g) < self.paired_share
+        share = len(self.paired) / (len(self.paired) + len(self.unpaired))
+        has = torch.rand(size, generator=g) < max(PAIRED_SHARE, share)
         if len(self.unpaired):
             others = self.unpaired[torch.randint(len(self.unpaired), (size,), generator=g)]
             rows = torch.where(has, rows, others)
@@ -123,13 +101,9 @@ class Material:
 
     def watched(self, size: int, uses_vae: bool, tokens: bool) -> list[Batch]:
         """Held-out batches with their labels, the same whenever asked for."""
-        parts = torch.arange(len(self.held_out.variants)).split(size)
+        shelf, parts = self.held_out, torch.arange(len(self.held_out.variants)).split(size)
         return [
-            Batch(
-                self.held_out.data(rows, uses_vae, None),
-                self.codes(self.held_out.variants[rows, 0], tokens),
-                generator_for(0, i),
-            )
+            Batch(shelf.data(rows, uses_vae, None), self.codes(shelf.variants[rows, 0], tokens), generator_for(0, i))
             for i, rows in enumerate(parts)
         ]
 
@@ -139,8 +113,8 @@ def load(
 ) -> Material:
     """Encode the training pictures and captions of a dataset; codes and latents are kept in a hidden folder inside it.
 
-    Args:
-        folder: The dataset that `pictures` was read from; needs a column "captions", a list a row.
+    `folder` is where `pictures` was read from; it needs a column "captions", a list a row. `more` holds further
+    pictures, whose captions are not read.
     """
     captions = [list(row) for row in load_dataset(folder, ["image", "captions"])["captions"]]
     train = pictures.where("train")
@@ -155,8 +129,11 @@ def load(
     if more is not None:
         others = Pictures.load(more)
         rows = others.where("train")
-        pixels = torch.cat([pixels, _alike(_bytes(others, rows), pixels, folder=more)])
-        more_z = picture_latents(codec, others, rows)
+        others_pixels = _bytes(others, rows)
+        if others_pixels.shape[1:] != pixels.shape[1:]:
+            sizes = f"{tuple(others_pixels.shape[1:])}, the data {tuple(pixels.shape[1:])}"
+            raise UserError(f"pictures: {more} holds {sizes}")
+        pixels, more_z = torch.cat([pixels, others_pixels]), picture_latents(codec, others, rows)
         z = LatentDistribution(torch.cat([z.mean, more_z.mean]), torch.cat([z.std, more_z.std]))
     nothing = torch.full((len(pixels) - len(train), variants.shape[1]), NONE)
     _, family, size = np.unique(pictures.family[train], return_inverse=True, return_counts=True)
@@ -169,13 +146,6 @@ def load(
         torch.arange(len(train), len(pixels)),
         torch.from_numpy(size[family].astype(float) ** -FAMILY_POWER),
     )
-
-
-def _alike(pixels: Tensor, like: Tensor, folder: Path) -> Tensor:
-    """`pixels` of `folder`; ValueError unless they are of one size with `like`."""
-    if pixels.shape[1:] != like.shape[1:]:
-        raise UserError(f"pictures: {folder} holds {tuple(pixels.shape[1:])}, the data {tuple(like.shape[1:])}")
-    return pixels
 
 
 def _bytes(pictures: Pictures, rows: np.ndarray) -> Tensor:

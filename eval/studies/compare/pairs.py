@@ -1,0 +1,291 @@
+"""How many captioned pictures does a bridge need?
+
+The bridge and the direct way (text code to pixels) are trained on the same few pairs, and both are given all
+other training pictures without captions; for the same minutes, and each to its own plateau. Fewer pairs are part
+of more, one of every family before a second of any. The claim under test: the bridge needs at least five times
+fewer pairs for the same score. How to sample is chosen on validation; test is read once a training. Data with one
+picture a caption will do: the score is then fit alone.
+"""
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bridge.checkpoint import atomic_write
+from bridge.errors import UserError
+from eval import plots
+from eval.data import Pictures, spread_over_families
+from eval.metrics.bootstrap import Interval
+from eval.plots import Curve, to_svg
+from eval.report import ROWS, table, to_json
+from eval.studies import Study
+from eval.studies.compare.base import Sampling, TrainedPeer
+from eval.studies.compare.nets import BridgeFlow, Direct, DirectPlateau
+from eval.studies.compare.study import SINGLE, Workshop, add_workshop, open_workshop
+from train.command import Parser, whole
+from train.data.dataset import content_hash
+
+SIZES = (100, 300, 1000, 3000, 10000)
+"""Numbers of pairs that are tried unless others are asked for, as far as the data has so many; and all."""
+METHODS = ("bridge_flow", "direct")
+SHOWN = ("fit", "diversity", "joint")
+CLAIM = 5.0  # How many times fewer pairs the bridge is said to need
+FEWER = 3.0  # Whether more pairs help is told from so many times fewer
+Scores = Mapping[int, Interval]  # By pairs
+
+
+class BridgePlateau(BridgeFlow):
+    """Ours, run on until its validation loss stops improving."""
+
+    name, plateau = "bridge_flow_plateau", True
+
+
+MODES: dict[str, tuple[TrainedPeer, TrainedPeer]] = {
+    "equal minutes": (BridgeFlow(), Direct()),
+    "plateau": (BridgePlateau(), DirectPlateau()),
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method on one number of pairs."""
+
+    mode: str  # 'equal minutes' or 'plateau'
+    method: str  # One of METHODS
+    pairs: int  # Captioned pictures
+    seed: int  # Of training and noise
+    sampling: Sampling  # Chosen on validation
+    steps: int  # Optimiser steps
+    minutes: float  # Of training, the VAE's not included
+    rows: dict[str, dict[str, float]]  # See `study.Benches.figures`, of the test
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The claim on one row in one mode."""
+
+    mode: str  # 'equal minutes' or 'plateau'
+    row: str  # 'seen' or 'held-out'
+    target: float  # The direct way's best score
+    direct_pairs: float  # With how few pairs it had it
+    untold: bool  # It had it with the fewest pairs tried, so that no ratio above 1 could be found
+    bridge_pairs: float | None  # With how many the bridge has it, between sizes by interpolation; None: never reached
+    at_fewest: bool  # The bridge had it with the fewest pairs tried, so that the ratio is a lower bound
+    ratio: float | None  # direct_pairs / bridge_pairs; None: never reached
+    reached: bool  # Whether the ratio is at least CLAIM
+    apart: bool  # Whether the bridge's interval, at the first size that has the score, lies above the direct way's
+
+    def __str__(self) -> str:
+        start = f"{self.row}, {self.mode}: the direct way's best score, {self.target:.2f} with {self.direct_pairs:,.0f}"
+        if self.ratio is None or self.bridge_pairs is None:
+            return f"{start} pairs; the bridge: never reached"
+        least = "at least " if self.at_fewest else ""
+        verdict = "as claimed" if self.reached else f"claimed: {CLAIM:g}"
+        asked = f"the bridge needs {self.bridge_pairs:,.0f}"
+        claim = f"{start} pairs; {asked}: pairs needed for the same score: ratio {least}{self.ratio:.1f} ({verdict})"
+        doubts = ["the direct way was best with the fewest pairs, so no larger ratio could be found"] * self.untold
+        doubts += ["their intervals overlap there"] * (not self.apart)
+        if round(self.target, 2) < 0:
+            doubts.append("a score below 0 is worse than pictures drawn blindly")
+        return "; ".join([claim, *doubts])
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Whether the bridge gained by its last pairs, on one row in one mode."""
+
+    mode: str  # 'equal minutes' or 'plateau'
+    row: str  # 'seen' or 'held-out'
+    few: int  # The largest size tried that is FEWER times below the largest, or the smallest
+    many: int  # The largest
+    before: Interval  # Score with `few`
+    after: Interval  # Score with `many`
+
+    def __str__(self) -> str:
+        if self.after.low > self.before.high:
+            verdict = "more pairs helped, and still more may"
+        elif self.after.high < self.before.low:
+            verdict = "more pairs made it worse: they take more minutes"
+        else:
+            verdict = "no clear difference (their intervals overlap): more pairs like these may not help"
+        scores = f"{self.before.value:.2f} to {self.after.value:.2f}"
+        return f"{self.row}, {self.mode}: the bridge from {self.few:,} to {self.many:,} pairs, {scores}: {verdict}"
+
+
+@dataclass(frozen=True)
+class PairsReport:
+    points: list[Point]
+    verdicts: list[Verdict]
+    trends: list[Trend]
+    about: dict[str, str]
+
+
+def pairs_needed(pairs: Sequence[float], scores: Sequence[float], target: float) -> float | None:
+    """The fewest pairs with which a score is had, between sizes by log-linear interpolation; None: never.
+
+    >>> pairs_needed([100, 10000], [0.0, 1.0], 0.5)
+    1000.0
+    >>> pairs_needed([100, 10000], [0.0, 0.4], 0.5) is None
+    True
+    """
+    order = sorted(zip(pairs, scores, strict=True))
+    for i, (count, score) in enumerate(order):
+        if score < target:
+            continue
+        if i == 0:
+            return float(count)
+        before, low = order[i - 1]
+        share = (target - low) / (score - low)
+        return round(math.exp(math.log(before) + share * math.log(count / before)), 6)
+    return None
+
+
+def verdict(mode: str, row: str, bridge: Scores, direct: Scores) -> Verdict:
+    """Hold two curves against each other at the direct way's best score."""
+    best = max(direct.values(), key=lambda score: score.value)
+    had = min(pairs for pairs, score in direct.items() if score.value == best.value)
+    needed = pairs_needed(list(bridge), [score.value for score in bridge.values()], best.value)
+    ratio = None if needed is None else had / needed
+    tried = [bridge[pairs] for pairs in sorted(bridge) if bridge[pairs].value >= best.value]
+    return Verdict(
+        mode,
+        row,
+        best.value,
+        float(had),
+        had == min(direct) < max(direct),
+        needed,
+        needed == min(bridge),
+        ratio,
+        ratio is not None and ratio >= CLAIM,
+        bool(tried) and tried[0].low > best.high,
+    )
+
+
+def trend(mode: str, row: str, bridge: Scores) -> Trend | None:
+    """What the last pairs brought; None where one size was tried."""
+    few, many = min(bridge), max(bridge)
+    few = max([pairs for pairs in bridge if pairs * FEWER <= many], default=few)
+    return Trend(mode, row, few, many, bridge[few], bridge[many]) if few < many else None
+
+
+def pair_order(pictures: Pictures, rows: np.ndarray) -> np.ndarray:
+    """Positions in training rows (N,) by hash, one of each family before a second of any: fewer are part of more."""
+    key = [content_hash(f"{pictures.label[r]}\0{pictures.artist[r]}\0".encode() + pictures.encoded[r]) for r in rows]
+    return np.array(spread_over_families(key, pictures.family[rows]), dtype=int)
+
+
+def scores(points: Sequence[Point], mode: str, method: str, row: str) -> dict[int, Interval]:
+    """A method's scores with their intervals, means over seeds, by pairs, fewest first."""
+    mine = [p for p in points if (p.mode, p.method) == (mode, method)]
+    by_pairs = {pairs: [p.rows[row] for p in mine if p.pairs == pairs] for pairs in sorted({p.pairs for p in mine})}
+    return {
+        pairs: Interval(*(sum(f[name] for f in figures) / len(figures) for name in ("score", "low", "high")))
+        for pairs, figures in by_pairs.items()
+    }
+
+
+def measure(shop: Workshop, mode: str, method: str, seed: int, trial: int) -> Point:
+    """Train a method on the workshop's pairs, choose how to sample on validation, judge on test; or remember."""
+    peer, pairs = MODES[mode][METHODS.index(method)], len(shop.material.paired)
+    tested = shop.tested(peer, trial, seed)
+    if tested is None:
+        raise UserError(f"{peer.name}: diverged with {pairs} pairs; see results.jsonl")
+    return Point(mode, method, pairs, seed, tested.sampling, tested.steps, tested.minutes, tested.rows)
+
+
+def with_pairs(shop: Workshop, order: Tensor, count: int) -> Workshop:
+    """The same workshop with captions for the first `count` of `order`; all other pictures have none."""
+    material = shop.material.only(order[:count])
+    return replace(shop, material=material, identity={**shop.identity, "pairs": len(material.paired)})
+
+
+def sizes_of(asked: Sequence[str] | None, most: int) -> list[int]:
+    """Numbers of pairs, fewest first; None for SIZES."""
+    if asked is None:
+        return [*(size for size in SIZES if size < most), most]
+    sizes = set()
+    for word in asked:
+        count = most if word == "all" else int(word) if word.isdecimal() else 0
+        if not 2 <= count <= most:
+            raise UserError(f"--sizes: expected numbers from 2 to {most} or 'all', got {word!r}")
+        sizes.add(count)
+    return sorted(sizes)
+
+
+def report_of(points: Sequence[Point], about: dict[str, str]) -> PairsReport:
+    """The report of points: a verdict and a trend each row of the test and mode."""
+    verdicts, trends = [], []
+    for row in (row for row in ROWS["test"] if row in points[0].rows):
+        for mode in dict.fromkeys(p.mode for p in points):
+            bridge, direct = (scores(points, mode, method, row) for method in METHODS)
+            verdicts.append(verdict(mode, row, bridge, direct))
+            trends.append(trend(mode, row, bridge))
+    return PairsReport(list(points), verdicts, [t for t in trends if t is not None], about)
+
+
+def to_text(report: PairsReport) -> str:
+    """A table a row of the test, the verdicts, and what more pairs brought."""
+    lines = []
+    for row in dict.fromkeys(v.row for v in report.verdicts):
+        cells = [["", "", "pairs", *SHOWN, "score", "copies", "steps"]]
+        for p in report.points:
+            f = p.rows[row]
+            figures = [f"{f[name]:.2f}" if name in f else "–" for name in SHOWN]
+            score = str(Interval(f["score"], f["low"], f["high"]))
+            cells.append([p.mode, p.method, str(p.pairs), *figures, score, f"{f['copied']:.2f}", str(p.steps)])
+        lines += [row, *table(cells), ""]
+    judged = [f"judged {report.about['judged']}"] if "judged" in report.about else []
+    return "\n".join([*lines, *map(str, report.verdicts), *map(str, report.trends), *judged])
+
+
+def chart(points: Sequence[Point], row: str) -> str:
+    """Score against pairs on one row, SVG."""
+    curves = []
+    for mode in dict.fromkeys(p.mode for p in points):
+        for method in METHODS:
+            curve = scores(points, mode, method, row)
+            y, low, high = ([getattr(s, end) for s in curve.values()] for end in ("value", "low", "high"))
+            name = f"{'bridge' if method == METHODS[0] else method}, {mode}"
+            curves.append(Curve(name, list(curve), y, low, high, mode != "equal minutes"))
+    return to_svg(plots.curves(f"{row} captions", curves, "pairs", "score"))
+
+
+def _arguments(parser: Parser) -> None:
+    add_workshop(parser, "runs/pairs", 1)
+    add, known = parser.add_argument, ", ".join(map(str, SIZES))
+    add("--sizes", nargs="+", metavar="PAIRS", help=f"numbers of pairs, or 'all'; {known} and all if not given")
+    modes = list(MODES)
+    add("--modes", nargs="+", choices=modes, default=modes, metavar="MODE", help=f"of {', '.join(modes)}")
+    add("--trial", type=whole(0), nargs=2, default=[0, 0], metavar="I", help="trials of bridge and direct way")
+
+
+def _run(args: argparse.Namespace, command: str) -> None:
+    if not all(i < len(peer.trials) for i, peer in zip(args.trial, MODES["equal minutes"], strict=True)):
+        raise UserError(
+            f"--trial: expected two numbers from 0, got {args.trial}; see eval/studies/compare/nets.py for the trials"
+        )
+    shop = open_workshop(args, singly=True)
+    pictures = shop.benches.judge.pictures
+    order = torch.from_numpy(pair_order(pictures, pictures.where("train")))
+    points = [
+        measure(with_pairs(shop, order, size), mode, method, seed, trial)
+        for size in sizes_of(args.sizes, len(order))
+        for mode in args.modes
+        for method, trial in zip(METHODS, args.trial, strict=True)
+        for seed in range(args.seeds)
+    ]
+    judged = {"judged": f"singly: {SINGLE}"} if shop.benches.judge.singly else {}
+    report = report_of(points, {"command": command} | judged)
+    atomic_write(Path(args.out) / "pairs.json", to_json(report))
+    for row in points[0].rows:
+        atomic_write(Path(args.out) / f"pairs-{row}.svg", chart(points, row))
+    print(to_text(report))
+
+
+STUDY = Study(__doc__, "pictures --data data/pictures --minutes 10", _arguments, _run)

@@ -1,0 +1,166 @@
+"""Ours and every rival at equal cost.
+
+All see the same pairs and the same pictures without captions, have the same minutes of processor time (less the
+VAE's where they use it), up to three trials and three ways to sample chosen on validation, and three seeds.
+"""
+
+import argparse
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bridge.checkpoint import atomic_write
+from bridge.errors import UserError
+from eval.baselines import text_codes
+from eval.report import Report, evaluate, table, to_json
+from eval.stream import Generate
+from eval.studies import Study
+from eval.studies.compare.base import Peer, Retrieval, Ridge, Sampling, TrainedPeer, Trial
+from eval.studies.compare.nets import BridgeFlow, Direct, DirectPlateau, Invertible, Latent, Prior
+from eval.studies.compare.study import HEADLINES, Chosen, Spread, Workshop, add_workshop, open_workshop
+from train.command import Parser, whole
+
+ALL: tuple[Peer, ...] = (BridgeFlow(), Direct(), DirectPlateau(), Latent(), Invertible(), Prior(), Retrieval(), Ridge())
+PLATEAU_SEEDS = 1  # A run to the plateau is made once
+
+
+@dataclass(frozen=True)
+class Entry:
+    peer: Peer  # Who
+    chosen: Chosen | None  # Trial and sampling; None where every trial diverged
+    scores: dict[int, float]  # Validation score of each seed that did not diverge, by seed
+
+    def name(self, seed: int) -> str:
+        return f"{self.peer.name}, seed {seed}"
+
+
+@dataclass(frozen=True)
+class Line:
+    peer: str  # Its name
+    uses_vae: bool  # Whether the VAE's minutes were charged to it
+    minutes: list[float] = field(default_factory=list)  # Of training its own network, by seed; empty without training
+    steps: list[int] = field(default_factory=list)  # Optimiser steps, by seed
+    trial: Trial | None = None  # The chosen hyperparameters
+    sampling: Sampling | None = None  # The chosen way to sample
+    validation: Spread | None = None  # Score on validation, by seed
+    rows: dict[str, dict[str, Spread]] = field(default_factory=dict)  # Headlines on the test rows, by row and name
+    failed: str | None = None  # Why there are none
+
+    def cells(self, row: str) -> list[str]:
+        cost = ["", ""]
+        if self.steps:
+            cost = [f"{statistics.fmean(self.steps):.0f}", f"{statistics.fmean(self.minutes):.2f}"]
+        return [self.peer, *(str(self.rows[row][h]) for h in HEADLINES), *cost, "VAE" if self.uses_vae else ""]
+
+
+@dataclass(frozen=True)
+class PeersReport:
+    split: str  # On which the peers were judged at the end
+    minutes: float  # Of every peer
+    vae_minutes: float  # Of these, charged to what uses the VAE
+    captions: int | None  # Judged at most, of each row; None for all
+    samples: int  # Pictures a caption
+    lines: list[Line]  # One a peer
+    references: dict[str, dict[str, float]]  # Score of real pictures and of the codec's reconstructions, by row
+    about: dict[str, str]  # What the caller adds
+
+
+def enter(shop: Workshop, peer: Peer, trials: int, seeds: int, peers: Mapping[str, Peer]) -> Entry:
+    """Choose a peer's trial, by another of `peers` where it follows that, and train its other seeds."""
+    chooser = peers[peer.follows] if peer.follows else peer
+    chosen = shop.choose(chooser, range(min(trials, len(chooser.trials))))
+    scores = {}
+    if chosen is not None:
+        plateau = isinstance(peer, TrainedPeer) and peer.plateau
+        for seed in range(min(seeds, PLATEAU_SEEDS) if plateau else seeds):
+            (score,) = shop.validated(peer, peer.trials[chosen.trial], seed, [chosen.sampling])
+            if score is not None:
+                scores[seed] = score
+    return Entry(peer, chosen, scores)
+
+
+def judge_all(shop: Workshop, entries: Sequence[Entry]) -> Report:
+    """One report on the test split of every seed of every peer."""
+    models: dict[str, Generate] = {}
+    for entry in entries:
+        for seed in entry.scores:
+            assert entry.chosen is not None
+            trial = entry.peer.trials[entry.chosen.trial]
+            models[entry.name(seed)] = shop.generate(entry.peer, trial, seed)(entry.chosen.sampling)
+    return evaluate(
+        models,
+        shop.benches.judge,
+        split="test",
+        codec=shop.codec,
+        encode_text=text_codes(shop.encoder),
+        n=shop.benches.n,
+        captions=shop.benches.captions,
+        say=shop.say,
+    )
+
+
+def line_of(shop: Workshop, entry: Entry, report: Report) -> Line:
+    peer, chosen, seeds = entry.peer, entry.chosen, entry.scores
+    if chosen is None or not seeds:
+        return Line(peer.name, peer.uses_vae, failed="every trial or seed diverged")
+    trial = peer.trials[chosen.trial]
+    runs = [run for s in seeds if (run := shop.results.get({"trained": shop.key(peer, trial, s)}))]
+    rows = {
+        row: {h: Spread.of(judged.methods[entry.name(s)].value(h) for s in seeds) for h in HEADLINES}
+        for row, judged in report.rows.items()
+    }
+    minutes, steps = [run["seconds"] / 60 for run in runs], [run["steps"] for run in runs]
+    return Line(
+        peer.name, peer.uses_vae, minutes, steps, trial, chosen.sampling, Spread.of(entry.scores.values()), rows
+    )
+
+
+def to_text(report: PeersReport) -> str:
+    """The table, best score of each row first; 'VAE' marks who paid for it."""
+    text = [
+        f"split {report.split} · {report.samples} samples a caption · {report.minutes:g} minutes each, "
+        f"{report.vae_minutes:g} of them for the VAE where one is used · mean ± deviation over seeds"
+    ]
+    for row, references in report.references.items():
+        here = sorted((line for line in report.lines if row in line.rows), key=lambda one: -one.rows[row]["score"].mean)
+        rows = [["", *HEADLINES, "steps", "minutes", ""], *(line.cells(row) for line in here)]
+        rows += [[name, "", "", "", f"{value:.2f}", "", "", "", ""] for name, value in references.items()]
+        text += ["", row, *table(rows)]
+    return "\n".join(text + [f"{line.peer}: absent, {line.failed}" for line in report.lines if line.failed])
+
+
+def _arguments(parser: Parser) -> None:
+    add_workshop(parser, "runs/peers", 3)
+    parser.add_argument("--trials", type=whole(1), default=3, help="hyperparameters tried, chosen on validation")
+    names = [peer.name for peer in ALL]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
+
+
+def _run(args: argparse.Namespace, command: str) -> None:
+    shop = open_workshop(args)
+    peers = {peer.name: peer for peer in ALL}
+    chosen = [peer for peer in ALL if not args.only or peer.name in args.only]
+    entries = [enter(shop, peer, args.trials, args.seeds, peers) for peer in chosen]
+    if not any(entry.scores for entry in entries):
+        raise UserError("every trial of every peer diverged; see the messages above")
+    report = judge_all(shop, entries)
+    comparison = PeersReport(
+        report.split,
+        args.minutes,
+        args.vae_minutes,
+        args.captions,
+        args.samples,
+        [line_of(shop, entry, report) for entry in entries],
+        {
+            row: {name: judged.methods[name].value("score") for name in ("real", "reconstruction")}
+            for row, judged in report.rows.items()
+        },
+        {"command": command, "data": report.data},
+    )
+    atomic_write(Path(args.out) / "report.json", to_json(report))
+    atomic_write(Path(args.out) / "peers.json", to_json(comparison))
+    print(to_text(comparison))
+
+
+STUDY = Study(__doc__, "pictures --data data/pictures --minutes 10 --vae-minutes 1", _arguments, _run)

@@ -1,0 +1,437 @@
+"""Trials chosen on validation, then several seeds of the chosen one; every step kept and never done twice."""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bridge.codecs import ImageCodec, load_codec
+from bridge.errors import UserError
+from bridge.noise import generator_for
+from bridge.pipeline import BridgePipeline
+from bridge.text import TextCode, TextEncoder
+from eval.baselines import Baselines, text_codes
+from eval.bench import Bench, bench_of
+from eval.data import Pictures, why_single
+from eval.features import EfficientNetLite0
+from eval.judge import Judge, Say
+from eval.report import ROWS
+from eval.stream import Generate, seen_of
+from eval.studies import add_common
+from eval.studies.compare.base import Batch, Peer, PeerNet, Sampling, SimplePeer, Space, TrainedPeer, Trial
+from eval.studies.compare.material import Material, load
+from eval.studies.compare.sampling import Asked, Neighbours, keyed
+from train.command import Parser, number, say, whole, writable_folder
+from train.loop import Budget, Loop, LoopConfig, SaveError, TrainingError
+from train.precision import note_precision
+
+PRECISIONS = ("no", "bf16")
+SAVE_MINUTES = 0.75
+GROWTH, PATIENCE = 1.1, 5
+"""A plateau: no better validation for a third of the time used, which is five validations at times growing by 1.1."""
+PLATEAU_TIMES = 4.0  # A run to the plateau ends at so many times the budget at the latest
+WARMUP, COOLDOWN = 100, 0.4
+UNCOUNTED = 10**9  # Steps of a run whose seconds are counted
+HEADLINES = ("fit", "diversity", "joint", "score", "copied")
+SINGLE = "the score is fit alone, with which diversity and joint have no scale in common"
+"""What a judge of single pictures takes for the score."""
+Key = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Spread:
+    mean: float  # Over the seeds
+    deviation: float | None  # Sample standard deviation; None with a single seed
+    values: list[float]  # One a seed
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Spread":
+        """Of one value a seed.
+
+        >>> str(Spread.of([0.25, 0.75]))
+        '0.50 ± 0.35'
+        """
+        values = list(values)
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, values)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" if self.deviation is None else f"{self.mean:.2f} ± {self.deviation:.2f}"
+
+
+# --- results -------------------------------------------------------------------------------------------------------
+
+
+class Results:
+    """Results by key, in a file of JSON lines that only grows, so that an interrupted study resumes.
+
+    A last line cut short by a kill is left alone and written again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: dict[str, Any] = {}
+        for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            self._known[_canonical(entry["key"])] = entry["value"]
+
+    def get(self, key: Key) -> Any:
+        return self._known.get(_canonical(key))
+
+    def add(self, key: Key, value: Any) -> Any:
+        """Append a result and return it as it will be read again."""
+        line = json.dumps({"key": key, "value": value}, allow_nan=False, ensure_ascii=False)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
+            file.write(b"\n" + line.encode())  # a line that was cut short stays one of its own
+            file.flush()
+            os.fsync(file.fileno())
+        self._known[_canonical(key)] = read = json.loads(line)["value"]
+        return read
+
+
+def _canonical(key: Key) -> str:
+    return json.dumps(key, sort_keys=True)
+
+
+# --- judging -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Benches:
+    """What a peer's pictures are held against."""
+
+    judge: Judge  # The dataset and the space fitted to it
+    n: int  # Pictures a caption
+    captions: int | None  # Judge at most so many of each row
+
+    @cached_property
+    def _made(self) -> dict[str, dict[str, Bench]]:
+        return {}
+
+    def of(self, split: str) -> dict[str, Bench]:
+        """The rows of a split that the dataset has, by name."""
+        if split not in self._made:
+            parts = {name: part for name, part in ROWS[split].items() if part in self.judge.pictures.split}
+            if not parts:
+                raise UserError(f"data: no picture has split {' or '.join(map(repr, ROWS[split].values()))}")
+            benches = {name: bench_of(self.judge, part, self.n, captions=self.captions) for name, part in parts.items()}
+            self._made[split] = benches
+        return self._made[split]
+
+    def figures(self, generate: Generate, split: str) -> dict[str, dict[str, float]]:
+        """Figures by row of a split: headlines and copies as far as they exist, and the score's interval as `low` and
+        `high`; for single pictures the score is fit."""
+        rows = {}
+        for row, bench in self.of(split).items():
+            (seen,) = seen_of([self.judge], "peer", generate, bench.refs.captions, self.n)
+            figures = bench.figures(bench.samples(seen))
+            score = figures.fit if self.judge.singly else figures.score
+            assert score is not None  # of samples, both are there
+            values = {name: figures.value(name) for name in HEADLINES}
+            ends = {"score": score.value, "low": score.low, "high": score.high}
+            rows[row] = {name: value for name, value in values.items() if not math.isnan(value)} | ends
+        return rows
+
+
+# --- training ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run used and where it ended; the weights that stay were reached at `best_seconds` of training."""
+
+    steps: int
+    seconds: float
+    best_seconds: float
+    validation: float
+
+
+class Objective(nn.Module):
+    def __init__(self, net: PeerNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, data: Tensor, pooled: Tensor, tokens: Tensor, mask: Tensor, key: Tensor) -> dict[str, Tensor]:
+        """Loss of each example, (B,); its noise depends on `key`, (3,), alone."""
+        return {"loss": self.net.loss(Batch(data, TextCode(pooled, tokens, mask), generator_for(*key.tolist())))}
+
+
+def loop_of(
+    net: PeerNet,
+    draw: Callable[[int], Batch],
+    watched: Sequence[Batch],
+    trial: Trial,
+    budget: Budget,
+    folder: Path,
+    seed: int,
+    identity: dict[str, Any],
+    precision: str = "no",
+) -> Loop:
+    """train's loop of one network, for so many seconds, or until validation stops improving; averaged weights stay."""
+    plateau = budget.growth > 1
+    config = LoopConfig(
+        steps=UNCOUNTED,
+        batch_size=trial["batch_size"],
+        learning_rate=trial["learning_rate"],
+        warmup=trial.get("warmup", WARMUP),
+        cooldown=COOLDOWN,
+        schedule="constant" if plateau else "trapezoid",
+        mixed_precision=precision,
+        save_minutes=SAVE_MINUTES,
+        seed=seed,
+        stop_on="validation_loss" if plateau else "",
+        patience=PATIENCE,
+    )
+
+    def batch(rows: Tensor, epoch: int) -> tuple[Tensor, ...]:
+        # As many rows as a batch has: an epoch is a step, and what is drawn depends on it alone.
+        drawn = draw(epoch)
+        return drawn.data, drawn.c.pooled, drawn.c.tokens, drawn.c.mask, torch.tensor([seed, epoch, 1])
+
+    def validate(_: int) -> dict[str, float]:
+        device, losses = loop.accelerator.device, []
+        for b in watched:
+            generator = torch.Generator()
+            generator.set_state(b.generator.get_state())  # the same noise every time
+            with loop.accelerator.autocast():
+                losses.append(net.loss(Batch(b.data.to(device), b.c.to(device), generator)).cpu())
+        return {"validation_loss": float(torch.cat(losses).mean()), "seconds": loop.used}
+
+    size = trial["batch_size"]
+    loop = Loop(Objective(net), batch, size, validate, config, folder, identity, budget=budget)
+    return loop
+
+
+def train(loop: Loop, net: PeerNet) -> Outcome:
+    """Run a loop of `loop_of` to its end, from its checkpoint where there is one."""
+    loop.run()
+    net.eval().cpu()
+    lines = [json.loads(line) for line in (loop.out / "log.jsonl").read_text("utf-8").splitlines()]
+    best = min(lines, key=lambda line: line["validation_loss"]) if loop.config.stop_on else lines[-1]
+    return Outcome(loop.step, loop.used, best["seconds"], best["validation_loss"])
+
+
+# --- the workshop --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The outcome of a choice on validation."""
+
+    trial: int  # Number of the trial
+    sampling: Sampling  # How its pictures are drawn
+    score: float  # Mean over the validation rows of the smallest headline
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A trained peer on the test."""
+
+    sampling: Sampling  # Chosen on validation
+    rows: dict[str, dict[str, float]]  # See `Benches.figures`, of the test
+    steps: int  # Optimiser steps
+    minutes: float  # Of training, the VAE's not included
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Trains and judges peers, and remembers."""
+
+    benches: Benches  # Judge of all pictures
+    asked: Asked  # Codes of captions to draw
+    codec: ImageCodec  # Of all peers that use latents
+    encoder: TextEncoder  # Of all captions
+    material: Material  # What is trained on
+    results: Results  # What is known so far
+    runs: Path  # Folder of checkpoints
+    minutes: float  # Of every peer, the VAE's part included
+    vae_minutes: float  # Of these, charged to what uses the VAE
+    identity: Mapping[str, Any]  # Everything else that results depend on
+    precision: str = "no"  # Of training, one of PRECISIONS; pictures are always made in float32
+    say: Say = lambda _: None  # Called with what is being done
+    clock: Callable[[], float] | None = None  # Seconds of training; None for the process' own
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        return Neighbours.of(self.material)
+
+    @cached_property
+    def baselines(self) -> Baselines:
+        self.say("baselines: encoding the training pictures")
+        return Baselines.fit(self.benches.judge.pictures, self.codec, text_codes(self.encoder))
+
+    @property
+    def judged(self) -> Key:
+        return {"n": self.benches.n, "captions": self.benches.captions}
+
+    def budget(self, peer: TrainedPeer) -> Budget:
+        """Of a peer: the minutes less the VAE's part where it uses one; more in plateau mode."""
+        seconds = 60 * (minutes_left(self.vae_minutes, self.minutes) if peer.uses_vae else self.minutes)
+        if peer.plateau:
+            return Budget(PLATEAU_TIMES * seconds, GROWTH, seconds, self.clock)
+        return Budget(seconds, clock=self.clock)
+
+    def key(self, peer: Peer, trial: Trial, seed: int) -> Key:
+        """What a trained network depends on."""
+        about = {"peer": peer.name, "trial": trial, "seed": seed, **self.identity}
+        return about | {"minutes": self.minutes, "vae_minutes": self.vae_minutes, "precision": self.precision}
+
+    def train(self, peer: TrainedPeer, trial: Trial, seed: int) -> PeerNet:
+        """The network of a trial, trained or, where that is done, loaded."""
+        key = self.key(peer, trial, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = peer.build(trial, Space(self.codec, self.encoder.dim))
+        kind = (trial["batch_size"], peer.uses_vae, peer.tokens)
+        loop = loop_of(
+            net,
+            lambda step: self.material.draw(*kind, seed, step),
+            self.material.watched(*kind),
+            trial,
+            self.budget(peer),
+            self.runs / f"{peer.name}-{hashlib.sha256(_canonical(key).encode()).hexdigest()[:12]}",
+            seed,
+            key,
+            self.precision,
+        )
+        outcome = train(loop, net)
+        if self.results.get({"trained": key}) is None:
+            self.results.add({"trained": key}, asdict(outcome))
+        return net
+
+    def generate(self, peer: Peer, trial: Trial, seed: int) -> Callable[[Sampling], Generate]:
+        """Pictures of a peer, trained first where it has to be, by how they are to be drawn."""
+        if isinstance(peer, SimplePeer):
+            return lambda _: peer.generate(self.baselines, trial, seed)
+        assert isinstance(peer, TrainedPeer)
+        net = self.train(peer, trial, seed)
+        return lambda sampling: keyed(net, self.asked, self.neighbours, sampling, seed)
+
+    def validated(self, peer: Peer, trial: Trial, seed: int, settings: Sequence[Sampling]) -> list[float | None]:
+        """Validation score of every setting: mean of the rows' smallest headlines; None for what diverged."""
+        keys = [{"validated": self.key(peer, trial, seed), **asdict(s), **self.judged} for s in settings]
+        if all(self.results.get(key) is not None for key in keys):
+            return [self.results.get(key)["score"] for key in keys]
+        self.say(f"{peer.name}, seed {seed}: {trial}")
+        try:
+            maker = self.generate(peer, trial, seed)
+        except SaveError:
+            raise
+        except TrainingError as error:
+            self.say(f"{peer.name}: {error}")
+            return [self.results.add(key, {"score": None, "why": str(error)})["score"] for key in keys]
+        scores: list[float | None] = []
+        for key, sampling in zip(keys, settings, strict=True):
+            rows = self.benches.figures(maker(sampling), "validation")
+            score = sum(row["score"] for row in rows.values()) / len(rows)
+            self.say(f"{peer.name}: validation score {score:.3f} with {sampling}")
+            scores.append(self.results.add(key, {"score": score, "rows": rows})["score"])
+        return scores
+
+    def choose(self, peer: Peer, trials: Iterable[int], seed: int = 0) -> Chosen | None:
+        """The best of some trials and ways to sample on validation; None where all diverged."""
+        choices = [
+            Chosen(number, sampling, score)
+            for number in trials
+            for sampling, score in zip(
+                peer.settings, self.validated(peer, peer.trials[number], seed, peer.settings), strict=True
+            )
+            if score is not None
+        ]
+        return max(choices, key=lambda c: c.score) if choices else None
+
+    def tested(self, peer: TrainedPeer, trial: int, seed: int) -> Tested | None:
+        """A peer's training on the test, sampled as is best on validation; None where it diverged."""
+        chosen = self.choose(peer, [trial], seed)
+        if chosen is None:
+            return None
+        trained = self.key(peer, peer.trials[trial], seed)
+        key = {"test": trained, **asdict(chosen.sampling), **self.judged}
+        rows = self.results.get(key)
+        if rows is None:
+            generate = self.generate(peer, peer.trials[trial], seed)(chosen.sampling)
+            rows = self.results.add(key, self.benches.figures(generate, "test"))
+        run = self.results.get({"trained": trained})
+        return Tested(chosen.sampling, rows, run["steps"], run["seconds"] / 60)
+
+
+def minutes_left(vae_minutes: float, minutes: float) -> float:
+    """Minutes that are left to train on latents, once the VAE's training is paid for in full."""
+    if vae_minutes >= minutes:
+        raise UserError(
+            f"vae_minutes: {vae_minutes:g} leave nothing of {minutes:g} minutes to what uses the VAE; "
+            "give more minutes, or a codec that was trained for fewer (configs/peers-vae.yaml)"
+        )
+    return minutes - vae_minutes
+
+
+# --- the commands --------------------------------------------------------------------------------------------------
+
+
+def add_workshop(parser: Parser, out: str, seeds: int) -> None:
+    add_common(parser, "model", "--data", "--captions", "--samples")
+    add = parser.add_argument
+    add("--vae", type=Path, help="a codec's folder, in place of the model's, that all share")
+    add("--pictures", type=Path, help="a dataset of more pictures, shown to all without captions")
+    add("--vae-minutes", type=number(0), default=0.0, help="processor minutes that the VAE's training cost")
+    add("--minutes", type=number(above=0), default=60.0, help="processor minutes of each, the VAE's included")
+    add("--precision", choices=PRECISIONS, default="no", help="bf16 trains all in bfloat16 autocast")
+    add("--seeds", type=whole(1), default=seeds, help="trainings of each")
+    add("--out", default=out, help="folder of results; an interrupted study resumes there")
+
+
+def open_workshop(args: argparse.Namespace, *, singly: bool = False) -> Workshop:
+    """Model, judge and training material of a command; data of single pictures are refused unless `singly`."""
+    minutes_left(args.vae_minutes, args.minutes)
+    if args.vae_minutes == 0:
+        say("note: the VAE's training is charged to nobody; give --vae-minutes")
+    note_precision(args.precision, "--precision")
+    out = writable_folder(args.out)
+    pipe = BridgePipeline.from_pretrained(args.model)
+    codec = load_codec(args.vae) if args.vae else pipe.codec
+    pictures = Pictures.load(args.data)
+    why = why_single(pictures, tuple(part for parts in ROWS.values() for part in parts.values()))
+    if why is not None and not singly:
+        raise UserError(
+            f"--data: {why}, so there is no one score to compare by; eval and eval.studies.compare pairs take such data"
+        )
+    if why is not None:
+        say(f"judged singly: {why}; {SINGLE}")
+    benches = Benches(Judge.of(pictures, EfficientNetLite0(), why, say), args.samples, args.captions)
+    for split in ROWS:
+        benches.of(split)  # what cannot be judged is not trained first
+    material = load(Path(args.data), pictures, codec, pipe.text_encoder, args.pictures, say)
+    identity: dict[str, Any] = {
+        "data": pictures.fingerprint,
+        "pictures": Pictures.load(args.pictures).fingerprint if args.pictures else None,
+        "captions": material.fingerprint,
+        "vae": codec.fingerprint,
+        "text": pipe.text_encoder.fingerprint,
+    }
+    return Workshop(
+        benches,
+        Asked(pipe.text_encoder),
+        codec,
+        pipe.text_encoder,
+        material,
+        Results(out / "results.jsonl"),
+        out / "runs",
+        args.minutes,
+        args.vae_minutes,
+        identity,
+        args.precision,
+        say,
+    )

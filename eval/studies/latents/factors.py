@@ -1,0 +1,282 @@
+"""Do latents stand for factors?
+
+CODEC is a `vae` folder of train.autoencoder, the data a dataset of train.recipes.shapes. MIG, SAP and DCI on held-out
+pictures, beside the pictures' own principal components and the factors themselves, and for each codec a sheet of
+traversals: latents along one direction, all else held, decoded.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from bridge.checkpoint import atomic_write
+from bridge.codecs import ImageCodec, load_codec
+from bridge.errors import UserError
+from bridge.images import contact_sheet, save_png, to_pil
+from eval import plots
+from eval.baselines import decode_flat, flat_latents
+from eval.data import Pictures
+from eval.metrics import disentangle, quality
+from eval.metrics.bootstrap import Interval
+from eval.plots import Curve, to_svg
+from eval.report import table, to_json
+from eval.studies import Study
+from train.command import Parser, number, say, whole, writable_folder
+from train.copies import thumbnails
+
+PREFIX = "factor_"
+MEASURES = ("mig", "sap", "disentanglement", "completeness", "informativeness", "linear")
+CHUNK = 64
+ENDS = (0.02, 0.98)  # A traversal runs between these quantiles of its coordinate
+STEPS, CELL = 8, 48  # Pictures of a traversal, and their side on the sheet
+
+
+@dataclass(frozen=True)
+class Axes:
+    """A coordinate system of flattened latents: its origin (L,), and orthonormal directions (D, L)."""
+
+    mean: np.ndarray
+    directions: np.ndarray
+
+    @classmethod
+    def flattened(cls, size: int) -> "Axes":
+        """The latent's own dimensions, channel by channel and row by row."""
+        return cls(np.zeros(size), np.eye(size))
+
+    @classmethod
+    def principal(cls, flat: np.ndarray, count: int) -> "Axes":
+        """The first `count` principal components of flattened latents (N, L), or as many as there are."""
+        pca = PCA(min(count, *flat.shape), svd_solver="full").fit(flat)
+        return cls(pca.mean_, pca.components_)
+
+    def coordinates(self, flat: np.ndarray) -> np.ndarray:
+        """(N, L) -> (N, D)."""
+        out: np.ndarray = (flat - self.mean) @ self.directions.T
+        return out
+
+    def traverse(self, flat: np.ndarray, dimension: int, values: np.ndarray) -> np.ndarray:
+        """One latent (L,) with its coordinate of `dimension` set to each of values (S,), all others kept: (S, L).
+
+        >>> Axes.flattened(2).traverse(np.array([5.0, 6.0]), 1, np.array([0.0, 1.0]))
+        array([[5., 0.],
+               [5., 1.]])
+        """
+        now = self.coordinates(flat[None])[0, dimension]
+        return flat + (values - now)[:, None] * self.directions[dimension]
+
+
+def strip(codec: ImageCodec, axes: Axes, flat: np.ndarray, dimension: int, steps: int, start: int = 0) -> Tensor:
+    """Pictures (steps, 3, H, W) of latent `start` moved along one dimension, between quantiles of latents (N, L)."""
+    low, high = np.quantile(axes.coordinates(flat)[:, dimension], ENDS)
+    return decode_flat(codec, axes.traverse(flat[start], dimension, np.linspace(low, high, steps)))
+
+
+def over_halves(values: Sequence[float]) -> Interval:
+    """A figure over random halves of the pictures: the mean, the smallest and the largest."""
+    return Interval(float(np.mean(values)), min(values), max(values))
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One coordinate system; the measures are those of `eval.metrics.disentangle`."""
+
+    dimensions: int  # Of the codes
+    mig: Interval
+    sap: Interval
+    disentanglement: Interval
+    completeness: Interval
+    informativeness: Interval
+    linear: Interval
+    best: dict[str, int]  # For each factor, the dimension with the most mutual information
+    information: dict[str, float]  # That information, as a share of the factor's entropy
+    gap: dict[str, float]  # How far that is ahead of the second dimension
+
+
+@dataclass(frozen=True)
+class CodecFigures:
+    flattened: Figures  # Along the latent's own dimensions
+    principal: Figures  # Along principal components of the same latents: a rotation, or fewer dimensions
+    chance: Figures  # Of the latents of other pictures: what many dimensions and few pictures score by themselves
+    active: int  # Latent dimensions whose mean depends on the picture
+    rate: float  # KL divergence of the posterior from N(0, I), nats a picture: at most so much does a latent tell
+    psnr: float  # Of reconstructions from mean latents, pooled, in dB
+
+
+@dataclass(frozen=True)
+class FactorsReport:
+    split: str  # Whose pictures
+    pictures: int  # How many
+    halves: int  # Random halves behind each range
+    codecs: dict[str, CodecFigures]  # By name
+    controls: dict[str, Figures]  # The same measures where no codec had a hand
+    about: dict[str, str]  # Command and fingerprints
+
+
+@dataclass(frozen=True)
+class Factors:
+    pictures: Pictures  # The dataset
+    rows: np.ndarray  # Which of them are used, (N,)
+    names: list[str]  # Of the factors, F
+    values: np.ndarray  # Their value numbers, (N, F) int
+
+    @classmethod
+    def load(cls, folder: str | Path, split: str) -> "Factors":
+        """The rows of one split of a dataset with columns factor_<name>."""
+        pictures = Pictures.load(folder)
+        rows = pictures.where(split)
+        source = datasets.load_from_disk(str(folder))
+        columns = [name for name in source.column_names if name.startswith(PREFIX)]
+        if not columns:
+            raise UserError(
+                f"data: {folder} has no {PREFIX}* column; make it with python -m train.recipes.shapes --out FOLDER"
+            )
+        values = np.array([list(source[c]) for c in columns]).T[rows]
+        return cls(pictures, rows, [c.removeprefix(PREFIX) for c in columns], values)
+
+    def figures(self, codes: np.ndarray, halves: int) -> Figures:
+        """Every measure of codes (N, D) on random halves of the rows.
+
+        Mutual information is that within a half; classifiers are trained on one half and scored on the other.
+        """
+        scores: dict[str, list[float]] = {name: [] for name in MEASURES}
+        for seed in range(halves):
+            half = np.random.default_rng(seed).permutation(len(codes))[: len(codes) // 2]
+            scores["mig"].append(disentangle.mig(codes[half], self.values[half]).score)
+            scores["sap"].append(disentangle.sap(codes, self.values, seed).score)
+            dci = disentangle.dci(codes, self.values, seed)
+            for name in MEASURES[2:]:
+                scores[name].append(getattr(dci, name))
+        whole = disentangle.mig(codes, self.values)
+        best = {name: int(j) for name, j in zip(self.names, whole.best, strict=True)}
+        columns = (whole.matrix.max(axis=0), whole.gap)
+        information, gap = ({n: float(v) for n, v in zip(self.names, column, strict=True)} for column in columns)
+        ranges: dict[str, Interval] = {name: over_halves(values) for name, values in scores.items()}
+        return Figures(codes.shape[1], **ranges, best=best, information=information, gap=gap)
+
+    def of_codec(self, codec: ImageCodec, components: int, halves: int) -> CodecFigures:
+        flat = flat_latents(codec, self.pictures, self.rows).astype(float)
+        rate, errors = 0.0, []
+        for i in range(0, len(flat), CHUNK):
+            x = self.pictures.pixels(self.rows[i : i + CHUNK])
+            q = codec.encode(x)
+            rate += float((0.5 * (q.mean**2 + q.std**2 - 1) - q.std.log()).double().sum())
+            errors.append(quality.squared_error(x.numpy(), decode_flat(codec, flat[i : i + CHUNK]).numpy()))
+        return CodecFigures(
+            flattened=self.figures(flat, halves),
+            principal=self.figures(Axes.principal(flat, components).coordinates(flat), halves),
+            chance=self.figures(np.random.default_rng(0).permutation(flat), halves),
+            active=disentangle.active_units(flat),
+            rate=rate / len(flat),
+            psnr=float(quality.psnr(np.concatenate(errors).mean())),
+        )
+
+    def controls(self, components: int, halves: int) -> dict[str, Figures]:
+        """The same measures where no codec had a hand: the factors themselves, and the pixels' components."""
+        pixels = thumbnails(self.pictures.pixels(self.rows).numpy(), 16).astype(float)
+        return {
+            "the factors themselves": self.figures(self.values.astype(float), halves),
+            "pixels, PCA": self.figures(Axes.principal(pixels, components).coordinates(pixels), halves),
+        }
+
+
+def load_codecs(folders: Sequence[Path]) -> dict[str, ImageCodec]:
+    """Codecs by the name of their folder, or of the run that a folder `vae` is in."""
+    codecs: dict[str, ImageCodec] = {}
+    for folder in folders:
+        if not (folder / "config.json").exists():
+            raise UserError(
+                f"codec: {folder} holds no codec; name the `vae` folder of a finished run of train.autoencoder"
+            )
+        name = folder.resolve().parent.name if folder.name == "vae" else folder.name
+        if name in codecs:
+            raise UserError(f"codec: two are called {name!r}; rename one of the folders")
+        codecs[name] = load_codec(folder)
+    return codecs
+
+
+def about(codecs: dict[str, ImageCodec], command: str) -> dict[str, str]:
+    return {"command": command} | {name: codec.fingerprint for name, codec in codecs.items()}
+
+
+def to_text(report: FactorsReport) -> str:
+    """One line a coordinate system, and what stands beside it."""
+    lines = [f"{report.pictures} pictures of {report.split}; mean [smallest, largest] of {report.halves} random halves"]
+    systems: dict[str, Figures] = {}
+    for name, codec in report.codecs.items():
+        systems |= {name: codec.flattened, f"{name}, PCA": codec.principal, f"{name}, of other pictures": codec.chance}
+    systems |= report.controls
+    rows = [[name, str(f.dimensions), *(str(getattr(f, m)) for m in MEASURES)] for name, f in systems.items()]
+    lines += table([["", "dims", *MEASURES], *rows])
+    for name, codec in report.codecs.items():
+        f = codec.flattened
+        lines.append(
+            f"{name}: {codec.psnr:.2f} dB, {codec.active} of {f.dimensions} dimensions active, "
+            f"at most {codec.rate:.1f} nats a picture"
+        )
+        best = (f"{k} {f.best[k]} ({share:.2f}, gap {f.gap[k]:.2f})" for k, share in f.information.items())
+        lines.append("  best dimension (share of the factor's entropy): " + ", ".join(best))
+    return "\n".join(lines)
+
+
+def chart(codecs: dict[str, CodecFigures], betas: Sequence[float]) -> str:
+    """Every measure along the latents' own dimensions against the beta of each codec, SVG."""
+    if len(betas) != len(codecs):
+        raise UserError(f"--beta: expected {len(codecs)} numbers above 0, one a codec, got {list(betas)}")
+    order = sorted(zip(betas, codecs.values(), strict=True), key=lambda pair: pair[0])
+    curves = []
+    for measure in MEASURES[:4]:
+        ranges = [getattr(codec.flattened, measure) for _, codec in order]
+        ends = ([r.value for r in ranges], [r.low for r in ranges], [r.high for r in ranges])
+        curves.append(Curve(measure.upper() if len(measure) == 3 else measure, [b for b, _ in order], *ends))
+    return to_svg(plots.curves("disentanglement of codecs on shapes", curves, "beta", "0: none, 1: whole"))
+
+
+def traversals(codec: ImageCodec, factors: Factors, figures: Figures, path: Path) -> None:
+    """Write a sheet: for each factor, a picture's latent moved along the dimension that tells most of it."""
+    flat = flat_latents(codec, factors.pictures, factors.rows).astype(float)
+    axes = Axes.flattened(flat.shape[1])
+    rows = [to_pil(strip(codec, axes, flat, j, STEPS)) for j in figures.best.values()]
+    notes = [f"dimension {figures.best[name]}, MI {figures.information[name]:.2f}" for name in figures.best]
+    sheet = contact_sheet(rows, list(figures.best), notes, cell=CELL)
+    save_png(sheet, path, {"codec": codec.fingerprint, "caption": str(factors.pictures.label[factors.rows[0]])})
+
+
+def add_codecs(parser: Parser) -> None:
+    parser.add_argument("codecs", nargs="+", type=Path, metavar="CODEC", help="`vae` folders of train.autoencoder")
+    parser.add_argument("--out", default="report", help="folder for JSON, sheets and chart")
+
+
+def _arguments(parser: Parser) -> None:
+    add_codecs(parser)
+    add = parser.add_argument
+    add("--data", type=Path, default=Path("data/shapes"), help="a dataset of train.recipes.shapes")
+    add("--split", default="validation", help="whose pictures")
+    add("--components", type=whole(1), default=10, help="principal components")
+    add("--halves", type=whole(1), default=5, help="random halves behind each range")
+    add("--beta", type=number(above=0), nargs="+", help="of each codec: draws factors.svg")
+
+
+def _run(args: argparse.Namespace, command: str) -> None:
+    codecs = load_codecs(args.codecs)
+    factors = Factors.load(args.data, args.split)
+    out = writable_folder(args.out)
+    by_codec: dict[str, CodecFigures] = {}
+    for name, codec in codecs.items():
+        say(f"{name}: {len(factors.rows)} pictures")
+        by_codec[name] = factors.of_codec(codec, args.components, args.halves)
+        traversals(codec, factors, by_codec[name].flattened, out / f"traversal-{name}.png")
+    if args.beta is not None:
+        atomic_write(out / "factors.svg", chart(by_codec, args.beta))
+    controls = factors.controls(args.components, args.halves)
+    report = FactorsReport(args.split, len(factors.rows), args.halves, by_codec, controls, about(codecs, command))
+    atomic_write(out / "factors.json", to_json(report))
+    print(to_text(report))
+
+
+STUDY = Study(__doc__, "runs/shapes-vae/vae --data data/shapes --out report", _arguments, _run)
