@@ -18,9 +18,17 @@ import pytest
 import torch
 
 from tests.test_loop import Run
-from train.failures import SIGNALS, StopRequest
-from train.loop import DamagedError, ResumeError, SaveError
-from train.saved import END_BYTES, SEAL_BYTES, damage_of, fingerprint_of, previous_of, read_state, seal, write_state
+from train.checkpoint import (
+    END_BYTES,
+    SEAL_BYTES,
+    damage_of,
+    fingerprint_of,
+    previous_of,
+    read_state,
+    seal,
+    write_state,
+)
+from train.loop import SIGNALS, DamagedError, ResumeError, SaveError, StopRequest
 
 if sys.platform != "linux":
     pytest.skip("faults are staged with Linux's means", allow_module_level=True)

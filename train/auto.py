@@ -34,6 +34,7 @@ from bridge.pairs.sources import Wanted
 from bridge.pipeline import Settings
 from bridge.text import DEFAULT_ID
 from train.autoencoder import VAEConfig, VAEObjective, VAETraining, build_vae
+from train.checkpoint import previous_of
 from train.codec import CodecConfig, fit, psnr
 from train.command import Parser, number, run_command, say, writable_folder
 from train.config import ConfigError
@@ -42,10 +43,8 @@ from train.interrupt import STOPPED
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
 from train.memory import MemoryConfig, build, held_out_losses
-from train.precision import slow_bfloat16, slowdown
 from train.prepare import FACTS, add_arguments, chosen, prepare
-from train.saved import previous_of
-from train.timing import interleaved
+from train.timing import interleaved, slow_bfloat16, slowdown
 
 BASE = "pictures"
 CHOICES = "choices.json"

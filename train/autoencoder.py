@@ -22,6 +22,7 @@ from bridge.codecs.dense import DenseCodec, DenseVAE
 from bridge.codecs.palette import PaletteCodec, PaletteVAE
 from bridge.images import contact_sheet, save_png, to_pil
 from bridge.noise import generator_for, normal_rows
+from train.checkpoint import fingerprint_of
 from train.codec import channel_statistics
 from train.config import ConfigError, run_config
 from train.data.dataset import (
@@ -36,7 +37,6 @@ from train.data.dataset import (
 )
 from train.loop import Loop, LoopConfig
 from train.perceptual import PerceptualDistance
-from train.saved import fingerprint_of
 
 AnyVAE: TypeAlias = AutoencoderKL | DenseVAE | PaletteVAE
 SHAPE = ("block_out_channels", "latent_channels", "norm_num_groups", "units", "sample_size", "widths", "layers")

@@ -31,6 +31,7 @@ from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import MEMORY, BridgePipeline, Settings, check_settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
+from train.checkpoint import fingerprint_of
 from train.config import ConfigError, read_card, run_config
 from train.copies import CopyTest, thumbnails
 from train.data.cache import CACHE, Codes, Latents, can_read, caption_codes
@@ -46,7 +47,6 @@ from train.data.dataset import (
 )
 from train.loop import Loop, LoopConfig
 from train.replay import Replay, replayed
-from train.saved import fingerprint_of
 
 NEAR_CHUNK, VALIDATED, COPIES_EACH = 1024, 1024, 2
 HELD_OUT = ("validation", "seen_validation")

@@ -37,7 +37,7 @@ from eval.studies.peers.study import PLATEAU_SEEDS, Chosen, Workshop, minutes_le
 from eval.studies.peers.table import HEADLINES, Line, PeersReport, Spread, to_text
 from eval.studies.peers.training import PRECISIONS
 from train.command import Parser, number, run_command, say, spelled, whole, writable_folder
-from train.precision import note_precision
+from train.timing import note_precision
 
 NAME = "python -m eval.studies.peers"
 ALL: tuple[Peer, ...] = (
