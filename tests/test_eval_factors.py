@@ -22,8 +22,8 @@ from tests.conftest import make_tiny_vae
 from train.autoencoder import VAEConfig, build_vae
 from train.loop import LoopConfig
 from train.recipes.emoji import write_dataset
-from train.recipes.iconify import write_rows
 from train.recipes.shapes import FEATURES, LEVELS, make_rows
+from train.recipes.writing import write_rows
 
 SMALL = VAEConfig(Path("-"), Path("-"), LoopConfig(steps=1), widths=(4,) * 7, latent_channels=3, groups=2)
 """64 px to 3 x 1 x 1."""

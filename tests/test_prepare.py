@@ -21,10 +21,9 @@ from tests.pictures import bomb, encoded, pattern, png
 from train import partition as partition_module
 from train import prepare as prepare_module
 from train.data.dataset import load_dataset, rows_of
-from train.near import near_groups
 from train.partition import find_families, hold_out, leader_families, partition, same_words
 from train.prepare import FACTS, Reading, main, prepare
-from train.splits import duplicate_pairs
+from train.splits import close_pairs, near_groups
 
 WORDS = (
     *("anchor", "balloon", "bicycle", "candle", "castle", "cloud", "drum", "envelope"),
@@ -474,7 +473,9 @@ def test_near_groups_are_those_of_a_comparison_of_all():
     flip = rng.random(300) < 0.5
     thumbnails = np.where(flip[:, None, None, None], noisy[:, :, ::-1], noisy).astype(np.uint8)
     groups = near_groups(thumbnails, block=32)
-    pairs = np.concatenate([duplicate_pairs(thumbnails / 255, 0.02, mirrored=mirrored) for mirrored in (False, True)])
+    pictures = thumbnails / 255
+    pairs = np.concatenate([close_pairs(pictures, pictures, 0.02, mirrored=mirrored) for mirrored in (False, True)])
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
     assert len(pairs) > 50
     assert (groups[pairs[:, 0]] == groups[pairs[:, 1]]).all()
     reached = {frozenset(np.flatnonzero(groups == g).tolist()) for g in groups}

@@ -39,11 +39,11 @@ from train.codec import CodecConfig, fit, psnr
 from train.command import Parser, number, run_command, say, writable_folder
 from train.config import ConfigError
 from train.data.dataset import at_once, load_dataset, pixels_of, rows_of
-from train.interrupt import STOPPED
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
 from train.memory import MemoryConfig, build, held_out_losses
 from train.prepare import FACTS, add_arguments, chosen, prepare
+from train.starting import STOPPED
 from train.timing import interleaved, slow_bfloat16, slowdown
 
 BASE = "pictures"

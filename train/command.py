@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from bridge.captions import well_formed
 from bridge.errors import UserError
 from bridge.streams import guarded
-from train.interrupt import STOPPED, interruptible
+from train.starting import STOPPED, interruptible
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 """What a disk refuses, whoever writes or reads."""

@@ -26,9 +26,9 @@ from bridge.pairs.reading import Reading, Survey, all_notes, survey
 from bridge.pairs.sources import Source, Wanted, open_source
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, CaptionUnknownWarning, TextEncoder
 from train.command import Parser, run_command, writable_file
-from train.near import near_groups
 from train.partition import Partition, partition, same_words
 from train.prepare import add_arguments, chosen, encoding, summary
+from train.splits import near_groups
 
 SHEET_ROWS = 16
 """Pictures on the sheet, spread evenly over the source."""

@@ -14,15 +14,14 @@ from bridge.captions import prepare_caption
 from bridge.pairs.reading import Pair, Survey
 from bridge.pairs.tables import SPLITS
 from train.config import ConfigError
-from train.near import near_groups
 from train.splits import (
-    LEAK_RMSE,
     MAX_HELD_OUT,
     SHARES,
     caption_families,
     hide_artists,
     merge_families,
-    near_pictures,
+    near_groups,
+    near_held_out,
     order_of,
 )
 
@@ -64,9 +63,9 @@ class Partition:
 def partition(found: Survey, encode: Encode, seed: int = 0, *, resplit: bool = False) -> Partition:
     """Put every pair into a family and a split.
 
-    Splits of the source's own are kept, and leaks in them told; where they hold out nothing for validation, some
-    training families are taken. Else 84, 8 and 8 of a hundred families train, validate and test, at least one each,
-    in an order fixed by a hash; of some training captions with many pictures, a few are hidden ("seen").
+    Splits of the source's own are kept, and their leaks listed; where they hold out nothing for validation, some
+    training families are taken. Else 84, 8 and 8 of a hundred families train, validate and test, at least one each, in
+    an order fixed by a hash; of some training captions with many pictures, a few are hidden ("seen").
 
     Args:
         found: The pairs.
@@ -90,7 +89,8 @@ def partition(found: Survey, encode: Encode, seed: int = 0, *, resplit: bool = F
     else:
         sides = hold_out(family, [pair.captions[0] for pair in found.pairs], seed, tuple(SHARES))
         split = hide([sides[int(number)] for number in family], found.pairs)
-        split = leave_out(split, found.thumbnails)
+        near = near_held_out(split, found.thumbnails)
+        split = ["" if leaks else name for name, leaks in zip(split, near, strict=True)]
     return Partition(family, split, leaks_of(found, split, groups), tuple(notes))
 
 
@@ -251,27 +251,6 @@ def hide(split: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
     return out
 
 
-def leave_out(split: Sequence[str], thumbnails: np.ndarray) -> list[str]:
-    """Leave training pictures out, as "", that are near-duplicates of held-out ones."""
-    near = _near_held_out(split, thumbnails)
-    return ["" if i in near else name for i, name in enumerate(split)]
-
-
-def _near_held_out(split: Sequence[str], thumbnails: np.ndarray) -> set[int]:
-    """Training pictures within LEAK_RMSE of a held-out one or its mirror image."""
-    sides = np.array(split)
-    train, held_out = np.flatnonzero(sides == "train"), np.flatnonzero((sides != "train") & (sides != ""))
-    if not len(held_out):
-        return set()
-    others = thumbnails[held_out].astype(np.float32) / 255
-    found: set[int] = set()
-    for start in range(0, len(train), 4096):
-        rows = train[start : start + 4096]
-        near = near_pictures(thumbnails[rows].astype(np.float32) / 255, others, LEAK_RMSE)
-        found |= set(rows[near].tolist())
-    return found
-
-
 def leaks_of(found: Survey, split: Sequence[str], groups: np.ndarray) -> tuple[str, ...]:
     """Captions and pictures that stand in training and in validation or test, one line each."""
     captions: dict[str, dict[str, str]] = defaultdict(dict)
@@ -283,10 +262,9 @@ def leaks_of(found: Survey, split: Sequence[str], groups: np.ndarray) -> tuple[s
             captions[same_words(caption)].setdefault(side, f"{caption!r} ({pair.name})")
     told = [f"caption {_sides(sides)}" for sides in captions.values() if _leaks(sides)]
     told += [f"picture {_sides(sides)}" for sides in pictures.values() if _leaks(sides)]
-    near = _near_held_out(split, found.thumbnails) - {
-        i for i, group in enumerate(groups.tolist()) if _leaks(pictures[group])
-    }
-    return tuple(told + [f"picture {found.pairs[i].name} of train is near a held-out one" for i in sorted(near)])
+    near = near_held_out(split, found.thumbnails) & ~np.array([_leaks(pictures[group]) for group in groups.tolist()])
+    told += [f"picture {found.pairs[i].name} of train is near a held-out one" for i in np.flatnonzero(near)]
+    return tuple(told)
 
 
 def _leaks(sides: dict[str, str]) -> bool:

@@ -29,7 +29,7 @@ from bridge.pairs.sources import Wanted, open_source
 from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, CaptionUnknownWarning, TextEncoder
 from train.command import Parser, number, run_command, whole, writable_folder
 from train.config import ConfigError
-from train.data.dataset import CAPTIONED
+from train.data.dataset import CAPTIONED, features
 from train.partition import Partition, partition
 
 FACTS = "prepared.json"
@@ -37,7 +37,7 @@ VERSION = 1
 """Counts changes to what the same source becomes."""
 TOLD = 1000
 """Bad rows and leaks that prepared.json lists."""
-FEATURES = datasets.Features(CAPTIONED | {"source": datasets.Value("string")})
+FEATURES = features(f"{CAPTIONED} source")
 
 
 def prepare(

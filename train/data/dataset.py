@@ -20,16 +20,18 @@ from train.config import ConfigError
 from train.data.cache import Latents, latents
 
 COLUMNS = ("image", "captions", "label", "family", "split")
-CAPTIONED = {
-    "image": datasets.Image(),
-    "captions": datasets.List(datasets.Value("string")),
-    "label": datasets.Value("string"),
-    "artist": datasets.Value("string"),
-    "style": datasets.Value("string"),
-    "family": datasets.Value("int32"),
-    "split": datasets.Value("string"),
-}
+CAPTIONED = "image captions label artist style family split"
 """Columns that every dataset made here has."""
+_TYPES = {"image": datasets.Image()}
+_TYPES |= dict.fromkeys(("captions", "tags"), datasets.List(datasets.Value("string")))
+_TYPES |= dict.fromkeys(("family", "duplicate"), datasets.Value("int32"))
+_TYPES |= dict.fromkeys(("palette", "turned"), datasets.Value("bool"))
+
+
+def features(names: str, **others: Any) -> datasets.Features:
+    """Columns of a dataset: by their names, and `others` with their types; names without a type of theirs are text."""
+    text = datasets.Value("string")
+    return datasets.Features({name: _TYPES.get(name, text) for name in names.split()} | others)
 
 
 def load_dataset(folder: Path, columns: Sequence[str] = COLUMNS) -> Dataset:
@@ -62,7 +64,7 @@ def _remedy(folder: Path) -> str:
     if folder.exists():
         out = shlex.quote(f"data/{folder.resolve().name}-64")
         return f"make one of it with `python -m train.prepare {name} --out {out}`"
-    ours, own = f"`python -m train.recipes.emoji --out {name}`", f"`python -m train.prepare SOURCE --out {name}`"
+    ours, own = f"`python -m train.recipes emoji --out {name}`", f"`python -m train.prepare SOURCE --out {name}`"
     return f"make it with {ours}, or of pictures of your own with {own}"
 
 

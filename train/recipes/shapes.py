@@ -1,6 +1,6 @@
 """Pictures whose factors are known, because we drew them: shape, colour, size, place and number.
 
-    python -m train.recipes.shapes --out data/shapes
+    python -m train.recipes shapes --out data/shapes
 
 draws every combination of the factors once, at 64 x 64 on white, and writes a folder that
 `datasets.load_from_disk` opens: image, captions, label, artist, style, family, split, and the number of
@@ -8,24 +8,21 @@ each factor's value under factor_<name>. `--count` takes a random part of the co
 """
 
 import argparse
-import io
 import itertools
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import astuple, dataclass
 
 import datasets
 import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from bridge.checkpoint import check_replaceable
-from train.command import Parser, run_command, whole, writable_folder
-from train.data.dataset import CAPTIONED
-from train.recipes.iconify import SIZE, write_rows
+from train.command import whole
+from train.data.dataset import CAPTIONED, features
+from train.recipes.drawing import png_of
+from train.recipes.writing import SIZE, Row, run_recipe, write_rows
 
 Outline = tuple[tuple[float, float], ...]
 
@@ -86,7 +83,7 @@ LEVELS = {"shape": len(SHAPES), "colour": len(COLOURS), "size": len(RADII), "x":
 """How many values each factor has, in the order of `Factors`."""
 COMBINATIONS = math.prod(LEVELS.values())
 
-FEATURES = datasets.Features(CAPTIONED | {f"factor_{field.name}": datasets.Value("int32") for field in fields(Factors)})
+FEATURES = features(CAPTIONED, **{f"factor_{name}": datasets.Value("int32") for name in LEVELS})
 
 
 def label_of(f: Factors) -> str:
@@ -120,9 +117,7 @@ def draw(f: Factors) -> bytes:
     for x, y in centres(f):
         corners = [((x + radius * dx) * FINER, (y + radius * dy) * FINER) for dx, dy in outline]
         pen.polygon(corners, fill=list(COLOURS.values())[f.colour])
-    out = io.BytesIO()
-    page.reduce(FINER).save(out, "PNG")
-    return out.getvalue()
+    return png_of(page.reduce(FINER), compress_level=6)
 
 
 def combinations() -> list[Factors]:
@@ -130,7 +125,7 @@ def combinations() -> list[Factors]:
     return [Factors(*values) for values in itertools.product(*map(range, LEVELS.values()))]
 
 
-def make_rows(count: int = COMBINATIONS, seed: int = 0) -> list[dict[str, Any]]:
+def make_rows(count: int = COMBINATIONS, seed: int = 0) -> list[Row]:
     """Rows with PNG bytes under "png", each combination at most once.
 
     Args:
@@ -176,19 +171,14 @@ def _split(place: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = Parser("python -m train.recipes.shapes", __doc__, "python -m train.recipes.shapes --out data/shapes")
-    parser.add_argument("--out", type=Path, default=Path("data/shapes"), help="folder of the dataset")
-    parser.add_argument("--count", type=whole(10, COMBINATIONS), default=COMBINATIONS, help="of the combinations")
-    parser.add_argument("--seed", type=whole(0), default=0, help="chooses the combinations and their splits")
-    return run_command(parser, argv, _run)
+
+    def options(parser: argparse.ArgumentParser) -> None:
+        count = whole(10, COMBINATIONS)
+        parser.add_argument("--count", type=count, default=COMBINATIONS, help="of the combinations")
+        parser.add_argument("--seed", type=whole(0), default=0, help="chooses the combinations and their splits")
+
+    return run_recipe("shapes", __doc__, argv, options, _run)
 
 
 def _run(args: argparse.Namespace) -> None:
-    check_replaceable(args.out)
-    writable_folder(args.out.parent)
     write_rows(make_rows(args.count, args.seed), FEATURES, args.out)
-    print(args.out)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,8 @@
 """python -m eval.studies.disentangle CODEC [CODEC ...] --data data/shapes --out report: do latents stand for factors?
 
-CODEC is a `vae` folder of train.autoencoder. On a dataset of train.recipes.shapes: MIG, SAP and DCI on held-out
+CODEC is a `vae` folder of train.autoencoder. On a dataset of train.recipes shapes: MIG, SAP and DCI on held-out
 pictures, beside the pictures' own principal components and the factors themselves, and for each codec a sheet of
-traversals. With --real, on a dataset of train.recipes.emoji: how well a linear probe tells what labels say of skin
+traversals. With --real, on a dataset of train.recipes emoji: how well a linear probe tells what labels say of skin
 tone, hair, age, gender and expression.
 """
 
@@ -188,7 +188,7 @@ def _run_real(args: argparse.Namespace, command: str) -> None:
     known, absent = known_factors(pictures)
     if not known:
         raise UserError(
-            f"--data: no label tells of two values of {', '.join(FACTORS)}; use a dataset of train.recipes.emoji"
+            f"--data: no label tells of two values of {', '.join(FACTORS)}; use a dataset of train.recipes emoji"
         )
     rows = np.unique(np.concatenate([k.rows for k in known.values()]))
     codes = {name: flat_latents(codec, pictures, rows).astype(float) for name, codec in codecs.items()}

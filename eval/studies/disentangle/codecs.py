@@ -95,7 +95,7 @@ class Factors:
         columns = [name for name in source.column_names if name.startswith(PREFIX)]
         if not columns:
             raise UserError(
-                f"data: {folder} has no {PREFIX}* column; make it with python -m train.recipes.shapes --out FOLDER"
+                f"data: {folder} has no {PREFIX}* column; make it with python -m train.recipes shapes --out FOLDER"
             )
         values = np.array([list(source[c]) for c in columns]).T[rows]
         return cls(pictures, rows, [c.removeprefix(PREFIX) for c in columns], values)
