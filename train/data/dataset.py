@@ -24,14 +24,14 @@ CAPTIONED = "image captions label artist style family split"
 """Columns that every dataset made here has."""
 _TYPES = {"image": datasets.Image()}
 _TYPES |= dict.fromkeys(("captions", "tags"), datasets.List(datasets.Value("string")))
-_TYPES |= dict.fromkeys(("family", "duplicate"), datasets.Value("int32"))
+_TYPES |= dict.fromkeys(("family", "duplicate", "factor"), datasets.Value("int32"))
 _TYPES |= dict.fromkeys(("palette", "turned"), datasets.Value("bool"))
 
 
-def features(names: str, **others: Any) -> datasets.Features:
-    """Columns of a dataset: by their names, and `others` with their types; names without a type of theirs are text."""
-    text = datasets.Value("string")
-    return datasets.Features({name: _TYPES.get(name, text) for name in names.split()} | others)
+def features(names: str) -> datasets.Features:
+    """Columns of a dataset by their names: text, unless they have a type of theirs; numbers where `factor_` begins."""
+    types = {name: _TYPES.get(name.partition("_")[0], datasets.Value("string")) for name in names.split()}
+    return datasets.Features(types)
 
 
 def load_dataset(folder: Path, columns: Sequence[str] = COLUMNS) -> Dataset:

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-import datasets
 import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
@@ -83,7 +82,7 @@ LEVELS = {"shape": len(SHAPES), "colour": len(COLOURS), "size": len(RADII), "x":
 """How many values each factor has, in the order of `Factors`."""
 COMBINATIONS = math.prod(LEVELS.values())
 
-FEATURES = features(CAPTIONED, **{f"factor_{name}": datasets.Value("int32") for name in LEVELS})
+FEATURES = features(" ".join([CAPTIONED, *(f"factor_{name}" for name in LEVELS)]))
 
 
 def label_of(f: Factors) -> str:
