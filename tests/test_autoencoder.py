@@ -440,7 +440,7 @@ def run_main(tmp_path: Path, values: object) -> int:
 
 def test_a_folder_that_is_no_dataset_is_one_line_and_code_2(tmp_path, capsys):
     code = run_main(tmp_path, {"data": str(tmp_path / "none"), "out": "o", "loop": {"steps": 1}})
-    made = f"make it with `python -m train.recipes.emoji --out {tmp_path}/none`, or"
+    made = f"make it with `python -m train.recipes emoji --out {tmp_path}/none`, or"
     said = f"data: {tmp_path}/none is not a dataset; {made}"
     err = capsys.readouterr().err
     assert (code, err.count("\n"), err.startswith(f"python -m train.autoencoder: {said}")) == (2, 1, True)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from torch import Tensor
 
 from bridge.checkpoint import CheckpointError, fingerprint, open_module
@@ -30,8 +29,20 @@ from bridge.errors import UserError
 HUB_FILES = (CONFIG, "diffusion_pytorch_model.safetensors")
 
 
+class FromDiffusers:
+    """A class of diffusers, imported when it is asked for: with one autoencoder come all, and seconds."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        import diffusers  # noqa: PLC0415
+
+        return getattr(diffusers, self.name)
+
+
 class AutoencoderCodec(ImageCodec):
-    """What the diffusers autoencoders share; the statistics of the latents stand in the autoencoder's own config.
+    """What the autoencoders share; the statistics of the latents stand in the autoencoder's own config.
 
     A setting that the autoencoder's class does not know (`latents_mean`, `latents_std` or `sample_size`) has a "_"
     before its name there: diffusers keeps such settings and asks nothing about them.
@@ -55,7 +66,7 @@ class AutoencoderCodec(ImageCodec):
     def __init__(self, vae: Any) -> None:
         self.vae = vae = unwrapped(vae).eval().requires_grad_(False)
         config, channels, factor = vae.config, self.channels(vae.config), self.factor(vae.config)
-        found = {name: config[_key(self.model, name)] for name in SETTINGS if _key(self.model, name) in config}
+        found = {name: config[_key(type(vae), name)] for name in SETTINGS if _key(type(vae), name) in config}
         if found.get("sample_size") is None:
             raise UserError(f"image_size: {type(vae).__name__} does not say which pictures it is for; give their side")
         self.image_size = int(found["sample_size"])
@@ -103,7 +114,7 @@ class AutoencoderCodec(ImageCodec):
         """A copy, standardised by other statistics of the autoencoder's own latents, one number a channel."""
         vae = copy.deepcopy(self.vae)
         values = {"latents_mean": list(mean), "latents_std": list(std)}
-        vae.register_to_config(**{_key(self.model, name): value for name, value in values.items()})
+        vae.register_to_config(**{_key(type(vae), name): value for name, value in values.items()})
         return type(self)(vae)
 
     def rounded(self) -> Self:
@@ -128,22 +139,14 @@ class AutoencoderCodec(ImageCodec):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
-        """See `ImageCodec.encode`.
-
-        Raises:
-            ValueError: `x` has another shape than (B, 3, image_size, image_size).
-        """
+        """See `ImageCodec.encode`; UserError unless x is (B, 3, image_size, image_size)."""
         check_pictures(x, self.image_size)
         mean, std = self.raw(x * 2 - 1)
         return LatentDistribution((mean - self.mean) / self.std, std / self.std)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """See `ImageCodec.decode`.
-
-        Raises:
-            ValueError: `z` has another shape than (B, *z_shape).
-        """
+        """See `ImageCodec.decode`; ValueError unless z is (B, *z_shape)."""
         check_latents(z, self.z_shape)
         return (self.vae.decode(z * self.std + self.mean).sample / 2 + 0.5).clamp(0, 1)
 
@@ -154,7 +157,7 @@ class VAECodec(AutoencoderCodec):
     Source: Kingma & Welling 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114
     """
 
-    model = AutoencoderKL
+    model = FromDiffusers("AutoencoderKL")
 
     @staticmethod
     def channels(config: Mapping[str, Any]) -> int:
@@ -175,7 +178,7 @@ class TinyCodec(AutoencoderCodec):
     Source: Boer Bohan, Tiny AutoEncoder for Stable Diffusion, github.com/madebyollin/taesd
     """
 
-    model = AutoencoderTiny
+    model = FromDiffusers("AutoencoderTiny")
 
     @staticmethod
     def channels(config: Mapping[str, Any]) -> int:
@@ -197,7 +200,7 @@ class VQCodec(AutoencoderCodec):
     Source: van den Oord et al. 2017, Neural Discrete Representation Learning, arXiv:1711.00937
     """
 
-    model = VQModel
+    model = FromDiffusers("VQModel")
 
     @staticmethod
     def channels(config: Mapping[str, Any]) -> int:

@@ -154,22 +154,14 @@ class PCACodec(ImageCodec):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
-        """See `ImageCodec.encode`.
-
-        Raises:
-            ValueError: `x` has another shape than (B, 3, image_size, image_size).
-        """
+        """See `ImageCodec.encode`; UserError unless x is (B, 3, image_size, image_size)."""
         check_pictures(x, self.image_size)
         z = self.axes.project(x.flatten(1))
         return LatentDistribution(z, torch.full_like(z, DETERMINISTIC_STD))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """See `ImageCodec.decode`.
-
-        Raises:
-            ValueError: `z` has another shape than (B, k).
-        """
+        """See `ImageCodec.decode`; ValueError unless z is (B, k)."""
         check_latents(z, self.z_shape)
         return self.axes.lift(z).clamp(0, 1).unflatten(1, (3, self.image_size, self.image_size))
 
@@ -235,21 +227,13 @@ class WhitenedCodec(ImageCodec):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
-        """See `ImageCodec.encode`.
-
-        Raises:
-            ValueError: `x` is not what the inner codec takes.
-        """
+        """See `ImageCodec.encode`; UserError unless x is what the inner codec takes."""
         found = self.inner.encode(x)
         mean, std = found.mean.flatten(1), found.std.flatten(1)
         return LatentDistribution(self.axes.project(mean), self.axes.project_std(std))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """See `ImageCodec.decode`.
-
-        Raises:
-            ValueError: `z` has another shape than (B, k).
-        """
+        """See `ImageCodec.decode`; ValueError unless z is (B, k)."""
         check_latents(z, self.z_shape)
         return self.inner.decode(self.axes.lift(z).unflatten(1, self.inner.z_shape))
