@@ -40,8 +40,7 @@ def texts(given: Any, name: str) -> Iterator[Text]:
 def negatives_of(given: Any, prompts: int) -> list[Text | None]:
     """A negative caption for each of so many prompts, or None: of one caption for all, or one each.
 
-    Raises:
-        UserError: It is neither, or one of them is no text.
+    Raises UserError if it is neither, or one of them is no text.
     """
     name = "negative_prompt"
     if given is None or isinstance(given, str):
@@ -58,8 +57,7 @@ def seed_or_generators(
 ) -> tuple[int | None, Sequence[torch.Generator] | None]:
     """A seed, drawn where none is given; or one generator for each of so many images.
 
-    Raises:
-        UserError: Both are given, the seed is no whole number, or the generators are not one for each image.
+    Raises UserError if both are given, the seed is no whole number, or the generators are not one for each image.
     """
     if generator is None:
         return secrets.randbits(32) if seed is None else whole(seed, "seed"), None

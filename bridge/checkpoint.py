@@ -88,8 +88,7 @@ def atomic_write(path: str | Path, data: bytes | str, *, durable: bool = True) -
         data: Bytes, or text to be written as UTF-8.
         durable: Also survive a power cut (fsync of file and folder, some milliseconds).
 
-    Raises:
-        OSError: It cannot be written; the old file stands and no temporary file is left.
+    Raises OSError if it cannot be written; the old file stands and no temporary file is left.
     """
     path = Path(path)
     temporary = _temporary(path)
@@ -213,8 +212,7 @@ def resolve_model(model: str | Path) -> Path:
         model: The name of a shipped model ("pictures"; a folder of that name is "./pictures"), a folder, or a
             hub id ("owner/name"), fetched into the hub's cache. A `Path` is a folder, whatever it is called.
 
-    Raises:
-        CheckpointError: There is no such model, or it cannot be fetched; says what there is.
+    Raises CheckpointError if there is no such model, or it cannot be fetched; says what there is.
     """
     shipped, is_path = shipped_models(), isinstance(model, os.PathLike)
     if not is_path and not isinstance(model, str):
@@ -306,9 +304,8 @@ def check_replaceable(path: str | Path) -> None:
 
     A folder `.cache` in it does not count: what is there can be made again.
 
-    Raises:
-        CheckpointError: It is a file, a folder with anything else, or with a document that somebody edited, which
-            would be lost; or a folder that cannot be replaced, a disk's or the current one.
+    Raises CheckpointError if it is a file, a folder with anything else, or with a document that somebody edited, which
+    would be lost; or a folder that cannot be replaced, a disk's or the current one.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
@@ -402,8 +399,7 @@ def open_module(model: Any, folder: Path) -> Any:
         model: Its class.
         folder: Where it is: config.json and safetensors.
 
-    Raises:
-        CheckpointError: A file is missing or damaged, is no safetensors file, or lacks weights.
+    Raises CheckpointError if a file is missing or damaged, is no safetensors file, or lacks weights.
     """
     from diffusers.utils import logging  # noqa: PLC0415
 

@@ -166,8 +166,7 @@ class End:
 def is_image(name: str) -> bool:
     """Whether `name` is an existing file, which is then read as a picture; anything else is a caption.
 
-    Raises:
-        UserError: It is written like a picture's name or a path, and there is no such file.
+    Raises UserError if it is written like a picture's name or a path, and there is no such file.
     """
     try:
         found = Path(name).is_file()
@@ -181,8 +180,7 @@ def is_image(name: str) -> bool:
 def image_end(pipe: BridgePipeline, name: str) -> End:
     """A picture file as an end; what is shown of it is the codec's reconstruction.
 
-    Raises:
-        ValueError: It cannot be read.
+    Raises ValueError if it cannot be read.
     """
     picture = read_image(name, size=pipe.codec.image_size)
     with pipe.plain():
@@ -194,8 +192,7 @@ def image_end(pipe: BridgePipeline, name: str) -> End:
 def caption_end(pipe: BridgePipeline, caption: str, seed: int = 0) -> End:
     """A caption as an end: its first picture of `seed`, the one that `bridge generate` makes.
 
-    Raises:
-        UserError: The encoder cannot read it.
+    Raises UserError if the encoder cannot read it.
     """
     with pipe.plain():
         output = pipe(caption, 1, seed=seed, output_type="latent")
@@ -232,8 +229,7 @@ def between(
         kind: "linear" or "spherical".
         num_inference_steps: Sampling steps in noise; by default the model's.
 
-    Raises:
-        ValueError: An argument is none of these, or the mapper does not find the noise behind a latent.
+    Raises ValueError if an argument is none of these, or the mapper does not find the noise behind a latent.
     """
     if space not in SPACES:
         raise UserError(f"space: expected one of {', '.join(SPACES)}, got {space!r}")
@@ -269,8 +265,7 @@ def noise_walk(
         num_inference_steps: Sampling steps of a mapper with a velocity; by default the model's. Fewer are easier
             to invert.
 
-    Raises:
-        ValueError: The mapper does not find the noise behind a latent, or not behind one of these.
+    Raises ValueError if the mapper does not find the noise behind a latent, or not behind one of these.
     """
     mapper = view_of(pipe.mapper, pipe.settings)
     if not isinstance(mapper, InvertibleMapper):
@@ -304,8 +299,7 @@ def caption_mean(pipe: BridgePipeline, caption: str | None, *, samples: int = SA
         samples: How many, 1 to MAX_SAMPLES.
         seed: Of the noise.
 
-    Raises:
-        UserError: `samples` is out of range, or the encoder cannot read the caption.
+    Raises UserError if `samples` is out of range, or the encoder cannot read the caption.
     """
     samples = whole(samples, "samples", 1, MAX_SAMPLES)
     seed, settings = whole(seed, "seed"), pipe.settings
@@ -343,8 +337,7 @@ def edit(
         samples: See `caption_mean`, like `seed`.
         seed: Of the captions' samples.
 
-    Raises:
-        UserError: `scale` is out of range, both captions are None, or one cannot be read.
+    Raises UserError if `scale` is out of range, both captions are None, or one cannot be read.
     """
     if plus is None and minus is None:
         raise UserError("plus, minus: none given; name a caption to have more of, or less of")
@@ -355,11 +348,7 @@ def edit(
 
 
 def check_scale(scale: float) -> float:
-    """`scale` of `edit`.
-
-    Raises:
-        UserError: It is no number from -MAX_SCALE to MAX_SCALE.
-    """
+    """`scale` of `edit`. Raises UserError if it is no number from -MAX_SCALE to MAX_SCALE."""
     return number(scale, "scale", -MAX_SCALE, MAX_SCALE)
 
 

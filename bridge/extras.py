@@ -15,8 +15,7 @@ def import_extra(module: str, extra: str, package: str, what: str = "this text e
         package: Its name for pip.
         what: What needs it.
 
-    Raises:
-        UserError: It is not installed; says how to install it.
+    Raises UserError if it is not installed; says how to install it.
     """
     try:
         return importlib.import_module(module)

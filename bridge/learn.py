@@ -131,8 +131,7 @@ def learn(
         cache: Whether to keep what is encoded, in `cache_folder()`, and to look there.
         say: Told about progress.
 
-    Raises:
-        UserError: The source cannot be read, or holds no picture to learn.
+    Raises UserError if the source cannot be read, or holds no picture to learn.
     """
     how: dict[str, Any] = {"caption_column": caption_column, "image_column": image_column, "names": names}
     parts = (text_encoder.fingerprint, codec.fingerprint)
@@ -163,8 +162,7 @@ def encode(
 ) -> Memory:
     """Encode the pictures that are to be learnt, and their captions, but for those that are `known`.
 
-    Raises:
-        UserError: Every picture is of a split for judging.
+    Raises UserError if every picture is of a split for judging.
     """
     rows = [i for i, split in enumerate(pairs.split) if split in TAUGHT]
     if not rows:

@@ -34,8 +34,7 @@ class Manifest:
     Args:
         folder: Where it is, or will be.
 
-    Raises:
-        UserError: There is one that bridge did not write, or that cannot be read or written.
+    Raises UserError if there is one that bridge did not write, or that cannot be read or written.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -34,8 +34,7 @@ class CaptionMemory:
         codes: A unit vector a caption, (N, D).
         captions: N captions.
 
-    Raises:
-        ValueError: The counts differ, there are none, or a code has no unit norm.
+    Raises ValueError if the counts differ, there are none, or a code has no unit norm.
     """
 
     def __init__(self, codes: Tensor, captions: Sequence[str]) -> None:
@@ -61,8 +60,7 @@ class CaptionMemory:
         Returns:
             Cosine similarity in [-1, 1], (B, k), and index into `captions`, (B, k), on `pooled`'s device.
 
-        Raises:
-            ValueError: `k` is out of range, or D is another.
+        Raises ValueError if `k` is out of range, or D is another.
         """
         if not 1 <= k <= len(self):
             raise ValueError(f"k: expected 1 to {len(self)} known captions, got {k}")
@@ -86,8 +84,7 @@ class CaptionMemory:
             temperature: Above 0, usually .05; towards 0 only the nearest is drawn.
             threshold: Cosine similarity; -1 replaces nothing.
 
-        Raises:
-            ValueError: `u` or `temperature` is out of range.
+        Raises ValueError if `u` or `temperature` is out of range.
         """
         far, index = self.draw(c.pooled, u, temperature, threshold)
         known = self.codes.to(c.pooled)[index]
@@ -109,8 +106,7 @@ class CaptionMemory:
         Returns:
             True where unfamiliar, (B,) bool, and an index into `captions`, (B,), on `pooled`'s device.
 
-        Raises:
-            ValueError: `u` or `temperature` is out of range.
+        Raises ValueError if `u` or `temperature` is out of range.
         """
         if u.shape != (len(pooled),) or not ((u >= 0) & (u < 1)).all():
             raise ValueError(f"u: expected ({len(pooled)},) in [0, 1), got {tuple(u.shape)}")

@@ -288,8 +288,7 @@ class BridgePipeline:
             cache: Keep what is encoded, so that the next call takes no time; see `bridge.learn.cache_folder`.
             say: Told of progress and of what was left out, a line at a time.
 
-        Raises:
-            UserError: The pictures cannot be read, or the model has no memory to keep.
+        Raises UserError if the pictures cannot be read, or the model has no memory to keep.
         """
         from bridge.learn import Memory, learn  # noqa: PLC0415
 
@@ -360,8 +359,7 @@ class BridgePipeline:
     def to(self, device: torch.device | str) -> Self:
         """Move every part, in place; returns self.
 
-        Raises:
-            UserError: There is no such device, or not all fits on it; everything is where it was then.
+        Raises UserError if there is no such device, or not all fits on it; everything is where it was then.
         """
         before = self._device
         try:
@@ -388,8 +386,7 @@ class BridgePipeline:
     def plain(self) -> Iterator[None]:
         """A block in which the parts compute as they do at any other time; see `bridge.context.plain_torch`.
 
-        Raises:
-            UserError: Somebody has changed the type of a part's numbers.
+        Raises UserError if somebody has changed the type of a part's numbers.
         """
         for name in ("text_encoder", "mapper", "codec"):
             if (dtype := foreign_dtype(getattr(self, name))) is not None:
@@ -413,9 +410,8 @@ class BridgePipeline:
     ) -> Settings:
         """The model's settings with what the caller asked for instead.
 
-        Raises:
-            UserError: A value is out of its range, or would do nothing: guidance or steps where the mapper
-                has none, a negative caption without guidance.
+        Raises UserError if a value is out of its range, or would do nothing: guidance or steps where the mapper has
+        none, a negative caption without guidance.
         """
         asked: dict[str, Any] = {
             "guidance_scale": guidance_scale,
@@ -472,8 +468,7 @@ class BridgePipeline:
             transparent: Give images an opacity: RGBA, four channels.
             output_type: "pil", "np", "pt" or "latent"; see `BridgeOutput.images`.
 
-        Raises:
-            UserError: An argument is out of range; nothing has been allocated then.
+        Raises UserError if an argument is out of range; nothing has been allocated then.
         """
         if output_type not in OUTPUT_TYPES:
             raise UserError(f"output_type: expected one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}")
@@ -644,11 +639,7 @@ def _codes(mapper: Mapper) -> Tensor | None:
 
 
 def view_of(mapper: Mapper, settings: Settings) -> Mapper:
-    """The mapper as the settings ask for it.
-
-    Raises:
-        UserError: It holds no picture of that style.
-    """
+    """The mapper as the settings ask for it. Raises UserError if it holds no picture of that style."""
     if not isinstance(mapper, LocalFlowMapper):
         return mapper
     return mapper.restricted(style=settings.style or None, novelty=settings.novelty)
@@ -664,8 +655,7 @@ def _few(mapper: Mapper, code: TextCode) -> str | None:
 def check_settings(family: type[Mapper], settings: Settings) -> None:
     """Refuse settings that a mapping family cannot follow.
 
-    Raises:
-        UserError: Guidance, for a family without a velocity; novelty or style, for one without a memory.
+    Raises UserError if guidance, for a family without a velocity; novelty or style, for one without a memory.
     """
     if not isinstance(settings.style, str):
         raise UserError(f"style: expected a word, got {settings.style!r}")

@@ -105,8 +105,7 @@ def score(
         samples: Of each caption, to tell how typical a score is; 0 leaves that out.
         seed: Of probes and samples.
 
-    Raises:
-        ValueError: The mapper knows no density, there are no pictures or captions, or an argument is out of range.
+    Raises ValueError if the mapper knows no density, there are no pictures or captions, or an argument is out of range.
     """
     side, images = pipe.codec.image_size, _pictures(images)
     captions = [text.text for text in texts(captions, "captions")]
@@ -136,19 +135,14 @@ def _pictures(images: Any) -> list[Image.Image]:
 
 
 def check_samples(samples: int) -> int:
-    """`samples` of `score`, from 0 to MAX_SAMPLES.
-
-    Raises:
-        UserError: It is not.
-    """
+    """`samples` of `score`, from 0 to MAX_SAMPLES. Raises UserError if it is not."""
     return whole(samples, "samples", 0, MAX_SAMPLES)
 
 
 def resolve_method(mapper: Mapper, method: str | None = None) -> str:
     """The method asked for, or the mapper's own.
 
-    Raises:
-        ValueError: There is no such method, or not for this mapper.
+    Raises ValueError if there is no such method, or not for this mapper.
     """
     if not isinstance(mapper, DensityMapper):
         raise UserError(f"model: {type(mapper).__name__} knows no density to score by; use one that does")

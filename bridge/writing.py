@@ -136,8 +136,7 @@ def tell(message: str) -> None:
 def strip(frames: Sequence[Image], gap: int = GAP) -> Image:
     """Frames of one height side by side, from left to right, on white.
 
-    Raises:
-        ValueError: There are none, or their heights differ.
+    Raises ValueError if there are none, or their heights differ.
     """
     from PIL import Image  # noqa: PLC0415
 

@@ -122,8 +122,7 @@ def codec_class(config: VAEConfig) -> type[VAECodec]:
 def build_vae(config: VAEConfig, size: int) -> AnyVAE:
     """A diffusers AutoencoderKL for pictures of `size` pixels, one layer a block; a DenseVAE where there are `units`.
 
-    Raises:
-        ConfigError: There are more `widths` than a picture can be halved.
+    Raises ConfigError if there are more `widths` than a picture can be halved.
     """
     blocks = len(config.widths)
     try:
@@ -149,8 +148,7 @@ def build_vae(config: VAEConfig, size: int) -> AnyVAE:
 def first_vae(config: VAEConfig, size: int) -> AnyVAE:
     """The VAE that training begins with: that of `config.init`, or a new one.
 
-    Raises:
-        ConfigError: `init` holds no VAE, or one of another shape than the config's.
+    Raises ConfigError if `init` holds no VAE, or one of another shape than the config's.
     """
     new = build_vae(config, size)
     if not config.init:
@@ -295,8 +293,7 @@ class VAETraining:
     def load_more(self) -> Tensor | None:
         """Pictures of `config.more`, (M, 3, H, W) uint8.
 
-        Raises:
-            ConfigError: It is no dataset, or its pictures are of another size.
+        Raises ConfigError if it is no dataset, or its pictures are of another size.
         """
         if not self.config.more:
             return None

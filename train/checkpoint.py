@@ -73,8 +73,7 @@ def writing(out: Path) -> Iterator[None]:
 def seal(archive: bytes) -> bytes:
     """A zip archive without a comment -> the same with its sha256 as comment.
 
-    Raises:
-        ValueError: It ends otherwise than such an archive does.
+    Raises ValueError if it ends otherwise than such an archive does.
     """
     if not _ends_plainly(archive):
         raise ValueError("archive: expected a zip archive without a comment")
@@ -118,8 +117,7 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 
     Needs room for two states. On a file system without hard links no previous one is kept.
 
-    Raises:
-        OSError: It cannot be written; the old state stands and no temporary file is left.
+    Raises OSError if it cannot be written; the old state stands and no temporary file is left.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -133,8 +131,7 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 def read_state(path: Path) -> dict[str, Any]:
     """The state at `path`, its tensors on the CPU.
 
-    Raises:
-        DamagedError: Not as it was written, or with objects that could run code; says what to do.
+    Raises DamagedError if not as it was written, or with objects that could run code; says what to do.
     """
     data = path.read_bytes()
     damage = damage_of(data)

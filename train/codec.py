@@ -74,8 +74,7 @@ class Pictures:
         rows: The split.
         batch_size: Pictures a batch.
 
-    Raises:
-        ConfigError: The pictures are not square.
+    Raises ConfigError if the pictures are not square.
     """
 
     def __init__(self, rows: Dataset, batch_size: int) -> None:
@@ -226,8 +225,7 @@ def psnr(codec: ImageCodec, pictures: Iterable[Tensor]) -> float:
 def fit_pca(config: CodecConfig, rows: Dataset) -> tuple[ImageCodec, float | None]:
     """A PCACodec of the pictures of `rows`, and the share of their variance that it explains.
 
-    Raises:
-        ConfigError: There are too few pictures, or the components explain too little.
+    Raises ConfigError if there are too few pictures, or the components explain too little.
     """
     pictures = Pictures(rows, config.batch_size)
     most = min(len(rows), 3 * pictures.size**2)

@@ -90,11 +90,7 @@ class Range:
         self.kind, self.least, self.most, self.above = kind, least, most, above
 
     def __call__(self, text: str) -> int | float:
-        """The number that a text says.
-
-        Raises:
-            ValueError: It says none, or one out of bounds.
-        """
+        """The number that a text says. Raises ValueError if it says none, or one out of bounds."""
         value = self.kind(text)
         if not (math.isfinite(value) and self.least <= value <= self.most and value > self.above):
             raise ValueError(text)
@@ -213,8 +209,7 @@ def _over(file: Path, paths: Mapping[str, Any]) -> str | None:
 def writable_folder(path: str | Path, argument: str = "--out") -> Path:
     """The folder for results, made if missing; something was written there to see that it can be.
 
-    Raises:
-        UserError: It cannot be made or written to.
+    Raises UserError if it cannot be made or written to.
     """
     out = Path(path)
     try:
@@ -230,8 +225,7 @@ def writable_folder(path: str | Path, argument: str = "--out") -> Path:
 def writable_file(path: str | Path, argument: str = "--out") -> Path:
     """A file for results; its folder is made if missing, and something was written there to see that it can be.
 
-    Raises:
-        UserError: It is a folder, or cannot be made.
+    Raises UserError if it is a folder, or cannot be made.
     """
     if Path(path).is_dir():
         raise UserError(f"{argument}: {path} is a folder; name a file")

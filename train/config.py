@@ -30,8 +30,7 @@ def from_mapping(cls: type[T], values: Any, where: str) -> T:
         values: What the YAML says.
         where: What to call this place in an error.
 
-    Raises:
-        ConfigError: `values` is no mapping, has an unknown key, lacks a required one, or is out of range.
+    Raises ConfigError if `values` is no mapping, has an unknown key, lacks a required one, or is out of range.
     """
     if not isinstance(values, dict):
         told = "nothing" if values is None else type(values).__name__
@@ -96,11 +95,7 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def read_card(path: str) -> str:
-    """The text of a model's card; empty without a path.
-
-    Raises:
-        ConfigError: It cannot be read.
-    """
+    """The text of a model's card; empty without a path. Raises ConfigError if it cannot be read."""
     try:
         return Path(path).read_text("utf-8") if path else ""
     except (OSError, UnicodeDecodeError) as error:
@@ -120,8 +115,7 @@ class _Loader(yaml.SafeLoader):
 def load_config(path: Path, cls: type[T]) -> T:
     """Read a YAML file into a dataclass.
 
-    Raises:
-        ConfigError: The file cannot be read, is not YAML, or does not fit the dataclass.
+    Raises ConfigError if the file cannot be read, is not YAML, or does not fit the dataclass.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
@@ -140,8 +134,7 @@ def load_config(path: Path, cls: type[T]) -> T:
 def named(setting: str) -> Iterator[None]:
     """A block that opens what a setting names; its errors begin with the setting.
 
-    Raises:
-        ConfigError: It cannot be opened.
+    Raises ConfigError if it cannot be opened.
     """
     try:
         yield

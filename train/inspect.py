@@ -70,8 +70,7 @@ def inspect(
     Returns:
         Facts, fit for JSON; and a sheet of a few pictures with their captions.
 
-    Raises:
-        UserError: The source cannot be read, or no row of it is usable.
+    Raises UserError if the source cannot be read, or no row of it is usable.
     """
     how = how or Reading()
     source, sample = open_source(wanted), Sample(SHEET_ROWS)

@@ -126,8 +126,7 @@ class Loop:
             and identity's "data", a path, does not.
         budget: Seconds of training in place of `config.steps` and `config.validate_every`.
 
-    Raises:
-        ConfigError: The machine cannot train so: fp16 on a CPU, fewer examples than processes and micro-batches.
+    Raises ConfigError if the machine cannot train so: fp16 on a CPU, fewer examples than processes and micro-batches.
     """
 
     def __init__(
@@ -170,8 +169,7 @@ class Loop:
     def train_step(self) -> dict[str, float]:
         """One optimiser step; returns the mean of everything the objective reported.
 
-        Raises:
-            TrainingError: The loss or its gradient is not finite; the weights are as before.
+        Raises TrainingError if the loss or its gradient is not finite; the weights are as before.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, self.config, self.share)
@@ -269,8 +267,7 @@ class Loop:
     def save(self) -> None:
         """Write the whole state, complete or not at all.
 
-        Raises:
-            SaveError: The disk refuses; the last checkpoint stands.
+        Raises SaveError if the disk refuses; the last checkpoint stands.
         """
         if not self.main:
             self.unsaved = False
@@ -298,9 +295,8 @@ class Loop:
     def resume(self) -> None:
         """Continue from the checkpoint, where there is one.
 
-        Raises:
-            ResumeError: The checkpoint belongs to other data, another model or other settings (those of
-                `train.schedule.FREE` may differ), is damaged, or is not the same for all processes.
+        Raises ResumeError if the checkpoint belongs to other data, another model or other settings (those of
+        `train.schedule.FREE` may differ), is damaged, or is not the same for all processes.
         """
         if self.checkpoint.exists():
             state = checkpoint.read_state(self.checkpoint)

@@ -73,8 +73,7 @@ def partition(found: Survey, encode: Encode, seed: int = 0, *, resplit: bool = F
         seed: Another one holds out other families.
         resplit: Leave splits of the source's own aside.
 
-    Raises:
-        ConfigError: There are fewer than three families, or a split of the source's own has an unknown name.
+    Raises ConfigError if there are fewer than three families, or a split of the source's own has an unknown name.
     """
     groups = near_groups(found.thumbnails)
     family, notes = find_families(found.pairs, groups, encode)
@@ -97,8 +96,7 @@ def partition(found: Survey, encode: Encode, seed: int = 0, *, resplit: bool = F
 def own_splits(pairs: Sequence[Pair]) -> list[str]:
     """The source's splits by our names; empty where it has none.
 
-    Raises:
-        ConfigError: A name is unknown, or some rows have none.
+    Raises ConfigError if a name is unknown, or some rows have none.
     """
     names = [pair.split for pair in pairs]
     if not any(names):
@@ -205,8 +203,7 @@ def hold_out(family: np.ndarray, labels: Sequence[str], seed: int, splits: Seque
 
     Families of very many captions or pictures come last in the order, which is fixed by a hash.
 
-    Raises:
-        ConfigError: There are too few families to leave one for training.
+    Raises ConfigError if there are too few families to leave one for training.
     """
     members: dict[int, set[str]] = defaultdict(set)
     for number, label in zip(family.tolist(), labels, strict=True):

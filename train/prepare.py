@@ -175,11 +175,7 @@ def _write(found: Survey, plan: Partition, spool: Spool, fingerprint: str, folde
 
 
 def _is_done(out: Path, fingerprint: str) -> bool:
-    """Whether `out` was already made so.
-
-    Raises:
-        ConfigError: It holds anything else.
-    """
+    """Whether `out` was already made so. Raises ConfigError if it holds anything else."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
@@ -217,11 +213,7 @@ def add_arguments(parser: argparse.ArgumentParser, option: str = "") -> None:
 
 
 def chosen(args: argparse.Namespace) -> tuple[Wanted, Reading]:
-    """What the options of `add_arguments` say.
-
-    Raises:
-        ConfigError: One is out of range.
-    """
+    """What the options of `add_arguments` say. Raises ConfigError if one is out of range."""
     try:
         red, green, blue = ImageColor.getcolor(args.background, "RGB")  # type: ignore[misc]
     except ValueError as error:

@@ -190,8 +190,7 @@ class Best:
     def look(self, step: int, figures: dict[str, float], weights: Sequence[Tensor]) -> None:
         """Compare the figures of a validation with the best; NaN counts as worse.
 
-        Raises:
-            TrainingError: There is no figure of that name.
+        Raises TrainingError if there is no figure of that name.
         """
         name = self.config.stop_on
         if not name:

@@ -26,8 +26,7 @@ WINDOW, EPOCHS, SEED = 5, 20, 0
 def training_sentences(data: Path) -> list[list[str]]:
     """Words of each distinct training caption of a dataset, in the captions' order.
 
-    Raises:
-        ConfigError: `data` is no dataset, or has no training rows.
+    Raises ConfigError if `data` is no dataset, or has no training rows.
     """
     captions = (text for row in rows_of(load_dataset(data), "train")["captions"] for text in row)
     sentences = (split_words(prepare_caption(text)) for text in dict.fromkeys(captions))

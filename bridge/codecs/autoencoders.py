@@ -56,9 +56,8 @@ class AutoencoderCodec(ImageCodec):
         mean: Of its latents, (1, C, 1, 1).
         std: Of its latents, (1, C, 1, 1).
 
-    Raises:
-        ValueError: The autoencoder is not one of colour pictures, its side is unknown or no multiple of what a
-            latent covers, or its statistics are not one number a channel.
+    Raises ValueError if the autoencoder is not one of colour pictures, its side is unknown or no multiple of what a
+    latent covers, or its statistics are not one number a channel.
     """
 
     model: ClassVar[Any]
@@ -105,8 +104,7 @@ class AutoencoderCodec(ImageCodec):
     def from_pretrained(cls, folder: Path) -> Self:
         """Open a folder that diffusers wrote; safetensors only.
 
-        Raises:
-            CheckpointError: It is missing or damaged, or holds no safetensors.
+        Raises CheckpointError if it is missing or damaged, or holds no safetensors.
         """
         return cls(open_module(cls.model, Path(folder)))
 

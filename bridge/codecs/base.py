@@ -135,8 +135,7 @@ CODECS: dict[str, Callable[[Path], ImageCodec]] = {}
 def load_codec(folder: Path) -> ImageCodec:
     """Open a folder that `ImageCodec.save` or diffusers wrote, by the `_class_name` in its config.json.
 
-    Raises:
-        CheckpointError: A file is missing or damaged, or config.json names an unknown class.
+    Raises CheckpointError if a file is missing or damaged, or config.json names an unknown class.
     """
     folder = Path(folder)
     name = str(read_config(folder)["_class_name"])
@@ -148,8 +147,7 @@ def load_codec(folder: Path) -> ImageCodec:
 def read_config(folder: Path) -> dict[str, Any]:
     """What the config.json of a codec's folder says; it has a `_class_name`.
 
-    Raises:
-        CheckpointError: It is missing or damaged.
+    Raises CheckpointError if it is missing or damaged.
     """
     path = folder / CONFIG
     try:

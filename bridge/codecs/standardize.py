@@ -133,11 +133,7 @@ class PCACodec(ImageCodec):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            CheckpointError: A file is missing or damaged.
-        """
+        """Read what `save` wrote. Raises CheckpointError if a file is missing or damaged."""
         folder = Path(folder)
         config = read_config(folder)
         try:
@@ -206,8 +202,7 @@ class WhitenedCodec(ImageCodec):
     def from_pretrained(cls, folder: Path) -> Self:
         """Read what `save` wrote.
 
-        Raises:
-            CheckpointError: A file is missing or damaged, or the inner codec is another one than the axes' own.
+        Raises CheckpointError if a file is missing or damaged, or the inner codec is another one than the axes' own.
         """
         folder = Path(folder)
         codec = cls(load_codec(folder / INNER), PrincipalAxes.load(folder))

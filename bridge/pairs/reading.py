@@ -126,8 +126,7 @@ def survey(source: Source, how: Reading | None, sink: Sink | None = None, *, str
         sink: Gets the number of each pair and its square picture.
         strict: Fail once more than `how.max_bad` of the rows are bad; else only count them.
 
-    Raises:
-        UserError: No row is usable, or too many are bad; names the first.
+    Raises UserError if no row is usable, or too many are bad; names the first.
     """
     found = Survey()
     thumbnails: list[np.ndarray] = []
@@ -178,8 +177,7 @@ def _check_bad(found: Survey, rows: int, max_bad: float) -> None:
 def look(raw: Raw, how: Reading | None) -> tuple[Pair, Image.Image, list[str]]:
     """A row's pair, its picture as `how` says, and why captions of it were left out.
 
-    Raises:
-        UnusableError: It has no usable picture or no usable caption.
+    Raises UnusableError if it has no usable picture or no usable caption.
     """
     data = _bytes_of(raw.picture) if raw.picture is not None or not raw.problem else b""
     if (drawn := facts_of(data)) and not drawn & {"caption", "frame"}:
@@ -318,8 +316,7 @@ def load_pairs(
         subset: Configuration of a hub dataset that has several.
         say: Told every few seconds how many rows were read.
 
-    Raises:
-        UserError: The source cannot be read, or no row of it has a picture and a caption.
+    Raises UserError if the source cannot be read, or no row of it has a picture and a caption.
     """
     opened = open_source(Wanted(source, caption_column, image_column, names, subset))
     pictures: list[Image.Image] = []
@@ -375,8 +372,7 @@ def pairs_fingerprint(
 
     It changes with the options, with the names, sizes and dates of the files, and with the bytes of a table.
 
-    Raises:
-        UserError: The source cannot be read.
+    Raises UserError if the source cannot be read.
     """
     opened = open_source(Wanted(source, caption_column, image_column, names, subset))
     facts = [opened.fingerprint, dict(opened.columns), image_size, names]

@@ -123,8 +123,7 @@ class Source:
 def open_source(wanted: Wanted) -> Source:
     """Find out what a source is.
 
-    Raises:
-        UserError: There is no such source, it is damaged, or it has no pictures or captions; says what it has.
+    Raises UserError if there is no such source, it is damaged, or it has no pictures or captions; says what it has.
     """
     if wanted.names not in ("", "file", "folder"):
         raise UserError(f"--names: expected 'file' or 'folder', got {wanted.names!r}")
@@ -410,8 +409,7 @@ def _open_tables(
 ) -> Source:
     """Tables that name pictures beside them; `inside` refuses what lies outside their folder.
 
-    Raises:
-        UserError: A table cannot be read, is empty, or lacks a column.
+    Raises UserError if a table cannot be read, is empty, or lacks a column.
     """
     locator = Locator()
     columns: dict[str, str] = {}
@@ -501,8 +499,7 @@ def _placed(raw: Raw, table: Path, locator: Locator, inside: bool) -> Raw:
 def _datasets() -> Any:
     """The package `datasets`, which plain folders and tables do without.
 
-    Raises:
-        UserError: It is not installed; says how to install it.
+    Raises UserError if it is not installed; says how to install it.
     """
     return import_extra("datasets", "pairs", "datasets", "this source")
 

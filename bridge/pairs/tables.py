@@ -68,8 +68,7 @@ def find_columns(names: Sequence[str], where: str, asked: Mapping[str, str | Non
         where: What to call the table in an error.
         asked: {role: column}, None for what is to be found.
 
-    Raises:
-        UserError: There is no such column, or none of captions or pictures; names those found.
+    Raises UserError if there is no such column, or none of captions or pictures; names those found.
     """
     spelled = {plain(str(name)): name for name in reversed(names)}
     listed = ", ".join(shown(str(name)) for name in names) or "no columns"
@@ -123,8 +122,7 @@ def read_table(path: Path, where: str, asked: Mapping[str, str | None], named: N
         asked: See `find_columns`.
         named: Whether a cell names a file that is there.
 
-    Raises:
-        UserError: It cannot be decoded, has no rows, or lacks a column.
+    Raises UserError if it cannot be decoded, has no rows, or lacks a column.
     """
     try:
         text, encoding = decode(path.read_bytes())

@@ -41,8 +41,7 @@ class TextCode:
         tokens: One vector a token, zero where padded, (B, L, D). L may be 0.
         mask: True where `tokens` holds a token, (B, L) bool.
 
-    Raises:
-        ValueError: The shapes or dtypes disagree.
+    Raises ValueError if the shapes or dtypes disagree.
     """
 
     pooled: Tensor
@@ -167,8 +166,7 @@ class TextEncoder(nn.Module, abc.ABC):
     def prepare(self, caption: str) -> str:
         """The text that is encoded.
 
-        Raises:
-            ValueError: The encoder cannot read `caption`; see `bridge.captions.prepare_caption`.
+        Raises ValueError if the encoder cannot read `caption`; see `bridge.captions.prepare_caption`.
         """
         return prepare_caption(caption)
 

@@ -91,9 +91,8 @@ class LibraryEncoder(NetworkEncoder):
 def open_sentence_encoder(folder: Path, *, id: str, digest: str | None) -> NetworkEncoder:
     """Open a folder of sentence-transformers: a BERT with mean and normalisation without that library, others with it.
 
-    Raises:
-        ValueError: The weights have another digest, the model pools into another width than its tokens have, or
-            sentence-transformers is needed and not installed.
+    Raises ValueError if the weights have another digest, the model pools into another width than its tokens have, or
+    sentence-transformers is needed and not installed.
     """
     digest = check_digest(folder, digest)
     kinds, modes = _modules(folder)

@@ -28,8 +28,7 @@ def find_folder(source: str, *, modules: bool | None = None) -> Path:
         modules: Whether the folder is one of sentence-transformers. None where that is not known yet: then the
             hub is asked before its cache, which may hold a part only.
 
-    Raises:
-        MissingModelError: There is no such folder here, or it lacks a file; says which.
+    Raises MissingModelError if there is no such folder here, or it lacks a file; says which.
     """
     modules = True if source == DEFAULT_ID else modules
     partial = None
@@ -68,8 +67,7 @@ def weight_files(folder: Path) -> list[str]:
 def check_digest(folder: Path, digest: str | None) -> str:
     """sha256 of the weights, 64 hex digits: of the one file, or of the digests of all shards.
 
-    Raises:
-        ValueError: It is not `digest`.
+    Raises ValueError if it is not `digest`.
     """
     names = weight_files(folder)
     found = [sha256_of(folder / name) for name in names]
@@ -83,11 +81,7 @@ def check_digest(folder: Path, digest: str | None) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        ValueError: It is damaged.
-    """
+    """What a JSON file holds. Raises ValueError if it is damaged."""
     try:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:

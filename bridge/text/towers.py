@@ -136,8 +136,7 @@ class TransformerEncoder(NetworkEncoder):
     def from_folder(cls, folder: Path, *, id: str, digest: str | None) -> TransformerEncoder:
         """Open a folder that transformers wrote, with a tokenizer.json.
 
-        Raises:
-            ValueError: The weights have another digest or lack a part, or the model is no text encoder.
+        Raises ValueError if the weights have another digest or lack a part, or the model is no text encoder.
         """
         digest = check_digest(folder, digest)
         config = config_facts(read_json(folder / CONFIG))
@@ -213,8 +212,7 @@ def mean_pooled(tokens: Tensor, mask: Tensor) -> Tensor:
 def load_network(folder: Path, name: str) -> nn.Module:
     """A network of transformers, float32, by its class's name.
 
-    Raises:
-        ValueError: It cannot be loaded, or lacks weights.
+    Raises ValueError if it cannot be loaded, or lacks weights.
     """
     import transformers  # noqa: PLC0415
 

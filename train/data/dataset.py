@@ -37,8 +37,7 @@ def features(names: str) -> datasets.Features:
 def load_dataset(folder: Path, columns: Sequence[str] = COLUMNS) -> Dataset:
     """Open a folder written by `datasets.Dataset.save_to_disk`.
 
-    Raises:
-        ConfigError: The folder is no dataset, lacks a column, or column "image" holds no pictures.
+    Raises ConfigError if the folder is no dataset, lacks a column, or column "image" holds no pictures.
     """
     try:
         dataset = load_from_disk(str(folder))
@@ -69,11 +68,7 @@ def _remedy(folder: Path) -> str:
 
 
 def rows_of(dataset: Dataset, split: str) -> Dataset:
-    """The rows of one split.
-
-    Raises:
-        ConfigError: There are none.
-    """
+    """The rows of one split. Raises ConfigError if there are none."""
     rows = [i for i, name in enumerate(dataset["split"]) if name == split]
     if not rows:
         raise ConfigError(f"data: no row of split {split!r}; found {', '.join(sorted(set(dataset['split'])))}")
@@ -88,8 +83,7 @@ def content_hash(data: bytes) -> str:
 def encoded_picture(number: int, row: dict[str, Any] | None) -> bytes:
     """The bytes of a picture, read from its file where the dataset only names it.
 
-    Raises:
-        ConfigError: The row has no picture.
+    Raises ConfigError if the row has no picture.
     """
     if row and row["bytes"] is not None:
         return bytes(row["bytes"])

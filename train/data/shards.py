@@ -69,8 +69,7 @@ def encoded_once(
         compute: Makes columns.
         progress: Told how many rows have come to be there, each time some have.
 
-    Raises:
-        OSError: `folder` cannot be written to.
+    Raises OSError if `folder` cannot be written to.
     """
     made_by = _digest([kind, *maker])
     home = folder / f"{kind}-{made_by[:16]}"
@@ -149,11 +148,7 @@ class Shard:
         return self.path is not None
 
     def write(self, columns: Mapping[str, Column]) -> None:
-        """Write the rows, all or nothing.
-
-        Raises:
-            ValueError: A column has another number of rows.
-        """
+        """Write the rows, all or nothing. Raises ValueError if a column has another number of rows."""
         shapes, arrays = {}, []
         for name, column in columns.items():
             count = len(column.length if isinstance(column, Ragged) else column)
@@ -176,8 +171,7 @@ class Shard:
     def columns(self) -> dict[str, np.ndarray]:
         """The columns, mapped; of a ragged one NAME its values, and its (B + 1,) starts as "NAME starts".
 
-        Raises:
-            CheckpointError: The file is damaged, or was made by something else or of other rows.
+        Raises CheckpointError if the file is damaged, or was made by something else or of other rows.
         """
         if not self._columns:
             self._columns = self._read()
@@ -225,11 +219,7 @@ class Shards:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def rows(self, name: str, index: Tensor) -> Tensor:
-        """A column of rows (B,), (B, ...), in memory.
-
-        Raises:
-            IndexError: There is no such row.
-        """
+        """A column of rows (B,), (B, ...), in memory. Raises IndexError if there is no such row."""
         which, local = self._where(index)
         first = self.parts[0].columns[name]
         out = np.empty((len(index), *first.shape[1:]), first.dtype)
@@ -240,8 +230,7 @@ class Shards:
     def ragged(self, name: str, index: Tensor, places: int) -> tuple[Tensor, Tensor]:
         """A ragged column of rows (B,), (B, places, D), what is shorter filled with zeros, and which are there.
 
-        Raises:
-            IndexError: There is no such row.
+        Raises IndexError if there is no such row.
         """
         which, local = self._where(index)
         first = self.parts[0].columns[name]

@@ -50,8 +50,7 @@ class Drawing:
 def clip_art_folder(downloads: Path) -> Path:
     """Debian's openclipart-svg, fetched and unpacked once.
 
-    Raises:
-        MissingToolError: It cannot be fetched here; says how to do it by hand.
+    Raises MissingToolError if it cannot be fetched here; says how to do it by hand.
     """
     folder = downloads / PACKAGE
     if folder.exists():

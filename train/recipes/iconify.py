@@ -75,11 +75,7 @@ class IconSet:
 
     @classmethod
     def load(cls, folder: Path) -> "IconSet":
-        """Read an unpacked package.
-
-        Raises:
-            LicenceError: Its licence is none of LICENCES.
-        """
+        """Read an unpacked package. Raises LicenceError if its licence is none of LICENCES."""
         icons, info = (json.loads((folder / name).read_text("utf-8")) for name in ("icons.json", "info.json"))
         if (licence := info["license"].get("spdx")) not in LICENCES:
             known = ", ".join(sorted(LICENCES))

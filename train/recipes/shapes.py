@@ -131,8 +131,7 @@ def make_rows(count: int = COMBINATIONS, seed: int = 0) -> list[Row]:
         count: How many; those of a smaller count are part of a larger one's.
         seed: Chooses the combinations and their splits.
 
-    Raises:
-        ValueError: `count` is too small for every split, or there are not so many combinations.
+    Raises ValueError if `count` is too small for every split, or there are not so many combinations.
     """
     if not 10 <= count <= COMBINATIONS:
         raise ValueError(f"--count: expected 10 to {COMBINATIONS} pictures, got {count}")

@@ -67,8 +67,7 @@ def in_pool(work: Callable[[Job], Result], jobs: Sequence[Job], what: str) -> li
 def write_rows(rows: Sequence[Row], features: datasets.Features, out: Path, credits: Sequence[str] = ()) -> None:
     """Write rows, their pictures under "png", as a `datasets` folder with CREDITS.md, complete or not at all.
 
-    Raises:
-        CheckpointError: `out` holds anything but such a folder; see `bridge.checkpoint.check_replaceable`.
+    Raises CheckpointError if `out` holds anything but such a folder; see `bridge.checkpoint.check_replaceable`.
     """
     columns = {key: [row[key] for row in rows] for key in features if key != "image"}
     columns["image"] = [{"bytes": row["png"], "path": None} for row in rows]
