@@ -58,13 +58,8 @@ def sha256_of(path: Path) -> str:
 def fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
     """Identity of weights and configuration, 16 hex digits; equal on every device.
 
-    Args:
-        module: Its state dict counts: names, types, shapes and bytes.
-        config: Anything JSON can hold (tuples count as lists). Keys that start with "_" are left out:
-            diffusers keeps its version and the folder's name there.
-
-    Raises:
-        CheckpointError: Its state holds something else than tensors, as that of a quantised module does.
+    Keys of `config` that start with "_" do not count: diffusers keeps its version and the folder's name there.
+    Raises CheckpointError if the state holds something else than tensors, as that of a quantised module does.
 
     >>> fingerprint(nn.Identity(), {"width": (2, 3)}) == fingerprint(nn.Identity(), {"width": [2, 3]})
     True
@@ -81,13 +76,9 @@ def fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
 
 
 def atomic_write(path: str | Path, data: bytes | str, *, durable: bool = True) -> None:
-    """Put `data` at `path` so that a reader, or a crash, sees the old file or the new one.
+    """Put `data` at `path` so that a reader, or a crash, sees the old file or the new one; text as UTF-8.
 
-    Args:
-        path: A file in a folder that exists.
-        data: Bytes, or text to be written as UTF-8.
-        durable: Also survive a power cut (fsync of file and folder, some milliseconds).
-
+    `durable` also survives a power cut (fsync of file and folder, some milliseconds).
     Raises OSError if it cannot be written; the old file stands and no temporary file is left.
     """
     path = Path(path)
@@ -120,14 +111,9 @@ def remove_stale(path: str | Path) -> None:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """A new folder to fill, which takes the place of `path` when the block ends without an error.
 
-    The old folder stands until the new one is complete and on disk. After an error it stands unchanged
-    and nothing of the new one is left; after a kill the next reader finds one of the two. One writer at
-    a time: what an earlier, killed one left behind is removed.
-
-    Raises:
-        CheckpointError: `path` is a file, or a folder with things in it that its manifest does not list
-            (they would be deleted).
-        OSError: It cannot be written.
+    The old folder stands until the new one is complete and on disk; after a kill the next reader finds one of the two.
+    One writer at a time: what an earlier, killed one left behind is removed. Raises CheckpointError unless
+    `check_replaceable`, OSError if it cannot be written.
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,11 +135,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 def verify_folder(path: str | Path) -> None:
     """Check that all that is loaded from a model folder is as it was saved, and that nothing in it could run code.
 
-    Raises:
-        CheckpointError: A file that is loaded is missing, damaged or not listed, or one may hold a pickle.
-
-    Warns:
-        UnverifiedWarning: Another file, such as README.md, was changed, removed or added.
+    Raises CheckpointError if a file that is loaded is missing, damaged or not listed, or may hold a pickle. Warns
+    UnverifiedWarning if another one, such as README.md, was changed, removed or added.
     """
     path = Path(path)
     _recover(path.resolve())
@@ -394,10 +377,6 @@ def settled(module: Loaded) -> Loaded:
 
 def open_module(model: Any, folder: Path) -> Any:
     """The module that diffusers saved in a folder, every weight of it read.
-
-    Args:
-        model: Its class.
-        folder: Where it is: config.json and safetensors.
 
     Raises CheckpointError if a file is missing or damaged, is no safetensors file, or lacks weights.
     """

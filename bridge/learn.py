@@ -121,17 +121,8 @@ def learn(
 ) -> Memory:
     """Encode captioned pictures, or take from the cache what has been encoded before.
 
-    Args:
-        source: See `bridge.pairs.load_pairs`, like the columns and `names`.
-        text_encoder: Captions to codes.
-        codec: Pictures to latents.
-        caption_column: The column of captions, if it is not found by its name.
-        image_column: The column of pictures.
-        names: "file" or "folder".
-        cache: Whether to keep what is encoded, in `cache_folder()`, and to look there.
-        say: Told about progress.
-
-    Raises UserError if the source cannot be read, or holds no picture to learn.
+    See `bridge.pairs.load_pairs` for the source and how it is read. `cache` keeps what is encoded in `cache_folder()`,
+    and looks there. Raises UserError if the source cannot be read, or holds no picture to learn.
     """
     how: dict[str, Any] = {"caption_column": caption_column, "image_column": image_column, "names": names}
     parts = (text_encoder.fingerprint, codec.fingerprint)

@@ -20,10 +20,7 @@ def check_count(count: Any, name: str = "num_images_per_prompt") -> int:
 
 
 def whole(value: Any, name: str, low: int | None = None, high: int | None = None) -> int:
-    """A whole number from `low` to `high`, of Python's, numpy's or torch's, also of no dimensions.
-
-    Raises:
-        UserError: It is none; the message begins with `name`.
+    """A whole number from `low` to `high`, of Python's, numpy's or torch's; else UserError that begins with `name`.
 
     >>> import numpy
     >>> whole(numpy.int64(3), "steps", 1, 9)
@@ -40,10 +37,7 @@ def whole(value: Any, name: str, low: int | None = None, high: int | None = None
 
 
 def number(value: Any, name: str, low: float, high: float) -> float:
-    """A number from `low` to `high`, of Python's, numpy's or torch's, also of no dimensions; whole ones stay int.
-
-    Raises:
-        UserError: It is none; the message begins with `name`.
+    """A number from `low` to `high`, of Python's, numpy's or torch's, whole ones as int; else UserError, see `whole`.
 
     >>> import numpy
     >>> number(numpy.float32(0.5), "scale", -1, 1)

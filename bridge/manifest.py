@@ -31,9 +31,6 @@ class Manifest:
     away; blank lines, any line ends and a byte order mark are read as editors leave them. Should the file be removed
     or replaced meanwhile, what this process added is listed again.
 
-    Args:
-        folder: Where it is, or will be.
-
     Raises UserError if there is one that bridge did not write, or that cannot be read or written.
     """
 
@@ -47,14 +44,9 @@ class Manifest:
                 _read(_bytes_of(handle), self.path)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """List a picture, unless it is listed.
+        """List a picture, unless it is listed: its "file", relative to the folder, and how it was made.
 
-        Args:
-            row: Its "file", relative to the folder, and how it was made.
-
-        Raises:
-            UserError: The manifest has become one that bridge did not write.
-            OSError: It cannot be written; it stands as before.
+        Raises UserError if the manifest has become one that bridge did not write, OSError if it cannot be written.
         """
         text = json.dumps(
             {key: well_formed(v) if isinstance(v, str) else v for key, v in row.items()}, ensure_ascii=False
@@ -103,13 +95,7 @@ class Manifest:
 
 
 class _Found:
-    """What a manifest holds.
-
-    Attributes:
-        files: The pictures listed.
-        length: Bytes up to a line that was cut off.
-        ended: Whether these end with a line's end.
-    """
+    """What a manifest holds: pictures listed, bytes up to a line cut off, whether these end with a line's end."""
 
     def __init__(self, files: set[str], length: int, ended: bool) -> None:
         self.files, self.length, self.ended = files, length, ended

@@ -11,11 +11,7 @@ from bridge.mappers import FAMILIES, Mapper
 
 
 def read_index(folder: Path, known: Iterable[str]) -> dict[str, Any]:
-    """What a model folder's index says.
-
-    Args:
-        folder: The model's.
-        known: Names of settings that there are.
+    """What a model folder's index says; `known` are the settings that there are.
 
     Raises CheckpointError if it is damaged, or a newer version's.
     """

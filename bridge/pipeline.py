@@ -63,9 +63,8 @@ class Settings:
             softmax(cosine / this); 0 keeps its own code.
         trusted: Pictures of captions whose best cosine with a known one is lower were not shown to be better than
             chance (`eval.studies.familiarity`); 0 where nobody measured it.
-        novelty: 0 to 1: of a model that draws from a memory of pictures, how far from them; see
-            `LocalFlowMapper.restricted`.
-        style: Of such a model, the kind of picture that it draws from; "not glyph" is any but glyphs, "" is any.
+        novelty: 0 to 1, how far from a memory of pictures; see `LocalFlowMapper.restricted`.
+        style: Of such a memory, the kind of picture to draw from; "not glyph" is any but glyphs, "" is any.
     """
 
     guidance_scale: float = 1.0
@@ -94,15 +93,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """One image and where it comes from.
+    """One image, its caption, that caption's place in the call, and the image's number among the caption's.
 
-    Attributes:
-        image: The picture.
-        prompt: Its caption, as given.
-        prompt_index: The caption's place in the call.
-        index: The image's number among its caption's.
-        seed: The call's seed; None where the caller gave generators.
-        note: Why to trust it less, or None.
+    `seed` is the call's, None where the caller gave generators; `note` says why to trust it less, or is None.
     """
 
     image: Image.Image
@@ -157,8 +150,7 @@ class BridgePipeline:
         memory: The training captions, to tell which captions are far from all of them.
         settings: Defaults of every call.
 
-    Raises:
-        UserError: A part is none, or the parts do not fit each other.
+    Raises UserError if a part is none, or the parts do not fit each other.
 
     Example, which needs the shipped model: `BridgePipeline.from_pretrained("pictures")("a smiling cat").images`
     """
@@ -232,10 +224,8 @@ class BridgePipeline:
     def from_pretrained(cls, model: str | Path) -> Self:
         """Open a shipped model ("pictures"), a model folder, or a hub id.
 
-        Raises:
-            CheckpointError: There is no such model, or it is damaged, or its parts are not those it was
-                trained with.
-            FileNotFoundError: The text encoder is not on this machine; says what to install.
+        Raises CheckpointError if there is no such model, it is damaged, or its parts are not those it was trained with;
+        FileNotFoundError if the text encoder is not on this machine.
         """
         folder = resolve_model(model)
         try:
@@ -279,12 +269,9 @@ class BridgePipeline:
         """A model that draws from captioned pictures of your own, without training: a local flow over them.
 
         Args:
-            source: A folder, a table, a hub id or a dataset; see `bridge.pairs.load_pairs`.
+            source: A folder, a table, a hub id or a dataset; see `bridge.pairs.load_pairs`, like columns and `names`.
             model: Whose text encoder and codec to use; see `from_pretrained`.
             with_default: Keep in memory what that model knows, beside your pictures.
-            caption_column: The column of captions, if it is not found by its name.
-            image_column: The column of pictures, likewise.
-            names: "file" takes the files' names for captions, "folder" those of their folders.
             cache: Keep what is encoded, so that the next call takes no time; see `bridge.learn.cache_folder`.
             say: Told of progress and of what was left out, a line at a time.
 
@@ -458,12 +445,8 @@ class BridgePipeline:
             seed: Image i of a caption depends on (seed, i), the caption, the settings and the model, on
                 nothing else; one seed's images share their noise across captions. Default: a new one.
             generator: One an image, captions in order, instead of a seed.
-            guidance_scale: See `Settings`; like the next two, by default the model's.
-            num_inference_steps: See `Settings`.
-            temperature: See `Settings`.
+            guidance_scale: See `Settings`, like steps, temperature, novelty and style; by default the model's.
             negative_prompt: What to move away from: one caption for all, or one each. Needs guidance.
-            novelty: See `Settings`, like the next.
-            style: See `Settings`.
             size: Side of the images in pixels, of a codec that draws at any; see `ImageCodec.render`.
             transparent: Give images an opacity: RGBA, four channels.
             output_type: "pil", "np", "pt" or "latent"; see `BridgeOutput.images`.
@@ -682,13 +665,9 @@ def mapper_fingerprint(mapper: Mapper) -> str:
 
 
 def token_places(tokens: int, most: int) -> int:
-    """Places that a caption of so many tokens is padded to: the next power of 2 from LEAST_PLACES on.
+    """Places that a caption of 0 to `most` tokens is padded to: the next power of 2 from LEAST_PLACES on; 0 stays 0.
 
     It depends on the caption alone, not on those it is drawn beside, and so do the bits of its images.
-
-    Args:
-        tokens: 0 to `most`; 0 stays 0.
-        most: The encoder's limit.
 
     >>> [token_places(tokens, 77) for tokens in (0, 5, 17, 65)]
     [0, 16, 32, 77]

@@ -65,7 +65,6 @@ class ScoreMatrix:
     """Scores of M pictures and C captions.
 
     Attributes:
-        captions: The captions, C of them.
         score: Higher fits better, in the unit of `method`, (M, C).
         typical: Share of the model's own samples of the caption that score no higher, in [0, 1], (M, C): .5 for a
             picture like them, 0 for one worse than all of them. None where it was not asked for.
@@ -95,17 +94,17 @@ def score(
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> ScoreMatrix:
-    """Score every picture against every caption.
+    """Score every picture against every caption; guidance and temperature are no part of it.
 
     Args:
-        pipe: The model; guidance and temperature are no part of it.
+        pipe: The model.
         images: RGB pictures of the model's size; see `bridge.images.read_image`.
         captions: What they may show; like the pictures, also a single one.
         method: One of METHODS; by default "denoising" where the mapper has a velocity, else "density".
         samples: Of each caption, to tell how typical a score is; 0 leaves that out.
         seed: Of probes and samples.
 
-    Raises ValueError if the mapper knows no density, there are no pictures or captions, or an argument is out of range.
+    Raises UserError if the mapper knows no density, there is no picture or caption, or an argument is out of range.
     """
     side, images = pipe.codec.image_size, _pictures(images)
     captions = [text.text for text in texts(captions, "captions")]
@@ -165,15 +164,9 @@ def score_latents(mapper: Mapper, z: Tensor, c: TextCode, *, method: str | None 
 def typical(
     mapper: Mapper, values: Tensor, c: TextCode, *, method: str | None = None, samples: int = SAMPLES, seed: int = 0
 ) -> Tensor:
-    """Share of the model's own samples of each caption that score no higher, (M, C) in [0, 1].
+    """Share of the model's own samples of each caption that score no higher than `values` (M, C), in [0, 1], (M, C).
 
-    Args:
-        mapper: A `DensityMapper`; it samples without guidance, at temperature 1.
-        values: Scores of M pictures, (M, C).
-        c: Codes of the C captions.
-        method: That of `values`.
-        samples: Of each caption.
-        seed: Of samples and probes.
+    The mapper, a `DensityMapper`, samples without guidance, at temperature 1; `method` is that of `values`.
     """
     own = own_scores(mapper, c, method=method, samples=samples, seed=seed)
     return (own[None] <= values[:, :, None]).float().mean(2)

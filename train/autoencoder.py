@@ -175,11 +175,7 @@ def first_vae(config: VAEConfig, size: int) -> AnyVAE:
 
 
 class VAEObjective(nn.Module):
-    """Reconstruction, perceptual distance and KL of a VAE, per example; without KL, of a plain autoencoder.
-
-    Args:
-        vae: The autoencoder to train.
-        config: Holds the weights.
+    """Reconstruction, perceptual distance and KL of a VAE, per example; of a plain autoencoder at kl 0.
 
     Source: Kingma & Welling 2014, arXiv:1312.6114; Rombach et al. 2022, arXiv:2112.10752; with a weight of the KL
         of its own Higgins et al. 2017, beta-VAE; without any Hinton & Salakhutdinov 2006, Reducing the
@@ -192,14 +188,10 @@ class VAEObjective(nn.Module):
         self.distance = PerceptualDistance() if config.perceptual else None
 
     def forward(self, x: Tensor, eps: Tensor, opacity: Tensor | None = None) -> dict[str, Tensor]:
-        """Losses of pictures x (B, 3, H, W) in [0, 1] under posterior noise eps (B, *z_shape); each (B,).
+        """Losses, each (B,), of pictures x (B, 3, H, W) in [0, 1] on white, under posterior noise eps (B, *z_shape).
 
-        At kl 0 there is no posterior: `eps` counts for nothing and no "kl" is reported.
-
-        Args:
-            x: Pictures on white.
-            eps: Standard normal.
-            opacity: (B, 1, H, W) in [0, 1], for a VAE of layers; 1 everywhere where nobody knows it.
+        At kl 0 there is no posterior: `eps` counts for nothing and no "kl" is reported. `opacity`, (B, 1, H, W) in [0,
+        1], is for a VAE of layers; 1 everywhere where nobody knows it.
         """
         posterior = self.vae.encode(x * 2 - 1).latent_dist
         z = posterior.mean + posterior.std * eps if self.config.kl else posterior.mean

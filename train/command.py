@@ -28,13 +28,7 @@ PATH = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOL
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that errs in one line and whose help ends with an example.
-
-    Args:
-        prog: How the command is called, such as "python -m eval".
-        description: What it does.
-        example: One or more command lines.
-    """
+    """An argument parser that errs in one line and whose help ends with an example, one or more command lines."""
 
     def __init__(self, prog: str, description: str | None, example: str) -> None:
         super().__init__(
@@ -77,14 +71,7 @@ def _called(action: argparse.Action) -> str:
 
 
 class Range:
-    """An argument's type: numbers of one kind within bounds.
-
-    Args:
-        kind: int or float; no float is infinite or not a number.
-        least: Lower bound.
-        most: Upper bound.
-        above: What the number has to be greater than.
-    """
+    """An argument's type: int, or a finite float, from `least` to `most` and greater than `above`."""
 
     def __init__(self, kind: type[int] | type[float], least: float, most: float, above: float = -math.inf) -> None:
         self.kind, self.least, self.most, self.above = kind, least, most, above
@@ -142,10 +129,7 @@ def run_command(parser: Parser, argv: Sequence[str] | None, work: Callable[[argp
 def exit_code(name: str, work: Callable[[], object], paths: Mapping[str, Any] | None = None) -> int:
     """Run a command: 0 when it is done, 2 with one line for bad input, 130 with one line for Ctrl-C.
 
-    Args:
-        name: How the command is called.
-        work: What it does.
-        paths: Arguments by name, to blame for what is wrong with a file below one of them.
+    `paths` are arguments by name, to blame for what is wrong with a file below one of them; see `blaming`.
     """
 
     def coded() -> int:
@@ -168,11 +152,8 @@ def exit_code(name: str, work: Callable[[], object], paths: Mapping[str, Any] | 
 def blaming(paths: Mapping[str, Any]) -> Iterator[None]:
     """Turn what a disk refuses to the block, and what is wrong with one of `paths`, into one line.
 
-    Args:
-        paths: Arguments by name; what is no path is passed over.
-
-    Raises:
-        UserError: Names the argument that the file lies under, if it does under one, and the remedy.
+    `paths` are arguments by name; what is no path is passed over. The UserError names the one that the file lies under,
+    if it does under one, and the remedy.
     """
     try:
         yield

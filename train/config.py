@@ -23,12 +23,7 @@ class ConfigError(UserError):
 
 
 def from_mapping(cls: type[T], values: Any, where: str) -> T:
-    """Build a dataclass from a mapping, nested dataclasses included.
-
-    Args:
-        cls: The dataclass.
-        values: What the YAML says.
-        where: What to call this place in an error.
+    """Build a dataclass from what YAML says, nested dataclasses included; `where` names this place in errors.
 
     Raises ConfigError if `values` is no mapping, has an unknown key, lacks a required one, or is out of range.
     """
@@ -145,16 +140,7 @@ def named(setting: str) -> Iterator[None]:
 def run_config(
     name: str, told: str | None, example: str, cls: type[T], work: Callable[[T], object], argv: Sequence[str] | None
 ) -> int:
-    """A command that takes one YAML file and prints what `work` makes of it; returns the exit code.
-
-    Args:
-        name: How it is called.
-        told: What it does.
-        example: A configuration.
-        cls: The dataclass of its configurations.
-        work: What it does.
-        argv: Its arguments, absent for the process' own.
-    """
+    """A command that takes one YAML file and prints what `work` makes of it; returns the exit code."""
     if any(word.split("=")[0] == "--data" for word in (sys.argv[1:] if argv is None else argv)):
         say(f"{name}: --data is now a command of its own: python -m train FOLDER (see python -m train --help)")
         return 2

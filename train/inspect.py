@@ -58,17 +58,9 @@ def inspect(
     resplit: bool = False,
     encoder: TextEncoder | None = None,
 ) -> tuple[dict[str, Any], Image.Image]:
-    """Read a source once, and say what it is.
+    """Read a source once, and say what it is; see `train.prepare.prepare` for the arguments.
 
-    Args:
-        wanted: Which source.
-        how: How pictures would be read.
-        seed: See `train.prepare.prepare`, like the two that follow.
-        resplit: Leave splits of the source's own aside.
-        encoder: Counts tokens and tells families apart; by default MiniLM.
-
-    Returns:
-        Facts, fit for JSON; and a sheet of a few pictures with their captions.
+    Returns facts, fit for JSON, and a sheet of a few pictures with their captions.
 
     Raises UserError if the source cannot be read, or no row of it is usable.
     """
@@ -195,12 +187,7 @@ def _column(found: Survey, sample: Sample, numbers: Sequence[int]) -> Image.Imag
 
 
 def render(facts: dict[str, Any], listed: int = 10) -> str:
-    """The facts in plain words.
-
-    Args:
-        facts: What `inspect` gave.
-        listed: Bad rows, and leaks, that are named.
-    """
+    """The facts that `inspect` gave in plain words; `listed` bad rows, and leaks, are named."""
     source = facts["source"]
     columns = ", ".join(f"{role}: {column}" for role, column in source["columns"].items())
     parts = [[f"{source['name']}: {source['kind']} ({columns})", *facts["notes"]]]

@@ -43,8 +43,7 @@ class Partition:
 
     Attributes:
         family: Numbers from 0, (N,).
-        split: One of "train", "validation", "test", "seen" and "seen_validation" each; "" is left out, as a
-            near-duplicate of a held-out picture.
+        split: "train", "validation", "test", "seen" or "seen_validation" each; "" is left out, near a held-out picture.
         leaks: What stands on both sides all the same, one line each.
         notes: How it was made, one line each.
     """
@@ -63,15 +62,10 @@ class Partition:
 def partition(found: Survey, encode: Encode, seed: int = 0, *, resplit: bool = False) -> Partition:
     """Put every pair into a family and a split.
 
-    Splits of the source's own are kept, and their leaks listed; where they hold out nothing for validation, some
-    training families are taken. Else 84, 8 and 8 of a hundred families train, validate and test, at least one each, in
-    an order fixed by a hash; of some training captions with many pictures, a few are hidden ("seen").
-
-    Args:
-        found: The pairs.
-        encode: Captions -> unit-norm text codes, (M, D).
-        seed: Another one holds out other families.
-        resplit: Leave splits of the source's own aside.
+    Splits of the source's own are kept, unless `resplit`, and their leaks listed; where they hold out nothing for
+    validation, some training families are taken. Else 84, 8 and 8 of a hundred families train, validate and test, at
+    least one each, in an order fixed by a hash and `seed`; of some training captions with many pictures, a few are
+    hidden ("seen"). `encode` makes unit-norm text codes (M, D) of captions.
 
     Raises ConfigError if there are fewer than three families, or a split of the source's own has an unknown name.
     """
@@ -169,15 +163,9 @@ def _chain(groups: np.ndarray, label_of: np.ndarray) -> list[tuple[int, int]]:
 
 
 def leader_families(codes: np.ndarray, distance: float, block: int = 1024) -> np.ndarray:
-    """Each code joins the nearest leader within a distance, or leads a new family; time grows with leaders, not pairs.
+    """Families (N,): each unit-norm code (N, D) joins the nearest leader within a cosine distance, or leads a new one.
 
-    Args:
-        codes: (N, D), unit norm; their order matters.
-        distance: Cosine distance, in [0, 2].
-        block: Codes compared with earlier leaders at a time.
-
-    Returns:
-        Family numbers, (N,).
+    Their order matters; time grows with leaders, not pairs.
 
     Source: Hartigan 1975, Clustering Algorithms, chapter 3 (the leader algorithm)
     """

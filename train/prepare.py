@@ -49,7 +49,7 @@ def prepare(
     resplit: bool = False,
     encoder: TextEncoder | None = None,
 ) -> Path:
-    """Make a dataset folder of a source, complete or not at all.
+    """Make a dataset folder of a source, complete or not at all; returns `out`.
 
     Args:
         source: A folder, a file or a hub id; a `Wanted` says also which columns.
@@ -59,13 +59,8 @@ def prepare(
         resplit: Leave splits of the source's own aside.
         encoder: Tells families of captions apart; by default MiniLM.
 
-    Returns:
-        `out`.
-
-    Raises:
-        ConfigError: The source cannot be read, too much of it is bad, it is too small to be split, or `out` holds
-            anything else.
-        OSError: It cannot be written.
+    Raises ConfigError if the source cannot be read, too much of it is bad, it is too small to be split, or `out` holds
+    anything else.
     """
     wanted = source if isinstance(source, Wanted) else Wanted(str(source))
     out, how = Path(out), how or Reading()

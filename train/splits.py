@@ -30,9 +30,8 @@ class Splits:
     """Which captions and artists belong to which side.
 
     Attributes:
-        families: Base captions (without skin tone), one list a family.
-        sides: "train", "validation" or "test", one a family.
-        hidden: {"seen" | "seen_validation": {label: [artists that never reach training]}}.
+        families: Base captions (without skin tone), one list a family; `sides` "train", "validation" or "test", one
+            each. hidden: {"seen" | "seen_validation": {label: [artists that never reach training]}}.
     """
 
     families: list[list[str]]
@@ -92,14 +91,9 @@ def order_of(text: str, salt: str) -> str:
 def close_pairs(
     pixels: np.ndarray, others: np.ndarray, rmse: float, *, mirrored: bool = False, block: int = 2048
 ) -> np.ndarray:
-    """Index pairs (P, 2) of pictures (N, H, W, 3) and others (M, H, W, 3) closer than `rmse`.
+    """Index pairs (P, 2) of pictures (N, H, W, 3) and others (M, H, W, 3), or their mirror images, closer than `rmse`.
 
-    Args:
-        pixels: In [0, 1], or uint8.
-        others: Likewise.
-        rmse: See SAME_RMSE.
-        mirrored: Compare with the others' mirror images instead.
-        block: Pictures compared at a time.
+    They are in [0, 1], or uint8; see SAME_RMSE.
     """
     right = _flat(others[:, :, ::-1] if mirrored else others)
     norms = (right**2).sum(1)
@@ -135,14 +129,9 @@ def near_held_out(split: Sequence[str], thumbnails: np.ndarray) -> np.ndarray:
 
 
 def near_groups(thumbnails: np.ndarray, rmse: float = SAME_RMSE, block: int = 1024) -> np.ndarray:
-    """Group numbers, (N,), of pictures that are linked by near-duplicates, mirrored ones too.
+    """Group numbers, (N,), of small pictures (N, H, W, 3) uint8 linked by near-duplicates, mirrored ones too.
 
     Two pictures can only be close if their means are, so only those are compared.
-
-    Args:
-        thumbnails: Small pictures, (N, H, W, 3) uint8.
-        rmse: See SAME_RMSE.
-        block: Pictures compared at a time.
     """
     flat = thumbnails.reshape(len(thumbnails), -1)
     first: dict[bytes, int] = {}
@@ -197,16 +186,10 @@ def assign_sides(families: Sequence[Sequence[str]]) -> list[str]:
 def hide_artists(
     artists: Mapping[str, set[str]], counts: Mapping[str, int], at_least: int = 6, hide: int = 3
 ) -> dict[str, dict[str, list[str]]]:
-    """Choose seen captions and the artists whose pictures of them never reach training.
+    """Choose seen captions and the artists whose pictures of them never reach training: {set name: {caption: artists}}.
 
-    Args:
-        artists: Training caption -> the artists that drew it.
-        counts: How many captions each named set takes, in order.
-        at_least: Artists a caption must have.
-        hide: Artists hidden for each.
-
-    Returns:
-        {set name: {caption: artists}}.
+    `artists` are those of each training caption. Each named set takes so many captions, in order, of those that at
+    least `at_least` artists drew, and hides `hide` of them.
     """
     eligible = sorted((c for c, a in artists.items() if len(a) >= at_least), key=lambda c: order_of(c, "seen"))
     chosen: dict[str, dict[str, list[str]]] = {}
@@ -227,13 +210,9 @@ def make_splits(
     thumbnails: np.ndarray,
     encode: Callable[[list[str]], np.ndarray],
 ) -> Splits:
-    """Compute the splits of N captioned pictures.
+    """Compute the splits of N captioned pictures, of their thumbnails in [0, 1], (N, H, W, 3).
 
-    Args:
-        labels: Caption of each picture.
-        artists: Artist of each picture.
-        thumbnails: Small pictures in [0, 1], (N, H, W, 3).
-        encode: Captions -> unit-norm text codes, (M, D).
+    `encode` makes unit-norm text codes (M, D) of captions.
     """
     bases = sorted({base_label(label) for label in labels})
     number = {base: i for i, base in enumerate(bases)}

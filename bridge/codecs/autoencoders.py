@@ -44,19 +44,15 @@ class FromDiffusers:
 class AutoencoderCodec(ImageCodec):
     """What the autoencoders share; the statistics of the latents stand in the autoencoder's own config.
 
-    A setting that the autoencoder's class does not know (`latents_mean`, `latents_std` or `sample_size`) has a "_"
-    before its name there: diffusers keeps such settings and asks nothing about them.
-
-    Args:
-        vae: The autoencoder. `latents_mean` and `latents_std`, one number a channel, standardise its latents.
-            Without them `shift_factor` and 1 / `scaling_factor` do, as in diffusers' own pipelines.
+    `latents_mean` and `latents_std` there, a number a channel, standardise the latents; without them `shift_factor` and
+    1 / `scaling_factor` do, as in diffusers' own pipelines. A setting that the autoencoder's class does not know has a
+    "_" before its name: diffusers keeps such settings and asks nothing about them.
 
     Attributes:
         vae: The autoencoder, frozen.
-        mean: Of its latents, (1, C, 1, 1).
-        std: Of its latents, (1, C, 1, 1).
+        mean: Of its latents, (1, C, 1, 1); so `std`.
 
-    Raises ValueError if the autoencoder is not one of colour pictures, its side is unknown or no multiple of what a
+    Raises UserError if the autoencoder is not one of colour pictures, its side is unknown or no multiple of what a
     latent covers, or its statistics are not one number a channel.
     """
 
@@ -191,9 +187,9 @@ class TinyCodec(AutoencoderCodec):
 
 
 class VQCodec(AutoencoderCodec):
-    """A diffusers VQModel. Latents are those before quantisation, so that they are continuous; decoding quantises.
+    """A diffusers VQModel. Latents are those before quantisation, so continuous; decoding quantises, and may jump.
 
-    Near a border between two code words decoding is not continuous. It has no posterior: std is DETERMINISTIC_STD.
+    It has no posterior: std is DETERMINISTIC_STD.
 
     Source: van den Oord et al. 2017, Neural Discrete Representation Learning, arXiv:1711.00937
     """
@@ -226,14 +222,11 @@ def codec_from_diffusers(source: str | Path, image_size: int | None = None) -> A
     Its latents are scaled as its config says; `python -m train.codec` measures their statistics on pictures.
 
     Args:
-        source: A folder that diffusers wrote, or a hub id, "owner/name" or "owner/name/folder", fetched into the
-            hub's cache; safetensors only.
-        image_size: Side of the pictures, in pixels. Default: what the config says, often more than the side of the
-            pictures at hand; an AutoencoderTiny does not say.
+        source: A folder that diffusers wrote, or a hub id, "owner/name" or "owner/name/folder"; safetensors only.
+        image_size: Side of the pictures, in pixels. Default: what the config says, often more than the pictures at hand
+            have; an AutoencoderTiny does not say.
 
-    Raises:
-        CheckpointError: There is no such autoencoder, it cannot be fetched, or it is damaged.
-        ValueError: The autoencoder is not one for such pictures.
+    Raises CheckpointError if there is no such autoencoder or it is damaged, UserError if it is not for such pictures.
     """
     folder = _local(source)
     if folder is None and isinstance(source, os.PathLike):

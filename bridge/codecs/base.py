@@ -32,12 +32,9 @@ class LatentDistribution:
 
 
 class Posterior:
-    """Diagonal Gaussian of a VAE's own latents, as diffusers' DiagonalGaussianDistribution.
+    """Diagonal Gaussian of a VAE's own latents, of moments (B, 2 C, h, w): means, then log-variances.
 
-    That class is not used, because importing it imports every autoencoder that diffusers has.
-
-    Args:
-        moments: Mean and log-variance, side by side in channels, (B, 2 C, h, w).
+    As diffusers' DiagonalGaussianDistribution; to import that would import every autoencoder of diffusers.
     """
 
     def __init__(self, moments: Tensor) -> None:
@@ -91,18 +88,9 @@ class ImageCodec(abc.ABC):
             raise UserError("transparent: this model's pictures have no background of their own; leave it out")
 
     def render(self, z: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
-        """Pictures of latents `z` at another size, or with their background as transparency.
+        """Pictures (B, 3 or 4, size, size) in [0, 1] of latents `z`, at any side or with an opacity as channel 4.
 
-        Args:
-            z: Latents, (B, *z_shape).
-            size: Side in pixels; None is the codec's own.
-            transparent: With a fourth channel, the opacity; colours are then straight, not premultiplied.
-
-        Returns:
-            (B, 3 or 4, size, size) in [0, 1].
-
-        Raises:
-            UserError: See `check_render`.
+        Colours are then straight, not premultiplied. See `check_render`.
         """
         self.check_render(size, transparent)
         return self.decode(z)

@@ -20,8 +20,6 @@ class DenseVAE(ModelMixin, ConfigMixin):
         units: Width of the dense layer.
         latent_channels: Latents L of a picture.
         sample_size: Side of the pictures, in pixels; UserError if it cannot be halved so often.
-        in_channels: As in AutoencoderKL, like `out_channels` and `scaling_factor`.
-        latents_mean: See `AutoencoderCodec`, like `latents_std`.
 
     Source: Burgess et al. 2018, Understanding disentangling in beta-VAE, arXiv:1804.03599 (there with one width of
         32, two dense layers, and ReLU)

@@ -43,9 +43,7 @@ class Layers:
     def draw(self, size: int, sharpness: float = 1.0) -> tuple[Tensor, Tensor]:
         """Premultiplied colours (B, 3, size, size) and opacity (B, 1, size, size), in [0, 1] but for rounding.
 
-        Args:
-            size: Side in pixels.
-            sharpness: Factor on the logits: edges of enlarged masks grow as narrow as they were.
+        `sharpness` multiplies the logits: edges of enlarged masks grow as narrow as they were.
         """
         logits = self.logits
         if logits.shape[-1] != size:
@@ -113,8 +111,6 @@ class PaletteVAE(ModelMixin, ConfigMixin):
         layers: Layers K, the background among them.
         heads: Attention heads at 1/16 of the side.
         blocks: Transformer blocks there, in the encoder and in the decoder.
-        in_channels: As in AutoencoderKL, like `out_channels` and `scaling_factor`.
-        latents_mean: See `AutoencoderCodec`, like `latents_std`.
 
     Source: Kingma & Welling 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114; layers of one colour under soft
         masks: Sbai et al. 2020, Unsupervised Image Decomposition in Vector Layers, arXiv:1812.05484

@@ -37,9 +37,6 @@ class PrincipalAxes(nn.Module):
         components: Orthonormal rows, (k, D).
         scale: Standard deviation along each, positive, (k,).
 
-    Raises:
-        ValueError: The shapes do not fit each other, or a number is not finite or a scale not positive.
-
     Source: Pearson 1901, On lines and planes of closest fit; Kessy et al. 2018, Optimal whitening and
         decorrelation, arXiv:1512.00809 (PCA whitening)
 
@@ -110,14 +107,8 @@ class PrincipalAxes(nn.Module):
 class PCACodec(ImageCodec):
     """Latents are the k standardised principal components of the pixels: linear, and best of all linear codecs.
 
-    It has no posterior: std is `bridge.codecs.DETERMINISTIC_STD`.
-
-    Args:
-        axes: Of pictures as vectors of 3 x image_size x image_size numbers in [0, 1].
-        image_size: Side of the pictures, in pixels.
-
-    Raises:
-        ValueError: The axes are of vectors of another length.
+    `axes` are of pictures as vectors of 3 x image_size x image_size numbers in [0, 1]. It has no posterior: std is
+    `bridge.codecs.DETERMINISTIC_STD`.
 
     Source: Turk & Pentland 1991, Eigenfaces for Recognition
     """
@@ -163,19 +154,10 @@ class PCACodec(ImageCodec):
 
 
 class WhitenedCodec(ImageCodec):
-    """Another codec whose latents are whitened: k uncorrelated numbers of unit variance, the widest first.
+    """Another codec whose latents are whitened by `axes`: k uncorrelated numbers of unit variance, the widest first.
 
     A latent's mean is mapped exactly. Its deviations come out correlated; `encode` keeps the diagonal of that
-    covariance, exact for each number alone.
-
-    Args:
-        inner: The codec.
-        axes: Of its latents as vectors.
-
-    Raises:
-        ValueError: The axes are of vectors of another length.
-
-    Source: see `PrincipalAxes`
+    covariance, exact for each number alone. Source: see `PrincipalAxes`.
     """
 
     def __init__(self, inner: ImageCodec, axes: PrincipalAxes) -> None:
@@ -192,9 +174,8 @@ class WhitenedCodec(ImageCodec):
     def log_abs_det(self) -> float:
         """log |det dz / dz_inner| in nats: log p(z_inner) = log p(z) + log_abs_det, for every latent alike.
 
-        With k below the inner codec's dimensions it is that of the map on the span of the k components alone, and
-        log p is a density over that span: comparable between standardisers of the same span, such as another
-        scaling of the same k components, and not with densities over all dimensions.
+        With k below the inner codec's dimensions it is that of the map on the components' span, and log p a density
+        over that span: comparable between standardisers of the same span, not with densities over all dimensions.
         """
         return -float(self.axes.scale.double().log().sum())
 

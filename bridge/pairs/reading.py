@@ -44,10 +44,8 @@ class Reading:
 
     Args:
         size: Side of the square they become, in pixels.
-        fit: "pad" shows all of a picture and fills up with the background; "crop" fills the square and cuts the
-            longer side on both ends.
-        background: The colour behind what is transparent and beside what is not square, RGB in 0..255; None keeps
-            transparent pictures RGBA.
+        fit: "pad" shows all of a picture beside the background; "crop" cuts the longer side on both ends.
+        background: RGB in 0..255 behind what is transparent and beside what is not square; None keeps it transparent.
         max_bad: Share of rows that may be unusable.
     """
 
@@ -75,8 +73,7 @@ class Pair:
         artist: See `Raw`, like style and split.
         digest: sha256 of its bytes.
         size: Width and height before it was resized.
-        mode: Pillow's name of its pixels.
-        kind: Its file format.
+        mode: Pillow's name of its pixels; `kind` its file format.
         animated: Whether it has more frames than the first, which is read.
     """
 
@@ -124,9 +121,7 @@ def survey(source: Source, how: Reading | None, sink: Sink | None = None, *, str
         source: See `bridge.pairs.sources.open_source`.
         how: How pictures are read; None keeps their size and transparency.
         sink: Gets the number of each pair and its square picture.
-        strict: Fail once more than `how.max_bad` of the rows are bad; else only count them.
-
-    Raises UserError if no row is usable, or too many are bad; names the first.
+        strict: Raise UserError once more than `how.max_bad` of the rows are bad; else only count them.
     """
     found = Survey()
     thumbnails: list[np.ndarray] = []
@@ -273,9 +268,7 @@ class Pairs:
         pictures: Upright; RGBA where the file has transparent pixels, else RGB.
         captions: Cleaned captions of each, at least one; the first is the label.
         names: Where each stands in its source, printable.
-        artist: Who drew it, "" where the source does not say.
-        style: In which style, likewise.
-        split: "train", "validation" and so on, likewise; a name that is none of ours stands as the source has it.
+        artist: Who drew it, style and split: "" where the source does not say.
         hashes: sha256 of each picture file's bytes, 64 hex digits.
         skipped: What was left out and why, with counts, a line each.
         notes: What else the user should know of the source, a line each.
@@ -311,7 +304,6 @@ def load_pairs(
         source: A folder, a table, a hub id, or a `datasets.Dataset` (a dictionary of them by splits).
         image_size: Side of the square that each is scaled and padded to, in pixels; None leaves them as they are.
         caption_column: The column of captions, if it is not found by its name; so `image_column`.
-        image_column: The column of pictures or their files.
         names: "file" takes the files' names for captions, "folder" those of their folders.
         subset: Configuration of a hub dataset that has several.
         say: Told every few seconds how many rows were read.
@@ -371,8 +363,6 @@ def pairs_fingerprint(
     """16 hex digits of what `load_pairs` would read, without reading a picture.
 
     It changes with the options, with the names, sizes and dates of the files, and with the bytes of a table.
-
-    Raises UserError if the source cannot be read.
     """
     opened = open_source(Wanted(source, caption_column, image_column, names, subset))
     facts = [opened.fingerprint, dict(opened.columns), image_size, names]

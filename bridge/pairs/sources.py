@@ -81,9 +81,7 @@ class Raw:
         name: Where it stands, for people: printable, on one line.
         picture: The picture's file or its bytes.
         captions: What its caption column holds.
-        artist: Who drew it, "" where the source does not say.
-        style: In which style, likewise.
-        split: Its split, by our name where it has one, likewise.
+        artist: Who drew it, style and split (by our name where it has one): "" where the source does not say.
         problem: Why it cannot be used, if that is known already.
         note: What the user should check in it.
     """
@@ -106,8 +104,7 @@ class Source:
         kind: What it is, in words.
         columns: {role of ROLES: column or where else it comes from}.
         rows: Iterates over the rows from the first; one picture's bytes are held at a time.
-        fingerprint: 16 hex digits that change with the names, sizes and dates of its files, and with the bytes of its
-            tables; of a hub dataset, with its revision.
+        fingerprint: 16 hex digits of names, sizes and dates of files, bytes of tables, revision of a hub dataset.
         total: How many rows there are, None where only reading tells.
         notes: What the user should know of it, one line each.
     """
@@ -161,11 +158,7 @@ def _open_file(path: Path, wanted: Wanted) -> Source:
 class Folder:
     """A folder's files, in a fixed order: linked ones too, but not what hides behind a dot, nor what bridge drew.
 
-    Attributes:
-        files: All that count.
-        pictures: Those with the ending of a picture.
-        manifests: Lists of what bridge drew there.
-        notes: What is not read, by ending, with the remedy.
+    `manifests` list what bridge drew there; `notes` say what is not read, by ending, with the remedy.
     """
 
     def __init__(self, path: Path) -> None:

@@ -61,14 +61,9 @@ def split_name(word: str) -> str:
 
 
 def find_columns(names: Sequence[str], where: str, asked: Mapping[str, str | None]) -> dict[str, str]:
-    """{role: column} of all roles that are there, by names of ROLES or as asked for, in any spelling.
+    """{role: column} of all roles that are there, by names of ROLES or as `asked` for, in any spelling.
 
-    Args:
-        names: The columns, in their order.
-        where: What to call the table in an error.
-        asked: {role: column}, None for what is to be found.
-
-    Raises UserError if there is no such column, or none of captions or pictures; names those found.
+    Raises UserError if there is no such column, or none of captions or pictures; names those of the table `where`.
     """
     spelled = {plain(str(name)): name for name in reversed(names)}
     listed = ", ".join(shown(str(name)) for name in names) or "no columns"
@@ -100,13 +95,7 @@ def shown(name: str) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that was read.
-
-    Attributes:
-        columns: {role: column}.
-        rows: (where it stands, its cells) of every row.
-        notes: What was taken in a way that the user should check, a line each.
-    """
+    """A table that was read: {role: column}, (where it stands, its cells) of every row, and notes for the user."""
 
     columns: dict[str, str]
     rows: list[tuple[str, Row]]
@@ -116,12 +105,7 @@ class Table:
 def read_table(path: Path, where: str, asked: Mapping[str, str | None], named: Named) -> Table:
     """Read a table of comma- or otherwise separated values, or of JSON.
 
-    Args:
-        path: Its file.
-        where: What to call it in an error.
-        asked: See `find_columns`.
-        named: Whether a cell names a file that is there.
-
+    `where` is what to call it, `asked` see `find_columns`; `named` tells whether a cell names a file that is there.
     Raises UserError if it cannot be decoded, has no rows, or lacks a column.
     """
     try:

@@ -21,14 +21,10 @@ _UNWANTED = ["*/*.safetensors", "onnx/*", "openvino/*"]
 
 
 def find_folder(source: str, *, modules: bool | None = None) -> Path:
-    """The folder of a transformer and its tokenizer.
+    """The folder of a transformer and its tokenizer, by a folder or a hub id; MissingModelError names what it lacks.
 
-    Args:
-        source: A folder or a hub id.
-        modules: Whether the folder is one of sentence-transformers. None where that is not known yet: then the
-            hub is asked before its cache, which may hold a part only.
-
-    Raises MissingModelError if there is no such folder here, or it lacks a file; says which.
+    `modules` is whether it is one of sentence-transformers. None where that is not known: then the hub is asked before
+    its cache, which may hold a part only.
     """
     modules = True if source == DEFAULT_ID else modules
     partial = None

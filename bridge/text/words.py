@@ -38,9 +38,6 @@ class WordVectors(TextEncoder):
         id: The name it was asked for by.
         max_tokens: Words it reads of a caption.
 
-    Raises:
-        ValueError: Words, vectors and weights do not fit each other, or are no numbers.
-
     Source: Mikolov et al. 2013, Distributed Representations of Words and Phrases, arXiv:1310.4546; idf: Spärck
         Jones 1972, A Statistical Interpretation of Term Specificity
 
@@ -88,19 +85,14 @@ class WordVectors(TextEncoder):
     def from_pretrained(
         cls, source: str | Path = "", *, digest: str | None = None, id: str | None = None
     ) -> WordVectors:
-        """Open word vectors.
+        """Open a folder that `save` wrote, or a file of word vectors, which goes by `id`, or by its own name.
 
-        Args:
-            source: A folder that `save` wrote; or a file: text (a word and its numbers a line, after a line with
-                their counts or not: GloVe, word2vec, fastText), .bin (word2vec) or .npz (words, vectors and, if
-                they are there, idf). Of a word that a file holds twice the first vector counts. No pickle is
-                loaded: not gensim's .kv, and no objects in an .npz.
-            digest: 64 hex digits that `WordVectors.digest` must be.
-            id: The name to go by; `source` itself where it is absent.
+        A file is text (a word and its numbers a line, after a line with their counts or not: GloVe, word2vec,
+        fastText), .bin (word2vec) or .npz (words, vectors and, if they are there, idf). Of a word that stands twice the
+        first counts. No pickle is loaded: not gensim's .kv, and no objects in an .npz.
 
-        Raises:
-            MissingModelError: There is no such file.
-            ValueError: The file is damaged or of another format, or has another digest.
+        Raises MissingModelError if there is no such file, UserError if it is damaged, of another format, or its
+        `WordVectors.digest` is not `digest`.
         """
         path = Path(source)
         if not str(source) or not path.exists():

@@ -26,11 +26,7 @@ PixelsOf = Callable[[int, int], Tensor]
 
 
 class Codes:
-    """Codes of T texts on disk, their tokens at half precision.
-
-    Args:
-        shards: With a column "pooled" and, where tokens were asked for, a ragged one "tokens".
-        with_tokens: Whether they were.
+    """Codes of T texts on disk: a column "pooled" and, where tokens were asked for, a ragged one "tokens", half precision.
     """
 
     def __init__(self, shards: Shards, *, with_tokens: bool) -> None:
@@ -59,11 +55,7 @@ class Codes:
 
 
 class Latents:
-    """Latent distributions of N pictures on disk.
-
-    Args:
-        shards: With columns "mean" and "std".
-        names: Content hash of each picture.
+    """Latent distributions of N pictures on disk, in columns "mean" and "std"; `names` are the pictures' content hashes.
     """
 
     def __init__(self, shards: Shards, names: Sequence[str]) -> None:
@@ -120,13 +112,7 @@ def caption_codes(encoder: TextEncoder, texts: Sequence[str], folder: Path, *, w
 
 
 def latents(codec: ImageCodec, names: Sequence[str], pixels: PixelsOf, folder: Path) -> Latents:
-    """Latent distributions of pictures, kept in `folder`; PICTURES of them are in memory at a time.
-
-    Args:
-        codec: Encodes them.
-        names: Content hash of each picture, (N,).
-        pixels: The pictures.
-        folder: Of all caches of a dataset.
+    """Latent distributions of the N pictures with these content hashes, kept in `folder`, of all caches of a dataset.
     """
 
     def compute(start: int, stop: int) -> Mapping[str, Column]:

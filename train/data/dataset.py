@@ -142,10 +142,8 @@ def latents_of(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
 class CaptionTable:
     """Caption variants enumerated once: row i may be told by any of `texts` whose numbers `of(i)` gives.
 
-    Attributes:
-        texts: Every distinct caption.
-        number: Numbers into `texts`, row after row; a row's first is its label. (sum of variants,) int32.
-        start: Where each of N rows starts in `number`, and the end of the last, (N + 1,).
+    `number` are numbers into `texts`, row after row, a row's first its label, int32; `start`, (N + 1,), is where each of N
+    rows starts there, and the end of the last.
     """
 
     texts: list[str]
@@ -196,14 +194,9 @@ def row_cumulative(families: Tensor, power: float) -> Tensor:
 
 
 def systematic_rows(positions: Tensor, cumulative: Tensor, offset: float) -> Tensor:
-    """Rows of an epoch's positions by systematic resampling: each row near its share of times.
+    """Rows of positions (B,) of an epoch by systematic resampling: each near its share of times, see `row_cumulative`.
 
-    Args:
-        positions: 0 to N - 1, (B,).
-        cumulative: See `row_cumulative`, (N,).
-        offset: In [0, 1), the same for a whole epoch.
-
-    Source: Kitagawa 1996, Monte Carlo Filter and Smoother
+    `offset` is in [0, 1), the same for a whole epoch. Source: Kitagawa 1996, Monte Carlo Filter and Smoother
     """
     at = (positions.double() + offset) / len(cumulative)
     return torch.searchsorted(cumulative, at).clamp(max=len(cumulative) - 1)

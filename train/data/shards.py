@@ -33,12 +33,7 @@ FACTS = b"bridge"
 
 @dataclass(frozen=True)
 class Ragged:
-    """A column whose rows differ in length.
-
-    Args:
-        values: All rows, one after the other, (sum of lengths, D).
-        length: Of each of B rows, (B,).
-    """
+    """A column whose rows differ in length, (B,): their values one after the other, (sum of lengths, D)."""
 
     values: Tensor
     length: Tensor
@@ -62,14 +57,11 @@ def encoded_once(
     Several processes may work on the same rows: each shard is made by one of them, and one that dies is stood in for.
 
     Args:
-        folder: Of all caches of a dataset; a folder in it is made when it is first written.
-        kind: Start of that folder's name.
+        folder: Of all caches of a dataset; a folder in it, its name beginning with `kind`, is made when first written.
         maker: Fingerprints of everything but the rows that the columns depend on.
         names: Content hash of each row, (N,).
         compute: Makes columns.
         progress: Told how many rows have come to be there, each time some have.
-
-    Raises OSError if `folder` cannot be written to.
     """
     made_by = _digest([kind, *maker])
     home = folder / f"{kind}-{made_by[:16]}"
@@ -120,16 +112,9 @@ def _claimed(file: IO[bytes], number: int) -> Iterator[bool]:
 
 
 class Shard:
-    """One file of rows, named after their content and the checksum of the whole file.
+    """One file of rows in `home`, named after the digest of their content hashes and the checksum of the whole file.
 
-    Attributes:
-        path: The file; None until it is there.
-
-    Args:
-        home: Its folder.
-        made_by: Digest of what made it.
-        content: Digest of its rows' content hashes.
-        rows: How many.
+    `path` is the file, None until it is there; `made_by` the digest of what made it.
     """
 
     def __init__(self, home: Path, made_by: str, content: str, rows: int) -> None:

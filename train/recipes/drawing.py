@@ -190,13 +190,7 @@ def colour_word(picture: Image.Image) -> str | None:
 
 
 def turned(picture: Image.Image, word: str, target: str) -> Image.Image | None:
-    """The picture with its dominant hue turned to that of another word; None if it does not then read as that.
-
-    Args:
-        picture: RGBA, of colour `word`.
-        word: What `colour_word` says of it, a key of HUES.
-        target: Another key of HUES.
-    """
+    """The picture, RGBA of colour `word`, turned to the hue of `target`; None if it does not then read as that."""
     pixels = np.asarray(picture, dtype=np.float32) / 255
     h, s, v = hsv(pixels[..., :3])
     own = (colour_numbers(pixels[..., :3]) == WORDS.index(word)) & (pixels[..., 3] > 0.5)

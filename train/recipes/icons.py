@@ -71,7 +71,7 @@ def leaking(captions: Sequence[str], codes: Codes, splits: Splits, *, plurals: b
 def collect(
     packages: Sequence[str], downloads: Path, splits: Splits, emoji: Path, size: int = SIZE
 ) -> tuple[list[Row], list[str]]:
-    """Download, choose and draw.
+    """Download, choose and draw: rows with PNG bytes under "png", and the credits.
 
     Args:
         packages: NAME@VERSION of each set, without the npm scope.
@@ -79,14 +79,6 @@ def collect(
         splits: Which emoji captions are held out.
         emoji: The dataset of `train.recipes emoji`, for its held-out pictures.
         size: Side of a picture in pixels.
-
-    Returns:
-        Rows with PNG bytes under "png", and the credits.
-
-    Raises:
-        LicenceError: A set's licence is not permissive.
-        MissingToolError: npm is missing or failed.
-        UserError: `emoji` is no dataset.
     """
     reference = load_dataset(emoji).cast_column("image", datasets.Image(decode=False))
     held_out = reference.select([i for i, side in enumerate(reference["split"]) if side != "train"])

@@ -118,11 +118,9 @@ def captions_of(
     """Ways to ask for a picture, the label first, at most MAX_CAPTIONS.
 
     Args:
-        label: What it shows.
-        kind: One of KINDS.
-        tags: Further words for it, the best first.
+        label: What it shows; `kind` is one of KINDS.
+        tags: Further words for it, the best first; the first `synonyms` may stand alone.
         colour: Its colour word, where one dominates.
-        synonyms: How many of the tags may stand alone.
         turned: The colour is not the drawing's own: every caption names it, the first too.
 
     >>> captions_of("automobile", "flat", ["car"], "red", 1, turned=True)[:4]

@@ -27,12 +27,9 @@ Outline = tuple[tuple[float, float], ...]
 
 
 def regular(corners: int, turn: float = 0.0, inner: float | None = None) -> Outline:
-    """Corners of a polygon in the unit circle, the first at the top, y downwards.
+    """Corners of a polygon in the unit circle, the first at the top, y downwards, turned clockwise, in turns.
 
-    Args:
-        corners: How many.
-        turn: Clockwise, in turns.
-        inner: Radius of further corners halfway between, which makes a star; none without it.
+    `inner` is the radius of further corners halfway between, which makes a star.
 
     >>> [(round(x), round(y)) for x, y in regular(4)]
     [(0, -1), (1, 0), (0, 1), (-1, 0)]
@@ -125,11 +122,7 @@ def combinations() -> list[Factors]:
 
 
 def make_rows(count: int = COMBINATIONS, seed: int = 0) -> list[Row]:
-    """Rows with PNG bytes under "png", each combination at most once.
-
-    Args:
-        count: How many; those of a smaller count are part of a larger one's.
-        seed: Chooses the combinations and their splits.
+    """Rows with PNG bytes under "png", each combination once; a smaller count's are part of a larger one's.
 
     Raises ValueError if `count` is too small for every split, or there are not so many combinations.
     """
