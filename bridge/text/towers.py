@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -41,20 +42,22 @@ class NetworkEncoder(TextEncoder):
         id: The name it was asked for by.
         digest: sha256 of its weights.
         max_tokens: Tokens it reads of a caption.
-        dim: Length D of a code.
+        dim: Length D of a code; by default the network's width.
         facts: What else tells its codes from others', for the fingerprint.
     """
 
+    facts: Mapping[str, Any] = MappingProxyType({})
+
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         tokenizer_json: str,
         *,
         id: str,
         digest: str,
         max_tokens: int,
-        dim: int,
-        facts: Mapping[str, Any],
+        dim: int = 0,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         from tokenizers import Tokenizer  # noqa: PLC0415
 
@@ -63,8 +66,9 @@ class NetworkEncoder(TextEncoder):
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = Tokenizer.from_str(json.dumps(spec))
         self.unknown = _unknown_token(spec["model"], self.tokenizer)
-        self.id, self.digest, self.max_tokens, self.dim = id, digest, max_tokens, dim
-        all_facts = {"weights": digest, "tokenizer": spec, "max_tokens": max_tokens, **facts}
+        self.id, self.digest, self.max_tokens = id, digest, max_tokens
+        self.dim, self.facts = dim or int(model.config.hidden_size), dict(self.facts if facts is None else facts)
+        all_facts = {"weights": digest, "tokenizer": spec, "max_tokens": max_tokens, **self.facts}
         self.fingerprint = hashlib.sha256(json.dumps(all_facts, sort_keys=True).encode()).hexdigest()[:16]
 
     @abc.abstractmethod
@@ -103,34 +107,13 @@ class NetworkEncoder(TextEncoder):
 class TransformerEncoder(NetworkEncoder):
     """A text encoder of transformers: CLIP's text tower, T5's encoder, or a BERT.
 
-    Args:
-        model: The network.
-        tokenizer_json: See `NetworkEncoder`, like the others that are not named here.
-        pooling: "end" takes the state of the last token, which closes the text; "mean" the mean of all.
+    Its fact "pooling" is "end", the state of the last token, which closes the text, or "mean", the mean of all.
 
     Source: Radford et al. 2021, Learning Transferable Visual Models, arXiv:2103.00020 (CLIP); Raffel et al. 2019,
         Exploring the Limits of Transfer Learning, arXiv:1910.10683 (T5)
     """
 
     kind = TOWER
-
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer_json: str,
-        *,
-        id: str,
-        digest: str,
-        max_tokens: int,
-        dim: int,
-        facts: Mapping[str, Any],
-        pooling: str,
-    ) -> None:
-        facts = {**facts, "pooling": pooling}
-        super().__init__(model, tokenizer_json, id=id, digest=digest, max_tokens=max_tokens, dim=dim, facts=facts)
-        self.pooling = pooling
-        if pooling == "end" and not self.tokenizer.encode("a").special_tokens_mask[-1]:
-            raise UserError(f"source: the tokenizer of {id} closes no text with a token; pass CLIP's own tokenizer")
 
     @classmethod
     def from_folder(cls, folder: Path, *, id: str, digest: str | None) -> TransformerEncoder:
@@ -147,22 +130,17 @@ class TransformerEncoder(NetworkEncoder):
                 f"source: {id} is a {model_type}, which has no text encoder known here; pass a BERT-like model or "
                 f"one of {', '.join(TOWERS)}"
             )
-        model = load_network(folder, name)
-        return cls(
-            model,
-            (folder / TOKENIZER).read_text("utf-8"),
-            id=id,
-            digest=digest,
-            max_tokens=token_limit(folder),
-            dim=int(model.config.hidden_size),  # type: ignore[union-attr, arg-type]
-            facts={"config": config},
-            pooling=pooling,
-        )
+        tokenizer, facts = (folder / TOKENIZER).read_text("utf-8"), {"config": config, "pooling": pooling}
+        model, limit = load_network(folder, name), token_limit(folder)
+        encoder = cls(model, tokenizer, id=id, digest=digest, max_tokens=limit, facts=facts)
+        if pooling == "end" and not encoder.tokenizer.encode("a").special_tokens_mask[-1]:
+            raise UserError(f"source: the tokenizer of {id} closes no text with a token; pass CLIP's own tokenizer")
+        return encoder
 
     def read(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """See `NetworkEncoder.read`."""
         tokens = self.model(input_ids=inputs, attention_mask=mask.long()).last_hidden_state.float()
-        if self.pooling == "mean":
+        if self.facts["pooling"] == "mean":
             return mean_pooled(tokens, mask), tokens
         return tokens[torch.arange(len(tokens), device=tokens.device), mask.sum(1) - 1], tokens
 
