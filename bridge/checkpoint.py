@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
-import importlib.resources
 import json
 import os
-import re
 import secrets
 import shutil
 import warnings
@@ -29,15 +27,12 @@ from bridge.errors import UserError
 MANIFEST = "manifest.json"
 INDEX = "model_index.json"
 CACHE = ".cache"
-FORMER = "emoji"
-"""A model that was shipped once."""
 """Folder inside another, for what can be made again."""
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".dill", ".msgpack"})
 DOCUMENTS = frozenset({"", ".md", ".txt", ".rst", ".html", ".pdf", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp"})
 """Endings of files in a model folder that are for people: nothing of them is loaded."""
 LOADABLE = frozenset({".safetensors", ".arrow", ".parquet", ".py", ".so", ".dll"})
 """Endings of files that a library may load from a folder though nobody listed them."""
-HUB_PATTERNS = ["*.json", "*.safetensors", "*.md", "*.txt"]
 Loaded = TypeVar("Loaded", bound=nn.Module)
 
 
@@ -117,7 +112,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    _recover(path)
+    recover(path)
     check_replaceable(path)
     remove_stale(path)
     temporary = _temporary(path)
@@ -139,7 +134,7 @@ def verify_folder(path: str | Path) -> None:
     UnverifiedWarning if another one, such as README.md, was changed, removed or added.
     """
     path = Path(path)
-    _recover(path.resolve())
+    recover(path.resolve())
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such folder; pass the folder of a saved model")
     found = _files(path)
@@ -183,63 +178,6 @@ def _is_loaded(name: str, listed: bool) -> bool:
     return suffix in LOADABLE or (suffix == ".json" and (of_a_part or name.endswith(".index.json")))
 
 
-def shipped_models() -> list[str]:
-    """Names of the models that come with the package, for `resolve_model`."""
-    return sorted(index.parent.name for index in _shipped_root().glob(f"*/{INDEX}"))
-
-
-def resolve_model(model: str | Path) -> Path:
-    """The folder of a model.
-
-    Args:
-        model: The name of a shipped model ("pictures"; a folder of that name is "./pictures"), a folder, or a
-            hub id ("owner/name"), fetched into the hub's cache. A `Path` is a folder, whatever it is called.
-
-    Raises CheckpointError if there is no such model, or it cannot be fetched; says what there is.
-    """
-    shipped, is_path = shipped_models(), isinstance(model, os.PathLike)
-    if not is_path and not isinstance(model, str):
-        raise CheckpointError(f"model: expected a name or a folder, got {type(model).__name__}; pass text or a Path")
-    if model == FORMER:
-        raise CheckpointError(f"model: {FORMER!r} is no longer shipped; `pictures`, which draws at 128 pixels, is")
-    if not is_path and str(model) in shipped:
-        return _shipped_root() / str(model)
-    with contextlib.suppress(OSError, ValueError, RuntimeError):  # no possible file name
-        folder = Path(model).expanduser()
-        _recover(folder.resolve())
-        if str(model) and folder.is_dir():
-            return folder
-    if is_path:
-        raise CheckpointError(f"model: {str(model)!r}: no such folder; a shipped name or a hub id is given as text")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(model)):
-        raise CheckpointError(
-            f"model: {str(model)!r} is no folder and no shipped model ({', '.join(shipped) or 'none'}); "
-            "a hub id looks like 'owner/name'"
-        )
-    return _download(str(model), shipped)
-
-
-def _download(model: str, shipped: list[str]) -> Path:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
-
-    names = ", ".join(shipped) or "none"
-    try:
-        return Path(snapshot_download(model, allow_patterns=HUB_PATTERNS))
-    except LocalEntryNotFoundError as error:
-        why = "it is not in the hub's cache and the hub cannot be reached (offline?)"
-        raise CheckpointError(f"model: {model!r} is no folder; {why}; shipped models: {names}") from error
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        why = str(error).strip().splitlines()[0]
-        raise CheckpointError(
-            f"model: {model!r} is no folder, and the hub has none such ({why}); shipped models: {names}"
-        ) from error
-
-
-def _shipped_root() -> Path:
-    return Path(str(importlib.resources.files("bridge"))) / "pretrained"
-
-
 def _beside(path: Path, ending: str) -> Path:
     """A hidden name in the folder of `path`, known to be its own, short enough for any file system."""
     own = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
@@ -254,7 +192,7 @@ def _old(path: Path) -> Path:
     return _beside(path, ".old")
 
 
-def _recover(path: Path) -> None:
+def recover(path: Path) -> None:
     """Undo half a swap: a writer killed between its two renames leaves only the old folder, aside."""
     if _old(path).is_dir() and not path.exists():
         os.rename(_old(path), path)
@@ -268,14 +206,14 @@ def _swap(new: Path, path: Path) -> None:
     try:
         os.rename(new, path)
     except BaseException:
-        _recover(path)
+        recover(path)
         raise
     _fsync(path.parent)
     _discard(old, path)
 
 
 def _discard(old: Path, path: Path) -> None:
-    """Remove a folder that `_recover` must not find half removed."""
+    """Remove a folder that `recover` must not find half removed."""
     if old.exists():
         doomed = _temporary(path)
         os.rename(old, doomed)

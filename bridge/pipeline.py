@@ -19,12 +19,12 @@ from bridge.checkpoint import (
     CheckpointError,
     atomic_folder,
     fingerprint,
-    resolve_model,
     verify_folder,
 )
 from bridge.codecs import ImageCodec, load_codec
 from bridge.context import foreign_dtype, plain_torch, unwrapped
 from bridge.errors import UserError
+from bridge.hub import resolve_model
 from bridge.images import to_pil
 from bridge.limits import check_count, number
 from bridge.mappers import LocalFlowMapper, Mapper, VelocityMapper

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from bridge import BridgePipeline
-from bridge.checkpoint import resolve_model, verify_folder
+from bridge.checkpoint import verify_folder
 from bridge.codecs import HUB_FILES, load_codec
+from bridge.hub import resolve_model
 from eval.features import EfficientNetLite0
 from train.data.dataset import pixels_of
 from train.recipes.emoji import STYLES

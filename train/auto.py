@@ -24,10 +24,11 @@ import yaml
 from accelerate import PartialState
 from datasets import Dataset
 
-from bridge.checkpoint import CheckpointError, atomic_write, resolve_model, shipped_models
+from bridge.checkpoint import CheckpointError, atomic_write
 from bridge.codecs import AUTOENCODERS, CONFIG, codec_from_diffusers, load_codec, read_config
 from bridge.codecs.palette import PaletteCodec
 from bridge.errors import UserError
+from bridge.hub import resolve_model, shipped_models
 from bridge.mappers import FAMILIES, LocalFlowMapper, VelocityMapper
 from bridge.pairs.reading import Reading
 from bridge.pairs.sources import Wanted

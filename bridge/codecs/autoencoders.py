@@ -1,7 +1,6 @@
 """Image spaces of diffusers' autoencoders, frozen: AutoencoderKL, AutoencoderTiny and VQModel."""
 
 import abc
-import contextlib
 import copy
 import inspect
 import os
@@ -25,6 +24,7 @@ from bridge.codecs.base import (
 )
 from bridge.context import unwrapped
 from bridge.errors import UserError
+from bridge.hub import HubError, local_folder, snapshot
 
 HUB_FILES = (CONFIG, "diffusion_pytorch_model.safetensors")
 
@@ -228,7 +228,7 @@ def codec_from_diffusers(source: str | Path, image_size: int | None = None) -> A
 
     Raises CheckpointError if there is no such autoencoder or it is damaged, UserError if it is not for such pictures.
     """
-    folder = _local(source)
+    folder = local_folder(source)
     if folder is None and isinstance(source, os.PathLike):
         raise CheckpointError(f"source: {str(source)!r}: no such folder; a hub id is given as text")
     folder = folder or _download(str(source))
@@ -242,30 +242,16 @@ def codec_from_diffusers(source: str | Path, image_size: int | None = None) -> A
     return codec(vae)
 
 
-def _local(source: str | Path) -> Path | None:
-    with contextlib.suppress(OSError, ValueError, RuntimeError):  # no possible file name
-        folder = Path(source).expanduser()
-        return folder if str(source) and folder.is_dir() else None
-    return None
-
-
 def _download(source: str) -> Path:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
-
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/\w[\w.-]*)+", source):
         raise CheckpointError(f"source: {source!r} is no folder; a hub id looks like 'owner/name'")
     owner, name, *inner = source.split("/")
-    files = ["/".join([*inner, file]) for file in HUB_FILES]
     try:
-        return Path(snapshot_download(f"{owner}/{name}", allow_patterns=files)).joinpath(*inner)
-    except LocalEntryNotFoundError as error:
-        why = "it is not in the hub's cache and the hub cannot be reached (offline?)"
+        folder = snapshot(f"{owner}/{name}", ["/".join([*inner, file]) for file in HUB_FILES])
+    except HubError as error:
         remedy = f"name a folder, or fetch it where there is a network: `hf download {owner}/{name}`"
-        raise CheckpointError(f"source: {source!r} is no folder; {why}; {remedy}") from error
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        why = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"source: {source!r} is no folder, and the hub has none such ({why})") from error
+        raise CheckpointError(f"source: {error}; {remedy}") from error
+    return folder.joinpath(*inner)
 
 
 def _deterministic(latents: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:

