@@ -1,6 +1,5 @@
 """Own pictures become a dataset: every fault is done to them, and what is written is whole and leaks nothing."""
 
-import argparse
 import json
 import os
 from dataclasses import replace
@@ -520,13 +519,6 @@ def test_wanted_columns_reach_the_source(tmp_path, encoder):
     source = put(tmp_path / "source", None, words=[f"{word} drawing" for word in WORDS])
     out = prepare(Wanted(str(source), caption_column="words"), tmp_path / "out", LOOSE, encoder=encoder)
     assert all(label.endswith(" drawing") for label in datasets.load_from_disk(str(out))["label"])
-
-
-def test_another_command_may_ask_for_the_source_by_an_option():
-    parser = argparse.ArgumentParser()
-    prepare_module.add_arguments(parser, "--data")
-    wanted, how = prepare_module.chosen(parser.parse_args(["--data", "owner/name", "--names", "file"]))
-    assert (wanted, how) == (Wanted("owner/name", names="file"), Reading())
 
 
 # advice

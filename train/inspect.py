@@ -23,10 +23,10 @@ from bridge.captions import well_formed
 from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png
 from bridge.pairs.reading import Reading, Survey, all_notes, survey
-from bridge.pairs.sources import Source, Wanted, open_source
-from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, CaptionUnknownWarning, TextEncoder
+from bridge.pairs.sources import Wanted, open_source
+from bridge.text import CaptionTruncatedWarning, CaptionUnknownWarning, TextEncoder
 from train.command import Parser, run_command, writable_file
-from train.partition import Partition, partition, same_words
+from train.partition import partition, same_words
 from train.prepare import add_arguments, chosen, encoding, summary
 from train.splits import near_groups
 
@@ -67,33 +67,30 @@ def inspect(
     how = how or Reading()
     source, sample = open_source(wanted), Sample(SHEET_ROWS)
     found = survey(source, how, sample.add, strict=False)
-    encoder = encoder or TextEncoder.from_pretrained(DEFAULT_ID, digest=DEFAULT_DIGEST)
+    encoder = encoder or TextEncoder.from_pretrained()
     facts = {
         "source": {"name": wanted.source, "kind": source.kind, "columns": dict(source.columns)},
-        "rows": row_facts(source, found, how),
+        "rows": {
+            "all": found.rows,
+            "usable": found.rows - len(found.bad),
+            "bad": [{"row": name, "why": why} for name, why in found.bad],
+            "lost_captions": [{"row": name, "why": why} for name, why in found.lost],
+            "splits": dict(Counter(pair.split for pair in found.pairs if pair.split)),
+            "artists": len({pair.artist for pair in found.pairs if pair.artist}),
+        },
         "pictures": picture_facts(found),
         "duplicates": duplicate_facts(found),
         "captions": caption_facts(found, encoder),
     }
     try:
-        training = training_facts(found, partition(found, encoding(encoder), seed, resplit=resplit), how)
+        plan = summary(found, partition(found, encoding(encoder), seed, resplit=resplit))
+        names = ("pictures", "families", "joined_rows", "leak_count", "leaks", "notes")
+        training = {"size": how.size, "fit": how.fit} | {name: plan[name] for name in names}
     except UserError as error:
         training = {"refused": str(error)}
     if found.rows and len(found.bad) > how.max_bad * found.rows:
         training["refused"] = f"{len(found.bad)} of {found.rows} rows are bad, more than --max-bad {how.max_bad:g}"
     return facts | {"training": training, "notes": all_notes(source, found)}, sheet_of(found, sample)
-
-
-def row_facts(source: Source, found: Survey, how: Reading) -> dict[str, Any]:
-    """How many rows are usable, and why the others are not."""
-    return {
-        "all": found.rows,
-        "usable": found.rows - len(found.bad),
-        "bad": [{"row": name, "why": why} for name, why in found.bad],
-        "lost_captions": [{"row": name, "why": why} for name, why in found.lost],
-        "splits": dict(Counter(pair.split for pair in found.pairs if pair.split)),
-        "artists": len({pair.artist for pair in found.pairs if pair.artist}),
-    }
 
 
 def picture_facts(found: Survey) -> dict[str, Any]:
@@ -162,28 +159,20 @@ def caption_facts(found: Survey, encoder: TextEncoder) -> dict[str, Any]:
     }
 
 
-def training_facts(found: Survey, plan: Partition, how: Reading) -> dict[str, Any]:
-    """What train.prepare would write."""
-    told = summary(found, plan)
-    names = ("pictures", "families", "joined_rows", "leak_count", "leaks", "notes")
-    return {"size": how.size, "fit": how.fit} | {name: told[name] for name in names}
-
-
 def sheet_of(found: Survey, sample: Sample) -> Image.Image:
-    """The sampled pictures as they would be trained on, with their captions."""
+    """The sampled pictures as they would be trained on, with their captions, in two columns."""
     picked = sorted(sample.kept)[:SHEET_ROWS]
     half = -(-len(picked) // 2)
-    pages = [_column(found, sample, part) for part in (picked[:half], picked[half:]) if part]
+    pages = []
+    for numbers in filter(None, (picked[:half], picked[half:])):
+        pairs = [found.pairs[i] for i in numbers]
+        notes = [f"{pair.name} {pair.size[0]} x {pair.size[1]}" for pair in pairs]
+        captions = ["; ".join(pair.captions) for pair in pairs]
+        pages.append(contact_sheet([[sample.kept[i]] for i in numbers], captions, notes))
     sheet = Image.new("RGB", (sum(page.width for page in pages), max(page.height for page in pages)), "white")
     for i, page in enumerate(pages):
         sheet.paste(page, (i * pages[0].width, 0))
     return sheet
-
-
-def _column(found: Survey, sample: Sample, numbers: Sequence[int]) -> Image.Image:
-    pairs = [found.pairs[i] for i in numbers]
-    notes = [f"{pair.name} {pair.size[0]} x {pair.size[1]}" for pair in pairs]
-    return contact_sheet([[sample.kept[i]] for i in numbers], ["; ".join(pair.captions) for pair in pairs], notes)
 
 
 def render(facts: dict[str, Any], listed: int = 10) -> str:
@@ -192,62 +181,57 @@ def render(facts: dict[str, Any], listed: int = 10) -> str:
     columns = ", ".join(f"{role}: {column}" for role, column in source["columns"].items())
     parts = [[f"{source['name']}: {source['kind']} ({columns})", *facts["notes"]]]
     parts += [_row_lines(facts["rows"], listed), _picture_lines(facts["pictures"], facts["duplicates"])]
-    parts += [_caption_lines(facts["captions"], facts["duplicates"]), _training_lines(facts, listed)]
-    return "\n\n".join("\n".join(lines) for lines in parts)
+    parts += [_caption_lines(facts["captions"], facts["duplicates"]), _training_lines(facts["training"], listed)]
+    return "\n\n".join("\n".join(filter(None, lines)) for lines in parts)
 
 
 def _row_lines(rows: dict[str, Any], listed: int) -> list[str]:
     lines = [f"Rows: {rows['all']}, of which {rows['usable']} can be used and {len(rows['bad'])} cannot"]
     for what in ("bad", "lost_captions"):
         lines += [f"  {row['row']}: {row['why']}" for row in rows[what][:listed]]
-        lines += [f"  and {len(rows[what]) - listed} more (--json lists all)"] if len(rows[what]) > listed else []
-    lines += [f"  splits of its own: {_counted(rows['splits'])}"] if rows["splits"] else []
-    return lines + ([f"  {rows['artists']} artists"] if rows["artists"] else [])
+        lines += [f"  and {len(rows[what]) - listed} more (--json lists all)" if len(rows[what]) > listed else ""]
+    lines += [f"  splits of its own: {_counted(rows['splits'])}" if rows["splits"] else ""]
+    return [*lines, f"  {rows['artists']} artists" if rows["artists"] else ""]
 
 
 def _picture_lines(pictures: dict[str, Any], duplicates: dict[str, Any]) -> list[str]:
     side = pictures["longer_side"]
-    lines = [
+    return [
         f"Pictures: {pictures['count']} different files, longer side {side['least']} to {side['most']} pixels, "
         f"median {side['median']:g}",
         f"  {_counted(pictures['shapes'])}; {_counted(pictures['formats'])}; {_counted(pictures['modes'])}",
         f"  duplicates: {duplicates['same_file']} of the same bytes, {duplicates['near_pictures']} nearly the same",
+        f"  {pictures['animated']} are animated: their first frame is taken" if pictures["animated"] else "",
+        f"  {pictures['one_colour']} are of one colour" if pictures["one_colour"] else "",
     ]
-    lines += [f"  {pictures['animated']} are animated: their first frame is taken"] if pictures["animated"] else []
-    return lines + ([f"  {pictures['one_colour']} are of one colour"] if pictures["one_colour"] else [])
 
 
 def _caption_lines(captions: dict[str, Any], duplicates: dict[str, Any]) -> list[str]:
-    words = captions["words"]
-    several = duplicates["captions_of_several_pictures"]
-    lines = [
+    words, cut, unknown = captions["words"], captions["cut"], captions["unknown"]
+    several, most = duplicates["captions_of_several_pictures"], duplicates["most_pictures_of_a_caption"]
+    read = f"reads {captions['token_limit']} tokens, the longest has {captions['most_tokens']} of them"
+    return [
         f"Captions: {captions['distinct']}, {words['least']} to {words['most']} words, median {words['median']:g}; "
         f"a picture has up to {captions['most_of_a_picture']}",
-        f"  {several} stand with several pictures, up to {duplicates['most_pictures_of_a_caption']}",
-        f"  the text encoder reads {captions['token_limit']} tokens, the longest has {captions['most_tokens']} of them",
+        f"  {several} stand with several pictures, up to {most}",
+        f"  the text encoder {f'cuts {cut} captions; ' + captions['first_cut'] if cut else read}",
+        f"  the text encoder knows nothing of {unknown} captions; {captions['first_unknown']}" if unknown else "",
     ]
-    if captions["cut"]:
-        lines[-1] = f"  the text encoder cuts {captions['cut']} captions; {captions['first_cut']}"
-    if captions["unknown"]:
-        lines.append(f"  the text encoder knows nothing of {captions['unknown']} captions; {captions['first_unknown']}")
-    return lines
 
 
-def _training_lines(facts: dict[str, Any], listed: int) -> list[str]:
-    training = facts["training"]
+def _training_lines(training: dict[str, Any], listed: int) -> list[str]:
     if "refused" in training:
         return [f"Training: train.prepare would refuse this: {training['refused']}"]
-    lines = [
+    joined, more = training["joined_rows"], training["leak_count"] - listed
+    return [
         f"Training: {training['size']} x {training['size']} pixels ({training['fit']}), "
         f"{training['families']} families of captions",
         f"  {_counted(training['pictures'])}",
+        f"  {joined} rows join an earlier one that has the same picture" if joined else "",
+        *(f"  leak: {leak}" for leak in training["leaks"][:listed]),
+        f"  and {more} more leaks" if more > 0 else "",
+        *(f"  {note}" for note in training["notes"]),
     ]
-    if training["joined_rows"]:
-        lines.append(f"  {training['joined_rows']} rows join an earlier one that has the same picture")
-    lines += [f"  leak: {leak}" for leak in training["leaks"][:listed]]
-    more = training["leak_count"] - listed
-    lines += [f"  and {more} more leaks"] if more > 0 else []
-    return [*lines, *(f"  {note}" for note in training["notes"])]
 
 
 def _counted(counts: dict[str, int]) -> str:
