@@ -278,13 +278,12 @@ class BridgePipeline:
         Raises UserError if the pictures cannot be read, or the model has no memory to keep.
         """
         from bridge.learn import Memory, learn  # noqa: PLC0415
+        from bridge.pairs.sources import Wanted  # noqa: PLC0415
 
         base = cls.from_pretrained(model)
         with base.plain():
-            memory = learn(
-                source, base.text_encoder, base.codec,
-                caption_column=caption_column, image_column=image_column, names=names, cache=cache, say=say,
-            )  # fmt: skip
+            wanted = Wanted(source, caption_column, image_column, names)
+            memory = learn(wanted, base.text_encoder, base.codec, cache=cache, say=say)
             if with_default:
                 if not isinstance(base.mapper, LocalFlowMapper):
                     raise UserError(f"with_default: {model} has no memory of pictures to keep; leave it out")

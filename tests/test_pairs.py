@@ -15,7 +15,7 @@ from PIL import Image
 from bridge.errors import UserError
 from bridge.pairs import load_pairs, pairs_fingerprint
 from bridge.pairs.reading import Reading, look
-from bridge.pairs.sources import Raw
+from bridge.pairs.sources import Raw, Wanted
 from tests.pictures import encoded, pattern, png
 from tests.test_images import raw_png
 
@@ -91,7 +91,7 @@ def test_a_dataset_in_memory_is_a_source():
 
 @pytest.mark.parametrize("change", ["nothing", "picture", "table", "size"])
 def test_the_fingerprint_tells_whether_reading_again_gives_the_same(folder, change):
-    before = pairs_fingerprint(folder, image_size=64)
+    before = pairs_fingerprint(Wanted(folder), image_size=64)
     if change == "picture":
         (folder / "a.png").write_bytes(png())
     if change == "table":
@@ -99,7 +99,7 @@ def test_the_fingerprint_tells_whether_reading_again_gives_the_same(folder, chan
         state = table.stat()
         table.write_text(table.read_text().replace("red", "new"))
         os.utime(table, ns=(state.st_atime_ns, state.st_mtime_ns))
-    after = pairs_fingerprint(folder, image_size=32 if change == "size" else 64)
+    after = pairs_fingerprint(Wanted(folder), image_size=32 if change == "size" else 64)
     assert (before == after) == (change == "nothing")
 
 
@@ -114,7 +114,7 @@ def test_five_hundred_pictures_take_less_than_two_seconds(tmp_path):
     assert len(load_pairs(tmp_path, names="file", image_size=64)) == 500
     assert time.process_time() - began < 6  # 1.5 s on an idle core
     began = time.process_time()
-    pairs_fingerprint(tmp_path, names="file", image_size=64)
+    pairs_fingerprint(Wanted(tmp_path, names="file"), image_size=64)
     assert time.process_time() - began < 0.5
 
 

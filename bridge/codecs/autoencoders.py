@@ -1,6 +1,5 @@
 """Image spaces of diffusers' autoencoders, frozen: AutoencoderKL, AutoencoderTiny and VQModel."""
 
-import abc
 import copy
 import inspect
 import os
@@ -57,6 +56,8 @@ class AutoencoderCodec(ImageCodec):
     """
 
     model: ClassVar[Any]
+    widths: ClassVar[str] = "block_out_channels"
+    """Setting whose length says how often the side is halved, plus one."""
 
     def __init__(self, vae: Any) -> None:
         self.vae = vae = unwrapped(vae).eval().requires_grad_(False)
@@ -82,19 +83,22 @@ class AutoencoderCodec(ImageCodec):
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, unwrapped(value))
 
-    @staticmethod
-    @abc.abstractmethod
-    def channels(config: Mapping[str, Any]) -> int:
+    @classmethod
+    def channels(cls, config: Mapping[str, Any]) -> int:
         """Channels of a latent."""
+        return int(config["latent_channels"])
 
-    @staticmethod
-    @abc.abstractmethod
-    def factor(config: Mapping[str, Any]) -> int:
+    @classmethod
+    def factor(cls, config: Mapping[str, Any]) -> int:
         """Side of the pixels under one latent position."""
+        return int(2 ** (len(config[cls.widths]) - 1))
 
-    @abc.abstractmethod
     def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the autoencoder's own latents of pictures `x` (B, 3, H, W) in [-1, 1]."""
+        found = self.vae.encode(x)
+        if hasattr(found, "latent_dist"):
+            return found.latent_dist.mean, found.latent_dist.std
+        return found.latents, DETERMINISTIC_STD * self.std.expand_as(found.latents)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
@@ -153,18 +157,6 @@ class VAECodec(AutoencoderCodec):
 
     model = FromDiffusers("AutoencoderKL")
 
-    @staticmethod
-    def channels(config: Mapping[str, Any]) -> int:
-        return int(config["latent_channels"])
-
-    @staticmethod
-    def factor(config: Mapping[str, Any]) -> int:
-        return int(2 ** (len(config["block_out_channels"]) - 1))
-
-    def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = self.vae.encode(x).latent_dist
-        return posterior.mean, posterior.std
-
 
 class TinyCodec(AutoencoderCodec):
     """A diffusers AutoencoderTiny, a distilled plain autoencoder: without a posterior, std is DETERMINISTIC_STD.
@@ -172,18 +164,7 @@ class TinyCodec(AutoencoderCodec):
     Source: Boer Bohan, Tiny AutoEncoder for Stable Diffusion, github.com/madebyollin/taesd
     """
 
-    model = FromDiffusers("AutoencoderTiny")
-
-    @staticmethod
-    def channels(config: Mapping[str, Any]) -> int:
-        return int(config["latent_channels"])
-
-    @staticmethod
-    def factor(config: Mapping[str, Any]) -> int:
-        return int(2 ** (len(config["encoder_block_out_channels"]) - 1))
-
-    def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return _deterministic(self.vae.encode(x).latents, self.std)
+    model, widths = FromDiffusers("AutoencoderTiny"), "encoder_block_out_channels"
 
 
 class VQCodec(AutoencoderCodec):
@@ -196,16 +177,9 @@ class VQCodec(AutoencoderCodec):
 
     model = FromDiffusers("VQModel")
 
-    @staticmethod
-    def channels(config: Mapping[str, Any]) -> int:
+    @classmethod
+    def channels(cls, config: Mapping[str, Any]) -> int:
         return int(config["vq_embed_dim"] or config["latent_channels"])
-
-    @staticmethod
-    def factor(config: Mapping[str, Any]) -> int:
-        return int(2 ** (len(config["block_out_channels"]) - 1))
-
-    def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return _deterministic(self.vae.encode(x).latents, self.std)
 
 
 SETTINGS = ("sample_size", "latents_mean", "latents_std")
@@ -252,11 +226,6 @@ def _download(source: str) -> Path:
         remedy = f"name a folder, or fetch it where there is a network: `hf download {owner}/{name}`"
         raise CheckpointError(f"source: {error}; {remedy}") from error
     return folder.joinpath(*inner)
-
-
-def _deterministic(latents: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """Raw latents and the deviation that is DETERMINISTIC_STD once standardised by `std`."""
-    return latents, DETERMINISTIC_STD * std.expand_as(latents)
 
 
 def _key(model: Any, name: str) -> str:

@@ -78,6 +78,6 @@ class DenseCodec(VAECodec):
 
     model = DenseVAE
 
-    @staticmethod
-    def factor(config: Mapping[str, Any]) -> int:
+    @classmethod
+    def factor(cls, config: Mapping[str, Any]) -> int:
         return int(config["sample_size"])

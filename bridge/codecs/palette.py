@@ -193,8 +193,8 @@ class PaletteCodec(VAECodec):
 
     model = PaletteVAE
 
-    @staticmethod
-    def factor(config: Mapping[str, Any]) -> int:
+    @classmethod
+    def factor(cls, config: Mapping[str, Any]) -> int:
         return FACTOR
 
     def check_render(self, size: int | None, transparent: bool) -> None:

@@ -301,7 +301,8 @@ def load_pairs(
     """Anybody's captioned pictures in memory, in a fixed order.
 
     Args:
-        source: A folder, a table, a hub id, or a `datasets.Dataset` (a dictionary of them by splits).
+        source: A folder, a table, a hub id, a `datasets.Dataset` (a dictionary of them by splits), or a `Wanted`, which
+            says all of the rest.
         image_size: Side of the square that each is scaled and padded to, in pixels; None leaves them as they are.
         caption_column: The column of captions, if it is not found by its name; so `image_column`.
         names: "file" takes the files' names for captions, "folder" those of their folders.
@@ -310,7 +311,9 @@ def load_pairs(
 
     Raises UserError if the source cannot be read, or no row of it has a picture and a caption.
     """
-    opened = open_source(Wanted(source, caption_column, image_column, names, subset))
+    opened = open_source(
+        source if isinstance(source, Wanted) else Wanted(source, caption_column, image_column, names, subset)
+    )
     pictures: list[Image.Image] = []
     spoken = time.monotonic()
 
@@ -351,19 +354,11 @@ def _grouped(what: str, told: Sequence[tuple[str, str]]) -> list[str]:
     return [f"{count} {f'{what}: ' if what else ''}{why} ({first[why]})" for why, count in counts.most_common()]
 
 
-def pairs_fingerprint(
-    source: Any,
-    *,
-    image_size: int | None = None,
-    caption_column: str | None = None,
-    image_column: str | None = None,
-    names: str = "",
-    subset: str | None = None,
-) -> str:
+def pairs_fingerprint(wanted: Wanted, image_size: int | None = None) -> str:
     """16 hex digits of what `load_pairs` would read, without reading a picture.
 
     It changes with the options, with the names, sizes and dates of the files, and with the bytes of a table.
     """
-    opened = open_source(Wanted(source, caption_column, image_column, names, subset))
-    facts = [opened.fingerprint, dict(opened.columns), image_size, names]
+    opened = open_source(wanted)
+    facts = [opened.fingerprint, dict(opened.columns), image_size, wanted.names]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
