@@ -137,11 +137,11 @@ def verify_folder(path: str | Path) -> None:
     recover(path.resolve())
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such folder; pass the folder of a saved model")
-    found = _files(path)
-    for name in found:
+    files = _files(path)
+    for name in files:
         _refuse_pickle(path / name)
     listed, aside = _read_manifest(path), []
-    for name in sorted(listed.keys() | found):
+    for name in sorted(listed.keys() | files):
         damage = _damage_of(path, name, listed)
         if damage is None:
             continue
@@ -150,8 +150,10 @@ def verify_folder(path: str | Path) -> None:
         aside.append(f"{name} ({damage.split(';')[0]})")
     if aside:
         more = f" and {len(aside) - 3} more" if len(aside) > 3 else ""
-        told = f"{path}: {', '.join(aside[:3])}{more}; nothing is loaded from there, and the model is as it was saved"
-        warnings.warn(UnverifiedWarning(told), stacklevel=2)
+        message = (
+            f"{path}: {', '.join(aside[:3])}{more}; nothing is loaded from there, and the model is as it was saved"
+        )
+        warnings.warn(UnverifiedWarning(message), stacklevel=2)
 
 
 def _damage_of(folder: Path, name: str, listed: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -152,12 +152,12 @@ def is_image(name: str) -> bool:
     Raises UserError if it is written like a picture's name or a path, and there is no such file.
     """
     try:
-        found = Path(name).is_file()
+        exists = Path(name).is_file()
     except (OSError, ValueError):  # too long for a file's name, or with a null byte
-        found = False
-    if not found and (name.lower().endswith(FILES) or _PATH.match(name)):
+        exists = False
+    if not exists and (name.lower().endswith(FILES) or _PATH.match(name)):
         raise UserError(f"{name!r} is named like a picture and there is no such file; check the path")
-    return found
+    return exists
 
 
 def image_end(pipe: BridgePipeline, name: str) -> End:

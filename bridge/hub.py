@@ -79,8 +79,8 @@ def resolve_model(model: str | Path) -> Path:
     if is_path:
         raise CheckpointError(f"model: {str(model)!r}: no such folder; a shipped name or a hub id is given as text")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(model)):
-        told = f"model: {str(model)!r} is no folder and no shipped model ({names})"
-        raise CheckpointError(f"{told}; a hub id looks like 'owner/name'")
+        expected = f"model: {str(model)!r} is no folder and no shipped model ({names})"
+        raise CheckpointError(f"{expected}; a hub id looks like 'owner/name'")
     try:
         return snapshot(str(model), PATTERNS)
     except HubError as error:

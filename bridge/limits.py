@@ -27,13 +27,13 @@ def whole(value: Any, name: str, low: int | None = None, high: int | None = None
     3
     """
     try:
-        found = None if _is_bool(value) else operator.index(value)
+        result = None if _is_bool(value) else operator.index(value)
     except (TypeError, ValueError, RuntimeError):
-        found = None
-    if found is None or not (low is None or low <= found) or not (high is None or found <= high):
+        result = None
+    if result is None or not (low is None or low <= result) or not (high is None or result <= high):
         span = "" if low is None or high is None else f" from {low} to {high}"
         raise UserError(f"{name}: expected a whole number{span}, got {_shown(value)}")
-    return found
+    return result
 
 
 def number(value: Any, name: str, low: float, high: float) -> float:
@@ -44,15 +44,15 @@ def number(value: Any, name: str, low: float, high: float) -> float:
     0.5
     """
     if isinstance(value, int) and not _is_bool(value):
-        found: float = value
+        result: float = value
     else:
         try:
-            found = math.nan if _is_bool(value) or isinstance(value, str | bytes) else _float_or_int(value)
+            result = math.nan if _is_bool(value) or isinstance(value, str | bytes) else _float_or_int(value)
         except (TypeError, ValueError, RuntimeError, OverflowError):
-            found = math.nan
-    if not low <= found <= high:
+            result = math.nan
+    if not low <= result <= high:
         raise UserError(f"{name}: expected a number from {low} to {high}, got {_shown(value)}")
-    return found
+    return result
 
 
 def _float_or_int(value: Any) -> float:

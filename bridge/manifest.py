@@ -55,9 +55,9 @@ class Manifest:
         with self._opened(create=True) as handle:
             size, lines = os.fstat(handle).st_size, ""
             if self.state != _state(handle):
-                found = _read(_bytes_of(handle), self.path)
-                self.listed, size = found.files, found.length
-                lines = "" if found.ended else "\n"
+                listed = _read(_bytes_of(handle), self.path)
+                self.listed, size = listed.files, listed.length
+                lines = "" if listed.ended else "\n"
                 missing = self.added.keys() - self.listed
                 lines += "".join(self.added[name] for name in self.added if name in missing and self._exists(name))
                 self.listed |= missing
@@ -84,8 +84,8 @@ class Manifest:
                     flags = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
                     handle = os.open(self.path, flags | (os.O_CREAT if create else 0), 0o666)
                 except PermissionError as error:
-                    told = f"cannot write to {self.path}: {error.strerror}"
-                    raise UserError(f"{told}; choose another folder") from None
+                    reason = f"cannot write to {self.path}: {error.strerror}"
+                    raise UserError(f"{reason}; choose another folder") from None
                 stack.callback(os.close, handle)
                 _lock(handle)
                 with contextlib.suppress(FileNotFoundError):
@@ -142,8 +142,8 @@ def _bytes_of(handle: int) -> bytes:
 
 
 def _state(handle: int) -> tuple[int, int, int]:
-    found = os.fstat(handle)
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    state = os.fstat(handle)
+    return state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _append(handle: int, size: int, data: bytes) -> None:

@@ -324,10 +324,10 @@ class BridgePipeline:
             with plain_torch():
                 self._opened(scratch, None if own_files else self.text_encoder)
         except UserError as error:
-            told = str(error).replace(f"{scratch}", "it").replace("; download it again", "")
+            reason = str(error).replace(f"{scratch}", "it").replace("; download it again", "")
             raise UserError(
-                f"folder: nothing was saved, since this model would not open again ({told}); undo what was changed in "
-                "its parts, such as their type or what compiles or quantises them"
+                f"folder: nothing was saved, since this model would not open again ({reason}); undo what was changed "
+                "in its parts, such as their type or what compiles or quantises them"
             ) from error
 
     def push_to_hub(self, repo_id: str, card: str = "", *, private: bool = False) -> str:
@@ -508,10 +508,10 @@ class BridgePipeline:
         settings = self.resolve(guidance_scale, num_inference_steps, temperature, negative_prompt, novelty, style)
         self.codec.check_render(size, transparent)
         count = check_count(num_images_per_prompt)
-        found, _ = seed_or_generators(seed, None, 0)
+        checked, _ = seed_or_generators(seed, None, 0)
         [negative] = negatives_of(negative_prompt, 1)
         return self._stream(
-            ((text, negative) for text in texts(prompts, "prompts")), count, found, settings, size, transparent
+            ((text, negative) for text in texts(prompts, "prompts")), count, checked, settings, size, transparent
         )
 
     def _stream(
@@ -559,9 +559,9 @@ class BridgePipeline:
         try:
             return self.text_encoder.encode([caption.text], with_tokens=self.mapper.reads_tokens)
         except UserError as error:
-            told = str(error).removeprefix("captions[0]: ").removeprefix("captions: ")
-            told = f"the caption {told[3:]}" if told.startswith("it ") else told
-            raise UserError(f"{caption.name}: {told}") from None
+            reason = str(error).removeprefix("captions[0]: ").removeprefix("captions: ")
+            reason = f"the caption {reason[3:]}" if reason.startswith("it ") else reason
+            raise UserError(f"{caption.name}: {reason}") from None
 
     def note(self, code: TextCode) -> str | None:
         """What to tell whoever asked for this caption, one code: None where the model knows such captions."""

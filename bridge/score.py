@@ -120,16 +120,16 @@ def score(
         z = pipe.codec.encode(to_tensor(images).to(pipe.device)).mean
         c = pipe.text_encoder.encode(captions, with_tokens=mapper.reads_tokens)
         values = score_latents(mapper, z, c, method=method, seed=seed)
-        found = typical(mapper, values, c, method=method, samples=samples, seed=seed) if samples else None
-    return ScoreMatrix(tuple(captions), values.cpu(), None if found is None else found.cpu(), method)
+        shares = typical(mapper, values, c, method=method, samples=samples, seed=seed) if samples else None
+    return ScoreMatrix(tuple(captions), values.cpu(), None if shares is None else shares.cpu(), method)
 
 
 def _pictures(images: Any) -> list[Image.Image]:
     given = [images] if isinstance(images, Image.Image) or not isinstance(images, Iterable) else list(images)
     for image in given:
         if not isinstance(image, Image.Image):
-            told = f"expected pictures in a list, got {type(image).__name__}; open files with read_image"
-            raise UserError(f"images: {told}")
+            expected = f"expected pictures in a list, got {type(image).__name__}; open files with read_image"
+            raise UserError(f"images: {expected}")
     return given
 
 

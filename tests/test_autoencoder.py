@@ -209,7 +209,7 @@ def test_a_share_of_more_pictures_outside_its_range_is_refused(artwork_folder, t
         config_of(artwork_folder, tmp_path, more_share=1)
 
 
-# another sitting
+# a second training stage
 
 
 def test_another_sitting_begins_with_the_weights_of_the_last(finished, artwork_folder, tmp_path):

@@ -124,7 +124,7 @@ def test_the_card_becomes_the_models_readme(build, tmp_path):
     assert (folder / "README.md").read_text() == "# A card\n"
 
 
-# another sitting
+# a second training stage
 
 
 def test_another_sitting_begins_with_the_weights_of_the_last(finished, build, tmp_path):
@@ -146,7 +146,7 @@ def test_a_start_that_is_no_model_is_refused(build, tmp_path):
         build(init=str(tmp_path))
 
 
-# what the last sitting knew
+# what the last stage knew
 
 REPLAY = 6
 """Pictures: fewer than the first model knows captions."""

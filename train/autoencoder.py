@@ -74,7 +74,7 @@ class VAEConfig:
             without noise, and nothing that pulls them anywhere.
         flip: Whether half of the pictures are mirrored.
         recolour: Share of the pictures whose red, green and blue are exchanged at random.
-        init: Folder of a VAE to start from, for another sitting; empty starts from nothing.
+        init: Folder of a VAE to start from, for a second training stage; empty starts from nothing.
         sheet_rows: Rows of a sheet of held-out pictures and their reconstructions; 0 writes none.
     """
 
@@ -141,8 +141,8 @@ def build_vae(config: VAEConfig, size: int) -> AnyVAE:
             scaling_factor=1.0,
         )
     except (ValueError, ArithmeticError, LookupError, RuntimeError) as error:
-        told = f"{error}".splitlines()[0].removeprefix("widths: ")
-        raise ConfigError(f"widths: {told}") from error
+        reason = f"{error}".splitlines()[0].removeprefix("widths: ")
+        raise ConfigError(f"widths: {reason}") from error
 
 
 def first_vae(config: VAEConfig, size: int) -> AnyVAE:
@@ -167,9 +167,9 @@ def first_vae(config: VAEConfig, size: int) -> AnyVAE:
         "widths",
         "layers",
     ):
-        found, asked = (json.dumps(v.config.get(name)) for v in (codec.vae, new))
-        if found != asked:
-            raise ConfigError(f"init: {config.init} has {name} {found}, this config asks for {asked}")
+        has, asked = (json.dumps(v.config.get(name)) for v in (codec.vae, new))
+        if has != asked:
+            raise ConfigError(f"init: {config.init} has {name} {has}, this config asks for {asked}")
     vae: AnyVAE = codec.vae.requires_grad_(True)
     return vae.train()
 
@@ -372,8 +372,8 @@ def check_sides(pixels: Tensor, factor: int, data: Path) -> None:
         raise ConfigError(f"data: {data} has pictures of {width} x {height}; crop or pad them to squares")
     if width % factor:
         low = max(width // factor * factor, factor)
-        told = f"these widths take multiples of {factor}; prepare them with --size {low} or {low + factor}"
-        raise ConfigError(f"data: {data} has pictures of {width} pixels, {told}, or give fewer widths")
+        remedy = f"these widths take multiples of {factor}; prepare them with --size {low} or {low + factor}"
+        raise ConfigError(f"data: {data} has pictures of {width} pixels, {remedy}, or give fewer widths")
 
 
 def recoloured(x: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -59,12 +59,12 @@ class CodecConfig:
         if not 0 <= self.explained_variance <= 1:
             raise ConfigError(f"explained_variance: expected a share from 0 to 1, got {self.explained_variance!r}")
         if bool(self.inner) != (self.kind != "pca"):
-            told = "has none" if self.kind == "pca" else "needs a folder or a hub id"
-            raise ConfigError(f"inner: kind {self.kind!r} {told}, got {self.inner!r}")
+            expected = "has none" if self.kind == "pca" else "needs a folder or a hub id"
+            raise ConfigError(f"inner: kind {self.kind!r} {expected}, got {self.inner!r}")
         given, wanted = bool(self.k) + bool(self.explained_variance), int(self.kind != "diffusers")
         if given != wanted:
-            told = "one of them" if wanted else "neither"
-            raise ConfigError(f"k, explained_variance: kind {self.kind!r} takes {told}, got {given}")
+            expected = "one of them" if wanted else "neither"
+            raise ConfigError(f"k, explained_variance: kind {self.kind!r} takes {expected}, got {given}")
 
 
 class Pictures:
@@ -89,8 +89,8 @@ def channel_statistics(codec: AutoencoderCodec, pictures: Iterable[Tensor]) -> t
     """Mean and deviation of each channel of an autoencoder's own latents, posterior variance included."""
     sums, count = torch.zeros(3, codec.z_shape[0], dtype=torch.float64), 0
     for chunk in pictures:
-        found = codec.encode(to_unit(chunk).to(codec.mean.device))
-        mean, var = found.mean.double().cpu(), found.std.double().cpu().square()
+        latents = codec.encode(to_unit(chunk).to(codec.mean.device))
+        mean, var = latents.mean.double().cpu(), latents.std.double().cpu().square()
         sums += torch.stack([part.mean((2, 3)).sum(0) for part in (mean, mean.square(), var)])
         count += len(chunk)
     first, second, noise = sums / count
@@ -107,12 +107,12 @@ def latent_moments(codec: ImageCodec, pictures: Iterable[Tensor]) -> tuple[Tenso
     dims, count = math.prod(codec.z_shape), 0
     mean, spread = torch.zeros(dims, dtype=torch.float64), torch.zeros(dims, dims, dtype=torch.float64)
     for chunk in pictures:
-        found = codec.encode(to_unit(chunk))
-        z, total = found.mean.flatten(1).double(), count + len(chunk)
+        latents = codec.encode(to_unit(chunk))
+        z, total = latents.mean.flatten(1).double(), count + len(chunk)
         step = z.mean(0) - mean
         apart = z - z.mean(0)
         spread += apart.T @ apart + step.outer(step) * (count * len(chunk) / total)
-        spread += found.std.flatten(1).double().square().sum(0).diag()
+        spread += latents.std.flatten(1).double().square().sum(0).diag()
         mean, count = mean + step * (len(chunk) / total), total
     return mean, spread / count
 
@@ -249,13 +249,13 @@ def fit(config: CodecConfig) -> Path:
     check_replaceable(config.out / "codec")
     dataset = load_dataset(config.data)
     codec, share = FITS[config.kind](config, rows_of(dataset, "train"))
-    told = [f"{config.kind}: z {' x '.join(map(str, codec.z_shape))}"]
+    figures = [f"{config.kind}: z {' x '.join(map(str, codec.z_shape))}"]
     if share is not None:
-        told.append(f"k {codec.z_shape[0]}, explained variance {share:.4f}")
+        figures.append(f"k {codec.z_shape[0]}, explained variance {share:.4f}")
     if isinstance(codec, WhitenedCodec):
-        told.append(f"log |det| {codec.log_abs_det:.3f} nats")
-    told.append(f"validation PSNR {psnr(codec, Pictures(rows_of(dataset, 'validation'), config.batch_size)):.2f} dB")
-    print(", ".join(told))
+        figures.append(f"log |det| {codec.log_abs_det:.3f} nats")
+    figures.append(f"validation PSNR {psnr(codec, Pictures(rows_of(dataset, 'validation'), config.batch_size)):.2f} dB")
+    print(", ".join(figures))
     with atomic_folder(config.out / "codec") as scratch:
         codec.save(scratch)
     return config.out / "codec"

@@ -162,17 +162,17 @@ def blaming(paths: Mapping[str, Any]) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK + PATH:
             raise
-        told = error.strerror or str(error)
+        reason = error.strerror or str(error)
         file = error.filename if isinstance(error.filename, str | bytes) else None
         argument = None if file is None else _over(Path(os.fsdecode(file)), paths)
         if argument is not None:
-            told = f"{argument}: {os.fsdecode(file or b'')}: {told}; name another path, or mend this one"
+            reason = f"{argument}: {os.fsdecode(file or b'')}: {reason}; name another path, or mend this one"
         elif error.errno in PATH:
             raise
         else:
-            told = f"{os.fsdecode(file)}: {told}" if file else told
-            told += "; make room or mend the disk, then run the command again"
-        raise UserError(told) from error
+            reason = f"{os.fsdecode(file)}: {reason}" if file else reason
+            reason += "; make room or mend the disk, then run the command again"
+        raise UserError(reason) from error
 
 
 def _over(file: Path, paths: Mapping[str, Any]) -> str | None:
@@ -198,8 +198,8 @@ def writable_folder(path: str | Path, argument: str = "--out") -> Path:
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        told = f"{argument}: cannot write to {out}: {error.strerror}; name another folder"
-        raise UserError(told) from error
+        reason = f"{argument}: cannot write to {out}: {error.strerror}; name another folder"
+        raise UserError(reason) from error
     return out
 
 

@@ -28,8 +28,8 @@ def from_mapping(cls: type[T], values: Any, where: str) -> T:
     Raises ConfigError if `values` is no mapping, has an unknown key, lacks a required one, or is out of range.
     """
     if not isinstance(values, dict):
-        told = "nothing" if values is None else type(values).__name__
-        raise ConfigError(f"{where}: expected a mapping of settings, got {told}")
+        kind = "nothing" if values is None else type(values).__name__
+        raise ConfigError(f"{where}: expected a mapping of settings, got {kind}")
     hints = get_type_hints(cls)
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(map(str, set(values) - set(known))):
@@ -138,13 +138,13 @@ def named(setting: str) -> Iterator[None]:
 
 
 def run_config(
-    name: str, told: str | None, example: str, cls: type[T], work: Callable[[T], object], argv: Sequence[str] | None
+    name: str, doc: str | None, example: str, cls: type[T], work: Callable[[T], object], argv: Sequence[str] | None
 ) -> int:
     """A command that takes one YAML file and prints what `work` makes of it; returns the exit code."""
     if any(word.split("=")[0] == "--data" for word in (sys.argv[1:] if argv is None else argv)):
         say(f"{name}: --data is now a command of its own: python -m train FOLDER (see python -m train --help)")
         return 2
-    parser = Parser(name, told, f"{name} {example}")
+    parser = Parser(name, doc, f"{name} {example}")
     parser.add_argument("config", metavar="CONFIG", type=Path, help=f"YAML file, such as {example}")
 
     def run(args: argparse.Namespace) -> None:

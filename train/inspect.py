@@ -66,46 +66,48 @@ def inspect(
     """
     how = how or Reading()
     source, sample = open_source(wanted), Sample(SHEET_ROWS)
-    found = survey(source, how, sample.add, strict=False)
+    surveyed = survey(source, how, sample.add, strict=False)
     encoder = encoder or TextEncoder.from_pretrained()
     facts = {
         "source": {"name": wanted.source, "kind": source.kind, "columns": dict(source.columns)},
         "rows": {
-            "all": found.rows,
-            "usable": found.rows - len(found.bad),
-            "bad": [{"row": name, "why": why} for name, why in found.bad],
-            "lost_captions": [{"row": name, "why": why} for name, why in found.lost],
-            "splits": dict(Counter(pair.split for pair in found.pairs if pair.split)),
-            "artists": len({pair.artist for pair in found.pairs if pair.artist}),
+            "all": surveyed.rows,
+            "usable": surveyed.rows - len(surveyed.bad),
+            "bad": [{"row": name, "why": why} for name, why in surveyed.bad],
+            "lost_captions": [{"row": name, "why": why} for name, why in surveyed.lost],
+            "splits": dict(Counter(pair.split for pair in surveyed.pairs if pair.split)),
+            "artists": len({pair.artist for pair in surveyed.pairs if pair.artist}),
         },
-        "pictures": picture_facts(found),
-        "duplicates": duplicate_facts(found),
-        "captions": caption_facts(found, encoder),
+        "pictures": picture_facts(surveyed),
+        "duplicates": duplicate_facts(surveyed),
+        "captions": caption_facts(surveyed, encoder),
     }
     try:
-        plan = summary(found, partition(found, encoding(encoder), seed, resplit=resplit))
+        plan = summary(surveyed, partition(surveyed, encoding(encoder), seed, resplit=resplit))
         names = ("pictures", "families", "joined_rows", "leak_count", "leaks", "notes")
         training = {"size": how.size, "fit": how.fit} | {name: plan[name] for name in names}
     except UserError as error:
         training = {"refused": str(error)}
-    if found.rows and len(found.bad) > how.max_bad * found.rows:
-        training["refused"] = f"{len(found.bad)} of {found.rows} rows are bad, more than --max-bad {how.max_bad:g}"
-    return facts | {"training": training, "notes": all_notes(source, found)}, sheet_of(found, sample)
+    if surveyed.rows and len(surveyed.bad) > how.max_bad * surveyed.rows:
+        training["refused"] = (
+            f"{len(surveyed.bad)} of {surveyed.rows} rows are bad, more than --max-bad {how.max_bad:g}"
+        )
+    return facts | {"training": training, "notes": all_notes(source, surveyed)}, sheet_of(surveyed, sample)
 
 
-def picture_facts(found: Survey) -> dict[str, Any]:
+def picture_facts(surveyed: Survey) -> dict[str, Any]:
     """Sizes, modes and shapes before resizing."""
-    sides = [max(pair.size) for pair in found.pairs]
-    shape = Counter(_shape(*pair.size) for pair in found.pairs)
-    flat = found.thumbnails.reshape(len(found.pairs), -1, 3)
+    sides = [max(pair.size) for pair in surveyed.pairs]
+    shape = Counter(_shape(*pair.size) for pair in surveyed.pairs)
+    flat = surveyed.thumbnails.reshape(len(surveyed.pairs), -1, 3)
     return {
-        "count": len(found.pairs),
+        "count": len(surveyed.pairs),
         "longer_side": {"least": min(sides), "median": median(sides), "most": max(sides)},
-        "sizes": {f"{w} x {h}": n for (w, h), n in Counter(pair.size for pair in found.pairs).most_common(5)},
-        "formats": dict(Counter(pair.kind for pair in found.pairs).most_common()),
-        "modes": dict(Counter(pair.mode for pair in found.pairs).most_common()),
+        "sizes": {f"{w} x {h}": n for (w, h), n in Counter(pair.size for pair in surveyed.pairs).most_common(5)},
+        "formats": dict(Counter(pair.kind for pair in surveyed.pairs).most_common()),
+        "modes": dict(Counter(pair.mode for pair in surveyed.pairs).most_common()),
         "shapes": dict(shape.most_common()),
-        "animated": sum(pair.animated for pair in found.pairs),
+        "animated": sum(pair.animated for pair in surveyed.pairs),
         "one_colour": int((np.ptp(flat, axis=1).max(1) <= 5).sum()),
     }
 
@@ -118,22 +120,22 @@ def _shape(width: int, height: int) -> str:
     return f"very {kind} (over 2:1)" if ratio > 2 else kind
 
 
-def duplicate_facts(found: Survey) -> dict[str, Any]:
+def duplicate_facts(surveyed: Survey) -> dict[str, Any]:
     """Pictures and captions that stand there more than once."""
-    captions = Counter(same_words(pair.captions[0]) for pair in found.pairs)
-    groups = Counter(near_groups(found.thumbnails).tolist())
-    files = Counter(pair.digest for pair in found.pairs)
+    captions = Counter(same_words(pair.captions[0]) for pair in surveyed.pairs)
+    groups = Counter(near_groups(surveyed.thumbnails).tolist())
+    files = Counter(pair.digest for pair in surveyed.pairs)
     return {
-        "same_file": found.joined + sum(n - 1 for n in files.values()),
+        "same_file": surveyed.joined + sum(n - 1 for n in files.values()),
         "near_pictures": sum(n - 1 for n in groups.values()),
         "captions_of_several_pictures": sum(n > 1 for n in captions.values()),
         "most_pictures_of_a_caption": max(captions.values()),
     }
 
 
-def caption_facts(found: Survey, encoder: TextEncoder) -> dict[str, Any]:
+def caption_facts(surveyed: Survey, encoder: TextEncoder) -> dict[str, Any]:
     """Lengths, and what the encoder would cut."""
-    texts = list(dict.fromkeys(caption for pair in found.pairs for caption in pair.captions))
+    texts = list(dict.fromkeys(caption for pair in surveyed.pairs for caption in pair.captions))
     words = [len(text.split()) for text in texts]
     longest = 0
     with warnings.catch_warnings(record=True) as caught:
@@ -146,8 +148,8 @@ def caption_facts(found: Survey, encoder: TextEncoder) -> dict[str, Any]:
     )
     return {
         "distinct": len(texts),
-        "labels": len({pair.captions[0] for pair in found.pairs}),
-        "most_of_a_picture": max(len(pair.captions) for pair in found.pairs),
+        "labels": len({pair.captions[0] for pair in surveyed.pairs}),
+        "most_of_a_picture": max(len(pair.captions) for pair in surveyed.pairs),
         "words": {"least": min(words), "median": median(words), "most": max(words)},
         "most_tokens": longest,
         "token_limit": encoder.max_tokens,
@@ -159,13 +161,13 @@ def caption_facts(found: Survey, encoder: TextEncoder) -> dict[str, Any]:
     }
 
 
-def sheet_of(found: Survey, sample: Sample) -> Image.Image:
+def sheet_of(surveyed: Survey, sample: Sample) -> Image.Image:
     """The sampled pictures as they would be trained on, with their captions, in two columns."""
     picked = sorted(sample.kept)[:SHEET_ROWS]
     half = -(-len(picked) // 2)
     pages = []
     for numbers in filter(None, (picked[:half], picked[half:])):
-        pairs = [found.pairs[i] for i in numbers]
+        pairs = [surveyed.pairs[i] for i in numbers]
         notes = [f"{pair.name} {pair.size[0]} x {pair.size[1]}" for pair in pairs]
         captions = ["; ".join(pair.captions) for pair in pairs]
         pages.append(contact_sheet([[sample.kept[i]] for i in numbers], captions, notes))

@@ -55,11 +55,11 @@ class Partition:
 
     def counts(self) -> dict[str, int]:
         """Pictures of each split that has any, those left out under ""."""
-        found = Counter(self.split)
-        return {name: found[name] for name in (*SPLITS, "") if found[name]}
+        surveyed = Counter(self.split)
+        return {name: surveyed[name] for name in (*SPLITS, "") if surveyed[name]}
 
 
-def partition(found: Survey, encode: Encode, seed: int = 0, *, resplit: bool = False) -> Partition:
+def partition(surveyed: Survey, encode: Encode, seed: int = 0, *, resplit: bool = False) -> Partition:
     """Put every pair into a family and a split.
 
     Splits of the source's own are kept, unless `resplit`, and their leaks listed; where they hold out nothing for
@@ -69,22 +69,22 @@ def partition(found: Survey, encode: Encode, seed: int = 0, *, resplit: bool = F
 
     Raises ConfigError if there are fewer than three families, or a split of the source's own has an unknown name.
     """
-    groups = near_groups(found.thumbnails)
-    family, notes = find_families(found.pairs, groups, encode)
-    own = [] if resplit else own_splits(found.pairs)
+    groups = near_groups(surveyed.thumbnails)
+    family, notes = find_families(surveyed.pairs, groups, encode)
+    own = [] if resplit else own_splits(surveyed.pairs)
     if set(own) > {"train"}:
         split = own
         if "validation" not in own:
             rows = [i for i, name in enumerate(own) if name == "train"]
-            sides = hold_out(family[rows], [found.pairs[i].captions[0] for i in rows], seed, ("validation",))
+            sides = hold_out(family[rows], [surveyed.pairs[i].captions[0] for i in rows], seed, ("validation",))
             split = [name if name != "train" else sides[int(family[i])] for i, name in enumerate(own)]
             notes.append("the source's splits hold out nothing for validation; it gets 8 % of the training families")
     else:
-        sides = hold_out(family, [pair.captions[0] for pair in found.pairs], seed, tuple(SHARES))
-        split = hide([sides[int(number)] for number in family], found.pairs)
-        near = near_held_out(split, found.thumbnails)
+        sides = hold_out(family, [pair.captions[0] for pair in surveyed.pairs], seed, tuple(SHARES))
+        split = hide([sides[int(number)] for number in family], surveyed.pairs)
+        near = near_held_out(split, surveyed.thumbnails)
         split = ["" if leaks else name for name, leaks in zip(split, near, strict=True)]
-    return Partition(family, split, leaks_of(found, split, groups), tuple(notes))
+    return Partition(family, split, leaks_of(surveyed, split, groups), tuple(notes))
 
 
 def own_splits(pairs: Sequence[Pair]) -> list[str]:
@@ -134,11 +134,11 @@ def find_families(pairs: Sequence[Pair], groups: np.ndarray, encode: Encode) -> 
         family = caption_families(encode(labels), DISTANCE) if len(labels) > 1 else np.zeros(1, int)
     links = _chain(groups, label_of)
     general = 0
-    for told in _tellers(pairs, label_of).values():
-        if len(told) > MAX_HELD_OUT:
+    for numbers in _tellers(pairs, label_of).values():
+        if len(numbers) > MAX_HELD_OUT:
             general += 1
         else:
-            links += [(told[0], other) for other in told[1:]]
+            links += [(numbers[0], other) for other in numbers[1:]]
     if general:
         notes.append(f"{general} captions stand with more than {MAX_HELD_OUT} labels; they join no families")
     family = merge_families(family, np.array(links, dtype=int).reshape(-1, 2))
@@ -147,11 +147,11 @@ def find_families(pairs: Sequence[Pair], groups: np.ndarray, encode: Encode) -> 
 
 def _tellers(pairs: Sequence[Pair], label_of: np.ndarray) -> dict[str, list[int]]:
     """Words of every caption -> labels of the pictures that have it, each once."""
-    told: dict[str, dict[int, None]] = defaultdict(dict)
+    tellers: dict[str, dict[int, None]] = defaultdict(dict)
     for pair, label in zip(pairs, label_of, strict=True):
         for caption in pair.captions:
-            told[same_words(caption)][int(label)] = None
-    return {words: list(labels) for words, labels in told.items()}
+            tellers[same_words(caption)][int(label)] = None
+    return {words: list(labels) for words, labels in tellers.items()}
 
 
 def _chain(groups: np.ndarray, label_of: np.ndarray) -> list[tuple[int, int]]:
@@ -236,20 +236,20 @@ def hide(split: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
     return out
 
 
-def leaks_of(found: Survey, split: Sequence[str], groups: np.ndarray) -> tuple[str, ...]:
+def leaks_of(surveyed: Survey, split: Sequence[str], groups: np.ndarray) -> tuple[str, ...]:
     """Captions and pictures that stand in training and in validation or test, one line each."""
     captions: dict[str, dict[str, str]] = defaultdict(dict)
     pictures: dict[int, dict[str, str]] = defaultdict(dict)
-    for pair, side, group in zip(found.pairs, split, groups.tolist(), strict=True):
+    for pair, side, group in zip(surveyed.pairs, split, groups.tolist(), strict=True):
         if side:
             pictures[group].setdefault(side, pair.name)
         for caption in pair.captions if side in ("train", "validation", "test") else ():
             captions[same_words(caption)].setdefault(side, f"{caption!r} ({pair.name})")
-    told = [f"caption {_sides(sides)}" for sides in captions.values() if _leaks(sides)]
-    told += [f"picture {_sides(sides)}" for sides in pictures.values() if _leaks(sides)]
-    near = near_held_out(split, found.thumbnails) & ~np.array([_leaks(pictures[group]) for group in groups.tolist()])
-    told += [f"picture {found.pairs[i].name} of train is near a held-out one" for i in np.flatnonzero(near)]
-    return tuple(told)
+    leaks = [f"caption {_sides(sides)}" for sides in captions.values() if _leaks(sides)]
+    leaks += [f"picture {_sides(sides)}" for sides in pictures.values() if _leaks(sides)]
+    near = near_held_out(split, surveyed.thumbnails) & ~np.array([_leaks(pictures[group]) for group in groups.tolist()])
+    leaks += [f"picture {surveyed.pairs[i].name} of train is near a held-out one" for i in np.flatnonzero(near)]
+    return tuple(leaks)
 
 
 def _leaks(sides: dict[str, str]) -> bool:

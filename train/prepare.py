@@ -73,12 +73,12 @@ def prepare(
         with atomic_folder(out) as folder:
             work = folder / ".work"
             work.mkdir()
-            found = survey(opened, how, lambda i, picture: picture.save(work / f"{i}.png"))
-            plan = partition(found, encoding(encoder), seed, resplit=resplit)
-            _write(found, plan, fingerprint, folder)
+            surveyed = survey(opened, how, lambda i, picture: picture.save(work / f"{i}.png"))
+            plan = partition(surveyed, encoding(encoder), seed, resplit=resplit)
+            _write(surveyed, plan, fingerprint, folder)
             shutil.rmtree(work)
             about = {"source": wanted.source, "kind": opened.kind, "columns": columns, "settings": facts}
-            record = {"fingerprint": fingerprint, **about, **summary(found, plan)}
+            record = {"fingerprint": fingerprint, **about, **summary(surveyed, plan)}
             text = json.dumps(record, ensure_ascii=False, indent=1) + "\n"
             (folder / FACTS).write_text(text, encoding="utf-8", errors="replace")
     except CheckpointError as error:
@@ -92,33 +92,33 @@ def encoding(encoder: TextEncoder | None = None) -> Any:
     def encode(captions: list[str]) -> np.ndarray:
         used = encoder or TextEncoder.from_pretrained()
         with warnings.catch_warnings():
-            for told in (CaptionTruncatedWarning, CaptionUnknownWarning):  # train.inspect counts them
-                warnings.simplefilter("ignore", told)
+            for kind in (CaptionTruncatedWarning, CaptionUnknownWarning):  # train.inspect counts them
+                warnings.simplefilter("ignore", kind)
             return used.encode(captions, batch_size=64, with_tokens=False).pooled.cpu().numpy()
 
     return encode
 
 
-def summary(found: Survey, plan: Partition) -> dict[str, Any]:
+def summary(surveyed: Survey, plan: Partition) -> dict[str, Any]:
     """Counts, what was left out and why, and leaks, fit for JSON."""
     splits = plan.counts()
     return {
-        "rows": found.rows,
+        "rows": surveyed.rows,
         "pictures": splits | {"left out": splits.pop("")} if "" in splits else splits,
         "families": len(set(plan.family.tolist())),
-        "bad_rows": len(found.bad),
-        "bad": [{"row": name, "why": why} for name, why in found.bad[:TOLD]],
-        "lost_captions": [{"row": name, "why": why} for name, why in found.lost[:TOLD]],
-        "joined_rows": found.joined,
+        "bad_rows": len(surveyed.bad),
+        "bad": [{"row": name, "why": why} for name, why in surveyed.bad[:TOLD]],
+        "lost_captions": [{"row": name, "why": why} for name, why in surveyed.lost[:TOLD]],
+        "joined_rows": surveyed.joined,
         "leak_count": len(plan.leaks),
         "leaks": list(plan.leaks[:TOLD]),
         "notes": list(plan.notes),
     }
 
 
-def _write(found: Survey, plan: Partition, fingerprint: str, folder: Path) -> None:
+def _write(surveyed: Survey, plan: Partition, fingerprint: str, folder: Path) -> None:
     def rows() -> Iterator[dict[str, Any]]:
-        for i, pair in enumerate(found.pairs):
+        for i, pair in enumerate(surveyed.pairs):
             if plan.split[i]:
                 yield {
                     "image": {"bytes": (folder / ".work" / f"{i}.png").read_bytes(), "path": None},

@@ -62,23 +62,23 @@ class AutoencoderCodec(ImageCodec):
     def __init__(self, vae: Any) -> None:
         self.vae = vae = unwrapped(vae).eval().requires_grad_(False)
         config, channels, factor = vae.config, self.channels(vae.config), self.factor(vae.config)
-        found = {name: config[_key(type(vae), name)] for name in SETTINGS if _key(type(vae), name) in config}
-        if found.get("sample_size") is None:
+        settings = {name: config[_key(type(vae), name)] for name in SETTINGS if _key(type(vae), name) in config}
+        if settings.get("sample_size") is None:
             raise UserError(f"image_size: {type(vae).__name__} does not say which pictures it is for; give their side")
-        self.image_size = int(found["sample_size"])
+        self.image_size = int(settings["sample_size"])
         if self.image_size % factor or self.image_size < factor:
             low = max(self.image_size // factor * factor, factor)
-            told = f"image_size: expected a multiple of {factor}, got {self.image_size}; resize the pictures"
-            raise UserError(f"{told}, to {low} or {low + factor}")
+            expected = f"image_size: expected a multiple of {factor}, got {self.image_size}; resize the pictures"
+            raise UserError(f"{expected}, to {low} or {low + factor}")
         if (config.in_channels, config.out_channels) != (3, 3):
             raise UserError(f"vae: expected pictures of 3 channels, this one has {config.in_channels}; choose another")
         self.z_shape = (channels, self.image_size // factor, self.image_size // factor)
         shift, scale = config.get("shift_factor") or 0.0, 1 / config.scaling_factor
-        self.mean = _channelwise(found.get("latents_mean") or [shift] * channels, "latents_mean", channels)
-        self.std = _channelwise(found.get("latents_std") or [scale] * channels, "latents_std", channels)
+        self.mean = _channelwise(settings.get("latents_mean") or [shift] * channels, "latents_mean", channels)
+        self.std = _channelwise(settings.get("latents_std") or [scale] * channels, "latents_std", channels)
         if not bool((self.std > 0).all()):
             raise UserError("latents_std: expected positive numbers; fit the statistics with `python -m train.codec`")
-        self.fingerprint = fingerprint(vae, dict(config) | found)
+        self.fingerprint = fingerprint(vae, dict(config) | settings)
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, unwrapped(value))
@@ -95,10 +95,10 @@ class AutoencoderCodec(ImageCodec):
 
     def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the autoencoder's own latents of pictures `x` (B, 3, H, W) in [-1, 1]."""
-        found = self.vae.encode(x)
-        if hasattr(found, "latent_dist"):
-            return found.latent_dist.mean, found.latent_dist.std
-        return found.latents, DETERMINISTIC_STD * self.std.expand_as(found.latents)
+        encoded = self.vae.encode(x)
+        if hasattr(encoded, "latent_dist"):
+            return encoded.latent_dist.mean, encoded.latent_dist.std
+        return encoded.latents, DETERMINISTIC_STD * self.std.expand_as(encoded.latents)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
@@ -234,7 +234,7 @@ def _key(model: Any, name: str) -> str:
 
 
 def _channelwise(values: Sequence[float], name: str, channels: int) -> Tensor:
-    found = torch.tensor(values, dtype=torch.float32)
-    if found.shape != (channels,) or not bool(found.isfinite().all()):
+    numbers = torch.tensor(values, dtype=torch.float32)
+    if numbers.shape != (channels,) or not bool(numbers.isfinite().all()):
         raise UserError(f"{name}: expected {channels} finite numbers, got {list(values)!r}")
-    return found.view(1, -1, 1, 1)
+    return numbers.view(1, -1, 1, 1)

@@ -204,8 +204,8 @@ class WhitenedCodec(ImageCodec):
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
         """See `ImageCodec.encode`; UserError unless x is what the inner codec takes."""
-        found = self.inner.encode(x)
-        mean, std = found.mean.flatten(1), found.std.flatten(1)
+        latents = self.inner.encode(x)
+        mean, std = latents.mean.flatten(1), latents.std.flatten(1)
         return LatentDistribution(self.axes.project(mean), self.axes.project_std(std))
 
     @torch.no_grad()

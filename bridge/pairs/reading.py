@@ -123,48 +123,48 @@ def survey(source: Source, how: Reading | None, sink: Sink | None = None, *, str
         sink: Gets the number of each pair and its square picture.
         strict: Raise UserError once more than `how.max_bad` of the rows are bad; else only count them.
     """
-    found = Survey()
+    surveyed = Survey()
     thumbnails: list[np.ndarray] = []
     number: dict[tuple[str, ...], int] = {}
     for raw in source.rows():
-        found.rows += 1
+        surveyed.rows += 1
         try:
             pair, picture, lost = look(raw, how)
         except OwnPageError:
-            found.rows -= 1
-            found.pages.append(raw.name)
+            surveyed.rows -= 1
+            surveyed.pages.append(raw.name)
             continue
         except UnusableError as error:
-            found.bad.append((raw.name, str(error)))
+            surveyed.bad.append((raw.name, str(error)))
             if strict and how is not None and source.total is not None:
-                _check_bad(found, source.total, how.max_bad)
+                _check_bad(surveyed, source.total, how.max_bad)
             continue
-        found.notes += [(raw.name, raw.note)] if raw.note else []
-        found.lost += [(raw.name, why) for why in lost]
-        i = number.setdefault((pair.digest, pair.artist, pair.style, pair.split), len(found.pairs))
-        if i < len(found.pairs):
-            earlier = found.pairs[i]
-            found.pairs[i] = replace(earlier, captions=tuple(dict.fromkeys(earlier.captions + pair.captions)))
-            found.joined += 1
+        surveyed.notes += [(raw.name, raw.note)] if raw.note else []
+        surveyed.lost += [(raw.name, why) for why in lost]
+        i = number.setdefault((pair.digest, pair.artist, pair.style, pair.split), len(surveyed.pairs))
+        if i < len(surveyed.pairs):
+            earlier = surveyed.pairs[i]
+            surveyed.pairs[i] = replace(earlier, captions=tuple(dict.fromkeys(earlier.captions + pair.captions)))
+            surveyed.joined += 1
             continue
-        found.pairs.append(pair)
+        surveyed.pairs.append(pair)
         thumbnails.append(np.asarray(flatten(picture).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)))
         if sink is not None:
             sink(i, picture)
     if strict and how is not None:
-        _check_bad(found, found.rows, how.max_bad)
-    if not found.pairs:
-        first = f": {found.bad[0][0]}: {found.bad[0][1]}" if found.bad else ""
-        raise UserError(f"source: none of its {found.rows} rows has a picture and a caption{first}")
-    found.thumbnails = np.stack(thumbnails)
-    return found
+        _check_bad(surveyed, surveyed.rows, how.max_bad)
+    if not surveyed.pairs:
+        first = f": {surveyed.bad[0][0]}: {surveyed.bad[0][1]}" if surveyed.bad else ""
+        raise UserError(f"source: none of its {surveyed.rows} rows has a picture and a caption{first}")
+    surveyed.thumbnails = np.stack(thumbnails)
+    return surveyed
 
 
-def _check_bad(found: Survey, rows: int, max_bad: float) -> None:
-    if len(found.bad) > max_bad * rows:
-        name, why = found.bad[0]
+def _check_bad(surveyed: Survey, rows: int, max_bad: float) -> None:
+    if len(surveyed.bad) > max_bad * rows:
+        name, why = surveyed.bad[0]
         raise UserError(
-            f"source: {len(found.bad)} of {rows} rows are bad, more than max-bad {max_bad:g} allows, first {name}: "
+            f"source: {len(surveyed.bad)} of {rows} rows are bad, more than max-bad {max_bad:g} allows, first {name}: "
             f"{why}; python -m train.inspect lists them"
         )
 
@@ -188,8 +188,8 @@ def look(raw: Raw, how: Reading | None) -> tuple[Pair, Image.Image, list[str]]:
             warnings.simplefilter("ignore", AnimatedImageWarning)
             picture, animated = _square(data, how), True
     facts = (*header_of(data), animated)
-    told = (raw.artist, raw.style, raw.split, hashlib.sha256(data).hexdigest())
-    return Pair(raw.name, captions, *told, *facts), picture, lost
+    credits = (raw.artist, raw.style, raw.split, hashlib.sha256(data).hexdigest())
+    return Pair(raw.name, captions, *credits, *facts), picture, lost
 
 
 def _captions(value: Any) -> tuple[tuple[str, ...], list[str]]:
@@ -324,8 +324,8 @@ def load_pairs(
             spoken = time.monotonic()
             say(f"{number + 1} pictures read{f' of {opened.total}' if opened.total else ''}")
 
-    found = survey(opened, Reading(image_size, background=None) if image_size else None, keep, strict=False)
-    pairs = found.pairs
+    surveyed = survey(opened, Reading(image_size, background=None) if image_size else None, keep, strict=False)
+    pairs = surveyed.pairs
     return Pairs(
         pictures,
         [list(pair.captions) for pair in pairs],
@@ -334,23 +334,23 @@ def load_pairs(
         [pair.style for pair in pairs],
         [pair.split for pair in pairs],
         [pair.digest for pair in pairs],
-        (*_grouped("rows left out", found.bad), *_grouped("captions left out", found.lost)),
-        tuple(all_notes(opened, found)),
+        (*_grouped("rows left out", surveyed.bad), *_grouped("captions left out", surveyed.lost)),
+        tuple(all_notes(opened, surveyed)),
     )
 
 
-def all_notes(source: Source, found: Survey) -> list[str]:
+def all_notes(source: Source, surveyed: Survey) -> list[str]:
     """What the user should know of a source and of what was read of it, a line each."""
-    pages = [(name, "pages of pictures that bridge drew are left out") for name in found.pages]
-    return [*source.notes, *_grouped("", pages), *_grouped("rows", found.notes)]
+    pages = [(name, "pages of pictures that bridge drew are left out") for name in surveyed.pages]
+    return [*source.notes, *_grouped("", pages), *_grouped("rows", surveyed.notes)]
 
 
-def _grouped(what: str, told: Sequence[tuple[str, str]]) -> list[str]:
+def _grouped(what: str, reasons: Sequence[tuple[str, str]]) -> list[str]:
     """One line a reason: how many, and the first."""
     first: dict[str, str] = {}
-    for name, why in told:
+    for name, why in reasons:
         first.setdefault(why, name)
-    counts = Counter(why for _, why in told)
+    counts = Counter(why for _, why in reasons)
     return [f"{count} {f'{what}: ' if what else ''}{why} ({first[why]})" for why, count in counts.most_common()]
 
 

@@ -213,8 +213,8 @@ class Folder:
         if len({split_name(top) for top in like}) < 2:
             return ""
         other = next(top for top in tops if top not in like)
-        told = f"{shown(other)} beside them is not" if other else "pictures lie beside them"
-        return f"folders {', '.join(map(shown, like))} are called like splits, but {told}: they are taken for none"
+        beside = f"{shown(other)} beside them is not" if other else "pictures lie beside them"
+        return f"folders {', '.join(map(shown, like))} are called like splits, but {beside}: they are taken for none"
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -247,8 +247,8 @@ def _unread(files: Sequence[Path]) -> str:
     counts = Counter(file.suffix.lower() or "without an ending" for file in files if not _is_known(file))
     parts = []
     for remedy, endings in REMEDIES:
-        told = [f"{counts.pop(ending)} {ending}" for ending in endings.split() if ending in counts]
-        parts += [f"{', '.join(told)} ({remedy})"] if told else []
+        counted = [f"{counts.pop(ending)} {ending}" for ending in endings.split() if ending in counts]
+        parts += [f"{', '.join(counted)} ({remedy})"] if counted else []
     parts += [f"{count} {ending}" for ending, count in sorted(counts.items())]
     return f"not read: {'; '.join(parts)}" if parts else ""
 
@@ -353,10 +353,10 @@ def _stat_fingerprint(files: Sequence[Path], root: Path, *facts: str) -> str:
     for file in files:
         try:
             state = file.stat()
-            told: Any = (state.st_size, state.st_mtime_ns)
+            fact: Any = (state.st_size, state.st_mtime_ns)
         except (OSError, ValueError):
-            told = "missing"
-        digest.update(f"\n{os.path.relpath(file, root)}\0{told}".encode("utf-8", "surrogateescape"))
+            fact = "missing"
+        digest.update(f"\n{os.path.relpath(file, root)}\0{fact}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
 
 
@@ -418,8 +418,8 @@ def _open_tables(
             continue
         columns |= read.columns
         notes += read.notes
-        told = map(split_name, (table.stem, *table.relative_to(root).parts[:-1])) if len(tables) > 1 else ()
-        split = next((name for name in told if name in SPLITS), "")
+        words = map(split_name, (table.stem, *table.relative_to(root).parts[:-1])) if len(tables) > 1 else ()
+        split = next((name for name in words if name in SPLITS), "")
         for raw in _joined(where, read.rows, read.columns):
             placed = _placed(raw, table, locator, inside)
             there = isinstance(placed.picture, Path) and root in placed.picture.parents
@@ -505,8 +505,8 @@ def _reading(name: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        told = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"source: {shown(name)} cannot be read ({shown(told)[:300]})") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"source: {shown(name)} cannot be read ({shown(reason)[:300]})") from error
 
 
 def _open_dataset(wanted: Wanted) -> Source:
@@ -568,8 +568,8 @@ def _open_built(wanted: Wanted, kind: str, path: str, data_files: Any = None, ba
         builder = _datasets().load_dataset_builder(path, wanted.subset, cache_dir=scratch, **options)
         parts = builder.as_streaming_dataset()
     files = builder.config.data_files or {}  # their addresses name the revision
-    told = [f"{name} {list(urls)} {urls.origin_metadata}" for name, urls in files.items()]
-    digest = hashlib.sha256("\n".join([str(wanted.source), str(wanted.subset), *told]).encode()).hexdigest()[:16]
+    revisions = [f"{name} {list(urls)} {urls.origin_metadata}" for name, urls in files.items()]
+    digest = hashlib.sha256("\n".join([str(wanted.source), str(wanted.subset), *revisions]).encode()).hexdigest()[:16]
     return _from_parts(kind, dict(parts), wanted, digest, base)
 
 

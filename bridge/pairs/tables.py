@@ -67,20 +67,20 @@ def find_columns(names: Sequence[str], where: str, asked: Mapping[str, str | Non
     """
     spelled = {plain(str(name)): name for name in reversed(names)}
     listed = ", ".join(shown(str(name)) for name in names) or "no columns"
-    found = {}
+    columns = {}
     for role, known in ROLES.items():
         if (wish := asked.get(role)) is not None:
             if wish not in names and plain(wish) not in spelled:
                 raise UserError(f"--{role}-column: {where} has no column {wish!r}; it has {listed}")
-            found[role] = wish if wish in names else spelled[plain(wish)]
+            columns[role] = wish if wish in names else spelled[plain(wish)]
         elif (name := next((spelled[plain(name)] for name in known if plain(name) in spelled), None)) is not None:
-            found[role] = name
+            columns[role] = name
     for role in ("caption", "image"):
-        if role not in found:
+        if role not in columns:
             raise UserError(
                 f"{where}: no {role} column called {', '.join(ROLES[role])}; it has {listed}; pass --{role}-column NAME"
             )
-    return found
+    return columns
 
 
 def shown(name: str) -> str:
@@ -183,8 +183,8 @@ def _header(lines: Sequence[str], where: str, asked: Mapping[str, str | None]) -
     """Where the rows begin, the delimiter, and the names of the columns."""
     only = ""
     for i, line in enumerate(lines):
-        if (told := re.fullmatch(r'"?sep=(.)"?', line.strip("\ufeff "), re.IGNORECASE)) is not None:
-            only = told[1]
+        if (declared := re.fullmatch(r'"?sep=(.)"?', line.strip("\ufeff "), re.IGNORECASE)) is not None:
+            only = declared[1]
             continue
         if not line.strip("".join(DELIMITERS) + '\ufeff "'):
             continue
@@ -315,8 +315,10 @@ def _read_objects(text: str) -> list[tuple[str, Row]]:
             row, at = decoder.raw_decode(text, at)
             rows.append((f"line {number}", row if isinstance(row, dict) else NO_OBJECT))
     except (ValueError, RecursionError):
-        told = [(i, line) for i, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith(COMMENTS)]
-        return [(f"line {i}", _object(line)) for i, line in told]
+        numbered = [
+            (i, line) for i, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith(COMMENTS)
+        ]
+        return [(f"line {i}", _object(line)) for i, line in numbered]
     return rows
 
 

@@ -100,8 +100,8 @@ def _load_by_library(folder: Path) -> Any:
                 model_kwargs={"use_safetensors": True, "dtype": torch.float32},
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            told = str(error).strip().splitlines()[0]
-            raise UserError(f"source: sentence-transformers cannot open {folder}: {told}; pass another") from error
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"source: sentence-transformers cannot open {folder}: {reason}; pass another") from error
 
 
 def _modules(folder: Path) -> tuple[list[str], list[str]]:

@@ -67,8 +67,8 @@ def check_digest(folder: Path, digest: str | None) -> str:
     Raises ValueError if it is not `digest`.
     """
     names = weight_files(folder)
-    found = [sha256_of(folder / name) for name in names]
-    whole = found[0] if len(names) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
+    digests = [sha256_of(folder / name) for name in names]
+    whole = digests[0] if len(names) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
     if digest not in (None, whole):
         raise UserError(
             f"digest: {folder / names[0]} has sha256 {whole}, expected {digest}; "

@@ -150,8 +150,8 @@ def _unknown_token(model: Mapping[str, Any], tokenizer: Any) -> int | None:
     if model.get("unk_id") is not None:
         return int(model["unk_id"])
     name = model.get("unk_token")
-    found: int | None = None if name is None else tokenizer.token_to_id(name)
-    return found
+    number: int | None = None if name is None else tokenizer.token_to_id(name)
+    return number
 
 
 def config_facts(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,8 +200,8 @@ def load_network(folder: Path, name: str) -> nn.Module:
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            told = str(error).strip().splitlines()[0]
-            raise UserError(f"source: {folder} cannot be loaded as {name}: {told}; pass another model") from error
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"source: {folder} cannot be loaded as {name}: {reason}; pass another model") from error
     # A pooler's output is not read, and models trained to guess words have none.
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if missing or info["mismatched_keys"]:

@@ -147,8 +147,8 @@ class WordVectors(TextEncoder):
 
     def _rows(self, text: str) -> list[tuple[int, int]]:
         """Row and first character of each known word of a prepared text."""
-        found = ((self.number.get(m[0], self.number.get(m[0].lower())), m.start()) for m in _WORD.finditer(text))
-        return [(row, start) for row, start in found if row is not None]
+        rows = ((self.number.get(m[0], self.number.get(m[0].lower())), m.start()) for m in _WORD.finditer(text))
+        return [(row, start) for row, start in rows if row is not None]
 
 
 def split_words(text: str) -> list[str]:
@@ -184,8 +184,8 @@ def _read_file(path: Path) -> Parts:
     except FileNotFoundError:
         raise
     except (ValueError, OSError, EOFError, KeyError, BadZipFile) as error:
-        told = _line(error).removeprefix("source: ")
-        raise UserError(f"source: {path}: {told}; pass word vectors as text, .bin or .npz") from error
+        reason = _line(error).removeprefix("source: ")
+        raise UserError(f"source: {path}: {reason}; pass word vectors as text, .bin or .npz") from error
 
 
 def _refuse_pickle(path: Path) -> None:

@@ -102,8 +102,8 @@ def caption_codes(encoder: TextEncoder, texts: Sequence[str], folder: Path, *, w
             pooled.append(code.pooled.cpu())
             tokens.append(code.tokens[code.mask].half().cpu())
             length.append(code.mask.sum(1).cpu())
-        found: dict[str, Column] = {"pooled": torch.cat(pooled)}
-        return found | {"tokens": Ragged(torch.cat(tokens), torch.cat(length))} if with_tokens else found
+        columns: dict[str, Column] = {"pooled": torch.cat(pooled)}
+        return columns | {"tokens": Ragged(torch.cat(tokens), torch.cat(length))} if with_tokens else columns
 
     kind = "tokens" if with_tokens else "codes"
     with tqdm(total=len(texts), desc="captions", file=sys.stderr, delay=SHOWN_AFTER) as bar:

@@ -50,8 +50,8 @@ def load_dataset(folder: Path, columns: Sequence[str] = COLUMNS) -> Dataset:
         splits = sorted(dataset)
         raise ConfigError(f"data: {folder} holds the datasets {splits}; save one with a column 'split' instead")
     if missing := sorted(set(columns) - set(dataset.column_names)):
-        found = ", ".join(dataset.column_names)
-        raise ConfigError(f"data: {folder} lacks {', '.join(missing)}; it has {found}; {_remedy(Path(folder))}")
+        names = ", ".join(dataset.column_names)
+        raise ConfigError(f"data: {folder} lacks {', '.join(missing)}; it has {names}; {_remedy(Path(folder))}")
     if not isinstance(dataset.features["image"], datasets.Image):
         raise ConfigError(f"data: column 'image' of {folder} holds no pictures; cast it to datasets.Image()")
     return dataset
@@ -167,8 +167,8 @@ class CaptionTable:
 
     def of(self, row: int) -> list[int]:
         """Numbers of the captions that a row may be told by, the label first."""
-        found: list[int] = self.number[self.start[row] : self.start[row + 1]].tolist()
-        return found
+        numbers: list[int] = self.number[self.start[row] : self.start[row + 1]].tolist()
+        return numbers
 
     @property
     def labels(self) -> Tensor:

@@ -172,15 +172,15 @@ class Shard:
         facts, batch = json.loads(reader.schema.metadata[FACTS]), reader.get_batch(0)
         if (facts["made_by"], facts["content"]) != (self.made_by, self.content):
             raise CheckpointError(f"{self.path}: is stale, made by another encoder or of other rows; delete it")
-        found: dict[str, np.ndarray] = {}
+        columns: dict[str, np.ndarray] = {}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             shape = facts["shapes"][name]
             if shape is None:
-                found[f"{name} starts"] = column.offsets.to_numpy()
+                columns[f"{name} starts"] = column.offsets.to_numpy()
                 column = column.values  # noqa: PLW2901
                 shape = [column.type.list_size]
-            found[name] = column.flatten().to_numpy(zero_copy_only=True).reshape(-1, *shape)
-        return found
+            columns[name] = column.flatten().to_numpy(zero_copy_only=True).reshape(-1, *shape)
+        return columns
 
 
 class Shards:
