@@ -113,7 +113,7 @@ def test_a_few_pictures_are_decoded_at_a_time(tiny_vae, pixels, tmp_path, monkey
         return to_unit(pixels[start:stop])
 
     monkeypatch.setattr(encoding, "PICTURES", 2)
-    monkeypatch.setattr("train.data.shards.ROWS", 3)
+    monkeypatch.setattr("train.data.cache.ROWS", 3)
     found = latents(VAECodec(tiny_vae), ["a", "b", "c"], few, tmp_path)
     assert asked == [(0, 2), (2, 3)]
     torch.testing.assert_close(found.means, VAECodec(tiny_vae).encode(to_unit(pixels)).mean)

@@ -16,8 +16,7 @@ from bridge.codecs import DETERMINISTIC_STD, ImageCodec, LatentDistribution
 from bridge.mappers import VelocityMapper
 from bridge.noise import generator_for, normal_rows
 from bridge.pipeline import BridgePipeline
-from train.data.cache import PICTURES, Latents
-from train.data.shards import Column, encoded_once
+from train.data.cache import PICTURES, Column, Latents, encoded_once
 
 VERSION = "2"
 """Counts changes to what is drawn."""

@@ -14,9 +14,8 @@ from torch import Tensor
 from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.mappers import FlowMatchingMapper
 from bridge.text import TextCode
-from train.data.cache import PICTURES
+from train.data.cache import PICTURES, Column, Shards, encoded_once
 from train.data.dataset import latents_of, pixels_of, to_unit
-from train.data.shards import Column, Shards, encoded_once
 from train.timing import interleaved
 
 BATCH, STEPS = 256, 10
