@@ -48,6 +48,7 @@ LOCAL_STEPS = 12
 """Euler steps of a model made from pairs."""
 ONE_PICTURE = "shown by one picture in memory alone: expect near copies of it; a higher novelty goes further from it"
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+PARTS: dict[str, Any] = {"text_encoder": TextEncoder, "mapper": Mapper, "codec": ImageCodec}
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,10 @@ class BridgePipeline:
     Example, which needs the shipped model: `BridgePipeline.from_pretrained("pictures")("a smiling cat").images`
     """
 
+    text_encoder: TextEncoder
+    mapper: Mapper
+    codec: ImageCodec
+
     def __init__(
         self,
         text_encoder: TextEncoder,
@@ -165,41 +170,21 @@ class BridgePipeline:
     ) -> None:
         self._device = torch.device("cpu")
         self.text_encoder, self.mapper, self.codec, self.memory = text_encoder, mapper, codec, memory
-        mapper, text_encoder = self.mapper, self.text_encoder
-        if mapper.text_dim != text_encoder.dim or tuple(mapper.z_shape) != tuple(codec.z_shape):
+        dim, z_shape = self.text_encoder.dim, tuple(self.codec.z_shape)
+        if (self.mapper.text_dim, tuple(self.mapper.z_shape)) != (dim, z_shape):
             raise UserError(
-                f"mapper: made for text codes of {mapper.text_dim} and latents {tuple(mapper.z_shape)}, not for "
-                f"{text_encoder.dim} and {tuple(codec.z_shape)}; use the mapper trained on these encoders"
+                f"mapper: made for text codes of {self.mapper.text_dim} and latents {tuple(self.mapper.z_shape)}, not "
+                f"for {dim} and {z_shape}; use the mapper trained on these encoders"
             )
         self.settings = settings or Settings()
         check_settings(type(mapper), self.settings)
 
-    @property
-    def text_encoder(self) -> TextEncoder:
-        """Captions to codes; frozen."""
-        return self._text_encoder
-
-    @text_encoder.setter
-    def text_encoder(self, encoder: TextEncoder) -> None:
-        self._text_encoder = _part("text_encoder", encoder, TextEncoder).to(self._device)
-
-    @property
-    def mapper(self) -> Mapper:
-        """Codes and noise to latents; without gradients, in evaluation mode."""
-        return self._mapper
-
-    @mapper.setter
-    def mapper(self, mapper: Mapper) -> None:
-        self._mapper = _part("mapper", mapper, Mapper).eval().requires_grad_(False).to(self._device)
-
-    @property
-    def codec(self) -> ImageCodec:
-        """Latents to pictures; frozen."""
-        return self._codec
-
-    @codec.setter
-    def codec(self, codec: ImageCodec) -> None:
-        self._codec = _part("codec", codec, ImageCodec).to(self._device)
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A part is unwrapped, frozen, and moved to where the others are."""
+        if name in PARTS:
+            value = _part(name, value, PARTS[name])
+            value = (value.eval().requires_grad_(False) if name == "mapper" else value).to(self._device)
+        super().__setattr__(name, value)
 
     @property
     def device(self) -> torch.device:

@@ -169,7 +169,7 @@ def test_other_settings_are_refused_by_name(tmp_path, change, told):
     Run(tmp_path, stop_at=3).interrupted()
     with pytest.raises(ResumeError) as caught:
         Run(tmp_path, **change).run()
-    assert str(caught.value) == f"{tmp_path}: cannot go on: {told}; name another `out` or restore the settings"
+    assert str(caught.value) == f"{tmp_path}: cannot resume: {told}; name another `out` or restore the settings"
 
 
 def test_a_refused_run_leaves_the_checkpoint(tmp_path):
@@ -196,9 +196,9 @@ def test_a_setting_that_changes_no_row_may_differ(tmp_path, name):
 def test_data_is_what_it_holds_and_not_where_it_lies(tmp_path):
     moved = {"data": "elsewhere"}
     Run(tmp_path, stop_at=3, data_fingerprint="a1").interrupted()
-    with pytest.raises(ResumeError, match="cannot go on: data_fingerprint was 'a1', is 'b2'; name another"):
+    with pytest.raises(ResumeError, match="cannot resume: data_fingerprint was 'a1', is 'b2'; name another"):
         Run(tmp_path, data_fingerprint="b2").run()
-    with pytest.raises(ResumeError, match="cannot go on: data was 'toy', is 'elsewhere'; name another"):
+    with pytest.raises(ResumeError, match="cannot resume: data was 'toy', is 'elsewhere'; name another"):
         Run(tmp_path, identity=moved).run()
     assert Run(tmp_path, identity=moved, data_fingerprint="a1").run().loop.step == 12
 

@@ -626,7 +626,7 @@ def test_a_run_for_another_text_space_does_not_go_on(build, monkeypatch):
         runs.append(build(loop=replace(LOOP, steps=1)))
     runs[0].config.out.mkdir()
     runs[0].loop.save()
-    with pytest.raises(ValueError, match=r"cannot go on: text was '[0-9a-f]{16}', is '[0-9a-f]{16}'"):
+    with pytest.raises(ValueError, match=r"cannot resume: text was '[0-9a-f]{16}', is '[0-9a-f]{16}'"):
         runs[1].run()
 
 
@@ -637,7 +637,7 @@ def test_a_mapper_for_another_vae_does_not_go_on(build, vae_folder, tmp_path):
     other = first.codec.vae
     other.register_to_config(latents_std=[1.0, 1.0, 1.0, 1.0])
     other.save_pretrained(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"cannot go on: vae was '[0-9a-f]{16}', is '[0-9a-f]{16}'"):
+    with pytest.raises(ValueError, match=r"cannot resume: vae was '[0-9a-f]{16}', is '[0-9a-f]{16}'"):
         build(vae=tmp_path / "other").run()
 
 

@@ -158,15 +158,7 @@ def first_vae(config: VAEConfig, size: int) -> AnyVAE:
     codec = load_codec(Path(config.init))
     if type(codec) is not codec_class(config):
         raise ConfigError(f"init: {config.init} is a {type(codec).__name__}, this config trains a {type(new).__name__}")
-    for name in (
-        "block_out_channels",
-        "latent_channels",
-        "norm_num_groups",
-        "units",
-        "sample_size",
-        "widths",
-        "layers",
-    ):
+    for name in SHAPE:
         has, asked = (json.dumps(v.config.get(name)) for v in (codec.vae, new))
         if has != asked:
             raise ConfigError(f"init: {config.init} has {name} {has}, this config asks for {asked}")

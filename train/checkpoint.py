@@ -63,7 +63,7 @@ def writing(out: Path) -> Iterator[None]:
             raise
         raise SaveError(
             f"{out}: cannot write: {error.strerror}; the last checkpoint stands; "
-            "make room or mend the disk, then the same command goes on"
+            "make room or mend the disk, then run the same command to resume"
         ) from error
 
 
@@ -145,7 +145,7 @@ def read_state(path: Path) -> dict[str, Any]:
             damage = str(error).splitlines()[0]
     previous, remedy = previous_of(path), "put a copy in its place, or remove it to begin again"
     if previous.exists() and not damage_of(previous.read_bytes()):
-        remedy = f"`mv {previous} {path}` goes on from the save before"
+        remedy = f"`mv {previous} {path}` resumes from the save before"
     raise DamagedError(f"{path}: damaged ({damage}); {remedy}")
 
 
@@ -164,7 +164,7 @@ def require_same(out: Path, state: dict[str, Any], config: dict[str, Any], ident
     names = (before.keys() | now.keys()) - {left_out}
     if differs := sorted(name for name in names if before.get(name) != now.get(name)):
         listed = ", ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in differs)
-        raise ResumeError(f"{out}: cannot go on: {listed}; name another `out` or restore the settings")
+        raise ResumeError(f"{out}: cannot resume: {listed}; name another `out` or restore the settings")
 
 
 def fingerprint_of(parts: Iterable[Tensor | str]) -> str:

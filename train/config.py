@@ -15,7 +15,7 @@ from bridge.errors import UserError
 from train.command import Parser, blaming, run_command, say
 
 T = TypeVar("T")
-TOLD = {int: "a whole number", bool: "true or false", str: "text", Path: "a path"}
+KIND_NAMES = {int: "a whole number", bool: "true or false", str: "text", Path: "a path"}
 
 
 class ConfigError(UserError):
@@ -65,7 +65,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if kind is float:
         return _finite(value, where)
     if type(value) is not kind:
-        raise ConfigError(f"{where}: expected {TOLD.get(kind, kind.__name__)}, got {value!r}")
+        raise ConfigError(f"{where}: expected {KIND_NAMES.get(kind, kind.__name__)}, got {value!r}")
     return value
 
 

@@ -313,7 +313,7 @@ class Loop:
             pairs.append((self.buffers, state["buffers"]))
         for ours, saved in pairs:
             if [t.shape for t in ours] != [t.shape for t in saved]:
-                raise ResumeError(f"{self.out}: cannot go on: the checkpoint is of another model; name another `out`")
+                raise ResumeError(f"{self.out}: cannot resume: the checkpoint is of another model; name another `out`")
             for tensor, value in zip(ours, saved, strict=True):
                 tensor.copy_(value)
         self.ema.optimization_step = state["ema_step"]
@@ -354,7 +354,7 @@ class Loop:
                 if self.main:
                     of = f" of {self.config.steps}" if self.budget is None else ""
                     done = f"stopped by {signal.Signals(signals[0]).name} after step {self.step}{of}"
-                    saved = f"saved in {self.checkpoint}; the same command goes on from there"
+                    saved = f"saved in {self.checkpoint}; run the same command to resume"
                     print(f"{done}; {saved}", file=sys.stderr)
                 raise SystemExit(128 + signals[0])
             if self.main:

@@ -33,7 +33,7 @@ from train.partition import Partition, partition
 FACTS = "prepared.json"
 VERSION = 1
 """Counts changes to what the same source becomes."""
-TOLD = 1000
+LISTED = 1000
 """Bad rows and leaks that prepared.json lists."""
 FEATURES = features(f"{CAPTIONED} source")
 
@@ -107,11 +107,11 @@ def summary(surveyed: Survey, plan: Partition) -> dict[str, Any]:
         "pictures": splits | {"left out": splits.pop("")} if "" in splits else splits,
         "families": len(set(plan.family.tolist())),
         "bad_rows": len(surveyed.bad),
-        "bad": [{"row": name, "why": why} for name, why in surveyed.bad[:TOLD]],
-        "lost_captions": [{"row": name, "why": why} for name, why in surveyed.lost[:TOLD]],
+        "bad": [{"row": name, "why": why} for name, why in surveyed.bad[:LISTED]],
+        "lost_captions": [{"row": name, "why": why} for name, why in surveyed.lost[:LISTED]],
         "joined_rows": surveyed.joined,
         "leak_count": len(plan.leaks),
-        "leaks": list(plan.leaks[:TOLD]),
+        "leaks": list(plan.leaks[:LISTED]),
         "notes": list(plan.notes),
     }
 
