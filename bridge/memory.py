@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional as F
 
 from bridge.text import TextCode
 
@@ -35,10 +34,11 @@ class CaptionMemory:
         if codes.ndim != 2 or len(codes) != len(captions) or not len(captions):
             raise ValueError(f"codes: expected (N, D) for {len(captions)} >= 1 captions, got {tuple(codes.shape)}")
         self._half = codes.detach().cpu().half().contiguous()
-        # Written so that NaN fails too.
-        if not ((self._half.float().norm(dim=1) - 1).abs() < 0.01).all():
+        rows = self._half.float()
+        norm = rows.norm(dim=1, keepdim=True)
+        if not ((norm - 1).abs() < 0.01).all():  # written so that NaN fails too
             raise ValueError("codes: expected unit norm, as in TextCode.pooled")
-        self.codes = F.normalize(self._half.float(), dim=1)
+        self.codes = rows.div_(norm)
         self.captions = list(captions)
 
     def __len__(self) -> int:

@@ -21,6 +21,7 @@ from bridge.text.base import TOWER, TextCode, TextEncoder
 from bridge.text.sources import CONFIG, TOKENIZER, check_digest, read_json
 
 TOWERS = {
+    "bert": ("BertModel", "mean"),  # what AutoModel would take, without importing its table of all models
     "clip": ("CLIPTextModel", "end"),
     "clip_text_model": ("CLIPTextModel", "end"),
     "t5": ("T5EncoderModel", "mean"),
@@ -28,7 +29,7 @@ TOWERS = {
     "umt5": ("UMT5EncoderModel", "mean"),
     "longt5": ("LongT5EncoderModel", "mean"),
 }
-"""Model types of which a part is taken: its class in transformers, and how it pools. Others: AutoModel, mean."""
+"""Model types: the class in transformers of the part that is taken, and how it pools. Others: AutoModel, mean."""
 UNLIMITED = 512
 """Tokens that are read by a model which sets no limit itself, such as T5 with its relative positions."""
 
@@ -64,7 +65,9 @@ class NetworkEncoder(TextEncoder):
         super().__init__()
         spec = json.loads(tokenizer_json) | {"truncation": None, "padding": None}
         self.model = model.eval().requires_grad_(False)
-        self.tokenizer = Tokenizer.from_str(json.dumps(spec))
+        self.tokenizer = Tokenizer.from_str(tokenizer_json)
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
         self.unknown = _unknown_token(spec["model"], self.tokenizer)
         self.id, self.digest, self.max_tokens = id, digest, max_tokens
         self.dim, self.facts = dim or int(model.config.hidden_size), dict(self.facts if facts is None else facts)
