@@ -294,10 +294,6 @@ class Latents:
     def __len__(self) -> int:
         return len(self.shards)
 
-    def __add__(self, others: "Latents") -> "Latents":
-        """These, then `others`, of one codec."""
-        return Latents(Shards([*self.shards.parts, *others.shards.parts]), [*self.names, *others.names])
-
     def rows(self, index: Tensor) -> LatentDistribution:
         """Of pictures (B,)."""
         return LatentDistribution(self.shards.rows("mean", index), self.shards.rows("std", index))
