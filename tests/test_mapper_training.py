@@ -23,7 +23,7 @@ from bridge.text.words import WordVectors
 from train import mapper as mapper_module
 from train.config import ConfigError
 from train.data.dataset import load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows, to_unit
-from train.loop import LoopConfig
+from train.loop import LoopConfig, ResumeError
 from train.mapper import MapperConfig, MapperTraining
 from train.recipes.emoji import write_dataset
 
@@ -124,7 +124,7 @@ def test_the_card_becomes_the_models_readme(build, tmp_path):
 # a second training stage
 
 
-def test_another_sitting_begins_with_the_weights_of_the_last(finished, build, tmp_path):
+def test_a_second_stage_begins_with_the_weights_of_the_last(finished, build, tmp_path):
     last = finished.config.out / "model"
     again = build(init=str(last), out=tmp_path / "again", mapper=MAPPER | {"dropout": 0.5})
     kept = BridgePipeline.from_pretrained(last).mapper
