@@ -191,7 +191,7 @@ def _number(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    from bridge.limits import check_count  # noqa: PLC0415
+    from bridge.arguments import check_count  # noqa: PLC0415
 
     try:
         return check_count(_whole(text), "N")

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bridge.arguments import number, whole
 from bridge.errors import UserError
 from bridge.images import ENDINGS, read_image, to_tensor
-from bridge.limits import number, whole
 from bridge.mappers import InvertibleMapper, VelocityMapper
 from bridge.noise import generator_for, normal_rows
 from bridge.pipeline import BridgePipeline, view_of

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bridge.arguments import Text, negatives_of, seed_or_generators, texts
+from bridge.arguments import Text, check_count, negatives_of, number, seed_or_generators, texts
 from bridge.checkpoint import (
     INDEX,
     CheckpointError,
@@ -26,7 +26,6 @@ from bridge.context import foreign_dtype, plain_torch, unwrapped
 from bridge.errors import UserError
 from bridge.hub import resolve_model
 from bridge.images import to_pil
-from bridge.limits import check_count, number
 from bridge.mappers import LocalFlowMapper, Mapper, VelocityMapper
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
@@ -425,7 +424,7 @@ class BridgePipeline:
 
         Args:
             prompt: A caption or several.
-            num_images_per_prompt: Images of each, 1 to `bridge.limits.MAX_IMAGES_PER_PROMPT`.
+            num_images_per_prompt: Images of each, 1 to `bridge.arguments.MAX_IMAGES_PER_PROMPT`.
             seed: Image i of a caption depends on (seed, i), the caption, the settings and the model, on
                 nothing else; one seed's images share their noise across captions. Default: a new one.
             generator: One an image, captions in order, instead of a seed.

@@ -24,11 +24,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bridge.arguments import texts
+from bridge.arguments import texts, whole
 from bridge.codecs import ImageCodec
 from bridge.errors import UserError
 from bridge.images import to_tensor
-from bridge.limits import whole
 from bridge.mappers import DensityMapper, Mapper, VelocityMapper
 from bridge.noise import generator_for, normal_rows
 from bridge.text import TextCode, TextEncoder
