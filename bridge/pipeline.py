@@ -621,7 +621,7 @@ def _few(mapper: Mapper, code: TextCode) -> str | None:
 def check_settings(family: type[Mapper], settings: Settings) -> None:
     """Refuse settings that a mapping family cannot follow.
 
-    Raises UserError if guidance, for a family without a velocity; novelty or style, for one without a memory.
+    Raises UserError for guidance of a family without a velocity, novelty or style of one without a memory.
     """
     if not isinstance(settings.style, str):
         raise UserError(f"style: expected a word, got {settings.style!r}")

@@ -131,7 +131,7 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 def read_state(path: Path) -> dict[str, Any]:
     """The state at `path`, its tensors on the CPU.
 
-    Raises DamagedError if not as it was written, or with objects that could run code; says what to do.
+    Raises DamagedError if it is not as it was written, or holds objects that could run code; says what to do.
     """
     data = path.read_bytes()
     damage = damage_of(data)
