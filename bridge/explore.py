@@ -216,13 +216,7 @@ def between(
 
 
 def noise_walk(
-    pipe: BridgePipeline,
-    a: End,
-    b: End,
-    steps: int,
-    kind: str = "spherical",
-    *,
-    num_inference_steps: int | None = None,
+    pipe: BridgePipeline, a: End, b: End, steps: int, kind: str = "spherical", *, num_inference_steps: int | None = None
 ) -> Tensor:
     """Latents whose noise lies on the way from that of one end to that of the other, (steps, *z_shape).
 

@@ -14,13 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from bridge.arguments import Text, check_count, negatives_of, number, seed_or_generators, texts
-from bridge.checkpoint import (
-    INDEX,
-    CheckpointError,
-    atomic_folder,
-    fingerprint,
-    verify_folder,
-)
+from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, fingerprint, verify_folder
 from bridge.codecs import ImageCodec, load_codec
 from bridge.context import foreign_dtype, plain_torch, unwrapped
 from bridge.errors import UserError

@@ -205,10 +205,7 @@ def hide_artists(
 
 
 def make_splits(
-    labels: Sequence[str],
-    artists: Sequence[str],
-    thumbnails: np.ndarray,
-    encode: Callable[[list[str]], np.ndarray],
+    labels: Sequence[str], artists: Sequence[str], thumbnails: np.ndarray, encode: Callable[[list[str]], np.ndarray]
 ) -> Splits:
     """Compute the splits of N captioned pictures, of their thumbnails in [0, 1], (N, H, W, 3).
 

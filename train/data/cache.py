@@ -285,8 +285,7 @@ class Codes:
 
 
 class Latents:
-    """Latent distributions of N pictures on disk, in columns "mean" and "std"; `names` are the pictures' content hashes.
-    """
+    """Latent distributions of N pictures on disk, in columns "mean" and "std"; `names` are their content hashes."""
 
     def __init__(self, shards: Shards, names: Sequence[str]) -> None:
         self.shards, self.names = shards, names
@@ -338,8 +337,7 @@ def caption_codes(encoder: TextEncoder, texts: Sequence[str], folder: Path, *, w
 
 
 def latents(codec: ImageCodec, names: Sequence[str], pixels: PixelsOf, folder: Path) -> Latents:
-    """Latent distributions of the N pictures with these content hashes, kept in `folder`, of all caches of a dataset.
-    """
+    """Latent distributions of the N pictures with these content hashes, kept in `folder`, of a dataset's caches."""
 
     def compute(start: int, stop: int) -> Mapping[str, Column]:
         return vars(encode(codec, pixels, start, stop))

@@ -97,11 +97,7 @@ def centres(f: Factors) -> list[tuple[float, float]]:
     """Where the figures stand, in pixels: one at the place itself, two beside it, three in a triangle around it."""
     x, y = (SIZE / 2 + STEP * (place - 2) for place in (f.x, f.y))
     apart = list(RADII.values())[f.size] + GAP / 2
-    offsets = {
-        0: [(0, 0)],
-        1: [(-1, 0), (1, 0)],
-        2: [(0, -1), (-1, 1), (1, 1)],
-    }[f.count]
+    offsets = {0: [(0, 0)], 1: [(-1, 0), (1, 0)], 2: [(0, -1), (-1, 1), (1, 1)]}[f.count]
     return [(x + apart * dx, y + apart * dy) for dx, dy in offsets]
 
 
