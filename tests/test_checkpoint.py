@@ -206,13 +206,13 @@ def test_a_writer_killed_after_its_swap_leaves_the_new_folder(model):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked writer")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_complete_folder_is_found_after_every_kill(model):
-    for attempt in range(50):
+    for attempt in range(25):
         writer = os.fork()
         if not writer:
             while True:
                 with atomic_folder(model) as folder:
                     (folder / "model_index.json").write_text('{"value": 2}')
-        time.sleep(0.0005 * attempt)
+        time.sleep(0.001 * attempt)
         os.kill(writer, signal.SIGKILL)
         os.waitpid(writer, 0)
         assert value_of(model) in (1.0, 2.0)

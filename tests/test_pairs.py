@@ -103,19 +103,19 @@ def test_the_fingerprint_tells_whether_reading_again_gives_the_same(folder, chan
     assert (before == after) == (change == "nothing")
 
 
-def test_five_hundred_pictures_take_less_than_two_seconds(tmp_path):
+def test_two_hundred_pictures_take_less_than_a_second(tmp_path):
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    for i in range(500):
+    for i in range(200):
         noise[:8, :8] = i % 256, i // 256, 0
         picture = Image.fromarray(noise).resize((256, 256), Image.Resampling.BICUBIC)
         (tmp_path / f"{i}.png").write_bytes(encoded(picture, compress_level=1))
     began = time.process_time()
-    assert len(load_pairs(tmp_path, names="file", image_size=64)) == 500
-    assert time.process_time() - began < 6  # 1.5 s on an idle core
+    assert len(load_pairs(tmp_path, names="file", image_size=64)) == 200
+    assert time.process_time() - began < 2.4  # 0.6 s on an idle core
     began = time.process_time()
     pairs_fingerprint(Wanted(tmp_path, names="file"), image_size=64)
-    assert time.process_time() - began < 0.5
+    assert time.process_time() - began < 0.2
 
 
 def test_folders_and_tables_need_no_datasets(folder):
