@@ -32,12 +32,7 @@ def learnt_card(pipe: BridgePipeline, source: str) -> str:
 
 
 def describe(pipe: BridgePipeline, folder: Path) -> str:
-    """Parts, sizes, settings and fingerprints of a model, then its card with data and figures.
-
-    Args:
-        pipe: The model, opened from `folder`, so that every file has been checked.
-        folder: Where it lies.
-    """
+    """Parts, sizes, settings and fingerprints of a model opened from `folder`, then its card with data and figures."""
     parameters = sum(p.numel() for p in pipe.mapper.parameters())
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     lines = [

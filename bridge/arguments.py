@@ -1,14 +1,21 @@
-"""What callers give a pipeline: captions, negative captions, seeds and generators, whatever they come in."""
+"""What callers give: captions, seeds, generators and numbers, whatever type they come in. Importing this is cheap."""
 
+from __future__ import annotations
+
+import math
+import operator
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from bridge.errors import UserError
-from bridge.limits import whole
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_IMAGES_PER_PROMPT = 100_000
+"""Most images of one caption in one call."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,7 @@ def texts(given: Any, name: str) -> Iterator[Text]:
 def negatives_of(given: Any, prompts: int) -> list[Text | None]:
     """A negative caption for each of so many prompts, or None: of one caption for all, or one each.
 
-    Raises:
-        UserError: It is neither, or one of them is no text.
+    Raises UserError if it is neither, or one of them is no text.
     """
     name = "negative_prompt"
     if given is None or isinstance(given, str):
@@ -58,13 +64,14 @@ def seed_or_generators(
 ) -> tuple[int | None, Sequence[torch.Generator] | None]:
     """A seed, drawn where none is given; or one generator for each of so many images.
 
-    Raises:
-        UserError: Both are given, the seed is no whole number, or the generators are not one for each image.
+    Raises UserError if both are given, the seed is no whole number, or the generators are not one for each image.
     """
     if generator is None:
         return secrets.randbits(32) if seed is None else whole(seed, "seed"), None
     if seed is not None:
         raise UserError("seed, generator: give one of them, not both")
+    import torch  # noqa: PLC0415
+
     generators = list(generator) if isinstance(generator, Iterable) else [generator]
     if not all(isinstance(one, torch.Generator) for one in generators):
         raise UserError(f"generator: expected a torch.Generator for each image, got {type(generator).__name__}")
@@ -77,3 +84,73 @@ def _text(text: Any, name: str) -> Text:
     if not isinstance(text, str):
         raise UserError(f"{name}: expected a caption, got {type(text).__name__} {str(text)[:40]}; pass text")
     return Text(str(text), name)
+
+
+# numbers
+
+
+def check_count(count: Any, name: str = "num_images_per_prompt") -> int:
+    """`count`, if it is a whole number from 1 to MAX_IMAGES_PER_PROMPT; see `whole`.
+
+    >>> check_count(8)
+    8
+    """
+    return whole(count, name, 1, MAX_IMAGES_PER_PROMPT)
+
+
+def whole(value: Any, name: str, low: int | None = None, high: int | None = None) -> int:
+    """A whole number from `low` to `high`, of Python's, numpy's or torch's; else UserError that begins with `name`.
+
+    >>> import numpy
+    >>> whole(numpy.int64(3), "steps", 1, 9)
+    3
+    """
+    try:
+        result = None if _is_bool(value) else operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        result = None
+    if result is None or not (low is None or low <= result) or not (high is None or result <= high):
+        span = "" if low is None or high is None else f" from {low} to {high}"
+        raise UserError(f"{name}: expected a whole number{span}, got {_shown(value)}")
+    return result
+
+
+def number(value: Any, name: str, low: float, high: float) -> float:
+    """A number from `low` to `high`, of Python's, numpy's or torch's, whole ones as int; else UserError, see `whole`.
+
+    >>> import numpy
+    >>> number(numpy.float32(0.5), "scale", -1, 1)
+    0.5
+    """
+    if isinstance(value, int) and not _is_bool(value):
+        result: float = value
+    else:
+        try:
+            result = math.nan if _is_bool(value) or isinstance(value, str | bytes) else _float_or_int(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            result = math.nan
+    if not low <= result <= high:
+        raise UserError(f"{name}: expected a number from {low} to {high}, got {_shown(value)}")
+    return result
+
+
+def _float_or_int(value: Any) -> float:
+    if getattr(value, "ndim", 0):
+        raise TypeError("a row of numbers")
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        return float(value)
+
+
+def _is_bool(value: Any) -> bool:
+    """Whether it is True or False, also numpy's or torch's."""
+    return isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # of a number of more digits than Python writes
+        return "a number without end"
+    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -18,12 +18,8 @@ _UNSEEN = {"Cc": " ", "Cs": " ", "Cf": ""}
 def prepare_caption(caption: str, labels: Mapping[str, str] | None = None) -> str:
     """The text an encoder reads: NFC, emoji as words, no control characters, single spaces.
 
-    Args:
-        caption: Any text. Canonically equal captions give the same result.
-        labels: Names of emoji; by default those of `emoji_labels`.
-
-    Raises:
-        UserError: `caption` is no string, or has nothing visible in it.
+    Canonically equal captions give the same result. `labels` are names of emoji, by default those of `emoji_labels`.
+    Raises UserError if `caption` is no string, or has nothing visible in it.
 
     >>> prepare_caption("a 🐱  in a boat", {"🐱": "cat face"})
     'a cat face in a boat'

@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
-import importlib.resources
 import json
 import os
-import re
 import secrets
 import shutil
 import warnings
@@ -29,15 +27,12 @@ from bridge.errors import UserError
 MANIFEST = "manifest.json"
 INDEX = "model_index.json"
 CACHE = ".cache"
-FORMER = "emoji"
-"""A model that was shipped once."""
 """Folder inside another, for what can be made again."""
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".dill", ".msgpack"})
 DOCUMENTS = frozenset({"", ".md", ".txt", ".rst", ".html", ".pdf", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp"})
 """Endings of files in a model folder that are for people: nothing of them is loaded."""
 LOADABLE = frozenset({".safetensors", ".arrow", ".parquet", ".py", ".so", ".dll"})
 """Endings of files that a library may load from a folder though nobody listed them."""
-HUB_PATTERNS = ["*.json", "*.safetensors", "*.md", "*.txt"]
 Loaded = TypeVar("Loaded", bound=nn.Module)
 
 
@@ -58,13 +53,8 @@ def sha256_of(path: Path) -> str:
 def fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
     """Identity of weights and configuration, 16 hex digits; equal on every device.
 
-    Args:
-        module: Its state dict counts: names, types, shapes and bytes.
-        config: Anything JSON can hold (tuples count as lists). Keys that start with "_" are left out:
-            diffusers keeps its version and the folder's name there.
-
-    Raises:
-        CheckpointError: Its state holds something else than tensors, as that of a quantised module does.
+    Keys of `config` that start with "_" do not count: diffusers keeps its version and the folder's name there.
+    Raises CheckpointError if the state holds something else than tensors, as that of a quantised module does.
 
     >>> fingerprint(nn.Identity(), {"width": (2, 3)}) == fingerprint(nn.Identity(), {"width": [2, 3]})
     True
@@ -81,15 +71,10 @@ def fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
 
 
 def atomic_write(path: str | Path, data: bytes | str, *, durable: bool = True) -> None:
-    """Put `data` at `path` so that a reader, or a crash, sees the old file or the new one.
+    """Put `data` at `path` so that a reader, or a crash, sees the old file or the new one; text as UTF-8.
 
-    Args:
-        path: A file in a folder that exists.
-        data: Bytes, or text to be written as UTF-8.
-        durable: Also survive a power cut (fsync of file and folder, some milliseconds).
-
-    Raises:
-        OSError: It cannot be written; the old file stands and no temporary file is left.
+    `durable` also survives a power cut (fsync of file and folder, some milliseconds).
+    Raises OSError if it cannot be written; the old file stands and no temporary file is left.
     """
     path = Path(path)
     temporary = _temporary(path)
@@ -121,18 +106,13 @@ def remove_stale(path: str | Path) -> None:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """A new folder to fill, which takes the place of `path` when the block ends without an error.
 
-    The old folder stands until the new one is complete and on disk. After an error it stands unchanged
-    and nothing of the new one is left; after a kill the next reader finds one of the two. One writer at
-    a time: what an earlier, killed one left behind is removed.
-
-    Raises:
-        CheckpointError: `path` is a file, or a folder with things in it that its manifest does not list
-            (they would be deleted).
-        OSError: It cannot be written.
+    The old folder stands until the new one is complete and on disk; after a kill the next reader finds one of the two.
+    One writer at a time: what an earlier, killed one left behind is removed. Raises CheckpointError unless
+    `check_replaceable`, OSError if it cannot be written.
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    _recover(path)
+    recover(path)
     check_replaceable(path)
     remove_stale(path)
     temporary = _temporary(path)
@@ -150,21 +130,18 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 def verify_folder(path: str | Path) -> None:
     """Check that all that is loaded from a model folder is as it was saved, and that nothing in it could run code.
 
-    Raises:
-        CheckpointError: A file that is loaded is missing, damaged or not listed, or one may hold a pickle.
-
-    Warns:
-        UnverifiedWarning: Another file, such as README.md, was changed, removed or added.
+    Raises CheckpointError if a file that is loaded is missing, damaged or not listed, or may hold a pickle. Warns
+    UnverifiedWarning if another one, such as README.md, was changed, removed or added.
     """
     path = Path(path)
-    _recover(path.resolve())
+    recover(path.resolve())
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such folder; pass the folder of a saved model")
-    found = _files(path)
-    for name in found:
+    files = _files(path)
+    for name in files:
         _refuse_pickle(path / name)
     listed, aside = _read_manifest(path), []
-    for name in sorted(listed.keys() | found):
+    for name in sorted(listed.keys() | files):
         damage = _damage_of(path, name, listed)
         if damage is None:
             continue
@@ -173,8 +150,10 @@ def verify_folder(path: str | Path) -> None:
         aside.append(f"{name} ({damage.split(';')[0]})")
     if aside:
         more = f" and {len(aside) - 3} more" if len(aside) > 3 else ""
-        told = f"{path}: {', '.join(aside[:3])}{more}; nothing is loaded from there, and the model is as it was saved"
-        warnings.warn(UnverifiedWarning(told), stacklevel=2)
+        message = (
+            f"{path}: {', '.join(aside[:3])}{more}; nothing is loaded from there, and the model is as it was saved"
+        )
+        warnings.warn(UnverifiedWarning(message), stacklevel=2)
 
 
 def _damage_of(folder: Path, name: str, listed: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -201,64 +180,6 @@ def _is_loaded(name: str, listed: bool) -> bool:
     return suffix in LOADABLE or (suffix == ".json" and (of_a_part or name.endswith(".index.json")))
 
 
-def shipped_models() -> list[str]:
-    """Names of the models that come with the package, for `resolve_model`."""
-    return sorted(index.parent.name for index in _shipped_root().glob(f"*/{INDEX}"))
-
-
-def resolve_model(model: str | Path) -> Path:
-    """The folder of a model.
-
-    Args:
-        model: The name of a shipped model ("pictures"; a folder of that name is "./pictures"), a folder, or a
-            hub id ("owner/name"), fetched into the hub's cache. A `Path` is a folder, whatever it is called.
-
-    Raises:
-        CheckpointError: There is no such model, or it cannot be fetched; says what there is.
-    """
-    shipped, is_path = shipped_models(), isinstance(model, os.PathLike)
-    if not is_path and not isinstance(model, str):
-        raise CheckpointError(f"model: expected a name or a folder, got {type(model).__name__}; pass text or a Path")
-    if model == FORMER:
-        raise CheckpointError(f"model: {FORMER!r} is no longer shipped; `pictures`, which draws at 128 pixels, is")
-    if not is_path and str(model) in shipped:
-        return _shipped_root() / str(model)
-    with contextlib.suppress(OSError, ValueError, RuntimeError):  # no possible file name
-        folder = Path(model).expanduser()
-        _recover(folder.resolve())
-        if str(model) and folder.is_dir():
-            return folder
-    if is_path:
-        raise CheckpointError(f"model: {str(model)!r}: no such folder; a shipped name or a hub id is given as text")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(model)):
-        raise CheckpointError(
-            f"model: {str(model)!r} is no folder and no shipped model ({', '.join(shipped) or 'none'}); "
-            "a hub id looks like 'owner/name'"
-        )
-    return _download(str(model), shipped)
-
-
-def _download(model: str, shipped: list[str]) -> Path:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
-
-    names = ", ".join(shipped) or "none"
-    try:
-        return Path(snapshot_download(model, allow_patterns=HUB_PATTERNS))
-    except LocalEntryNotFoundError as error:
-        why = "it is not in the hub's cache and the hub cannot be reached (offline?)"
-        raise CheckpointError(f"model: {model!r} is no folder; {why}; shipped models: {names}") from error
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        why = str(error).strip().splitlines()[0]
-        raise CheckpointError(
-            f"model: {model!r} is no folder, and the hub has none such ({why}); shipped models: {names}"
-        ) from error
-
-
-def _shipped_root() -> Path:
-    return Path(str(importlib.resources.files("bridge"))) / "pretrained"
-
-
 def _beside(path: Path, ending: str) -> Path:
     """A hidden name in the folder of `path`, known to be its own, short enough for any file system."""
     own = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
@@ -273,7 +194,7 @@ def _old(path: Path) -> Path:
     return _beside(path, ".old")
 
 
-def _recover(path: Path) -> None:
+def recover(path: Path) -> None:
     """Undo half a swap: a writer killed between its two renames leaves only the old folder, aside."""
     if _old(path).is_dir() and not path.exists():
         os.rename(_old(path), path)
@@ -287,14 +208,14 @@ def _swap(new: Path, path: Path) -> None:
     try:
         os.rename(new, path)
     except BaseException:
-        _recover(path)
+        recover(path)
         raise
     _fsync(path.parent)
     _discard(old, path)
 
 
 def _discard(old: Path, path: Path) -> None:
-    """Remove a folder that `_recover` must not find half removed."""
+    """Remove a folder that `recover` must not find half removed."""
     if old.exists():
         doomed = _temporary(path)
         os.rename(old, doomed)
@@ -306,9 +227,8 @@ def check_replaceable(path: str | Path) -> None:
 
     A folder `.cache` in it does not count: what is there can be made again.
 
-    Raises:
-        CheckpointError: It is a file, a folder with anything else, or with a document that somebody edited, which
-            would be lost; or a folder that cannot be replaced, a disk's or the current one.
+    Raises CheckpointError if it is a file, a folder with anything else, or with a document that somebody edited, which
+    would be lost; or a folder that cannot be replaced, a disk's or the current one.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
@@ -398,12 +318,7 @@ def settled(module: Loaded) -> Loaded:
 def open_module(model: Any, folder: Path) -> Any:
     """The module that diffusers saved in a folder, every weight of it read.
 
-    Args:
-        model: Its class.
-        folder: Where it is: config.json and safetensors.
-
-    Raises:
-        CheckpointError: A file is missing or damaged, is no safetensors file, or lacks weights.
+    Raises CheckpointError if a file is missing or damaged, is no safetensors file, or lacks weights.
     """
     from diffusers.utils import logging  # noqa: PLC0415
 

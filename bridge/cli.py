@@ -191,7 +191,7 @@ def _number(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    from bridge.limits import check_count  # noqa: PLC0415
+    from bridge.arguments import check_count  # noqa: PLC0415
 
     try:
         return check_count(_whole(text), "N")
@@ -576,7 +576,7 @@ def _facts(pipe: "BridgePipeline", seed: int, ends: Sequence["End"]) -> dict[str
 def info(args: argparse.Namespace) -> None:
     """Print what is in a model."""
     from bridge.about import describe  # noqa: PLC0415
-    from bridge.checkpoint import resolve_model  # noqa: PLC0415
+    from bridge.hub import resolve_model  # noqa: PLC0415
 
     pipe = load_model(args.model, "MODEL")
     print(describe(pipe, resolve_model(args.model)))
@@ -591,7 +591,7 @@ def push(args: argparse.Namespace) -> None:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
 
     from bridge.about import card_of  # noqa: PLC0415
-    from bridge.checkpoint import resolve_model  # noqa: PLC0415
+    from bridge.hub import resolve_model  # noqa: PLC0415
 
     pipe = load_model(args.model, "MODEL")
     try:

@@ -64,8 +64,8 @@ def unwrapped(module: Any) -> Any:
     """
     while isinstance(module, nn.Module) and type(module).__module__.startswith("torch."):
         inner = [module._modules.get(name) for name in ("_orig_mod", "module")]
-        found = next((part for part in inner if part is not None), None)
-        if found is None:
+        wrapped = next((part for part in inner if part is not None), None)
+        if wrapped is None:
             break
-        module = found
+        module = wrapped
     return module

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bridge.arguments import number, whole
 from bridge.errors import UserError
 from bridge.images import ENDINGS, read_image, to_tensor
-from bridge.limits import number, whole
 from bridge.mappers import InvertibleMapper, VelocityMapper
 from bridge.noise import generator_for, normal_rows
 from bridge.pipeline import BridgePipeline, view_of
@@ -50,9 +50,8 @@ def lerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
 def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
     """The point at `weight` of the angle from `a` to `b`, each one latent of any shape.
 
-    The direction turns at constant speed along the great circle, the length goes from one to the other at constant
-    speed. A point at the origin has no direction: from or to it the way is straight. Between opposite points there
-    are many great circles: the one is taken that passes the coordinate axis most nearly at right angles to `a`.
+    Direction and length change at constant speed. From or to the origin the way is straight. Between opposite points
+    the great circle is taken that passes the coordinate axis most nearly at right angles to `a`.
 
     Source: Shoemake 1985, Animating Rotation with Quaternion Curves; for latents White 2016, arXiv:1609.04468
 
@@ -78,16 +77,9 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
 
 
 def walk(a: Tensor, b: Tensor, steps: int, kind: str = "linear") -> Tensor:
-    """Points from `a` to `b` inclusive, (steps, *shape); the ends are exactly `a` and `b`.
+    """Points from `a` to `b` inclusive, (steps, *shape); exactly `a` and `b` at the ends, of one shape.
 
-    Args:
-        a: Where it begins, one latent or noise.
-        b: Where it ends, the same shape.
-        steps: Points, 2 to MAX_STEPS.
-        kind: "linear" or "spherical"; see `lerp` and `slerp`.
-
-    Raises:
-        ValueError: `steps` or `kind` is none of these, or the shapes differ.
+    `steps` is 2 to MAX_STEPS, `kind` "linear" or "spherical" (`lerp`, `slerp`), or UserError.
 
     >>> walk(torch.tensor([0.0]), torch.tensor([1.0]), 3).flatten().tolist()
     [0.0, 0.5, 1.0]
@@ -101,10 +93,7 @@ def walk(a: Tensor, b: Tensor, steps: int, kind: str = "linear") -> Tensor:
 
 
 def weights(steps: int) -> list[float]:
-    """Where the points of a walk lie, from 0 to 1.
-
-    Raises:
-        ValueError: `steps` is not 2 to MAX_STEPS.
+    """Where the points of a walk lie, from 0 to 1. Raises UserError unless `steps` is 2 to MAX_STEPS.
 
     >>> weights(5)
     [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -114,13 +103,7 @@ def weights(steps: int) -> list[float]:
 
 
 def arithmetic(z: Tensor, plus: Tensor, minus: Tensor, scale: float = 1.0) -> Tensor:
-    """The latent z + scale (plus - minus).
-
-    Args:
-        z: Where it begins, (*z_shape) or (B, *z_shape).
-        plus: What to have more of, (*z_shape); a caption's is `caption_mean`.
-        minus: What to have less of, (*z_shape).
-        scale: How much of the difference.
+    """The latent z + scale (plus - minus): `z` is (*z_shape) or (B, *z_shape), the others (*z_shape).
 
     Source: Mikolov et al. 2013, arXiv:1301.3781; in an image's latents Radford et al. 2015, arXiv:1511.06434
 
@@ -166,23 +149,21 @@ class End:
 def is_image(name: str) -> bool:
     """Whether `name` is an existing file, which is then read as a picture; anything else is a caption.
 
-    Raises:
-        UserError: It is written like a picture's name or a path, and there is no such file.
+    Raises UserError if it is written like a picture's name or a path, and there is no such file.
     """
     try:
-        found = Path(name).is_file()
+        exists = Path(name).is_file()
     except (OSError, ValueError):  # too long for a file's name, or with a null byte
-        found = False
-    if not found and (name.lower().endswith(FILES) or _PATH.match(name)):
+        exists = False
+    if not exists and (name.lower().endswith(FILES) or _PATH.match(name)):
         raise UserError(f"{name!r} is named like a picture and there is no such file; check the path")
-    return found
+    return exists
 
 
 def image_end(pipe: BridgePipeline, name: str) -> End:
     """A picture file as an end; what is shown of it is the codec's reconstruction.
 
-    Raises:
-        ValueError: It cannot be read.
+    Raises ValueError if it cannot be read.
     """
     picture = read_image(name, size=pipe.codec.image_size)
     with pipe.plain():
@@ -194,8 +175,7 @@ def image_end(pipe: BridgePipeline, name: str) -> End:
 def caption_end(pipe: BridgePipeline, caption: str, seed: int = 0) -> End:
     """A caption as an end: its first picture of `seed`, the one that `bridge generate` makes.
 
-    Raises:
-        UserError: The encoder cannot read it.
+    Raises UserError if the encoder cannot read it.
     """
     with pipe.plain():
         output = pipe(caption, 1, seed=seed, output_type="latent")
@@ -223,17 +203,8 @@ def between(
 ) -> Tensor:
     """Latents from one end to the other, (steps, *z_shape); the ends are exactly theirs.
 
-    Args:
-        pipe: The model.
-        a: Where it begins.
-        b: Where it ends.
-        steps: Latents, 2 to MAX_STEPS.
-        space: "latent" walks between the latents, "noise" between the noise behind them; see `noise_walk`.
-        kind: "linear" or "spherical".
-        num_inference_steps: Sampling steps in noise; by default the model's.
-
-    Raises:
-        ValueError: An argument is none of these, or the mapper does not find the noise behind a latent.
+    `space` "latent" walks between the latents, "noise" between the noise behind them; see `walk` and `noise_walk`.
+    Raises UserError if an argument is none of these, or the mapper does not find the noise behind a latent.
     """
     if space not in SPACES:
         raise UserError(f"space: expected one of {', '.join(SPACES)}, got {space!r}")
@@ -245,32 +216,16 @@ def between(
 
 
 def noise_walk(
-    pipe: BridgePipeline,
-    a: End,
-    b: End,
-    steps: int,
-    kind: str = "spherical",
-    *,
-    num_inference_steps: int | None = None,
+    pipe: BridgePipeline, a: End, b: End, steps: int, kind: str = "spherical", *, num_inference_steps: int | None = None
 ) -> Tensor:
     """Latents whose noise lies on the way from that of one end to that of the other, (steps, *z_shape).
 
     The noise of a picture is found under the null code, that of a caption's sample, where it is not known, under its
-    caption. On the way
-    back the velocity goes over from one end's to the other's as the noise does: (1 - w) v(a) + w v(b), which is
-    guidance at scale w. A mapper without velocity is inverted under the null code throughout.
+    caption. On the way back the velocity goes over from one end's to the other's as the noise does: (1 - w) v(a) + w
+    v(b), which is guidance at scale w. A mapper without velocity is inverted under the null code throughout. Fewer
+    `num_inference_steps` (by default the model's) are easier to invert.
 
-    Args:
-        pipe: The model; its mapper is an `InvertibleMapper`.
-        a: Where it begins.
-        b: Where it ends.
-        steps: Latents, 2 to MAX_STEPS.
-        kind: "spherical", along which standard normal noise keeps its length, or "linear".
-        num_inference_steps: Sampling steps of a mapper with a velocity; by default the model's. Fewer are easier
-            to invert.
-
-    Raises:
-        ValueError: The mapper does not find the noise behind a latent, or not behind one of these.
+    Raises UserError if the mapper does not find the noise behind a latent, or not behind one of these.
     """
     mapper = view_of(pipe.mapper, pipe.settings)
     if not isinstance(mapper, InvertibleMapper):
@@ -293,19 +248,12 @@ def noise_walk(
 
 
 def caption_mean(pipe: BridgePipeline, caption: str | None, *, samples: int = SAMPLES, seed: int = 0) -> Tensor:
-    """What a caption is in latent space: the mean of its samples, (*z_shape).
+    """What a caption (None: no caption) is in latent space: the mean of 1 to MAX_SAMPLES samples, (*z_shape).
 
     The noise of sample i depends on (seed, i) alone. So a difference of two captions' means is one of conditional
     means estimated on shared noise, in which much of the samples' own variety cancels.
 
-    Args:
-        pipe: The model, at its own settings.
-        caption: A caption, or None for no caption.
-        samples: How many, 1 to MAX_SAMPLES.
-        seed: Of the noise.
-
-    Raises:
-        UserError: `samples` is out of range, or the encoder cannot read the caption.
+    Raises UserError if `samples` is out of range, or the encoder cannot read the caption.
     """
     samples = whole(samples, "samples", 1, MAX_SAMPLES)
     seed, settings = whole(seed, "seed"), pipe.settings
@@ -332,19 +280,10 @@ def edit(
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> Tensor:
-    """A picture's or a caption's latent with more of one caption and less of another, (*z_shape).
+    """A picture's or a caption's latent with more of one caption and less of another (None: no caption), (*z_shape).
 
-    Args:
-        pipe: The model.
-        start: Where it begins.
-        plus: Caption to have more of; None: no caption.
-        minus: Caption to have less of; None: no caption.
-        scale: How much of their difference, -MAX_SCALE to MAX_SCALE; see `arithmetic`.
-        samples: See `caption_mean`, like `seed`.
-        seed: Of the captions' samples.
-
-    Raises:
-        UserError: `scale` is out of range, both captions are None, or one cannot be read.
+    `scale`, -MAX_SCALE to MAX_SCALE, is how much of their difference; see `arithmetic`; `caption_mean` for the rest.
+    Raises UserError if `scale` is out of range, both captions are None, or one cannot be read.
     """
     if plus is None and minus is None:
         raise UserError("plus, minus: none given; name a caption to have more of, or less of")
@@ -355,11 +294,7 @@ def edit(
 
 
 def check_scale(scale: float) -> float:
-    """`scale` of `edit`.
-
-    Raises:
-        UserError: It is no number from -MAX_SCALE to MAX_SCALE.
-    """
+    """`scale` of `edit`. Raises UserError if it is no number from -MAX_SCALE to MAX_SCALE."""
     return number(scale, "scale", -MAX_SCALE, MAX_SCALE)
 
 

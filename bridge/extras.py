@@ -9,14 +9,7 @@ from bridge.errors import UserError
 def import_extra(module: str, extra: str, package: str, what: str = "this text encoder") -> ModuleType:
     """Import a module that `bridge` alone does not need, when it is first used.
 
-    Args:
-        module: What to import.
-        extra: The optional extra in pyproject.toml that installs it.
-        package: Its name for pip.
-        what: What needs it.
-
-    Raises:
-        UserError: It is not installed; says how to install it.
+    Raises UserError if it is not installed; names `what` needs it, and how pip installs it: an extra, or `package`.
     """
     try:
         return importlib.import_module(module)

@@ -16,15 +16,10 @@ def guided(
     away: TextCode,
     scale: float,
 ) -> Tensor:
-    """The velocity v(away) + scale (v(c) - v(away)), (B, *z_shape).
+    """The velocity v(away) + scale (v(c) - v(away)), (B, *z_shape), at points z_t and times t, (B,) in [0, 1].
 
-    Args:
-        velocity: Function of (z_t, t, c).
-        z_t: Points, (B, *z_shape).
-        t: Times, (B,) in [0, 1].
-        c: Codes to follow.
-        away: Codes to move away from; null codes for plain guidance.
-        scale: 1 is no guidance, and costs one evaluation instead of two.
+    `away` are codes to move away from, null codes for plain guidance; `scale` 1 is none, and costs one evaluation
+    instead of two.
 
     Source: Ho & Salimans 2022, Classifier-Free Diffusion Guidance, arXiv:2207.12598
     """

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +26,7 @@ from bridge.errors import UserError
 from bridge.images import on_white
 from bridge.mappers import LocalFlowMapper
 from bridge.pairs import Pairs, load_pairs, pairs_fingerprint
+from bridge.pairs.sources import Wanted
 from bridge.text import TextEncoder
 
 PICTURES, CAPTIONS = 32, 128
@@ -109,44 +109,29 @@ class Memory:
 
 
 def learn(
-    source: Any,
+    wanted: Wanted,
     text_encoder: TextEncoder,
     codec: ImageCodec,
     *,
-    caption_column: str | None = None,
-    image_column: str | None = None,
-    names: str = "",
     cache: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Memory:
     """Encode captioned pictures, or take from the cache what has been encoded before.
 
-    Args:
-        source: See `bridge.pairs.load_pairs`, like the columns and `names`.
-        text_encoder: Captions to codes.
-        codec: Pictures to latents.
-        caption_column: The column of captions, if it is not found by its name.
-        image_column: The column of pictures.
-        names: "file" or "folder".
-        cache: Whether to keep what is encoded, in `cache_folder()`, and to look there.
-        say: Told about progress.
-
-    Raises:
-        UserError: The source cannot be read, or holds no picture to learn.
+    `cache` keeps what is encoded in `cache_folder()`, and looks there.
+    Raises UserError if the source cannot be read, or holds no picture to learn.
     """
-    how: dict[str, Any] = {"caption_column": caption_column, "image_column": image_column, "names": names}
-    parts = (text_encoder.fingerprint, codec.fingerprint)
-    stamp = pairs_fingerprint(source, image_size=codec.image_size, **how) if cache else ""
-    place = str(Path(source).resolve()) if isinstance(source, str | Path) and Path(source).exists() else str(source)
-    known: Memory | None = None
+    known, stamp, source = None, "", wanted.source
     if cache:
-        path = cache_folder() / f"{hashlib.sha256(json.dumps([place, how, *parts]).encode()).hexdigest()[:32]}"
-        path = path.with_suffix(".safetensors")
+        stamp = pairs_fingerprint(wanted, codec.image_size)
+        place = str(Path(source).resolve()) if isinstance(source, str | Path) and Path(source).exists() else str(source)
+        how = {name: getattr(wanted, name) for name in ("caption_column", "image_column", "names")}
+        key = json.dumps([place, how, text_encoder.fingerprint, codec.fingerprint])
+        path = cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
         known, before = _load(path)
         if known is not None and before == stamp:
             return known
-    pairs = load_pairs(source, image_size=codec.image_size, say=say, **how)
-    memory = encode(pairs, text_encoder, codec, known, say)
+    memory = encode(load_pairs(wanted, image_size=codec.image_size, say=say), text_encoder, codec, known, say)
     if cache:
         with contextlib.suppress(OSError):  # a full disk, or a home that cannot be written: the next call encodes again
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,8 +148,7 @@ def encode(
 ) -> Memory:
     """Encode the pictures that are to be learnt, and their captions, but for those that are `known`.
 
-    Raises:
-        UserError: Every picture is of a split for judging.
+    Raises UserError if every picture is of a split for judging.
     """
     rows = [i for i, split in enumerate(pairs.split) if split in TAUGHT]
     if not rows:
@@ -222,15 +206,8 @@ def cache_folder() -> Path:
 
 
 def _bytes_of(memory: Memory, stamp: str) -> bytes:
-    facts = {
-        "stamp": stamp,
-        "texts": memory.texts,
-        "captions": memory.captions,
-        "hashes": memory.hashes,
-        "styles": memory.styles,
-        "notes": memory.notes,
-    }
-    return save({"latents": memory.latents, "codes": memory.codes}, {"facts": json.dumps(facts)})
+    facts = {name: getattr(memory, name) for name in ("texts", "captions", "hashes", "styles", "notes")}
+    return save({"latents": memory.latents, "codes": memory.codes}, {"facts": json.dumps({"stamp": stamp, **facts})})
 
 
 def _load(path: Path) -> tuple[Memory | None, str]:

@@ -31,11 +31,7 @@ class Manifest:
     away; blank lines, any line ends and a byte order mark are read as editors leave them. Should the file be removed
     or replaced meanwhile, what this process added is listed again.
 
-    Args:
-        folder: Where it is, or will be.
-
-    Raises:
-        UserError: There is one that bridge did not write, or that cannot be read or written.
+    Raises UserError if there is one that bridge did not write, or that cannot be read or written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,14 +44,9 @@ class Manifest:
                 _read(_bytes_of(handle), self.path)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """List a picture, unless it is listed.
+        """List a picture, unless it is listed: its "file", relative to the folder, and how it was made.
 
-        Args:
-            row: Its "file", relative to the folder, and how it was made.
-
-        Raises:
-            UserError: The manifest has become one that bridge did not write.
-            OSError: It cannot be written; it stands as before.
+        Raises UserError if the manifest has become one that bridge did not write, OSError if it cannot be written.
         """
         text = json.dumps(
             {key: well_formed(v) if isinstance(v, str) else v for key, v in row.items()}, ensure_ascii=False
@@ -64,9 +55,9 @@ class Manifest:
         with self._opened(create=True) as handle:
             size, lines = os.fstat(handle).st_size, ""
             if self.state != _state(handle):
-                found = _read(_bytes_of(handle), self.path)
-                self.listed, size = found.files, found.length
-                lines = "" if found.ended else "\n"
+                listed = _read(_bytes_of(handle), self.path)
+                self.listed, size = listed.files, listed.length
+                lines = "" if listed.ended else "\n"
                 missing = self.added.keys() - self.listed
                 lines += "".join(self.added[name] for name in self.added if name in missing and self._exists(name))
                 self.listed |= missing
@@ -93,8 +84,8 @@ class Manifest:
                     flags = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
                     handle = os.open(self.path, flags | (os.O_CREAT if create else 0), 0o666)
                 except PermissionError as error:
-                    told = f"cannot write to {self.path}: {error.strerror}"
-                    raise UserError(f"{told}; choose another folder") from None
+                    reason = f"cannot write to {self.path}: {error.strerror}"
+                    raise UserError(f"{reason}; choose another folder") from None
                 stack.callback(os.close, handle)
                 _lock(handle)
                 with contextlib.suppress(FileNotFoundError):
@@ -104,13 +95,7 @@ class Manifest:
 
 
 class _Found:
-    """What a manifest holds.
-
-    Attributes:
-        files: The pictures listed.
-        length: Bytes up to a line that was cut off.
-        ended: Whether these end with a line's end.
-    """
+    """What a manifest holds: pictures listed, bytes up to a line cut off, whether these end with a line's end."""
 
     def __init__(self, files: set[str], length: int, ended: bool) -> None:
         self.files, self.length, self.ended = files, length, ended
@@ -157,8 +142,8 @@ def _bytes_of(handle: int) -> bytes:
 
 
 def _state(handle: int) -> tuple[int, int, int]:
-    found = os.fstat(handle)
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    state = os.fstat(handle)
+    return state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _append(handle: int, size: int, data: bytes) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional as F
 
 from bridge.text import TextCode
 
@@ -25,44 +24,30 @@ NEIGHBOURS = 64  # beyond these a softmax at temperature .05 has next to no mass
 
 
 class CaptionMemory:
-    """Known captions and their text codes.
+    """N known captions and their text codes (N, D), unit vectors, or ValueError.
 
     Kept at half precision, as in its file, so that a memory made and one loaded answer alike. Distances
     are computed on the CPU, row by row: what a caption gets depends on no other caption of its batch.
-
-    Args:
-        codes: A unit vector a caption, (N, D).
-        captions: N captions.
-
-    Raises:
-        ValueError: The counts differ, there are none, or a code has no unit norm.
     """
 
     def __init__(self, codes: Tensor, captions: Sequence[str]) -> None:
         if codes.ndim != 2 or len(codes) != len(captions) or not len(captions):
             raise ValueError(f"codes: expected (N, D) for {len(captions)} >= 1 captions, got {tuple(codes.shape)}")
         self._half = codes.detach().cpu().half().contiguous()
-        # Written so that NaN fails too.
-        if not ((self._half.float().norm(dim=1) - 1).abs() < 0.01).all():
+        rows = self._half.float()
+        norm = rows.norm(dim=1, keepdim=True)
+        if not ((norm - 1).abs() < 0.01).all():  # written so that NaN fails too
             raise ValueError("codes: expected unit norm, as in TextCode.pooled")
-        self.codes = F.normalize(self._half.float(), dim=1)
+        self.codes = rows.div_(norm)
         self.captions = list(captions)
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def nearest(self, pooled: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The `k` nearest known captions, nearest first; of equals the earlier first.
+        """The `k`, 1 to N, nearest known captions of unit codes (B, D), nearest first; of equals the earlier first.
 
-        Args:
-            pooled: Text codes, (B, D), unit norm.
-            k: From 1 to N.
-
-        Returns:
-            Cosine similarity in [-1, 1], (B, k), and index into `captions`, (B, k), on `pooled`'s device.
-
-        Raises:
-            ValueError: `k` is out of range, or D is another.
+        Returns cosine similarity in [-1, 1] and index into `captions`, each (B, k), on `pooled`'s device.
         """
         if not 1 <= k <= len(self):
             raise ValueError(f"k: expected 1 to {len(self)} known captions, got {k}")
@@ -85,9 +70,6 @@ class CaptionMemory:
             u: Uniform in [0, 1), (B,): all the randomness there is.
             temperature: Above 0, usually .05; towards 0 only the nearest is drawn.
             threshold: Cosine similarity; -1 replaces nothing.
-
-        Raises:
-            ValueError: `u` or `temperature` is out of range.
         """
         far, index = self.draw(c.pooled, u, temperature, threshold)
         known = self.codes.to(c.pooled)[index]
@@ -98,19 +80,9 @@ class CaptionMemory:
         )
 
     def draw(self, pooled: Tensor, u: Tensor, temperature: float, threshold: float) -> tuple[Tensor, Tensor]:
-        """Which captions are unfamiliar, and a near known caption for each; see `soften`.
+        """Which captions are unfamiliar, (B,) bool, null rows never, and a near known caption for each, (B,), an index.
 
-        Args:
-            pooled: Text codes, (B, D); null rows are never unfamiliar.
-            u: Uniform in [0, 1), (B,).
-            temperature: Above 0.
-            threshold: Cosine similarity.
-
-        Returns:
-            True where unfamiliar, (B,) bool, and an index into `captions`, (B,), on `pooled`'s device.
-
-        Raises:
-            ValueError: `u` or `temperature` is out of range.
+        See `soften`, also for the arguments. Raises ValueError if `u` or `temperature` is out of range.
         """
         if u.shape != (len(pooled),) or not ((u >= 0) & (u < 1)).all():
             raise ValueError(f"u: expected ({len(pooled)},) in [0, 1), got {tuple(u.shape)}")
@@ -122,12 +94,7 @@ class CaptionMemory:
         return (cosine[:, 0] < threshold) & pooled.any(1), index.gather(1, drawn)[:, 0]
 
     def save(self, folder: str | Path, with_codes: bool = True) -> None:
-        """Write the codes (float16 safetensors) and captions (JSON) into `folder`, made if missing.
-
-        Args:
-            folder: Where.
-            with_codes: False where the mapper holds them.
-        """
+        """Write captions (JSON) and codes (float16 safetensors, unless a mapper holds them) into `folder`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if with_codes:

@@ -13,10 +13,7 @@ from torch import Tensor
 
 
 def generator_for(*key: int) -> torch.Generator:
-    """CPU generator whose stream depends on `key` alone.
-
-    Args:
-        key: Integers, for example (seed, index). Order matters.
+    """CPU generator whose stream depends on `key` alone, integers such as (seed, index), in their order.
 
     >>> a, b = torch.randn(3, generator=generator_for(7, 0)), torch.randn(3, generator=generator_for(7, 1))
     >>> bool((a == b).any()), bool((a == torch.randn(3, generator=generator_for(7, 0))).all())
@@ -27,15 +24,7 @@ def generator_for(*key: int) -> torch.Generator:
 
 
 def normal_rows(keys: Sequence[tuple[int, ...]], shape: Sequence[int]) -> Tensor:
-    """Standard normal noise, one independent row a key.
-
-    Args:
-        keys: One key a row.
-        shape: Shape of one row.
-
-    Returns:
-        float32, (len(keys), *shape).
-    """
+    """Standard normal noise, float32 (len(keys), *shape), one independent row a key."""
     rows = torch.empty(len(keys), *shape)
     for row, key in zip(rows, keys, strict=True):
         row.normal_(generator=generator_for(*key))

@@ -11,14 +11,9 @@ from bridge.mappers import FAMILIES, Mapper
 
 
 def read_index(folder: Path, known: Iterable[str]) -> dict[str, Any]:
-    """What a model folder's index says.
+    """What a model folder's index says; `known` are the settings that there are.
 
-    Args:
-        folder: The model's.
-        known: Names of settings that there are.
-
-    Raises:
-        CheckpointError: It is damaged, or a newer version's.
+    Raises CheckpointError if it is damaged, or a newer version's.
     """
     path = folder / INDEX
     try:
@@ -35,8 +30,7 @@ def read_index(folder: Path, known: Iterable[str]) -> dict[str, Any]:
 def load_mapper(folder: Path) -> Mapper:
     """The mapper of a folder, its weights where torch puts its own.
 
-    Raises:
-        CheckpointError: It is damaged, or a newer version's.
+    Raises CheckpointError if it is damaged, or a newer version's.
     """
     path = folder / "config.json"
     try:

@@ -13,20 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bridge.arguments import Text, negatives_of, seed_or_generators, texts
-from bridge.checkpoint import (
-    INDEX,
-    CheckpointError,
-    atomic_folder,
-    fingerprint,
-    resolve_model,
-    verify_folder,
-)
+from bridge.arguments import Text, check_count, negatives_of, number, seed_or_generators, texts
+from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, fingerprint, verify_folder
 from bridge.codecs import ImageCodec, load_codec
 from bridge.context import foreign_dtype, plain_torch, unwrapped
 from bridge.errors import UserError
+from bridge.hub import resolve_model
 from bridge.images import to_pil
-from bridge.limits import check_count, number
 from bridge.mappers import LocalFlowMapper, Mapper, VelocityMapper
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
@@ -48,6 +41,7 @@ LOCAL_STEPS = 12
 """Euler steps of a model made from pairs."""
 ONE_PICTURE = "shown by one picture in memory alone: expect near copies of it; a higher novelty goes further from it"
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+PARTS: dict[str, Any] = {"text_encoder": TextEncoder, "mapper": Mapper, "codec": ImageCodec}
 
 
 @dataclass(frozen=True)
@@ -63,9 +57,8 @@ class Settings:
             softmax(cosine / this); 0 keeps its own code.
         trusted: Pictures of captions whose best cosine with a known one is lower were not shown to be better than
             chance (`eval.studies.checks familiarity`); 0 where nobody measured it.
-        novelty: 0 to 1: of a model that draws from a memory of pictures, how far from them; see
-            `LocalFlowMapper.restricted`.
-        style: Of such a model, the kind of picture that it draws from; "not glyph" is any but glyphs, "" is any.
+        novelty: 0 to 1, how far from a memory of pictures; see `LocalFlowMapper.restricted`.
+        style: Of such a memory, the kind of picture to draw from; "not glyph" is any but glyphs, "" is any.
     """
 
     guidance_scale: float = 1.0
@@ -94,15 +87,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """One image and where it comes from.
+    """One image, its caption, that caption's place in the call, and the image's number among the caption's.
 
-    Attributes:
-        image: The picture.
-        prompt: Its caption, as given.
-        prompt_index: The caption's place in the call.
-        index: The image's number among its caption's.
-        seed: The call's seed; None where the caller gave generators.
-        note: Why to trust it less, or None.
+    `seed` is the call's, None where the caller gave generators; `note` says why to trust it less, or is None.
     """
 
     image: Image.Image
@@ -157,11 +144,14 @@ class BridgePipeline:
         memory: The training captions, to tell which captions are far from all of them.
         settings: Defaults of every call.
 
-    Raises:
-        UserError: A part is none, or the parts do not fit each other.
+    Raises UserError if a part is none, or the parts do not fit each other.
 
     Example, which needs the shipped model: `BridgePipeline.from_pretrained("pictures")("a smiling cat").images`
     """
+
+    text_encoder: TextEncoder
+    mapper: Mapper
+    codec: ImageCodec
 
     def __init__(
         self,
@@ -173,41 +163,21 @@ class BridgePipeline:
     ) -> None:
         self._device = torch.device("cpu")
         self.text_encoder, self.mapper, self.codec, self.memory = text_encoder, mapper, codec, memory
-        mapper, text_encoder = self.mapper, self.text_encoder
-        if mapper.text_dim != text_encoder.dim or tuple(mapper.z_shape) != tuple(codec.z_shape):
+        dim, z_shape = self.text_encoder.dim, tuple(self.codec.z_shape)
+        if (self.mapper.text_dim, tuple(self.mapper.z_shape)) != (dim, z_shape):
             raise UserError(
-                f"mapper: made for text codes of {mapper.text_dim} and latents {tuple(mapper.z_shape)}, not for "
-                f"{text_encoder.dim} and {tuple(codec.z_shape)}; use the mapper trained on these encoders"
+                f"mapper: made for text codes of {self.mapper.text_dim} and latents {tuple(self.mapper.z_shape)}, not "
+                f"for {dim} and {z_shape}; use the mapper trained on these encoders"
             )
         self.settings = settings or Settings()
         check_settings(type(mapper), self.settings)
 
-    @property
-    def text_encoder(self) -> TextEncoder:
-        """Captions to codes; frozen."""
-        return self._text_encoder
-
-    @text_encoder.setter
-    def text_encoder(self, encoder: TextEncoder) -> None:
-        self._text_encoder = _part("text_encoder", encoder, TextEncoder).to(self._device)
-
-    @property
-    def mapper(self) -> Mapper:
-        """Codes and noise to latents; without gradients, in evaluation mode."""
-        return self._mapper
-
-    @mapper.setter
-    def mapper(self, mapper: Mapper) -> None:
-        self._mapper = _part("mapper", mapper, Mapper).eval().requires_grad_(False).to(self._device)
-
-    @property
-    def codec(self) -> ImageCodec:
-        """Latents to pictures; frozen."""
-        return self._codec
-
-    @codec.setter
-    def codec(self, codec: ImageCodec) -> None:
-        self._codec = _part("codec", codec, ImageCodec).to(self._device)
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A part is unwrapped, frozen, and moved to where the others are."""
+        if name in PARTS:
+            value = _part(name, value, PARTS[name])
+            value = (value.eval().requires_grad_(False) if name == "mapper" else value).to(self._device)
+        super().__setattr__(name, value)
 
     @property
     def device(self) -> torch.device:
@@ -232,10 +202,8 @@ class BridgePipeline:
     def from_pretrained(cls, model: str | Path) -> Self:
         """Open a shipped model ("pictures"), a model folder, or a hub id.
 
-        Raises:
-            CheckpointError: There is no such model, or it is damaged, or its parts are not those it was
-                trained with.
-            FileNotFoundError: The text encoder is not on this machine; says what to install.
+        Raises CheckpointError if there is no such model, it is damaged, or its parts are not those it was trained with;
+        FileNotFoundError if the text encoder is not on this machine.
         """
         folder = resolve_model(model)
         try:
@@ -279,26 +247,21 @@ class BridgePipeline:
         """A model that draws from captioned pictures of your own, without training: a local flow over them.
 
         Args:
-            source: A folder, a table, a hub id or a dataset; see `bridge.pairs.load_pairs`.
-            model: Whose text encoder and codec to use, and correction, where it has one; see `from_pretrained`.
+            source: A folder, a table, a hub id or a dataset; see `bridge.pairs.load_pairs`, like columns and `names`.
+            model: Whose text encoder, codec and correction, if any, to use; see `from_pretrained`.
             with_default: Keep in memory what that model knows, beside your pictures.
-            caption_column: The column of captions, if it is not found by its name.
-            image_column: The column of pictures, likewise.
-            names: "file" takes the files' names for captions, "folder" those of their folders.
             cache: Keep what is encoded, so that the next call takes no time; see `bridge.learn.cache_folder`.
             say: Told of progress and of what was left out, a line at a time.
 
-        Raises:
-            UserError: The pictures cannot be read, or the model has no memory to keep.
+        Raises UserError if the pictures cannot be read, or the model has no memory to keep.
         """
         from bridge.learn import Memory, learn  # noqa: PLC0415
+        from bridge.pairs.sources import Wanted  # noqa: PLC0415
 
         base = cls.from_pretrained(model)
         with base.plain():
-            memory = learn(
-                source, base.text_encoder, base.codec,
-                caption_column=caption_column, image_column=image_column, names=names, cache=cache, say=say,
-            )  # fmt: skip
+            wanted = Wanted(source, caption_column, image_column, names)
+            memory = learn(wanted, base.text_encoder, base.codec, cache=cache, say=say)
             if with_default:
                 if not isinstance(base.mapper, LocalFlowMapper):
                     raise UserError(f"with_default: {model} has no memory of pictures to keep; leave it out")
@@ -341,10 +304,10 @@ class BridgePipeline:
             with plain_torch():
                 self._opened(scratch, None if own_files else self.text_encoder)
         except UserError as error:
-            told = str(error).replace(f"{scratch}", "it").replace("; download it again", "")
+            reason = str(error).replace(f"{scratch}", "it").replace("; download it again", "")
             raise UserError(
-                f"folder: nothing was saved, since this model would not open again ({told}); undo what was changed in "
-                "its parts, such as their type or what compiles or quantises them"
+                f"folder: nothing was saved, since this model would not open again ({reason}); undo what was changed "
+                "in its parts, such as their type or what compiles or quantises them"
             ) from error
 
     def push_to_hub(self, repo_id: str, card: str = "", *, private: bool = False) -> str:
@@ -362,8 +325,7 @@ class BridgePipeline:
     def to(self, device: torch.device | str) -> Self:
         """Move every part, in place; returns self.
 
-        Raises:
-            UserError: There is no such device, or not all fits on it; everything is where it was then.
+        Raises UserError if there is no such device, or not all fits on it; everything is where it was then.
         """
         before = self._device
         try:
@@ -390,8 +352,7 @@ class BridgePipeline:
     def plain(self) -> Iterator[None]:
         """A block in which the parts compute as they do at any other time; see `bridge.context.plain_torch`.
 
-        Raises:
-            UserError: Somebody has changed the type of a part's numbers.
+        Raises UserError if somebody has changed the type of a part's numbers.
         """
         for name in ("text_encoder", "mapper", "codec"):
             if (dtype := foreign_dtype(getattr(self, name))) is not None:
@@ -415,9 +376,8 @@ class BridgePipeline:
     ) -> Settings:
         """The model's settings with what the caller asked for instead.
 
-        Raises:
-            UserError: A value is out of its range, or would do nothing: guidance or steps where the mapper
-                has none, a negative caption without guidance.
+        Raises UserError if a value is out of its range, or would do nothing: guidance or steps where the mapper has
+        none, a negative caption without guidance.
         """
         asked: dict[str, Any] = {
             "guidance_scale": guidance_scale,
@@ -460,22 +420,17 @@ class BridgePipeline:
 
         Args:
             prompt: A caption or several.
-            num_images_per_prompt: Images of each, 1 to `bridge.limits.MAX_IMAGES_PER_PROMPT`.
+            num_images_per_prompt: Images of each, 1 to `bridge.arguments.MAX_IMAGES_PER_PROMPT`.
             seed: Image i of a caption depends on (seed, i), the caption, the settings and the model, on
                 nothing else; one seed's images share their noise across captions. Default: a new one.
             generator: One an image, captions in order, instead of a seed.
-            guidance_scale: See `Settings`; like the next two, by default the model's.
-            num_inference_steps: See `Settings`.
-            temperature: See `Settings`.
+            guidance_scale: See `Settings`, like steps, temperature, novelty and style; by default the model's.
             negative_prompt: What to move away from: one caption for all, or one each. Needs guidance.
-            novelty: See `Settings`, like the next.
-            style: See `Settings`.
             size: Side of the images in pixels, of a codec that draws at any; see `ImageCodec.render`.
             transparent: Give images an opacity: RGBA, four channels.
             output_type: "pil", "np", "pt" or "latent"; see `BridgeOutput.images`.
 
-        Raises:
-            UserError: An argument is out of range; nothing has been allocated then.
+        Raises UserError if an argument is out of range; nothing has been allocated then.
         """
         if output_type not in OUTPUT_TYPES:
             raise UserError(f"output_type: expected one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}")
@@ -533,10 +488,10 @@ class BridgePipeline:
         settings = self.resolve(guidance_scale, num_inference_steps, temperature, negative_prompt, novelty, style)
         self.codec.check_render(size, transparent)
         count = check_count(num_images_per_prompt)
-        found, _ = seed_or_generators(seed, None, 0)
+        checked, _ = seed_or_generators(seed, None, 0)
         [negative] = negatives_of(negative_prompt, 1)
         return self._stream(
-            ((text, negative) for text in texts(prompts, "prompts")), count, found, settings, size, transparent
+            ((text, negative) for text in texts(prompts, "prompts")), count, checked, settings, size, transparent
         )
 
     def _stream(
@@ -584,9 +539,9 @@ class BridgePipeline:
         try:
             return self.text_encoder.encode([caption.text], with_tokens=self.mapper.reads_tokens)
         except UserError as error:
-            told = str(error).removeprefix("captions[0]: ").removeprefix("captions: ")
-            told = f"the caption {told[3:]}" if told.startswith("it ") else told
-            raise UserError(f"{caption.name}: {told}") from None
+            reason = str(error).removeprefix("captions[0]: ").removeprefix("captions: ")
+            reason = f"the caption {reason[3:]}" if reason.startswith("it ") else reason
+            raise UserError(f"{caption.name}: {reason}") from None
 
     def note(self, code: TextCode) -> str | None:
         """What to tell whoever asked for this caption, one code: None where the model knows such captions."""
@@ -646,11 +601,7 @@ def _codes(mapper: Mapper) -> Tensor | None:
 
 
 def view_of(mapper: Mapper, settings: Settings) -> Mapper:
-    """The mapper as the settings ask for it.
-
-    Raises:
-        UserError: It holds no picture of that style.
-    """
+    """The mapper as the settings ask for it. Raises UserError if it holds no picture of that style."""
     if not isinstance(mapper, LocalFlowMapper):
         return mapper
     return mapper.restricted(style=settings.style or None, novelty=settings.novelty)
@@ -666,8 +617,7 @@ def _few(mapper: Mapper, code: TextCode) -> str | None:
 def check_settings(family: type[Mapper], settings: Settings) -> None:
     """Refuse settings that a mapping family cannot follow.
 
-    Raises:
-        UserError: Guidance, for a family without a velocity; novelty or style, for one without a memory.
+    Raises UserError for guidance of a family without a velocity, novelty or style of one without a memory.
     """
     if not isinstance(settings.style, str):
         raise UserError(f"style: expected a word, got {settings.style!r}")
@@ -694,13 +644,9 @@ def mapper_fingerprint(mapper: Mapper) -> str:
 
 
 def token_places(tokens: int, most: int) -> int:
-    """Places that a caption of so many tokens is padded to: the next power of 2 from LEAST_PLACES on.
+    """Places that a caption of 0 to `most` tokens is padded to: the next power of 2 from LEAST_PLACES on; 0 stays 0.
 
     It depends on the caption alone, not on those it is drawn beside, and so do the bits of its images.
-
-    Args:
-        tokens: 0 to `most`; 0 stays 0.
-        most: The encoder's limit.
 
     >>> [token_places(tokens, 77) for tokens in (0, 5, 17, 65)]
     [0, 16, 32, 77]

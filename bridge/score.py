@@ -24,11 +24,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bridge.arguments import texts
+from bridge.arguments import texts, whole
 from bridge.codecs import ImageCodec
 from bridge.errors import UserError
 from bridge.images import to_tensor
-from bridge.limits import whole
 from bridge.mappers import DensityMapper, Mapper, VelocityMapper
 from bridge.noise import generator_for, normal_rows
 from bridge.text import TextCode, TextEncoder
@@ -65,7 +64,6 @@ class ScoreMatrix:
     """Scores of M pictures and C captions.
 
     Attributes:
-        captions: The captions, C of them.
         score: Higher fits better, in the unit of `method`, (M, C).
         typical: Share of the model's own samples of the caption that score no higher, in [0, 1], (M, C): .5 for a
             picture like them, 0 for one worse than all of them. None where it was not asked for.
@@ -95,18 +93,17 @@ def score(
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> ScoreMatrix:
-    """Score every picture against every caption.
+    """Score every picture against every caption; guidance and temperature are no part of it.
 
     Args:
-        pipe: The model; guidance and temperature are no part of it.
+        pipe: The model.
         images: RGB pictures of the model's size; see `bridge.images.read_image`.
         captions: What they may show; like the pictures, also a single one.
         method: One of METHODS; by default "denoising" where the mapper has a velocity, else "density".
         samples: Of each caption, to tell how typical a score is; 0 leaves that out.
         seed: Of probes and samples.
 
-    Raises:
-        ValueError: The mapper knows no density, there are no pictures or captions, or an argument is out of range.
+    Raises UserError if the mapper knows no density, there is no picture or caption, or an argument is out of range.
     """
     side, images = pipe.codec.image_size, _pictures(images)
     captions = [text.text for text in texts(captions, "captions")]
@@ -122,33 +119,28 @@ def score(
         z = pipe.codec.encode(to_tensor(images).to(pipe.device)).mean
         c = pipe.text_encoder.encode(captions, with_tokens=mapper.reads_tokens)
         values = score_latents(mapper, z, c, method=method, seed=seed)
-        found = typical(mapper, values, c, method=method, samples=samples, seed=seed) if samples else None
-    return ScoreMatrix(tuple(captions), values.cpu(), None if found is None else found.cpu(), method)
+        shares = typical(mapper, values, c, method=method, samples=samples, seed=seed) if samples else None
+    return ScoreMatrix(tuple(captions), values.cpu(), None if shares is None else shares.cpu(), method)
 
 
 def _pictures(images: Any) -> list[Image.Image]:
     given = [images] if isinstance(images, Image.Image) or not isinstance(images, Iterable) else list(images)
     for image in given:
         if not isinstance(image, Image.Image):
-            told = f"expected pictures in a list, got {type(image).__name__}; open files with read_image"
-            raise UserError(f"images: {told}")
+            expected = f"expected pictures in a list, got {type(image).__name__}; open files with read_image"
+            raise UserError(f"images: {expected}")
     return given
 
 
 def check_samples(samples: int) -> int:
-    """`samples` of `score`, from 0 to MAX_SAMPLES.
-
-    Raises:
-        UserError: It is not.
-    """
+    """`samples` of `score`, from 0 to MAX_SAMPLES. Raises UserError if it is not."""
     return whole(samples, "samples", 0, MAX_SAMPLES)
 
 
 def resolve_method(mapper: Mapper, method: str | None = None) -> str:
     """The method asked for, or the mapper's own.
 
-    Raises:
-        ValueError: There is no such method, or not for this mapper.
+    Raises ValueError if there is no such method, or not for this mapper.
     """
     if not isinstance(mapper, DensityMapper):
         raise UserError(f"model: {type(mapper).__name__} knows no density to score by; use one that does")
@@ -171,15 +163,9 @@ def score_latents(mapper: Mapper, z: Tensor, c: TextCode, *, method: str | None 
 def typical(
     mapper: Mapper, values: Tensor, c: TextCode, *, method: str | None = None, samples: int = SAMPLES, seed: int = 0
 ) -> Tensor:
-    """Share of the model's own samples of each caption that score no higher, (M, C) in [0, 1].
+    """Share of the model's own samples of each caption that score no higher than `values` (M, C), in [0, 1], (M, C).
 
-    Args:
-        mapper: A `DensityMapper`; it samples without guidance, at temperature 1.
-        values: Scores of M pictures, (M, C).
-        c: Codes of the C captions.
-        method: That of `values`.
-        samples: Of each caption.
-        seed: Of samples and probes.
+    The mapper, a `DensityMapper`, samples without guidance, at temperature 1; `method` is that of `values`.
     """
     own = own_scores(mapper, c, method=method, samples=samples, seed=seed)
     return (own[None] <= values[:, :, None]).float().mean(2)

@@ -132,11 +132,7 @@ def _safe_streams() -> Iterator[_Stream]:
 
 
 def read_input() -> bytes:
-    """All of standard input.
-
-    Raises:
-        UserError: It is closed, or cannot be read.
-    """
+    """All of standard input. Raises UserError if it is closed, or cannot be read."""
     if sys.stdin is None or sys.stdin.closed:
         raise UserError("standard input: it is closed; pipe captions in, or name a file")
     try:

@@ -31,16 +31,8 @@ GAP = 2
 class Writer:
     """Writes images below one folder, each with its provenance, and their manifest.
 
-    Args:
-        out: The folder.
-        pipe: The model.
-        settings: How the images are made.
-        negative: The negative caption, or None.
-        size: Side of the images, or None for the model's own.
-        transparent: Whether they have an opacity.
-
-    A file's name carries seed, index, and six digits of what else made it, so that a second seed, other
-    settings or another model add pictures and never overwrite one.
+    A file's name carries seed, index, and six digits of what else made it (model, settings, negative caption, size,
+    transparency), so that a second seed, other settings or another model add pictures and never overwrite one.
     """
 
     def __init__(
@@ -63,9 +55,7 @@ class Writer:
     def write(self, item: GeneratedImage) -> Path:
         """Write one image and its line of the manifest, both or neither; returns its path.
 
-        Raises:
-            UserError: The manifest has become one that bridge did not write.
-            OSError: Something cannot be written.
+        Raises UserError if the manifest has become one that bridge did not write, OSError if a file cannot be written.
         """
         from bridge.images import save_png, slug  # noqa: PLC0415
 
@@ -86,12 +76,7 @@ class Writer:
 
 
 class Sheet:
-    """Collects the first images of the first captions for one page.
-
-    Args:
-        captions: All captions of the run, emoji as words: few fonts draw them.
-        count: Images of each.
-    """
+    """Collects the first images of the first captions for one page; few fonts draw emoji, so these are words."""
 
     def __init__(self, captions: Sequence[str], count: int) -> None:
         self.captions, self.count = captions, count
@@ -136,8 +121,7 @@ def tell(message: str) -> None:
 def strip(frames: Sequence[Image], gap: int = GAP) -> Image:
     """Frames of one height side by side, from left to right, on white.
 
-    Raises:
-        ValueError: There are none, or their heights differ.
+    Raises ValueError if there are none, or their heights differ.
     """
     from PIL import Image  # noqa: PLC0415
 
@@ -159,17 +143,9 @@ def save_walk(
     folder: Path | None,
     facts: Mapping[str, str | float | int],
 ) -> list[Path]:
-    """Write the strip of a walk and, where asked, its single frames, each with its provenance.
+    """Write the strip of a walk and, into `folder` if it is given, its frames; returns the files.
 
-    Args:
-        frames: The pictures from one end to the other.
-        weights: Where each lies, 0 to 1.
-        out: The strip's file, in a folder that exists.
-        folder: Where single frames go, a folder that exists, or None.
-        facts: Text chunks of every file; a frame adds its number and weight.
-
-    Returns:
-        The files written.
+    Each has `facts` as text chunks, a frame also its number and its weight, 0 to 1.
     """
     from bridge.images import save_png  # noqa: PLC0415
 

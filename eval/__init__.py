@@ -1,7 +1,3 @@
-from train.interrupt import quit_while_importing
+from train.starting import begin
 
-quit_while_importing()
-
-from train.moved import redirect  # noqa: E402
-
-redirect()
+begin()

@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bridge.arguments import MAX_IMAGES_PER_PROMPT
 from bridge.captions import well_formed
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
-from bridge.limits import MAX_IMAGES_PER_PROMPT
 from bridge.manifest import MANIFEST
 from bridge.mappers import VelocityMapper
 from bridge.pipeline import BridgePipeline

@@ -18,9 +18,8 @@ from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.errors import UserError
 from bridge.images import flatten
 from eval.features import Extractor, Features
-from train.data.cache import CACHE, SHOWN_AFTER, encode, latents
+from train.data.cache import CACHE, SHOWN_AFTER, Column, encode, encoded_once, latents
 from train.data.dataset import content_hash, encoded_picture, load_dataset
-from train.data.shards import Column, encoded_once
 
 BLOCK = 256
 COLUMNS = ("image", "label", "artist", "family", "split")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from tests.test_loop import CONFIG, Run
-from train.lock import run_lock
+from train.checkpoint import run_lock
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.faulty_run"])

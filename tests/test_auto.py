@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bridge.checkpoint import resolve_model
 from bridge.codecs import load_codec
+from bridge.hub import resolve_model
 from bridge.pipeline import BridgePipeline
 from tests.conftest import made_up, shorten_own
 from train import auto

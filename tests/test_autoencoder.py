@@ -209,10 +209,10 @@ def test_a_share_of_more_pictures_outside_its_range_is_refused(artwork_folder, t
         config_of(artwork_folder, tmp_path, more_share=1)
 
 
-# another sitting
+# a second training stage
 
 
-def test_another_sitting_begins_with_the_weights_of_the_last(finished, artwork_folder, tmp_path):
+def test_a_second_stage_begins_with_the_weights_of_the_last(finished, artwork_folder, tmp_path):
     training = VAETraining(config_of(artwork_folder, tmp_path / "run", init=str(finished / "vae")))
     last = AutoencoderKL.from_pretrained(finished / "vae", use_safetensors=True)
     assert all(torch.equal(a, b) for a, b in zip(training.vae.parameters(), last.parameters(), strict=True))
@@ -261,7 +261,7 @@ def test_its_latents_are_standardised_without_a_place(dense, train_pixels):
     torch.testing.assert_close(second, torch.ones(6), atol=1e-4, rtol=0)
 
 
-def test_a_dense_vae_begins_another_sitting(dense, artwork_folder, tmp_path):
+def test_a_dense_vae_begins_a_second_stage(dense, artwork_folder, tmp_path):
     config = config_of(artwork_folder, tmp_path / "run", units=32, latent_channels=6, init=str(dense / "vae"))
     last = load_codec(dense / "vae")
     assert isinstance(last, DenseCodec)
@@ -440,7 +440,7 @@ def run_main(tmp_path: Path, values: object) -> int:
 
 def test_a_folder_that_is_no_dataset_is_one_line_and_code_2(tmp_path, capsys):
     code = run_main(tmp_path, {"data": str(tmp_path / "none"), "out": "o", "loop": {"steps": 1}})
-    made = f"make it with `python -m train.recipes.emoji --out {tmp_path}/none`, or"
+    made = f"make it with `python -m train.recipes emoji --out {tmp_path}/none`, or"
     said = f"data: {tmp_path}/none is not a dataset; {made}"
     err = capsys.readouterr().err
     assert (code, err.count("\n"), err.startswith(f"python -m train.autoencoder: {said}")) == (2, 1, True)

@@ -14,7 +14,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 from torch import nn
 
-from bridge import checkpoint
+from bridge import checkpoint, hub
 from bridge.checkpoint import (
     CheckpointError,
     UnverifiedWarning,
@@ -22,12 +22,11 @@ from bridge.checkpoint import (
     atomic_write,
     fingerprint,
     remove_stale,
-    resolve_model,
-    shipped_models,
     verify_folder,
 )
 from bridge.codecs import codec_from_diffusers
 from bridge.errors import UserError
+from bridge.hub import resolve_model, shipped_models
 from bridge.pipeline import BridgePipeline
 from bridge.text import DEFAULT_ID, TextEncoder
 
@@ -207,13 +206,13 @@ def test_a_writer_killed_after_its_swap_leaves_the_new_folder(model):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked writer")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_complete_folder_is_found_after_every_kill(model):
-    for attempt in range(50):
+    for attempt in range(25):
         writer = os.fork()
         if not writer:
             while True:
                 with atomic_folder(model) as folder:
                     (folder / "model_index.json").write_text('{"value": 2}')
-        time.sleep(0.0005 * attempt)
+        time.sleep(0.001 * attempt)
         os.kill(writer, signal.SIGKILL)
         os.waitpid(writer, 0)
         assert value_of(model) in (1.0, 2.0)
@@ -429,7 +428,7 @@ def test_a_pickle_named_safetensors_is_refused(model, writer):
 def shipped(tmp_path, monkeypatch) -> Path:
     """A package with one model, "pictures"."""
     folder = save(tmp_path / "pretrained" / "pictures", 1.0)
-    monkeypatch.setattr(checkpoint, "_shipped_root", lambda: tmp_path / "pretrained")
+    monkeypatch.setattr(hub, "_shipped_root", lambda: tmp_path / "pretrained")
     return folder
 
 
@@ -487,7 +486,7 @@ def test_an_unknown_name_lists_what_there_is(shipped, name):
 def test_a_hub_id_is_fetched_without_pickles(shipped, tmp_path, monkeypatch):
     asked = {}
 
-    def fetch(name: str, allow_patterns: list[str]) -> str:
+    def fetch(name: str, allow_patterns: list[str], **_: object) -> str:
         asked[name] = allow_patterns
         return str(tmp_path)
 
@@ -497,7 +496,7 @@ def test_a_hub_id_is_fetched_without_pickles(shipped, tmp_path, monkeypatch):
 
 
 def test_offline_says_so(shipped, monkeypatch):
-    def fetch(name: str, allow_patterns: list[str]) -> str:
+    def fetch(name: str, allow_patterns: list[str], **_: object) -> str:
         raise LocalEntryNotFoundError("nothing cached")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
@@ -508,7 +507,7 @@ def test_offline_says_so(shipped, monkeypatch):
 
 
 def test_an_id_the_hub_does_not_know_says_so_in_one_line(shipped, monkeypatch):
-    def fetch(name: str, allow_patterns: list[str]) -> str:
+    def fetch(name: str, allow_patterns: list[str], **_: object) -> str:
         raise OSError("404 Client Error\nmore")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)

@@ -65,7 +65,7 @@ def test_what_shows_nothing_or_cannot_be_drawn_is_left_out(tmp_path, options):
 def test_the_command_writes_pictures_and_their_table(tmp_path):
     put(tmp_path / "svg", "a.svg", "../evil, cat")
     put(tmp_path / "svg", "b.svg", "nothing", body="")
-    assert main([str(tmp_path / "svg"), "--out", str(tmp_path / "out")]) == 0
+    assert main(["--svg", str(tmp_path / "svg"), "--out", str(tmp_path / "out")]) == 0
     with (tmp_path / "out" / "metadata.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert (row["caption"], row["artist"]) == ("../evil, cat", "Ann")
@@ -73,5 +73,5 @@ def test_the_command_writes_pictures_and_their_table(tmp_path):
 
 
 def test_a_folder_without_drawings_is_one_line(tmp_path, capsys):
-    assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert main(["--svg", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "has no public-domain SVG with a title" in capsys.readouterr().err

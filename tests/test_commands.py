@@ -103,7 +103,7 @@ def test_an_unknown_option_is_one_line(module, capsys):
         ("eval.studies.cost speed", ["--repeats", "0"], "--repeats"),
         ("train.words", ["--data", "a", "--out", "b", "--dim", "0"], "--dim"),
         ("train.prepare", ["a", "--out", "b", "--max-bad", "nan"], "--max-bad"),
-        ("train.recipes.shapes", ["--count", "9"], "--count"),
+        ("train.recipes shapes", ["--count", "9"], "--count"),
     ],
 )
 def test_a_number_out_of_range_is_refused_at_once(module, words, named, capsys, tmp_path, monkeypatch):
@@ -267,7 +267,7 @@ def read_only(tmp_path: Path) -> Path:
         ("train.prepare", ["ARTWORK"]),
         ("train.inspect", ["ARTWORK"]),
         ("train.words", ["--data", "DATA"]),
-        ("train.recipes.shapes", ["--count", "10"]),
+        ("train.recipes shapes", ["--count", "10"]),
         ("train", ["ARTWORK"]),
     ],
 )
@@ -285,7 +285,7 @@ def test_a_real_read_only_disk_is_one_line(tmp_path):
         pytest.skip("nothing may be mounted here")
     disk = tmp_path / "disk"
     disk.mkdir()
-    words = f"train.recipes.shapes --count 10 --out {disk}/a"
+    words = f"train.recipes shapes --count 10 --out {disk}/a"
     script = f"mount -t tmpfs -o ro none {disk} || exit 77; {sys.executable} -m {words}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -294,7 +294,7 @@ def test_a_real_read_only_disk_is_one_line(tmp_path):
     if done.returncode == 77:
         pytest.skip("nothing may be mounted here")
     told = (
-        f"python -m train.recipes.shapes: --out: cannot write to {disk}: Read-only file system; name another folder\n"
+        f"python -m train.recipes shapes: --out: cannot write to {disk}: Read-only file system; name another folder\n"
     )
     assert (done.returncode, done.stderr) == (2, told)
 

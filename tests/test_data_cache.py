@@ -16,7 +16,7 @@ from eval.data import Pictures, picture_latents
 from tests.pictures import encoded
 from train.data import cache as encoding
 from train.data.cache import CACHE, caption_codes, latents
-from train.data.dataset import CAPTIONED, latents_of, load_dataset, pixels_of, rows_of, to_unit
+from train.data.dataset import CAPTIONED, features, latents_of, load_dataset, pixels_of, rows_of, to_unit
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_few_pictures_are_decoded_at_a_time(tiny_vae, pixels, tmp_path, monkey
         return to_unit(pixels[start:stop])
 
     monkeypatch.setattr(encoding, "PICTURES", 2)
-    monkeypatch.setattr("train.data.shards.ROWS", 3)
+    monkeypatch.setattr("train.data.cache.ROWS", 3)
     found = latents(VAECodec(tiny_vae), ["a", "b", "c"], few, tmp_path)
     assert asked == [(0, 2), (2, 3)]
     torch.testing.assert_close(found.means, VAECodec(tiny_vae).encode(to_unit(pixels)).mean)
@@ -142,7 +142,7 @@ def test_judge_and_training_see_transparent_pictures_on_white(tmp_path):
     picture = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
     picture.paste((0, 0, 0, 128), (0, 4, 8, 8))
     row = {"image": picture, "captions": ["a"], "label": "a", "artist": "", "style": "", "family": 0, "split": "train"}
-    Dataset.from_list([row], Features(CAPTIONED)).save_to_disk(str(tmp_path / "data"))
+    Dataset.from_list([row], features(CAPTIONED)).save_to_disk(str(tmp_path / "data"))
     seen = to_unit(pixels_of(load_dataset(tmp_path / "data")))
     assert (seen[0, :, 0] == 1).all()
     torch.testing.assert_close(seen[0, :, 4:], torch.full((3, 4, 8), 127 / 255))

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from bridge.checkpoint import CheckpointError
-from train.data import shards
-from train.data.shards import Column, Ragged, Shards, encoded_once
+from train.data import cache as shards
+from train.data.cache import Column, Ragged, Shards, encoded_once
 
 N = 11
 NAMES = [f"row {i}" for i in range(N)]

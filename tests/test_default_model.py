@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from bridge import BridgePipeline
-from bridge.checkpoint import resolve_model, verify_folder
+from bridge.checkpoint import verify_folder
 from bridge.codecs import HUB_FILES, load_codec
+from bridge.hub import resolve_model
 from eval.features import EfficientNetLite0
 from train.data.dataset import pixels_of
 from train.recipes.emoji import STYLES
-from train.recipes.gather import GLYPH_SETS
-from train.recipes.icons import PALETTE_SETS
+from train.recipes.iconify import GLYPH_SETS, PALETTE_SETS
 
 IMAGES = 8
 LICENCES = ("Apache-2.0", "CC-BY-3.0", "CC-BY-4.0", "CC0-1.0", "MIT", "public domain")

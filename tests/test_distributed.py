@@ -22,7 +22,15 @@ from train.loop import Loop, LoopConfig
 
 ROWS = 24
 CONFIG = LoopConfig(
-    steps=4, batch_size=6, learning_rate=1e-2, warmup=1, validate_every=2, save_minutes=0.0, clip=1e9, seed=5
+    steps=4,
+    batch_size=6,
+    learning_rate=1e-2,
+    warmup=1,
+    validate_every=2,
+    save_minutes=0.0,
+    clip=1e9,
+    seed=5,
+    cooldown=0.0,
 )
 
 
@@ -98,20 +106,21 @@ def run(out: Path, config: LoopConfig, processes: int) -> list[dict[str, object]
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Where one process, and where two left theirs."""
+    return [tmp_path_factory.mktemp(name) / "run" for name in ("one", "two")]
+
+
+@pytest.fixture(scope="module")
+def one(folders: list[Path]) -> dict[str, object]:
     """What one process left."""
-    return run(tmp_path_factory.mktemp("one") / "run", CONFIG, 1)[0]
+    return run(folders[0], CONFIG, 1)[0]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("two") / "run"
-
-
-@pytest.fixture(scope="module")
-def two(folder: Path) -> list[dict[str, object]]:
+def two(folders: list[Path]) -> list[dict[str, object]]:
     """What two processes left."""
-    return run(folder, CONFIG, 2)
+    return run(folders[1], CONFIG, 2)
 
 
 def difference(a: object, b: object) -> float:
@@ -140,24 +149,23 @@ def test_the_rows_seen_are_those_of_one_process(one, two):
     assert together == one["seen"]
 
 
-def test_only_the_main_process_validates_and_writes(two, folder):
+def test_only_the_main_process_validates_and_writes(two, folders):
+    folder = folders[1]
     assert [process["validated"] for process in two] == [2, 0]
     assert sorted(path.name for path in folder.iterdir()) == [".lock", "checkpoint.pt", "log.jsonl"]
     assert len((folder / "log.jsonl").read_text().splitlines()) == 2
 
 
-def test_two_processes_log_the_loss_of_one(tmp_path, one, folder):
+def test_two_processes_log_the_loss_of_one(one, two, folders):
     """Over both halves of a batch."""
-    run(tmp_path / "run", CONFIG, 1)
-    logs = [(path / "log.jsonl").read_text() for path in (tmp_path / "run", folder)]
+    logs = [(path / "log.jsonl").read_text() for path in folders]
     assert logs[0] == logs[1]
 
 
 def test_one_process_goes_on_where_two_stopped(one, tmp_path):
-    run(tmp_path / "run", replace(CONFIG, steps=2, cooldown=0.0), 2)
-    last = run(tmp_path / "run", replace(CONFIG, cooldown=0.0), 1)[0]
-    whole = run(tmp_path / "whole", replace(CONFIG, cooldown=0.0), 1)[0]
-    assert difference(last["weights"], whole["weights"]) < 1e-7
+    run(tmp_path / "run", replace(CONFIG, steps=2), 2)
+    last = run(tmp_path / "run", CONFIG, 1)[0]
+    assert difference(last["weights"], one["weights"]) < 1e-7
 
 
 def test_processes_share_unequally_where_the_batch_asks_for_it(tmp_path):

@@ -1,9 +1,9 @@
 """The recipe of the default data, from a stand-in for npm that packs a few real icons to the finished dataset."""
 
+import contextlib
 import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,19 @@ from PIL import Image
 from bridge import checkpoint
 from tests.conftest import ARTWORK
 from train.recipes import clipart, emoji, icons, shapes
+from train.recipes.drawing import draw_on_white as draw
+from train.recipes.drawing import is_blank
 from train.recipes.emoji import (
     STYLES,
     caption_variants,
     emoji_entries,
     matched_icons,
+    slug,
     write_dataset,
     write_emoji_labels,
 )
-from train.recipes.iconify import MissingToolError, draw, icon_svg, is_blank, npm_pack, slug, write_rows
+from train.recipes.iconify import MissingToolError, icon_svg, npm_pack
+from train.recipes.writing import write_rows
 from train.splits import Splits
 
 ROOT = Path(__file__).parent.parent
@@ -59,43 +63,29 @@ def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "calls"
 
 
-def run_recipe(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python -m train.recipes.emoji --out FOLDER/emoji` with only FOLDER/bin on PATH."""
-    command = [
-        sys.executable,
-        "-m",
-        "train.recipes.emoji",
-        "--out",
-        folder / "emoji",
-        "--downloads",
-        folder / "npm",
-        *arguments,
-    ]
-    environment = os.environ | {"PATH": str(folder / "bin")}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=100)
-
-
 # end to end
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    folder = tmp_path_factory.mktemp("recipe")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The dataset's folder, and what the command printed, with the stand-in alone on PATH."""
+    folder, out = tmp_path_factory.mktemp("recipe"), io.StringIO()
     put_npm(folder / "bin")
-    return folder / "emoji", run_recipe(folder)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.setenv("PATH", str(folder / "bin"))
+        assert emoji.main(["--out", str(folder / "emoji"), "--downloads", str(folder / "npm")]) == 0
+    return folder / "emoji", out.getvalue()
 
 
 @pytest.fixture(scope="module")
-def made(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> datasets.Dataset:
+def made(finished: tuple[Path, str]) -> datasets.Dataset:
     """What the recipe made of the stand-in's icons."""
-    folder, done = finished
-    assert done.returncode == 0, done.stderr
-    return datasets.load_from_disk(str(folder))
+    return datasets.load_from_disk(str(finished[0]))
 
 
 def test_the_recipe_says_only_where_its_dataset_is(finished, made):
-    folder, done = finished
-    assert done.stdout == f"{folder}\n"
+    folder, out = finished
+    assert out == f"{folder}\n"
 
 
 def test_the_dataset_has_the_promised_columns(made):
@@ -119,7 +109,7 @@ def test_both_fluent_sets_are_one_artist(made):
 def test_rows_get_the_committed_families_and_sides(made):
     splits = Splits.load(emoji.SPLITS)
     found = {row["label"]: (row["family"], row["split"]) for row in made if row["artist"] == "twemoji"}
-    family = splits.family_of()
+    family = splits.family_of
     assert found == {
         "bell": (family["bell"], "test"),
         "door": (family["door"], "train"),
@@ -160,7 +150,7 @@ def test_without_npm_the_recipe_says_what_to_install(tmp_path, monkeypatch, caps
     monkeypatch.setenv("PATH", str(tmp_path))
     code = emoji.main(["--out", str(tmp_path / "emoji"), "--downloads", str(tmp_path / "npm")])
     said = "npm: not found; install Node.js (Debian: apt-get install npm; macOS: brew install node) and run again"
-    assert (code, capsys.readouterr().err.splitlines()[-1]) == (2, f"python -m train.recipes.emoji: {said}")
+    assert (code, capsys.readouterr().err.splitlines()[-1]) == (2, f"python -m train.recipes emoji: {said}")
 
 
 def test_when_npm_fails_its_words_are_passed_on(npm, tmp_path):
@@ -367,7 +357,7 @@ def test_what_an_interrupted_write_left_is_no_hindrance(artwork_rows, tmp_path):
 
 
 def test_a_dataset_of_ours_is_replaced_with_its_credits_and_cache(artwork_rows, tmp_path):
-    write_rows(artwork_rows[:3], emoji.FEATURES, tmp_path / "emoji", "# Credits")
+    write_rows(artwork_rows[:3], emoji.FEATURES, tmp_path / "emoji", ["- me"])
     (tmp_path / "emoji" / ".cache").mkdir()
     (tmp_path / "emoji" / ".cache" / "features").write_text("made again")
     write_dataset(artwork_rows[:5], tmp_path / "emoji")
@@ -379,12 +369,13 @@ def test_a_dataset_of_ours_is_replaced_with_its_credits_and_cache(artwork_rows, 
 @pytest.mark.parametrize("mine", ["thesis.txt", "photos/a.png", ".git/HEAD", "state.json", "data-00000-of-00001.arrow"])
 def test_no_recipe_empties_a_folder_that_it_did_not_make(tmp_path, capsys, monkeypatch, recipe, mine):
     """At once: before anything is downloaded or drawn."""
-    for module, work in ((emoji, "collect"), (icons, "collect"), (shapes, "make_rows"), (clipart, "collect")):
+    works = ((emoji, "collect"), (icons, "collect"), (shapes, "make_rows"), (clipart, "clip_art_folder"))
+    for module, work in works:
         monkeypatch.setattr(module, work, lambda *_: pytest.fail("worked before it looked"))
     file = tmp_path / "out" / mine
     file.parent.mkdir(parents=True)
     file.write_text("years of work")
-    assert recipe.main([*(["svg"] if recipe is clipart else []), "--out", str(tmp_path / "out")]) == 2
+    assert recipe.main(["--out", str(tmp_path / "out")]) == 2
     assert (file.read_text(), os.listdir(tmp_path)) == ("years of work", ["out"])
     told = capsys.readouterr().err
     assert (told.count("\n"), f"{mine}: was not written by this command and would be lost" in told) == (1, True)

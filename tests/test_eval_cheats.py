@@ -329,7 +329,7 @@ def test_wrong_arguments_are_named(judge, codes, wrong, named):
 @pytest.mark.parametrize(
     ("argv", "named"),
     [
-        (["--data", "nowhere"], "train.recipes.emoji"),
+        (["--data", "nowhere"], "train.recipes emoji"),
         (["--samples", "1"], "--samples: expected"),
         (["--captions", "0"], "--captions: expected"),
         (["--seed", "-1"], "--seed"),
@@ -352,7 +352,7 @@ def test_an_out_that_is_a_file_is_refused(tmp_path, capsys):
 
 WHOLE = pytest.mark.skipif(
     not DATA.exists(),
-    reason="data/emoji is not there: cheats are judged on drawings only; make it with `python -m train.recipes.emoji`",
+    reason="data/emoji is not there: cheats are judged on drawings only; make it with `python -m train.recipes emoji`",
 )
 
 

@@ -21,8 +21,8 @@ from tests.conftest import make_tiny_vae
 from train.autoencoder import VAEConfig, build_vae
 from train.loop import LoopConfig
 from train.recipes.emoji import write_dataset
-from train.recipes.iconify import write_rows
 from train.recipes.shapes import FEATURES, LEVELS, make_rows
+from train.recipes.writing import write_rows
 
 SMALL = VAEConfig(Path("-"), Path("-"), LoopConfig(steps=1), widths=(4,) * 7, latent_channels=3, groups=2)
 """64 px to 3 x 1 x 1."""
@@ -295,7 +295,7 @@ def test_labels_that_tell_nothing_are_refused(run, shapes_folder, tmp_path, caps
 
 def test_a_dataset_without_factors_is_refused(run, artwork_folder, capsys):
     assert command.main(["factors", str(run / "a" / "vae"), "--data", str(artwork_folder)]) == 2
-    assert "has no factor_* column; make it with python -m train.recipes.shapes" in capsys.readouterr().err
+    assert "has no factor_* column; make it with python -m train.recipes shapes" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_codec_is_refused(tmp_path):

@@ -18,9 +18,17 @@ import pytest
 import torch
 
 from tests.test_loop import Run
-from train.failures import SIGNALS, StopRequest
-from train.loop import DamagedError, ResumeError, SaveError
-from train.saved import END_BYTES, SEAL_BYTES, damage_of, fingerprint_of, previous_of, read_state, seal, write_state
+from train.checkpoint import (
+    END_BYTES,
+    SEAL_BYTES,
+    damage_of,
+    fingerprint_of,
+    previous_of,
+    read_state,
+    seal,
+    write_state,
+)
+from train.loop import SIGNALS, DamagedError, ResumeError, SaveError, StopRequest
 
 if sys.platform != "linux":
     pytest.skip("faults are staged with Linux's means", allow_module_level=True)
@@ -84,7 +92,7 @@ def test_a_kill_in_the_middle_of_a_save_changes_nothing(whole, tmp_path, where):
 
 
 def check_refused(out: Path, why: str) -> None:
-    remedy = "the last checkpoint stands; make room or mend the disk, then the same command goes on"
+    remedy = "the last checkpoint stands; make room or mend the disk, then run the same command to resume"
     assert told(out) == f"{out}: cannot write: {why}; {remedy}"
 
 
@@ -176,7 +184,7 @@ def test_a_damaged_checkpoint_names_the_one_before_which_goes_on(stopped_run):
     with pytest.raises(DamagedError) as caught:
         Run(path.parent).run()
     before = previous_of(path)
-    assert str(caught.value) == f"{path.parent}/{DAMAGED}`mv {before} {path}` goes on from the save before"
+    assert str(caught.value) == f"{path.parent}/{DAMAGED}`mv {before} {path}` resumes from the save before"
     before.replace(path)
     assert read_state(path)["step"] == 4
     resumed, whole = Run(path.parent).run(), Run(path.parent.with_name("whole")).run()
@@ -262,7 +270,7 @@ def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(whole, tmp_path, num
     os.kill(process.pid, number)
     assert outcome(process) == 128 + number
     where = f"after step 10 of 30; saved in {out}/checkpoint.pt"
-    assert told(out) == f"stopped by {number.name} {where}; the same command goes on from there"
+    assert told(out) == f"stopped by {number.name} {where}; run the same command to resume"
     assert read_state(out / "checkpoint.pt")["step"] == 10
     assert outcome(start(train, out)) == 0
     assert same_run(whole, out)

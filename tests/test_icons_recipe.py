@@ -7,9 +7,11 @@ from typing import Any
 import datasets
 import pytest
 
+from bridge.text import TextEncoder
 from tests.conftest import ARTWORK
 from train.recipes import icons
-from train.recipes.icons import IconSet, LicenceError, icon_caption, leaking, one_a_caption
+from train.recipes.iconify import IconSet, LicenceError, icon_caption
+from train.recipes.icons import Codes, leaking
 from train.splits import Splits
 
 BODIES = json.loads((ARTWORK / "npm" / "noto" / "icons.json").read_text("utf-8"))
@@ -96,13 +98,13 @@ def test_a_refused_set_writes_nothing(artwork_folder, tmp_path, monkeypatch, cap
     monkeypatch.setattr(icons, "PALETTE_SETS", ("flat-ui@1.2.3",))
     arguments = ["--out", tmp_path / "icons", "--emoji", artwork_folder, "--downloads", tmp_path / "npm", "--palette"]
     assert icons.main([str(a) for a in arguments]) == 2
-    assert "python -m train.recipes.icons: flat-ui: its licence is GPL-3.0" in capsys.readouterr().err
+    assert "python -m train.recipes icons: flat-ui: its licence is GPL-3.0" in capsys.readouterr().err
     assert not (tmp_path / "icons").exists()
 
 
 def test_without_the_emoji_the_command_says_how_to_make_them(tmp_path, capsys):
     assert icons.main(["--emoji", str(tmp_path / "none"), "--out", str(tmp_path / "icons")]) == 2
-    assert "make it with `python -m train.recipes.emoji" in capsys.readouterr().err
+    assert "make it with `python -m train.recipes emoji" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -115,18 +117,30 @@ def test_the_caption_is_the_name_without_style_and_size(name, caption):
 
 def test_of_a_captions_drawings_the_plainest_name_is_taken():
     drawn = {name: {"body": ""} for name in ("cat-bold", "cat", "cat-duotone", "a-b-c-d-e-f", "x")}
-    assert one_a_caption(IconSet({"icons": drawn}, {})) == {"cat": "cat"}
+    assert IconSet({"icons": drawn}, {}).captions == {"cat": "cat"}
 
 
 def test_hidden_icons_are_not_drawn():
-    assert one_a_caption(IconSet({"icons": {"cat": {"body": "", "hidden": True}}}, {})) == {}
+    assert IconSet({"icons": {"cat": {"body": "", "hidden": True}}}, {}).captions == {}
+
+
+def leaks(captions: list[str], splits: Splits, encoder: TextEncoder, **options: bool) -> set[str]:
+    return leaking(captions, Codes([*captions, *splits.family_of], encoder), splits, **options)
 
 
 def test_captions_near_a_held_out_one_leak_even_in_other_words(encoder):
     splits = Splits([["sofa"], ["door", "fire"]], ["test", "train"], {})
-    assert leaking(["couch", "gateway", "red sofa"], splits, encoder).tolist() == [True, False, True]
+    assert leaks(["couch", "gateway", "red sofa"], splits, encoder) == {"couch", "red sofa"}
 
 
 def test_a_word_that_a_training_label_has_too_does_not_leak(encoder):
     splits = Splits([["fire engine"], ["fire"]], ["test", "train"], {})
-    assert leaking(["fire pit", "old engine"], splits, encoder).tolist() == [False, True]
+    assert leaks(["fire pit", "old engine"], splits, encoder) == {"old engine"}
+
+
+def test_a_telling_word_leaks_in_its_plural_where_asked_for(encoder):
+    splits = Splits([["anchor"], ["fire"]], ["test", "train"], {})
+    found = [
+        leaks(["three anchors of hope and charity"], splits, encoder, plurals=plurals) for plurals in (False, True)
+    ]
+    assert list(map(len, found)) == [0, 1]

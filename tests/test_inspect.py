@@ -166,7 +166,7 @@ def test_the_sample_is_spread_evenly_and_bounded(count):
 @pytest.fixture
 def shared_encoder(encoder, monkeypatch):
     """The command with the tests' own MiniLM, which is loaded already."""
-    monkeypatch.setattr(inspect_module.TextEncoder, "from_pretrained", lambda *_, digest: encoder)
+    monkeypatch.setattr(inspect_module.TextEncoder, "from_pretrained", lambda *_: encoder)
 
 
 def test_the_command_writes_nothing_but_the_sheet(tmp_path, capsys, shared_encoder):

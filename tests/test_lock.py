@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_loop import Run
-from train.failures import LockedError
-from train.lock import NAME, run_lock
+from train.checkpoint import LOCK, LockedError, run_lock
 
 if sys.platform != "linux":
     pytest.skip("holders are started with Linux's means", allow_module_level=True)
@@ -40,7 +39,7 @@ def test_the_lock_of_a_killed_process_is_gone(tmp_path):
     wait_for(out.with_suffix(".started"))
     holder.kill()
     outcome(holder)
-    assert (out / NAME).exists()
+    assert (out / LOCK).exists()
     with run_lock(out):
         pass
 
@@ -53,7 +52,7 @@ def test_a_second_run_in_one_process_is_refused_too_and_changes_nothing(tmp_path
         run.run()
     assert (str(caught.value), run.seen) == (refusal(tmp_path, os.getpid()), [])
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert {**after, NAME: b""} == {**before, NAME: b""}
+    assert {**after, LOCK: b""} == {**before, LOCK: b""}
 
 
 def test_a_run_lets_go_at_its_end_also_after_an_error(tmp_path):
@@ -76,6 +75,6 @@ def test_a_loop_may_hold_its_folder_around_a_run(tmp_path):
 
 def test_an_unsigned_lock_is_told_without_a_name(tmp_path):
     with run_lock(tmp_path):
-        (tmp_path / NAME).write_bytes(b"")
+        (tmp_path / LOCK).write_bytes(b"")
         with pytest.raises(LockedError, match="another process trains there"), run_lock(tmp_path):
             pass

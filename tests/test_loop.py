@@ -15,11 +15,10 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from bridge.noise import normal_rows
-from train.average import Average
+from train.checkpoint import read_state, write_state
 from train.config import ConfigError, from_mapping
-from train.loop import Loop, LoopConfig, ResumeError, TrainingError, epoch_order, learning_rate_at, rows_at
-from train.saved import read_state, write_state
-from train.schedule import FREE
+from train.loop import Average, Loop, LoopConfig, ResumeError, TrainingError
+from train.schedule import FREE, RowOrder, learning_rate_at
 
 CONFIG = LoopConfig(
     steps=12, batch_size=4, learning_rate=0.05, warmup=3, ema_decay=0.9, validate_every=5, save_minutes=0.0, seed=3
@@ -170,7 +169,7 @@ def test_other_settings_are_refused_by_name(tmp_path, change, told):
     Run(tmp_path, stop_at=3).interrupted()
     with pytest.raises(ResumeError) as caught:
         Run(tmp_path, **change).run()
-    assert str(caught.value) == f"{tmp_path}: cannot go on: {told}; name another `out` or restore the settings"
+    assert str(caught.value) == f"{tmp_path}: cannot resume: {told}; name another `out` or restore the settings"
 
 
 def test_a_refused_run_leaves_the_checkpoint(tmp_path):
@@ -197,9 +196,9 @@ def test_a_setting_that_changes_no_row_may_differ(tmp_path, name):
 def test_data_is_what_it_holds_and_not_where_it_lies(tmp_path):
     moved = {"data": "elsewhere"}
     Run(tmp_path, stop_at=3, data_fingerprint="a1").interrupted()
-    with pytest.raises(ResumeError, match="cannot go on: data_fingerprint was 'a1', is 'b2'; name another"):
+    with pytest.raises(ResumeError, match="cannot resume: data_fingerprint was 'a1', is 'b2'; name another"):
         Run(tmp_path, data_fingerprint="b2").run()
-    with pytest.raises(ResumeError, match="cannot go on: data was 'toy', is 'elsewhere'; name another"):
+    with pytest.raises(ResumeError, match="cannot resume: data was 'toy', is 'elsewhere'; name another"):
         Run(tmp_path, identity=moved).run()
     assert Run(tmp_path, identity=moved, data_fingerprint="a1").run().loop.step == 12
 
@@ -512,21 +511,22 @@ def test_a_missing_tensorboard_is_told_with_the_remedy(tmp_path, monkeypatch):
 
 
 def test_an_epoch_takes_no_row_twice():
-    rows = torch.cat([rows_at(step, ROWS, 4, seed=0)[0] for step in (0, 1)])
+    rows = torch.cat([RowOrder(ROWS, 0).at(step, 4)[0] for step in (0, 1)])
     assert len(rows.unique()) == 8
 
 
 def test_epochs_take_rows_in_different_orders():
-    assert not torch.equal(epoch_order(50, 0, 0), epoch_order(50, 0, 1))
+    order = RowOrder(50, 0)
+    assert not torch.equal(order.at(0, 50)[0], order.at(1, 50)[0])
 
 
 def test_every_row_has_its_turn():
-    rows = torch.cat([rows_at(step, ROWS, 4, seed=0)[0] for step in range(20)])
+    rows = torch.cat([RowOrder(ROWS, 0).at(step, 4)[0] for step in range(20)])
     assert rows.unique().tolist() == list(range(ROWS))
 
 
 def test_a_batch_larger_than_the_data_repeats_every_row_alike():
-    rows, epoch = rows_at(2, 3, 9, seed=0)
+    rows, epoch = RowOrder(3, 0).at(2, 9)
     assert (rows.bincount().tolist(), epoch) == ([3, 3, 3], 2)
 
 

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,11 +14,9 @@ import yaml
 from diffusers import AutoencoderKL
 
 from bridge.checkpoint import CheckpointError
-from bridge.codecs import VAECodec
 from bridge.codecs.standardize import PCACodec, PrincipalAxes
 from bridge.errors import UserError
 from bridge.mappers import FAMILIES
-from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import TextCode, TextEncoder
 from bridge.text.words import WordVectors
@@ -124,10 +121,10 @@ def test_the_card_becomes_the_models_readme(build, tmp_path):
     assert (folder / "README.md").read_text() == "# A card\n"
 
 
-# another sitting
+# a second training stage
 
 
-def test_another_sitting_begins_with_the_weights_of_the_last(finished, build, tmp_path):
+def test_a_second_stage_begins_with_the_weights_of_the_last(finished, build, tmp_path):
     last = finished.config.out / "model"
     again = build(init=str(last), out=tmp_path / "again", mapper=MAPPER | {"dropout": 0.5})
     kept = BridgePipeline.from_pretrained(last).mapper
@@ -146,95 +143,23 @@ def test_a_start_that_is_no_model_is_refused(build, tmp_path):
         build(init=str(tmp_path))
 
 
-# what the last sitting knew
-
-REPLAY = 6
-"""Pictures: fewer than the first model knows captions."""
-
-
-@pytest.fixture(scope="module")
-def others(artwork_rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset whose captions no other model knows."""
-    folder = tmp_path_factory.mktemp("others") / "data"
-    write_dataset(
-        [{**row, "label": f"my {row['label']}", "captions": [f"my {row['label']}"]} for row in artwork_rows], folder
-    )
-    return folder
-
-
-@pytest.fixture
-def replaying(build: Build, finished: MapperTraining, others: Path) -> Build:
-    """Makes runs on `others` that replay what the finished model knows."""
-    init = str(finished.config.out / "model")
-    return partial(build, data=others, init=init, replay=REPLAY, replay_share=0.25, caption_dropout=0.0)
-
-
-def test_what_is_replayed_is_what_the_model_draws_of_captions_it_knows(replaying, opened):
-    training = replaying()
-    own = len(training.train.latents) - REPLAY
-    told = [training.train.table.texts[i] for i in training.train.table.labels[own:].tolist()]
-    assert len(set(told)) == REPLAY and set(told) <= set(opened.memory.captions)
-    drawn = opened(told[3], 1, generator=generator_for(0, -3, 3), guidance_scale=1.0, output_type="latent").images
-    torch.testing.assert_close(training.train.latents.means[own + 3], drawn[0])
-
-
-def test_on_another_codec_its_pictures_are_encoded(replaying, opened, vae_folder, tmp_path):
-    VAECodec.from_pretrained(vae_folder).with_statistics([0.0] * 4, [2.0] * 4).save(tmp_path / "vae")
-    training = replaying(vae=tmp_path / "vae")
-    own, caption = len(training.train.latents) - REPLAY, training.train.table.texts[training.train.table.labels[-1]]
-    drawn = opened(caption, 1, generator=generator_for(0, -3, REPLAY - 1), guidance_scale=1.0, output_type="pt").images
-    found = training.train.latents.rows(torch.tensor([own + REPLAY - 1]))
-    torch.testing.assert_close(found.mean, training.codec.encode(drawn).mean)
-    assert found.std.min() > 1e-4
-
-
-def test_where_fewer_captions_are_known_each_is_replayed_again_as_another_picture(replaying, opened):
-    known = len(opened.memory)
-    training = replaying(replay=known + 1)
-    own = len(training.train.latents) - known - 1
-    labels, means = training.train.table.labels[own:], training.train.latents.means[own:]
-    assert labels[0] == labels[-1] and len(labels.unique()) == known
-    assert not torch.equal(means[0], means[-1])
-
-
-def test_it_is_replayed_as_often_as_asked(replaying):
-    training = replaying()
-    own = len(training.train.latents) - REPLAY
-    shares = torch.cat([training.cumulative[:1], training.cumulative.diff()])
-    torch.testing.assert_close(shares[own:], torch.full((REPLAY,), 0.25 / REPLAY).double())
-    torch.testing.assert_close(shares[:own].sum(), torch.tensor(0.75).double())
-    assert training.loop.rows == own + REPLAY
-
-
-def test_the_model_then_knows_old_and_new_captions(replaying, opened, tmp_path):
-    training = replaying(loop=replace(LOOP, steps=1))
-    known = set(BridgePipeline.from_pretrained(training.run()).memory.captions)
-    old = set(opened.memory.captions)
-    assert old < known and all(caption.startswith("my ") for caption in known - old)
-
-
-def test_a_second_run_draws_nothing_again(replaying, monkeypatch):
-    first = replaying()
-    monkeypatch.setattr(type(first.mapper), "sample", lambda *_, **__: pytest.fail("drawn again"))
-    assert replaying().train.content == first.train.content
-
-
-def test_a_run_with_other_replay_does_not_go_on(replaying):
-    first = replaying()
+def test_a_run_of_a_version_with_replay_resumes_where_it_did_not_use_it(build):
+    first = build()
     first.config.out.mkdir()
+    first.loop.identity |= {"replay": 0, "replay_share": 0.5}
     first.loop.save()
-    with pytest.raises(ResumeError, match="replay"):
-        replaying(replay=REPLAY - 1).loop.resume()
+    build().loop.resume()
+    first.loop.identity |= {"replay": 5}
+    first.loop.save()
+    with pytest.raises(ResumeError, match="replay was 5, is 0"):
+        build().loop.resume()
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"replay": 5}, "replay: there is nothing to remember; name the model to start from in `init`"),
-        ({"replay": -1}, "replay: expected 0 or more pictures, got -1"),
         ({"copies_of": -1}, "copies_of: expected 0 or more captions, got -1"),
         ({"most_copies": 1.5}, "most_copies: expected a share from 0 to 1, got 1.5"),
-        ({"replay_share": 1.0}, "replay_share: expected a share between 0 and 1, got 1.0"),
     ],
 )
 def test_shares_and_counts_out_of_range_are_refused(build, changes, told):
@@ -626,7 +551,7 @@ def test_a_run_for_another_text_space_does_not_go_on(build, monkeypatch):
         runs.append(build(loop=replace(LOOP, steps=1)))
     runs[0].config.out.mkdir()
     runs[0].loop.save()
-    with pytest.raises(ValueError, match=r"cannot go on: text was '[0-9a-f]{16}', is '[0-9a-f]{16}'"):
+    with pytest.raises(ValueError, match=r"cannot resume: text was '[0-9a-f]{16}', is '[0-9a-f]{16}'"):
         runs[1].run()
 
 
@@ -637,7 +562,7 @@ def test_a_mapper_for_another_vae_does_not_go_on(build, vae_folder, tmp_path):
     other = first.codec.vae
     other.register_to_config(latents_std=[1.0, 1.0, 1.0, 1.0])
     other.save_pretrained(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"cannot go on: vae was '[0-9a-f]{16}', is '[0-9a-f]{16}'"):
+    with pytest.raises(ValueError, match=r"cannot resume: vae was '[0-9a-f]{16}', is '[0-9a-f]{16}'"):
         build(vae=tmp_path / "other").run()
 
 

@@ -15,9 +15,8 @@ from bridge.captions import prepare_caption
 from tests.conftest import ARTWORK
 from tests.test_clipart_recipe import put
 from tests.test_icons_recipe import put_package
-from train.recipes import gather, pictures
-from train.recipes.colours import HUES, WORDS, colour_word, turned
-from train.recipes.drawings import draw, drawn_of
+from train.recipes import clipart, pictures
+from train.recipes.drawing import HUES, WORDS, colour_word, draw, drawn_of, turned
 from train.recipes.emoji import EMOJIBASE, STYLES
 from train.recipes.iconify import MissingToolError
 from train.recipes.names import captions_of, clean_title, colour_is_free, says_nothing, with_article
@@ -94,7 +93,7 @@ def test_pictures_are_transparent_where_nothing_is_drawn(rows):
 
 
 def test_emoji_keep_their_families_and_sides(rows):
-    family = Splits.load(pictures.SPLITS).family_of()
+    family = Splits.load(pictures.SPLITS).family_of
     found = {row["label"]: (row["family"], row["split"]) for row in of(rows, set="twemoji", turned=False)}
     assert found["bell"] == (family["bell"], "test") and found["door"] == (family["door"], "train")
     assert {row["split"] for row in of(rows, label="fire", set="fxemoji")} == {"seen"}
@@ -175,7 +174,7 @@ def test_without_the_clip_art_the_command_says_how_to_get_it(tmp_path, monkeypat
     assert main(["--out", str(tmp_path / "out"), "--downloads", str(tmp_path / "npm")]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith(
-        "python -m train.recipes.pictures: apt-get: not found; get openclipart-svg_*_all.deb from packages."
+        "python -m train.recipes pictures: apt-get: not found; get openclipart-svg_*_all.deb from packages."
     )
     assert not (tmp_path / "out").exists()
 
@@ -184,7 +183,7 @@ def test_an_archive_fetched_by_hand_needs_dpkg(tmp_path, monkeypatch):
     (tmp_path / "openclipart-svg_0.18_all.deb").write_bytes(b"")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingToolError, match=r"dpkg-deb: not found; unpack .*openclipart-svg_0.18_all.deb into "):
-        gather.clip_art_folder(tmp_path)
+        clipart.clip_art_folder(tmp_path)
 
 
 def test_a_broken_archive_is_named(tmp_path):
@@ -192,7 +191,7 @@ def test_a_broken_archive_is_named(tmp_path):
         pytest.skip("dpkg-deb is not installed")
     (tmp_path / "openclipart-svg_0.18_all.deb").write_bytes(b"no archive")
     with pytest.raises(MissingToolError, match=r"dpkg-deb -x .*; delete it and run again"):
-        gather.clip_art_folder(tmp_path)
+        clipart.clip_art_folder(tmp_path)
     assert not (tmp_path / "openclipart-svg").exists()
 
 

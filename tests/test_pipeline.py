@@ -14,9 +14,9 @@ import torch
 from diffusers.configuration_utils import register_to_config
 
 from bridge import BridgePipeline
+from bridge.arguments import MAX_IMAGES_PER_PROMPT
 from bridge.checkpoint import CheckpointError, fingerprint
 from bridge.errors import UserError
-from bridge.limits import MAX_IMAGES_PER_PROMPT
 from bridge.mappers import FlowMatchingMapper, GaussianMapper, TransformerFlowMapper
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for

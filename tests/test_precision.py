@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from train import precision
+from train import timing as precision
 
 Capture = pytest.CaptureFixture[str]
 

@@ -1,6 +1,5 @@
 """Own pictures become a dataset: every fault is done to them, and what is written is whole and leaks nothing."""
 
-import argparse
 import json
 import os
 from dataclasses import replace
@@ -21,10 +20,9 @@ from tests.pictures import bomb, encoded, pattern, png
 from train import partition as partition_module
 from train import prepare as prepare_module
 from train.data.dataset import load_dataset, rows_of
-from train.near import near_groups
 from train.partition import find_families, hold_out, leader_families, partition, same_words
 from train.prepare import FACTS, Reading, main, prepare
-from train.splits import duplicate_pairs
+from train.splits import close_pairs, near_groups
 
 WORDS = (
     *("anchor", "balloon", "bicycle", "candle", "castle", "cloud", "drum", "envelope"),
@@ -474,7 +472,9 @@ def test_near_groups_are_those_of_a_comparison_of_all():
     flip = rng.random(300) < 0.5
     thumbnails = np.where(flip[:, None, None, None], noisy[:, :, ::-1], noisy).astype(np.uint8)
     groups = near_groups(thumbnails, block=32)
-    pairs = np.concatenate([duplicate_pairs(thumbnails / 255, 0.02, mirrored=mirrored) for mirrored in (False, True)])
+    pictures = thumbnails / 255
+    pairs = np.concatenate([close_pairs(pictures, pictures, 0.02, mirrored=mirrored) for mirrored in (False, True)])
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
     assert len(pairs) > 50
     assert (groups[pairs[:, 0]] == groups[pairs[:, 1]]).all()
     reached = {frozenset(np.flatnonzero(groups == g).tolist()) for g in groups}
@@ -519,13 +519,6 @@ def test_wanted_columns_reach_the_source(tmp_path, encoder):
     source = put(tmp_path / "source", None, words=[f"{word} drawing" for word in WORDS])
     out = prepare(Wanted(str(source), caption_column="words"), tmp_path / "out", LOOSE, encoder=encoder)
     assert all(label.endswith(" drawing") for label in datasets.load_from_disk(str(out))["label"])
-
-
-def test_another_command_may_ask_for_the_source_by_an_option():
-    parser = argparse.ArgumentParser()
-    prepare_module.add_arguments(parser, "--data")
-    wanted, how = prepare_module.chosen(parser.parse_args(["--data", "owner/name", "--names", "file"]))
-    assert (wanted, how) == (Wanted("owner/name", names="file"), Reading())
 
 
 # advice

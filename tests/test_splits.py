@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from bridge.text import TextEncoder
+from train.recipes.drawing import thumbnails_of
 from train.recipes.emoji import SPLITS, assign_splits, drop_leaks
-from train.recipes.iconify import thumbnails_of
 from train.splits import (
     LEAK_RMSE,
     MAX_HELD_OUT,
@@ -20,7 +20,7 @@ from train.splits import (
     assign_sides,
     base_label,
     caption_families,
-    duplicate_pairs,
+    close_pairs,
     hide_artists,
     make_splits,
     merge_families,
@@ -31,7 +31,7 @@ HELD_OUT = ("validation", "test")
 PEOPLE = re.compile(r"\b(man|woman|person|men|women|people|boy|girl|child)\b")
 
 
-def close_pairs(a: np.ndarray, b: np.ndarray, rmse: float) -> np.ndarray:
+def compared_pairs(a: np.ndarray, b: np.ndarray, rmse: float) -> np.ndarray:
     """Index pairs (i, j), (P, 2), of pictures a[i] and b[j], (N, H, W, 3) and (M, H, W, 3), closer than `rmse`."""
     a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
     squared = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
@@ -86,12 +86,13 @@ def test_the_distance_decides_what_is_near():
 
 
 def test_duplicates_are_found_in_every_block():
-    pairs = duplicate_pairs(pictures(0.0, 0.5, 0.01, 1.0, 0.505), rmse=0.02, block=2)
-    assert sorted(map(tuple, pairs)) == [(0, 2), (1, 4)]
+    shown = pictures(0.0, 0.5, 0.01, 1.0, 0.505)
+    pairs = close_pairs(shown, shown, rmse=0.02, block=2)
+    assert sorted((i, j) for i, j in pairs if i < j) == [(0, 2), (1, 4)]
 
 
 def test_a_pair_exactly_as_far_as_the_threshold_is_no_duplicate():
-    assert len(duplicate_pairs(pictures(0.0, 0.5), rmse=0.5)) == 0
+    assert len(close_pairs(pictures(0.0), pictures(0.5), rmse=0.5)) == 0
 
 
 def test_families_sharing_a_drawing_are_joined_through_each_other():
@@ -165,7 +166,7 @@ def test_every_base_label_of_the_data_has_one_family(made, artwork_rows):
 
 
 def test_only_training_captions_hide_artists(made):
-    side_of = {label: made.sides[number] for label, number in made.family_of().items()}
+    side_of = {label: made.sides[number] for label, number in made.family_of.items()}
     assert {side_of[base_label(label)] for hidden in made.hidden.values() for label in hidden} == {"train"}
 
 
@@ -202,13 +203,19 @@ def test_a_caption_the_file_does_not_know_is_left_out():
 
 def test_of_a_leaking_pair_the_training_picture_goes():
     rows = [{"split": "train"}, {"split": "test"}, {"split": "seen"}, {"split": "train"}]
-    kept = drop_leaks(rows, np.array([[0, 1], [2, 3]]))
+    kept = drop_leaks(rows, pictures(0.1, 0.11, 0.9, 0.89))
     assert [r["split"] for r in kept] == ["test", "seen"]
+
+
+def test_a_mirrored_training_picture_leaks_too():
+    half = np.concatenate([np.zeros((1, 4, 2, 3)), np.ones((1, 4, 2, 3))], 2)
+    kept = drop_leaks([{"split": "train"}, {"split": "test"}], np.concatenate([half, half[:, :, ::-1]]))
+    assert [r["split"] for r in kept] == ["test"]
 
 
 def test_duplicates_within_training_stay():
     rows = [{"split": "train"}, {"split": "train"}]
-    assert len(drop_leaks(rows, np.array([[0, 1]]))) == 2
+    assert len(drop_leaks(rows, pictures(0.5, 0.5))) == 2
 
 
 # the committed file
@@ -287,7 +294,7 @@ WHOLE = pytest.param(
     "whole",
     marks=pytest.mark.skipif(
         not DATA.exists(),
-        reason="data/emoji is not there: only the sample is checked; make it with `python -m train.recipes.emoji`",
+        reason="data/emoji is not there: only the sample is checked; make it with `python -m train.recipes emoji`",
     ),
 )
 
@@ -310,13 +317,13 @@ def compared(drawn: list[dict[str, Any]]) -> Compared:
 
 def test_no_training_picture_nearly_is_one_outside_training(compared):
     inside, a, outside, b = compared
-    assert [(inside[i]["label"], outside[j]["label"]) for i, j in close_pairs(a, b, LEAK_RMSE)] == []
+    assert [(inside[i]["label"], outside[j]["label"]) for i, j in compared_pairs(a, b, LEAK_RMSE)] == []
 
 
 def test_no_mirrored_training_picture_nearly_is_one_outside_training(compared):
     """The VAE's training mirrors half of the pictures: an arrow to the left is also one to the right."""
     inside, a, outside, b = compared
-    assert [(inside[i]["label"], outside[j]["label"]) for i, j in close_pairs(a[:, :, ::-1], b, LEAK_RMSE)] == []
+    assert [(inside[i]["label"], outside[j]["label"]) for i, j in compared_pairs(a[:, :, ::-1], b, LEAK_RMSE)] == []
 
 
 def test_rows_are_where_the_committed_file_puts_them(drawn, committed):
@@ -338,8 +345,8 @@ def test_a_near_duplicate_is_found_through_png_and_resizing(artwork_rows):
     image = Image.open(io.BytesIO(artwork_rows[0]["png"]))
     out = io.BytesIO()
     image.point(lambda value: min(value + 3, 255)).save(out, "PNG")
-    thumbnails = thumbnails_of([artwork_rows[0], {"png": out.getvalue()}])
-    assert len(duplicate_pairs(thumbnails, LEAK_RMSE)) == 1
+    before, after = (thumbnails_of([row]) for row in (artwork_rows[0], {"png": out.getvalue()}))
+    assert len(close_pairs(before, after, LEAK_RMSE)) == 1
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/default-model.md", "configs/emoji-card.md"])

@@ -24,28 +24,28 @@ import yaml
 from accelerate import PartialState
 from datasets import Dataset
 
-from bridge.checkpoint import CheckpointError, atomic_write, resolve_model, shipped_models
+from bridge.checkpoint import CheckpointError, atomic_write
 from bridge.codecs import AUTOENCODERS, CONFIG, codec_from_diffusers, load_codec, read_config
 from bridge.codecs.palette import PaletteCodec
 from bridge.errors import UserError
+from bridge.hub import resolve_model, shipped_models
 from bridge.mappers import FAMILIES, LocalFlowMapper, VelocityMapper
 from bridge.pairs.reading import Reading
 from bridge.pairs.sources import Wanted
 from bridge.pipeline import Settings
 from bridge.text import DEFAULT_ID
 from train.autoencoder import VAEConfig, VAEObjective, VAETraining, build_vae
+from train.checkpoint import previous_of
 from train.codec import CodecConfig, fit, psnr
 from train.command import Parser, number, run_command, say, writable_folder
 from train.config import ConfigError
 from train.data.dataset import at_once, load_dataset, pixels_of, rows_of
-from train.interrupt import STOPPED
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
 from train.memory import MemoryConfig, build, held_out_losses
-from train.precision import slow_bfloat16, slowdown
 from train.prepare import FACTS, add_arguments, chosen, prepare
-from train.saved import previous_of
-from train.timing import interleaved
+from train.starting import STOPPED
+from train.timing import interleaved, slow_bfloat16, slowdown
 
 BASE = "pictures"
 CHOICES = "choices.json"

@@ -22,6 +22,7 @@ from bridge.codecs.dense import DenseCodec, DenseVAE
 from bridge.codecs.palette import PaletteCodec, PaletteVAE
 from bridge.images import contact_sheet, save_png, to_pil
 from bridge.noise import generator_for, normal_rows
+from train.checkpoint import fingerprint_of
 from train.codec import channel_statistics
 from train.config import ConfigError, run_config
 from train.data.dataset import (
@@ -36,7 +37,6 @@ from train.data.dataset import (
 )
 from train.loop import Loop, LoopConfig
 from train.perceptual import PerceptualDistance
-from train.saved import fingerprint_of
 
 AnyVAE: TypeAlias = AutoencoderKL | DenseVAE | PaletteVAE
 SHAPE = ("block_out_channels", "latent_channels", "norm_num_groups", "units", "sample_size", "widths", "layers")
@@ -74,7 +74,7 @@ class VAEConfig:
             without noise, and nothing that pulls them anywhere.
         flip: Whether half of the pictures are mirrored.
         recolour: Share of the pictures whose red, green and blue are exchanged at random.
-        init: Folder of a VAE to start from, for another sitting; empty starts from nothing.
+        init: Folder of a VAE to start from, for a second training stage; empty starts from nothing.
         sheet_rows: Rows of a sheet of held-out pictures and their reconstructions; 0 writes none.
     """
 
@@ -122,8 +122,7 @@ def codec_class(config: VAEConfig) -> type[VAECodec]:
 def build_vae(config: VAEConfig, size: int) -> AnyVAE:
     """A diffusers AutoencoderKL for pictures of `size` pixels, one layer a block; a DenseVAE where there are `units`.
 
-    Raises:
-        ConfigError: There are more `widths` than a picture can be halved.
+    Raises ConfigError if there are more `widths` than a picture can be halved.
     """
     blocks = len(config.widths)
     try:
@@ -142,15 +141,14 @@ def build_vae(config: VAEConfig, size: int) -> AnyVAE:
             scaling_factor=1.0,
         )
     except (ValueError, ArithmeticError, LookupError, RuntimeError) as error:
-        told = f"{error}".splitlines()[0].removeprefix("widths: ")
-        raise ConfigError(f"widths: {told}") from error
+        reason = f"{error}".splitlines()[0].removeprefix("widths: ")
+        raise ConfigError(f"widths: {reason}") from error
 
 
 def first_vae(config: VAEConfig, size: int) -> AnyVAE:
     """The VAE that training begins with: that of `config.init`, or a new one.
 
-    Raises:
-        ConfigError: `init` holds no VAE, or one of another shape than the config's.
+    Raises ConfigError if `init` holds no VAE, or one of another shape than the config's.
     """
     new = build_vae(config, size)
     if not config.init:
@@ -160,28 +158,16 @@ def first_vae(config: VAEConfig, size: int) -> AnyVAE:
     codec = load_codec(Path(config.init))
     if type(codec) is not codec_class(config):
         raise ConfigError(f"init: {config.init} is a {type(codec).__name__}, this config trains a {type(new).__name__}")
-    for name in (
-        "block_out_channels",
-        "latent_channels",
-        "norm_num_groups",
-        "units",
-        "sample_size",
-        "widths",
-        "layers",
-    ):
-        found, asked = (json.dumps(v.config.get(name)) for v in (codec.vae, new))
-        if found != asked:
-            raise ConfigError(f"init: {config.init} has {name} {found}, this config asks for {asked}")
+    for name in SHAPE:
+        has, asked = (json.dumps(v.config.get(name)) for v in (codec.vae, new))
+        if has != asked:
+            raise ConfigError(f"init: {config.init} has {name} {has}, this config asks for {asked}")
     vae: AnyVAE = codec.vae.requires_grad_(True)
     return vae.train()
 
 
 class VAEObjective(nn.Module):
-    """Reconstruction, perceptual distance and KL of a VAE, per example; without KL, of a plain autoencoder.
-
-    Args:
-        vae: The autoencoder to train.
-        config: Holds the weights.
+    """Reconstruction, perceptual distance and KL of a VAE, per example; of a plain autoencoder at kl 0.
 
     Source: Kingma & Welling 2014, arXiv:1312.6114; Rombach et al. 2022, arXiv:2112.10752; with a weight of the KL
         of its own Higgins et al. 2017, beta-VAE; without any Hinton & Salakhutdinov 2006, Reducing the
@@ -194,14 +180,10 @@ class VAEObjective(nn.Module):
         self.distance = PerceptualDistance() if config.perceptual else None
 
     def forward(self, x: Tensor, eps: Tensor, opacity: Tensor | None = None) -> dict[str, Tensor]:
-        """Losses of pictures x (B, 3, H, W) in [0, 1] under posterior noise eps (B, *z_shape); each (B,).
+        """Losses, each (B,), of pictures x (B, 3, H, W) in [0, 1] on white, under posterior noise eps (B, *z_shape).
 
-        At kl 0 there is no posterior: `eps` counts for nothing and no "kl" is reported.
-
-        Args:
-            x: Pictures on white.
-            eps: Standard normal.
-            opacity: (B, 1, H, W) in [0, 1], for a VAE of layers; 1 everywhere where nobody knows it.
+        At kl 0 there is no posterior: `eps` counts for nothing and no "kl" is reported. `opacity`, (B, 1, H, W) in [0,
+        1], is for a VAE of layers; 1 everywhere where nobody knows it.
         """
         posterior = self.vae.encode(x * 2 - 1).latent_dist
         z = posterior.mean + posterior.std * eps if self.config.kl else posterior.mean
@@ -295,8 +277,7 @@ class VAETraining:
     def load_more(self) -> Tensor | None:
         """Pictures of `config.more`, (M, 3, H, W) uint8.
 
-        Raises:
-            ConfigError: It is no dataset, or its pictures are of another size.
+        Raises ConfigError if it is no dataset, or its pictures are of another size.
         """
         if not self.config.more:
             return None
@@ -383,8 +364,8 @@ def check_sides(pixels: Tensor, factor: int, data: Path) -> None:
         raise ConfigError(f"data: {data} has pictures of {width} x {height}; crop or pad them to squares")
     if width % factor:
         low = max(width // factor * factor, factor)
-        told = f"these widths take multiples of {factor}; prepare them with --size {low} or {low + factor}"
-        raise ConfigError(f"data: {data} has pictures of {width} pixels, {told}, or give fewer widths")
+        remedy = f"these widths take multiples of {factor}; prepare them with --size {low} or {low + factor}"
+        raise ConfigError(f"data: {data} has pictures of {width} pixels, {remedy}, or give fewer widths")
 
 
 def recoloured(x: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -59,24 +59,16 @@ class CodecConfig:
         if not 0 <= self.explained_variance <= 1:
             raise ConfigError(f"explained_variance: expected a share from 0 to 1, got {self.explained_variance!r}")
         if bool(self.inner) != (self.kind != "pca"):
-            told = "has none" if self.kind == "pca" else "needs a folder or a hub id"
-            raise ConfigError(f"inner: kind {self.kind!r} {told}, got {self.inner!r}")
+            expected = "has none" if self.kind == "pca" else "needs a folder or a hub id"
+            raise ConfigError(f"inner: kind {self.kind!r} {expected}, got {self.inner!r}")
         given, wanted = bool(self.k) + bool(self.explained_variance), int(self.kind != "diffusers")
         if given != wanted:
-            told = "one of them" if wanted else "neither"
-            raise ConfigError(f"k, explained_variance: kind {self.kind!r} takes {told}, got {given}")
+            expected = "one of them" if wanted else "neither"
+            raise ConfigError(f"k, explained_variance: kind {self.kind!r} takes {expected}, got {given}")
 
 
 class Pictures:
-    """The pictures of a split in batches of bytes (B, 3, H, W), read from disk each time they are iterated.
-
-    Args:
-        rows: The split.
-        batch_size: Pictures a batch.
-
-    Raises:
-        ConfigError: The pictures are not square.
-    """
+    """The pictures of a split in batches of bytes (B, 3, H, W), read from disk each time; ConfigError unless square."""
 
     def __init__(self, rows: Dataset, batch_size: int) -> None:
         self.rows, self.batch_size = rows, batch_size
@@ -94,16 +86,11 @@ class Pictures:
 
 
 def channel_statistics(codec: AutoencoderCodec, pictures: Iterable[Tensor]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel of an autoencoder's own latents, posterior variance included.
-
-    Args:
-        codec: On the device to compute on.
-        pictures: Batches, uint8 (B, 3, H, W).
-    """
+    """Mean and deviation of each channel of an autoencoder's own latents, posterior variance included."""
     sums, count = torch.zeros(3, codec.z_shape[0], dtype=torch.float64), 0
     for chunk in pictures:
-        found = codec.encode(to_unit(chunk).to(codec.mean.device))
-        mean, var = found.mean.double().cpu(), found.std.double().cpu().square()
+        latents = codec.encode(to_unit(chunk).to(codec.mean.device))
+        mean, var = latents.mean.double().cpu(), latents.std.double().cpu().square()
         sums += torch.stack([part.mean((2, 3)).sum(0) for part in (mean, mean.square(), var)])
         count += len(chunk)
     first, second, noise = sums / count
@@ -113,37 +100,25 @@ def channel_statistics(codec: AutoencoderCodec, pictures: Iterable[Tensor]) -> t
 
 
 def latent_moments(codec: ImageCodec, pictures: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and covariance (D, D), float64, of flattened latents, posterior variance included.
-
-    One pass in memory that does not grow with the pictures.
-
-    Args:
-        codec: Its latents have at most MAX_DIMS numbers.
-        pictures: Batches, uint8 (B, 3, H, W).
+    """Mean (D,) and covariance (D, D), float64, of flattened latents, posterior variance included, in one pass.
 
     Source: Chan et al. 1979, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances
     """
     dims, count = math.prod(codec.z_shape), 0
     mean, spread = torch.zeros(dims, dtype=torch.float64), torch.zeros(dims, dims, dtype=torch.float64)
     for chunk in pictures:
-        found = codec.encode(to_unit(chunk))
-        z, total = found.mean.flatten(1).double(), count + len(chunk)
+        latents = codec.encode(to_unit(chunk))
+        z, total = latents.mean.flatten(1).double(), count + len(chunk)
         step = z.mean(0) - mean
         apart = z - z.mean(0)
         spread += apart.T @ apart + step.outer(step) * (count * len(chunk) / total)
-        spread += found.std.flatten(1).double().square().sum(0).diag()
+        spread += latents.std.flatten(1).double().square().sum(0).diag()
         mean, count = mean + step * (len(chunk) / total), total
     return mean, spread / count
 
 
 def whitening_axes(mean: Tensor, covariance: Tensor, count: Callable[[Tensor, float], int]) -> PrincipalAxes:
-    """Principal axes of vectors with a mean (D,) and a covariance (D, D), widest first.
-
-    Args:
-        mean: float64.
-        covariance: float64.
-        count: How many to keep, from all variances (D,) in falling order and their sum; see `kept`.
-    """
+    """Principal axes of vectors with a mean (D,) and a covariance (D, D), float64, widest first; see `kept`."""
     variance = torch.linalg.eigvalsh(covariance).flip(0).clamp(min=0)
     return PrincipalAxes.of(mean, covariance, count(variance, float(variance.sum())))
 
@@ -151,14 +126,9 @@ def whitening_axes(mean: Tensor, covariance: Tensor, count: Callable[[Tensor, fl
 def pixel_axes(pictures: Pictures, limit: int, count: Callable[[Tensor, float], int]) -> tuple[PrincipalAxes, float]:
     """Principal axes of pictures as vectors, widest first, and the variance of all pixels together.
 
-    The incremental fit forgets what early batches held beyond `limit` components, and its axes are orthonormal only
-    to single precision, so they are made so in double and a second pass measures the mean square along each of them
-    and over all pixels.
-
-    Args:
-        pictures: In batches of at least `limit`.
-        limit: Axes to look at.
-        count: How many of them to keep; see `kept`.
+    The incremental fit, of `limit` axes over batches of at least so many, forgets what early batches held beyond them,
+    and its axes are orthonormal only to single precision. So they are made so in double, and a second pass measures the
+    mean square along each of them and over all pixels; `count`, of `kept`, says how many stay.
 
     Source: Ross et al. 2008, Incremental Learning for Robust Visual Tracking (sklearn's IncrementalPCA)
     """
@@ -226,8 +196,7 @@ def psnr(codec: ImageCodec, pictures: Iterable[Tensor]) -> float:
 def fit_pca(config: CodecConfig, rows: Dataset) -> tuple[ImageCodec, float | None]:
     """A PCACodec of the pictures of `rows`, and the share of their variance that it explains.
 
-    Raises:
-        ConfigError: There are too few pictures, or the components explain too little.
+    Raises ConfigError if there are too few pictures, or the components explain too little.
     """
     pictures = Pictures(rows, config.batch_size)
     most = min(len(rows), 3 * pictures.size**2)
@@ -242,9 +211,7 @@ def fit_pca(config: CodecConfig, rows: Dataset) -> tuple[ImageCodec, float | Non
 def fit_whitening(config: CodecConfig, rows: Dataset) -> tuple[ImageCodec, float | None]:
     """A WhitenedCodec over `config.inner`, and the share of its latents' variance that it explains.
 
-    Raises:
-        ConfigError: The inner codec is for other pictures, or its latents are too large.
-        CheckpointError: There is no such codec.
+    Raises ConfigError if the inner codec is for other pictures, or its latents are too large.
     """
     pictures = Pictures(rows, config.batch_size)
     folder = Path(config.inner).expanduser()
@@ -259,12 +226,7 @@ def fit_whitening(config: CodecConfig, rows: Dataset) -> tuple[ImageCodec, float
 
 
 def fit_diffusers(config: CodecConfig, rows: Dataset) -> tuple[ImageCodec, float | None]:
-    """A published autoencoder for pictures of the side of `rows`, standardised by channel over them; and None.
-
-    Raises:
-        CheckpointError: There is no such autoencoder.
-        ConfigError: It is not one for such pictures.
-    """
+    """A published autoencoder for pictures of the side of `rows`, standardised by channel over them; and None."""
     pictures = Pictures(rows, config.batch_size)
     try:
         codec = codec_from_diffusers(config.inner, pictures.size)
@@ -281,21 +243,19 @@ FITS = {"pca": fit_pca, "whiten": fit_whitening, "diffusers": fit_diffusers}
 def fit(config: CodecConfig) -> Path:
     """Fit a codec, print its figures, write `out/codec`; returns that folder.
 
-    Raises:
-        ConfigError: The config does not fit the data.
-        CheckpointError: `inner` cannot be opened, or `out/codec` holds something else.
+    Raises ConfigError if the config does not fit the data, CheckpointError if `inner` cannot be opened.
     """
     writable_folder(config.out, "out")
     check_replaceable(config.out / "codec")
     dataset = load_dataset(config.data)
     codec, share = FITS[config.kind](config, rows_of(dataset, "train"))
-    told = [f"{config.kind}: z {' x '.join(map(str, codec.z_shape))}"]
+    figures = [f"{config.kind}: z {' x '.join(map(str, codec.z_shape))}"]
     if share is not None:
-        told.append(f"k {codec.z_shape[0]}, explained variance {share:.4f}")
+        figures.append(f"k {codec.z_shape[0]}, explained variance {share:.4f}")
     if isinstance(codec, WhitenedCodec):
-        told.append(f"log |det| {codec.log_abs_det:.3f} nats")
-    told.append(f"validation PSNR {psnr(codec, Pictures(rows_of(dataset, 'validation'), config.batch_size)):.2f} dB")
-    print(", ".join(told))
+        figures.append(f"log |det| {codec.log_abs_det:.3f} nats")
+    figures.append(f"validation PSNR {psnr(codec, Pictures(rows_of(dataset, 'validation'), config.batch_size)):.2f} dB")
+    print(", ".join(figures))
     with atomic_folder(config.out / "codec") as scratch:
         codec.save(scratch)
     return config.out / "codec"

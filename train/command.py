@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from bridge.captions import well_formed
 from bridge.errors import UserError
 from bridge.streams import guarded
-from train.interrupt import STOPPED, interruptible
+from train.starting import STOPPED, interruptible
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 """What a disk refuses, whoever writes or reads."""
@@ -28,13 +28,7 @@ PATH = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOL
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that errs in one line and whose help ends with an example.
-
-    Args:
-        prog: How the command is called, such as "python -m eval".
-        description: What it does.
-        example: One or more command lines.
-    """
+    """An argument parser that errs in one line and whose help ends with an example, one or more command lines."""
 
     def __init__(self, prog: str, description: str | None, example: str) -> None:
         super().__init__(
@@ -77,24 +71,13 @@ def _called(action: argparse.Action) -> str:
 
 
 class Range:
-    """An argument's type: numbers of one kind within bounds.
-
-    Args:
-        kind: int or float; no float is infinite or not a number.
-        least: Lower bound.
-        most: Upper bound.
-        above: What the number has to be greater than.
-    """
+    """An argument's type: int, or a finite float, from `least` to `most` and greater than `above`."""
 
     def __init__(self, kind: type[int] | type[float], least: float, most: float, above: float = -math.inf) -> None:
         self.kind, self.least, self.most, self.above = kind, least, most, above
 
     def __call__(self, text: str) -> int | float:
-        """The number that a text says.
-
-        Raises:
-            ValueError: It says none, or one out of bounds.
-        """
+        """The number that a text says. Raises ValueError if it says none, or one out of bounds."""
         value = self.kind(text)
         if not (math.isfinite(value) and self.least <= value <= self.most and value > self.above):
             raise ValueError(text)
@@ -146,10 +129,7 @@ def run_command(parser: Parser, argv: Sequence[str] | None, work: Callable[[argp
 def exit_code(name: str, work: Callable[[], object], paths: Mapping[str, Any] | None = None) -> int:
     """Run a command: 0 when it is done, 2 with one line for bad input, 130 with one line for Ctrl-C.
 
-    Args:
-        name: How the command is called.
-        work: What it does.
-        paths: Arguments by name, to blame for what is wrong with a file below one of them.
+    `paths` are arguments by name, to blame for what is wrong with a file below one of them; see `blaming`.
     """
 
     def coded() -> int:
@@ -172,11 +152,8 @@ def exit_code(name: str, work: Callable[[], object], paths: Mapping[str, Any] | 
 def blaming(paths: Mapping[str, Any]) -> Iterator[None]:
     """Turn what a disk refuses to the block, and what is wrong with one of `paths`, into one line.
 
-    Args:
-        paths: Arguments by name; what is no path is passed over.
-
-    Raises:
-        UserError: Names the argument that the file lies under, if it does under one, and the remedy.
+    `paths` are arguments by name; what is no path is passed over. The UserError names the one that the file lies under,
+    if it does under one, and the remedy.
     """
     try:
         yield
@@ -185,17 +162,17 @@ def blaming(paths: Mapping[str, Any]) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK + PATH:
             raise
-        told = error.strerror or str(error)
+        reason = error.strerror or str(error)
         file = error.filename if isinstance(error.filename, str | bytes) else None
         argument = None if file is None else _over(Path(os.fsdecode(file)), paths)
         if argument is not None:
-            told = f"{argument}: {os.fsdecode(file or b'')}: {told}; name another path, or mend this one"
+            reason = f"{argument}: {os.fsdecode(file or b'')}: {reason}; name another path, or mend this one"
         elif error.errno in PATH:
             raise
         else:
-            told = f"{os.fsdecode(file)}: {told}" if file else told
-            told += "; make room or mend the disk, then run the command again"
-        raise UserError(told) from error
+            reason = f"{os.fsdecode(file)}: {reason}" if file else reason
+            reason += "; make room or mend the disk, then run the command again"
+        raise UserError(reason) from error
 
 
 def _over(file: Path, paths: Mapping[str, Any]) -> str | None:
@@ -213,8 +190,7 @@ def _over(file: Path, paths: Mapping[str, Any]) -> str | None:
 def writable_folder(path: str | Path, argument: str = "--out") -> Path:
     """The folder for results, made if missing; something was written there to see that it can be.
 
-    Raises:
-        UserError: It cannot be made or written to.
+    Raises UserError if it cannot be made or written to.
     """
     out = Path(path)
     try:
@@ -222,16 +198,15 @@ def writable_folder(path: str | Path, argument: str = "--out") -> Path:
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        told = f"{argument}: cannot write to {out}: {error.strerror}; name another folder"
-        raise UserError(told) from error
+        reason = f"{argument}: cannot write to {out}: {error.strerror}; name another folder"
+        raise UserError(reason) from error
     return out
 
 
 def writable_file(path: str | Path, argument: str = "--out") -> Path:
     """A file for results; its folder is made if missing, and something was written there to see that it can be.
 
-    Raises:
-        UserError: It is a folder, or cannot be made.
+    Raises UserError if it is a folder, or cannot be made.
     """
     if Path(path).is_dir():
         raise UserError(f"{argument}: {path} is a folder; name a file")

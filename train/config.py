@@ -15,7 +15,7 @@ from bridge.errors import UserError
 from train.command import Parser, blaming, run_command, say
 
 T = TypeVar("T")
-TOLD = {int: "a whole number", bool: "true or false", str: "text", Path: "a path"}
+KIND_NAMES = {int: "a whole number", bool: "true or false", str: "text", Path: "a path"}
 
 
 class ConfigError(UserError):
@@ -23,19 +23,13 @@ class ConfigError(UserError):
 
 
 def from_mapping(cls: type[T], values: Any, where: str) -> T:
-    """Build a dataclass from a mapping, nested dataclasses included.
+    """Build a dataclass from what YAML says, nested dataclasses included; `where` names this place in errors.
 
-    Args:
-        cls: The dataclass.
-        values: What the YAML says.
-        where: What to call this place in an error.
-
-    Raises:
-        ConfigError: `values` is no mapping, has an unknown key, lacks a required one, or is out of range.
+    Raises ConfigError if `values` is no mapping, has an unknown key, lacks a required one, or is out of range.
     """
     if not isinstance(values, dict):
-        told = "nothing" if values is None else type(values).__name__
-        raise ConfigError(f"{where}: expected a mapping of settings, got {told}")
+        kind = "nothing" if values is None else type(values).__name__
+        raise ConfigError(f"{where}: expected a mapping of settings, got {kind}")
     hints = get_type_hints(cls)
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(map(str, set(values) - set(known))):
@@ -71,7 +65,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if kind is float:
         return _finite(value, where)
     if type(value) is not kind:
-        raise ConfigError(f"{where}: expected {TOLD.get(kind, kind.__name__)}, got {value!r}")
+        raise ConfigError(f"{where}: expected {KIND_NAMES.get(kind, kind.__name__)}, got {value!r}")
     return value
 
 
@@ -96,11 +90,7 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def read_card(path: str) -> str:
-    """The text of a model's card; empty without a path.
-
-    Raises:
-        ConfigError: It cannot be read.
-    """
+    """The text of a model's card; empty without a path. Raises ConfigError if it cannot be read."""
     try:
         return Path(path).read_text("utf-8") if path else ""
     except (OSError, UnicodeDecodeError) as error:
@@ -120,8 +110,7 @@ class _Loader(yaml.SafeLoader):
 def load_config(path: Path, cls: type[T]) -> T:
     """Read a YAML file into a dataclass.
 
-    Raises:
-        ConfigError: The file cannot be read, is not YAML, or does not fit the dataclass.
+    Raises ConfigError if the file cannot be read, is not YAML, or does not fit the dataclass.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
@@ -140,8 +129,7 @@ def load_config(path: Path, cls: type[T]) -> T:
 def named(setting: str) -> Iterator[None]:
     """A block that opens what a setting names; its errors begin with the setting.
 
-    Raises:
-        ConfigError: It cannot be opened.
+    Raises ConfigError if it cannot be opened.
     """
     try:
         yield
@@ -150,22 +138,13 @@ def named(setting: str) -> Iterator[None]:
 
 
 def run_config(
-    name: str, told: str | None, example: str, cls: type[T], work: Callable[[T], object], argv: Sequence[str] | None
+    name: str, doc: str | None, example: str, cls: type[T], work: Callable[[T], object], argv: Sequence[str] | None
 ) -> int:
-    """A command that takes one YAML file and prints what `work` makes of it; returns the exit code.
-
-    Args:
-        name: How it is called.
-        told: What it does.
-        example: A configuration.
-        cls: The dataclass of its configurations.
-        work: What it does.
-        argv: Its arguments, absent for the process' own.
-    """
+    """A command that takes one YAML file and prints what `work` makes of it; returns the exit code."""
     if any(word.split("=")[0] == "--data" for word in (sys.argv[1:] if argv is None else argv)):
         say(f"{name}: --data is now a command of its own: python -m train FOLDER (see python -m train --help)")
         return 2
-    parser = Parser(name, told, f"{name} {example}")
+    parser = Parser(name, doc, f"{name} {example}")
     parser.add_argument("config", metavar="CONFIG", type=Path, help=f"YAML file, such as {example}")
 
     def run(args: argparse.Namespace) -> None:

@@ -9,15 +9,9 @@ SIDE, COPY_QUANTILE = 16, 0.01
 
 
 def nearest_training(x: np.ndarray, train: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Distances to, and rows of, the k nearest training pictures, nearest first.
+    """The k nearest of N training pictures (all, if fewer), nearest first: distances and rows of `train`, each (B, k).
 
-    Args:
-        x: Pictures in some feature space, (B, D).
-        train: Training pictures in the same space, (N, D).
-        k: How many; N where there are fewer.
-
-    Returns:
-        Distances (B, k) and rows of `train` (B, k).
+    `x`, (B, D), and `train`, (N, D), are pictures in one feature space.
     """
     index = NearestNeighbors(n_neighbors=min(k, len(train)), algorithm="brute").fit(train)
     distance, row = index.kneighbors(x)
@@ -49,12 +43,8 @@ def thumbnails(x: np.ndarray, side: int = SIDE) -> np.ndarray:
 class CopyTest:
     """Tells copies: pictures nearer to a training picture than real held-out pictures come.
 
-    A first alarm only: heavy noise on a copy, a shift, and blends of two training pictures all pass it, and most
-    mirrored copies do.
-
-    Args:
-        train: Thumbnails of the training pictures, (N, D).
-        threshold: Distance below which a picture counts as a copy.
+    `train` are thumbnails of the training pictures, (N, D). A first alarm only: heavy noise on a copy, a shift, and
+    blends of two training pictures all pass it, and most mirrored copies do.
     """
 
     train: np.ndarray

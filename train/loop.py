@@ -1,72 +1,132 @@
 """One training loop on accelerate: moving average, schedules, early stopping, exact resume, safe through failures.
 
-All randomness is keyed by (seed, epoch, row), so that a resumed run sees what an uninterrupted
-one sees, and two processes see what one does.
+All randomness is keyed by (seed, epoch, row), so that a resumed run sees what an uninterrupted one sees, and two
+processes see what one does.
 """
 
 import contextlib
 import json
+import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
-from torch import nn
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from bridge.checkpoint import remove_stale
-from train import journal
-from train.failures import (
-    DamagedError,
-    LockedError,
-    ResumeError,
-    SaveError,
-    StopRequest,
-    TrainingError,
-    stopped,
-    writing,
-)
-from train.lock import run_lock
-from train.saved import previous_of, read_state, require_same, write_state
-from train.schedule import Budget, LoopConfig, epoch_order, learning_rate_at, rows_at
-from train.steps import Batch, Steps
-from train.stopping import Best
+from bridge.noise import generator_for
+from train import checkpoint
+from train.checkpoint import DamagedError, LockedError, ResumeError, SaveError, writing
+from train.config import ConfigError
+from train.schedule import Best, Budget, LoopConfig, RowOrder, TrainingError, learning_rate_at
+from train.timing import note_precision
 
-__all__ = [
-    "Batch", "Budget", "DamagedError", "LockedError", "Loop", "LoopConfig", "ResumeError", "SaveError", "TrainingError",
-    "Validate", "epoch_order", "learning_rate_at", "rows_at",
-]  # fmt: skip
+__all__ = ["Budget", "DamagedError", "LockedError", "Loop", "LoopConfig", "ResumeError", "SaveError", "TrainingError"]
 
+Batch = Callable[[Tensor, int], tuple[Tensor, ...]]
+"""(row numbers (B,), epoch) -> what the objective takes."""
 Validate = Callable[[int], dict[str, float]]
 """step -> figures, called with the EMA weights in place."""
+BARRIER_TIMEOUT = timedelta(hours=2)
+"""How long processes wait for the one that validates and saves."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Loop(Steps):
+class Average(EMAModel):
+    """diffusers' EMAModel to the bit, in a third of its time on a CPU: `step` allocates nothing.
+
+    Args:
+        parameters: What is averaged; all of it trains.
+        decay: Limit of the decay, reached as (1 + n) / (10 + n).
+
+    Source: Polyak & Juditsky 1992, Acceleration of Stochastic Approximation by Averaging
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], decay: float) -> None:
+        super().__init__(parameters, decay=decay)
+        self._scratch: dict[torch.dtype, Tensor] = {}
+
+    @torch.no_grad()
+    def step(self, parameters: Iterable[Tensor]) -> None:
+        """Move the average towards the parameters: s <- s - (1 - decay) (s - p)."""
+        self.optimization_step += 1
+        self.cur_decay_value = self.get_decay(self.optimization_step)
+        share = 1 - self.cur_decay_value
+        pairs = list(zip(self.shadow_params, parameters, strict=True))
+        if pairs and pairs[0][0].device.type != "cpu":  # there launches cost, not memory
+            difference = torch._foreach_sub(self.shadow_params, [p for _, p in pairs])
+            torch._foreach_mul_(difference, share)
+            torch._foreach_sub_(self.shadow_params, difference)
+            return
+        for shadow, parameter in pairs:
+            if shadow.dtype not in self._scratch:
+                largest = max(s.numel() for s in self.shadow_params if s.dtype == shadow.dtype)
+                self._scratch[shadow.dtype] = torch.empty(largest, dtype=shadow.dtype)
+            room = self._scratch[shadow.dtype][: shadow.numel()].view(shadow.shape)
+            torch.sub(shadow, parameter, out=room)
+            shadow.sub_(room.mul_(share))
+
+
+class StopRequest:
+    """Notes Ctrl-C and SIGTERM in `number` while its block runs, so that the step in progress can finish.
+
+    After the first signal a Ctrl-C kills at once; further SIGTERMs change nothing, because launchers send several.
+    Outside the main thread, where Python cannot listen, nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if not self.number:
+            self.number = number
+            os.write(2, b"\nstopping: this step ends, then the run is saved; Ctrl-C quits at once\n")
+
+
+class Loop:
     """Trains one objective.
 
     With `accelerate launch` each process takes its share of every batch, by position; the rows seen and, but for
-    rounding and dropout, the weights are those of one process. `validate` runs in the main process alone. `out`
-    must then be on a disk that all of them see.
+    rounding and dropout, the weights are those of one process. `validate` runs in the main process alone; `out` must
+    be on a disk that all of them see.
 
     Args:
-        objective: Module whose forward takes a batch and returns {"loss": (B,), ...}; every
-            parameter that requires a gradient is trained.
+        objective: Module whose forward takes a batch and returns {"loss": (B,), ...}; every parameter that requires a
+            gradient is trained.
         batch: Row numbers and epoch -> the objective's inputs.
         rows: Rows in the training data.
         validate: Called with EMA weights in place every `validate_every` steps and at the end.
         config: How to train.
         out: Run folder.
-        identity: What must be the same for a run to be gone on with (data, model settings).
-        data_fingerprint: Identity of the rows' contents, see `train.saved.fingerprint_of`; where given, it counts
+        identity: What must be the same for a run to be resumed (data, model settings).
+        data_fingerprint: Identity of the rows' contents, see `train.checkpoint.fingerprint_of`; where given, it counts
             and identity's "data", a path, does not.
         budget: Seconds of training in place of `config.steps` and `config.validate_every`.
 
-    Raises:
-        ConfigError: The machine cannot train so: fp16 on a CPU, fewer examples than processes and micro-batches.
+    Raises ConfigError if the machine cannot train so: fp16 on a CPU, fewer examples than processes and micro-batches.
     """
 
     def __init__(
@@ -81,20 +141,102 @@ class Loop(Steps):
         data_fingerprint: str = "",
         budget: Budget | None = None,
     ) -> None:
-        super().__init__(objective, batch, rows, config)
-        self.validate, self.out = validate, out
+        self.accelerator = _accelerator(config)
+        self.main = self.accelerator.is_main_process
+        if self.main:
+            note_precision(config.mixed_precision, "mixed_precision")
+        self.config, self.batch, self.rows, self.validate, self.out = config, batch, rows, validate, out
         content = {"data_fingerprint": data_fingerprint} if data_fingerprint else {}
         self.identity = json.loads(json.dumps(identity | {"rows": rows} | content, default=str))
+        self.parameters = [p for p in objective.parameters() if p.requires_grad]
+        self.buffers = _buffers(objective)
+        optimizer = torch.optim.AdamW(
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+        )
+        self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        self.ema = Average(self.parameters, decay=config.ema_decay)
+        self.order, self.best, self.stop = RowOrder(rows, config.seed), Best(config), StopRequest()
         self.budget, self.used, self.looked = budget, 0.0, 0.0
         on_cpu = self.accelerator.device.type == "cpu"
-        own = None if budget is None else budget.clock
-        self.clock = own or (time.process_time if on_cpu else time.monotonic)
-        self.validated = 0
-        self.unsaved = True
+        self.clock = (budget and budget.clock) or (time.process_time if on_cpu else time.monotonic)
+        self.step = self.validated = self.seen = 0
         self.sums: dict[str, float] = {}
-        self.seen = 0
-        self.best = Best(config)
-        self._locked = False
+        self.unsaved = True
+        self._stop_agreed = self._locked = False
+
+    # a step
+
+    def train_step(self) -> dict[str, float]:
+        """One optimiser step; returns the mean of everything the objective reported.
+
+        Raises TrainingError if the loss or its gradient is not finite; the weights are as before.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(self.step, self.config, self.share)
+        means, norm = self.gradients()
+        figures, length = self._figures(means, norm)
+        if not length + 1e-6 <= self.config.clip:  # torch would multiply by 1 too
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.step(self.parameters)
+        self.step += 1
+        return figures
+
+    def gradients(self) -> tuple[dict[str, Tensor], Tensor]:
+        """Leave the gradient of the step's mean loss in the parameters, not clipped yet.
+
+        Returns:
+            This process's share of the mean of everything reported, each (), and the gradient's norm, ().
+        """
+        rows, epoch = self.order.at(self.step, self.config.batch_size)
+        processes, means = self.accelerator.num_processes, dict[str, Tensor]()
+        chunks = rows[self.accelerator.process_index :: processes].tensor_split(self.config.accumulate)
+        for part, chunk in enumerate(chunks):
+            last = part == len(chunks) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.objective):
+                inputs = [tensor.to(self.accelerator.device) for tensor in self.batch(chunk, epoch)]
+                share = len(chunk) / len(rows)
+                reported = {name: value.mean() for name, value in self.forward(inputs, part).items()}
+                weight = share * processes  # gradients are averaged over processes
+                self.accelerator.backward(reported["loss"] if weight == 1 else reported["loss"] * weight)
+            for name, value in reported.items():
+                mean = value.detach() if share == 1 else value.detach() * share
+                means[name] = means[name] + mean if part else mean
+        self.accelerator.unscale_gradients()
+        return means, torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+
+    def forward(self, inputs: Sequence[Tensor], part: int = 0) -> dict[str, Tensor]:
+        """The objective on micro-batch `part`; dropout is keyed by (seed, step, process, part)."""
+        device = self.accelerator.device
+        key = (self.config.seed, -1, self.step, self.accelerator.process_index, *([part] if part else []))
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), self.accelerator.autocast():
+            torch.manual_seed(generator_for(*key).initial_seed())
+            parts: dict[str, Tensor] = self.objective(*inputs)
+            return parts
+
+    def _figures(self, means: dict[str, Tensor], norm: Tensor) -> tuple[dict[str, float], float]:
+        """Means over all processes and the gradient's norm, by one transfer and, with several processes, one exchange.
+
+        The exchange also agrees on stopping. Raises TrainingError unless loss and gradient are finite.
+        """
+        names = [*means, "stop"]
+        asked = norm.new_tensor(float(self.stop.number > 0))
+        values = torch.stack([value.to(norm.device).float() for value in [*means.values(), asked]])
+        if self.accelerator.num_processes > 1:
+            values = self.accelerator.reduce(values, "sum")
+        *numbers, gradient = torch.cat([values, norm.float().reshape(1)]).tolist()
+        figures = dict(zip(names, numbers, strict=True))
+        self._stop_agreed = figures.pop("stop") > 0
+        finite = {"loss": figures["loss"]}
+        if self.accelerator.scaler is None:  # fp16's scaler leaves such steps out itself
+            finite["gradient"] = gradient
+        for name, value in finite.items():
+            if value - value != 0:
+                raise TrainingError(f"step {self.step + 1}: the {name} is {value}; lower learning_rate in the config")
+        return figures, gradient
+
+    # the state
 
     @property
     def checkpoint(self) -> Path:
@@ -111,9 +253,9 @@ class Loop(Steps):
         """
         with contextlib.ExitStack() as stack:
             problem: ResumeError | None = None
-            if self.accelerator.is_main_process and not self._locked:
+            if self.main and not self._locked:
                 try:
-                    stack.enter_context(run_lock(self.out))
+                    stack.enter_context(checkpoint.run_lock(self.out))
                     self._locked = True
                     stack.callback(setattr, self, "_locked", False)
                 except ResumeError as error:
@@ -122,15 +264,12 @@ class Loop(Steps):
                 raise problem
             yield
 
-    # the state
-
     def save(self) -> None:
         """Write the whole state, complete or not at all.
 
-        Raises:
-            SaveError: The disk refuses; the last checkpoint stands.
+        Raises SaveError if the disk refuses; the last checkpoint stands.
         """
-        if not self.accelerator.is_main_process:
+        if not self.main:
             self.unsaved = False
             return
         scaler = self.accelerator.scaler
@@ -150,31 +289,31 @@ class Loop(Steps):
             "best": self.best.state(),
         }
         with writing(self.out):
-            write_state(self.checkpoint, state)
+            checkpoint.write_state(self.checkpoint, state)
         self.unsaved = False
 
     def resume(self) -> None:
-        """Go on from the checkpoint, where there is one.
+        """Continue from the checkpoint, where there is one.
 
-        Raises:
-            ResumeError: The checkpoint belongs to other data, another model or other settings (those of
-                `train.schedule.FREE` may differ), is damaged, or is not the same for all processes.
+        Raises ResumeError if the checkpoint belongs to other data, another model or other settings (those of
+        `train.schedule.FREE` may differ), is damaged, or is not the same for all processes.
         """
         if self.checkpoint.exists():
-            state = read_state(self.checkpoint)
-            require_same(self.out, state, asdict(self.config), self.identity)
+            state = checkpoint.read_state(self.checkpoint)
+            checkpoint.require_same(self.out, state, asdict(self.config), self.identity)
             self._restore(state)
         if len(set(gather_object([self.step]))) > 1:
             raise ResumeError(f"{self.out}: processes see different checkpoints; name an `out` on a disk they share")
 
     @torch.no_grad()
     def _restore(self, state: dict[str, Any]) -> None:
+        """Take up a state, whose "buffers" and all from "scaler" on earlier versions did not write."""
         pairs = [(self.parameters, state["parameters"]), (self.ema.shadow_params, state["ema"])]
         if "buffers" in state:
             pairs.append((self.buffers, state["buffers"]))
         for ours, saved in pairs:
             if [t.shape for t in ours] != [t.shape for t in saved]:
-                raise ResumeError(f"{self.out}: cannot go on: the checkpoint is of another model; name another `out`")
+                raise ResumeError(f"{self.out}: cannot resume: the checkpoint is of another model; name another `out`")
             for tensor, value in zip(ours, saved, strict=True):
                 tensor.copy_(value)
         self.ema.optimization_step = state["ema_step"]
@@ -192,49 +331,42 @@ class Loop(Steps):
 
     # a run
 
-    def evaluate(self) -> dict[str, float]:
-        """Figures of the EMA weights; the training weights come back afterwards."""
-        figures: dict[str, float] = {}
-        if self.accelerator.is_main_process:
-            self.ema.store(self.parameters)
-            self.ema.copy_to(self.parameters)
-            try:
-                self.objective.eval()
-                with torch.no_grad():
-                    figures = self.validate(self.step)
-            finally:
-                self.objective.train()
-                self.ema.restore(self.parameters)
-        return self._from_main(figures)
-
     def run(self) -> None:
         """Train to the end, from the checkpoint where there is one; the EMA weights are left in place.
 
-        With `stop_on`, the best of them. A first Ctrl-C or SIGTERM ends the step and saves; a second Ctrl-C kills
-        at once, without harm.
+        With `stop_on`, the best of them. A first Ctrl-C or SIGTERM ends the step and saves; a second Ctrl-C kills at
+        once, without harm.
 
         Raises:
             ResumeError: See `resume` and `locked`.
-            TrainingError: The loss or its gradient is not finite, or the disk refuses (SaveError); the last
-                checkpoint is untouched.
-            Stopped: A signal came; all is saved. A SystemExit with code 130 or 143.
+            TrainingError: The loss or its gradient is not finite, or the disk refuses (SaveError); the last checkpoint
+                is untouched.
+            SystemExit: A signal came and all is saved; code 130 after Ctrl-C, 143 after SIGTERM.
         """
         with self.locked(), StopRequest() as self.stop:
-            if self.accelerator.is_main_process:
+            if self.main:
                 remove_stale(self.checkpoint)
             self.resume()
             self._train()
             if self.unsaved:
                 self.save()
             if signals := [number for number in gather_object([self.stop.number]) if number]:
-                main = self.accelerator.is_main_process
-                steps = self.config.steps if self.budget is None else 0
-                raise stopped(signals[0], self.step, steps, self.checkpoint, tell=main)
-            if self.accelerator.is_main_process:
-                previous_of(self.checkpoint).unlink(missing_ok=True)
+                if self.main:
+                    of = f" of {self.config.steps}" if self.budget is None else ""
+                    done = f"stopped by {signal.Signals(signals[0]).name} after step {self.step}{of}"
+                    saved = f"saved in {self.checkpoint}; run the same command to resume"
+                    print(f"{done}; {saved}", file=sys.stderr)
+                raise SystemExit(128 + signals[0])
+            if self.main:
+                checkpoint.previous_of(self.checkpoint).unlink(missing_ok=True)
             self.ema.copy_to(self.parameters)
             if self.best.weights:
                 self.best.copy_to(self.parameters)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a signal came; the same in all processes, which must not part."""
+        return self._stop_agreed if self.accelerator.num_processes > 1 else self.stop.number > 0
 
     @property
     def share(self) -> float | None:
@@ -260,18 +392,14 @@ class Loop(Steps):
         return self.step % self.config.validate_every == 0 or self.step == self.config.steps
 
     def _train(self) -> None:
-        main, saved = self.accelerator.is_main_process, time.monotonic()
-        board = journal.tensorboard(self.out, self.validated) if main and self.config.tensorboard else None
-        if main:
+        saved = time.monotonic()
+        board = _tensorboard(self.out, self.validated) if self.main and self.config.tensorboard else None
+        if self.main:
             with writing(self.out):
-                journal.rewind(self.out, self.validated)
+                checkpoint.rewind(self.out, self.validated)
+        total = self.config.steps if self.budget is None else None
         bar = tqdm(
-            total=self.config.steps if self.budget is None else None,
-            initial=self.step,
-            desc=self.out.name,
-            file=sys.stderr,
-            mininterval=5,
-            disable=not main,
+            total=total, initial=self.step, desc=self.out.name, file=sys.stderr, mininterval=5, disable=not self.main
         )
         with contextlib.closing(bar), contextlib.closing(board) if board else contextlib.nullcontext():
             if self.due:  # stopped between this step and its validation
@@ -297,16 +425,60 @@ class Loop(Steps):
         self.best.look(self.step, figures, self.ema.shadow_params)
         bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items()})
         with writing(self.out):
-            self.log(figures)
+            if self.main:
+                checkpoint.append(self.out, self.step, figures)
             for name, value in figures.items() if board else ():
                 board.add_scalar(name, value, self.step)
         self.sums, self.seen, self.validated, self.unsaved, self.looked = {}, 0, self.step, True, self.used
 
-    def log(self, figures: dict[str, float]) -> None:
-        """Append one line to log.jsonl."""
-        if self.accelerator.is_main_process:
-            journal.append(self.out, self.step, figures)
+    def evaluate(self) -> dict[str, float]:
+        """Figures of the EMA weights; the training weights come back afterwards."""
+        figures: dict[str, float] = {}
+        if self.main:
+            self.ema.store(self.parameters)
+            self.ema.copy_to(self.parameters)
+            try:
+                self.objective.eval()
+                with torch.no_grad():
+                    figures = self.validate(self.step)
+            finally:
+                self.objective.train()
+                self.ema.restore(self.parameters)
+        return self._from_main(figures)
 
     def _from_main(self, value: Any) -> Any:
         """The main process's `value`, in every process."""
         return value if self.accelerator.num_processes == 1 else broadcast_object_list([value])[0]
+
+
+def _accelerator(config: LoopConfig) -> Accelerator:
+    if config.mixed_precision == "fp16" and not torch.accelerator.is_available():
+        raise ConfigError('mixed_precision: fp16 needs a GPU; set "bf16" or "no"')
+    timeout = InitProcessGroupKwargs(timeout=BARRIER_TIMEOUT)
+    accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[timeout])
+    if config.batch_size < accelerator.num_processes * config.accumulate:
+        raise ConfigError(
+            f"batch_size: {config.batch_size} examples cannot be shared by {accelerator.num_processes} processes "
+            f"with {config.accumulate} micro-batches each; raise it"
+        )
+    return accelerator
+
+
+def _buffers(objective: nn.Module) -> list[Tensor]:
+    """What modules that train keep beside their parameters, such as running means."""
+    training = [m for m in objective.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
+    return [buffer for module in training for buffer in module.buffers(recurse=False)]
+
+
+def _tensorboard(out: Path, step: int) -> Any:
+    """A SummaryWriter in `out/tensorboard`, which hides what an interrupted run logged after `step`.
+
+    Not accelerate's tracker, which leaves a missing TensorBoard out in silence.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(
+            "tensorboard: not installed; `pip install tensorboard`, or set `tensorboard: false`"
+        ) from error
+    return SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)

@@ -31,6 +31,7 @@ from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import MEMORY, BridgePipeline, Settings, check_settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
+from train.checkpoint import fingerprint_of
 from train.config import ConfigError, read_card, run_config
 from train.copies import CopyTest, thumbnails
 from train.data.cache import CACHE, Codes, Latents, can_read, caption_codes
@@ -45,12 +46,12 @@ from train.data.dataset import (
     to_unit,
 )
 from train.loop import Loop, LoopConfig
-from train.replay import Replay, replayed
-from train.saved import fingerprint_of
 
 NEAR_CHUNK, VALIDATED, COPIES_EACH = 1024, 1024, 2
 HELD_OUT = ("validation", "seen_validation")
 """Held-out captions, and artists that training never saw of captions it did."""
+FORMER = {"replay": 0, "replay_share": 0.5}
+"""Settings of earlier versions, as they stand in the identity of runs, so that those resume."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,8 @@ class MapperConfig:
         mix_share: Share of captions moved towards the code of a near training caption.
         family_power: Rows are drawn in proportion to (size of their family) ** -family_power; 1 weighs
             families equally, 0 rows.
-        init: Model folder whose mapper to start from, for another sitting or another codec; empty starts from
-            nothing.
-        replay: Pictures that `init` draws of captions it knows, to be trained on beside the data so that these are
-            not forgotten; the finished model knows them too. 0 is none. See `train.replay`.
-        replay_share: Share of the examples that are such pictures.
+        init: Model folder whose mapper to start from, for a second training stage or another codec; empty starts
+            from nothing.
         copies_of: Held-out captions of which pictures are drawn at each validation. The log then tells `copies`, the
             share that repeats a training picture, and `steps_without_copies`: the step where that share is at most
             `most_copies`, else 0. To stop on its maximum is to train as long as nothing is copied.
@@ -104,8 +102,6 @@ class MapperConfig:
     mix_share: float = 0.0
     family_power: float = 0.5
     init: str = ""
-    replay: int = 0
-    replay_share: float = 0.5
     copies_of: int = 0
     most_copies: float = 0.02
     settings: Settings = field(default_factory=Settings)
@@ -122,14 +118,8 @@ class MapperConfig:
         for name in ("caption_dropout", "label_share", "mix_share", "most_copies"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)!r}")
-        if not 0 < self.replay_share < 1:
-            raise ConfigError(f"replay_share: expected a share between 0 and 1, got {self.replay_share!r}")
-        if self.replay < 0:
-            raise ConfigError(f"replay: expected 0 or more pictures, got {self.replay}")
         if self.copies_of < 0:
             raise ConfigError(f"copies_of: expected 0 or more captions, got {self.copies_of}")
-        if self.replay and not self.init:
-            raise ConfigError("replay: there is nothing to remember; name the model to start from in `init`")
         check_settings(FAMILIES[self.family], self.settings)
 
     @property
@@ -238,13 +228,9 @@ class MapperTraining:
             self.cumulative = row_cumulative(torch.arange(len(self.train.latents)), 0)
         else:
             rows, captions = self.readable(rows_of(dataset, "train"), "train")
-            replay = self.replayed() if config.replay else None
-            self.train = self.encode(rows, captions, replay)
-            self.labels = sorted({row[0] for row in captions} | set(replay.known if replay else ()))
+            self.train = self.encode(rows, captions)
+            self.labels = sorted({row[0] for row in captions})
             self.cumulative = row_cumulative(torch.tensor(rows["family"]), config.family_power)
-            if replay is not None:
-                share, others = config.replay_share, torch.full((config.replay,), 1 / config.replay).double().cumsum(0)
-                self.cumulative = torch.cat([(1 - share) * self.cumulative, 1 - share + share * others])
         there = [split for split in HELD_OUT if split in dataset["split"]]
         if not there:
             raise ConfigError(f"data: {config.data} has no split {' or '.join(HELD_OUT)} to watch; hold captions out")
@@ -261,7 +247,7 @@ class MapperTraining:
             "text_digest",
             *(() if config.memory else ("memory",)),
         )
-        settings = {k: v for k, v in asdict(config).items() if k not in left_out}
+        settings = FORMER | {k: v for k, v in asdict(config).items() if k not in left_out}
         identity = settings | {"vae": self.codec.fingerprint, "text": self.encoder.fingerprint}
         self.loop = Loop(
             MapperObjective(self.mapper),
@@ -403,15 +389,9 @@ class MapperTraining:
         """Where what is encoded is kept: beside the data."""
         return self.config.data / CACHE
 
-    def replayed(self) -> Replay:
-        """What `config.init` draws of captions it knows."""
-        return replayed(self.config.init, self.config.replay, self.codec, self.cache, self.config.loop.seed)
-
-    def encode(self, rows: Dataset, captions: Sequence[Sequence[str]], replay: Replay | None = None) -> Side:
-        """Latents of rows and codes of their captions, then those of what is replayed; from the cache where there."""
+    def encode(self, rows: Dataset, captions: Sequence[Sequence[str]]) -> Side:
+        """Latents of rows and codes of their captions; from the cache where they are there."""
         encoded = latents_of(self.codec, rows, self.cache)
-        if replay is not None:
-            encoded, captions = encoded + replay.latents, [*captions, *([caption] for caption in replay.captions)]
         table = CaptionTable.enumerate(captions)
         codes = caption_codes(self.encoder, table.texts, self.cache, with_tokens=self.mapper.reads_tokens)
         content = fingerprint_of([*encoded.names, table.number, table.start, *table.texts])
@@ -525,7 +505,7 @@ class MapperTraining:
         return CaptionMemory(codes.all_pooled, self.labels)
 
     def pipeline(self) -> BridgePipeline:
-        """The trained model, its memory the training captions and what was replayed."""
+        """The trained model, its memory the training captions."""
         return BridgePipeline(self.encoder, self.mapper.cpu(), self.codec, self.memory, self.config.settings)
 
     def run(self) -> Path:

@@ -14,15 +14,14 @@ from bridge.captions import prepare_caption
 from bridge.pairs.reading import Pair, Survey
 from bridge.pairs.tables import SPLITS
 from train.config import ConfigError
-from train.near import near_groups
 from train.splits import (
-    LEAK_RMSE,
     MAX_HELD_OUT,
     SHARES,
     caption_families,
     hide_artists,
     merge_families,
-    near_pictures,
+    near_groups,
+    near_held_out,
     order_of,
 )
 
@@ -44,8 +43,7 @@ class Partition:
 
     Attributes:
         family: Numbers from 0, (N,).
-        split: One of "train", "validation", "test", "seen" and "seen_validation" each; "" is left out, as a
-            near-duplicate of a held-out picture.
+        split: "train", "validation", "test", "seen" or "seen_validation" each; "" is left out, near a held-out picture.
         leaks: What stands on both sides all the same, one line each.
         notes: How it was made, one line each.
     """
@@ -57,48 +55,42 @@ class Partition:
 
     def counts(self) -> dict[str, int]:
         """Pictures of each split that has any, those left out under ""."""
-        found = Counter(self.split)
-        return {name: found[name] for name in (*SPLITS, "") if found[name]}
+        surveyed = Counter(self.split)
+        return {name: surveyed[name] for name in (*SPLITS, "") if surveyed[name]}
 
 
-def partition(found: Survey, encode: Encode, seed: int = 0, *, resplit: bool = False) -> Partition:
+def partition(surveyed: Survey, encode: Encode, seed: int = 0, *, resplit: bool = False) -> Partition:
     """Put every pair into a family and a split.
 
-    Splits of the source's own are kept, and leaks in them told; where they hold out nothing for validation, some
-    training families are taken. Else 84, 8 and 8 of a hundred families train, validate and test, at least one each,
-    in an order fixed by a hash; of some training captions with many pictures, a few are hidden ("seen").
+    Splits of the source's own are kept, unless `resplit`, and their leaks listed; where they hold out nothing for
+    validation, some training families are taken. Else 84, 8 and 8 of a hundred families train, validate and test, at
+    least one each, in an order fixed by a hash and `seed`; of some training captions with many pictures, a few are
+    hidden ("seen"). `encode` makes unit-norm text codes (M, D) of captions.
 
-    Args:
-        found: The pairs.
-        encode: Captions -> unit-norm text codes, (M, D).
-        seed: Another one holds out other families.
-        resplit: Leave splits of the source's own aside.
-
-    Raises:
-        ConfigError: There are fewer than three families, or a split of the source's own has an unknown name.
+    Raises ConfigError if there are fewer than three families, or a split of the source's own has an unknown name.
     """
-    groups = near_groups(found.thumbnails)
-    family, notes = find_families(found.pairs, groups, encode)
-    own = [] if resplit else own_splits(found.pairs)
+    groups = near_groups(surveyed.thumbnails)
+    family, notes = find_families(surveyed.pairs, groups, encode)
+    own = [] if resplit else own_splits(surveyed.pairs)
     if set(own) > {"train"}:
         split = own
         if "validation" not in own:
             rows = [i for i, name in enumerate(own) if name == "train"]
-            sides = hold_out(family[rows], [found.pairs[i].captions[0] for i in rows], seed, ("validation",))
+            sides = hold_out(family[rows], [surveyed.pairs[i].captions[0] for i in rows], seed, ("validation",))
             split = [name if name != "train" else sides[int(family[i])] for i, name in enumerate(own)]
             notes.append("the source's splits hold out nothing for validation; it gets 8 % of the training families")
     else:
-        sides = hold_out(family, [pair.captions[0] for pair in found.pairs], seed, tuple(SHARES))
-        split = hide([sides[int(number)] for number in family], found.pairs)
-        split = leave_out(split, found.thumbnails)
-    return Partition(family, split, leaks_of(found, split, groups), tuple(notes))
+        sides = hold_out(family, [pair.captions[0] for pair in surveyed.pairs], seed, tuple(SHARES))
+        split = hide([sides[int(number)] for number in family], surveyed.pairs)
+        near = near_held_out(split, surveyed.thumbnails)
+        split = ["" if leaks else name for name, leaks in zip(split, near, strict=True)]
+    return Partition(family, split, leaks_of(surveyed, split, groups), tuple(notes))
 
 
 def own_splits(pairs: Sequence[Pair]) -> list[str]:
     """The source's splits by our names; empty where it has none.
 
-    Raises:
-        ConfigError: A name is unknown, or some rows have none.
+    Raises ConfigError if a name is unknown, or some rows have none.
     """
     names = [pair.split for pair in pairs]
     if not any(names):
@@ -142,11 +134,11 @@ def find_families(pairs: Sequence[Pair], groups: np.ndarray, encode: Encode) -> 
         family = caption_families(encode(labels), DISTANCE) if len(labels) > 1 else np.zeros(1, int)
     links = _chain(groups, label_of)
     general = 0
-    for told in _tellers(pairs, label_of).values():
-        if len(told) > MAX_HELD_OUT:
+    for numbers in _tellers(pairs, label_of).values():
+        if len(numbers) > MAX_HELD_OUT:
             general += 1
         else:
-            links += [(told[0], other) for other in told[1:]]
+            links += [(numbers[0], other) for other in numbers[1:]]
     if general:
         notes.append(f"{general} captions stand with more than {MAX_HELD_OUT} labels; they join no families")
     family = merge_families(family, np.array(links, dtype=int).reshape(-1, 2))
@@ -155,11 +147,11 @@ def find_families(pairs: Sequence[Pair], groups: np.ndarray, encode: Encode) -> 
 
 def _tellers(pairs: Sequence[Pair], label_of: np.ndarray) -> dict[str, list[int]]:
     """Words of every caption -> labels of the pictures that have it, each once."""
-    told: dict[str, dict[int, None]] = defaultdict(dict)
+    tellers: dict[str, dict[int, None]] = defaultdict(dict)
     for pair, label in zip(pairs, label_of, strict=True):
         for caption in pair.captions:
-            told[same_words(caption)][int(label)] = None
-    return {words: list(labels) for words, labels in told.items()}
+            tellers[same_words(caption)][int(label)] = None
+    return {words: list(labels) for words, labels in tellers.items()}
 
 
 def _chain(groups: np.ndarray, label_of: np.ndarray) -> list[tuple[int, int]]:
@@ -171,15 +163,9 @@ def _chain(groups: np.ndarray, label_of: np.ndarray) -> list[tuple[int, int]]:
 
 
 def leader_families(codes: np.ndarray, distance: float, block: int = 1024) -> np.ndarray:
-    """Each code joins the nearest leader within a distance, or leads a new family; time grows with leaders, not pairs.
+    """Families (N,): each unit-norm code (N, D) joins the nearest leader within a cosine distance, or leads a new one.
 
-    Args:
-        codes: (N, D), unit norm; their order matters.
-        distance: Cosine distance, in [0, 2].
-        block: Codes compared with earlier leaders at a time.
-
-    Returns:
-        Family numbers, (N,).
+    Their order matters; time grows with leaders, not pairs.
 
     Source: Hartigan 1975, Clustering Algorithms, chapter 3 (the leader algorithm)
     """
@@ -205,8 +191,7 @@ def hold_out(family: np.ndarray, labels: Sequence[str], seed: int, splits: Seque
 
     Families of very many captions or pictures come last in the order, which is fixed by a hash.
 
-    Raises:
-        ConfigError: There are too few families to leave one for training.
+    Raises ConfigError if there are too few families to leave one for training.
     """
     members: dict[int, set[str]] = defaultdict(set)
     for number, label in zip(family.tolist(), labels, strict=True):
@@ -251,42 +236,20 @@ def hide(split: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
     return out
 
 
-def leave_out(split: Sequence[str], thumbnails: np.ndarray) -> list[str]:
-    """Leave training pictures out, as "", that are near-duplicates of held-out ones."""
-    near = _near_held_out(split, thumbnails)
-    return ["" if i in near else name for i, name in enumerate(split)]
-
-
-def _near_held_out(split: Sequence[str], thumbnails: np.ndarray) -> set[int]:
-    """Training pictures within LEAK_RMSE of a held-out one or its mirror image."""
-    sides = np.array(split)
-    train, held_out = np.flatnonzero(sides == "train"), np.flatnonzero((sides != "train") & (sides != ""))
-    if not len(held_out):
-        return set()
-    others = thumbnails[held_out].astype(np.float32) / 255
-    found: set[int] = set()
-    for start in range(0, len(train), 4096):
-        rows = train[start : start + 4096]
-        near = near_pictures(thumbnails[rows].astype(np.float32) / 255, others, LEAK_RMSE)
-        found |= set(rows[near].tolist())
-    return found
-
-
-def leaks_of(found: Survey, split: Sequence[str], groups: np.ndarray) -> tuple[str, ...]:
+def leaks_of(surveyed: Survey, split: Sequence[str], groups: np.ndarray) -> tuple[str, ...]:
     """Captions and pictures that stand in training and in validation or test, one line each."""
     captions: dict[str, dict[str, str]] = defaultdict(dict)
     pictures: dict[int, dict[str, str]] = defaultdict(dict)
-    for pair, side, group in zip(found.pairs, split, groups.tolist(), strict=True):
+    for pair, side, group in zip(surveyed.pairs, split, groups.tolist(), strict=True):
         if side:
             pictures[group].setdefault(side, pair.name)
         for caption in pair.captions if side in ("train", "validation", "test") else ():
             captions[same_words(caption)].setdefault(side, f"{caption!r} ({pair.name})")
-    told = [f"caption {_sides(sides)}" for sides in captions.values() if _leaks(sides)]
-    told += [f"picture {_sides(sides)}" for sides in pictures.values() if _leaks(sides)]
-    near = _near_held_out(split, found.thumbnails) - {
-        i for i, group in enumerate(groups.tolist()) if _leaks(pictures[group])
-    }
-    return tuple(told + [f"picture {found.pairs[i].name} of train is near a held-out one" for i in sorted(near)])
+    leaks = [f"caption {_sides(sides)}" for sides in captions.values() if _leaks(sides)]
+    leaks += [f"picture {_sides(sides)}" for sides in pictures.values() if _leaks(sides)]
+    near = near_held_out(split, surveyed.thumbnails) & ~np.array([_leaks(pictures[group]) for group in groups.tolist()])
+    leaks += [f"picture {surveyed.pairs[i].name} of train is near a held-out one" for i in np.flatnonzero(near)]
+    return tuple(leaks)
 
 
 def _leaks(sides: dict[str, str]) -> bool:

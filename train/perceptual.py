@@ -34,12 +34,12 @@ class PerceptualDistance(nn.Module):
     def features(self, x: Tensor) -> list[Tensor]:
         """Unit-norm features (over channels) of pictures in [0, 1]."""
         h = self.act(self.norm(self.stem((x * 255 - 127) / 128)))
-        found = [h]
+        layers = [h]
         for i, block in enumerate(self.blocks):
             h = block(h)
             if i in BLOCKS:
-                found.append(h)
-        return [f / (f.square().sum(1, keepdim=True) + 1e-6).sqrt() for f in found]
+                layers.append(h)
+        return [f / (f.square().sum(1, keepdim=True) + 1e-6).sqrt() for f in layers]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Distance of each pair of pictures in [0, 1], (B,)."""

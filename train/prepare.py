@@ -8,36 +8,34 @@ and prepared.json, which says how it was made and what was left out. See docs/da
 
 import argparse
 import hashlib
-import io
 import json
 import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import datasets
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import ImageColor
 
 from bridge.checkpoint import CheckpointError, atomic_folder, verify_folder
 from bridge.pairs.reading import Reading, Survey, survey
 from bridge.pairs.sources import Wanted, open_source
-from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, CaptionTruncatedWarning, CaptionUnknownWarning, TextEncoder
+from bridge.text import CaptionTruncatedWarning, CaptionUnknownWarning, TextEncoder
 from train.command import Parser, number, run_command, whole, writable_folder
 from train.config import ConfigError
-from train.data.dataset import CAPTIONED
+from train.data.dataset import CAPTIONED, features
 from train.partition import Partition, partition
 
 FACTS = "prepared.json"
 VERSION = 1
 """Counts changes to what the same source becomes."""
-TOLD = 1000
+LISTED = 1000
 """Bad rows and leaks that prepared.json lists."""
-FEATURES = datasets.Features(CAPTIONED | {"source": datasets.Value("string")})
+FEATURES = features(f"{CAPTIONED} source")
 
 
 def prepare(
@@ -49,7 +47,7 @@ def prepare(
     resplit: bool = False,
     encoder: TextEncoder | None = None,
 ) -> Path:
-    """Make a dataset folder of a source, complete or not at all.
+    """Make a dataset folder of a source, complete or not at all; returns `out`.
 
     Args:
         source: A folder, a file or a hub id; a `Wanted` says also which columns.
@@ -59,13 +57,8 @@ def prepare(
         resplit: Leave splits of the source's own aside.
         encoder: Tells families of captions apart; by default MiniLM.
 
-    Returns:
-        `out`.
-
-    Raises:
-        ConfigError: The source cannot be read, too much of it is bad, it is too small to be split, or `out` holds
-            anything else.
-        OSError: It cannot be written.
+    Raises ConfigError if the source cannot be read, too much of it is bad, it is too small to be split, or `out` holds
+    anything else.
     """
     wanted = source if isinstance(source, Wanted) else Wanted(str(source))
     out, how = Path(out), how or Reading()
@@ -80,13 +73,12 @@ def prepare(
         with atomic_folder(out) as folder:
             work = folder / ".work"
             work.mkdir()
-            with Spool(work / "pictures") as spool:
-                found = survey(opened, how, spool.add)
-                plan = partition(found, encoding(encoder), seed, resplit=resplit)
-                _write(found, plan, spool, fingerprint, folder)
+            surveyed = survey(opened, how, lambda i, picture: picture.save(work / f"{i}.png"))
+            plan = partition(surveyed, encoding(encoder), seed, resplit=resplit)
+            _write(surveyed, plan, fingerprint, folder)
             shutil.rmtree(work)
             about = {"source": wanted.source, "kind": opened.kind, "columns": columns, "settings": facts}
-            record = {"fingerprint": fingerprint, **about, **summary(found, plan)}
+            record = {"fingerprint": fingerprint, **about, **summary(surveyed, plan)}
             text = json.dumps(record, ensure_ascii=False, indent=1) + "\n"
             (folder / FACTS).write_text(text, encoding="utf-8", errors="replace")
     except CheckpointError as error:
@@ -98,68 +90,38 @@ def encoding(encoder: TextEncoder | None = None) -> Any:
     """A function from captions to unit-norm codes (M, D), which loads MiniLM when it is first called."""
 
     def encode(captions: list[str]) -> np.ndarray:
-        used = encoder or TextEncoder.from_pretrained(DEFAULT_ID, digest=DEFAULT_DIGEST)
+        used = encoder or TextEncoder.from_pretrained()
         with warnings.catch_warnings():
-            for told in (CaptionTruncatedWarning, CaptionUnknownWarning):  # train.inspect counts them
-                warnings.simplefilter("ignore", told)
+            for kind in (CaptionTruncatedWarning, CaptionUnknownWarning):  # train.inspect counts them
+                warnings.simplefilter("ignore", kind)
             return used.encode(captions, batch_size=64, with_tokens=False).pooled.cpu().numpy()
 
     return encode
 
 
-def summary(found: Survey, plan: Partition) -> dict[str, Any]:
+def summary(surveyed: Survey, plan: Partition) -> dict[str, Any]:
     """Counts, what was left out and why, and leaks, fit for JSON."""
     splits = plan.counts()
     return {
-        "rows": found.rows,
+        "rows": surveyed.rows,
         "pictures": splits | {"left out": splits.pop("")} if "" in splits else splits,
         "families": len(set(plan.family.tolist())),
-        "bad_rows": len(found.bad),
-        "bad": [{"row": name, "why": why} for name, why in found.bad[:TOLD]],
-        "lost_captions": [{"row": name, "why": why} for name, why in found.lost[:TOLD]],
-        "joined_rows": found.joined,
+        "bad_rows": len(surveyed.bad),
+        "bad": [{"row": name, "why": why} for name, why in surveyed.bad[:LISTED]],
+        "lost_captions": [{"row": name, "why": why} for name, why in surveyed.lost[:LISTED]],
+        "joined_rows": surveyed.joined,
         "leak_count": len(plan.leaks),
-        "leaks": list(plan.leaks[:TOLD]),
+        "leaks": list(plan.leaks[:LISTED]),
         "notes": list(plan.notes),
     }
 
 
-class Spool:
-    """PNG files one after the other in a single file, read back by number; only their places are in memory."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.ends = [0]
-        self._open = ExitStack()
-
-    def __enter__(self) -> "Spool":
-        self.file: IO[bytes] = self._open.enter_context(self.path.open("w+b"))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
-
-    def add(self, number: int, picture: Image.Image) -> None:
-        """Append a picture, whose number is how many there are."""
-        if number != len(self.ends) - 1:
-            raise ValueError(f"number: expected {len(self.ends) - 1}, got {number}; add pictures in order")
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        self.file.write(buffer.getvalue())
-        self.ends.append(self.ends[-1] + buffer.tell())
-
-    def png(self, number: int) -> bytes:
-        """Bytes of a picture."""
-        self.file.seek(self.ends[number])
-        return self.file.read(self.ends[number + 1] - self.ends[number])
-
-
-def _write(found: Survey, plan: Partition, spool: Spool, fingerprint: str, folder: Path) -> None:
+def _write(surveyed: Survey, plan: Partition, fingerprint: str, folder: Path) -> None:
     def rows() -> Iterator[dict[str, Any]]:
-        for i, pair in enumerate(found.pairs):
+        for i, pair in enumerate(surveyed.pairs):
             if plan.split[i]:
                 yield {
-                    "image": {"bytes": spool.png(i), "path": None},
+                    "image": {"bytes": (folder / ".work" / f"{i}.png").read_bytes(), "path": None},
                     "captions": list(pair.captions),
                     "label": pair.captions[0],
                     "artist": pair.artist,
@@ -175,11 +137,7 @@ def _write(found: Survey, plan: Partition, spool: Spool, fingerprint: str, folde
 
 
 def _is_done(out: Path, fingerprint: str) -> bool:
-    """Whether `out` was already made so.
-
-    Raises:
-        ConfigError: It holds anything else.
-    """
+    """Whether `out` was already made so. Raises ConfigError if it holds anything else."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
@@ -197,13 +155,9 @@ def _is_done(out: Path, fingerprint: str) -> bool:
     return True
 
 
-def add_arguments(parser: argparse.ArgumentParser, option: str = "") -> None:
-    """Options that say which source, and how to read and split it; `option`, such as "--data", names the source."""
-    told = "folder, .csv, .tsv, .jsonl or .parquet file, or hub id such as owner/name"
-    if option:
-        parser.add_argument(option, dest="source", metavar="SOURCE", required=True, help=told)
-    else:
-        parser.add_argument("source", help=told)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments that say which source, and how to read and split it."""
+    parser.add_argument("source", help="folder, .csv, .tsv, .jsonl or .parquet file, or hub id such as owner/name")
     parser.add_argument("--caption-column", help="column of captions, if it is not found by its name")
     parser.add_argument("--image-column", help="column of pictures or their files, if it is not found")
     parser.add_argument("--names", choices=["file", "folder"], default="", help="names are the captions")
@@ -217,11 +171,7 @@ def add_arguments(parser: argparse.ArgumentParser, option: str = "") -> None:
 
 
 def chosen(args: argparse.Namespace) -> tuple[Wanted, Reading]:
-    """What the options of `add_arguments` say.
-
-    Raises:
-        ConfigError: One is out of range.
-    """
+    """What the options of `add_arguments` say. Raises ConfigError if one is out of range."""
     try:
         red, green, blue = ImageColor.getcolor(args.background, "RGB")  # type: ignore[misc]
     except ValueError as error:
@@ -230,14 +180,14 @@ def chosen(args: argparse.Namespace) -> tuple[Wanted, Reading]:
     return wanted, Reading(args.size, args.fit, (red, green, blue), args.max_bad)
 
 
-def told(facts: dict[str, Any]) -> list[str]:
+def lines_of(facts: dict[str, Any], listed: int = 10) -> list[str]:
     """A dataset's prepared.json in a few lines."""
     splits = ", ".join(f"{count} {name}" for name, count in facts["pictures"].items())
     lines = [f"{facts['rows']} rows, {facts['families']} families of captions: {splits}"]
-    lines += [f"left out: {bad['row']}: {bad['why']}" for bad in facts["bad"][:10]]
-    lines += [f"and {facts['bad_rows'] - 10} more"] if facts["bad_rows"] > 10 else []
-    lines += [f"leak: {leak}" for leak in facts["leaks"][:10]]
-    lines += [f"and {facts['leak_count'] - 10} more leaks"] if facts["leak_count"] > 10 else []
+    left_out = [f"left out: {bad['row']}: {bad['why']}" for bad in facts["bad"]]
+    leaks = [f"leak: {leak}" for leak in facts["leaks"]]
+    for each, count, what in ((left_out, facts["bad_rows"], ""), (leaks, facts["leak_count"], " leaks")):
+        lines += [*each[:listed], *([f"and {count - listed} more{what}"] if count > listed else [])]
     return lines + facts["notes"]
 
 
@@ -253,7 +203,7 @@ def _run(args: argparse.Namespace) -> None:
     wanted, how = chosen(args)
     writable_folder(args.out.parent)
     out = prepare(wanted, args.out, how, args.seed, resplit=args.resplit)
-    print("\n".join(told(json.loads((out / FACTS).read_text("utf-8")))), file=sys.stderr)
+    print("\n".join(lines_of(json.loads((out / FACTS).read_text("utf-8")))), file=sys.stderr)
     print(out)
 
 

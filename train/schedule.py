@@ -1,8 +1,9 @@
-"""What happens at which step: the learning rate, and which rows are seen."""
+"""What happens at which step: the learning rate, which rows are seen, when to stop early."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,18 +11,13 @@ from torch import Tensor
 from bridge.errors import UserError
 from bridge.noise import generator_for
 
-SCHEDULES = ("trapezoid", "cosine", "constant")
-PRECISIONS = ("no", "bf16", "fp16")
-GOALS = ("min", "max")
-RANGES = (
-    ("warmup", 0, math.inf),
-    ("cooldown", 0, math.inf),
-    ("weight_decay", 0, math.inf),
-    ("ema_decay", 0, 1),
-    ("save_minutes", 0, math.inf),
-)
+SCHEDULES, PRECISIONS, GOALS = ("trapezoid", "cosine", "constant"), ("no", "bf16", "fp16"), ("min", "max")
 FIRST_LOOK = 0.02
 """Share of a budget after which the first validation comes, where there are several."""
+
+
+class TrainingError(UserError):
+    """Training stopped: the loss or its gradient is not finite, or nothing can be saved."""
 
 
 @dataclass(frozen=True)
@@ -70,31 +66,29 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "validate_every", "accumulate", "patience"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: expected 1 or more, got {getattr(self, name)!r}")
-        for name, low, high in RANGES:
-            if not low <= getattr(self, name) <= high:
-                told = f"{low} or more" if high == math.inf else f"{low} to {high}"
-                raise UserError(f"{name}: expected {told}, got {getattr(self, name)!r}")
+            self._require(name, "1 or more", getattr(self, name) >= 1)
+        for name in ("warmup", "cooldown", "weight_decay", "save_minutes"):
+            self._require(name, "0 or more", 0 <= getattr(self, name) < math.inf)
+        self._require("ema_decay", "0 to 1", 0 <= self.ema_decay <= 1)
         for name in ("learning_rate", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"{name}: expected a number above 0, got {getattr(self, name)!r}")
+            self._require(name, "a number above 0", 0 < getattr(self, name) < math.inf)
         for name, known in (("mixed_precision", PRECISIONS), ("schedule", SCHEDULES), ("goal", GOALS)):
-            if getattr(self, name) not in known:
-                raise UserError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
+            self._require(name, f"one of {', '.join(known)}", getattr(self, name) in known)
+
+    def _require(self, name: str, expected: str, fits: bool) -> None:
+        if not fits:
+            raise UserError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
 
 
 FREE = frozenset(
     ("steps", "save_minutes", "validate_every", "cooldown", "accumulate", "stop_on", "goal", "patience", "tensorboard")
 )
-"""Settings of a LoopConfig that may change when a run is gone on with."""
+"""Settings of a LoopConfig that may differ in a resumed run."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Seconds of training in place of steps.
-
-    Counted are the seconds of the loop's own steps, batches included; not validation and checkpoints.
+    """Seconds of training steps, batches included, in place of a number of steps.
 
     Attributes:
         seconds: After which training ends.
@@ -150,25 +144,10 @@ def learning_rate_at(step: int, config: LoopConfig, share: float | None = None) 
     return config.learning_rate * min(1.0, up, down)
 
 
-def epoch_order(rows: int, seed: int, epoch: int) -> Tensor:
-    """The order of the rows in an epoch, (rows,), fixed by (seed, epoch)."""
-    return torch.randperm(rows, generator=generator_for(seed, epoch))
-
-
-def rows_at(step: int, rows: int, batch_size: int, seed: int) -> tuple[Tensor, int]:
-    """Row numbers of one step and its epoch; the last incomplete batch of an epoch is left out.
-
-    A batch larger than the data repeats rows.
-    """
-    return RowOrder(rows, seed).at(step, batch_size)
-
-
 class RowOrder:
-    """`rows_at`, with the order of the last epoch kept: a large dataset is shuffled once an epoch, not once a step.
+    """Which rows a step sees; an epoch's order is fixed by (seed, epoch) and kept, so that it is drawn once.
 
-    Args:
-        rows: Rows in the data.
-        seed: Key of the orders.
+    The last incomplete batch of an epoch is left out; a batch larger than the data repeats rows.
     """
 
     def __init__(self, rows: int, seed: int) -> None:
@@ -179,8 +158,66 @@ class RowOrder:
         """Row numbers of one step, (batch_size,), and its epoch."""
         epoch, position = divmod(step, max(self.rows // batch_size, 1))
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, epoch_order(self.rows, self.seed, epoch)
+            self._epoch = epoch
+            self._order = torch.randperm(self.rows, generator=generator_for(self.seed, epoch))
         order = self._order
         if self.rows < batch_size:
             order = order.repeat(math.ceil(batch_size / self.rows))
         return order[position * batch_size : (position + 1) * batch_size], epoch
+
+
+class Best:
+    """Early stopping: the best averaged weights so far by `config.stop_on`, and for how long none were better.
+
+    Attributes:
+        weights: Copies on the CPU; empty before the first validation, and without `stop_on`.
+        step: When they were validated.
+        worse: Validations in a row that were no better.
+
+    Source: Prechelt 1998, Early Stopping - But When?
+    """
+
+    def __init__(self, config: LoopConfig) -> None:
+        self.config = config
+        self.value, self.step, self.worse = math.inf, 0, 0
+        self.weights: list[Tensor] = []
+
+    @property
+    def enough(self) -> bool:
+        """Whether to stop."""
+        return bool(self.config.stop_on) and self.worse >= self.config.patience
+
+    def look(self, step: int, figures: dict[str, float], weights: Sequence[Tensor]) -> None:
+        """Compare the figures of a validation with the best; NaN counts as worse.
+
+        Raises TrainingError if there is no figure of that name.
+        """
+        name = self.config.stop_on
+        if not name:
+            return
+        if name not in figures:
+            raise TrainingError(f"stop_on: no figure {name!r} in the log; there are {', '.join(sorted(figures))}")
+        value = figures[name] if self.config.goal == "min" else -figures[name]
+        if value < self.value:
+            self.value, self.step, self.worse = value, step, 0
+            self.weights = [weight.detach().cpu().clone() for weight in weights]
+        else:
+            self.worse += 1
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` takes: numbers, strings and tensors."""
+        return {k: v for k, v in vars(self).items() if k != "config"} | self._aim()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from `state`, unless it is that of another figure."""
+        if all(state[name] == value for name, value in self._aim().items()):
+            self.value, self.step, self.worse, self.weights = (state[k] for k in ("value", "step", "worse", "weights"))
+
+    def _aim(self) -> dict[str, Any]:
+        return {"stop_on": self.config.stop_on, "goal": self.config.goal}
+
+    @torch.no_grad()
+    def copy_to(self, parameters: Sequence[Tensor]) -> None:
+        """Put the best weights in place."""
+        for parameter, best in zip(parameters, self.weights, strict=True):
+            parameter.copy_(best)

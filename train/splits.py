@@ -1,14 +1,15 @@
 """Splits that do not leak: families of captions, near-duplicate pictures, hidden artists.
 
-The result is a committed file (configs/emoji-splits.json), so that every model and every report
-means the same captions, whatever the version of the libraries that once computed it.
+Those of the emoji are a committed file (configs/emoji-splits.json), so that every model and every report means the
+same captions, whatever the version of the libraries that once computed it.
 """
 
 import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,9 @@ from scipy.sparse.csgraph import connected_components
 SHARES = {"test": 0.08, "validation": 0.08}
 MAX_HELD_OUT = 40
 """Families with more base captions stay in training: one would own every average."""
-
-SAME_RMSE = 0.02
-"""Thumbnails closer than this are one drawing: their families are joined."""
-LEAK_RMSE = 0.03
-"""Training pictures closer than this to a picture outside training are left out."""
+SAME_RMSE, LEAK_RMSE = 0.02, 0.03
+"""Thumbnails closer than the first are one drawing; training pictures closer than the second to one outside training
+are left out. Root mean squared difference, on the scale 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,8 @@ class Splits:
     """Which captions and artists belong to which side.
 
     Attributes:
-        families: Base captions (without skin tone), one list a family.
-        sides: "train", "validation" or "test", one a family.
-        hidden: {"seen" | "seen_validation": {label: [artists that never reach training]}}.
+        families: Base captions (without skin tone), one list a family; `sides` "train", "validation" or "test", one
+            each. hidden: {"seen" | "seen_validation": {label: [artists that never reach training]}}.
     """
 
     families: list[list[str]]
@@ -42,16 +40,31 @@ class Splits:
 
     def save(self, path: Path) -> None:
         """Write the splits as one JSON file."""
-        path.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        facts = {name: getattr(self, name) for name in ("families", "sides", "hidden")}
+        path.write_text(json.dumps(facts, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "Splits":
         """Read what `save` wrote."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
+    @cached_property
     def family_of(self) -> dict[str, int]:
         """Base caption -> number of its family."""
         return {label: number for number, labels in enumerate(self.families) for label in labels}
+
+    def place(self, label: str, artist: str) -> tuple[int, str] | None:
+        """Family and split of a picture; None if the caption is unknown."""
+        family = self.family_of.get(base_label(label))
+        if family is None:
+            return None
+        hidden = [name for name, captions in self.hidden.items() if artist in captions.get(label, [])]
+        return family, [self.sides[family], *hidden][-1]
+
+    def labels(self, *, train: bool) -> list[str]:
+        """Base captions that are trained on, or those that are held out."""
+        both = zip(self.families, self.sides, strict=True)
+        return [label for labels, side in both if (side == "train") == train for label in labels]
 
 
 def base_label(label: str) -> str:
@@ -72,79 +85,87 @@ def order_of(text: str, salt: str) -> str:
     return hashlib.sha256(f"{salt}:{text}".encode()).hexdigest()
 
 
-def caption_families(codes: np.ndarray, distance: float = 0.45) -> np.ndarray:
-    """Average-linkage clusters of text codes at a cosine distance.
+# pictures
 
-    Args:
-        codes: (N, D), unit norm.
-        distance: Cosine distance at which clusters stop merging, in [0, 2].
 
-    Returns:
-        Cluster numbers, (N,).
+def close_pairs(
+    pixels: np.ndarray, others: np.ndarray, rmse: float, *, mirrored: bool = False, block: int = 2048
+) -> np.ndarray:
+    """Index pairs (P, 2) of pictures (N, H, W, 3) and others (M, H, W, 3), or their mirror images, closer than `rmse`.
+
+    They are in [0, 1], or uint8; see SAME_RMSE.
     """
-    return fcluster(linkage(codes, "average", metric="cosine"), distance, "distance")
+    right = _flat(others[:, :, ::-1] if mirrored else others)
+    norms = (right**2).sum(1)
+    pairs = [np.empty((0, 2), int)]
+    for start in range(0, len(pixels), block):
+        rows = _flat(pixels[start : start + block])
+        squared = (rows**2).sum(1)[:, None] + norms[None] - 2 * rows @ right.T
+        i, j = np.nonzero(squared < rmse**2 * right.shape[1])
+        pairs.append(np.stack([i + start, j], 1))
+    return np.concatenate(pairs)
 
 
-def duplicate_pairs(pixels: np.ndarray, rmse: float, *, mirrored: bool = False, block: int = 2048) -> np.ndarray:
-    """Pairs of near-duplicate pictures.
-
-    Args:
-        pixels: Small pictures in [0, 1], (N, H, W, 3).
-        rmse: Root mean squared difference under which two pictures are the same drawing.
-        mirrored: Compare each picture with the others' mirror images instead.
-        block: Rows compared at a time.
-
-    Returns:
-        Index pairs i < j, (P, 2).
-    """
-    other = pixels[:, :, ::-1] if mirrored else pixels
-    i, j = _close(pixels, other, rmse, block).T
-    return np.stack([i[i < j], j[i < j]], 1)
+def _flat(pixels: np.ndarray) -> np.ndarray:
+    flat = pixels.reshape(len(pixels), -1).astype(np.float32)
+    return flat / 255 if pixels.dtype == np.uint8 else flat
 
 
-def near_pictures(pixels: np.ndarray, others: np.ndarray, rmse: float) -> np.ndarray:
-    """Which pictures are near-duplicates of one of `others` or of its mirror image.
-
-    Args:
-        pixels: Small pictures in [0, 1], (N, H, W, 3).
-        others: (M, H, W, 3).
-        rmse: See `duplicate_pairs`.
-
-    Returns:
-        bool, (N,).
-    """
+def near_pictures(pixels: np.ndarray, others: np.ndarray, rmse: float = LEAK_RMSE) -> np.ndarray:
+    """Which pictures are near-duplicates of one of `others` or of its mirror image, (N,) bool; see `close_pairs`."""
     near = np.zeros(len(pixels), dtype=bool)
-    for compared in (others, others[:, :, ::-1]):
-        near[_close(pixels, compared, rmse)[:, 0]] = True
+    for mirrored in (False, True) if len(pixels) and len(others) else ():
+        near[close_pairs(pixels, others, rmse, mirrored=mirrored)[:, 0]] = True
     return near
 
 
-def _close(pixels: np.ndarray, others: np.ndarray, rmse: float, block: int = 2048) -> np.ndarray:
-    """Index pairs (P, 2) of pictures and others closer than `rmse`."""
-    flat, other = (p.reshape(len(p), -1).astype(np.float32) for p in (pixels, others))
-    norms = (other**2).sum(1)
-    found = []
-    for start in range(0, len(flat), block):
-        rows = flat[start : start + block]
-        squared = (rows**2).sum(1)[:, None] + norms[None] - 2 * rows @ other.T
-        i, j = np.nonzero(squared < rmse**2 * flat.shape[1])
-        found.append(np.stack([i + start, j], 1))
-    return np.concatenate(found)
+def near_held_out(split: Sequence[str], thumbnails: np.ndarray) -> np.ndarray:
+    """Which training pictures are near-duplicates of one of another split, (N,) bool; split "" counts nowhere."""
+    sides = np.array(split)
+    train, held_out = np.flatnonzero(sides == "train"), np.flatnonzero((sides != "train") & (sides != ""))
+    near = np.zeros(len(sides), dtype=bool)
+    near[train] = near_pictures(thumbnails[train], thumbnails[held_out])
+    return near
+
+
+def near_groups(thumbnails: np.ndarray, rmse: float = SAME_RMSE, block: int = 1024) -> np.ndarray:
+    """Group numbers, (N,), of small pictures (N, H, W, 3) uint8 linked by near-duplicates, mirrored ones too.
+
+    Two pictures can only be close if their means are, so only those are compared.
+    """
+    flat = thumbnails.reshape(len(thumbnails), -1)
+    first: dict[bytes, int] = {}
+    same = np.array([first.setdefault(row.tobytes(), len(first)) for row in flat])
+    distinct = np.stack([np.frombuffer(row, np.uint8) for row in first]).reshape(-1, *thumbnails.shape[1:])
+    means = distinct.reshape(len(distinct), -1).mean(1) / 255
+    order = np.argsort(means, kind="stable")
+    means, distinct = means[order], distinct[order]
+    group = np.arange(len(order))
+    for start in range(0, len(order), block):
+        stop = int(np.searchsorted(means, means[min(start + block, len(means)) - 1] + rmse, "right"))
+        for at in range(start, stop, 8 * block):  # bounds the memory
+            others = distinct[at : min(at + 8 * block, stop)]
+            for mirrored in (False, True):
+                links = close_pairs(distinct[start : start + block], others, rmse, mirrored=mirrored)
+                group = merge_families(group, links + np.array([start, at]))
+    numbers = np.empty_like(group)
+    numbers[order] = group
+    return np.unique(numbers[same], return_inverse=True)[1]
+
+
+# captions
+
+
+def caption_families(codes: np.ndarray, distance: float = 0.45) -> np.ndarray:
+    """Average-linkage clusters (N,) of unit-norm text codes (N, D), up to a cosine distance in [0, 2]."""
+    return fcluster(linkage(codes, "average", metric="cosine"), distance, "distance")
 
 
 def merge_families(family: np.ndarray, links: np.ndarray) -> np.ndarray:
-    """Join families that share a near-duplicate picture.
-
-    Args:
-        family: Family of each caption, (N,).
-        links: Pairs of captions that belong together, (P, 2).
-
-    Returns:
-        Family numbers from 0, (N,).
-    """
+    """Family numbers from 0, (N,), after joining the families (N,) of linked captions, pairs (P, 2)."""
     _, number = np.unique(family, return_inverse=True)
     size = number.max() + 1
-    graph = coo_matrix((np.ones(len(links)), (number[links[:, 0]], number[links[:, 1]])), shape=(size, size))
+    graph = coo_matrix((np.ones(len(links), bool), (number[links[:, 0]], number[links[:, 1]])), shape=(size, size))
     return connected_components(graph, directed=False)[1][number]
 
 
@@ -165,16 +186,10 @@ def assign_sides(families: Sequence[Sequence[str]]) -> list[str]:
 def hide_artists(
     artists: Mapping[str, set[str]], counts: Mapping[str, int], at_least: int = 6, hide: int = 3
 ) -> dict[str, dict[str, list[str]]]:
-    """Choose seen captions and the artists whose pictures of them never reach training.
+    """Choose seen captions and the artists whose pictures of them never reach training: {set name: {caption: artists}}.
 
-    Args:
-        artists: Training caption -> the artists that drew it.
-        counts: How many captions each named set takes, in order.
-        at_least: Artists a caption must have.
-        hide: Artists hidden for each.
-
-    Returns:
-        {set name: {caption: artists}}.
+    `artists` are those of each training caption. Each named set takes so many captions, in order, of those that at
+    least `at_least` artists drew, and hides `hide` of them.
     """
     eligible = sorted((c for c, a in artists.items() if len(a) >= at_least), key=lambda c: order_of(c, "seen"))
     chosen: dict[str, dict[str, list[str]]] = {}
@@ -190,23 +205,17 @@ def hide_artists(
 
 
 def make_splits(
-    labels: Sequence[str],
-    artists: Sequence[str],
-    thumbnails: np.ndarray,
-    encode: Callable[[list[str]], np.ndarray],
+    labels: Sequence[str], artists: Sequence[str], thumbnails: np.ndarray, encode: Callable[[list[str]], np.ndarray]
 ) -> Splits:
-    """Compute the splits of a set of captioned pictures.
+    """Compute the splits of N captioned pictures, of their thumbnails in [0, 1], (N, H, W, 3).
 
-    Args:
-        labels: Caption of each picture, (N,).
-        artists: Artist of each picture, (N,).
-        thumbnails: Small pictures in [0, 1], (N, H, W, 3).
-        encode: Captions -> unit-norm text codes, (M, D).
+    `encode` makes unit-norm text codes (M, D) of captions.
     """
     bases = sorted({base_label(label) for label in labels})
     number = {base: i for i, base in enumerate(bases)}
     caption_of = np.array([number[base_label(label)] for label in labels])
-    family = merge_families(caption_families(encode(bases)), caption_of[duplicate_pairs(thumbnails, SAME_RMSE)])
+    same = caption_of[close_pairs(thumbnails, thumbnails, SAME_RMSE)]
+    family = merge_families(caption_families(encode(bases)), same)
     members: dict[int, list[str]] = defaultdict(list)
     for base, i in zip(bases, family, strict=True):
         members[int(i)].append(base)

@@ -26,8 +26,7 @@ WINDOW, EPOCHS, SEED = 5, 20, 0
 def training_sentences(data: Path) -> list[list[str]]:
     """Words of each distinct training caption of a dataset, in the captions' order.
 
-    Raises:
-        ConfigError: `data` is no dataset, or has no training rows.
+    Raises ConfigError if `data` is no dataset, or has no training rows.
     """
     captions = (text for row in rows_of(load_dataset(data), "train")["captions"] for text in row)
     sentences = (split_words(prepare_caption(text)) for text in dict.fromkeys(captions))
@@ -50,14 +49,7 @@ def idf_weights(sentences: Sequence[Sequence[str]], words: Sequence[str]) -> Ten
 def fit(sentences: Sequence[Sequence[str]], dim: int, epochs: int = EPOCHS, seed: int = SEED) -> WordVectors:
     """Skip-gram vectors of every word of the sentences, with their idf; one thread, so equal for an equal seed.
 
-    Args:
-        sentences: Words of each caption.
-        dim: Length D of a vector.
-        epochs: Times that the sentences are read.
-        seed: Of everything random.
-
-    Raises:
-        ConfigError: An argument is out of range, or there are no words.
+    Raises ConfigError if an argument is out of range, or there are no words.
 
     Source: Mikolov et al. 2013, Distributed Representations of Words and Phrases, arXiv:1310.4546
     """

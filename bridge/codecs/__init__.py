@@ -32,27 +32,8 @@ CODECS |= {name: kind.from_pretrained for name, kind in AUTOENCODERS.items()} | 
 }
 
 __all__ = [
-    "AUTOENCODERS",
-    "CODECS",
-    "CONFIG",
-    "DETERMINISTIC_STD",
-    "HUB_FILES",
-    "AutoencoderCodec",
-    "DenseCodec",
-    "DenseVAE",
-    "ImageCodec",
-    "LatentDistribution",
-    "PCACodec",
-    "PaletteCodec",
-    "PaletteVAE",
-    "PrincipalAxes",
-    "TinyCodec",
-    "VAECodec",
-    "VQCodec",
-    "WhitenedCodec",
-    "check_latents",
-    "check_pictures",
-    "codec_from_diffusers",
-    "load_codec",
+    "AUTOENCODERS", "CODECS", "CONFIG", "DETERMINISTIC_STD", "HUB_FILES", "AutoencoderCodec", "DenseCodec", "DenseVAE",
+    "ImageCodec", "LatentDistribution", "PCACodec", "PaletteCodec", "PaletteVAE", "PrincipalAxes", "TinyCodec",
+    "VAECodec", "VQCodec", "WhitenedCodec", "check_latents", "check_pictures", "codec_from_diffusers", "load_codec",
     "read_config",
-]
+]  # fmt: skip

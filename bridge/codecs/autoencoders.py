@@ -1,7 +1,5 @@
 """Image spaces of diffusers' autoencoders, frozen: AutoencoderKL, AutoencoderTiny and VQModel."""
 
-import abc
-import contextlib
 import copy
 import inspect
 import os
@@ -11,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from torch import Tensor
 
 from bridge.checkpoint import CheckpointError, fingerprint, open_module
@@ -26,76 +23,88 @@ from bridge.codecs.base import (
 )
 from bridge.context import unwrapped
 from bridge.errors import UserError
+from bridge.hub import HubError, local_folder, snapshot
 
 HUB_FILES = (CONFIG, "diffusion_pytorch_model.safetensors")
 
 
+class FromDiffusers:
+    """A class of diffusers, imported when it is asked for: with one autoencoder come all, and seconds."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        import diffusers  # noqa: PLC0415
+
+        return getattr(diffusers, self.name)
+
+
 class AutoencoderCodec(ImageCodec):
-    """What the diffusers autoencoders share; the statistics of the latents stand in the autoencoder's own config.
+    """What the autoencoders share; the statistics of the latents stand in the autoencoder's own config.
 
-    A setting that the autoencoder's class does not know (`latents_mean`, `latents_std` or `sample_size`) has a "_"
-    before its name there: diffusers keeps such settings and asks nothing about them.
-
-    Args:
-        vae: The autoencoder. `latents_mean` and `latents_std`, one number a channel, standardise its latents.
-            Without them `shift_factor` and 1 / `scaling_factor` do, as in diffusers' own pipelines.
+    `latents_mean` and `latents_std` there, a number a channel, standardise the latents; without them `shift_factor` and
+    1 / `scaling_factor` do, as in diffusers' own pipelines. A setting that the autoencoder's class does not know has a
+    "_" before its name: diffusers keeps such settings and asks nothing about them.
 
     Attributes:
         vae: The autoencoder, frozen.
-        mean: Of its latents, (1, C, 1, 1).
-        std: Of its latents, (1, C, 1, 1).
+        mean: Of its latents, (1, C, 1, 1); so `std`.
 
-    Raises:
-        ValueError: The autoencoder is not one of colour pictures, its side is unknown or no multiple of what a
-            latent covers, or its statistics are not one number a channel.
+    Raises UserError if the autoencoder is not one of colour pictures, its side is unknown or no multiple of what a
+    latent covers, or its statistics are not one number a channel.
     """
 
     model: ClassVar[Any]
+    widths: ClassVar[str] = "block_out_channels"
+    """Setting whose length says how often the side is halved, plus one."""
 
     def __init__(self, vae: Any) -> None:
         self.vae = vae = unwrapped(vae).eval().requires_grad_(False)
         config, channels, factor = vae.config, self.channels(vae.config), self.factor(vae.config)
-        found = {name: config[_key(self.model, name)] for name in SETTINGS if _key(self.model, name) in config}
-        if found.get("sample_size") is None:
+        settings = {name: config[_key(type(vae), name)] for name in SETTINGS if _key(type(vae), name) in config}
+        if settings.get("sample_size") is None:
             raise UserError(f"image_size: {type(vae).__name__} does not say which pictures it is for; give their side")
-        self.image_size = int(found["sample_size"])
+        self.image_size = int(settings["sample_size"])
         if self.image_size % factor or self.image_size < factor:
             low = max(self.image_size // factor * factor, factor)
-            told = f"image_size: expected a multiple of {factor}, got {self.image_size}; resize the pictures"
-            raise UserError(f"{told}, to {low} or {low + factor}")
+            expected = f"image_size: expected a multiple of {factor}, got {self.image_size}; resize the pictures"
+            raise UserError(f"{expected}, to {low} or {low + factor}")
         if (config.in_channels, config.out_channels) != (3, 3):
             raise UserError(f"vae: expected pictures of 3 channels, this one has {config.in_channels}; choose another")
         self.z_shape = (channels, self.image_size // factor, self.image_size // factor)
         shift, scale = config.get("shift_factor") or 0.0, 1 / config.scaling_factor
-        self.mean = _channelwise(found.get("latents_mean") or [shift] * channels, "latents_mean", channels)
-        self.std = _channelwise(found.get("latents_std") or [scale] * channels, "latents_std", channels)
+        self.mean = _channelwise(settings.get("latents_mean") or [shift] * channels, "latents_mean", channels)
+        self.std = _channelwise(settings.get("latents_std") or [scale] * channels, "latents_std", channels)
         if not bool((self.std > 0).all()):
             raise UserError("latents_std: expected positive numbers; fit the statistics with `python -m train.codec`")
-        self.fingerprint = fingerprint(vae, dict(config) | found)
+        self.fingerprint = fingerprint(vae, dict(config) | settings)
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, unwrapped(value))
 
-    @staticmethod
-    @abc.abstractmethod
-    def channels(config: Mapping[str, Any]) -> int:
+    @classmethod
+    def channels(cls, config: Mapping[str, Any]) -> int:
         """Channels of a latent."""
+        return int(config["latent_channels"])
 
-    @staticmethod
-    @abc.abstractmethod
-    def factor(config: Mapping[str, Any]) -> int:
+    @classmethod
+    def factor(cls, config: Mapping[str, Any]) -> int:
         """Side of the pixels under one latent position."""
+        return int(2 ** (len(config[cls.widths]) - 1))
 
-    @abc.abstractmethod
     def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the autoencoder's own latents of pictures `x` (B, 3, H, W) in [-1, 1]."""
+        encoded = self.vae.encode(x)
+        if hasattr(encoded, "latent_dist"):
+            return encoded.latent_dist.mean, encoded.latent_dist.std
+        return encoded.latents, DETERMINISTIC_STD * self.std.expand_as(encoded.latents)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
         """Open a folder that diffusers wrote; safetensors only.
 
-        Raises:
-            CheckpointError: It is missing or damaged, or holds no safetensors.
+        Raises CheckpointError if it is missing or damaged, or holds no safetensors.
         """
         return cls(open_module(cls.model, Path(folder)))
 
@@ -103,7 +112,7 @@ class AutoencoderCodec(ImageCodec):
         """A copy, standardised by other statistics of the autoencoder's own latents, one number a channel."""
         vae = copy.deepcopy(self.vae)
         values = {"latents_mean": list(mean), "latents_std": list(std)}
-        vae.register_to_config(**{_key(self.model, name): value for name, value in values.items()})
+        vae.register_to_config(**{_key(type(vae), name): value for name, value in values.items()})
         return type(self)(vae)
 
     def rounded(self) -> Self:
@@ -128,22 +137,14 @@ class AutoencoderCodec(ImageCodec):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
-        """See `ImageCodec.encode`.
-
-        Raises:
-            ValueError: `x` has another shape than (B, 3, image_size, image_size).
-        """
+        """See `ImageCodec.encode`; UserError unless x is (B, 3, image_size, image_size)."""
         check_pictures(x, self.image_size)
         mean, std = self.raw(x * 2 - 1)
         return LatentDistribution((mean - self.mean) / self.std, std / self.std)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """See `ImageCodec.decode`.
-
-        Raises:
-            ValueError: `z` has another shape than (B, *z_shape).
-        """
+        """See `ImageCodec.decode`; ValueError unless z is (B, *z_shape)."""
         check_latents(z, self.z_shape)
         return (self.vae.decode(z * self.std + self.mean).sample / 2 + 0.5).clamp(0, 1)
 
@@ -154,19 +155,7 @@ class VAECodec(AutoencoderCodec):
     Source: Kingma & Welling 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114
     """
 
-    model = AutoencoderKL
-
-    @staticmethod
-    def channels(config: Mapping[str, Any]) -> int:
-        return int(config["latent_channels"])
-
-    @staticmethod
-    def factor(config: Mapping[str, Any]) -> int:
-        return int(2 ** (len(config["block_out_channels"]) - 1))
-
-    def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = self.vae.encode(x).latent_dist
-        return posterior.mean, posterior.std
+    model = FromDiffusers("AutoencoderKL")
 
 
 class TinyCodec(AutoencoderCodec):
@@ -175,40 +164,22 @@ class TinyCodec(AutoencoderCodec):
     Source: Boer Bohan, Tiny AutoEncoder for Stable Diffusion, github.com/madebyollin/taesd
     """
 
-    model = AutoencoderTiny
-
-    @staticmethod
-    def channels(config: Mapping[str, Any]) -> int:
-        return int(config["latent_channels"])
-
-    @staticmethod
-    def factor(config: Mapping[str, Any]) -> int:
-        return int(2 ** (len(config["encoder_block_out_channels"]) - 1))
-
-    def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return _deterministic(self.vae.encode(x).latents, self.std)
+    model, widths = FromDiffusers("AutoencoderTiny"), "encoder_block_out_channels"
 
 
 class VQCodec(AutoencoderCodec):
-    """A diffusers VQModel. Latents are those before quantisation, so that they are continuous; decoding quantises.
+    """A diffusers VQModel. Latents are those before quantisation, so continuous; decoding quantises, and may jump.
 
-    Near a border between two code words decoding is not continuous. It has no posterior: std is DETERMINISTIC_STD.
+    It has no posterior: std is DETERMINISTIC_STD.
 
     Source: van den Oord et al. 2017, Neural Discrete Representation Learning, arXiv:1711.00937
     """
 
-    model = VQModel
+    model = FromDiffusers("VQModel")
 
-    @staticmethod
-    def channels(config: Mapping[str, Any]) -> int:
+    @classmethod
+    def channels(cls, config: Mapping[str, Any]) -> int:
         return int(config["vq_embed_dim"] or config["latent_channels"])
-
-    @staticmethod
-    def factor(config: Mapping[str, Any]) -> int:
-        return int(2 ** (len(config["block_out_channels"]) - 1))
-
-    def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return _deterministic(self.vae.encode(x).latents, self.std)
 
 
 SETTINGS = ("sample_size", "latents_mean", "latents_std")
@@ -225,16 +196,13 @@ def codec_from_diffusers(source: str | Path, image_size: int | None = None) -> A
     Its latents are scaled as its config says; `python -m train.codec` measures their statistics on pictures.
 
     Args:
-        source: A folder that diffusers wrote, or a hub id, "owner/name" or "owner/name/folder", fetched into the
-            hub's cache; safetensors only.
-        image_size: Side of the pictures, in pixels. Default: what the config says, often more than the side of the
-            pictures at hand; an AutoencoderTiny does not say.
+        source: A folder that diffusers wrote, or a hub id, "owner/name" or "owner/name/folder"; safetensors only.
+        image_size: Side of the pictures, in pixels. Default: what the config says, often more than the pictures at hand
+            have; an AutoencoderTiny does not say.
 
-    Raises:
-        CheckpointError: There is no such autoencoder, it cannot be fetched, or it is damaged.
-        ValueError: The autoencoder is not one for such pictures.
+    Raises CheckpointError if there is no such autoencoder or it is damaged, UserError if it is not for such pictures.
     """
-    folder = _local(source)
+    folder = local_folder(source)
     if folder is None and isinstance(source, os.PathLike):
         raise CheckpointError(f"source: {str(source)!r}: no such folder; a hub id is given as text")
     folder = folder or _download(str(source))
@@ -248,35 +216,16 @@ def codec_from_diffusers(source: str | Path, image_size: int | None = None) -> A
     return codec(vae)
 
 
-def _local(source: str | Path) -> Path | None:
-    with contextlib.suppress(OSError, ValueError, RuntimeError):  # no possible file name
-        folder = Path(source).expanduser()
-        return folder if str(source) and folder.is_dir() else None
-    return None
-
-
 def _download(source: str) -> Path:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
-
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/\w[\w.-]*)+", source):
         raise CheckpointError(f"source: {source!r} is no folder; a hub id looks like 'owner/name'")
     owner, name, *inner = source.split("/")
-    files = ["/".join([*inner, file]) for file in HUB_FILES]
     try:
-        return Path(snapshot_download(f"{owner}/{name}", allow_patterns=files)).joinpath(*inner)
-    except LocalEntryNotFoundError as error:
-        why = "it is not in the hub's cache and the hub cannot be reached (offline?)"
+        folder = snapshot(f"{owner}/{name}", ["/".join([*inner, file]) for file in HUB_FILES])
+    except HubError as error:
         remedy = f"name a folder, or fetch it where there is a network: `hf download {owner}/{name}`"
-        raise CheckpointError(f"source: {source!r} is no folder; {why}; {remedy}") from error
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        why = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"source: {source!r} is no folder, and the hub has none such ({why})") from error
-
-
-def _deterministic(latents: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """Raw latents and the deviation that is DETERMINISTIC_STD once standardised by `std`."""
-    return latents, DETERMINISTIC_STD * std.expand_as(latents)
+        raise CheckpointError(f"source: {error}; {remedy}") from error
+    return folder.joinpath(*inner)
 
 
 def _key(model: Any, name: str) -> str:
@@ -285,7 +234,7 @@ def _key(model: Any, name: str) -> str:
 
 
 def _channelwise(values: Sequence[float], name: str, channels: int) -> Tensor:
-    found = torch.tensor(values, dtype=torch.float32)
-    if found.shape != (channels,) or not bool(found.isfinite().all()):
+    numbers = torch.tensor(values, dtype=torch.float32)
+    if numbers.shape != (channels,) or not bool(numbers.isfinite().all()):
         raise UserError(f"{name}: expected {channels} finite numbers, got {list(values)!r}")
-    return found.view(1, -1, 1, 1)
+    return numbers.view(1, -1, 1, 1)

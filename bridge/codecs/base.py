@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -21,12 +21,7 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class LatentDistribution:
-    """Diagonal Gaussian over standardised latents.
-
-    Attributes:
-        mean: (B, *z_shape).
-        std: (B, *z_shape), positive.
-    """
+    """Diagonal Gaussian over standardised latents: mean and positive std, each (B, *z_shape)."""
 
     mean: Tensor
     std: Tensor
@@ -34,6 +29,34 @@ class LatentDistribution:
     def sample(self, eps: Tensor) -> Tensor:
         """Latents mean + std * eps, (B, *z_shape), for standard normal `eps` of that shape."""
         return self.mean + self.std * eps
+
+
+class Posterior:
+    """Diagonal Gaussian of a VAE's own latents, of moments (B, 2 C, h, w): means, then log-variances.
+
+    As diffusers' DiagonalGaussianDistribution; to import that would import every autoencoder of diffusers.
+    """
+
+    def __init__(self, moments: Tensor) -> None:
+        self.mean, logvar = moments.chunk(2, dim=1)
+        self.logvar = logvar.clamp(-30.0, 20.0)
+        self.std, self.var = torch.exp(0.5 * self.logvar), torch.exp(self.logvar)
+
+    def kl(self) -> Tensor:
+        """Divergence from N(0, I) in nats, (B,)."""
+        return 0.5 * torch.sum(torch.pow(self.mean, 2) + self.var - 1.0 - self.logvar, dim=[1, 2, 3])
+
+
+class Encoded(NamedTuple):
+    """What a VAE's `encode` gives, as in diffusers."""
+
+    latent_dist: Posterior
+
+
+class Decoded(NamedTuple):
+    """What a VAE's `decode` gives, as in diffusers."""
+
+    sample: Tensor
 
 
 class ImageCodec(abc.ABC):
@@ -58,29 +81,16 @@ class ImageCodec(abc.ABC):
         """Pictures (B, 3, H, W) in [0, 1] of latents `z`, (B, *z_shape)."""
 
     def check_render(self, size: int | None, transparent: bool) -> None:
-        """Refuse what `render` cannot draw.
-
-        Raises:
-            UserError: The codec draws at its own size alone, or knows no background.
-        """
+        """Raise UserError if `render` cannot draw so: at another size, or without a background."""
         if size is not None and size != self.image_size:
             raise UserError(f"size: this model draws {self.image_size} pixels a side alone, not {size}; leave it out")
         if transparent:
             raise UserError("transparent: this model's pictures have no background of their own; leave it out")
 
     def render(self, z: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
-        """Pictures of latents `z` at another size, or with their background as transparency.
+        """Pictures (B, 3 or 4, size, size) in [0, 1] of latents `z`, at any side or with an opacity as channel 4.
 
-        Args:
-            z: Latents, (B, *z_shape).
-            size: Side in pixels; None is the codec's own.
-            transparent: With a fourth channel, the opacity; colours are then straight, not premultiplied.
-
-        Returns:
-            (B, 3 or 4, size, size) in [0, 1].
-
-        Raises:
-            UserError: See `check_render`.
+        Colours are then straight, not premultiplied. See `check_render`.
         """
         self.check_render(size, transparent)
         return self.decode(z)
@@ -95,21 +105,13 @@ class ImageCodec(abc.ABC):
 
 
 def check_pictures(x: Tensor, image_size: int) -> None:
-    """Refuse pictures of another shape than (B, 3, image_size, image_size).
-
-    Raises:
-        ValueError: They are.
-    """
+    """Raise UserError unless pictures are (B, 3, image_size, image_size)."""
     if x.shape[1:] != (3, image_size, image_size):
         raise UserError(f"x: expected (B, 3, {image_size}, {image_size}), got {tuple(x.shape)}; resize the pictures")
 
 
 def check_latents(z: Tensor, z_shape: tuple[int, ...]) -> None:
-    """Refuse latents of another shape than (B, *z_shape).
-
-    Raises:
-        ValueError: They are.
-    """
+    """Raise ValueError unless latents are (B, *z_shape)."""
     if z.shape[1:] != z_shape:
         raise ValueError(f"z: expected (B, {', '.join(map(str, z_shape))}), got {tuple(z.shape)}")
 
@@ -121,8 +123,7 @@ CODECS: dict[str, Callable[[Path], ImageCodec]] = {}
 def load_codec(folder: Path) -> ImageCodec:
     """Open a folder that `ImageCodec.save` or diffusers wrote, by the `_class_name` in its config.json.
 
-    Raises:
-        CheckpointError: A file is missing or damaged, or config.json names an unknown class.
+    Raises CheckpointError if a file is missing or damaged, or config.json names an unknown class.
     """
     folder = Path(folder)
     name = str(read_config(folder)["_class_name"])
@@ -134,8 +135,7 @@ def load_codec(folder: Path) -> ImageCodec:
 def read_config(folder: Path) -> dict[str, Any]:
     """What the config.json of a codec's folder says; it has a `_class_name`.
 
-    Raises:
-        CheckpointError: It is missing or damaged.
+    Raises CheckpointError if it is missing or damaged.
     """
     path = folder / CONFIG
     try:

@@ -5,11 +5,10 @@ from typing import Any
 
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
-from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor, nn
 
 from bridge.codecs.autoencoders import VAECodec
+from bridge.codecs.base import Decoded, Encoded, Posterior
 from bridge.errors import UserError
 
 
@@ -20,15 +19,7 @@ class DenseVAE(ModelMixin, ConfigMixin):
         block_out_channels: Channels after each halving of the side, finest first.
         units: Width of the dense layer.
         latent_channels: Latents L of a picture.
-        sample_size: Side of the pictures, in pixels.
-        in_channels: Of the pictures.
-        out_channels: Of the pictures.
-        scaling_factor: See AutoencoderKL.
-        latents_mean: Mean of each latent over pictures; see `bridge.codecs.AutoencoderCodec`.
-        latents_std: Standard deviation of each latent over pictures.
-
-    Raises:
-        ValueError: The side cannot be halved so often.
+        sample_size: Side of the pictures, in pixels; UserError if it cannot be halved so often.
 
     Source: Burgess et al. 2018, Understanding disentangling in beta-VAE, arXiv:1804.03599 (there with one width of
         32, two dense layers, and ReLU)
@@ -72,14 +63,14 @@ class DenseVAE(ModelMixin, ConfigMixin):
             *up,
         )
 
-    def encode(self, x: Tensor) -> AutoencoderKLOutput:
+    def encode(self, x: Tensor) -> Encoded:
         """Posterior of pictures x, (B, in_channels, H, W) in [-1, 1]; latents are (B, L, 1, 1)."""
         moments = self.quant_conv(self.encoder(x)[..., None, None])
-        return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(moments.float()))
+        return Encoded(Posterior(moments.float()))
 
-    def decode(self, z: Tensor) -> DecoderOutput:
+    def decode(self, z: Tensor) -> Decoded:
         """Pictures (B, out_channels, H, W), about -1 to 1, of latents z, (B, L, 1, 1)."""
-        return DecoderOutput(sample=self.decoder(z))
+        return Decoded(self.decoder(z))
 
 
 class DenseCodec(VAECodec):
@@ -87,6 +78,6 @@ class DenseCodec(VAECodec):
 
     model = DenseVAE
 
-    @staticmethod
-    def factor(config: Mapping[str, Any]) -> int:
+    @classmethod
+    def factor(cls, config: Mapping[str, Any]) -> int:
         return int(config["sample_size"])

@@ -12,13 +12,11 @@ from typing import Any
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
-from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bridge.codecs.autoencoders import VAECodec
-from bridge.codecs.base import check_latents
+from bridge.codecs.base import Decoded, Encoded, Posterior, check_latents
 from bridge.errors import UserError
 
 FACTOR = 16
@@ -45,9 +43,7 @@ class Layers:
     def draw(self, size: int, sharpness: float = 1.0) -> tuple[Tensor, Tensor]:
         """Premultiplied colours (B, 3, size, size) and opacity (B, 1, size, size), in [0, 1] but for rounding.
 
-        Args:
-            size: Side in pixels.
-            sharpness: Factor on the logits: edges of enlarged masks grow as narrow as they were.
+        `sharpness` multiplies the logits: edges of enlarged masks grow as narrow as they were.
         """
         logits = self.logits
         if logits.shape[-1] != size:
@@ -109,20 +105,12 @@ class PaletteVAE(ModelMixin, ConfigMixin):
     """Encodes as AutoencoderKL does, decodes to layers; `decode` lays them on white.
 
     Args:
-        sample_size: Side of the pictures that it is trained on, a multiple of 16.
+        sample_size: Side of the pictures that it is trained on, a multiple of 16, or UserError.
         latent_channels: Channels of a latent, whose side is `sample_size` / 16.
         widths: Channels at 1/16, 1/8 and 1/4 of the side.
         layers: Layers K, the background among them.
         heads: Attention heads at 1/16 of the side.
         blocks: Transformer blocks there, in the encoder and in the decoder.
-        in_channels: Of the pictures.
-        out_channels: Of the pictures.
-        scaling_factor: See AutoencoderKL.
-        latents_mean: Mean of each channel over pictures; see `bridge.codecs.AutoencoderCodec`.
-        latents_std: Standard deviation of each channel over pictures.
-
-    Raises:
-        ValueError: `sample_size` is no multiple of 16.
 
     Source: Kingma & Welling 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114; layers of one colour under soft
         masks: Sbai et al. 2020, Unsupervised Image Decomposition in Vector Layers, arXiv:1812.05484
@@ -179,10 +167,10 @@ class PaletteVAE(ModelMixin, ConfigMixin):
         self.layer = nn.Parameter(torch.randn(layers - 1, middle) * 0.5)
         self.colour = nn.Sequential(nn.Linear(middle, 2 * middle), nn.SiLU(), nn.Linear(2 * middle, 9))
 
-    def encode(self, x: Tensor) -> AutoencoderKLOutput:
+    def encode(self, x: Tensor) -> Encoded:
         """Posterior of pictures x, (B, 3, H, W) in [-1, 1]; latents are (B, C, H / 16, W / 16)."""
         moments = self.quant_conv(self.encoder(x))
-        return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(moments.float()))
+        return Encoded(Posterior(moments.float()))
 
     def layers(self, z: Tensor) -> Layers:
         """Layers of latents z, (B, C, h, w)."""
@@ -194,10 +182,10 @@ class PaletteVAE(ModelMixin, ConfigMixin):
         colours = self.colour(pooled + self.layer).float().unflatten(2, (3, 3))
         return Layers(logits, colours)
 
-    def decode(self, z: Tensor) -> DecoderOutput:
+    def decode(self, z: Tensor) -> Decoded:
         """Pictures (B, 3, H, W), about -1 to 1, of latents z, (B, C, H / 16, W / 16), on white."""
         colour, opacity = self.layers(z).draw(int(self.config.sample_size))
-        return DecoderOutput(sample=(colour + 1 - opacity) * 2 - 1)
+        return Decoded((colour + 1 - opacity) * 2 - 1)
 
 
 class PaletteCodec(VAECodec):
@@ -205,8 +193,8 @@ class PaletteCodec(VAECodec):
 
     model = PaletteVAE
 
-    @staticmethod
-    def factor(config: Mapping[str, Any]) -> int:
+    @classmethod
+    def factor(cls, config: Mapping[str, Any]) -> int:
         return FACTOR
 
     def check_render(self, size: int | None, transparent: bool) -> None:

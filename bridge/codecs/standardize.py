@@ -37,9 +37,6 @@ class PrincipalAxes(nn.Module):
         components: Orthonormal rows, (k, D).
         scale: Standard deviation along each, positive, (k,).
 
-    Raises:
-        ValueError: The shapes do not fit each other, or a number is not finite or a scale not positive.
-
     Source: Pearson 1901, On lines and planes of closest fit; Kessy et al. 2018, Optimal whitening and
         decorrelation, arXiv:1512.00809 (PCA whitening)
 
@@ -110,14 +107,8 @@ class PrincipalAxes(nn.Module):
 class PCACodec(ImageCodec):
     """Latents are the k standardised principal components of the pixels: linear, and best of all linear codecs.
 
-    It has no posterior: std is `bridge.codecs.DETERMINISTIC_STD`.
-
-    Args:
-        axes: Of pictures as vectors of 3 x image_size x image_size numbers in [0, 1].
-        image_size: Side of the pictures, in pixels.
-
-    Raises:
-        ValueError: The axes are of vectors of another length.
+    `axes` are of pictures as vectors of 3 x image_size x image_size numbers in [0, 1]. It has no posterior: std is
+    `bridge.codecs.DETERMINISTIC_STD`.
 
     Source: Turk & Pentland 1991, Eigenfaces for Recognition
     """
@@ -133,11 +124,7 @@ class PCACodec(ImageCodec):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            CheckpointError: A file is missing or damaged.
-        """
+        """Read what `save` wrote. Raises CheckpointError if a file is missing or damaged."""
         folder = Path(folder)
         config = read_config(folder)
         try:
@@ -154,40 +141,23 @@ class PCACodec(ImageCodec):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
-        """See `ImageCodec.encode`.
-
-        Raises:
-            ValueError: `x` has another shape than (B, 3, image_size, image_size).
-        """
+        """See `ImageCodec.encode`; UserError unless x is (B, 3, image_size, image_size)."""
         check_pictures(x, self.image_size)
         z = self.axes.project(x.flatten(1))
         return LatentDistribution(z, torch.full_like(z, DETERMINISTIC_STD))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """See `ImageCodec.decode`.
-
-        Raises:
-            ValueError: `z` has another shape than (B, k).
-        """
+        """See `ImageCodec.decode`; ValueError unless z is (B, k)."""
         check_latents(z, self.z_shape)
         return self.axes.lift(z).clamp(0, 1).unflatten(1, (3, self.image_size, self.image_size))
 
 
 class WhitenedCodec(ImageCodec):
-    """Another codec whose latents are whitened: k uncorrelated numbers of unit variance, the widest first.
+    """Another codec whose latents are whitened by `axes`: k uncorrelated numbers of unit variance, the widest first.
 
     A latent's mean is mapped exactly. Its deviations come out correlated; `encode` keeps the diagonal of that
-    covariance, exact for each number alone.
-
-    Args:
-        inner: The codec.
-        axes: Of its latents as vectors.
-
-    Raises:
-        ValueError: The axes are of vectors of another length.
-
-    Source: see `PrincipalAxes`
+    covariance, exact for each number alone. Source: see `PrincipalAxes`.
     """
 
     def __init__(self, inner: ImageCodec, axes: PrincipalAxes) -> None:
@@ -204,9 +174,8 @@ class WhitenedCodec(ImageCodec):
     def log_abs_det(self) -> float:
         """log |det dz / dz_inner| in nats: log p(z_inner) = log p(z) + log_abs_det, for every latent alike.
 
-        With k below the inner codec's dimensions it is that of the map on the span of the k components alone, and
-        log p is a density over that span: comparable between standardisers of the same span, such as another
-        scaling of the same k components, and not with densities over all dimensions.
+        With k below the inner codec's dimensions it is that of the map on the components' span, and log p a density
+        over that span: comparable between standardisers of the same span, not with densities over all dimensions.
         """
         return -float(self.axes.scale.double().log().sum())
 
@@ -214,8 +183,7 @@ class WhitenedCodec(ImageCodec):
     def from_pretrained(cls, folder: Path) -> Self:
         """Read what `save` wrote.
 
-        Raises:
-            CheckpointError: A file is missing or damaged, or the inner codec is another one than the axes' own.
+        Raises CheckpointError if a file is missing or damaged, or the inner codec is another one than the axes' own.
         """
         folder = Path(folder)
         codec = cls(load_codec(folder / INNER), PrincipalAxes.load(folder))
@@ -235,21 +203,13 @@ class WhitenedCodec(ImageCodec):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
-        """See `ImageCodec.encode`.
-
-        Raises:
-            ValueError: `x` is not what the inner codec takes.
-        """
-        found = self.inner.encode(x)
-        mean, std = found.mean.flatten(1), found.std.flatten(1)
+        """See `ImageCodec.encode`; UserError unless x is what the inner codec takes."""
+        latents = self.inner.encode(x)
+        mean, std = latents.mean.flatten(1), latents.std.flatten(1)
         return LatentDistribution(self.axes.project(mean), self.axes.project_std(std))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """See `ImageCodec.decode`.
-
-        Raises:
-            ValueError: `z` has another shape than (B, k).
-        """
+        """See `ImageCodec.decode`; ValueError unless z is (B, k)."""
         check_latents(z, self.z_shape)
         return self.inner.decode(self.axes.lift(z).unflatten(1, self.inner.z_shape))

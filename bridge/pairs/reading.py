@@ -44,10 +44,8 @@ class Reading:
 
     Args:
         size: Side of the square they become, in pixels.
-        fit: "pad" shows all of a picture and fills up with the background; "crop" fills the square and cuts the
-            longer side on both ends.
-        background: The colour behind what is transparent and beside what is not square, RGB in 0..255; None keeps
-            transparent pictures RGBA.
+        fit: "pad" shows all of a picture beside the background; "crop" cuts the longer side on both ends.
+        background: RGB in 0..255 behind what is transparent and beside what is not square; None keeps it transparent.
         max_bad: Share of rows that may be unusable.
     """
 
@@ -75,8 +73,7 @@ class Pair:
         artist: See `Raw`, like style and split.
         digest: sha256 of its bytes.
         size: Width and height before it was resized.
-        mode: Pillow's name of its pixels.
-        kind: Its file format.
+        mode: Pillow's name of its pixels; `kind` its file format.
         animated: Whether it has more frames than the first, which is read.
     """
 
@@ -124,53 +121,50 @@ def survey(source: Source, how: Reading | None, sink: Sink | None = None, *, str
         source: See `bridge.pairs.sources.open_source`.
         how: How pictures are read; None keeps their size and transparency.
         sink: Gets the number of each pair and its square picture.
-        strict: Fail once more than `how.max_bad` of the rows are bad; else only count them.
-
-    Raises:
-        UserError: No row is usable, or too many are bad; names the first.
+        strict: Raise UserError once more than `how.max_bad` of the rows are bad; else only count them.
     """
-    found = Survey()
+    surveyed = Survey()
     thumbnails: list[np.ndarray] = []
     number: dict[tuple[str, ...], int] = {}
     for raw in source.rows():
-        found.rows += 1
+        surveyed.rows += 1
         try:
             pair, picture, lost = look(raw, how)
         except OwnPageError:
-            found.rows -= 1
-            found.pages.append(raw.name)
+            surveyed.rows -= 1
+            surveyed.pages.append(raw.name)
             continue
         except UnusableError as error:
-            found.bad.append((raw.name, str(error)))
+            surveyed.bad.append((raw.name, str(error)))
             if strict and how is not None and source.total is not None:
-                _check_bad(found, source.total, how.max_bad)
+                _check_bad(surveyed, source.total, how.max_bad)
             continue
-        found.notes += [(raw.name, raw.note)] if raw.note else []
-        found.lost += [(raw.name, why) for why in lost]
-        i = number.setdefault((pair.digest, pair.artist, pair.style, pair.split), len(found.pairs))
-        if i < len(found.pairs):
-            earlier = found.pairs[i]
-            found.pairs[i] = replace(earlier, captions=tuple(dict.fromkeys(earlier.captions + pair.captions)))
-            found.joined += 1
+        surveyed.notes += [(raw.name, raw.note)] if raw.note else []
+        surveyed.lost += [(raw.name, why) for why in lost]
+        i = number.setdefault((pair.digest, pair.artist, pair.style, pair.split), len(surveyed.pairs))
+        if i < len(surveyed.pairs):
+            earlier = surveyed.pairs[i]
+            surveyed.pairs[i] = replace(earlier, captions=tuple(dict.fromkeys(earlier.captions + pair.captions)))
+            surveyed.joined += 1
             continue
-        found.pairs.append(pair)
+        surveyed.pairs.append(pair)
         thumbnails.append(np.asarray(flatten(picture).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)))
         if sink is not None:
             sink(i, picture)
     if strict and how is not None:
-        _check_bad(found, found.rows, how.max_bad)
-    if not found.pairs:
-        first = f": {found.bad[0][0]}: {found.bad[0][1]}" if found.bad else ""
-        raise UserError(f"source: none of its {found.rows} rows has a picture and a caption{first}")
-    found.thumbnails = np.stack(thumbnails)
-    return found
+        _check_bad(surveyed, surveyed.rows, how.max_bad)
+    if not surveyed.pairs:
+        first = f": {surveyed.bad[0][0]}: {surveyed.bad[0][1]}" if surveyed.bad else ""
+        raise UserError(f"source: none of its {surveyed.rows} rows has a picture and a caption{first}")
+    surveyed.thumbnails = np.stack(thumbnails)
+    return surveyed
 
 
-def _check_bad(found: Survey, rows: int, max_bad: float) -> None:
-    if len(found.bad) > max_bad * rows:
-        name, why = found.bad[0]
+def _check_bad(surveyed: Survey, rows: int, max_bad: float) -> None:
+    if len(surveyed.bad) > max_bad * rows:
+        name, why = surveyed.bad[0]
         raise UserError(
-            f"source: {len(found.bad)} of {rows} rows are bad, more than max-bad {max_bad:g} allows, first {name}: "
+            f"source: {len(surveyed.bad)} of {rows} rows are bad, more than max-bad {max_bad:g} allows, first {name}: "
             f"{why}; python -m train.inspect lists them"
         )
 
@@ -178,8 +172,7 @@ def _check_bad(found: Survey, rows: int, max_bad: float) -> None:
 def look(raw: Raw, how: Reading | None) -> tuple[Pair, Image.Image, list[str]]:
     """A row's pair, its picture as `how` says, and why captions of it were left out.
 
-    Raises:
-        UnusableError: It has no usable picture or no usable caption.
+    Raises UnusableError if it has no usable picture or no usable caption.
     """
     data = _bytes_of(raw.picture) if raw.picture is not None or not raw.problem else b""
     if (drawn := facts_of(data)) and not drawn & {"caption", "frame"}:
@@ -195,8 +188,8 @@ def look(raw: Raw, how: Reading | None) -> tuple[Pair, Image.Image, list[str]]:
             warnings.simplefilter("ignore", AnimatedImageWarning)
             picture, animated = _square(data, how), True
     facts = (*header_of(data), animated)
-    told = (raw.artist, raw.style, raw.split, hashlib.sha256(data).hexdigest())
-    return Pair(raw.name, captions, *told, *facts), picture, lost
+    credits = (raw.artist, raw.style, raw.split, hashlib.sha256(data).hexdigest())
+    return Pair(raw.name, captions, *credits, *facts), picture, lost
 
 
 def _captions(value: Any) -> tuple[tuple[str, ...], list[str]]:
@@ -275,9 +268,7 @@ class Pairs:
         pictures: Upright; RGBA where the file has transparent pixels, else RGB.
         captions: Cleaned captions of each, at least one; the first is the label.
         names: Where each stands in its source, printable.
-        artist: Who drew it, "" where the source does not say.
-        style: In which style, likewise.
-        split: "train", "validation" and so on, likewise; a name that is none of ours stands as the source has it.
+        artist: Who drew it, style and split: "" where the source does not say.
         hashes: sha256 of each picture file's bytes, 64 hex digits.
         skipped: What was left out and why, with counts, a line each.
         notes: What else the user should know of the source, a line each.
@@ -310,18 +301,19 @@ def load_pairs(
     """Anybody's captioned pictures in memory, in a fixed order.
 
     Args:
-        source: A folder, a table, a hub id, or a `datasets.Dataset` (a dictionary of them by splits).
+        source: A folder, a table, a hub id, a `datasets.Dataset` (a dictionary of them by splits), or a `Wanted`, which
+            says all of the rest.
         image_size: Side of the square that each is scaled and padded to, in pixels; None leaves them as they are.
         caption_column: The column of captions, if it is not found by its name; so `image_column`.
-        image_column: The column of pictures or their files.
         names: "file" takes the files' names for captions, "folder" those of their folders.
         subset: Configuration of a hub dataset that has several.
         say: Told every few seconds how many rows were read.
 
-    Raises:
-        UserError: The source cannot be read, or no row of it has a picture and a caption.
+    Raises UserError if the source cannot be read, or no row of it has a picture and a caption.
     """
-    opened = open_source(Wanted(source, caption_column, image_column, names, subset))
+    opened = open_source(
+        source if isinstance(source, Wanted) else Wanted(source, caption_column, image_column, names, subset)
+    )
     pictures: list[Image.Image] = []
     spoken = time.monotonic()
 
@@ -332,8 +324,8 @@ def load_pairs(
             spoken = time.monotonic()
             say(f"{number + 1} pictures read{f' of {opened.total}' if opened.total else ''}")
 
-    found = survey(opened, Reading(image_size, background=None) if image_size else None, keep, strict=False)
-    pairs = found.pairs
+    surveyed = survey(opened, Reading(image_size, background=None) if image_size else None, keep, strict=False)
+    pairs = surveyed.pairs
     return Pairs(
         pictures,
         [list(pair.captions) for pair in pairs],
@@ -342,42 +334,31 @@ def load_pairs(
         [pair.style for pair in pairs],
         [pair.split for pair in pairs],
         [pair.digest for pair in pairs],
-        (*_grouped("rows left out", found.bad), *_grouped("captions left out", found.lost)),
-        tuple(all_notes(opened, found)),
+        (*_grouped("rows left out", surveyed.bad), *_grouped("captions left out", surveyed.lost)),
+        tuple(all_notes(opened, surveyed)),
     )
 
 
-def all_notes(source: Source, found: Survey) -> list[str]:
+def all_notes(source: Source, surveyed: Survey) -> list[str]:
     """What the user should know of a source and of what was read of it, a line each."""
-    pages = [(name, "pages of pictures that bridge drew are left out") for name in found.pages]
-    return [*source.notes, *_grouped("", pages), *_grouped("rows", found.notes)]
+    pages = [(name, "pages of pictures that bridge drew are left out") for name in surveyed.pages]
+    return [*source.notes, *_grouped("", pages), *_grouped("rows", surveyed.notes)]
 
 
-def _grouped(what: str, told: Sequence[tuple[str, str]]) -> list[str]:
+def _grouped(what: str, reasons: Sequence[tuple[str, str]]) -> list[str]:
     """One line a reason: how many, and the first."""
     first: dict[str, str] = {}
-    for name, why in told:
+    for name, why in reasons:
         first.setdefault(why, name)
-    counts = Counter(why for _, why in told)
+    counts = Counter(why for _, why in reasons)
     return [f"{count} {f'{what}: ' if what else ''}{why} ({first[why]})" for why, count in counts.most_common()]
 
 
-def pairs_fingerprint(
-    source: Any,
-    *,
-    image_size: int | None = None,
-    caption_column: str | None = None,
-    image_column: str | None = None,
-    names: str = "",
-    subset: str | None = None,
-) -> str:
+def pairs_fingerprint(wanted: Wanted, image_size: int | None = None) -> str:
     """16 hex digits of what `load_pairs` would read, without reading a picture.
 
     It changes with the options, with the names, sizes and dates of the files, and with the bytes of a table.
-
-    Raises:
-        UserError: The source cannot be read.
     """
-    opened = open_source(Wanted(source, caption_column, image_column, names, subset))
-    facts = [opened.fingerprint, dict(opened.columns), image_size, names]
+    opened = open_source(wanted)
+    facts = [opened.fingerprint, dict(opened.columns), image_size, wanted.names]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

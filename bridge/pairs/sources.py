@@ -81,9 +81,7 @@ class Raw:
         name: Where it stands, for people: printable, on one line.
         picture: The picture's file or its bytes.
         captions: What its caption column holds.
-        artist: Who drew it, "" where the source does not say.
-        style: In which style, likewise.
-        split: Its split, by our name where it has one, likewise.
+        artist: Who drew it, style and split (by our name where it has one): "" where the source does not say.
         problem: Why it cannot be used, if that is known already.
         note: What the user should check in it.
     """
@@ -106,8 +104,7 @@ class Source:
         kind: What it is, in words.
         columns: {role of ROLES: column or where else it comes from}.
         rows: Iterates over the rows from the first; one picture's bytes are held at a time.
-        fingerprint: 16 hex digits that change with the names, sizes and dates of its files, and with the bytes of its
-            tables; of a hub dataset, with its revision.
+        fingerprint: 16 hex digits of names, sizes and dates of files, bytes of tables, revision of a hub dataset.
         total: How many rows there are, None where only reading tells.
         notes: What the user should know of it, one line each.
     """
@@ -123,8 +120,7 @@ class Source:
 def open_source(wanted: Wanted) -> Source:
     """Find out what a source is.
 
-    Raises:
-        UserError: There is no such source, it is damaged, or it has no pictures or captions; says what it has.
+    Raises UserError if there is no such source, it is damaged, or it has no pictures or captions; says what it has.
     """
     if wanted.names not in ("", "file", "folder"):
         raise UserError(f"--names: expected 'file' or 'folder', got {wanted.names!r}")
@@ -162,11 +158,7 @@ def _open_file(path: Path, wanted: Wanted) -> Source:
 class Folder:
     """A folder's files, in a fixed order: linked ones too, but not what hides behind a dot, nor what bridge drew.
 
-    Attributes:
-        files: All that count.
-        pictures: Those with the ending of a picture.
-        manifests: Lists of what bridge drew there.
-        notes: What is not read, by ending, with the remedy.
+    `manifests` list what bridge drew there; `notes` say what is not read, by ending, with the remedy.
     """
 
     def __init__(self, path: Path) -> None:
@@ -221,8 +213,8 @@ class Folder:
         if len({split_name(top) for top in like}) < 2:
             return ""
         other = next(top for top in tops if top not in like)
-        told = f"{shown(other)} beside them is not" if other else "pictures lie beside them"
-        return f"folders {', '.join(map(shown, like))} are called like splits, but {told}: they are taken for none"
+        beside = f"{shown(other)} beside them is not" if other else "pictures lie beside them"
+        return f"folders {', '.join(map(shown, like))} are called like splits, but {beside}: they are taken for none"
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -255,8 +247,8 @@ def _unread(files: Sequence[Path]) -> str:
     counts = Counter(file.suffix.lower() or "without an ending" for file in files if not _is_known(file))
     parts = []
     for remedy, endings in REMEDIES:
-        told = [f"{counts.pop(ending)} {ending}" for ending in endings.split() if ending in counts]
-        parts += [f"{', '.join(told)} ({remedy})"] if told else []
+        counted = [f"{counts.pop(ending)} {ending}" for ending in endings.split() if ending in counts]
+        parts += [f"{', '.join(counted)} ({remedy})"] if counted else []
     parts += [f"{count} {ending}" for ending, count in sorted(counts.items())]
     return f"not read: {'; '.join(parts)}" if parts else ""
 
@@ -361,10 +353,10 @@ def _stat_fingerprint(files: Sequence[Path], root: Path, *facts: str) -> str:
     for file in files:
         try:
             state = file.stat()
-            told: Any = (state.st_size, state.st_mtime_ns)
+            fact: Any = (state.st_size, state.st_mtime_ns)
         except (OSError, ValueError):
-            told = "missing"
-        digest.update(f"\n{os.path.relpath(file, root)}\0{told}".encode("utf-8", "surrogateescape"))
+            fact = "missing"
+        digest.update(f"\n{os.path.relpath(file, root)}\0{fact}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
 
 
@@ -410,8 +402,7 @@ def _open_tables(
 ) -> Source:
     """Tables that name pictures beside them; `inside` refuses what lies outside their folder.
 
-    Raises:
-        UserError: A table cannot be read, is empty, or lacks a column.
+    Raises UserError if a table cannot be read, is empty, or lacks a column.
     """
     locator = Locator()
     columns: dict[str, str] = {}
@@ -427,8 +418,8 @@ def _open_tables(
             continue
         columns |= read.columns
         notes += read.notes
-        told = map(split_name, (table.stem, *table.relative_to(root).parts[:-1])) if len(tables) > 1 else ()
-        split = next((name for name in told if name in SPLITS), "")
+        words = map(split_name, (table.stem, *table.relative_to(root).parts[:-1])) if len(tables) > 1 else ()
+        split = next((name for name in words if name in SPLITS), "")
         for raw in _joined(where, read.rows, read.columns):
             placed = _placed(raw, table, locator, inside)
             there = isinstance(placed.picture, Path) and root in placed.picture.parents
@@ -501,8 +492,7 @@ def _placed(raw: Raw, table: Path, locator: Locator, inside: bool) -> Raw:
 def _datasets() -> Any:
     """The package `datasets`, which plain folders and tables do without.
 
-    Raises:
-        UserError: It is not installed; says how to install it.
+    Raises UserError if it is not installed; says how to install it.
     """
     return import_extra("datasets", "pairs", "datasets", "this source")
 
@@ -515,8 +505,8 @@ def _reading(name: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        told = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"source: {shown(name)} cannot be read ({shown(told)[:300]})") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"source: {shown(name)} cannot be read ({shown(reason)[:300]})") from error
 
 
 def _open_dataset(wanted: Wanted) -> Source:
@@ -578,8 +568,8 @@ def _open_built(wanted: Wanted, kind: str, path: str, data_files: Any = None, ba
         builder = _datasets().load_dataset_builder(path, wanted.subset, cache_dir=scratch, **options)
         parts = builder.as_streaming_dataset()
     files = builder.config.data_files or {}  # their addresses name the revision
-    told = [f"{name} {list(urls)} {urls.origin_metadata}" for name, urls in files.items()]
-    digest = hashlib.sha256("\n".join([str(wanted.source), str(wanted.subset), *told]).encode()).hexdigest()[:16]
+    revisions = [f"{name} {list(urls)} {urls.origin_metadata}" for name, urls in files.items()]
+    digest = hashlib.sha256("\n".join([str(wanted.source), str(wanted.subset), *revisions]).encode()).hexdigest()[:16]
     return _from_parts(kind, dict(parts), wanted, digest, base)
 
 

@@ -61,32 +61,26 @@ def split_name(word: str) -> str:
 
 
 def find_columns(names: Sequence[str], where: str, asked: Mapping[str, str | None]) -> dict[str, str]:
-    """{role: column} of all roles that are there, by names of ROLES or as asked for, in any spelling.
+    """{role: column} of all roles that are there, by names of ROLES or as `asked` for, in any spelling.
 
-    Args:
-        names: The columns, in their order.
-        where: What to call the table in an error.
-        asked: {role: column}, None for what is to be found.
-
-    Raises:
-        UserError: There is no such column, or none of captions or pictures; names those found.
+    Raises UserError if there is no such column, or none of captions or pictures; names those of the table `where`.
     """
     spelled = {plain(str(name)): name for name in reversed(names)}
     listed = ", ".join(shown(str(name)) for name in names) or "no columns"
-    found = {}
+    columns = {}
     for role, known in ROLES.items():
         if (wish := asked.get(role)) is not None:
             if wish not in names and plain(wish) not in spelled:
                 raise UserError(f"--{role}-column: {where} has no column {wish!r}; it has {listed}")
-            found[role] = wish if wish in names else spelled[plain(wish)]
+            columns[role] = wish if wish in names else spelled[plain(wish)]
         elif (name := next((spelled[plain(name)] for name in known if plain(name) in spelled), None)) is not None:
-            found[role] = name
+            columns[role] = name
     for role in ("caption", "image"):
-        if role not in found:
+        if role not in columns:
             raise UserError(
                 f"{where}: no {role} column called {', '.join(ROLES[role])}; it has {listed}; pass --{role}-column NAME"
             )
-    return found
+    return columns
 
 
 def shown(name: str) -> str:
@@ -101,13 +95,7 @@ def shown(name: str) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that was read.
-
-    Attributes:
-        columns: {role: column}.
-        rows: (where it stands, its cells) of every row.
-        notes: What was taken in a way that the user should check, a line each.
-    """
+    """A table that was read: {role: column}, (where it stands, its cells) of every row, and notes for the user."""
 
     columns: dict[str, str]
     rows: list[tuple[str, Row]]
@@ -117,14 +105,8 @@ class Table:
 def read_table(path: Path, where: str, asked: Mapping[str, str | None], named: Named) -> Table:
     """Read a table of comma- or otherwise separated values, or of JSON.
 
-    Args:
-        path: Its file.
-        where: What to call it in an error.
-        asked: See `find_columns`.
-        named: Whether a cell names a file that is there.
-
-    Raises:
-        UserError: It cannot be decoded, has no rows, or lacks a column.
+    `where` is what to call it, `asked` see `find_columns`; `named` tells whether a cell names a file that is there.
+    Raises UserError if it cannot be decoded, has no rows, or lacks a column.
     """
     try:
         text, encoding = decode(path.read_bytes())
@@ -201,8 +183,8 @@ def _header(lines: Sequence[str], where: str, asked: Mapping[str, str | None]) -
     """Where the rows begin, the delimiter, and the names of the columns."""
     only = ""
     for i, line in enumerate(lines):
-        if (told := re.fullmatch(r'"?sep=(.)"?', line.strip("\ufeff "), re.IGNORECASE)) is not None:
-            only = told[1]
+        if (declared := re.fullmatch(r'"?sep=(.)"?', line.strip("\ufeff "), re.IGNORECASE)) is not None:
+            only = declared[1]
             continue
         if not line.strip("".join(DELIMITERS) + '\ufeff "'):
             continue
@@ -333,8 +315,10 @@ def _read_objects(text: str) -> list[tuple[str, Row]]:
             row, at = decoder.raw_decode(text, at)
             rows.append((f"line {number}", row if isinstance(row, dict) else NO_OBJECT))
     except (ValueError, RecursionError):
-        told = [(i, line) for i, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith(COMMENTS)]
-        return [(f"line {i}", _object(line)) for i, line in told]
+        numbered = [
+            (i, line) for i, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith(COMMENTS)
+        ]
+        return [(f"line {i}", _object(line)) for i, line in numbered]
     return rows
 
 

@@ -40,9 +40,6 @@ class TextCode:
         pooled: One unit vector a caption, (B, D).
         tokens: One vector a token, zero where padded, (B, L, D). L may be 0.
         mask: True where `tokens` holds a token, (B, L) bool.
-
-    Raises:
-        ValueError: The shapes or dtypes disagree.
     """
 
     pooled: Tensor
@@ -127,17 +124,7 @@ class TextEncoder(nn.Module, abc.ABC):
 
     @classmethod
     def from_pretrained(cls, source: str | Path = DEFAULT_ID, *, digest: str | None = None) -> TextEncoder:
-        """Load any encoder: the folder tells its kind; see `bridge.text.encoders.open_text_encoder`.
-
-        Args:
-            source: A folder, a hub id, or a file of word vectors; by default MiniLM.
-            digest: sha256 of its weights, 64 hex digits. Without it any weights are taken, except for
-                MiniLM asked for by its id, whose digest is known.
-
-        Raises:
-            ValueError: The weights have another digest, are damaged, or are of no known kind.
-            FileNotFoundError: There is no such model here; says what to install.
-        """
+        """Load any encoder: the folder tells its kind; see `bridge.text.encoders.open_text_encoder`."""
         return TextEncoder.opener(source, digest=digest)
 
     @abc.abstractmethod
@@ -167,8 +154,7 @@ class TextEncoder(nn.Module, abc.ABC):
     def prepare(self, caption: str) -> str:
         """The text that is encoded.
 
-        Raises:
-            ValueError: The encoder cannot read `caption`; see `bridge.captions.prepare_caption`.
+        Raises ValueError if the encoder cannot read `caption`; see `bridge.captions.prepare_caption`.
         """
         return prepare_caption(caption)
 
@@ -177,17 +163,13 @@ class TextEncoder(nn.Module, abc.ABC):
         """Text codes of B captions, float32, on the encoder's device.
 
         Args:
-            captions: B captions.
+            captions: B captions; UserError names one that is no string, or has nothing to read in it.
             batch_size: 1 encodes each caption alone and unpadded, so that its code depends on nothing
                 else. Larger is faster, and equal up to float rounding.
             with_tokens: False leaves the tokens out (L = 0), which keeps large caches small.
 
-        Raises:
-            ValueError: A caption is no string, or has nothing to read in it; names its position.
-
-        Warns:
-            CaptionTruncatedWarning: A caption is longer than `max_tokens`; says what was cut.
-            CaptionUnknownWarning: The encoder knows nothing of a caption.
+        Warns CaptionTruncatedWarning of a caption longer than `max_tokens`, with what was cut, CaptionUnknownWarning of
+        one of which the encoder knows nothing.
         """
         if isinstance(captions, str) or batch_size < 1:
             raise UserError("captions, batch_size: expected a list of captions and a size of 1 or more")

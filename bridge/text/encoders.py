@@ -20,13 +20,12 @@ def open_text_encoder(source: str | Path = DEFAULT_ID, *, digest: str | None = N
 
     Args:
         source: A folder (a `Path` always is one) or hub id of sentence-transformers (with modules.json) or of
-            transformers, a folder that `WordVectors.save` wrote, or a file of word vectors.
+            transformers, a folder that `WordVectors.save` wrote, or a file of word vectors; by default MiniLM.
         digest: sha256 of its weights, 64 hex digits. Without it any weights are taken, except for MiniLM asked
             for by its id, whose digest is known.
 
-    Raises:
-        ValueError: The weights have another digest, are damaged, or are of no known kind.
-        FileNotFoundError: There is no such model here; says what to install.
+    Raises UserError if the weights have another digest, are damaged, or are of no known kind; MissingModelError if
+    there is no such model here.
     """
     from bridge.text.words import INDEX, WordVectors  # noqa: PLC0415
 
@@ -45,15 +44,10 @@ def open_text_encoder(source: str | Path = DEFAULT_ID, *, digest: str | None = N
 
 
 def load_text_encoder(spec: Mapping[str, str], folder: Path) -> TextEncoder:
-    """The encoder of a model folder.
+    """The encoder of a model folder, by what `TextEncoder.spec` gave; `folder` has files of its own, if any.
 
-    Args:
-        spec: What `TextEncoder.spec` gave. Without "kind" it is a sentence encoder, as in folders of version 0.1.
-        folder: Where `TextEncoder.save` put files of the encoder's own, if it has any.
-
-    Raises:
-        CheckpointError: The kind is unknown.
-        ValueError: See `open_text_encoder`, and FileNotFoundError there.
+    Without "kind" it is a sentence encoder, as in folders of version 0.1. Raises CheckpointError if it is unknown,
+    and what `open_text_encoder` raises.
     """
     kind = spec.get("kind", SENTENCE)
     if kind not in KINDS:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bridge.errors import UserError
 from bridge.extras import import_extra
@@ -35,10 +36,7 @@ class SentenceEncoder(NetworkEncoder):
     """
 
     kind = SENTENCE
-
-    def __init__(self, model: nn.Module, tokenizer_json: str, *, id: str, digest: str, max_tokens: int) -> None:
-        dim, facts = int(model.config.hidden_size), {"pooling": "mean, unit"}  # type: ignore[union-attr, arg-type]
-        super().__init__(model, tokenizer_json, id=id, digest=digest, max_tokens=max_tokens, dim=dim, facts=facts)
+    facts = MappingProxyType({"pooling": "mean, unit"})
 
     def read(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """See `NetworkEncoder.read`."""
@@ -49,38 +47,17 @@ class SentenceEncoder(NetworkEncoder):
 class LibraryEncoder(NetworkEncoder):
     """Any other model of sentence-transformers, run by that library: it pools as its modules say.
 
-    Args:
-        model: A SentenceTransformer.
-        tokenizer_json: See `NetworkEncoder`, like the others that are not named here.
-        prompt: What stands before every caption.
-        lower: Whether captions are lowered first.
+    Its facts "prompt" and "lower" say what stands before every caption, and whether captions are lowered first.
 
     Source: Reimers and Gurevych 2019, Sentence-BERT, arXiv:1908.10084
     """
 
     kind = SENTENCE
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer_json: str,
-        *,
-        id: str,
-        digest: str,
-        max_tokens: int,
-        dim: int,
-        facts: Mapping[str, Any],
-        prompt: str = "",
-        lower: bool = False,
-    ) -> None:
-        facts = {**facts, "prompt": prompt, "lower": lower}
-        super().__init__(model, tokenizer_json, id=id, digest=digest, max_tokens=max_tokens, dim=dim, facts=facts)
-        self.prompt, self.lower = prompt, lower
-
     def spell(self, text: str) -> str:
         """The text after the model's prompt."""
-        text = self.prompt + text
-        return text.lower() if self.lower else text
+        text = f"{self.facts['prompt']}{text}"
+        return text.lower() if self.facts["lower"] else text
 
     def read(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """See `NetworkEncoder.read`."""
@@ -91,9 +68,8 @@ class LibraryEncoder(NetworkEncoder):
 def open_sentence_encoder(folder: Path, *, id: str, digest: str | None) -> NetworkEncoder:
     """Open a folder of sentence-transformers: a BERT with mean and normalisation without that library, others with it.
 
-    Raises:
-        ValueError: The weights have another digest, the model pools into another width than its tokens have, or
-            sentence-transformers is needed and not installed.
+    Raises ValueError if the weights have another digest, the model pools into another width than its tokens have, or
+    sentence-transformers is needed and not installed.
     """
     digest = check_digest(folder, digest)
     kinds, modes = _modules(folder)
@@ -108,17 +84,9 @@ def open_sentence_encoder(folder: Path, *, id: str, digest: str | None) -> Netwo
         return SentenceEncoder(network, tokenizer, id=id, digest=digest, max_tokens=max_tokens)
     del network  # the library loads its own, without a word about weights that lack
     model = _load_by_library(folder)
-    return LibraryEncoder(
-        model,
-        tokenizer,
-        id=id,
-        digest=digest,
-        max_tokens=max_tokens,
-        dim=int(model[1].pooling_output_dimension),
-        facts={"config": config, "pooling": modes[0]},
-        prompt=prompt,
-        lower=lower,
-    )
+    facts = {"config": config, "pooling": modes[0], "prompt": prompt, "lower": lower}
+    dim = int(model[1].pooling_output_dimension)
+    return LibraryEncoder(model, tokenizer, id=id, digest=digest, max_tokens=max_tokens, dim=dim, facts=facts)
 
 
 def _load_by_library(folder: Path) -> Any:
@@ -132,8 +100,8 @@ def _load_by_library(folder: Path) -> Any:
                 model_kwargs={"use_safetensors": True, "dtype": torch.float32},
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            told = str(error).strip().splitlines()[0]
-            raise UserError(f"source: sentence-transformers cannot open {folder}: {told}; pass another") from error
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"source: sentence-transformers cannot open {folder}: {reason}; pass another") from error
 
 
 def _modules(folder: Path) -> tuple[list[str], list[str]]:

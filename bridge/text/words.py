@@ -38,9 +38,6 @@ class WordVectors(TextEncoder):
         id: The name it was asked for by.
         max_tokens: Words it reads of a caption.
 
-    Raises:
-        ValueError: Words, vectors and weights do not fit each other, or are no numbers.
-
     Source: Mikolov et al. 2013, Distributed Representations of Words and Phrases, arXiv:1310.4546; idf: Spärck
         Jones 1972, A Statistical Interpretation of Term Specificity
 
@@ -88,19 +85,14 @@ class WordVectors(TextEncoder):
     def from_pretrained(
         cls, source: str | Path = "", *, digest: str | None = None, id: str | None = None
     ) -> WordVectors:
-        """Open word vectors.
+        """Open a folder that `save` wrote, or a file of word vectors, which goes by `id`, or by its own name.
 
-        Args:
-            source: A folder that `save` wrote; or a file: text (a word and its numbers a line, after a line with
-                their counts or not: GloVe, word2vec, fastText), .bin (word2vec) or .npz (words, vectors and, if
-                they are there, idf). Of a word that a file holds twice the first vector counts. No pickle is
-                loaded: not gensim's .kv, and no objects in an .npz.
-            digest: 64 hex digits that `WordVectors.digest` must be.
-            id: The name to go by; `source` itself where it is absent.
+        A file is text (a word and its numbers a line, after a line with their counts or not: GloVe, word2vec,
+        fastText), .bin (word2vec) or .npz (words, vectors and, if they are there, idf). Of a word that stands twice the
+        first counts. No pickle is loaded: not gensim's .kv, and no objects in an .npz.
 
-        Raises:
-            MissingModelError: There is no such file.
-            ValueError: The file is damaged or of another format, or has another digest.
+        Raises MissingModelError if there is no such file, UserError if it is damaged, of another format, or its
+        `WordVectors.digest` is not `digest`.
         """
         path = Path(source)
         if not str(source) or not path.exists():
@@ -155,8 +147,8 @@ class WordVectors(TextEncoder):
 
     def _rows(self, text: str) -> list[tuple[int, int]]:
         """Row and first character of each known word of a prepared text."""
-        found = ((self.number.get(m[0], self.number.get(m[0].lower())), m.start()) for m in _WORD.finditer(text))
-        return [(row, start) for row, start in found if row is not None]
+        rows = ((self.number.get(m[0], self.number.get(m[0].lower())), m.start()) for m in _WORD.finditer(text))
+        return [(row, start) for row, start in rows if row is not None]
 
 
 def split_words(text: str) -> list[str]:
@@ -192,8 +184,8 @@ def _read_file(path: Path) -> Parts:
     except FileNotFoundError:
         raise
     except (ValueError, OSError, EOFError, KeyError, BadZipFile) as error:
-        told = _line(error).removeprefix("source: ")
-        raise UserError(f"source: {path}: {told}; pass word vectors as text, .bin or .npz") from error
+        reason = _line(error).removeprefix("source: ")
+        raise UserError(f"source: {path}: {reason}; pass word vectors as text, .bin or .npz") from error
 
 
 def _refuse_pickle(path: Path) -> None:

@@ -20,23 +20,24 @@ from train.config import ConfigError
 from train.data.cache import Latents, latents
 
 COLUMNS = ("image", "captions", "label", "family", "split")
-CAPTIONED = {
-    "image": datasets.Image(),
-    "captions": datasets.List(datasets.Value("string")),
-    "label": datasets.Value("string"),
-    "artist": datasets.Value("string"),
-    "style": datasets.Value("string"),
-    "family": datasets.Value("int32"),
-    "split": datasets.Value("string"),
-}
+CAPTIONED = "image captions label artist style family split"
 """Columns that every dataset made here has."""
+_TYPES = {"image": datasets.Image()}
+_TYPES |= dict.fromkeys(("captions", "tags"), datasets.List(datasets.Value("string")))
+_TYPES |= dict.fromkeys(("family", "duplicate", "factor"), datasets.Value("int32"))
+_TYPES |= dict.fromkeys(("palette", "turned"), datasets.Value("bool"))
+
+
+def features(names: str) -> datasets.Features:
+    """Columns of a dataset by their names: text, unless they have a type of theirs; numbers where `factor_` begins."""
+    types = {name: _TYPES.get(name.partition("_")[0], datasets.Value("string")) for name in names.split()}
+    return datasets.Features(types)
 
 
 def load_dataset(folder: Path, columns: Sequence[str] = COLUMNS) -> Dataset:
     """Open a folder written by `datasets.Dataset.save_to_disk`.
 
-    Raises:
-        ConfigError: The folder is no dataset, lacks a column, or column "image" holds no pictures.
+    Raises ConfigError if the folder is no dataset, lacks a column, or column "image" holds no pictures.
     """
     try:
         dataset = load_from_disk(str(folder))
@@ -49,8 +50,8 @@ def load_dataset(folder: Path, columns: Sequence[str] = COLUMNS) -> Dataset:
         splits = sorted(dataset)
         raise ConfigError(f"data: {folder} holds the datasets {splits}; save one with a column 'split' instead")
     if missing := sorted(set(columns) - set(dataset.column_names)):
-        found = ", ".join(dataset.column_names)
-        raise ConfigError(f"data: {folder} lacks {', '.join(missing)}; it has {found}; {_remedy(Path(folder))}")
+        names = ", ".join(dataset.column_names)
+        raise ConfigError(f"data: {folder} lacks {', '.join(missing)}; it has {names}; {_remedy(Path(folder))}")
     if not isinstance(dataset.features["image"], datasets.Image):
         raise ConfigError(f"data: column 'image' of {folder} holds no pictures; cast it to datasets.Image()")
     return dataset
@@ -62,16 +63,12 @@ def _remedy(folder: Path) -> str:
     if folder.exists():
         out = shlex.quote(f"data/{folder.resolve().name}-64")
         return f"make one of it with `python -m train.prepare {name} --out {out}`"
-    ours, own = f"`python -m train.recipes.emoji --out {name}`", f"`python -m train.prepare SOURCE --out {name}`"
+    ours, own = f"`python -m train.recipes emoji --out {name}`", f"`python -m train.prepare SOURCE --out {name}`"
     return f"make it with {ours}, or of pictures of your own with {own}"
 
 
 def rows_of(dataset: Dataset, split: str) -> Dataset:
-    """The rows of one split.
-
-    Raises:
-        ConfigError: There are none.
-    """
+    """The rows of one split. Raises ConfigError if there are none."""
     rows = [i for i, name in enumerate(dataset["split"]) if name == split]
     if not rows:
         raise ConfigError(f"data: no row of split {split!r}; found {', '.join(sorted(set(dataset['split'])))}")
@@ -86,8 +83,7 @@ def content_hash(data: bytes) -> str:
 def encoded_picture(number: int, row: dict[str, Any] | None) -> bytes:
     """The bytes of a picture, read from its file where the dataset only names it.
 
-    Raises:
-        ConfigError: The row has no picture.
+    Raises ConfigError if the row has no picture.
     """
     if row and row["bytes"] is not None:
         return bytes(row["bytes"])
@@ -146,10 +142,8 @@ def latents_of(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
 class CaptionTable:
     """Caption variants enumerated once: row i may be told by any of `texts` whose numbers `of(i)` gives.
 
-    Attributes:
-        texts: Every distinct caption.
-        number: Numbers into `texts`, row after row; a row's first is its label. (sum of variants,) int32.
-        start: Where each of N rows starts in `number`, and the end of the last, (N + 1,).
+    `number` are numbers into `texts`, row after row, a row's first its label, int32; `start`, (N + 1,), is where each of N
+    rows starts there, and the end of the last.
     """
 
     texts: list[str]
@@ -173,8 +167,8 @@ class CaptionTable:
 
     def of(self, row: int) -> list[int]:
         """Numbers of the captions that a row may be told by, the label first."""
-        found: list[int] = self.number[self.start[row] : self.start[row + 1]].tolist()
-        return found
+        numbers: list[int] = self.number[self.start[row] : self.start[row + 1]].tolist()
+        return numbers
 
     @property
     def labels(self) -> Tensor:
@@ -200,14 +194,9 @@ def row_cumulative(families: Tensor, power: float) -> Tensor:
 
 
 def systematic_rows(positions: Tensor, cumulative: Tensor, offset: float) -> Tensor:
-    """Rows of an epoch's positions by systematic resampling: each row near its share of times.
+    """Rows of positions (B,) of an epoch by systematic resampling: each near its share of times, see `row_cumulative`.
 
-    Args:
-        positions: 0 to N - 1, (B,).
-        cumulative: See `row_cumulative`, (N,).
-        offset: In [0, 1), the same for a whole epoch.
-
-    Source: Kitagawa 1996, Monte Carlo Filter and Smoother
+    `offset` is in [0, 1), the same for a whole epoch. Source: Kitagawa 1996, Monte Carlo Filter and Smoother
     """
     at = (positions.double() + offset) / len(cumulative)
     return torch.searchsorted(cumulative, at).clamp(max=len(cumulative) - 1)

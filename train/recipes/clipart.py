@@ -1,38 +1,38 @@
 """Debian's openclipart-svg as a bare folder of captioned pictures: thousands of public-domain drawings.
 
-    apt-get download openclipart-svg
-    dpkg-deb -x openclipart-svg_*.deb clipart
-    python -m train.recipes.clipart clipart/usr/share/openclipart/svg --out data/clipart
+    python -m train.recipes clipart --out data/clipart
     python -m train.inspect data/clipart
 
-A drawing's caption is the title inside its SVG. Titles that many drawings share name a collection, and are left
-out, as is whatever does not say that it is in the public domain or cannot be drawn.
+fetches the package with `apt-get`, or takes the SVG files of `--svg`. A drawing's caption is the title inside its SVG.
+Titles that many drawings share name a collection, and are left out, as is whatever does not say that it is in the
+public domain or cannot be drawn.
 """
 
 import argparse
 import csv
-import io
-import sys
+import shutil
+import subprocess
+import tempfile
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import resvg_py
 from PIL import Image, ImageChops
-from tqdm import tqdm
 
-from bridge.checkpoint import atomic_folder, check_replaceable
+from bridge.checkpoint import atomic_folder
 from bridge.errors import UserError
 from bridge.images import read_image, slug
-from train.command import Parser, run_command, whole, writable_folder
+from train.recipes.drawing import DPI, png_of
+from train.recipes.iconify import MissingToolError
+from train.recipes.writing import add_downloads, in_pool, run_recipe
 
+PACKAGE, INSIDE = "openclipart-svg", "usr/share/openclipart/svg"
 MAX_SHARED = 3
 """Drawings that may have one title; more of them are a collection."""
-DPI = 96
-"""What makes a millimetre so many pixels; without it resvg_py refuses drawings in millimetres."""
 RDF, DC = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}", "{http://purl.org/dc/elements/1.1/}"
 CC = ("{http://web.resource.org/cc/}", "{http://creativecommons.org/ns#}")
 
@@ -44,24 +44,55 @@ class Drawing:
     path: Path
     title: str
     artist: str
+    keywords: tuple[str, ...]
+
+
+def clip_art_folder(downloads: Path) -> Path:
+    """Debian's openclipart-svg, fetched and unpacked once.
+
+    Raises MissingToolError if it cannot be fetched here; says how to do it by hand.
+    """
+    folder = downloads / PACKAGE
+    if folder.exists():
+        return folder
+    downloads.mkdir(parents=True, exist_ok=True)
+    by_hand = f"get {PACKAGE}_*_all.deb from packages.debian.org/{PACKAGE} into {downloads} and run again"
+    archives = sorted(downloads.glob(f"{PACKAGE}_*.deb"))
+    if not archives:
+        if not (apt := shutil.which("apt-get")):
+            raise MissingToolError(f"apt-get: not found; {by_hand}")
+        done = subprocess.run([apt, "download", PACKAGE], cwd=downloads, capture_output=True, text=True, check=False)
+        archives = sorted(downloads.glob(f"{PACKAGE}_*.deb"))
+        if done.returncode or not archives:
+            raise MissingToolError(f"apt-get download {PACKAGE}: {done.stderr.strip() or 'no archive'}; {by_hand}")
+    if not (dpkg := shutil.which("dpkg-deb")):
+        raise MissingToolError(f"dpkg-deb: not found; unpack {archives[-1]} into {folder} and run again")
+    with tempfile.TemporaryDirectory(dir=downloads) as scratch:
+        unpacked = Path(scratch) / PACKAGE
+        done = subprocess.run([dpkg, "-x", archives[-1], unpacked], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise MissingToolError(f"dpkg-deb -x {archives[-1]}: {done.stderr.strip()}; delete it and run again")
+        unpacked.rename(folder)
+    return folder
 
 
 def read_drawing(path: Path) -> Drawing | None:
-    """Title and artist of a public-domain SVG; None if it does not say so, has no title, or is damaged."""
+    """Title, artist and keywords of a public-domain SVG; None if it does not say so, has no title, or is damaged."""
     try:
         root = ET.parse(path).getroot()
     except (ET.ParseError, LookupError, ValueError):
         return None
-    works = [work for cc in CC for work in root.iter(f"{cc}Work")]
-    if not works:
+    work = next((work for cc in CC for work in root.iter(f"{cc}Work")), None)
+    if work is None:
         return None
-    licences = [node.get(f"{RDF}resource", "").casefold() for cc in CC for node in works[0].iter(f"{cc}license")]
-    title = " ".join(works[0].findtext(f"{DC}title", "").split())
+    licences = [node.get(f"{RDF}resource", "").casefold() for cc in CC for node in work.iter(f"{cc}license")]
+    title = " ".join(work.findtext(f"{DC}title", "").split())
     if not title or not any("publicdomain" in licence for licence in licences):
         return None
-    creator = works[0].find(f"{DC}creator")
+    creator = work.find(f"{DC}creator")
     artist = "" if creator is None else " ".join((creator.findtext(f".//{DC}title") or "").split())
-    return Drawing(path, title, artist)
+    words = [(node.text or "").lower().strip() for node in work.findall(f"{DC}subject/{RDF}Bag/{RDF}li")]
+    return Drawing(path, title, artist, tuple(word for word in words if not word.startswith("hash(")))
 
 
 def draw(path: Path, size: int) -> bytes | None:
@@ -78,9 +109,7 @@ def draw(path: Path, size: int) -> bytes | None:
         return None
     drawn = page.crop(ink)
     drawn.thumbnail((size, size), Image.Resampling.LANCZOS)
-    out = io.BytesIO()
-    drawn.save(out, "PNG")
-    return out.getvalue()
+    return png_of(drawn, compress_level=6)
 
 
 def collect(folder: Path) -> list[Drawing]:
@@ -92,34 +121,25 @@ def collect(folder: Path) -> list[Drawing]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = Parser(
-        "python -m train.recipes.clipart", __doc__, "python -m train.recipes.clipart svg/ --out data/clipart"
-    )
-    parser.add_argument("svg", type=Path, help="folder of SVG files, unpacked from openclipart-svg")
-    parser.add_argument("--out", type=Path, default=Path("data/clipart"), help="folder of pictures")
-    parser.add_argument("--size", type=whole(16, 1024), default=256, help="longest side of a picture in pixels")
-    return run_command(parser, argv, _run)
+
+    def options(parser: argparse.ArgumentParser) -> None:
+        add_downloads(parser, size=256)
+        parser.add_argument("--svg", type=Path, help="folder of SVG files, in place of Debian's package")
+
+    return run_recipe("clipart", __doc__, argv, options, _run)
 
 
 def _run(args: argparse.Namespace) -> None:
-    check_replaceable(args.out)
-    writable_folder(args.out.parent)
-    drawings = collect(args.svg)
+    folder = args.svg or clip_art_folder(args.downloads) / INSIDE
+    drawings = collect(folder)
     if not drawings:
-        raise UserError(f"SVG: {args.svg} has no public-domain SVG with a title; name the unpacked openclipart-svg")
-    with ProcessPoolExecutor() as pool, atomic_folder(args.out) as out:
-        jobs = pool.map(draw, [d.path for d in drawings], [args.size] * len(drawings), chunksize=16)
-        with (out / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["file_name", "caption", "artist"])
-            bar = tqdm(jobs, total=len(drawings), desc="draw", file=sys.stderr)
-            for number, (drawing, png) in enumerate(zip(drawings, bar, strict=True)):
-                if png is not None:
-                    name = f"{slug(drawing.title)}-{number}.png"
-                    (out / name).write_bytes(png)
-                    table.writerow([name, drawing.title, drawing.artist])
-    print(args.out)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        raise UserError(f"--svg: {folder} has no public-domain SVG with a title; name the unpacked openclipart-svg")
+    pngs = in_pool(partial(draw, size=args.size), [drawing.path for drawing in drawings], "draw")
+    with atomic_folder(args.out) as out, (out / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["file_name", "caption", "artist"])
+        for number, (drawing, png) in enumerate(zip(drawings, pngs, strict=True)):
+            if png is not None:
+                name = f"{slug(drawing.title)}-{number}.png"
+                (out / name).write_bytes(png)
+                table.writerow([name, drawing.title, drawing.artist])

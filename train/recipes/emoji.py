@@ -1,44 +1,38 @@
 """The recipe of the default data: what up to eight artists drew for the same emoji caption.
 
-    python -m train.recipes.emoji --out data/emoji
+    python -m train.recipes emoji --out data/emoji
 
-downloads eight permissively licensed Iconify sets and the emoji labels with `npm`, draws every
-picture at 64 x 64 on white, and writes a folder that `datasets.load_from_disk` opens: image,
-captions, label, tags, group, artist, style, hexcode, family, split.
+downloads eight permissively licensed Iconify sets and the emoji labels with `npm`, draws every picture at 64 x 64 on
+white, and writes a folder that `datasets.load_from_disk` opens: image, captions, label, tags, group, artist, style,
+hexcode, family, split.
 """
 
 import argparse
 import json
+import re
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 from tqdm import tqdm
 
-from bridge.checkpoint import check_replaceable
-from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextEncoder
-from train.command import Parser, run_command, writable_folder
-from train.recipes.iconify import (
-    SIZE,
-    add_size,
-    draw_all,
-    icon_svg,
-    is_blank,
-    npm_pack,
-    slug,
-    thumbnails_of,
-    write_rows,
-)
-from train.splits import LEAK_RMSE, Splits, base_label, duplicate_pairs, make_splits, order_of
+from bridge.text import TextEncoder
+from train.data.dataset import features
+from train.recipes.drawing import draw_on_white, is_blank, thumbnails_of
+from train.recipes.iconify import icon_svg, npm_pack
+from train.recipes.writing import SIZE, Row, add_downloads, in_pool, run_recipe, write_rows
+from train.splits import Splits, base_label, make_splits, near_held_out, order_of
 
 ROOT = Path(__file__).parents[2]
 SPLITS = ROOT / "configs" / "emoji-splits.json"
 EMOJI_LABELS = ROOT / "bridge" / "emoji_labels.json"
 EMOJIBASE = "emojibase-data@17.0.0"
+FEATURES = features("image captions label tags group artist style hexcode family split")
 
 
 @dataclass(frozen=True)
@@ -69,21 +63,14 @@ STYLES = (
 """Only sets whose licence allows a trained model to be shipped with attribution."""
 
 
-TEXT = datasets.Value("string")
-FEATURES = datasets.Features(
-    {
-        "image": datasets.Image(),
-        "captions": datasets.List(TEXT),
-        "label": TEXT,
-        "tags": datasets.List(TEXT),
-        "group": TEXT,
-        "artist": TEXT,
-        "style": TEXT,
-        "hexcode": TEXT,
-        "family": datasets.Value("int32"),
-        "split": TEXT,
-    }
-)
+def slug(text: str) -> str:
+    """Lower case, everything but letters and digits as one dash.
+
+    >>> slug("flag: Åland Islands")
+    'flag-aland-islands'
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
 
 
 def emoji_entries(package: Path) -> list[dict[str, Any]]:
@@ -91,16 +78,9 @@ def emoji_entries(package: Path) -> list[dict[str, Any]]:
     groups = {g["order"]: g["message"] for g in json.loads((package / "en/messages.json").read_text("utf-8"))["groups"]}
     entries = []
     for parent in json.loads((package / "en/data.json").read_text("utf-8")):
+        shared = {"tags": parent.get("tags", []), "group": groups.get(parent.get("group"), "other")}
         for emoji in [parent, *parent.get("skins", [])]:
-            entries.append(
-                {
-                    "label": emoji["label"],
-                    "tags": parent.get("tags", []),
-                    "group": groups.get(parent.get("group"), "other"),
-                    "hexcode": emoji["hexcode"],
-                    "emoji": emoji["emoji"],
-                }
-            )
+            entries.append(shared | {key: emoji[key] for key in ("label", "hexcode", "emoji")})
     return entries
 
 
@@ -114,16 +94,9 @@ def caption_variants(label: str, tags: Sequence[str], style_words: str) -> list[
     """
     plain = label.replace(": ", " with " if "skin tone" in label else " ")
     tags = sorted((t for t in tags if len(t) > 2), key=lambda t: order_of(t, label))
-    base = base_label(label)
-    variants = [
-        label,
-        plain,
-        f"a picture of {plain}",
-        f"{plain}, {style_words}",
-        f"{style_words} drawing of {plain}",
-    ]
+    variants = [label, plain, f"a picture of {plain}", f"{plain}, {style_words}", f"{style_words} drawing of {plain}"]
     variants += [", ".join([plain, *tags[i : i + 2]]) for i in range(0, min(len(tags), 4), 2)]
-    if tags and label == base:
+    if tags and label == base_label(label):
         variants += [f"{tags[0]} {plain}", " ".join(tags[:3])]
     return list(dict.fromkeys(variants))
 
@@ -133,17 +106,17 @@ def matched_icons(package: Path, entries: Sequence[dict[str, Any]]) -> Iterator[
 
     An icon name is matched to a label by slug, then with the dashes taken out.
     """
-    icon_set = json.loads((package / "icons.json").read_text("utf-8"))
+    icons = json.loads((package / "icons.json").read_text("utf-8"))
     by_slug: dict[str, dict[str, Any]] = {}
     for entry in entries:
         by_slug.setdefault(slug(entry["label"]), entry)
     by_compact = {key.replace("-", ""): entry for key, entry in by_slug.items()}
     seen = set()
-    for name in sorted(icon_set["icons"]):
+    for name in sorted(icons["icons"]):
         match = by_slug.get(name) or by_compact.get(name.replace("-", ""))
-        if match is not None and match["label"] not in seen and not icon_set["icons"][name].get("hidden"):
+        if match is not None and match["label"] not in seen and not icons["icons"][name].get("hidden"):
             seen.add(match["label"])
-            yield match, icon_svg(icon_set, name)
+            yield match, icon_svg(icons, name)
 
 
 def write_emoji_labels(entries: Sequence[dict[str, Any]], path: Path) -> None:
@@ -152,12 +125,8 @@ def write_emoji_labels(entries: Sequence[dict[str, Any]], path: Path) -> None:
     path.write_text(json.dumps(labels, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
 
 
-def collect(downloads: Path, size: int = SIZE) -> list[dict[str, Any]]:
-    """Download and draw everything, at size x size pixels.
-
-    Returns:
-        Rows with label, tags, group, hexcode, artist, style, captions and PNG bytes under "png".
-    """
+def collect(downloads: Path, size: int = SIZE) -> list[Row]:
+    """Download and draw everything, at size x size pixels; rows have PNG bytes under "png", and no split yet."""
     entries = emoji_entries(npm_pack(EMOJIBASE, downloads))
     rows, svgs = [], []
     for style in tqdm(STYLES, desc="download", file=sys.stderr):
@@ -166,82 +135,55 @@ def collect(downloads: Path, size: int = SIZE) -> list[dict[str, Any]]:
             row = {key: entry[key] for key in ("label", "tags", "group", "hexcode")}
             rows.append({**row, "artist": style.artist, "style": style.name, "captions": captions})
             svgs.append(svg)
-    pngs = draw_all(svgs, size)
+    pngs = in_pool(partial(draw_on_white, size=size), svgs, "draw")
     kept = [{**row, "png": png} for row, png in zip(rows, pngs, strict=True) if not is_blank(png)]
     print(f"{len(kept)} pictures of {len({r['label'] for r in kept})} captions", file=sys.stderr)
     return kept
 
 
-def assign_splits(rows: list[dict[str, Any]], splits: Splits) -> list[dict[str, Any]]:
+def assign_splits(rows: list[Row], splits: Splits) -> list[Row]:
     """Add family and split to each row; a row of a caption that the file does not know is left out."""
-    family_of = splits.family_of()
-    out = []
-    for row in rows:
-        family = family_of.get(base_label(row["label"]))
-        if family is None:
-            continue
-        side = splits.sides[family]
-        for name, hidden in splits.hidden.items():
-            if row["artist"] in hidden.get(row["label"], []):
-                side = name
-        out.append({**row, "family": family, "split": side})
-    return out
+    placed = [(row, splits.place(row["label"], row["artist"])) for row in rows]
+    return [{**row, "family": place[0], "split": place[1]} for row, place in placed if place is not None]
 
 
-def leak_pairs(rows: Sequence[dict[str, Any]]) -> np.ndarray:
-    """Near-duplicate pictures, mirrored ones too, since the VAE mirrors: index pairs, (P, 2)."""
-    thumbnails = thumbnails_of(rows)
-    return np.concatenate([duplicate_pairs(thumbnails, LEAK_RMSE, mirrored=mirrored) for mirrored in (False, True)])
+def drop_leaks(rows: list[Row], thumbnails: np.ndarray) -> list[Row]:
+    """Leave out training pictures that are near-duplicates of one outside training, or of its mirror image."""
+    leaks = near_held_out([row["split"] for row in rows], thumbnails)
+    return [row for row, leak in zip(rows, leaks, strict=True) if not leak]
 
 
-def drop_leaks(rows: list[dict[str, Any]], pairs: np.ndarray) -> list[dict[str, Any]]:
-    """Leave out training pictures that are near-duplicates of a picture outside training."""
-    leaks = set()
-    for i, j in pairs:
-        for a, b in ((i, j), (j, i)):
-            if rows[a]["split"] == "train" and rows[b]["split"] != "train":
-                leaks.add(int(a))
-    return [row for i, row in enumerate(rows) if i not in leaks]
-
-
-def write_dataset(rows: Sequence[dict[str, Any]], out: Path) -> None:
+def write_dataset(rows: Sequence[Row], out: Path) -> None:
     """Write the rows as a `datasets` folder, complete or not at all."""
     write_rows(rows, FEATURES, out)
 
 
-def compute_splits(rows: Sequence[dict[str, Any]]) -> Splits:
+def compute_splits(rows: Sequence[Row]) -> Splits:
     """The splits of these pictures, by the default text encoder."""
-    encoder = TextEncoder.from_pretrained(DEFAULT_ID, digest=DEFAULT_DIGEST)
-    return make_splits(
-        [row["label"] for row in rows],
-        [row["artist"] for row in rows],
-        thumbnails_of(rows),
-        lambda captions: encoder.encode(captions, batch_size=64, with_tokens=False).pooled.numpy(),
-    )
+    encoder = TextEncoder.from_pretrained()
+    labels, artists = ([row[key] for row in rows] for key in ("label", "artist"))
+
+    def encode(captions: list[str]) -> np.ndarray:
+        return encoder.encode(captions, batch_size=64, with_tokens=False).pooled.numpy()
+
+    return make_splits(labels, artists, thumbnails_of(rows), encode)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = Parser("python -m train.recipes.emoji", __doc__, "python -m train.recipes.emoji --out data/emoji")
-    parser.add_argument("--out", type=Path, default=Path("data/emoji"), help="folder of the dataset")
-    parser.add_argument("--downloads", type=Path, default=Path("data/npm"), help="where npm packages are kept")
-    add_size(parser)
-    parser.add_argument("--refresh", action="store_true", help=f"compute {SPLITS.name} and {EMOJI_LABELS.name} anew")
-    return run_command(parser, argv, _run)
+
+    def options(parser: argparse.ArgumentParser) -> None:
+        add_downloads(parser)
+        anew = f"compute {SPLITS.name} and {EMOJI_LABELS.name} anew"
+        parser.add_argument("--refresh", action="store_true", help=anew)
+
+    return run_recipe("emoji", __doc__, argv, options, _run)
 
 
 def _run(args: argparse.Namespace) -> None:
-    check_replaceable(args.out)
-    writable_folder(args.out.parent)
     rows = collect(args.downloads, args.size)
     if args.refresh:
         write_emoji_labels(emoji_entries(npm_pack(EMOJIBASE, args.downloads)), EMOJI_LABELS)
         compute_splits(rows).save(SPLITS)
     rows = assign_splits(rows, Splits.load(SPLITS))
-    rows = drop_leaks(rows, leak_pairs(rows))
-    write_dataset(rows, args.out)
-    print(args.out)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    write_dataset(drop_leaks(rows, thumbnails_of(rows)), args.out)

@@ -3,21 +3,8 @@
 import re
 from collections.abc import Collection, Sequence
 
-from train.recipes.wordlists import (
-    ABSTRACT,
-    BRANDS,
-    COLOUR_NAMES,
-    EMPTY,
-    FIXED,
-    FOREIGN,
-    FORMATS,
-    FREE,
-    JARGON,
-    MASS,
-    NO_ARTICLE,
-    NUMBERING,
-    PREPOSITIONS,
-)
+from train.recipes.drawing import WORDS
+from train.recipes.writing import LISTS
 
 MAX_WORDS = 6
 MAX_CAPTIONS = 8
@@ -33,10 +20,11 @@ KINDS = {
 }
 """Kinds of picture, and how a caption begins that says so."""
 
-COLOUR_WORDS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
-NAMES_A_COLOUR = COLOUR_NAMES | set(COLOUR_WORDS)
-MEANINGLESS = EMPTY | FORMATS
+NAMES_A_COLOUR = frozenset((*LISTS["COLOUR_NAMES"], *WORDS))
+MEANINGLESS = frozenset(LISTS["EMPTY"] + LISTS["FORMATS"])
 """A name of nothing but these words says nothing."""
+NEVER = frozenset(LISTS["JARGON"] + LISTS["BRANDS"] + LISTS["FOREIGN"])
+"""A name with any of these says nothing."""
 SHORT = frozenset(("tv", "ox", "ax", "pc", "dj", "cd"))
 """Words of two letters that name a thing."""
 
@@ -59,16 +47,12 @@ def clean_title(title: str) -> str:
     title = re.sub(r"&#?\w+;", "'", title)
     title = re.sub(r"\([^)]*\)?|\[[^]]*\]?", " ", title)
     title = re.sub(r"^clip ?art by [^-]*-", " ", title, flags=re.IGNORECASE)
-    title = re.sub(
-        r"\b(hotel icon|b ?(and|&|n)? ?w|colou?r(ed)?|stylized|outlined?|icons?|cartoon|clip ?art)\b",
-        " ",
-        title,
-        flags=re.IGNORECASE,
-    )
+    kinds = r"\b(hotel icon|b ?(and|&|n)? ?w|colou?r(ed)?|stylized|outlined?|icons?|cartoon|clip ?art)\b"
+    title = re.sub(kinds, " ", title, flags=re.IGNORECASE)
     title = re.sub(r"\.(svg|png|jpg)$", "", title.strip(), flags=re.IGNORECASE)
     title = re.sub(r"[^\w' -]|[\d_]", " ", title.replace(" - ", " ").replace("-", " "))
     words = title.lower().split()
-    while words and (words[-1] in NUMBERING | PREPOSITIONS or len(words[-1]) == 1):
+    while words and (words[-1] in LISTS["NUMBERING"] + LISTS["PREPOSITIONS"] or len(words[-1]) == 1):
         words.pop()
     return " ".join(words)
 
@@ -80,7 +64,7 @@ def clean_name(caption: str) -> str:
     ('gold medal', 'sunny day')
     """
     words = caption.split()
-    while len(words) > 1 and words[-1] in NUMBERING:
+    while len(words) > 1 and words[-1] in LISTS["NUMBERING"]:
         words.pop()
     return " ".join(word for word in words if word not in {"px", "duo"})
 
@@ -96,8 +80,8 @@ def says_nothing(caption: str, known: Collection[str] | None = None) -> bool:
     return (
         not content
         or len(words) > MAX_WORDS
-        or all(w in ABSTRACT or w in NAMES_A_COLOUR for w in content)
-        or any(w in JARGON or w in BRANDS or w in FOREIGN for w in words)
+        or all(w in LISTS["ABSTRACT"] or w in NAMES_A_COLOUR for w in content)
+        or any(w in NEVER for w in words)
         or words[-1] in {"theme", "collection"}
         or (known is not None and not all(w in known for w in words if len(w) > 2))
     )
@@ -110,19 +94,15 @@ def with_article(name: str) -> str | None:
     ('an umbrella', 'a unicorn', None, None)
     """
     words = words_of(name)
-    if not words or words[0] in NO_ARTICLE or ":" in name or name != name.lower():
+    if not words or words[0] in LISTS["NO_ARTICLE"] or ":" in name or name != name.lower():
         return None
     head = words[next((i for i, w in enumerate(words) if w in {"with", "of", "in", "on", "behind"}), len(words)) - 1]
     plural = head.endswith("s") and not head.endswith(("ss", "us", "is"))
-    if (
-        plural
-        or head in MASS
-        or (len(words) == 1 and head.endswith("ing") and head not in {"ring", "king", "building"})
-    ):
+    deed = len(words) == 1 and head.endswith("ing") and head not in {"ring", "king", "building"}
+    if plural or deed or head in LISTS["MASS"]:
         return None
-    an = re.match(r"[aeiou]|hour|honest|heir|x-?ray", words[0]) and not re.match(
-        r"uni|use|eu|one|ufo|uk|ukulele|ut", words[0]
-    )
+    vowel = re.match(r"[aeiou]|hour|honest|heir|x-?ray", words[0])
+    an = vowel and not re.match(r"uni|use|eu|one|ufo|uk|ukulele|ut", words[0])
     return f"{'an' if an else 'a'} {name}"
 
 
@@ -138,11 +118,9 @@ def captions_of(
     """Ways to ask for a picture, the label first, at most MAX_CAPTIONS.
 
     Args:
-        label: What it shows.
-        kind: One of KINDS.
-        tags: Further words for it, the best first.
+        label: What it shows; `kind` is one of KINDS.
+        tags: Further words for it, the best first; the first `synonyms` may stand alone.
         colour: Its colour word, where one dominates.
-        synonyms: How many of the tags may stand alone.
         turned: The colour is not the drawing's own: every caption names it, the first too.
 
     >>> captions_of("automobile", "flat", ["car"], "red", 1, turned=True)[:4]
@@ -176,4 +154,4 @@ def colour_is_free(label: str) -> bool:
     [True, False, False, False]
     """
     words = set(words_of(label))
-    return bool(words & FREE) and not words & FIXED and not words & NAMES_A_COLOUR
+    return not words.isdisjoint(LISTS["FREE"]) and words.isdisjoint(LISTS["FIXED"]) and words.isdisjoint(NAMES_A_COLOUR)

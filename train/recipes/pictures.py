@@ -1,6 +1,6 @@
 """Emoji, icons, clip art and glyphs in one dataset, with more to say about each picture.
 
-    python -m train.recipes.pictures --out data/pictures --size 128
+    python -m train.recipes pictures --out data/pictures --size 128
 
 downloads permissively licensed sets with `npm` and Debian's public-domain clip art with `apt-get`, and writes a
 folder that `datasets.load_from_disk` opens, with CREDITS.md beside it. Pictures are RGBA with real transparency.
@@ -12,37 +12,25 @@ tell a model of a held-out emoji.
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import datasets
 import numpy as np
 from tqdm import tqdm
 
-from bridge.checkpoint import check_replaceable
-from bridge.text import DEFAULT_DIGEST, DEFAULT_ID, TextEncoder
-from train.command import Parser, run_command, writable_folder
-from train.near import near_groups
-from train.recipes.colours import HUES, WORDS
-from train.recipes.drawings import copies_of, drawn_of
-from train.recipes.emoji import SPLITS
-from train.recipes.gather import (
-    GLYPH_SETS,
-    Found,
-    Row,
-    add_clip_art,
-    add_emoji,
-    add_icons,
-    clip_art_folder,
-    words_of_sets,
-)
-from train.recipes.iconify import add_size, write_rows
-from train.recipes.icons import NEAR, PALETTE_SETS, content_words
-from train.recipes.names import KINDS, captions_of, colour_is_free, words_of
-from train.splits import LEAK_RMSE, Splits, base_label, near_pictures
+from bridge.text import TextEncoder
+from train.data.dataset import features
+from train.recipes.clipart import MAX_SHARED, clip_art_folder, read_drawing
+from train.recipes.drawing import HUES, WORDS, copies_of, drawn_of
+from train.recipes.emoji import EMOJIBASE, SPLITS, STYLES, emoji_entries, matched_icons
+from train.recipes.iconify import GLYPH_SETS, PALETTE_SETS, IconSet, icon_svg, npm_pack
+from train.recipes.icons import Codes, content_words, leaking
+from train.recipes.names import KINDS, captions_of, clean_name, clean_title, colour_is_free, says_nothing, words_of
+from train.recipes.writing import Row, add_downloads, in_pool, run_recipe, write_rows
+from train.splits import Splits, base_label, near_groups, near_held_out, near_pictures
 
 COPIES = {"icon": 1, "glyph": 0}
 """Turned copies of a drawing by its kind; 2 of the others."""
@@ -52,58 +40,101 @@ SYNONYM = 0.45
 """A tag at least this near its label, in cosine similarity, may stand alone as a caption."""
 HELD = "held"
 
-TEXT = datasets.Value("string")
-FEATURES = datasets.Features(
-    {
-        "image": datasets.Image(),
-        "captions": datasets.List(TEXT),
-        "label": TEXT,
-        "tags": datasets.List(TEXT),
-        "group": TEXT,
-        "artist": TEXT,
-        "style": TEXT,
-        "set": TEXT,
-        "hexcode": TEXT,
-        "family": datasets.Value("int32"),
-        "split": TEXT,
-        "turned": datasets.Value("bool"),
-        "duplicate": datasets.Value("int32"),
-    }
-)
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+GLYPH_WORDS = 3
+"""Words of a glyph's name at most."""
+PLACING = frozenset(["above", "across", "and", "behind", "beside", "on", "over", "through", "under", "wide", "with"])
+"""A glyph with one of these in its name is a map's sign made of several."""
+MANY = 30
+"""A keyword of more drawings of clip art is a category."""
+FEATURES = features("image captions label tags group artist style set hexcode family split turned duplicate")
 
 
-def in_pool(work: Callable[[Job], Result], jobs: Sequence[Job], what: str) -> list[Result]:
-    """Results of all jobs, on all cores, with a progress bar."""
-    with ProcessPoolExecutor() as pool:
-        return list(tqdm(pool.map(work, jobs, chunksize=64), total=len(jobs), desc=what, file=sys.stderr))
+@dataclass
+class Gathered:
+    """What the sources hold: rows without pictures, an SVG text or file for each, credits, and what was left out."""
+
+    rows: list[Row] = field(default_factory=list)
+    drawings: list[str | Path] = field(default_factory=list)
+    credits: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def add(self, drawing: str | Path, row: Row) -> None:
+        """One picture, its columns filled up."""
+        self.rows.append({"tags": [], "group": "", "hexcode": "", "turned": False, **row})
+        self.drawings.append(drawing)
 
 
-class Codes:
-    """Text codes of many captions, encoded once."""
+def add_emoji(gathered: Gathered, downloads: Path, splits: Splits) -> None:
+    """Every emoji of the eight sets, with the committed families and splits."""
+    entries = emoji_entries(npm_pack(EMOJIBASE, downloads))
+    for style in tqdm(STYLES, desc="emoji", file=sys.stderr):
+        package = npm_pack(style.package, downloads)
+        gathered.credits.append(IconSet.load(package).credit)
+        for entry, svg in matched_icons(package, entries):
+            label = entry["label"]
+            if (place := splits.place(label, style.artist)) is None:
+                gathered.left_out["emoji without a family"] += 1
+                continue
+            row = {key: entry[key] for key in ("label", "group", "hexcode")}
+            row |= {"artist": style.artist, "style": style.words, "set": style.name}
+            tags = [t for t in entry["tags"] if len(t) > 2] if label == base_label(label) else []
+            gathered.add(svg, {**row, "family": place[0], "split": place[1], "tags": tags})
 
-    def __init__(self, texts: Sequence[str], encoder: TextEncoder) -> None:
-        self.place = {text: i for i, text in enumerate(sorted(set(texts)))}
-        blocks = [list(self.place)[start : start + 4096] for start in range(0, len(self.place), 4096)]
-        bar = tqdm(blocks, desc="captions", file=sys.stderr)
-        self.codes = np.concatenate([encoder.encode(b, batch_size=256, with_tokens=False).pooled.numpy() for b in bar])
 
-    def __getitem__(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit-norm codes, (N, D)."""
-        return self.codes[[self.place[text] for text in texts]]
+def add_icons(gathered: Gathered, packages: Sequence[str], kind: str, downloads: Path, known: set[str]) -> None:
+    """Icons of some sets, a drawing a caption and set, without those whose names say nothing."""
+    for package in tqdm(packages, desc=kind, file=sys.stderr):
+        icon_set = IconSet.fetch(package, downloads)
+        gathered.credits.append(icon_set.credit)
+        prefix = icon_set.info["prefix"]
+        names: dict[str, str] = {}
+        for caption, name in icon_set.captions.items():
+            names.setdefault(clean_name(caption), name)
+        for label, name in names.items():
+            if says_nothing(label, known):
+                gathered.left_out[f"{kind}: name says nothing"] += 1
+            elif kind == "glyph" and (len(label.split()) > GLYPH_WORDS or PLACING & set(label.split())):
+                gathered.left_out["glyph: a sign of several things"] += 1
+            else:
+                row = {"label": label, "artist": prefix, "style": kind, "set": prefix}
+                gathered.add(icon_svg(icon_set.icons, name), row)
 
 
-def leaking_texts(texts: Sequence[str], codes: Codes, splits: Splits) -> set[str]:
-    """Which texts could tell of a held-out emoji: by a telling word, or by a code near a held-out label's."""
-    sides: dict[bool, list[str]] = {True: [], False: []}
-    for labels, side in zip(splits.families, splits.sides, strict=True):
-        sides[side == "train"] += labels
-    telling = content_words(sides[False]) - content_words(sides[True])
-    telling |= {f"{w}s" for w in telling} - content_words(sides[True])
-    held_out = codes[sides[False]].T
-    near = np.concatenate([(codes[texts[i : i + 4096]] @ held_out).max(1) >= NEAR for i in range(0, len(texts), 4096)])
-    return {t for t, by_code in zip(texts, near, strict=True) if by_code or telling & content_words([t])}
+def words_of_sets(glyphs: Sequence[str], icons: Sequence[str], downloads: Path) -> set[str]:
+    """Words in the names of glyphs, and those that more than one set of icons uses: not misspelt, nor a trade mark."""
+    uses: Counter[str] = Counter()
+    for packages, weight in ((glyphs, 2), (icons, 1)):
+        for package in packages:
+            words = {word for caption in IconSet.fetch(package, downloads).captions for word in caption.split()}
+            uses.update(dict.fromkeys(words, weight))
+    return {word for word, number in uses.items() if number > 1}
+
+
+def add_clip_art(gathered: Gathered, folder: Path, known: set[str]) -> None:
+    """Public-domain drawings below a folder whose titles say what they show."""
+    titled = []
+    for path in tqdm(sorted(folder.rglob("*.svg")), desc="clip art", file=sys.stderr):
+        drawing = read_drawing(path)
+        if drawing is None:
+            gathered.left_out["clip art: no title, not said to be in the public domain, or damaged"] += 1
+            continue
+        group = path.parent.relative_to(folder).as_posix().partition("svg/")[2]
+        label = clean_title(drawing.title)
+        if label and "/flags" in group and "flag" not in label:
+            label = f"flag of {label}"
+        titled.append((drawing, label, group))
+    shared = Counter(label for _, label, _ in titled)
+    keywords = [[clean_title(word) for word in drawing.keywords] for drawing, _, _ in titled]
+    common = {tag for tag, n in Counter(tag for tags in keywords for tag in set(tags)).items() if n > MANY}
+    for (drawing, label, group), tags in zip(titled, keywords, strict=True):
+        if shared[label] > MAX_SHARED or says_nothing(label, known):
+            gathered.left_out["clip art: title says nothing"] += 1
+            continue
+        own = [t for t in dict.fromkeys(tags) if t not in {*common, label} and not says_nothing(t, known)]
+        artist = drawing.artist or "openclipart"
+        row = {"label": label, "tags": own, "group": group, "artist": artist, "style": "clip art", "set": "openclipart"}
+        gathered.add(drawing.path, row)
+    gathered.credits.append("- Open Clip Art Library by its contributors (https://openclipart.org), public domain")
 
 
 def rank_tags(row: Row, codes: Codes, labels: set[str]) -> None:
@@ -123,15 +154,16 @@ def rank_tags(row: Row, codes: Codes, labels: set[str]) -> None:
 
 def hold_back(rows: list[Row], codes: Codes, splits: Splits) -> None:
     """Take leaking tags out of emoji, and give other leaking rows the split "held"; families for the others."""
-    leaking = leaking_texts(sorted({text for row in rows for text in [row["label"], *row["tags"]]}), codes, splits)
+    texts = sorted({text for row in rows for text in [row["label"], *row["tags"]]})
+    leaks = leaking(texts, codes, splits, plurals=True)
     families: dict[str, int] = {base_label(row["label"]).casefold(): row["family"] for row in rows if "family" in row}
     number = max(families.values()) + 1
     for row in rows:
         if "family" in row:
             if row["split"] not in ("validation", "test"):
-                row["tags"] = [tag for tag in row["tags"] if tag not in leaking]
+                row["tags"] = [tag for tag in row["tags"] if tag not in leaks]
             continue
-        row["split"] = HELD if leaking & {row["label"], *row["tags"]} else "train"
+        row["split"] = HELD if leaks & {row["label"], *row["tags"]} else "train"
         if row["label"] not in families:
             families[row["label"]] = number
             number += 1
@@ -140,9 +172,7 @@ def hold_back(rows: list[Row], codes: Codes, splits: Splits) -> None:
 
 def coloured_labels(splits: Splits) -> list[set[str]]:
     """Words of each held-out label that names a colour."""
-    held_out = [
-        label for labels, side in zip(splits.families, splits.sides, strict=True) if side != "train" for label in labels
-    ]
+    held_out = splits.labels(train=False)
     return [words for label in held_out if (words := content_words([label])) & set(WORDS)]
 
 
@@ -156,22 +186,18 @@ def spells(caption: str, labels: Sequence[set[str]]) -> bool:
     return any(label <= words for label in labels)
 
 
-def near(rows: Sequence[Row], others: Sequence[Row]) -> np.ndarray:
-    """Which rows' pictures are near-duplicates of one of the others', (N,) bool."""
-    if not rows or not others:
-        return np.zeros(len(rows), bool)
-    ours, theirs = (np.stack([r["thumbnail"] for r in group]).astype(np.float32) / 255 for group in (rows, others))
-    return near_pictures(ours, theirs, LEAK_RMSE)
+def thumbnails(rows: Sequence[Row]) -> np.ndarray:
+    """Of rows that were drawn, (N, 16, 16, 3) uint8."""
+    return np.stack([row["thumbnail"] for row in rows]) if rows else np.zeros((0, 16, 16, 3), np.uint8)
 
 
 def hold_near(rows: Sequence[Row]) -> int:
     """Give training rows whose pictures are near one outside training the split "held"; returns how many."""
-    train = [row for row in rows if row["split"] == "train"]
-    held = near(train, [row for row in rows if row["split"] != "train"])
-    for row, leaks in zip(train, held, strict=True):
+    near = near_held_out([row["split"] for row in rows], thumbnails(rows))
+    for row, leaks in zip(rows, near, strict=True):
         if leaks:
             row["split"] = HELD
-    return int(held.sum())
+    return int(near.sum())
 
 
 def may_be_coloured(row: Row) -> bool:
@@ -206,7 +232,7 @@ def turned_rows(rows: Sequence[Row], held_out: Sequence[set[str]]) -> list[Row]:
 def duplicate_numbers(rows: Sequence[Row]) -> list[int]:
     """A number for each group of near-duplicates, a turned copy being one of its original; -1 for the others."""
     originals = [row for row in rows if not row["turned"]]
-    group = near_groups(np.stack([row["thumbnail"] for row in originals]))
+    group = near_groups(thumbnails(originals))
     by_number = {row["number"]: int(g) for row, g in zip(originals, group, strict=True)}
     groups = [by_number[row["source"] if row["turned"] else row["number"]] for row in rows]
     size = Counter(groups)
@@ -214,54 +240,50 @@ def duplicate_numbers(rows: Sequence[Row]) -> list[int]:
     return [-1 if size[g] == 1 else names.setdefault(g, len(names)) for g in groups]
 
 
-def build(downloads: Path, size: int) -> tuple[list[Row], Found]:
+def build(downloads: Path, size: int) -> tuple[list[Row], Gathered]:
     """Download, choose, draw, measure and split everything.
 
     Raises:
         UserError: npm, apt-get or dpkg-deb is missing or failed, or a set's licence is not permissive.
     """
-    splits = Splits.load(SPLITS)
-    encoder = TextEncoder.from_pretrained(DEFAULT_ID, digest=DEFAULT_DIGEST)
-    found = Found()
-    add_emoji(found, downloads, splits)
-    known = {w for row in found.rows for text in [row["label"], *row["tags"]] for w in words_of(text)}
+    splits, encoder, gathered = Splits.load(SPLITS), TextEncoder.from_pretrained(), Gathered()
+    add_emoji(gathered, downloads, splits)
+    known = {w for row in gathered.rows for text in [row["label"], *row["tags"]] for w in words_of(text)}
     tokenizer: Any = encoder.tokenizer
     known |= {w for w in tokenizer.get_vocab() if w.isalpha()} | words_of_sets(GLYPH_SETS, PALETTE_SETS, downloads)
-    add_icons(found, PALETTE_SETS, "icon", downloads, known)
-    add_icons(found, GLYPH_SETS, "glyph", downloads, known)
-    add_clip_art(found, clip_art_folder(downloads), known)
-    jobs = [(drawing, may_be_coloured(row)) for row, drawing in zip(found.rows, found.drawings, strict=True)]
+    add_icons(gathered, PALETTE_SETS, "icon", downloads, known)
+    add_icons(gathered, GLYPH_SETS, "glyph", downloads, known)
+    add_clip_art(gathered, clip_art_folder(downloads), known)
+    jobs = [(drawing, may_be_coloured(row)) for row, drawing in zip(gathered.rows, gathered.drawings, strict=True)]
     drawn = in_pool(partial(drawn_of, size=size), jobs, "draw")
-    labels = {row["label"] for row in found.rows}
-    texts = [*labels, *(tag for row in found.rows for tag in row["tags"]), *splits.family_of()]
-    codes = Codes(texts, encoder)
-    hold_back(found.rows, codes, splits)
+    labels = {row["label"] for row in gathered.rows}
+    codes = Codes([*labels, *(tag for row in gathered.rows for tag in row["tags"]), *splits.family_of], encoder)
+    hold_back(gathered.rows, codes, splits)
     held_out = coloured_labels(splits)
     rows: list[Row] = []
     same: set[tuple[str, str, bytes]] = set()
-    for row, picture in zip(found.rows, drawn, strict=True):
+    for row, picture in zip(gathered.rows, drawn, strict=True):
         if picture is None:
-            found.left_out[f"{row['style']}: cannot be drawn, or shows nothing"] += 1
+            gathered.left_out[f"{row['style']}: cannot be drawn, or shows nothing"] += 1
             continue
         png, small, colour = picture
         if (key := (row["set"], row["label"], small.tobytes())) in same:
-            found.left_out[f"{row['style']}: the same drawing and title again"] += 1
+            gathered.left_out[f"{row['style']}: the same drawing and title again"] += 1
             continue
         same.add(key)
         rank_tags(row, codes, labels)
         captions = captions_of(row["label"], row["style"], row["tags"], colour, row["synonyms"])
         if row["split"] == "train":
             captions = [captions[0], *(c for c in captions[1:] if not spells(c, held_out))]
-        rows.append(
-            {**row, "png": png, "thumbnail": small, "colour": colour, "captions": captions, "number": len(rows)}
-        )
-    found.left_out["held: near a picture outside training"] = hold_near(rows)
+        measured = {"png": png, "thumbnail": small, "colour": colour, "captions": captions, "number": len(rows)}
+        rows.append({**row, **measured})
+    gathered.left_out["held: near a picture outside training"] = hold_near(rows)
     copies = turned_rows(rows, held_out)
-    leaks = near(copies, [row for row in rows if row["split"] != "train"])
+    leaks = near_pictures(thumbnails(copies), thumbnails([row for row in rows if row["split"] != "train"]))
     rows += [row for row, leak in zip(copies, leaks, strict=True) if not leak]
     for row, number in zip(rows, duplicate_numbers(rows), strict=True):
         row["duplicate"] = number
-    return rows, found
+    return rows, gathered
 
 
 def table(rows: Sequence[Row], left_out: Counter[str]) -> str:
@@ -279,22 +301,10 @@ def table(rows: Sequence[Row], left_out: Counter[str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    name = "python -m train.recipes.pictures"
-    parser = Parser(name, __doc__, f"{name} --out data/pictures --size 128")
-    parser.add_argument("--out", type=Path, default=Path("data/pictures"), help="folder of the dataset")
-    parser.add_argument("--downloads", type=Path, default=Path("data/npm"), help="where downloads are kept")
-    add_size(parser)
-    return run_command(parser, argv, _run)
+    return run_recipe("pictures", __doc__, argv, add_downloads, _run)
 
 
 def _run(args: argparse.Namespace) -> None:
-    check_replaceable(args.out)
-    writable_folder(args.out.parent)
-    rows, found = build(args.downloads, args.size)
-    write_rows(rows, FEATURES, args.out, "\n".join(["# Credits", "", *found.credits, ""]))
-    print(table(rows, found.left_out))
-    print(args.out)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    rows, gathered = build(args.downloads, args.size)
+    write_rows(rows, FEATURES, args.out, gathered.credits)
+    print(table(rows, gathered.left_out))

@@ -1,6 +1,6 @@
 """Pictures whose factors are known, because we drew them: shape, colour, size, place and number.
 
-    python -m train.recipes.shapes --out data/shapes
+    python -m train.recipes shapes --out data/shapes
 
 draws every combination of the factors once, at 64 x 64 on white, and writes a folder that
 `datasets.load_from_disk` opens: image, captions, label, artist, style, family, split, and the number of
@@ -8,35 +8,28 @@ each factor's value under factor_<name>. `--count` takes a random part of the co
 """
 
 import argparse
-import io
 import itertools
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import astuple, dataclass
 
-import datasets
 import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from bridge.checkpoint import check_replaceable
-from train.command import Parser, run_command, whole, writable_folder
-from train.data.dataset import CAPTIONED
-from train.recipes.iconify import SIZE, write_rows
+from train.command import whole
+from train.data.dataset import CAPTIONED, features
+from train.recipes.drawing import png_of
+from train.recipes.writing import SIZE, Row, run_recipe, write_rows
 
 Outline = tuple[tuple[float, float], ...]
 
 
 def regular(corners: int, turn: float = 0.0, inner: float | None = None) -> Outline:
-    """Corners of a polygon in the unit circle, the first at the top, y downwards.
+    """Corners of a polygon in the unit circle, the first at the top, y downwards, turned clockwise, in turns.
 
-    Args:
-        corners: How many.
-        turn: Clockwise, in turns.
-        inner: Radius of further corners halfway between, which makes a star; none without it.
+    `inner` is the radius of further corners halfway between, which makes a star.
 
     >>> [(round(x), round(y)) for x, y in regular(4)]
     [(0, -1), (1, 0), (0, 1), (-1, 0)]
@@ -86,7 +79,7 @@ LEVELS = {"shape": len(SHAPES), "colour": len(COLOURS), "size": len(RADII), "x":
 """How many values each factor has, in the order of `Factors`."""
 COMBINATIONS = math.prod(LEVELS.values())
 
-FEATURES = datasets.Features(CAPTIONED | {f"factor_{field.name}": datasets.Value("int32") for field in fields(Factors)})
+FEATURES = features(" ".join([CAPTIONED, *(f"factor_{name}" for name in LEVELS)]))
 
 
 def label_of(f: Factors) -> str:
@@ -104,11 +97,7 @@ def centres(f: Factors) -> list[tuple[float, float]]:
     """Where the figures stand, in pixels: one at the place itself, two beside it, three in a triangle around it."""
     x, y = (SIZE / 2 + STEP * (place - 2) for place in (f.x, f.y))
     apart = list(RADII.values())[f.size] + GAP / 2
-    offsets = {
-        0: [(0, 0)],
-        1: [(-1, 0), (1, 0)],
-        2: [(0, -1), (-1, 1), (1, 1)],
-    }[f.count]
+    offsets = {0: [(0, 0)], 1: [(-1, 0), (1, 0)], 2: [(0, -1), (-1, 1), (1, 1)]}[f.count]
     return [(x + apart * dx, y + apart * dy) for dx, dy in offsets]
 
 
@@ -120,9 +109,7 @@ def draw(f: Factors) -> bytes:
     for x, y in centres(f):
         corners = [((x + radius * dx) * FINER, (y + radius * dy) * FINER) for dx, dy in outline]
         pen.polygon(corners, fill=list(COLOURS.values())[f.colour])
-    out = io.BytesIO()
-    page.reduce(FINER).save(out, "PNG")
-    return out.getvalue()
+    return png_of(page.reduce(FINER), compress_level=6)
 
 
 def combinations() -> list[Factors]:
@@ -130,15 +117,10 @@ def combinations() -> list[Factors]:
     return [Factors(*values) for values in itertools.product(*map(range, LEVELS.values()))]
 
 
-def make_rows(count: int = COMBINATIONS, seed: int = 0) -> list[dict[str, Any]]:
-    """Rows with PNG bytes under "png", each combination at most once.
+def make_rows(count: int = COMBINATIONS, seed: int = 0) -> list[Row]:
+    """Rows with PNG bytes under "png", each combination once; a smaller count's are part of a larger one's.
 
-    Args:
-        count: How many; those of a smaller count are part of a larger one's.
-        seed: Chooses the combinations and their splits.
-
-    Raises:
-        ValueError: `count` is too small for every split, or there are not so many combinations.
+    Raises ValueError if `count` is too small for every split, or there are not so many combinations.
     """
     if not 10 <= count <= COMBINATIONS:
         raise ValueError(f"--count: expected 10 to {COMBINATIONS} pictures, got {count}")
@@ -176,19 +158,14 @@ def _split(place: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = Parser("python -m train.recipes.shapes", __doc__, "python -m train.recipes.shapes --out data/shapes")
-    parser.add_argument("--out", type=Path, default=Path("data/shapes"), help="folder of the dataset")
-    parser.add_argument("--count", type=whole(10, COMBINATIONS), default=COMBINATIONS, help="of the combinations")
-    parser.add_argument("--seed", type=whole(0), default=0, help="chooses the combinations and their splits")
-    return run_command(parser, argv, _run)
+
+    def options(parser: argparse.ArgumentParser) -> None:
+        count = whole(10, COMBINATIONS)
+        parser.add_argument("--count", type=count, default=COMBINATIONS, help="of the combinations")
+        parser.add_argument("--seed", type=whole(0), default=0, help="chooses the combinations and their splits")
+
+    return run_recipe("shapes", __doc__, argv, options, _run)
 
 
 def _run(args: argparse.Namespace) -> None:
-    check_replaceable(args.out)
-    writable_folder(args.out.parent)
     write_rows(make_rows(args.count, args.seed), FEATURES, args.out)
-    print(args.out)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,9 +15,9 @@ from bridge.text import TextCode, TextEncoder
 from eval.data import Pictures, picture_latents
 from eval.judge import Say
 from eval.studies.compare.base import TOKENS, Batch
+from train.checkpoint import fingerprint_of
 from train.data.cache import CACHE, Codes, caption_codes
 from train.data.dataset import load_dataset
-from train.saved import fingerprint_of
 
 CAPTION_DROPOUT, LABEL_SHARE, FAMILY_POWER = 0.1, 0.4, 0.5
 """Shares of captions that are dropped and that are the label; weight of a row is (size of family) ** -FAMILY_POWER."""

@@ -33,7 +33,7 @@ from eval.studies.compare.material import Material, load
 from eval.studies.compare.sampling import Asked, Neighbours, keyed
 from train.command import Parser, number, say, whole, writable_folder
 from train.loop import Budget, Loop, LoopConfig, SaveError, TrainingError
-from train.precision import note_precision
+from train.timing import note_precision
 
 PRECISIONS = ("no", "bf16")
 SAVE_MINUTES = 0.75

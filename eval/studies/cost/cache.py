@@ -21,9 +21,8 @@ from bridge.pipeline import BridgePipeline
 from bridge.text import TextCode
 from eval.studies import Study
 from train.command import Parser, whole
-from train.data.cache import PICTURES
+from train.data.cache import PICTURES, Column, Shards, encoded_once
 from train.data.dataset import latents_of, load_dataset, pixels_of, rows_of, to_unit
-from train.data.shards import Column, Shards, encoded_once
 from train.timing import interleaved
 
 BATCH, STEPS = 256, 10

@@ -1,6 +1,6 @@
 """Do latents stand for factors?
 
-CODEC is a `vae` folder of train.autoencoder, the data a dataset of train.recipes.shapes. MIG, SAP and DCI on held-out
+CODEC is a `vae` folder of train.autoencoder, the data a dataset of train.recipes shapes. MIG, SAP and DCI on held-out
 pictures, beside the pictures' own principal components and the factors themselves, and for each codec a sheet of
 traversals: latents along one direction, all else held, decoded.
 """
@@ -134,7 +134,7 @@ class Factors:
         columns = [name for name in source.column_names if name.startswith(PREFIX)]
         if not columns:
             raise UserError(
-                f"data: {folder} has no {PREFIX}* column; make it with python -m train.recipes.shapes --out FOLDER"
+                f"data: {folder} has no {PREFIX}* column; make it with python -m train.recipes shapes --out FOLDER"
             )
         values = np.array([list(source[c]) for c in columns]).T[rows]
         return cls(pictures, rows, [c.removeprefix(PREFIX) for c in columns], values)
@@ -255,7 +255,7 @@ def add_codecs(parser: Parser) -> None:
 def _arguments(parser: Parser) -> None:
     add_codecs(parser)
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data/shapes"), help="a dataset of train.recipes.shapes")
+    add("--data", type=Path, default=Path("data/shapes"), help="a dataset of train.recipes shapes")
     add("--split", default="validation", help="whose pictures")
     add("--components", type=whole(1), default=10, help="principal components")
     add("--halves", type=whole(1), default=5, help="random halves behind each range")

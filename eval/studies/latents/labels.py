@@ -1,6 +1,6 @@
 """Do latents tell what labels say?
 
-CODEC is a `vae` folder of train.autoencoder, the data a dataset of train.recipes.emoji: how well a linear probe tells
+CODEC is a `vae` folder of train.autoencoder, the data a dataset of train.recipes emoji: how well a linear probe tells
 skin tone, hair, age, gender and expression. Nobody drew emoji to a plan: a factor is known for some labels only, so
 each is measured by itself.
 """
@@ -194,7 +194,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
             absent[factor] = str(error)
     if not known:
         raise UserError(
-            f"--data: no label tells of two values of {', '.join(FACTORS)}; use a dataset of train.recipes.emoji"
+            f"--data: no label tells of two values of {', '.join(FACTORS)}; use a dataset of train.recipes emoji"
         )
     rows = np.unique(np.concatenate([k.rows for k in known.values()]))
     codes = {name: flat_latents(codec, pictures, rows).astype(float) for name, codec in codecs.items()}

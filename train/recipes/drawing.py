@@ -1,9 +1,21 @@
-"""The colour of a drawing: measured from its pixels as a word, and turned to another."""
+"""Drawings: SVG to PNG, thumbnails, the colour of a drawing as a word, and copies in another colour."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import resvg_py
 from PIL import Image
 from scipy.ndimage import binary_fill_holes
 
+from bridge.images import flatten
+from train.recipes.writing import Row
+from train.splits import order_of
+
+DPI = 96
+"""Pixels to the inch; without it resvg_py refuses drawings in millimetres."""
+THUMBNAIL = 16
 WORDS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
 UNNAMED = len(WORDS)
 """What no word is sure of: skin, beige, turquoise between green and blue."""
@@ -13,6 +25,97 @@ DOMINANT, OF_ALL = 0.7, 0.35
 """Share of a word among the coloured pixels, and among all that is drawn, from which the drawing has its colour."""
 REACH = 45.0
 """Hues this near the dominant one turn with it, in degrees."""
+
+
+Drawn = tuple[bytes, np.ndarray, str | None]
+"""PNG, thumbnail (16, 16, 3) uint8 on white, and colour word of a picture."""
+
+
+def draw_on_white(svg: str, size: int = 64) -> bytes:
+    """Draw an SVG at size x size on white, as PNG bytes."""
+    page = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size))
+    return png_of(flatten(Image.open(io.BytesIO(page))), compress_level=6)
+
+
+def thumbnails_of(rows: Sequence[Row]) -> np.ndarray:
+    """Pictures small enough to be compared with each other, (N, 16, 16, 3) in [0, 1]."""
+    return np.stack([_pixels(row["png"], THUMBNAIL) for row in rows])
+
+
+def is_blank(png: bytes) -> bool:
+    """Whether nothing was drawn (an icon that needs a feature the renderer lacks)."""
+    return bool(np.ptp(_pixels(png, 64)) < 0.02)
+
+
+def _pixels(png: bytes, size: int) -> np.ndarray:
+    image = flatten(Image.open(io.BytesIO(png))).resize((size, size), Image.Resampling.BOX)
+    return np.asarray(image, dtype=np.float32) / 255
+
+
+def png_of(picture: Image.Image, compress_level: int = 4) -> bytes:
+    """A picture as PNG bytes."""
+    out = io.BytesIO()
+    picture.save(out, "PNG", compress_level=compress_level)
+    return out.getvalue()
+
+
+def on_square(picture: Image.Image, size: int) -> Image.Image | None:
+    """A drawing without the margins of its page, fitted into a square; None if it shows nothing."""
+    pixels = np.asarray(picture)
+    opaque = bool((pixels[..., 3] == 255).all())
+    ink = (pixels[..., 3] > 0) & ((pixels[..., :3] < 250).any(-1) if opaque else True)
+    if not ink.any():
+        return None
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    picture = picture.crop((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+    room = size - 2 * (size // 32)
+    scale = room / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    page = Image.new("RGBA", (size, size), (255, 255, 255, 255 if opaque else 0))
+    page.paste(picture.resize((width, height), Image.Resampling.LANCZOS), ((size - width) // 2, (size - height) // 2))
+    return page
+
+
+def draw(drawing: str | Path, size: int) -> bytes | None:
+    """An SVG on nothing, size x size, as PNG bytes with transparency; None if it cannot be drawn or shows nothing."""
+    try:
+        if isinstance(drawing, str):
+            return bytes(resvg_py.svg_to_bytes(svg_string=drawing, width=size, height=size))
+        page = bytes(resvg_py.svg_to_bytes(svg_path=str(drawing), width=2 * size, dpi=DPI))
+        picture = on_square(Image.open(io.BytesIO(page)).convert("RGBA"), size)
+    except (ValueError, RuntimeError, OSError):
+        return None
+    return None if picture is None else png_of(picture)
+
+
+def measured(png: bytes, coloured: bool = True) -> Drawn | None:
+    """A picture for the dataset, its colour word only if asked for; None if nothing is to be seen on white."""
+    picture = Image.open(io.BytesIO(png)).convert("RGBA")
+    small = np.asarray(flatten(picture).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+    return None if np.ptp(small) < 5 else (png, small, colour_word(picture) if coloured else None)
+
+
+def drawn_of(job: tuple[str | Path, bool], size: int) -> Drawn | None:
+    """Draw and measure an SVG, and its colour where that is wanted."""
+    png = draw(job[0], size)
+    return None if png is None else measured(png, job[1])
+
+
+def copies_of(job: tuple[bytes, str, str, int]) -> list[tuple[str, Drawn]]:
+    """Up to `count` copies of a picture (PNG, its colour word, salt, count) in other colours, with their words."""
+    png, word, salt, count = job
+    picture = Image.open(io.BytesIO(png)).convert("RGBA")
+    copies: list[tuple[str, Drawn]] = []
+    for target in sorted(HUES.keys() - {word}, key=lambda t: order_of(t, salt)):
+        if len(copies) == count:
+            break
+        copy = turned(picture, word, target)
+        if copy is not None and (data := measured(png_of(copy))) is not None:
+            copies.append((target, data))
+    return copies
+
+
+# colours
 
 
 def hsv(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -87,13 +190,7 @@ def colour_word(picture: Image.Image) -> str | None:
 
 
 def turned(picture: Image.Image, word: str, target: str) -> Image.Image | None:
-    """The picture with its dominant hue turned to that of another word; None if it does not then read as that.
-
-    Args:
-        picture: RGBA, of colour `word`.
-        word: What `colour_word` says of it, a key of HUES.
-        target: Another key of HUES.
-    """
+    """The picture, RGBA of colour `word`, turned to the hue of `target`; None if it does not then read as that."""
     pixels = np.asarray(picture, dtype=np.float32) / 255
     h, s, v = hsv(pixels[..., :3])
     own = (colour_numbers(pixels[..., :3]) == WORDS.index(word)) & (pixels[..., 3] > 0.5)

@@ -1,0 +1,91 @@
+"""Models by name: those that are shipped, folders, and the hub."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.resources
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from bridge.checkpoint import INDEX, CheckpointError, recover
+from bridge.errors import UserError
+
+FORMER = "emoji"
+"""A model that was shipped once."""
+PATTERNS = ("*.json", "*.safetensors", "*.md", "*.txt")
+
+
+class HubError(UserError):
+    """A repository that cannot be had; the message says why, and begins with its name."""
+
+
+def snapshot(
+    name: str, patterns: Sequence[str], *, ignored: Sequence[str] | None = None, offline: bool = False
+) -> Path:
+    """The folder in the hub's cache that holds the files of a repository "owner/name", fetched where they are not.
+
+    Raises HubError if there is no such repository, or it is not in the cache and the hub cannot be reached.
+    """
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    left_out = list(ignored) if ignored else None
+    try:
+        return Path(
+            snapshot_download(name, allow_patterns=list(patterns), ignore_patterns=left_out, local_files_only=offline)
+        )
+    except LocalEntryNotFoundError as error:
+        why = "it is not in the hub's cache and the hub cannot be reached (offline?)"
+        raise HubError(f"{name!r} is no folder; {why}") from error
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise HubError(f"{name!r} is no folder, and the hub has none such ({why})") from error
+
+
+def local_folder(source: str | Path) -> Path | None:
+    """The folder of that name, None if there is none; what is no possible name is none."""
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        folder = Path(source).expanduser()
+        recover(folder.resolve())
+        return folder if str(source) and folder.is_dir() else None
+    return None
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that come with the package, for `resolve_model`."""
+    return sorted(index.parent.name for index in _shipped_root().glob(f"*/{INDEX}"))
+
+
+def resolve_model(model: str | Path) -> Path:
+    """The folder of a model.
+
+    Args:
+        model: The name of a shipped model ("pictures"; a folder of that name is "./pictures"), a folder, or a
+            hub id ("owner/name"), fetched into the hub's cache. A `Path` is a folder, whatever it is called.
+
+    Raises CheckpointError if there is no such model, or it cannot be fetched; says what there is.
+    """
+    names, is_path = ", ".join(shipped_models()) or "none", isinstance(model, os.PathLike)
+    if not is_path and not isinstance(model, str):
+        raise CheckpointError(f"model: expected a name or a folder, got {type(model).__name__}; pass text or a Path")
+    if model == FORMER:
+        raise CheckpointError(f"model: {FORMER!r} is no longer shipped; `pictures`, which draws at 128 pixels, is")
+    if not is_path and model in shipped_models():
+        return _shipped_root() / model
+    if (folder := local_folder(model)) is not None:
+        return folder
+    if is_path:
+        raise CheckpointError(f"model: {str(model)!r}: no such folder; a shipped name or a hub id is given as text")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(model)):
+        expected = f"model: {str(model)!r} is no folder and no shipped model ({names})"
+        raise CheckpointError(f"{expected}; a hub id looks like 'owner/name'")
+    try:
+        return snapshot(str(model), PATTERNS)
+    except HubError as error:
+        raise CheckpointError(f"model: {error}; shipped models: {names}") from error
+
+
+def _shipped_root() -> Path:
+    return Path(str(importlib.resources.files("bridge"))) / "pretrained"

@@ -1,0 +1,252 @@
+"""A run's folder: its lock, its log, and its checkpoint, whole or absent, checked byte for byte, free of pickled code.
+
+A checkpoint is what `torch.save` writes, a zip archive, with the sha256 of everything before it as the archive's
+comment: `torch.load(path, weights_only=True)` reads it and does not notice a flipped bit; `read_state` does.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import pickle
+import re
+import socket
+import struct
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from bridge.checkpoint import atomic_write
+from bridge.errors import UserError
+from train.command import DISK
+from train.schedule import FREE, LoopConfig, TrainingError
+
+LOCK, LOG = ".lock", "log.jsonl"
+END, END_BYTES = b"PK\x05\x06", 22
+SEAL, SEAL_BYTES = re.compile(rb"sha256:([0-9a-f]{64})\Z"), 71
+
+
+class ResumeError(UserError):
+    """A run folder that cannot be resumed, naming what differs."""
+
+
+class DamagedError(ResumeError):
+    """A checkpoint that is not as it was written."""
+
+
+class LockedError(ResumeError):
+    """A run folder that another process trains in."""
+
+
+class SaveError(TrainingError):
+    """The disk refuses: full, read-only or broken. The last checkpoint stands."""
+
+
+@contextlib.contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Turn what a disk refuses to a block that writes below `out` into one line.
+
+    Raises:
+        SaveError: With the system's reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        raise SaveError(
+            f"{out}: cannot write: {error.strerror}; the last checkpoint stands; "
+            "make room or mend the disk, then run the same command to resume"
+        ) from error
+
+
+# checkpoint
+
+
+def seal(archive: bytes) -> bytes:
+    """A zip archive without a comment -> the same with its sha256 as comment.
+
+    Raises ValueError if it ends otherwise than such an archive does.
+    """
+    if not _ends_plainly(archive):
+        raise ValueError("archive: expected a zip archive without a comment")
+    body = archive[:-2] + struct.pack("<H", SEAL_BYTES)
+    return body + b"sha256:" + hashlib.sha256(body).hexdigest().encode()
+
+
+def damage_of(data: bytes) -> str:
+    """What is wrong with a sealed archive; empty where nothing is.
+
+    Archives without a seal, as earlier versions wrote them, are checked by the CRC-32 of their records.
+
+    >>> damage_of(b"PK")
+    'no end of archive: it is cut short'
+    """
+    if sealed := SEAL.search(data[-SEAL_BYTES:]):
+        whole = hashlib.sha256(memoryview(data)[:-SEAL_BYTES]).hexdigest().encode() == sealed[1]
+        return "" if whole else "sha256 differs"
+    if not _ends_plainly(data):
+        return "no end of archive: it is cut short"
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            bad = archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, OSError) as error:
+        return str(error)
+    return f"CRC-32 of {bad} differs" if bad else ""
+
+
+def _ends_plainly(archive: bytes) -> bool:
+    """Whether it ends as a zip archive without a comment does."""
+    return archive[-END_BYTES : -END_BYTES + 4] == END and archive[-2:] == bytes(2)
+
+
+def previous_of(path: Path) -> Path:
+    """Where the checkpoint before the last one is kept."""
+    return path.with_name(f"previous-{path.name}")
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Put a state at `path`, whole or not at all; the one before stays beside it as `previous_of(path)`.
+
+    Needs room for two states. On a file system without hard links no previous one is kept.
+
+    Raises OSError if it cannot be written; the old state stands and no temporary file is left.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    previous = previous_of(path)
+    previous.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        os.link(path, previous)
+    atomic_write(path, seal(buffer.getvalue()))
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The state at `path`, its tensors on the CPU.
+
+    Raises DamagedError if it is not as it was written, or holds objects that could run code; says what to do.
+    """
+    data = path.read_bytes()
+    damage = damage_of(data)
+    if not damage:
+        try:
+            state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            return state
+        except pickle.UnpicklingError:
+            damage = "holds objects that could run code"
+        except (RuntimeError, ValueError, KeyError, EOFError) as error:
+            damage = str(error).splitlines()[0]
+    previous, remedy = previous_of(path), "put a copy in its place, or remove it to begin again"
+    if previous.exists() and not damage_of(previous.read_bytes()):
+        remedy = f"`mv {previous} {path}` resumes from the save before"
+    raise DamagedError(f"{path}: damaged ({damage}); {remedy}")
+
+
+def require_same(out: Path, state: dict[str, Any], config: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Raise ResumeError, naming what differs, unless `state` is of a run with this config and identity.
+
+    Settings that a state lacks, as earlier versions did not have them, count as the defaults; those of `FREE` may
+    differ. "data", a path, only counts where no "data_fingerprint" does.
+    """
+    settings = [asdict(LoopConfig(steps=1)) | state["config"], config]
+    before, now = (
+        {k: v for k, v in setting.items() if k not in FREE} | who
+        for setting, who in zip(settings, (state["identity"], identity), strict=True)
+    )
+    left_out = "data" if "data_fingerprint" in before.keys() & now.keys() else "data_fingerprint"
+    names = (before.keys() | now.keys()) - {left_out}
+    if differs := sorted(name for name in names if before.get(name) != now.get(name)):
+        listed = ", ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in differs)
+        raise ResumeError(f"{out}: cannot resume: {listed}; name another `out` or restore the settings")
+
+
+def fingerprint_of(parts: Iterable[Tensor | str]) -> str:
+    """Identity of a dataset's contents, 16 hex digits: tensors by type, shape and bytes, and strings, in order.
+
+    >>> fingerprint_of(["a", "b"]) == fingerprint_of(["ab"])
+    False
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            digest.update(b"s" + hashlib.sha256(part.encode()).digest())
+        else:
+            flat = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(f"t {part.dtype} {tuple(part.shape)}".encode())
+            digest.update(hashlib.sha256(flat.numpy().data if flat.numel() else b"").digest())
+    return digest.hexdigest()[:16]
+
+
+# log
+
+
+def rewind(out: Path, step: int) -> None:
+    """Remove the lines of log.jsonl that lie after `step`, or were cut short by a kill."""
+    path = out / LOG
+    if not path.exists():
+        return
+    text = path.read_text(encoding="utf-8")
+    kept = "".join(line + "\n" for line in text.splitlines() if 0 <= _step_of(line) <= step)
+    if kept != text:
+        atomic_write(path, kept)
+
+
+def append(out: Path, step: int, figures: dict[str, float]) -> None:
+    """Append one line to log.jsonl, figures rounded to six decimals."""
+    with (out / LOG).open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": step} | {k: round(v, 6) for k, v in figures.items()}) + "\n")
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return -1
+
+
+# lock
+
+
+@contextlib.contextmanager
+def run_lock(out: Path) -> Iterator[None]:
+    """Hold the run folder `out`, made where it is missing, while the block runs.
+
+    The kernel lets go when the process dies, so nothing is ever stale; the file `.lock` stays behind and means nothing
+    by itself. Children of a fork share the lock. On NFS it is as good as the server's lock service: a share mounted
+    with `nolock` or `local_lock=flock` keeps out other processes of the same machine only. Windows has no `flock`.
+
+    Raises:
+        LockedError: Another process holds it; names the process and its machine.
+        ResumeError: The folder cannot be written to.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = os.fdopen(os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b", buffering=0)
+    except OSError as error:
+        raise ResumeError(f"{out}: cannot be written to: {error.strerror}; name another `out`") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(f"{out}: {_holder(file)}; wait for its end, stop it, or name another `out`") from None
+        except OSError as error:
+            raise ResumeError(f"{out}: cannot be locked: {error.strerror}; name an `out` on a local disk") from error
+        with contextlib.suppress(OSError):  # a full disk: locked all the same, only nameless
+            file.truncate(0)
+            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+        yield
+
+
+def _holder(file: IO[bytes]) -> str:
+    try:
+        owner = json.loads(file.read())
+        return f"process {int(owner['pid'])} on {owner['host']} trains there"
+    except (ValueError, KeyError, TypeError):
+        return "another process trains there"
