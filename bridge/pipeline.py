@@ -290,7 +290,7 @@ class BridgePipeline:
         with atomic_folder(folder) as scratch:
             self.text_encoder.save(scratch / TEXT)
             self.codec.save(scratch / CODEC)
-            self.mapper.save_pretrained(scratch / MAPPER)
+            self.mapper.compact().save_pretrained(scratch / MAPPER)
             self.memory.save(scratch / MEMORY, with_codes=_codes(self.mapper) is None)
             _forget_where(scratch)
             (scratch / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")

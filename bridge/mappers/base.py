@@ -65,6 +65,10 @@ class Mapper(ModelMixin, ConfigMixin, abc.ABC):
             temperature: Factor on the noise's standard deviation; 0 gives one latent a caption.
         """
 
+    def compact(self) -> "Mapper":
+        """What to save: weights that half precision holds exactly, as after rounding, take half the bytes."""
+        return self
+
     def check_rows(self, name: str, rows: Tensor, shape: tuple[int, ...], c: TextCode) -> None:
         """Refuse rows that do not fit the codes.
 
