@@ -405,9 +405,10 @@ def test_an_argument_gained_at_its_default_leaves_the_fingerprint(tiny_mapper: F
         def __init__(
             self, z_shape: tuple[int, ...], text_dim: int, width: int = 512, hidden: int = 1024, blocks: int = 6,
             condition: int = 256, dropout: float = 0.0, text_dropout: float = 0.0, time_mean: float = 0.0,
-            gain: tuple[int, ...] = (1, 2),
+            inputs: int = 1, gain: tuple[int, ...] = (1, 2),
         ) -> None:  # fmt: skip
-            super().__init__(z_shape, text_dim, width, hidden, blocks, condition, dropout, text_dropout, time_mean)
+            rates = (dropout, text_dropout, time_mean)
+            super().__init__(z_shape, text_dim, width, hidden, blocks, condition, *rates, inputs)
             self.register_to_config(gain=gain)
 
     Grown.__name__ = "FlowMatchingMapper"
