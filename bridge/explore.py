@@ -5,6 +5,7 @@ The first functions are pure and know latents alone; those below them take a pip
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Sequence
@@ -12,14 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from bridge.arguments import number, whole
 from bridge.errors import UserError
-from bridge.images import ENDINGS, read_image, to_tensor
-from bridge.mappers import InvertibleMapper, VelocityMapper
+from bridge.guidance import guided
+from bridge.images import ENDINGS, read_facts, read_image, to_tensor
+from bridge.mappers import InvertibleMapper, LocalFlowMapper, VelocityMapper
 from bridge.noise import generator_for, normal_rows
-from bridge.pipeline import BridgePipeline, view_of
+from bridge.pipeline import SAMPLE_BATCH, BridgePipeline, view_of
 from bridge.text import TextCode
 
 KINDS = ("linear", "spherical")
@@ -165,11 +168,14 @@ def image_end(pipe: BridgePipeline, name: str) -> End:
 
     Raises ValueError if it cannot be read.
     """
-    picture = read_image(name, size=pipe.codec.image_size)
+    return picture_end(pipe, read_image(name, size=pipe.codec.image_size), name)
+
+
+def picture_end(pipe: BridgePipeline, picture: Image.Image, name: str = "") -> End:
+    """An RGB picture of the model's size as an end; see `image_end`."""
     with pipe.plain():
         x = to_tensor([picture]).to(pipe.device)
-        null = TextCode.null(1, pipe.text_encoder.dim).to(pipe.device)
-        return End(name, "image", pipe.codec.encode(x).mean[0], null)
+        return End(name, "image", pipe.codec.encode(x).mean[0], code_of(pipe, None))
 
 
 def caption_end(pipe: BridgePipeline, caption: str, seed: int = 0) -> End:
@@ -179,8 +185,7 @@ def caption_end(pipe: BridgePipeline, caption: str, seed: int = 0) -> End:
     """
     with pipe.plain():
         output = pipe(caption, 1, seed=seed, output_type="latent")
-        code = pipe.text_encoder.encode([caption], with_tokens=pipe.mapper.reads_tokens)
-        noise = None
+        code, noise = code_of(pipe, caption), None
         if pipe.settings.guidance_scale == pipe.settings.temperature == 1:
             noise = torch.randn(pipe.mapper.sample_noise_shape, generator=generator_for(seed, 0)).to(pipe.device)
         return End(caption, "caption", output.images[0], code, output.notes[0], noise)
@@ -291,6 +296,100 @@ def edit(
     with pipe.plain():
         means = [caption_mean(pipe, caption, samples=samples, seed=seed) for caption in (plus, minus)]
         return arithmetic(start.z, means[0], means[1], scale)
+
+
+def vary(
+    pipe: BridgePipeline, start: End, count: int, *, code: TextCode | None = None, distance: float = 0.5, seed: int = 0
+) -> Tensor:
+    """Latents around one, (count, *z_shape); variation i depends on (seed, i), not on `count`.
+
+    Along a velocity, a latent is taken back to time t = (1 - distance)^3, to the mixture t z + (1 - t) eps, and forward
+    again. From later times it mostly comes back as it was; the power spreads what changes over all distances. With a
+    mapper that has no velocity, it turns by `distance` of the angle towards the mapper's own samples.
+
+    Args:
+        pipe: The model, at its own settings.
+        start: What to vary.
+        count: How many, 1 to MAX_STEPS.
+        code: What the picture shows, one row; by default `start.code`.
+        distance: 0 gives the latent itself, 1 what the model draws of `code`.
+        seed: Of the noise.
+
+    Raises:
+        UserError: `count` or `distance` is out of range.
+
+    Source: Meng et al. 2022, SDEdit, arXiv:2108.01073
+    """
+    count, distance = whole(count, "n", 1, MAX_STEPS), number(distance, "distance", 0, 1)
+    code = start.code if code is None else code
+    with pipe.plain():
+        parts = []
+        for first in range(0, count, SAMPLE_BATCH):
+            keys = [(seed, i) for i in range(first, first + SAMPLE_BATCH)]  # always so many rows: see `pipeline`
+            noise = normal_rows(keys, pipe.mapper.sample_noise_shape).to(pipe.device)
+            parts.append(_varied(pipe, start.z, TextCode.cat([code] * SAMPLE_BATCH), noise, distance))
+        return torch.cat(parts)[:count]
+
+
+def _varied(pipe: BridgePipeline, z: Tensor, c: TextCode, noise: Tensor, distance: float) -> Tensor:
+    """Latents around z (*z_shape), one for each row of noise."""
+    mapper, settings = view_of(pipe.mapper, pipe.settings), pipe.settings
+    if not isinstance(mapper, VelocityMapper):
+        samples = mapper.sample(c, noise=noise, temperature=settings.temperature)
+        return torch.stack([slerp(z, sample, distance) for sample in samples])
+    away = TextCode.null(len(c), pipe.text_encoder.dim).to(pipe.device)
+    start = (1 - distance) ** 3
+    steps = math.ceil((1 - start) * settings.num_inference_steps)
+    at = start * z + (1 - start) * settings.temperature * noise
+    for step in range(steps):
+        length = (1 - start) / steps
+        t = torch.full((len(at),), start + step * length, device=at.device)
+        at = at + length * guided(mapper.velocity, at, t, c, away, settings.guidance_scale)
+    return at
+
+
+def caption_shown(pipe: BridgePipeline, start: End) -> str | None:
+    """A caption of what an end shows, or None where nothing tells.
+
+    A caption is its own; a picture by bridge tells it; of another it is that of the nearest picture in memory.
+    """
+    if start.kind == "caption":
+        return start.name
+    told = {}
+    with contextlib.suppress(UserError, OSError):  # "" is a folder
+        told = read_facts(Path(start.name).read_bytes())
+    told_caption = told.get("shown") or told.get("caption")
+    if told_caption is not None:
+        return told_caption
+    return next(iter(near_captions(pipe, start.z, 1)), None)
+
+
+def code_of(pipe: BridgePipeline, caption: str | None) -> TextCode:
+    """The text code of a caption, one row; the null code of None."""
+    if caption is None:
+        return TextCode.null(1, pipe.text_encoder.dim).to(pipe.device)
+    with pipe.plain():
+        return pipe.text_encoder.encode([caption], with_tokens=pipe.mapper.reads_tokens)
+
+
+def near_captions(pipe: BridgePipeline, z: Tensor, count: int) -> list[str]:
+    """Captions of the pictures in memory that are nearest to a latent (*z_shape), without repeats; none without one."""
+    mapper = pipe.mapper
+    if not isinstance(mapper, LocalFlowMapper):
+        return []
+    with pipe.plain():
+        away = torch.cat(
+            [
+                (mapper.picture_latents(numbers) - z).flatten(1).square().sum(1)
+                for numbers in torch.arange(len(mapper.latents), device=z.device).split(4096)
+            ]
+        )
+    captions: dict[str, None] = {}
+    for picture in away.argsort().tolist():
+        captions[pipe.memory.captions[int(mapper.link[mapper.start[picture]])]] = None
+        if len(captions) == count:
+            break
+    return list(captions)
 
 
 def check_scale(scale: float) -> float:

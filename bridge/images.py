@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import re
 import unicodedata
 import warnings
@@ -35,6 +36,10 @@ ENDINGS = frozenset(
     }
 )
 """Endings of their files, in lower case."""
+
+
+_OURS = "bridge:"
+_DESCRIPTION = 0x010E  # ImageDescription, of EXIF
 
 
 class ImageError(UserError):
@@ -150,10 +155,46 @@ def save_png(image: Image.Image, path: str | Path, facts: Mapping[str, str | flo
     for name, value in facts.items():
         if not (0 < len(name) <= 70 and name.isascii() and name.isprintable()):
             raise ValueError(f"facts: {name!r} cannot name a PNG text chunk; use up to 70 ASCII characters")
-        info.add_itxt(f"bridge:{name}", well_formed(str(value)).replace("\0", "\ufffd"))
+        info.add_itxt(f"{_OURS}{name}", well_formed(str(value)).replace("\0", "\ufffd"))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info)
     atomic_write(path, buffer.getvalue(), durable=False)
+
+
+def save_picture(image: Image.Image, path: str | Path, facts: Mapping[str, str | float | int]) -> None:
+    """Write a picture with its provenance, whole or not at all: a lossless WebP where `path` ends so, else a PNG.
+
+    A WebP holds the facts as JSON in its EXIF description. See `save_png` for arguments and errors.
+    """
+    if Path(path).suffix.lower() != ".webp":
+        return save_png(image, path, facts)
+    exif = Image.Exif()
+    exif[_DESCRIPTION] = json.dumps({f"{_OURS}{name}": well_formed(str(value)) for name, value in facts.items()})
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", lossless=True, exact=True, exif=exif.tobytes())
+    atomic_write(path, buffer.getvalue(), durable=False)
+    return None
+
+
+def read_facts(data: bytes) -> dict[str, str]:
+    """The facts that `save_picture` put into a picture; none in anybody else's.
+
+    Raises:
+        ImageError: It is no picture.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG", "WEBP"]) as image:
+            if image.format == "PNG":
+                image.load()
+                texts = dict(getattr(image, "text", {}))
+            else:
+                texts = json.loads(image.getexif().get(_DESCRIPTION, "{}"))
+    except UnidentifiedImageError:
+        raise ImageError("it is no PNG or WebP") from None
+    except Exception as error:  # as in `read_image`
+        raise ImageError(f"it cannot be read ({error})") from error
+    known = texts.items() if isinstance(texts, dict) else ()
+    return {name.removeprefix(_OURS): str(value) for name, value in known if name.startswith(_OURS)}
 
 
 def header_of(data: bytes) -> tuple[tuple[int, int], str, str]:
@@ -166,7 +207,7 @@ def facts_of(data: bytes) -> set[str]:
     """Names of the facts that `save_png` put into a picture; none in anybody else's."""
     keywords = [data[start + 8 : start + 90] for kind, start, _ in _png_chunks(data) if kind == b"iTXt"]
     words = (keyword.partition(b"\0")[0].decode("latin-1") for keyword in keywords)
-    return {word.removeprefix("bridge:") for word in words if word.startswith("bridge:")}
+    return {word.removeprefix(_OURS) for word in words if word.startswith(_OURS)}
 
 
 def slug(caption: str, length: int = 40) -> str:
@@ -236,7 +277,7 @@ def _strip(row: Sequence[Image.Image], caption: str, note: str | None, cell: int
         (note or "", max(cell // 10, 9), _GREY),
     ):
         font = ImageFont.load_default(points)
-        text += [(line, font, round(points * 1.3), colour) for line in _wrap(words, font, side)]
+        text += [(line, font, round(points * 1.3), colour) for line in text_lines(words, font, side)]
     text_height = sum(line_height for _, _, line_height, _ in text)
     height = max(-(-len(row) // columns) * (cell + gap) - gap, text_height, cell)
     strip = Image.new("RGB", (side + min(len(row), columns) * (cell + gap), height), WHITE)
@@ -252,7 +293,7 @@ def _strip(row: Sequence[Image.Image], caption: str, note: str | None, cell: int
     return strip
 
 
-def _wrap(text: str, font: Font, width: int) -> list[str]:
+def text_lines(text: str, font: Font, width: int) -> list[str]:
     """Lines no wider than `width`; a word that is wider breaks, and what is too long ends in an ellipsis."""
     text = unicodedata.normalize("NFC", well_formed(text[:1000]))
     words = "".join(_drawable(ch, font) if ch.isprintable() else " " for ch in text).split()

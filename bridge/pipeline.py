@@ -4,7 +4,7 @@ import contextlib
 import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Self
@@ -89,7 +89,8 @@ class Settings:
 class GeneratedImage:
     """One image, its caption, that caption's place in the call, and the image's number among the caption's.
 
-    `seed` is the call's, None where the caller gave generators; `note` says why to trust it less, or is None.
+    `seed` is the call's, None where the caller gave generators; `note` says why to trust it less, or is None;
+    `latent` is what it is drawn from, (*z_shape).
     """
 
     image: Image.Image
@@ -98,6 +99,7 @@ class GeneratedImage:
     index: int
     seed: int | None
     note: str | None
+    latent: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,8 @@ class BridgeOutput:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One image to make."""
+class Job:
+    """One image to make; those of equal `places` can be sampled together."""
 
     prompt: str
     prompt_index: int
@@ -455,10 +457,10 @@ class BridgePipeline:
             return BridgeOutput(pixels.permute(0, 2, 3, 1).numpy(), notes, seed)
         return BridgeOutput(to_pil(pixels), notes, seed)
 
-    def decode(self, z: Tensor) -> list[Image.Image]:
+    def decode(self, z: Tensor, size: int | None = None, transparent: bool = False) -> list[Image.Image]:
         """Pictures of latents z, (B, *z_shape): of those that a call gives, the pictures that it gives."""
         with self.plain():
-            return to_pil(self._decode(z.to(self.device)))
+            return to_pil(self._decode(z.to(self.device), size, transparent))
 
     def score(
         self, images: Sequence[Image.Image], captions: Sequence[str], *, samples: int = 32, seed: int = 0
@@ -494,6 +496,21 @@ class BridgePipeline:
             ((text, negative) for text in texts(prompts, "prompts")), count, checked, settings, size, transparent
         )
 
+    def jobs(self, prompts: Sequence[str], count: int, *, seed: int, negative_prompt: str | None = None) -> list[Job]:
+        """What `stream` would make, for whoever samples for several callers at a time; see `sample`.
+
+        Raises:
+            UserError: A caption cannot be read.
+        """
+        count, [negative] = check_count(count), negatives_of(negative_prompt, 1)
+        with self.plain():
+            return list(self._jobs(((text, negative) for text in texts(prompts, "prompts")), count, seed, None))
+
+    def sample(self, jobs: Sequence[Job], settings: Settings) -> Tensor:
+        """Latents (B, *z_shape) of 1 to SAMPLE_BATCH jobs of equal `places`, whatever calls they are from."""
+        with self.plain():
+            return self._sample(jobs, settings)
+
     def _stream(
         self,
         pairs: Iterable[tuple[Text, Text | None]],
@@ -507,11 +524,12 @@ class BridgePipeline:
         while True:
             with self.plain():  # not while the caller has its turn
                 chunk = next(jobs, None)
-                images = [] if chunk is None else to_pil(self._decode(self._sample(chunk, settings), size, transparent))
-            if chunk is None:
-                return
-            for job, image in zip(chunk, images, strict=True):
-                yield GeneratedImage(image, job.prompt, job.prompt_index, job.index, seed, job.note)
+                if chunk is None:
+                    return
+                latents = self._sample(chunk, settings)
+                images = to_pil(self._decode(latents, size, transparent))
+            for job, image, z in zip(chunk, images, latents, strict=True):
+                yield GeneratedImage(image, job.prompt, job.prompt_index, job.index, seed, job.note, z)
 
     def _jobs(
         self,
@@ -519,7 +537,7 @@ class BridgePipeline:
         count: int,
         seed: int | None,
         generators: Sequence[torch.Generator] | None,
-    ) -> Iterator[_Job]:
+    ) -> Iterator[Job]:
         for place, (prompt, negative) in enumerate(pairs):
             code = self._encode(prompt)
             away = TextCode.null(1, self.text_encoder.dim).to(self.device)
@@ -533,7 +551,7 @@ class BridgePipeline:
                     generator = generator_for(seed, index)
                 else:
                     generator = generators[place * count + index]
-                yield _Job(prompt.text, place, index, code, away, generator, note, places)
+                yield Job(prompt.text, place, index, code, away, generator, note, places)
 
     def _encode(self, caption: Text) -> TextCode:
         try:
@@ -555,7 +573,7 @@ class BridgePipeline:
             return f"unknown to this model: of captions so far from its own it draws no better than chance; {nearest}"
         return f"not among the captions this model knows, pictures may be of a near one; {nearest}"
 
-    def _sample(self, jobs: Sequence[_Job], settings: Settings) -> Tensor:
+    def _sample(self, jobs: Sequence[Job], settings: Settings) -> Tensor:
         """Latents of at most SAMPLE_BATCH jobs of like token places, always computed as SAMPLE_BATCH rows."""
         noise = torch.zeros(SAMPLE_BATCH, *self.mapper.sample_noise_shape)
         choice = torch.zeros(SAMPLE_BATCH)
@@ -668,7 +686,7 @@ def _part(name: str, part: Any, kind: Any) -> Any:
     return inner
 
 
-def _chunks(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
+def _chunks(jobs: Iterable[Job]) -> Iterator[list[Job]]:
     for _, alike in groupby(jobs, key=lambda job: job.places):
         while chunk := list(islice(alike, SAMPLE_BATCH)):
             yield chunk

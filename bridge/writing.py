@@ -6,6 +6,7 @@ Importing this module is cheap: the command line answers a typing error at once.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ SHEET_ROWS, SHEET_IMAGES = 24, 48
 """A contact sheet shows at most this many captions, and images of one caption."""
 GAP = 2
 """White pixels between the frames of a strip."""
+FRAME_MS = 80
+"""Milliseconds that a frame of a GIF is shown."""
 
 
 class Writer:
@@ -33,6 +36,8 @@ class Writer:
 
     A file's name carries seed, index, and six digits of what else made it (model, settings, negative caption, size,
     transparency), so that a second seed, other settings or another model add pictures and never overwrite one.
+
+    `kind` is "png" or "webp"; `more` is what else made them, to be told with each.
     """
 
     def __init__(
@@ -43,30 +48,38 @@ class Writer:
         negative: str | None,
         size: int | None = None,
         transparent: bool = False,
+        kind: str = "png",
+        more: Mapping[str, Any] | None = None,
     ) -> None:
-        self.out = out
+        self.out, self.kind = out, kind
         self.facts: dict[str, Any] = {"model": pipe.fingerprint, "negative": negative, **asdict(settings)}
         # What is at its default is left out, so that names stay those of versions that did not have it.
         later = {"novelty": settings.novelty, "style": settings.style, "size": size, "transparent": transparent}
         self.facts = {k: v for k, v in self.facts.items() if k not in later} | {k: v for k, v in later.items() if v}
+        self.facts |= more or {}
         self.key = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:6]
         self.manifest = Manifest(out)
 
-    def write(self, item: GeneratedImage) -> Path:
+    def write(self, item: GeneratedImage, svg: str | None = None) -> Path:
         """Write one image and its line of the manifest, both or neither; returns its path.
+
+        `svg` is its tracing, written beside it.
 
         Raises UserError if the manifest has become one that bridge did not write, OSError if a file cannot be written.
         """
-        from bridge.images import save_png, slug  # noqa: PLC0415
+        from bridge.checkpoint import atomic_write  # noqa: PLC0415
+        from bridge.images import save_picture, slug  # noqa: PLC0415
 
-        file = Path(slug(item.prompt)) / f"seed{item.seed}-{item.index:05d}-{self.key}.png"
+        file = Path(slug(item.prompt)) / f"seed{item.seed}-{item.index:05d}-{self.key}.{self.kind}"
         facts = {"caption": item.prompt, "seed": item.seed, "index": item.index, **self.facts}
         path = self.out / file
         with uninterrupted():
             path.parent.mkdir(parents=True, exist_ok=True)
             new = not path.exists()
-            save_png(item.image, path, {k: v for k, v in facts.items() if v is not None})
+            save_picture(item.image, path, {k: v for k, v in facts.items() if v is not None})
             try:
+                if svg is not None:
+                    atomic_write(path.with_suffix(".svg"), svg, durable=False)
                 self.manifest.add({"file": file.as_posix(), **facts, "note": item.note})
             except BaseException:
                 if new:
@@ -134,6 +147,16 @@ def strip(frames: Sequence[Image], gap: int = GAP) -> Image:
         page.paste(frame, (x, 0))
         x += frame.width + gap
     return page
+
+
+def save_gif(frames: Sequence[Image], out: Path) -> None:
+    """Write frames of one size as an endless GIF, there and back again."""
+    from bridge.checkpoint import atomic_write  # noqa: PLC0415
+
+    buffer = io.BytesIO()
+    first, *others = [*frames, *frames[-2:0:-1]]
+    first.save(buffer, "GIF", save_all=True, append_images=others, duration=FRAME_MS, loop=0)
+    atomic_write(out, buffer.getvalue(), durable=False)
 
 
 def save_walk(

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from bridge import BridgePipeline, checkpoint
-from bridge.cli import SHEET_ROWS, main, read_captions
+from bridge.cli import main
+from bridge.commands.common import read_captions
+from bridge.writing import SHEET_ROWS
 
 
 @pytest.fixture

@@ -430,13 +430,13 @@ def test_a_long_caption_stays_in_its_column():
 
 def test_a_long_word_breaks_and_loses_nothing():
     font = images.ImageFont.load_default(16)
-    lines = images._wrap("key " + "abcdefghij" * 5, font, 192)
+    lines = images.text_lines("key " + "abcdefghij" * 5, font, 192)
     assert "".join(lines) == "key" + "abcdefghij" * 5
     assert all(font.getlength(line) <= 192 for line in lines)
 
 
 def test_a_caption_too_long_for_its_row_ends_in_an_ellipsis():
-    lines = images._wrap("smiling cats " * 100, images.ImageFont.load_default(16), 192)
+    lines = images.text_lines("smiling cats " * 100, images.ImageFont.load_default(16), 192)
     assert len(lines) == images._MAX_LINES
     assert lines[-1].endswith("…")
 
@@ -447,7 +447,7 @@ def test_any_caption_can_be_drawn(caption):
 
 
 def test_accents_that_the_font_lacks_are_left_out():
-    assert images._wrap("Curaçao – piñata", images.ImageFont.load_default(16), 500) == ["Curacao - pinata"]
+    assert images.text_lines("Curaçao – piñata", images.ImageFont.load_default(16), 500) == ["Curacao - pinata"]
 
 
 @pytest.mark.parametrize(

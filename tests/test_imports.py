@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("bridge", "train", "eval")
 MAY_IMPORT = {"bridge": {"bridge"}, "train": {"bridge", "train"}, "eval": {"bridge", "train", "eval"}}
-FACES = {"__main__.py", "cli.py", "app.py"}
+FACES = {"__main__.py", "cli.py"}
 SHARED_BY_MAPPERS = {"bridge.mappers", "bridge.mappers.base", "bridge.mappers.nets", "bridge.mappers.numerics"}
 
 
@@ -119,7 +119,8 @@ def test_nobody_imports_the_tests():
 
 def test_arguments_are_parsed_only_at_bridges_faces():
     parsers = {path.name for path in files("bridge") if "argparse" in imports_of(path)}
-    assert parsers <= FACES
+    commands = {path.name for path in files("bridge/commands")}
+    assert parsers <= FACES | commands
 
 
 def test_only_faces_exit_or_read_the_command_line():
@@ -142,7 +143,9 @@ def test_bridge_needs_only_what_its_wheel_declares():
         declared = {re.split(r"[<>=\[; ]", entry)[0].lower() for entry in tomllib.load(file)["project"]["dependencies"]}
     known = declared | {"tokenizers"}  # transformers' own dependency
     packages = importlib.metadata.packages_distributions()
-    heads = {name.split(".")[0] for path in files("bridge") for name in imports_of(path)}
+    serve = ROOT / "bridge" / "serve"  # the extra `serve`
+    page = {serve / "page.py", serve / "app.py", *(serve / "tabs").glob("*.py")}
+    heads = {name.split(".")[0] for path in files("bridge") if path not in page for name in imports_of(path)}
     third_party = heads - set(sys.stdlib_module_names) - {"bridge"}
     found = {head: {dist.lower().replace("_", "-") for dist in packages.get(head, ["?"])} for head in third_party}
     assert {head: names for head, names in found.items() if not names & known} == {}
@@ -170,7 +173,21 @@ def test_what_bridge_imports_only_at_need_is_an_extra():
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_extra"
     ]
-    assert len(calls) == 4
+    assert {name for name, *_ in calls} >= {"faiss", "vtracer", "resvg_py"}
     for module, extra, package, *_ in calls:
         assert module.split(".")[0].replace("_", "-") == package.removesuffix("-cpu")
         assert package in {re.split(r"[<>=\[; ]", entry)[0] for entry in extras[extra]}
+
+
+def test_gradio_is_imported_by_the_page_alone():
+    page = {"bridge.serve.page", *(module_of(path) for path in files("bridge/serve/tabs"))}
+    for path in files("bridge"):
+        if module_of(path) in page:
+            continue
+        top = ast.Module([node for node in ast.parse(path.read_text("utf-8")).body if not _is_function(node)], [])
+        assert {name.split(".")[0] for name in imported(top, "")}.isdisjoint({"gradio", "fastapi", "uvicorn"}), path
+        assert page.isdisjoint(imported(top, "")), path
+
+
+def _is_function(node: ast.stmt) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)

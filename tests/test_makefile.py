@@ -24,16 +24,22 @@ def venv(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def generate(venv: Path, *settings: str) -> list[str]:
+def make(venv: Path, target: str, *settings: str, path: str | None = None) -> list[str]:
+    """Lines that a target prints, with another PATH where one is given."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     done = subprocess.run(
-        ["make", "--no-print-directory", "generate", f"VENV={venv}", *settings],
+        [str(shutil.which("make")), "--no-print-directory", target, f"VENV={venv}", *settings],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
-        env={k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")},
+        env=environment if path is None else {**environment, "PATH": path},
     )
     return done.stdout.splitlines()
+
+
+def generate(venv: Path, *settings: str) -> list[str]:
+    return make(venv, "generate", *settings)
 
 
 @pytest.mark.parametrize(
@@ -50,3 +56,13 @@ def test_installed_environment_is_used_as_it_is(venv: Path) -> None:
 
 def test_count_and_seed_are_passed_on(venv: Path) -> None:
     assert generate(venv, "CAPTION=cat", "N=3", "SEED=5")[2:6] == ["-n", "3", "--seed", "5"]
+
+
+def test_without_a_browser_the_tests_of_the_page_are_skipped_and_say_so(venv: Path) -> None:
+    told = make(venv, "test-web", path=str(venv / "nothing"))
+    assert told == ["test-web: skipped, as chromium is missing and apt-get cannot install it"]
+
+
+def test_without_playwright_too(venv: Path) -> None:
+    (venv / "bin" / "chromium").touch(0o755)
+    assert make(venv, "test-web", path=str(venv / "bin")) == ["test-web: skipped, as pip cannot install playwright"]

@@ -131,6 +131,21 @@ def test_on_black_there_is_no_halo():
     torch.testing.assert_close(straight, torch.tensor([1.0, 0.0, 0.0])[:, None].expand_as(straight))
 
 
+def test_scaled_down_by_any_program_no_fringe_appears_on_black_or_white(vae):
+    """What is unseen next to an edge has the edge's colour, so that mixing straight colours changes nothing."""
+    codec = PaletteCodec(vae)
+    codec.layers = lambda z: half_red()
+    [rgba] = codec.render(normal(1, 4, 2, 2), 64, transparent=True)
+    edge = int((rgba[3, 0] > 0.5).sum())
+    near = rgba[:3, :, : edge + 4]
+    torch.testing.assert_close(near, torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand_as(near), atol=1e-3, rtol=0)
+    small = torch.nn.functional.avg_pool2d(rgba[None], 8)[0]
+    for back in (0.0, 1.0):
+        seen = small[:3] * small[3] + back * (1 - small[3])
+        assert float((seen[1:] - back * (1 - small[3])).abs().max()) < 1e-3
+        assert float((seen[0] - (small[3] + back * (1 - small[3]))).abs().max()) < 0.01
+
+
 @pytest.mark.parametrize("size", [8, 63, 1025])
 def test_a_size_out_of_range_is_refused(vae, size):
     with pytest.raises(ValueError, match=r"^size: this model draws 64 to 1024"):

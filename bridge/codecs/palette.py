@@ -23,6 +23,10 @@ FACTOR = 16
 """Side of the pixels under one latent position."""
 MASKS = 2
 """Pixels of a picture a pixel of the masks' logits, along a side."""
+SEEN = 1 / 255
+"""Opacity below which nothing is seen."""
+BLEED = 4
+"""Pixels by which colours go on where nothing is seen."""
 SMALLEST, LARGEST = 64, 1024
 """Sides at which layers are drawn, in pixels."""
 
@@ -206,11 +210,31 @@ class PaletteCodec(VAECodec):
     def render(self, z: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
         """See `ImageCodec.render`."""
         self.check_render(size, transparent)
-        check_latents(z, self.z_shape)
         size = self.image_size if size is None else size
         sharpness = max(1.0, math.sqrt(size / self.image_size))
-        colour, opacity = self.vae.layers(z * self.std + self.mean).draw(size, sharpness)
+        colour, opacity = self.layers(z).draw(size, sharpness)
         if not transparent:
             return (colour + 1 - opacity).clamp(0, 1)
-        straight = (colour / opacity.clamp(min=1e-3)).clamp(0, 1)
-        return torch.cat([straight, opacity.clamp(0, 1)], 1)
+        return torch.cat([_straight(colour, opacity).clamp(0, 1), opacity.clamp(0, 1)], 1)
+
+    @torch.no_grad()
+    def layers(self, z: Tensor) -> Layers:
+        """Layers of standardised latents z, (B, *z_shape)."""
+        check_latents(z, self.z_shape)
+        return self.vae.layers(z * self.std + self.mean)
+
+
+def _straight(colour: Tensor, opacity: Tensor) -> Tensor:
+    """Colours (B, 3, H, W) no longer multiplied with opacity; where nothing is seen, those of what is seen nearby.
+
+    Programs that scale a picture mix the colours of neighbouring pixels, also unseen ones: black or white there would
+    become a fringe.
+    """
+    seen = opacity > SEEN
+    colour, weight = colour * seen, opacity * seen
+    straight = colour / weight.clamp(min=SEEN)
+    for _ in range(BLEED):
+        colour, weight = (F.avg_pool2d(x, 3, 1, 1) for x in (colour, weight))
+        straight = torch.where(seen, straight, colour / weight.clamp(min=1e-6))
+        seen = seen | (weight > 1e-6)
+    return straight

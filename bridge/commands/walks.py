@@ -1,0 +1,164 @@
+"""bridge interpolate, edit and vary: from pictures or captions to others near or between them."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bridge.arguments import number, whole
+from bridge.commands.common import (
+    RENDERING,
+    UsageError,
+    as_caption,
+    check_caption,
+    check_out,
+    check_svg,
+    load_model,
+    one_line,
+    prefixed,
+    prepare_folder,
+    traced,
+    words,
+    writing,
+)
+from bridge.writing import Writer, save_gif, save_walk, tell
+
+if TYPE_CHECKING:
+    from bridge.explore import End
+    from bridge.pipeline import BridgePipeline
+
+
+def interpolate(args: argparse.Namespace) -> None:
+    """bridge interpolate.
+
+    Raises:
+        UsageError: An argument cannot be used; nothing has been written then.
+    """
+    from bridge.explore import between, weights  # noqa: PLC0415
+
+    kind = args.kind or ("linear" if args.space == "latent" else "spherical")
+    check_out(args.out, {"A": args.a, "B": args.b})
+    if args.gif is not None:
+        check_out(args.gif, {"A": args.a, "B": args.b}, (".gif",), "--gif")
+    with words({"steps": "--steps"}):
+        places = weights(args.steps)
+    pipe = load_model(args.model)
+    with words({"num_inference_steps": "--sampling-steps"}):
+        pipe.resolve(num_inference_steps=args.sampling_steps)
+    ends = [open_named(pipe, argument, name, args.seed) for argument, name in (("A", args.a), ("B", args.b))]
+    with words({"num_inference_steps": "--sampling-steps", "space": "--space"}), prefixed("--space"):
+        z = between(
+            pipe, ends[0], ends[1], args.steps, space=args.space, kind=kind, num_inference_steps=args.sampling_steps
+        )
+    sampling = {} if args.sampling_steps is None else {"sampling_steps": args.sampling_steps}
+    walked = {"space": args.space, "kind": kind, "steps": args.steps, **sampling}
+    facts = {**walked, **facts_of_ends(pipe, args.seed, ends)}
+    if args.gif is not None:
+        prepare_folder(args.gif.parent, "--gif")
+    if args.frames is not None:
+        prepare_folder(args.frames, "--frames")
+    prepare_folder(args.out.parent)
+    pictures = pipe.decode(z)
+    with writing("--out"):
+        written = save_walk(pictures, places, args.out, args.frames, facts)
+    if args.gif is not None:
+        with writing("--gif"):
+            save_gif(pictures, args.gif)
+        written.append(args.gif)
+    for path in written:
+        print(one_line(path))
+
+
+def edit(args: argparse.Namespace) -> None:
+    """bridge edit.
+
+    Raises:
+        UsageError: An argument cannot be used; nothing has been written then.
+    """
+    from bridge import explore  # noqa: PLC0415
+    from bridge.images import save_png  # noqa: PLC0415
+
+    if args.plus is None and args.minus is None:
+        raise UsageError("--plus, --minus: none given; name a caption to have more of, or less of")
+    check_out(args.out, {"IMAGE": args.start})
+    with words({"scale": "--scale"}):
+        explore.check_scale(args.scale)
+    pipe = load_model(args.model)
+    for argument, caption in (("--plus", args.plus), ("--minus", args.minus)):
+        if caption is not None:
+            check_caption(argument, caption, pipe)
+    start = open_named(pipe, "IMAGE", args.start, args.seed)
+    z = explore.edit(pipe, start, args.plus, args.minus, scale=args.scale, seed=args.seed)
+    said = {"plus": args.plus, "minus": args.minus}
+    facts = {**{k: v for k, v in said.items() if v is not None}, "scale": args.scale}
+    prepare_folder(args.out.parent)
+    with writing("--out"):
+        save_png(pipe.decode(z[None])[0], args.out, {**facts, **facts_of_ends(pipe, args.seed, [start])})
+    print(one_line(args.out))
+
+
+def vary(args: argparse.Namespace) -> None:
+    """bridge vary.
+
+    Raises:
+        UsageError: An argument cannot be used; nothing has been written then.
+    """
+    from bridge import explore  # noqa: PLC0415
+    from bridge.manifest import Manifest  # noqa: PLC0415
+    from bridge.pipeline import GeneratedImage  # noqa: PLC0415
+
+    with words({"distance": "--distance", "n": "-n"}):
+        number(args.distance, "distance", 0, 1)
+        whole(args.n, "n", 1, explore.MAX_STEPS)
+    with writing("--out"):
+        Manifest(args.out)  # is it ours?
+    pipe = load_model(args.model)
+    if args.caption is not None:
+        check_caption("--caption", args.caption, pipe)
+    with words(RENDERING):
+        pipe.codec.check_render(args.size, args.transparent)
+        check_svg(pipe, args)
+    start = open_named(pipe, "IMAGE", args.start, args.seed)
+    shown = args.caption if args.caption is not None else explore.caption_shown(pipe, start)
+    if shown != start.name:
+        tell(f"{start.name!r} is taken to show {shown!r}" if shown else f"what {start.name!r} shows is not known")
+    code = explore.code_of(pipe, shown)
+    z = explore.vary(pipe, start, args.n, code=code, distance=args.distance, seed=args.seed)
+    more = {**facts_of_ends(pipe, args.seed, [start]), "shown": shown, "distance": args.distance}
+    prepare_folder(args.out)
+    with writing("--out"):
+        writer = Writer(
+            args.out, pipe, pipe.settings, None,
+            size=args.size, transparent=args.transparent, kind=args.format, more=more,
+        )  # fmt: skip
+    name = start.name if start.kind == "caption" else Path(start.name).stem
+    for index, image in enumerate(pipe.decode(z, args.size, args.transparent)):
+        item = GeneratedImage(image, name, 0, index, args.seed, None, z[index])
+        with writing("--out"):
+            path = writer.write(item, traced(pipe, item, args))
+        print(one_line(path))
+
+
+def open_named(pipe: "BridgePipeline", argument: str, name: str, seed: int) -> "End":
+    from bridge.explore import is_image, open_end  # noqa: PLC0415
+
+    with words({"prompt": argument, "caption": argument}), prefixed(argument):
+        end = open_end(pipe, name if is_image(name) else as_caption(name), seed)
+    tell(f"{argument} is {'the image' if end.kind == 'image' else 'the caption'} {end.name!r}")
+    if end.note:
+        tell(f"{end.name!r} is {end.note}")
+    return end
+
+
+def facts_of_ends(pipe: "BridgePipeline", seed: int, ends: Sequence["End"]) -> dict[str, str | float | int]:
+    """What a picture tells of the model, its settings and what it was made from."""
+    from dataclasses import asdict  # noqa: PLC0415
+
+    from bridge.again import sha256_of  # noqa: PLC0415
+
+    facts: dict[str, str | float | int] = {"model": pipe.fingerprint, "seed": seed, **asdict(pipe.settings)}
+    for letter, end in zip("ab", ends, strict=False):
+        facts |= {letter: end.name, f"{letter}_kind": end.kind}
+        if end.kind == "image":
+            facts[f"{letter}_sha256"] = sha256_of(end.name)
+    return facts

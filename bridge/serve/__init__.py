@@ -1,0 +1,1 @@
+"""The web page: `bridge serve`. Gradio, an extra, is imported by `page` alone."""

@@ -1,0 +1,250 @@
+"""The server: the page behind bounds on what comes in, and headers that keep browsers from any other host."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bridge.errors import UserError
+from bridge.extras import import_extra
+from bridge.serve.files import Files
+from bridge.serve.limits import BODY_BYTES, UPLOAD_BYTES
+from bridge.serve.said import line_of
+from bridge.serve.studio import Studio
+
+if TYPE_CHECKING:
+    from bridge.pipeline import BridgePipeline
+
+LOG = logging.getLogger("bridge.serve")
+LOCAL = "127.0.0.1"
+POLICY = "; ".join(
+    (
+        "default-src 'self' data: blob:",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
+        "style-src 'self' 'unsafe-inline'",
+        "frame-ancestors 'none'",
+        "form-action 'self'",
+        "base-uri 'self'",
+    )
+)
+"""What a browser may load: this server's own, and nothing else."""
+HEADERS = [
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+
+ENVIRONMENT = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    # A summary of the last requests, which costs more with each: made of one, and never again.
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
+}
+"""What Gradio reads."""
+
+
+class Guard:
+    """Bounds requests and adds HEADERS to answers; ASGI.
+
+    Args:
+        app: What answers.
+        hosts: Names under which it may be asked, so that no other site's page can be made to; None: any.
+    """
+
+    def __init__(self, app: Any, hosts: set[str] | None) -> None:
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer, or refuse."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1").rsplit(":", 1)[0]
+        if self.hosts is not None and host not in self.hosts:
+            return await _answer(send, 400, {"error": "this server is not asked under that name"})
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > BODY_BYTES:
+            return await _answer(send, 413, {"error": f"at most {BODY_BYTES} bytes a request"})
+        taken = 0
+
+        async def bounded() -> Any:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            return message if taken <= BODY_BYTES else {"type": "http.disconnect"}
+
+        async def headed(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
+            await send(message)
+
+        return await self.app(scope, bounded, headed)
+
+
+async def _answer(send: Any, status: int, body: dict[str, str]) -> None:
+    headers = [(b"content-type", b"application/json"), *HEADERS]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+
+
+@contextlib.contextmanager
+def opened(
+    pipe: BridgePipeline, hosts: set[str] | None = None, waiting: int | None = None
+) -> Iterator[tuple[Any, Studio]]:
+    """The app of a model and its studio, and temporary files that are gone when the block ends.
+
+    Raises:
+        UserError: Gradio is not installed.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="bridge-"))
+    settings = {"GRADIO_TEMP_DIR": str(folder), **ENVIRONMENT}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ |= settings
+    studio = Studio(pipe, Files(folder / "drawn"), waiting)
+    try:
+        yield _made(studio, hosts), studio
+    finally:
+        studio.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _made(studio: Studio, hosts: set[str] | None) -> Any:
+    """The app, made while an event loop runs: else Gradio makes several, and closes none."""
+
+    async def make() -> Any:
+        return _app(studio, hosts)
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(make())
+    return _app(studio, hosts)
+
+
+def _app(studio: Studio, hosts: set[str] | None) -> Any:
+    gradio = import_extra("gradio", "serve", "gradio", "the web page")
+    import fastapi  # noqa: PLC0415
+    from gradio import queueing, route_utils, routes  # noqa: PLC0415
+
+    from bridge.serve.page import build, look  # noqa: PLC0415
+
+    for module in (queueing, route_utils, routes):
+        module.traceback = _OneLine  # what Gradio prints of a request that it cannot read
+    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/known")
+    def known(q: str = "") -> list[str]:
+        return studio.complete(q)
+
+    page = build(studio)
+    gradio.mount_gradio_app(
+        app, page, "/", footer_links=["settings"], run_history=False, max_file_size=UPLOAD_BYTES, ssr_mode=False,
+        enable_monitoring=False, show_error=True, **look(),
+    )  # fmt: skip
+    return Guard(app, hosts)
+
+
+class _OneLine:
+    """In place of the module `traceback`."""
+
+    @staticmethod
+    def print_exc() -> None:
+        """One line in the log of the error at hand."""
+        LOG.error(line_of(sys.exception()))
+
+
+class OneLineFormatter(logging.Formatter):
+    """One line a record, also of an error."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, and the error without its traceback."""
+        error = f": {line_of(record.exc_info[1])}" if record.exc_info else ""
+        return f"bridge: {' '.join(record.getMessage().split())}{error}"
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, if it can be listened at; of 0, any.
+
+    Raises:
+        UserError: It cannot.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"port: cannot listen at {host}:{port} ({why}); choose another with --port or --host") from None
+
+
+def hosts_of(host: str) -> set[str] | None:
+    """Names under which a server that listens at `host` may be asked: of this machine alone, its own; else any."""
+    return {LOCAL, "localhost", "[::1]"} if host in (LOCAL, "localhost", "::1") else None
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server: its address, and what is behind it."""
+
+    url: str
+    studio: Studio
+
+
+@contextlib.contextmanager
+def served(pipe: BridgePipeline, waiting: int | None = None) -> Iterator[Served]:
+    """The page of a model at a free port of this machine, served by a thread until the block ends."""
+    import_extra("gradio", "serve", "gradio", "the web page")
+    import uvicorn  # noqa: PLC0415
+
+    port = free_port(LOCAL, 0)
+    with opened(pipe, hosts_of(LOCAL), waiting) as (app, studio):
+        config = uvicorn.Config(
+            app, host=LOCAL, port=port, log_config=None, log_level="error", access_log=False,
+            timeout_graceful_shutdown=1,
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            if not thread.is_alive():
+                raise UserError(f"port: cannot listen at {LOCAL}:{port}; try again")
+            time.sleep(0.02)
+        try:
+            yield Served(f"http://{LOCAL}:{port}", studio)
+        finally:
+            server.should_exit = True
+            thread.join(30)
+
+
+def run(pipe: BridgePipeline, host: str, port: int) -> None:
+    """Serve until Ctrl-C."""
+    import_extra("gradio", "serve", "gradio", "the web page")
+    import uvicorn  # noqa: PLC0415
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLineFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.ERROR)
+    with opened(pipe, hosts_of(host)) as (app, _):
+        config = uvicorn.Config(app, host=host, port=port, log_config=None, log_level="error", access_log=False,
+                                timeout_graceful_shutdown=2, limit_concurrency=512)  # fmt: skip
+        uvicorn.Server(config).run()

@@ -1,0 +1,181 @@
+"""python -m eval.studies.serve MODEL: the web page under load, over HTTP, in one run.
+
+- many visitors at once, each with a seed of its own: is it bit for bit what each gets alone?
+- visitors at once against one after the other, in turns: how many times the rate?
+- resident memory over many requests.
+- a queue that is full: how long until it says so?
+"""
+
+import argparse
+import io
+import json
+import secrets
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from PIL import Image
+
+from bridge.pipeline import MICRO_BATCH, SAMPLE_BATCH, BridgePipeline
+from bridge.serve.app import Served, served
+from train.command import Parser, run_command, whole
+from train.timing import interleaved
+
+NAME = "python -m eval.studies.serve"
+CAPTIONS = ("a smiling cat", "a rocket", "a red heart", "a house", "a dog", "a strawberry", "a bus", "a tree")
+PATIENCE = 300
+"""Seconds without a byte after which a visitor gives up."""
+CHECKS = 10
+"""Times at which resident memory is read."""
+
+
+def draw(site: Served, caption: str, count: int, seed: int, tab: str = "") -> tuple[list[str], str]:
+    """Files of the pictures that the tab Draw shows, and what it says; `tab` is the browser's."""
+    fields = {**vars(site.studio.default), "captions": caption, "count": count, "seed": seed}
+    address, body = (
+        f"{site.url}/gradio_api/call/draw",
+        json.dumps({"data": list(fields.values()), "session_hash": tab or secrets.token_hex(8)}).encode(),
+    )
+    request = urllib.request.Request(address, body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        event = json.load(answer)["event_id"]
+    with urllib.request.urlopen(f"{address}/{event}", timeout=PATIENCE) as stream:
+        last = [line for line in stream.read().decode().splitlines() if line.startswith("data: [")][-1]
+    gallery, told, *_ = json.loads(last.removeprefix("data: "))
+    return [entry["image"]["path"] for entry in gallery] if isinstance(gallery, list) else [], told
+
+
+def caption_of(number: int) -> str:
+    """A visitor's caption."""
+    return CAPTIONS[number % len(CAPTIONS)]
+
+
+def tab_of(number: int, tabs: int) -> str:
+    """One of so many tabs."""
+    return f"tab-{number % tabs}"
+
+
+def identical(site: Served, visitors: int, count: int) -> str:
+    """Visitors at once with a seed each, against the pipeline alone."""
+    with ThreadPoolExecutor(visitors) as pool:
+        shown = list(pool.map(lambda n: draw(site, caption_of(n), count, n)[0], range(visitors)))
+    same = 0
+    for number, paths in enumerate(shown):
+        alone = site.studio.pipe(caption_of(number), count, seed=number).images
+        same += [_pixels(path) for path in paths] == [image.tobytes() for image in alone]
+    return f"bit for bit as alone    {same} of {visitors} visitors at once, {count} pictures each"
+
+
+def _pixels(path: str) -> bytes:
+    with Image.open(io.BytesIO(Path(path).read_bytes())) as image:
+        return image.tobytes()
+
+
+def rates(site: Served, visitors: int, count: int, rounds: int) -> list[str]:
+    """Lines: requests a second, one after the other and at once, in turns; the ratio of each turn."""
+    serial, together = [], []
+    for number in range(visitors):
+        draw(site, caption_of(0), 1, 0, tab_of(number, visitors))  # a tab is open before it is used
+    for turn in range(rounds):
+        seeds = [turn * visitors + number for number in range(visitors)]
+        start = time.perf_counter()
+        for seed in seeds:
+            draw(site, caption_of(seed), count, seed, tab_of(0, 1))
+        serial.append(visitors / (time.perf_counter() - start))
+        start = time.perf_counter()
+        with ThreadPoolExecutor(visitors) as pool:
+            list(pool.map(lambda seed: draw(site, caption_of(seed), count, seed, tab_of(seed, visitors)), seeds))
+        together.append(visitors / (time.perf_counter() - start))
+    ratios = sorted(b / a for a, b in zip(serial, together, strict=True))
+    kind = f"requests/s of {count} picture{'s' if count > 1 else ''}"
+    return [
+        f"one after the other     {median(serial):.2f} {kind}",
+        f"{visitors} at once              {median(together):.2f} {kind}",
+        f"at once / serial        {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f} in {rounds} turns)",
+    ]
+
+
+def bound(pipe: BridgePipeline, count: int, repeats: int = 5) -> str:
+    """How many times the rate shared batches can give at best: those of one request are padded to the same size."""
+    jobs = pipe.jobs(["a smiling cat"], SAMPLE_BATCH, seed=0)
+    z = pipe.sample(jobs, pipe.settings)
+    works = {"sample": lambda: pipe.sample(jobs, pipe.settings), "draw": lambda: pipe.decode(z[:MICRO_BATCH])}
+    sampling, drawing = interleaved(works, repeats, time.perf_counter).values()
+    alone = -(-count // SAMPLE_BATCH) * sampling + -(-count // MICRO_BATCH) * drawing
+    shared = count / SAMPLE_BATCH * sampling + count / MICRO_BATCH * drawing
+    costs = f"{SAMPLE_BATCH} latents {sampling:.2f} s, {MICRO_BATCH} pictures {drawing:.2f} s"
+    return f"at best by batches      {alone / shared:.2f} for requests of {count} ({costs})"
+
+
+def memory(site: Served, requests: int, visitors: int) -> list[str]:
+    """Lines: resident memory after each tenth of the requests."""
+    each = max(1, requests // CHECKS)
+    lines, done = [], 0
+    while done < requests:
+        some = range(done, min(requests, done + each))
+
+        def use(tab: int, some: range = some) -> None:
+            for number in some[tab::visitors]:  # one after the other, as a tab does
+                draw(site, caption_of(number), 1, number, tab_of(tab, visitors))
+
+        with ThreadPoolExecutor(visitors) as pool:
+            list(pool.map(use, range(visitors)))
+        done = some.stop
+        lines.append(f"resident memory         {resident():7.1f} MB after {done} requests of 1 picture")
+    return lines
+
+
+def resident() -> float:
+    """Resident memory of this process, in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def full(pipe: BridgePipeline, visitors: int) -> str:
+    """How long a refusal takes while a queue of `visitors` places is full."""
+    with served(pipe, waiting=visitors) as site, ThreadPoolExecutor(2 * visitors) as pool:
+        waits = [pool.submit(draw, site, caption_of(n), 32, n) for n in range(2 * visitors)]
+        while site.studio.batcher.waiting < visitors and not all(wait.done() for wait in waits):
+            time.sleep(0.01)
+        start = time.perf_counter()
+        refused = "usy: " in draw(site, caption_of(0), 1, 0)[1]
+        seconds = time.perf_counter() - start
+        for wait in waits:
+            wait.result()
+    return f"a full queue            {'refuses' if refused else 'did not refuse'} after {seconds:.2f} s"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = Parser(NAME, __doc__, f"{NAME} pictures")
+    add = parser.add_argument
+    add("model", nargs="?", default="pictures", help="a shipped model's name, a model folder, or a hub id")
+    add("--visitors", type=whole(2), default=16, help="at once, where rates are compared")
+    add("--seeds", type=whole(1), default=50, help="visitors at once, where pictures are compared")
+    add("--pictures", type=whole(1), default=8, help="of a request, where rates are compared")
+    add("--rounds", type=whole(1), default=3, help="turns of the comparison")
+    add("--requests", type=whole(1), default=1000, help="over which memory is watched")
+    return run_command(parser, argv, _run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    pipe = BridgePipeline.from_pretrained(args.model)
+    with served(pipe) as site:
+        _print(identical(site, args.seeds, 2))
+        for count in sorted({1, args.pictures}):
+            _print(*rates(site, args.visitors, count, args.rounds), bound(pipe, count))
+        _print(*memory(site, args.requests, args.visitors))
+    _print(full(pipe, 4))
+
+
+def _print(*lines: Any) -> None:
+    print(*lines, sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""The batcher: visitors share batches and get bit for bit what each would get alone."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from bridge import BridgePipeline
+from bridge.errors import UserError
+from bridge.pipeline import GeneratedImage, Settings
+from bridge.serve.batching import Batcher, FullError, Request, StoppedError
+from tests.conftest import make_tiny_pipeline
+
+
+@pytest.fixture(scope="module")
+def pipe(encoder) -> BridgePipeline:
+    return make_tiny_pipeline(encoder)
+
+
+@pytest.fixture
+def batcher(pipe) -> Iterator[Batcher]:
+    batcher = Batcher(pipe)
+    yield batcher
+    batcher.close()
+
+
+def request(pipe: BridgePipeline, caption: str = "cat", count: int = 1, seed: int = 0, **options) -> Request:
+    return Request((caption,), count, seed, pipe.settings, **options)
+
+
+async def all_of(pictures: AsyncIterator[GeneratedImage]) -> list[GeneratedImage]:
+    return [picture async for picture in pictures]
+
+
+class Gate:
+    """Work that keeps the batcher's thread until it is opened."""
+
+    def __init__(self) -> None:
+        self.entered, self.open = threading.Event(), threading.Event()
+
+    def __call__(self) -> str:
+        self.entered.set()
+        assert self.open.wait(30)
+        return "passed"
+
+
+async def behind(batcher: Batcher, gate: Gate, *tasks) -> list:
+    """What coroutines give that enter the queue while the thread is kept."""
+    kept = asyncio.create_task(batcher.call(gate))
+    assert await asyncio.to_thread(gate.entered.wait, 30)
+    waiting = [asyncio.create_task(task) for task in tasks]
+    await asyncio.sleep(0.05)
+    gate.open.set()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert await kept == "passed"
+    return results
+
+
+def test_fifty_at_once_get_what_each_would_get_alone(pipe, batcher):
+    captions = ("cat", "a far thing", "bus", "waving hand", "fire")
+    asked = [request(pipe, captions[n % 5], 1 + n % 3, seed=n) for n in range(50)]
+    found = asyncio.run(behind(batcher, Gate(), *(all_of(batcher.draw(one)) for one in asked)))
+    total = sum(one.count for one in asked)
+    assert (batcher.tally.pictures, batcher.tally.batches) == (total, -(-total // 32))
+    for one, pictures in zip(asked, found, strict=True):
+        alone = pipe(one.captions[0], one.count, seed=one.seed).images
+        assert [p.image.tobytes() for p in pictures] == [image.tobytes() for image in alone]
+        assert [(p.index, p.prompt, p.seed) for p in pictures] == [
+            (i, one.captions[0], one.seed) for i in range(one.count)
+        ]
+
+
+def test_other_settings_never_share_a_batch(pipe, batcher):
+    other = Request(("cat",), 2, 0, Settings(guidance_scale=3.0, num_inference_steps=2))
+    first, second = asyncio.run(
+        behind(batcher, Gate(), *(all_of(batcher.draw(one)) for one in (request(pipe, count=2), other)))
+    )
+    assert batcher.tally.batches == 2
+    alone = pipe("cat", 2, seed=0).images
+    assert [p.image.tobytes() for p in first] == [image.tobytes() for image in alone]
+    assert first[0].image.tobytes() != second[0].image.tobytes()
+
+
+def test_a_request_of_several_captions_and_a_negative_one(pipe, batcher):
+    asked = Request(("cat", "bus"), 20, 3, pipe.settings, negative="fire")
+    pictures = asyncio.run(all_of(batcher.draw(asked)))
+    alone = pipe(["cat", "bus"], 20, seed=3, negative_prompt="fire").images
+    assert [p.image.tobytes() for p in pictures] == [image.tobytes() for image in alone]
+
+
+def test_a_full_queue_says_so_at_once(pipe):
+    batcher, gate = Batcher(pipe, waiting=3), Gate()
+
+    async def run() -> None:
+        tasks = [all_of(batcher.draw(request(pipe, seed=n))) for n in range(3)]
+        results = await behind(batcher, gate, *tasks)
+        assert [type(result) for result in results] == [list, list, FullError]
+        assert "busy: 3 requests wait already" in str(results[2])
+        assert len(await all_of(batcher.draw(request(pipe)))) == 1
+
+    asyncio.run(run())
+    batcher.close()
+
+
+def test_who_leaves_frees_the_place_and_costs_nothing(pipe, batcher):
+    async def run() -> None:
+        gate = Gate()
+        kept = asyncio.create_task(batcher.call(gate))
+        await asyncio.to_thread(gate.entered.wait, 30)
+        gone = [asyncio.create_task(all_of(batcher.draw(request(pipe, seed=n), owner="a tab"))) for n in range(5)]
+        stays = asyncio.create_task(all_of(batcher.draw(request(pipe, seed=9), owner="another")))
+        await asyncio.sleep(0.05)
+        assert batcher.waiting == 7
+        assert batcher.cancel("a tab") == 5
+        assert batcher.waiting == 2
+        gate.open.set()
+        results = await asyncio.gather(*gone, return_exceptions=True)
+        assert {type(result) for result in results} == {StoppedError}
+        assert len(await stays) == 1
+        await kept
+
+    asyncio.run(run())
+    assert (batcher.tally.pictures, batcher.tally.cancelled, batcher.waiting) == (1, 5, 0)
+
+
+def test_ending_the_iteration_frees_the_place(pipe, batcher):
+    async def run() -> None:
+        pictures = batcher.draw(request(pipe, count=100))
+        await anext(pictures)
+        await pictures.aclose()
+        assert batcher.waiting == 0
+
+    asyncio.run(run())
+    assert batcher.tally.pictures < 100
+
+
+def test_a_visitors_mistake_is_his_alone(pipe, batcher):
+    results = asyncio.run(
+        behind(batcher, Gate(), *(all_of(batcher.draw(request(pipe, caption))) for caption in ("cat", " ", "bus")))
+    )
+    assert [type(result) for result in results] == [list, UserError, list]
+    assert "is empty or blank" in str(results[1])
+
+
+def test_a_fault_of_ours_ends_a_request_and_the_thread_goes_on(pipe, batcher, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(pipe, "sample", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            asyncio.run(all_of(batcher.draw(request(pipe))))
+    with pytest.raises(KeyError):
+        asyncio.run(batcher.call(lambda: {}["no"]))
+    assert len(asyncio.run(all_of(batcher.draw(request(pipe))))) == 1
+
+
+def test_closing_stops_what_waits(pipe):
+    batcher, gate = Batcher(pipe), Gate()
+
+    async def run() -> None:
+        kept = asyncio.create_task(batcher.call(gate))
+        await asyncio.to_thread(gate.entered.wait, 30)
+        waits = asyncio.create_task(all_of(batcher.draw(request(pipe))))
+        await asyncio.sleep(0.05)
+        gate.open.set()
+        batcher.close()
+        for task in (kept, waits):
+            with pytest.raises(StoppedError):
+                await task
+        with pytest.raises(FullError):
+            await all_of(batcher.draw(request(pipe)))
+
+    asyncio.run(run())

@@ -1,0 +1,17 @@
+"""The study of the page under load, on a tiny model."""
+
+import re
+
+from eval.studies.serve import main
+
+
+def test_it_tells_identity_rates_memory_and_refusal(tiny_pipeline, tmp_path, capsys):
+    tiny_pipeline.save_pretrained(tmp_path / "model")
+    words = ["--visitors", "4", "--seeds", "5", "--pictures", "2", "--rounds", "1", "--requests", "10"]
+    assert main([str(tmp_path / "model"), *words]) == 0
+    told = capsys.readouterr().out
+    assert "5 of 5 visitors at once" in told
+    assert len(re.findall(r"^at once / serial +\d", told, flags=re.M)) == 2
+    assert len(re.findall(r"^resident memory +[\d.]+ MB after", told, flags=re.M)) == 10
+    assert len(re.findall(r"^at best by batches +\d", told, flags=re.M)) == 2
+    assert "a full queue            refuses after" in told
