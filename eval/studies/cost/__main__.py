@@ -1,4 +1,4 @@
-"""What training and drawing cost: python -m eval.studies.cost loop|rates|cache|own|speed
+"""What training and drawing cost: python -m eval.studies.cost loop|rates|cache|own|speed|serve
 
 On a CPU the clock of loop, rates and cache is the process's own, so that neighbours on the machine count for little;
 the others take the wall's.
@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
 from eval.studies import Study, run_study
-from eval.studies.cost import cache, own, speed
+from eval.studies.cost import cache, own, serve, speed
 from train.autoencoder import VAEConfig, VAETraining
 from train.command import Parser, whole
 from train.config import load_config
@@ -123,6 +123,7 @@ STUDIES = {
     "cache": cache.STUDY,
     "own": own.STUDY,
     "speed": speed.STUDY,
+    "serve": serve.STUDY,
 }
 
 

@@ -2,13 +2,13 @@
 
 import re
 
-from eval.studies.serve import main
+from eval.studies.cost.__main__ import main
 
 
 def test_it_tells_identity_rates_memory_and_refusal(tiny_pipeline, tmp_path, capsys):
     tiny_pipeline.save_pretrained(tmp_path / "model")
     words = ["--visitors", "4", "--seeds", "5", "--pictures", "2", "--rounds", "1", "--requests", "10"]
-    assert main([str(tmp_path / "model"), *words]) == 0
+    assert main(["serve", str(tmp_path / "model"), *words]) == 0
     told = capsys.readouterr().out
     assert "5 of 5 visitors at once" in told
     assert len(re.findall(r"^at once / serial +\d", told, flags=re.M)) == 2

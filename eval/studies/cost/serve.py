@@ -1,4 +1,4 @@
-"""python -m eval.studies.serve MODEL: the web page under load, over HTTP, in one run.
+"""The web page under load, over HTTP, in one run.
 
 - many visitors at once, each with a seed of its own: is it bit for bit what each gets alone?
 - visitors at once against one after the other, in turns: how many times the rate?
@@ -10,10 +10,8 @@ import argparse
 import io
 import json
 import secrets
-import sys
 import time
 import urllib.request
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -23,10 +21,10 @@ from PIL import Image
 
 from bridge.pipeline import MICRO_BATCH, SAMPLE_BATCH, BridgePipeline
 from bridge.serve.app import Served, served
-from train.command import Parser, run_command, whole
+from eval.studies import COMMON, Study
+from train.command import Parser, whole
 from train.timing import interleaved
 
-NAME = "python -m eval.studies.serve"
 CAPTIONS = ("a smiling cat", "a rocket", "a red heart", "a house", "a dog", "a strawberry", "a bus", "a tree")
 PATIENCE = 300
 """Seconds without a byte after which a visitor gives up."""
@@ -150,20 +148,17 @@ def full(pipe: BridgePipeline, visitors: int) -> str:
     return f"a full queue            {'refuses' if refused else 'did not refuse'} after {seconds:.2f} s"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    parser = Parser(NAME, __doc__, f"{NAME} pictures")
+def _arguments(parser: Parser) -> None:
     add = parser.add_argument
-    add("model", nargs="?", default="pictures", help="a shipped model's name, a model folder, or a hub id")
+    add("model", nargs="?", default="pictures", **COMMON["model"])
     add("--visitors", type=whole(2), default=16, help="at once, where rates are compared")
     add("--seeds", type=whole(1), default=50, help="visitors at once, where pictures are compared")
     add("--pictures", type=whole(1), default=8, help="of a request, where rates are compared")
     add("--rounds", type=whole(1), default=3, help="turns of the comparison")
     add("--requests", type=whole(1), default=1000, help="over which memory is watched")
-    return run_command(parser, argv, _run)
 
 
-def _run(args: argparse.Namespace) -> None:
+def _run(args: argparse.Namespace, _: str) -> None:
     pipe = BridgePipeline.from_pretrained(args.model)
     with served(pipe) as site:
         _print(identical(site, args.seeds, 2))
@@ -177,5 +172,4 @@ def _print(*lines: Any) -> None:
     print(*lines, sep="\n", flush=True)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+STUDY = Study(__doc__, "pictures", _arguments, _run)
