@@ -142,8 +142,8 @@ def latents_of(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
 class CaptionTable:
     """Caption variants enumerated once: row i may be told by any of `texts` whose numbers `of(i)` gives.
 
-    `number` are numbers into `texts`, row after row, a row's first its label, int32; `start`, (N + 1,), is where each of N
-    rows starts there, and the end of the last.
+    `number` are numbers into `texts`, int32, row after row, a row's first its label;
+    `start`, (N + 1,), is where each of N rows starts there, and the end of the last.
     """
 
     texts: list[str]
