@@ -3,8 +3,8 @@
 import copy
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ UNKNOWN, CLOSEST, FARTHEST = 0.5, 0.95, 0.5
 """In training: share of the examples whose caption memory seems not to know, and the range of what it then knows."""
 LATE = 0.3
 """1 - t is not taken below this in a correction's loss."""
+Found: TypeAlias = OrderedDict[bytes, tuple[np.ndarray, np.ndarray]]
+"""What was found for captions, by the bytes of their codes."""
 
 
 class LocalFlowMapper(CleanMapper):
@@ -135,8 +137,8 @@ class LocalFlowMapper(CleanMapper):
         grid = grid.float().view(math.prod(self.z_shape[1:]), -1)
         self.register_buffer("squared", torch.cdist(grid, grid).square().round(), persistent=False)
         self.allowed: Tensor | None = None
-        self._near: OrderedDict[bytes, tuple[np.ndarray, np.ndarray]] = OrderedDict()
-        self._lists: OrderedDict[bytes, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+        self._near: Found = OrderedDict()
+        self._lists: Found = OrderedDict()
         self._unit: Tensor | None = None
         self._opened: Any = None
         self._shown: tuple[np.ndarray, np.ndarray] | None = None
@@ -317,12 +319,7 @@ class LocalFlowMapper(CleanMapper):
         Returns:
             Numbers of pictures, nearest first, and log weights, which sum to one; each (K,).
         """
-        key = code.detach().cpu().float().numpy().tobytes()
-        if key not in self._near:
-            self._near[key] = self._search(code)
-            while len(self._near) > REMEMBERED:
-                self._near.popitem(last=False)
-        return self._near[key]
+        return _remembered(self._near, REMEMBERED, code, self._search)
 
     def _search(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         near, cosine = (rows[: self.neighbours] for rows in self._candidates(code))
@@ -369,8 +366,7 @@ class LocalFlowMapper(CleanMapper):
 
     def _clean(self, z_t: Tensor, t: Tensor, c: TextCode, known: Tensor, log_weight: Tensor) -> Tensor:
         """`clean` from latents (B, K, C, P) of known pictures and their log weights (B, K)."""
-        z = z_t.flatten(2) if z_t.ndim > 2 else z_t[..., None]
-        weight = (log_weight[..., None] - self._misfit(z, known, t)).softmax(1)
+        weight = (log_weight[..., None] - self._misfit(self._by_position(z_t), known, t)).softmax(1)
         mean = torch.einsum("bkp,bkcp->bcp", weight, known)
         late = t >= self.begin
         if self.network is None or self.strength == 0 or not bool(late.any()):
@@ -410,22 +406,16 @@ class LocalFlowMapper(CleanMapper):
             begin = begin if len(near) - begin > self.perplexity else 0
             near, similarity = near[begin : begin + most], similarity[begin : begin + most]
             index[row, : len(near)], cosine[row, : len(near)] = near, similarity
-        known = self.picture_latents(torch.from_numpy(index).to(z.device), z.dtype)
-        apart = (known - z[:, None]).flatten(2)
-        other = (apart.square_().mean(2) >= SAME).cpu().numpy()
+        known = self._by_position(self.picture_latents(torch.from_numpy(index).to(z.device), z.dtype))
+        apart = (known - self._by_position(z)[:, None]).square_().mean((2, 3))
+        other = (apart >= SAME).cpu().numpy()
         other |= ~(other & np.isfinite(cosine)).any(1, keepdims=True)  # where nothing else is known
         cosine[~other] = -np.inf
-        known = known.flatten(3) if len(self.z_shape) > 1 else known[..., None]
         return known, torch.from_numpy(log_kernel(cosine, self.perplexity)).to(z)
 
     def _listed(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Pictures, nearest first, of a group the nearest alone, and their cosines; (K,) of both, remembered."""
-        key = code.detach().cpu().float().numpy().tobytes()
-        if key not in self._lists:
-            self._lists[key] = self._candidates(code)
-            while len(self._lists) > REMEMBERED_IN_TRAINING:
-                self._lists.popitem(last=False)
-        return self._lists[key]
+        return _remembered(self._lists, REMEMBERED_IN_TRAINING, code, self._candidates)
 
     def _candidates(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         if not bool(code.any()):
@@ -448,9 +438,12 @@ class LocalFlowMapper(CleanMapper):
         for row, (chosen, weights) in enumerate(rows):
             index[row, : len(chosen)] = torch.from_numpy(chosen)
             log_weight[row, : len(chosen)] = torch.from_numpy(weights)
-        known = self.picture_latents(index.to(self.latents.device), like.dtype)
-        known = known.flatten(3) if len(self.z_shape) > 1 else known[..., None]
+        known = self._by_position(self.picture_latents(index.to(self.latents.device), like.dtype))
         return known, log_weight.to(like.device)
+
+    def _by_position(self, z: Tensor) -> Tensor:
+        """Latents (..., *z_shape) as (..., C, P): one position where there is no grid."""
+        return z.flatten(1 - len(self.z_shape)) if len(self.z_shape) > 1 else z[..., None]
 
     def _misfit(self, z: Tensor, known: Tensor, t: Tensor) -> Tensor:
         """Windowed |z_t - t z_i|^2 / 2 (1 - t)^2 of each row, picture and position, (B, K, P), less a constant in i."""
@@ -474,6 +467,18 @@ def caption_index(codes: Tensor) -> np.ndarray:
     index.train(vectors[:: max(1, len(vectors) // (50 * cells))])
     index.add(vectors)
     return np.asarray(faiss.serialize_index(index))
+
+
+def _remembered(
+    found: Found, most: int, code: Tensor, find: Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `find` gives for a code, kept in `found` for the last `most` of them."""
+    key = code.detach().cpu().float().numpy().tobytes()
+    if key not in found:
+        found[key] = find(code)
+        while len(found) > most:
+            found.popitem(last=False)
+    return found[key]
 
 
 def _largest(x: np.ndarray, k: int) -> np.ndarray:

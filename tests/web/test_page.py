@@ -1,6 +1,7 @@
 """Each tab used as a person would, at the width of a desk and of a phone."""
 
 import io
+import threading
 import time
 from pathlib import Path
 
@@ -201,53 +202,40 @@ def test_a_picture_of_too_many_bytes_is_a_message(visit, tmp_path):
     visitor.complaints.clear()  # the browser's own of the status 413
 
 
-def test_a_closed_tab_frees_its_place(visit, site):
-    """While the model is kept busy by somebody else, a tab that waits is closed."""
-    import threading  # noqa: PLC0415
-
-    gate = threading.Event()
-    make = site.studio.pipe.sample
+@pytest.fixture
+def busy(site):
+    """The model samples nothing before the test has ended."""
+    gate, make = threading.Event(), site.studio.pipe.sample
 
     def slow(*arguments):
         gate.wait(30)
         return make(*arguments)
 
     site.studio.pipe.sample = slow
-    try:
-        visitor = visit()
-        tab = visitor.open()
-        tab.fill("#captions textarea", CAPTION)
-        tab.click("#draw-go")
-        until(lambda: site.studio.batcher.waiting == 1)
-        tab.close()
-        until(lambda: site.studio.batcher.waiting == 0)
-    finally:
-        gate.set()
-        del site.studio.pipe.sample
+    yield
+    gate.set()
+    del site.studio.pipe.sample
 
 
-def test_cancel(visit, site):
-    import threading  # noqa: PLC0415
+@pytest.fixture
+def waiting(visit, site, busy):
+    """A tab whose request waits."""
+    tab = visit().open()
+    tab.fill("#captions textarea", CAPTION)
+    tab.click("#draw-go")
+    until(lambda: site.studio.batcher.waiting == 1)
+    return tab
 
-    gate = threading.Event()
-    make = site.studio.pipe.sample
 
-    def slow(*arguments):
-        gate.wait(30)
-        return make(*arguments)
+def test_a_closed_tab_frees_its_place(waiting, site):
+    waiting.close()
+    until(lambda: site.studio.batcher.waiting == 0)
 
-    site.studio.pipe.sample = slow
-    try:
-        tab = visit().open()
-        tab.fill("#captions textarea", CAPTION)
-        tab.click("#draw-go")
-        until(lambda: site.studio.batcher.waiting == 1)
-        tab.click("#draw-stop")
-        tab.wait_for_selector("text=Stopped")
-        assert site.studio.batcher.waiting == 0
-    finally:
-        gate.set()
-        del site.studio.pipe.sample
+
+def test_cancel(waiting, site):
+    waiting.click("#draw-stop")
+    waiting.wait_for_selector("text=Stopped")
+    assert site.studio.batcher.waiting == 0
 
 
 def until(condition, seconds: float = 30) -> None:

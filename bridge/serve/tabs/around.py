@@ -10,7 +10,17 @@ import gradio as gr
 from bridge.serve.limits import CAPTION_LENGTH, MAX_SEED, PICTURES
 from bridge.serve.said import said
 from bridge.serve.studio import Studio
-from bridge.serve.tabs.common import PRIVATE, SAVED, UNQUEUED, gallery_of, owner_of, refusal, stopper, upload
+from bridge.serve.tabs.common import (
+    PRIVATE,
+    UNQUEUED,
+    drawn_picture,
+    drawn_pictures,
+    gallery_of,
+    owner_of,
+    refusal,
+    stopper,
+    upload,
+)
 
 
 class Around:
@@ -44,27 +54,8 @@ class Around:
                     stop = gr.Button("Cancel", min_width=100)
             with gr.Column(scale=3, min_width=320):
                 told = gr.HTML(said("Choose a picture, then vary it, or move it with the sliders and press Edit."))
-                gallery = gr.Gallery(
-                    label="Variations",
-                    show_label=False,
-                    columns=4,
-                    height="auto",
-                    elem_id="variations",
-                    format="png",
-                    buttons=SAVED,
-                    interactive=False,
-                    object_fit="contain",
-                )
-                edited = gr.Image(
-                    label="Edited",
-                    interactive=False,
-                    height=280,
-                    elem_id="edited",
-                    format="png",
-                    visible=False,
-                    buttons=SAVED,
-                    elem_classes="large",
-                )
+                gallery = drawn_pictures("Variations", "variations")
+                edited = drawn_picture("Edited", "edited", height=280)
         start = [self.picture, self.caption]
         go.click(self.vary, [*start, distance, count, seed], [gallery, told], **PRIVATE)
         steered = [*start, plus, minus, scale, *amounts]

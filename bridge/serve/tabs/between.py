@@ -10,7 +10,7 @@ import gradio as gr
 from bridge.serve.limits import CAPTION_LENGTH, MAX_SEED
 from bridge.serve.said import said
 from bridge.serve.studio import MOST_STEPS, Studio
-from bridge.serve.tabs.common import PRIVATE, SAVED, UNQUEUED, owner_of, refusal, stopper, upload
+from bridge.serve.tabs.common import PRIVATE, UNQUEUED, drawn_picture, owner_of, refusal, stopper, upload
 
 
 class Between:
@@ -41,35 +41,9 @@ class Between:
             told = gr.HTML(said("Two pictures or captions, and what lies between them."))
             place = gr.Slider(0, 8, 4, step=1, label="Along the way", elem_id="along", visible=False)
             with gr.Row():
-                frame = gr.Image(
-                    label="Picture",
-                    interactive=False,
-                    height=260,
-                    elem_id="frame",
-                    buttons=SAVED,
-                    elem_classes="large",
-                    format="png",
-                    visible=False,
-                )
-                moving = gr.Image(
-                    label="GIF",
-                    interactive=False,
-                    height=260,
-                    elem_id="gif",
-                    buttons=SAVED,
-                    elem_classes="large",
-                    format="gif",
-                    visible=False,
-                )
-            line = gr.Image(
-                label="Strip",
-                show_label=False,
-                interactive=False,
-                buttons=SAVED,
-                elem_id="strip",
-                format="png",
-                visible=False,
-            )
+                frame = drawn_picture("Picture", "frame", height=260)
+                moving = drawn_picture("GIF", "gif", height=260, kind="gif")
+            line = drawn_picture("Strip", "strip")
             frames: gr.State = gr.State([])
         a, b = zip(self.pictures, self.captions, strict=True)
         outputs = [told, place, frame, moving, line, frames]

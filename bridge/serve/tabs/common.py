@@ -36,6 +36,37 @@ def upload(label: str, name: str) -> gr.Image:
     return field
 
 
+def drawn_picture(label: str, name: str, height: int | None = None, kind: str = "png") -> gr.Image:
+    """A picture that the server makes, not seen before there is one; low ones can be looked at in full."""
+    return gr.Image(
+        label=label,
+        show_label=height is not None,
+        interactive=False,
+        height=height,
+        elem_id=name,
+        elem_classes=None if height is None else "large",
+        format=kind,
+        visible=False,
+        buttons=SAVED,
+    )
+
+
+def drawn_pictures(label: str, name: str, columns: int = 4, visible: bool = True) -> gr.Gallery:
+    """Pictures that the server makes, side by side."""
+    return gr.Gallery(
+        label=label,
+        show_label=False,
+        columns=columns,
+        height="auto",
+        elem_id=name,
+        format="png",
+        buttons=SAVED,
+        interactive=False,
+        visible=visible,
+        object_fit="contain",
+    )
+
+
 def owner_of(request: gr.Request) -> str:
     """Whose tab asks."""
     return str(request.session_hash or "")

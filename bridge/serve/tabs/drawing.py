@@ -13,7 +13,7 @@ from bridge.serve.said import said, wrong
 from bridge.serve.studio import Shown, Studio
 from bridge.serve.tabs.around import Around
 from bridge.serve.tabs.between import Between
-from bridge.serve.tabs.common import SAVED, UNQUEUED, gallery_of, owner_of, refusal, stopper
+from bridge.serve.tabs.common import UNQUEUED, drawn_pictures, gallery_of, owner_of, refusal, stopper
 
 HOW = "Write a caption, then press Draw (or Shift and Enter)."
 
@@ -50,17 +50,7 @@ class Draw:
                         self.go = gr.Button("Draw", variant="primary", elem_id="draw-go", min_width=100)
                         self.stop = gr.Button("Cancel", elem_id="draw-stop", min_width=100)
                 with gr.Column(scale=3, min_width=320):
-                    self.gallery = gr.Gallery(
-                        label="Pictures",
-                        show_label=False,
-                        columns=4,
-                        height="auto",
-                        object_fit="contain",
-                        elem_id="pictures",
-                        buttons=SAVED,
-                        format="png",
-                        interactive=False,
-                    )
+                    self.gallery = drawn_pictures("Pictures", "pictures")
                     self.said = gr.HTML(said(HOW))
                     with gr.Row(visible=False) as self.actions:
                         self.vary = gr.Button("Vary or edit", size="sm", min_width=110, elem_id="to-around")

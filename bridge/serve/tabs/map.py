@@ -11,7 +11,7 @@ from bridge.serve.atlas import SIDES, Atlas, make_atlas
 from bridge.serve.link import Fields
 from bridge.serve.said import said
 from bridge.serve.studio import Studio
-from bridge.serve.tabs.common import PRIVATE, SAVED, gallery_of, owner_of, refusal
+from bridge.serve.tabs.common import PRIVATE, drawn_pictures, gallery_of, owner_of, refusal
 
 ATLAS_DRAWN = 4
 """Pictures that a click draws."""
@@ -39,18 +39,7 @@ class Map:
                     )
                     for side, label in zip(SIDES, ("By caption", "By picture"), strict=True)
                 ]
-            gallery = gr.Gallery(
-                label="Drawn",
-                show_label=False,
-                buttons=SAVED,
-                columns=ATLAS_DRAWN,
-                height="auto",
-                elem_id="map-drawn",
-                format="png",
-                interactive=False,
-                visible=False,
-                object_fit="contain",
-            )
+            gallery = drawn_pictures("Drawn", "map-drawn", ATLAS_DRAWN, visible=False)
         tab.select(self.show, None, [told, *sides], **PRIVATE)
         for side, image in zip(SIDES, sides, strict=True):
             image.select(self._click(side), None, [told, *sides, gallery], **PRIVATE)
