@@ -254,6 +254,7 @@ class VAETraining:
         torch.manual_seed(config.loop.seed)
         check_sides(self.pixels, 1 if config.layers or config.units else 2 ** (len(config.widths) - 1), config.data)
         self.vae = first_vae(config, self.size)
+        self.vae.to(memory_format=torch.channels_last)  # convolutions are a fifth faster so, on a CPU
         side = self.size // codec_class(config).factor(self.vae.config)
         self.z_shape = (config.latent_channels, side, side)
         left_out = {"loop", "out", "init", "sheet_rows", *(name for name in LATER if not getattr(config, name))}
