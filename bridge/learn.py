@@ -31,6 +31,8 @@ from bridge.text import TextEncoder
 
 PICTURES, CAPTIONS = 32, 128
 """Pictures and captions that are encoded at a time."""
+WHITENING = 0.5
+"""Of captions, unless somebody chooses another; see `LocalFlowMapper`."""
 TAUGHT = ("", "train")
 """Splits whose pictures are learnt; others are somebody's to judge with."""
 
@@ -77,7 +79,11 @@ class Memory:
         )
 
     def mapper(
-        self, window: tuple[float, float] = (2.0, 1.7), perplexity: float = 8.0, neighbours: int = 192
+        self,
+        window: tuple[float, float] = (2.0, 1.7),
+        perplexity: float = 8.0,
+        neighbours: int = 192,
+        whitening: float = WHITENING,
     ) -> LocalFlowMapper:
         """The local flow over this memory; see `LocalFlowMapper`."""
         first: dict[str, int] = {}
@@ -90,6 +96,7 @@ class Memory:
             window=window,
             perplexity=perplexity,
             neighbours=neighbours,
+            whitening=whitening,
         )
 
     @classmethod

@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import Dataset, Features, Image
 
 from bridge.codecs import VAECodec
 from eval.studies.cost import __main__ as cost
-from eval.studies.cost import cache
+from eval.studies.cost import cache, search
 from tests.pictures import encoded, pattern
 from train.timing import interleaved
 
@@ -58,3 +59,23 @@ def test_the_cache_is_filled_from_all_over_a_dataset(
 def test_a_cache_of_no_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cost.main(["cache", str(tmp_path)]) == 2
     assert f"python -m eval.studies.cost cache: data: {tmp_path} is not a dataset" in capsys.readouterr().err
+
+
+def test_a_search_through_an_index_is_told_against_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss")
+    monkeypatch.setattr("bridge.mappers.local.EXACT", 2000)
+    known = search.made_up(torch.eye(32), 300, 5)
+    queries = search.made_up(known, 3, 0)
+    assert float((queries.norm(dim=1) - 1).abs().max()) < 1e-5
+    few, many = (search.line(size, known, queries, 0.5, 1).split(" | ") for size in (1500, 6000))
+    assert few[2].strip() == "none" and float(few[5]) == 1
+    assert many[2].strip().endswith("MB") and float(many[5]) > 0.9
+    assert 0 < float(many[4]) < 100
+
+
+def test_a_model_without_a_memory_cannot_be_searched(
+    tiny_pipeline: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_pipeline.save_pretrained(tmp_path / "model")  # type: ignore[attr-defined]
+    assert cost.main(["search", str(tmp_path / "model")]) == 2
+    assert "has no memory to search; take a local flow" in capsys.readouterr().err

@@ -97,6 +97,61 @@ def test_the_nearest_of_a_pictures_captions_counts():
     np.testing.assert_allclose(mapper.similarity(codes[2]), [cosine[2], cosine[1]], atol=0.01)
 
 
+def adjectives(whitening: float) -> tuple[LocalFlowMapper, Tensor]:
+    """Pictures of 30 things in two colours, which weigh more in a code than the things; one thing in a third colour."""
+    axes = torch.eye(40)
+    colours = [3 * axes[0], -3 * axes[0]]
+    codes = torch.stack([colour + thing for colour in colours for thing in axes[10:40]])
+    asked = torch.nn.functional.normalize(2 * axes[0] + axes[1] + axes[12], dim=0)
+    codes = torch.cat([torch.nn.functional.normalize(codes, dim=1), (-axes[0] + 2 * axes[12])[None] / 5**0.5])
+    captions = [[i] for i in range(len(codes))]
+    return LocalFlowMapper.from_memory(normal(len(codes), *SHAPE), codes, captions, whitening=whitening), asked
+
+
+def test_whitened_captions_share_what_is_rare():
+    mapper, asked = adjectives(0.0)
+    np.testing.assert_allclose(mapper.similarity(asked), (mapper.unit_codes @ asked).numpy(), rtol=1e-6)
+    before = mapper.similarity(asked)
+    mapper, _ = adjectives(1.0)
+    after = mapper.similarity(asked)
+    np.testing.assert_array_equal(mapper.similarity(asked, whitened=False), before)
+    thing, other = 2, 3  # of the colour asked for: that thing, and another
+    assert after[thing] - after[other] > 3 * (before[thing] - before[other])
+    assert before[60] < before[other]
+    assert after[60] > after[other]  # the thing in another colour, before another thing in that colour
+    assert mapper.nearest(asked)[0][0] == thing
+
+
+def test_whitening_is_that_of_the_known_codes():
+    codes = torch.nn.functional.normalize(normal(4000, 6, seed=2) * torch.tensor([9.0, 3, 1, 1, 1, 1]), dim=1)
+    mapper = LocalFlowMapper.from_memory(normal(4000, 4), codes, [[i] for i in range(4000)], whitening=1.0)
+    apart = mapper.unit_codes.double() - mapper.unit_codes.double().mean(0)
+    covariance = apart.T @ apart / 4000 + (0.1 + 6 / 4000) * apart.square().mean() * torch.eye(6)
+    white = apart @ torch.linalg.inv(torch.linalg.cholesky(covariance)).T
+    expected = torch.nn.functional.cosine_similarity(white[:1], white)
+    np.testing.assert_allclose(mapper.similarity(mapper.unit_codes[0]), expected.numpy(), atol=1e-4)
+
+
+def test_a_whitened_mapper_is_saved_with_its_metric(tmp_path):
+    mapper, asked = adjectives(0.5)
+    mapper.save_pretrained(tmp_path)
+    again = LocalFlowMapper.from_pretrained(tmp_path, use_safetensors=True)
+    np.testing.assert_array_equal(again.similarity(asked), mapper.similarity(asked))
+
+
+@pytest.mark.parametrize("captions", [1, 2])
+def test_few_captions_can_be_whitened(captions):
+    mapper = memory(captions, whitening=1.0)
+    weights = np.exp(mapper.nearest(code_of(0).pooled[0])[1])
+    np.testing.assert_allclose(weights.sum(), 1)
+
+
+@pytest.mark.parametrize("whitening", [-0.1, 1.1, math.nan])
+def test_a_whitening_out_of_range_is_refused(whitening):
+    with pytest.raises(ValueError, match=r"whitening: expected a number from 0 to 1, got"):
+        memory(whitening=whitening)
+
+
 def test_of_near_duplicates_one_is_weighed():
     mapper = memory(groups=[7, 7, 7, *[-1] * (PICTURES - 3)], neighbours=PICTURES)
     index, _ = mapper.nearest(code_of(1).pooled[0])
@@ -230,15 +285,16 @@ def test_samples_depend_on_their_noise_and_on_their_caption():
     assert not torch.equal(mapper.sample(unit_codes(3, seed=6), noise=noise)[0], z[0])
 
 
-@pytest.fixture
-def many(monkeypatch) -> tuple[LocalFlowMapper, LocalFlowMapper]:
+@pytest.fixture(params=[0.0, 0.5])
+def many(request, monkeypatch) -> tuple[LocalFlowMapper, LocalFlowMapper]:
     """The same 3,000 captions of 1,500 pictures, compared one by one and through an index."""
     pytest.importorskip("faiss")
     codes, z = unit_codes(3000, seed=5).pooled, normal(1500, *SHAPE, seed=4)
     captions = [[i, 1500 + i] for i in range(1500)]
-    exact = LocalFlowMapper.from_memory(z, codes, captions, neighbours=24)
+    options = {"neighbours": 24, "whitening": request.param}
+    exact = LocalFlowMapper.from_memory(z, codes, captions, **options)
     monkeypatch.setattr("bridge.mappers.local.EXACT", 1000)
-    return exact, LocalFlowMapper.from_memory(z, codes, captions, neighbours=24)
+    return exact, LocalFlowMapper.from_memory(z, codes, captions, **options)
 
 
 def test_an_index_gives_the_same_neighbours(many):

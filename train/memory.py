@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from bridge.checkpoint import check_replaceable
 from bridge.codecs import AutoencoderCodec, ImageCodec, load_codec
-from bridge.learn import Memory
+from bridge.learn import WHITENING, Memory
 from bridge.mappers import LocalFlowMapper
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
@@ -45,6 +45,7 @@ class MemoryConfig:
         window: See `bridge.mappers.LocalFlowMapper`, like the next two.
         perplexity: Pictures that a caption effectively draws from.
         neighbours: The nearest pictures, which alone are weighed.
+        whitening: How far captions are whitened before they are compared, 0 to 1; see `LocalFlowMapper`.
         correction: A model folder whose learned correction is added; empty for none. See `train.mapper`.
         strength: Factor on it.
         begin: Time from which on it corrects.
@@ -62,6 +63,7 @@ class MemoryConfig:
     window: tuple[float, float] = (2.0, 1.7)
     perplexity: float = 8.0
     neighbours: int = 192
+    whitening: float = WHITENING
     correction: str = ""
     strength: float = 1.0
     begin: float = 0.0
@@ -101,7 +103,7 @@ def build(config: MemoryConfig) -> Path:
     rows_in(config, dataset)
     codec, encoder = codec_of(config), encoder_of(config)
     memory = remember(config, dataset, codec, encoder)
-    mapper = memory.mapper(config.window, config.perplexity, config.neighbours)
+    mapper = memory.mapper(config.window, config.perplexity, config.neighbours, config.whitening)
     if config.correction:
         mapper = mapper.corrected_like(correction_of(config, codec), config.strength, config.begin)
         for weight in mapper.parameters() if config.half else ():
@@ -218,7 +220,7 @@ def held_out_losses(
     losses = {}
     for window in windows:
         for perplexity in perplexities:
-            mapper = memory.mapper(window, perplexity, config.neighbours)
+            mapper = memory.mapper(window, perplexity, config.neighbours, config.whitening)
             noise = torch.randn(len(z), *mapper.loss_noise_shape, generator=generator_for(0))
             with torch.no_grad():
                 parts = [

@@ -37,6 +37,8 @@ NETWORKS: dict[str, type[FlowMatchingMapper | TransformerFlowMapper]] = {
     family.__name__: family for family in (FlowMatchingMapper, TransformerFlowMapper)
 }
 """What can correct a local flow."""
+RIDGE = 0.1
+"""Share of the mean variance of captions' codes that is added to every direction's before whitening."""
 SEEN = 3
 """Latents that a correction reads: the point, the local flow's answer, and how much known parts differ there."""
 SAME = 0.15
@@ -53,7 +55,8 @@ class LocalFlowMapper(CleanMapper):
     """Flow matching without training: the expected clean latent over known pictures, position by position.
 
     Known picture i weighs w_i = softmax_i(cos(c, c_i) / tau), c_i the nearest of its captions and tau such that w has
-    the given perplexity. At position p of the grid, the clean latent is the mean of z_i(p) under
+    the given perplexity; the cosine is taken after whitening. At position p of the grid, the clean latent is the mean
+    of z_i(p) under
 
         softmax_i( log w_i - sum_q exp(-|p - q|^2 / 2 s^2) |z_t(q) - t z_i(q)|^2 / 2 (1 - t)^2 )
 
@@ -70,6 +73,9 @@ class LocalFlowMapper(CleanMapper):
         perplexity: Pictures that a caption effectively draws from.
         neighbours: The nearest pictures, which alone are weighed.
         styles: Kinds of pictures that memory holds.
+        whitening: How far captions' codes are whitened before they are compared, from 0, not at all, to 1: divided by
+            the standard deviation of known captions along each direction to this power. What many captions share,
+            such as a colour, then counts for less than what few do.
         index_bytes: Size of the captions' index, which `from_memory` makes for more than EXACT of them.
         time_mean: See `CleanMapper`; of the loss alone.
         correction: Arguments of a network that is added to the clean latent, and "family", its class; empty for none.
@@ -83,7 +89,8 @@ class LocalFlowMapper(CleanMapper):
 
     Source: Kamb & Ganguli 2025, An Analytic Theory of Creativity in Convolutional Diffusion Models,
         arXiv:2412.20292; Niedoba et al. 2024, Towards a Mechanistic Explanation of Diffusion Model Generalization,
-        arXiv:2411.19339; Scarvelis et al. 2023, Closed-Form Diffusion Models, arXiv:2310.12395
+        arXiv:2411.19339; Scarvelis et al. 2023, Closed-Form Diffusion Models, arXiv:2310.12395; whitening Su et al.
+        2021, Whitening Sentence Representations for Better Semantics and Faster Retrieval, arXiv:2103.15316
     """
 
     unreachable = unstable = "is not made up of pictures in memory, and no noise leads to it; use space latent"
@@ -95,6 +102,9 @@ class LocalFlowMapper(CleanMapper):
     style: Tensor
     group: Tensor
     index: Tensor
+    centre: Tensor
+    metric: Tensor
+    length: Tensor
 
     @register_to_config
     def __init__(
@@ -113,8 +123,11 @@ class LocalFlowMapper(CleanMapper):
         correction: dict[str, Any] | None = None,
         strength: float = 1.0,
         begin: float = 0.0,
+        whitening: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= whitening <= 1:
+            raise UserError(f"whitening: expected a number from 0 to 1, got {whitening}")
         if not all(0 < s < math.inf for s in window):
             raise UserError(f"window: expected two numbers above 0, in grid positions, got {tuple(window)}")
         if not 1 <= perplexity < math.inf or neighbours < 1:
@@ -133,6 +146,10 @@ class LocalFlowMapper(CleanMapper):
         self.register_buffer("group", torch.full((pictures,), -1, dtype=torch.int32))
         if index_bytes:
             self.register_buffer("index", torch.zeros(index_bytes, dtype=torch.uint8))
+        if whitening:
+            self.register_buffer("centre", torch.zeros(text_dim))
+            self.register_buffer("metric", torch.eye(text_dim))
+            self.register_buffer("length", torch.ones(captions))
         grid = torch.cartesian_prod(*[torch.arange(side) for side in self.z_shape[1:]] or [torch.zeros(1)])
         grid = grid.float().view(math.prod(self.z_shape[1:]), -1)
         self.register_buffer("squared", torch.cdist(grid, grid).square().round(), persistent=False)
@@ -194,6 +211,7 @@ class LocalFlowMapper(CleanMapper):
         window: tuple[float, float] = (2.0, 1.7),
         perplexity: float = 8.0,
         neighbours: int = 192,
+        whitening: float = 0.0,
     ) -> Self:
         """A mapper over these pictures.
 
@@ -204,9 +222,10 @@ class LocalFlowMapper(CleanMapper):
             styles: For each picture, its kind in words.
             groups: For each picture, the number of its group of near-duplicates, -1 for none; of a group only the
                 nearest picture is weighed.
-            window: See the class, like the next two.
+            window: See the class, like the next three.
             perplexity: See the class.
             neighbours: See the class.
+            whitening: See the class.
 
         Raises:
             UserError: There is no picture, or one without a caption.
@@ -217,12 +236,14 @@ class LocalFlowMapper(CleanMapper):
         index = caption_index(codes) if len(codes) > EXACT else np.zeros(0, dtype=np.uint8)
         mapper = cls(
             tuple(latents.shape[1:]), codes.shape[1], len(latents), len(codes), sum(map(len, captions)),
-            window, perplexity, neighbours, kinds, len(index),
+            window, perplexity, neighbours, kinds, len(index), whitening=whitening,
         )  # fmt: skip
         channelwise = latents.transpose(0, 1).flatten(1)
         mapper.scale.copy_(channelwise.abs().amax(1).clamp(min=1e-6) / LEVELS)
         mapper.latents.copy_((latents / mapper._across(mapper.scale)).round())
         mapper.codes.copy_((codes / codes.abs().amax(1, keepdim=True).clamp(min=1e-6) * LEVELS).round())
+        if whitening:
+            mapper._whiten()
         mapper.link.copy_(torch.tensor([number for numbers in captions for number in numbers]))
         mapper.start.copy_(torch.tensor([0, *map(len, captions)]).cumsum(0))
         if len(index):
@@ -294,10 +315,43 @@ class LocalFlowMapper(CleanMapper):
         view.begin = self.begin if begin is None else begin
         return view
 
-    def similarity(self, code: Tensor) -> np.ndarray:
-        """Cosine of a text code (text_dim,) with the nearest caption of each picture, (N,) in [-1, 1]."""
-        cosine = (self.unit_codes @ code.detach().cpu().float()).numpy()
+    def _whiten(self) -> None:
+        """Fit `centre`, `metric` and `length` to the captions in memory; few captions are whitened less."""
+        codes = self.unit_codes.double()
+        centre = codes.mean(0)
+        covariance = (codes - centre).T @ (codes - centre) / len(codes)
+        variance, axes = torch.linalg.eigh(covariance)
+        variance = (variance + (RIDGE + self.text_dim / len(codes)) * variance.mean()).clamp(min=1e-9)
+        scale = (variance / variance.min()) ** -self.config.whitening
+        self.centre.copy_(centre)
+        self.metric.copy_(axes * scale @ axes.T)
+        codes = self.unit_codes - self.centre
+        self.length.copy_((codes @ self.metric * codes).sum(1).clamp(min=1e-9).sqrt())
+
+    def similarity(self, code: Tensor, whitened: bool = True) -> np.ndarray:
+        """Cosine of a text code (text_dim,) with the nearest caption of each picture, (N,) in [-1, 1].
+
+        Args:
+            code: Text code, (text_dim,).
+            whitened: Whether both are whitened first, as far as this mapper does that.
+        """
+        cosine = self._cosine(code, None, whitened)
         return np.maximum.reduceat(cosine[self.link.cpu().numpy()], self.start[:-1].cpu().numpy())
+
+    def _cosine(self, code: Tensor, captions: np.ndarray | None, whitened: bool) -> np.ndarray:
+        """Cosine of a text code (text_dim,) with captions, of all or of these numbers."""
+        code = code.detach().cpu().float()
+        if captions is None:
+            codes = self.unit_codes
+        else:
+            codes = F.normalize(self.codes[torch.from_numpy(captions)].cpu().float(), dim=1)
+        if not (whitened and self.config.whitening):
+            return np.asarray((codes @ code).numpy())
+        apart = code - self.centre.cpu()
+        code = self.metric.cpu() @ apart
+        length = self.length.cpu() if captions is None else self.length.cpu()[captions]
+        own = (code @ apart).clamp(min=1e-9).sqrt()
+        return np.asarray(((codes @ code - code @ self.centre.cpu()) / (length * own)).numpy())
 
     def support(self, code: Tensor, slack: float = SLACK) -> int:
         """How many different pictures show a caption about as well as the nearest does, of as many as are weighed.
@@ -306,7 +360,7 @@ class LocalFlowMapper(CleanMapper):
             code: Text code, (text_dim,).
             slack: Cosine by which they may be farther.
         """
-        near, cosine = self._ranked(code)
+        near, cosine = self._ranked(code, whitened=False)
         group = self.group.cpu().numpy()[near[cosine >= cosine[0] - slack]]
         return int((group < 0).sum() + len(np.unique(group[group >= 0])))
 
@@ -327,19 +381,19 @@ class LocalFlowMapper(CleanMapper):
             return near, np.full(len(near), -math.log(len(near)))
         return near, log_kernel(cosine, self.perplexity)
 
-    def _ranked(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def _ranked(self, code: Tensor, whitened: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Allowed pictures, the nearest first, and their cosines; at most four times as many as are weighed."""
         if self.config.index_bytes:
-            near, cosine = self._short_list(code.detach().cpu().float())
+            near, cosine = self._short_list(code.detach().cpu().float(), whitened)
         else:
-            near, cosine = np.arange(len(self.latents)), self.similarity(code)
+            near, cosine = np.arange(len(self.latents)), self.similarity(code, whitened)
         if self.allowed is not None:
             allowed = self.allowed.cpu().numpy()[near]
             near, cosine = near[allowed], cosine[allowed]
         order = _largest(cosine, 4 * self.neighbours)
         return near[order], cosine[order]
 
-    def _short_list(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def _short_list(self, code: Tensor, whitened: bool) -> tuple[np.ndarray, np.ndarray]:
         """Pictures of the captions that the index gives, and the exact cosine of the nearest caption of each."""
         if self._opened is None:
             faiss = import_extra("faiss", "large", "faiss-cpu", "a memory of so many captions")
@@ -350,12 +404,12 @@ class LocalFlowMapper(CleanMapper):
         self._opened.nprobe = PROBED
         captions = self._opened.search(code[None].numpy(), SHORT_LIST)[1][0]
         captions = captions[captions >= 0]
-        exact = F.normalize(self.codes[torch.from_numpy(captions)].cpu().float(), dim=1) @ code
+        exact = self._cosine(code, captions, whitened)
         assert self._shown is not None
         picture, start = self._shown
         counts = start[captions + 1] - start[captions]
         shown = np.concatenate([picture[start[i] : start[i + 1]] for i in captions])
-        cosine = np.repeat(exact.numpy(), counts)
+        cosine = np.repeat(exact, counts)
         order = np.argsort(-cosine, kind="stable")
         _, first = np.unique(shown[order], return_index=True)
         return shown[order][np.sort(first)], cosine[order][np.sort(first)]

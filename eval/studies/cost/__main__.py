@@ -1,4 +1,4 @@
-"""What training and drawing cost: python -m eval.studies.cost loop|rates|cache|own|speed|serve
+"""What training and drawing cost: python -m eval.studies.cost loop|rates|cache|own|speed|serve|search
 
 On a CPU the clock of loop, rates and cache is the process's own, so that neighbours on the machine count for little;
 the others take the wall's.
@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
 from eval.studies import Study, run_study
-from eval.studies.cost import cache, own, serve, speed
+from eval.studies.cost import cache, own, search, serve, speed
 from train.autoencoder import VAEConfig, VAETraining
 from train.command import Parser, whole
 from train.config import load_config
@@ -124,6 +124,7 @@ STUDIES = {
     "own": own.STUDY,
     "speed": speed.STUDY,
     "serve": serve.STUDY,
+    "search": search.STUDY,
 }
 
 
