@@ -51,7 +51,7 @@ def line(size: int, known: Tensor, queries: Tensor, whitening: float, repeats: i
         for code in queries:
             mapper.nearest(code)
 
-    search(), exactly(queries[0])
+    search()  # opens the index
     taken = interleaved({"search": search, "exact": lambda: [exactly(code) for code in queries]}, repeats)
     mass = np.mean([np.exp(weight)[np.isin(near, mapper.nearest(code)[0])].sum()
                     for code in queries for near, weight in [exactly(code)]])  # fmt: skip
