@@ -296,7 +296,7 @@ def test_folder_that_cannot_be_written_is_refused(run: Run, tmp_path: Path) -> N
 
 def test_command_starts_as_a_process_and_reads_standard_input(model: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bridge.cli", "generate", "--captions", "-", "-n", "1", "--model", model],
+        [sys.executable, "-m", "bridge", "generate", "--captions", "-", "-n", "1", "--model", model],
         input="a $HOME \"cat\" 😀 'quoted'\n",
         capture_output=True,
         text=True,
