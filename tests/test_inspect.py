@@ -195,12 +195,10 @@ def test_json_is_json_and_nothing_else(tmp_path, capsys, shared_encoder):
     assert set(facts) == {"source", "rows", "pictures", "duplicates", "captions", "training", "notes"}
 
 
-def test_json_parses_whatever_bytes_the_folders_name_holds(tmp_path):
+def test_json_parses_whatever_bytes_the_folders_name_holds(tmp_path, capfdbinary, shared_encoder):
     source = plain(tmp_path / os.fsdecode(b'caf\xe9 \t"x"'))
-    command = [sys.executable, "-m", "train.prepare", str(source), "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.decode("utf-8"))["source"]["name"].endswith('caf? \t"x"')
+    assert main([str(source), "--json"]) == 0
+    assert json.loads(capfdbinary.readouterr().out.decode("utf-8"))["source"]["name"].endswith('caf? \t"x"')
 
 
 @pytest.mark.parametrize(
