@@ -237,7 +237,3 @@ def _run(argv: Sequence[str] | None) -> int:
         print(f"{name}: stopped; run it again to go on", file=sys.stderr)
         return STOPPED
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

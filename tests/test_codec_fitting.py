@@ -16,6 +16,7 @@ from bridge.codecs.standardize import PCACodec, WhitenedCodec
 from tests.conftest import make_tiny_vae
 from tests.test_codec import make_taesd, make_vq
 from train import codec as codec_module
+from train.autoencoder import main
 from train.codec import (
     CodecConfig,
     Pictures,
@@ -197,7 +198,7 @@ def values(request: pytest.FixtureRequest, artwork_folder: Path, vae_folder: Pat
 
 def run_main(tmp_path: Path, values: object) -> int:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
-    return codec_module.main([str(tmp_path / "run.yaml")])
+    return main([str(tmp_path / "run.yaml")])
 
 
 def test_the_command_writes_a_codec_and_says_how_good_it_is(values, tmp_path, capsys, artwork_folder):
@@ -300,7 +301,7 @@ def test_a_mistake_is_one_line_and_code_2(options, told, artwork_folder, vae_fol
     code = run_main(tmp_path, {"data": str(artwork_folder), "out": str(tmp_path / "run")} | options)
     said = capsys.readouterr().err.splitlines()[-1]
     assert code == 2
-    assert re.match(rf"python -m train\.codec: (.*: )?{told}", said)
+    assert re.match(rf"python -m train\.autoencoder: (.*: )?{told}", said)
 
 
 def test_latents_too_large_to_whiten_are_refused(artwork_folder, vae_folder, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""python -m train.inspect: what it tells of a source, that it writes nothing else, and what it says of bad input."""
+"""python -m train.prepare without --out: what it tells of a source, that it writes nothing, and bad input."""
 
 import json
 import os
@@ -15,7 +15,8 @@ from bridge.pairs.reading import Reading
 from bridge.pairs.sources import Wanted
 from tests.pictures import bomb, encoded, pattern, png
 from train import inspect as inspect_module
-from train.inspect import Sample, inspect, main, render
+from train.inspect import Sample, inspect, render
+from train.prepare import main
 
 ROOT = Path(__file__).parent.parent
 WORDS = ("anchor", "balloon", "bicycle", "candle", "castle", "cloud", "drum", "envelope")
@@ -172,7 +173,7 @@ def shared_encoder(encoder, monkeypatch):
 def test_the_command_writes_nothing_but_the_sheet(tmp_path, capsys, shared_encoder):
     source = plain(tmp_path / "source")
     before = sorted(path.name for path in source.iterdir())
-    assert main([str(source), "--out", str(tmp_path / "sheet.png")]) == 0
+    assert main([str(source), "--sheet", str(tmp_path / "sheet.png")]) == 0
     assert sorted(os.listdir(tmp_path)) == ["sheet.png", "source"]
     assert sorted(path.name for path in source.iterdir()) == before
     with Image.open(tmp_path / "sheet.png") as sheet:
@@ -182,7 +183,7 @@ def test_the_command_writes_nothing_but_the_sheet(tmp_path, capsys, shared_encod
 
 def test_its_own_sheet_is_no_picture_of_the_next_run(tmp_path, encoder, shared_encoder):
     source = plain(tmp_path / "source")
-    assert main([str(source), "--out", str(source / "sheet.png")]) == 0
+    assert main([str(source), "--sheet", str(source / "sheet.png")]) == 0
     facts, _ = inspect(Wanted(str(source)), encoder=encoder)
     assert (facts["rows"]["all"], facts["rows"]["bad"]) == (8, [])
     assert facts["notes"] == ["1 pages of pictures that bridge drew are left out (sheet.png)"]
@@ -194,12 +195,10 @@ def test_json_is_json_and_nothing_else(tmp_path, capsys, shared_encoder):
     assert set(facts) == {"source", "rows", "pictures", "duplicates", "captions", "training", "notes"}
 
 
-def test_json_parses_whatever_bytes_the_folders_name_holds(tmp_path):
+def test_json_parses_whatever_bytes_the_folders_name_holds(tmp_path, capfdbinary, shared_encoder):
     source = plain(tmp_path / os.fsdecode(b'caf\xe9 \t"x"'))
-    command = [sys.executable, "-m", "train.inspect", str(source), "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.decode("utf-8"))["source"]["name"].endswith('caf? \t"x"')
+    assert main([str(source), "--json"]) == 0
+    assert json.loads(capfdbinary.readouterr().out.decode("utf-8"))["source"]["name"].endswith('caf? \t"x"')
 
 
 @pytest.mark.parametrize(
@@ -208,6 +207,8 @@ def test_json_parses_whatever_bytes_the_folders_name_holds(tmp_path):
         (["nothing here"], "source: 'nothing here' is no folder or file"),
         (["SOURCE", "--background", "octarine"], "--background: 'octarine' is no colour"),
         (["SOURCE", "--max-bad", "2"], "--max-bad: expected a finite number from 0 to 1"),
+        (["SOURCE", "--out", "x", "--json"], "--json: is of a source that is only looked at; leave --out and"),
+        (["SOURCE", "--words", "x", "--sheet", "y"], "--sheet: is of a source that is only looked at; leave --out and"),
         (["EMPTY"], "has 0 pictures and no captions"),
         (["BAD"], "none of its 1 rows has a picture and a caption: 00.png: its picture is empty"),
     ],
@@ -221,7 +222,7 @@ def test_bad_input_is_one_line_and_code_2(tmp_path, capsys, arguments, told):
 
 
 def test_a_sheet_that_cannot_be_written_is_one_line(tmp_path, capsys, shared_encoder):
-    assert main([str(plain(tmp_path / "source")), "--out", str(tmp_path / "none" / "sheet.png")]) == 2
+    assert main([str(plain(tmp_path / "source")), "--sheet", str(tmp_path / "none" / "sheet.png")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -231,7 +232,7 @@ def test_it_runs_offline_without_a_home_and_in_an_ascii_terminal(tmp_path):
     source = put(tmp_path / "source", captions, [encoded(pattern(i)) for i in range(8)])
     (source / "\udcff\n.png").write_bytes(b"")
     nowhere = {"HOME": "/dev/null/home", "HF_HOME": "/dev/null/hf", "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-m", "train.inspect", str(source), "--max-bad", "0.5"]
+    command = [sys.executable, "-m", "train.prepare", str(source), "--max-bad", "0.5"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | nowhere, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Rows: 9, of which 8 can be used and 1 cannot" in done.stdout

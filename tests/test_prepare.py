@@ -237,7 +237,7 @@ def test_colours_are_right_and_the_right_way_up(made, picture, corner):
 
 
 def test_an_animation_gives_its_first_frame(made):
-    """Fault 6; train.inspect says how many there are."""
+    """Fault 6; train.prepare without --out says how many there are."""
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("white", "red")]
     data, _ = made(None, {2: encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])})
     assert by_label(data)[WORDS[2]][0, 0].tolist() == [255, 255, 255]
@@ -278,7 +278,7 @@ def test_an_empty_cell_of_a_csv_is_rejected(tmp_path, encoder):
 
 
 def test_a_very_long_caption_is_kept_whole(made):
-    """Fault 10: what the encoder cuts is told by train.inspect."""
+    """Fault 10: what the encoder cuts is told where a source is looked at."""
     long = "story " * 300
     data, _ = made([long, *WORDS[1:]])
     assert long.strip() in data["label"]

@@ -16,9 +16,9 @@ from bridge.pipeline import BridgePipeline
 from bridge.text import CaptionTruncatedWarning, TextEncoder
 from bridge.text.encoders import load_text_encoder
 from bridge.text.words import WordVectors
-from train import words as words_module
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
+from train.prepare import main
 from train.recipes.emoji import write_dataset
 from train.words import fit, idf_weights, training_sentences
 
@@ -316,8 +316,8 @@ def test_only_training_captions_are_read(artwork_rows, tmp_path):
 
 
 def test_the_command_writes_what_opens(artwork_folder, tmp_path, capsys):
-    arguments = ["--data", str(artwork_folder), "--out", str(tmp_path / "words"), "--dim", "6", "--epochs", "1"]
-    assert words_module.main(arguments) == 0
+    arguments = [str(artwork_folder), "--words", str(tmp_path / "words"), "--dim", "6", "--epochs", "1"]
+    assert main(arguments) == 0
     opened = TextEncoder.from_pretrained(tmp_path / "words")
     assert (opened.dim, capsys.readouterr().out.strip()) == (6, str(tmp_path / "words"))
     weights = tmp_path / "words" / "words.safetensors"
@@ -329,13 +329,16 @@ def test_the_command_writes_what_opens(artwork_folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--dim", "0"], "--dim: expected a whole number of 1 or more"),
-        (["--data", "nowhere"], "data: nowhere is not a dataset"),
+        (["DATA", "--dim", "0"], "--dim: expected a whole number of 1 or more"),
+        (["nowhere"], "SOURCE: nowhere is not a dataset"),
     ],
 )
 def test_a_wrong_argument_is_one_line_and_code_2(artwork_folder, tmp_path, capsys, arguments, told):
-    code = words_module.main(["--data", str(artwork_folder), "--out", str(tmp_path / "words"), *arguments])
-    assert (code, capsys.readouterr().err.startswith(f"python -m train.words: {told}")) == (2, True)
+    code = main(
+        [str(artwork_folder) if argument == "DATA" else argument for argument in arguments]
+        + ["--words", str(tmp_path / "words")]
+    )
+    assert (code, capsys.readouterr().err.startswith(f"python -m train.prepare: {told}")) == (2, True)
     assert not (tmp_path / "words").exists()
 
 

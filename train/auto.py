@@ -38,7 +38,7 @@ from train.autoencoder import VAEConfig, VAEObjective, VAETraining, build_vae
 from train.checkpoint import previous_of
 from train.codec import CodecConfig, fit, psnr
 from train.command import Parser, number, run_command, say, writable_folder
-from train.config import ConfigError
+from train.config import ConfigError, load_config
 from train.data.dataset import at_once, load_dataset, pixels_of, rows_of
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
@@ -64,8 +64,9 @@ FACTOR, SMALLEST = 8, 16
 """Pixels under a position of a new codec's latents, each way, and the smallest picture that it takes."""
 LARGE = 256
 """Pictures with a longer side are trained on a few at a time, to save memory."""
-PALETTE = {"mse": 2.0, "perceptual": 0.1, "crop": 64, "gradient": 0.5, "entropy": 0.01, "kl": 1e-3}
-"""Weights of the losses of a codec of layers, as in configs/palette-vae.yaml."""
+PALETTE = Path(__file__).parent.parent / "configs" / "palette-vae.yaml"
+WEIGHTS = ("mse", "perceptual", "crop", "gradient", "entropy", "kl")
+"""Where the default model's codec of layers is described, and what of its losses a codec tuned here shares."""
 NEW, TUNED = "new", "tuned"
 """Codecs that are trained here: from nothing, and from the shipped one."""
 MAPPERS = {
@@ -468,7 +469,8 @@ def palette_of(folder: Path) -> dict[str, Any]:
     config = read_config(folder)
     if config["_class_name"] != PaletteCodec.model.__name__:
         return {}
-    return PALETTE | {name: config[name] for name in ("widths", "latent_channels", "layers")}
+    shape = {name: config[name] for name in ("widths", "latent_channels", "layers")}
+    return {name: getattr(load_config(PALETTE, VAEConfig), name) for name in WEIGHTS} | shape
 
 
 def check_size(size: int) -> None:

@@ -1,4 +1,5 @@
-"""Train the image side alone: python -m train.autoencoder configs/emoji-vae.yaml
+"""Train the image side alone: a VAE, or a plain autoencoder. Where the file has a `kind` of pca, whiten or diffusers,
+an image space is fitted without gradients in its place.
 
 From pictures of your own, with nothing to configure: python -m train FOLDER --codec-alone
 """
@@ -23,7 +24,7 @@ from bridge.codecs.palette import PaletteCodec, PaletteVAE
 from bridge.images import contact_sheet, save_png, to_pil
 from bridge.noise import generator_for, normal_rows
 from train.checkpoint import fingerprint_of
-from train.codec import channel_statistics
+from train.codec import CodecConfig, channel_statistics, fit
 from train.config import ConfigError, run_config
 from train.data.dataset import (
     at_once,
@@ -379,7 +380,12 @@ def recoloured(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     name, example = "python -m train.autoencoder", "configs/emoji-vae.yaml"
-    return run_config(name, __doc__, example, VAEConfig, lambda config: VAETraining(config).run(), argv)
+    return run_config(name, __doc__, example, VAEConfig, made, argv, {"kind": CodecConfig})
+
+
+def made(config: VAEConfig | CodecConfig) -> Path:
+    """Train or fit what a config says; returns the codec's folder."""
+    return fit(config) if isinstance(config, CodecConfig) else VAETraining(config).run()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Fit an image space on the training pictures, without gradients: python -m train.codec configs/emoji-pca.yaml"""
+"""Image spaces fitted on the training pictures without gradients; the command is train.autoencoder's."""
 
 import math
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from bridge.codecs import AutoencoderCodec, ImageCodec, codec_from_diffusers, lo
 from bridge.codecs.standardize import PCACodec, PrincipalAxes, WhitenedCodec
 from bridge.errors import UserError
 from train.command import writable_folder
-from train.config import ConfigError, run_config
+from train.config import ConfigError
 from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 
 KINDS = ("pca", "whiten", "diffusers")
@@ -259,12 +258,3 @@ def fit(config: CodecConfig) -> Path:
     with atomic_folder(config.out / "codec") as scratch:
         codec.save(scratch)
     return config.out / "codec"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    return run_config("python -m train.codec", __doc__, "configs/emoji-pca.yaml", CodecConfig, fit, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

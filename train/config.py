@@ -3,8 +3,9 @@
 import argparse
 import contextlib
 import math
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -107,8 +108,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def load_config(path: Path, cls: type[T]) -> T:
-    """Read a YAML file into a dataclass.
+def load_config(path: Path, cls: type[T], others: Mapping[str, type[T]] | None = None) -> T:
+    """Read a YAML file into a dataclass: `cls`, or that of `others` under a setting which the file has.
 
     Raises ConfigError if the file cannot be read, is not YAML, or does not fit the dataclass.
     """
@@ -122,6 +123,9 @@ def load_config(path: Path, cls: type[T]) -> T:
         raise ConfigError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
+    for name, other in (others or {}).items():
+        if isinstance(values, dict) and name in values:
+            cls = other
     return from_mapping(cls, values, str(path))
 
 
@@ -134,13 +138,22 @@ def named(setting: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise ConfigError(f"{setting}: {str(error).removeprefix('source: ').removeprefix('model: ')}") from error
+        raise ConfigError(f"{setting}: {re.sub(r'^(source|model|data): ', '', str(error))}") from error
 
 
 def run_config(
-    name: str, doc: str | None, example: str, cls: type[T], work: Callable[[T], object], argv: Sequence[str] | None
+    name: str,
+    doc: str | None,
+    example: str,
+    cls: type,
+    work: Callable[[Any], object],
+    argv: Sequence[str] | None,
+    others: Mapping[str, type] | None = None,
 ) -> int:
-    """A command that takes one YAML file and prints what `work` makes of it; returns the exit code."""
+    """A command that takes one YAML file and prints what `work` makes of it; returns the exit code.
+
+    The file is read as by `load_config`.
+    """
     if any(word.split("=")[0] == "--data" for word in (sys.argv[1:] if argv is None else argv)):
         say(f"{name}: --data is now a command of its own: python -m train FOLDER (see python -m train --help)")
         return 2
@@ -148,7 +161,7 @@ def run_config(
     parser.add_argument("config", metavar="CONFIG", type=Path, help=f"YAML file, such as {example}")
 
     def run(args: argparse.Namespace) -> None:
-        config = load_config(args.config, cls)
+        config: Any = load_config(args.config, cls, others)
         with blaming(vars(config)):
             print(work(config))
 

@@ -1,33 +1,19 @@
-"""What anybody's captioned pictures are, as train.prepare would read them, before anything is trained.
+"""What anybody's captioned pictures are, as train.prepare would read them."""
 
-    python -m train.inspect SOURCE --out sheet.png
-
-prints counts, bad rows with their reasons, duplicates, sizes, captions, and the splits that training would see.
-Nothing is written but the sheet.
-"""
-
-import argparse
-import json
-import sys
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from bridge.captions import well_formed
 from bridge.errors import UserError
-from bridge.images import contact_sheet, save_png
+from bridge.images import contact_sheet
 from bridge.pairs.reading import Reading, Survey, all_notes, survey
 from bridge.pairs.sources import Wanted, open_source
 from bridge.text import CaptionTruncatedWarning, CaptionUnknownWarning, TextEncoder
-from train.command import Parser, run_command, writable_file
-from train.partition import partition, same_words
-from train.prepare import add_arguments, chosen, encoding, summary
+from train.partition import encoding, partition, same_words, summary
 from train.splits import near_groups
 
 SHEET_ROWS = 16
@@ -238,27 +224,3 @@ def _training_lines(training: dict[str, Any], listed: int) -> list[str]:
 
 def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = Parser("python -m train.inspect", __doc__, "python -m train.inspect photos/ --out sheet.png")
-    add_arguments(parser)
-    parser.add_argument("--out", type=Path, help="PNG file for a sheet of a few pictures with captions")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return run_command(parser, argv, _run)
-
-
-def _run(args: argparse.Namespace) -> None:
-    if args.out and not args.out.parent.is_dir():
-        raise UserError(f"--out: {args.out.parent} is no folder; make it, or name another file")
-    if args.out:
-        writable_file(args.out)
-    facts, sheet = inspect(*chosen(args), args.seed, resplit=args.resplit)
-    if args.out:
-        save_png(sheet, args.out, {"pictures": facts["pictures"]["count"]})
-    print(well_formed(json.dumps(facts, ensure_ascii=False, indent=1)) if args.json else render(facts))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,15 +4,18 @@ A family is captions that mean nearly the same, that are told of one picture, or
 """
 
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from bridge.captions import prepare_caption
 from bridge.pairs.reading import Pair, Survey
 from bridge.pairs.tables import SPLITS
+from bridge.text import CaptionTruncatedWarning, CaptionUnknownWarning, TextEncoder
 from train.config import ConfigError
 from train.splits import (
     MAX_HELD_OUT,
@@ -33,6 +36,8 @@ BIG_SHARE = 0.2
 """A family with more of the pictures is held out only where there are too few others."""
 HIDE_FROM, HIDE = 4, 2
 """A training caption with so many artists (pictures, where artists are unknown) may have so many of them hidden."""
+LISTED = 1000
+"""Bad rows and leaks that a summary lists."""
 
 Encode = Callable[[list[str]], np.ndarray]
 
@@ -258,3 +263,33 @@ def _leaks(sides: dict[str, str]) -> bool:
 
 def _sides(sides: dict[str, str]) -> str:
     return ", ".join(f"{where} in {name}" for name, where in sides.items())
+
+
+def encoding(encoder: TextEncoder | None = None) -> Any:
+    """A function from captions to unit-norm codes (M, D), which loads MiniLM when it is first called."""
+
+    def encode(captions: list[str]) -> np.ndarray:
+        used = encoder or TextEncoder.from_pretrained()
+        with warnings.catch_warnings():
+            for kind in (CaptionTruncatedWarning, CaptionUnknownWarning):  # train.inspect counts them
+                warnings.simplefilter("ignore", kind)
+            return used.encode(captions, batch_size=64, with_tokens=False).pooled.cpu().numpy()
+
+    return encode
+
+
+def summary(surveyed: Survey, plan: Partition) -> dict[str, Any]:
+    """Counts, what was left out and why, and leaks, fit for JSON."""
+    splits = plan.counts()
+    return {
+        "rows": surveyed.rows,
+        "pictures": splits | {"left out": splits.pop("")} if "" in splits else splits,
+        "families": len(set(plan.family.tolist())),
+        "bad_rows": len(surveyed.bad),
+        "bad": [{"row": name, "why": why} for name, why in surveyed.bad[:LISTED]],
+        "lost_captions": [{"row": name, "why": why} for name, why in surveyed.lost[:LISTED]],
+        "joined_rows": surveyed.joined,
+        "leak_count": len(plan.leaks),
+        "leaks": list(plan.leaks[:LISTED]),
+        "notes": list(plan.notes),
+    }

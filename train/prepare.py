@@ -1,9 +1,18 @@
-"""Anybody's captioned pictures as a dataset that train.* and eval read.
+"""Anybody's captioned pictures: what they are, and as a dataset that train.* and eval read.
+
+    python -m train.prepare SOURCE --sheet sheet.png
+
+prints counts, bad rows with their reasons, duplicates, sizes, captions, and the splits that training would see, and
+writes nothing but the sheet.
 
     python -m train.prepare SOURCE --out data/mine
 
 writes a folder that `datasets.load_from_disk` opens: image, captions, label, artist, style, family, split, source;
 and prepared.json, which says how it was made and what was left out. See docs/data.md.
+
+    python -m train.prepare data/mine --words runs/words
+
+writes word vectors of the training captions of a dataset, for `text:` in a mapper's config.
 """
 
 import argparse
@@ -11,30 +20,31 @@ import hashlib
 import json
 import shutil
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 from PIL import ImageColor
 
-from bridge.checkpoint import CheckpointError, atomic_folder, verify_folder
+from bridge.captions import well_formed
+from bridge.checkpoint import CheckpointError, atomic_folder, check_replaceable, verify_folder
+from bridge.errors import UserError
+from bridge.images import save_png
 from bridge.pairs.reading import Reading, Survey, survey
 from bridge.pairs.sources import Wanted, open_source
-from bridge.text import CaptionTruncatedWarning, CaptionUnknownWarning, TextEncoder
-from train.command import Parser, number, run_command, whole, writable_folder
-from train.config import ConfigError
+from bridge.text import TextEncoder
+from train.command import Parser, number, run_command, whole, writable_file, writable_folder
+from train.config import ConfigError, named
 from train.data.dataset import CAPTIONED, features
-from train.partition import Partition, partition
+from train.inspect import inspect, render
+from train.partition import Partition, encoding, partition, summary
+from train.words import EPOCHS, fit, training_sentences
 
 FACTS = "prepared.json"
 VERSION = 1
 """Counts changes to what the same source becomes."""
-LISTED = 1000
-"""Bad rows and leaks that prepared.json lists."""
 FEATURES = features(f"{CAPTIONED} source")
 
 
@@ -84,36 +94,6 @@ def prepare(
     except CheckpointError as error:
         raise ConfigError(f"out: {error}") from error
     return out
-
-
-def encoding(encoder: TextEncoder | None = None) -> Any:
-    """A function from captions to unit-norm codes (M, D), which loads MiniLM when it is first called."""
-
-    def encode(captions: list[str]) -> np.ndarray:
-        used = encoder or TextEncoder.from_pretrained()
-        with warnings.catch_warnings():
-            for kind in (CaptionTruncatedWarning, CaptionUnknownWarning):  # train.inspect counts them
-                warnings.simplefilter("ignore", kind)
-            return used.encode(captions, batch_size=64, with_tokens=False).pooled.cpu().numpy()
-
-    return encode
-
-
-def summary(surveyed: Survey, plan: Partition) -> dict[str, Any]:
-    """Counts, what was left out and why, and leaks, fit for JSON."""
-    splits = plan.counts()
-    return {
-        "rows": surveyed.rows,
-        "pictures": splits | {"left out": splits.pop("")} if "" in splits else splits,
-        "families": len(set(plan.family.tolist())),
-        "bad_rows": len(surveyed.bad),
-        "bad": [{"row": name, "why": why} for name, why in surveyed.bad[:LISTED]],
-        "lost_captions": [{"row": name, "why": why} for name, why in surveyed.lost[:LISTED]],
-        "joined_rows": surveyed.joined,
-        "leak_count": len(plan.leaks),
-        "leaks": list(plan.leaks[:LISTED]),
-        "notes": list(plan.notes),
-    }
 
 
 def _write(surveyed: Survey, plan: Partition, fingerprint: str, folder: Path) -> None:
@@ -193,18 +173,54 @@ def lines_of(facts: dict[str, Any], listed: int = 10) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = Parser("python -m train.prepare", __doc__, "python -m train.prepare photos/ --out data/photos")
+    examples = """
+        python -m train.prepare photos/ --sheet sheet.png
+        python -m train.prepare photos/ --out data/photos
+        python -m train.prepare data/photos --words runs/words
+    """
+    parser = Parser("python -m train.prepare", __doc__, examples)
     add_arguments(parser)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the dataset")
+    parser.add_argument("--out", type=Path, help="folder of the dataset; without it the source is only looked at")
+    parser.add_argument("--sheet", type=Path, help="PNG file for a sheet of a few pictures with captions")
+    parser.add_argument("--json", action="store_true", help="print what the source is as JSON")
+    parser.add_argument("--words", type=Path, help="folder for word vectors of the captions of a dataset")
+    parser.add_argument("--dim", type=whole(1), default=128, help="length of a word vector")
+    parser.add_argument("--epochs", type=whole(1), default=EPOCHS, help="times that the captions are read for --words")
     return run_command(parser, argv, _run)
 
 
 def _run(args: argparse.Namespace) -> None:
-    wanted, how = chosen(args)
-    writable_folder(args.out.parent)
-    out = prepare(wanted, args.out, how, args.seed, resplit=args.resplit)
-    print("\n".join(lines_of(json.loads((out / FACTS).read_text("utf-8")))), file=sys.stderr)
-    print(out)
+    for option in ("sheet", "json"):
+        if getattr(args, option) and (args.out or args.words):
+            raise UserError(f"--{option}: is of a source that is only looked at; leave --out and --words out, or it")
+    if args.words:
+        check_replaceable(args.words)
+        writable_folder(args.words.parent, "--words")
+    if args.out:
+        wanted, how = chosen(args)
+        writable_folder(args.out.parent)
+        out = prepare(wanted, args.out, how, args.seed, resplit=args.resplit)
+        print("\n".join(lines_of(json.loads((out / FACTS).read_text("utf-8")))), file=sys.stderr)
+        print(out)
+    if args.words:
+        with named("--out" if args.out else "SOURCE"):
+            encoder = fit(training_sentences(args.out or Path(args.source)), args.dim, args.epochs)
+        with atomic_folder(args.words) as scratch:
+            encoder.save(scratch)
+        print(args.words)
+    if not (args.out or args.words):
+        _look(args)
+
+
+def _look(args: argparse.Namespace) -> None:
+    if args.sheet and not args.sheet.parent.is_dir():
+        raise UserError(f"--sheet: {args.sheet.parent} is no folder; make it, or name another file")
+    if args.sheet:
+        writable_file(args.sheet, "--sheet")
+    facts, sheet = inspect(*chosen(args), args.seed, resplit=args.resplit)
+    if args.sheet:
+        save_png(sheet, args.sheet, {"pictures": facts["pictures"]["count"]})
+    print(well_formed(json.dumps(facts, ensure_ascii=False, indent=1)) if args.json else render(facts))
 
 
 if __name__ == "__main__":

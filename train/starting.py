@@ -32,8 +32,10 @@ NEW_NAMES = {
     "eval.studies.swap": "eval.studies.checks swap",
     "eval.swap": "eval.studies.checks swap",
     "train.bench": "eval.studies.cost",
+    "train.codec": "train.autoencoder",
     "train.emoji": "train.recipes emoji",
     "train.icons": "train.recipes icons",
+    "train.inspect": "train.prepare SOURCE, without --out",
     "train.openclipart": "train.recipes clipart",
     "train.own": "train",
     "train.recipes.clipart": "train.recipes clipart",
@@ -43,6 +45,7 @@ NEW_NAMES = {
     "train.recipes.shapes": "train.recipes shapes",
     "train.shapes": "train.recipes shapes",
     "train.vae": "train.autoencoder",
+    "train.words": "train.prepare DATASET --words FOLDER",
 }
 """Commands that changed name."""
 

@@ -1,9 +1,7 @@
-"""Word vectors of the training captions alone: python -m train.words --data data/emoji --out runs/words"""
+"""Word vectors of the training captions alone: python -m train.prepare data/emoji --words runs/words"""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +11,7 @@ import torch
 from torch import Tensor
 
 from bridge.captions import prepare_caption
-from bridge.checkpoint import atomic_folder, check_replaceable
 from bridge.text.words import WordVectors, split_words
-from train.command import Parser, run_command, whole, writable_folder
 from train.config import ConfigError
 from train.data.dataset import load_dataset, rows_of
 
@@ -64,26 +60,3 @@ def fit(sentences: Sequence[Sequence[str]], dim: int, epochs: int = EPOCHS, seed
     words = list(model.wv.index_to_key)
     vectors = torch.from_numpy(np.array(model.wv.vectors, np.float32))
     return WordVectors(words, vectors, idf_weights(sentences, words))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = Parser("python -m train.words", __doc__, "python -m train.words --data data/emoji --out runs/words")
-    parser.add_argument("--data", type=Path, required=True, help="folder of a dataset, such as data/emoji")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, for `text:` in a mapper's config")
-    parser.add_argument("--dim", type=whole(1), default=128, help="length of a vector")
-    parser.add_argument("--epochs", type=whole(1), default=EPOCHS, help="times that the captions are read")
-    return run_command(parser, argv, _run)
-
-
-def _run(args: argparse.Namespace) -> None:
-    check_replaceable(args.out)
-    writable_folder(args.out.parent)
-    encoder = fit(training_sentences(args.data), args.dim, args.epochs)
-    with atomic_folder(args.out) as scratch:
-        encoder.save(scratch)
-    print(args.out)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

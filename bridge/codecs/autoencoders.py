@@ -77,7 +77,7 @@ class AutoencoderCodec(ImageCodec):
         self.mean = _channelwise(settings.get("latents_mean") or [shift] * channels, "latents_mean", channels)
         self.std = _channelwise(settings.get("latents_std") or [scale] * channels, "latents_std", channels)
         if not bool((self.std > 0).all()):
-            raise UserError("latents_std: expected positive numbers; fit the statistics with `python -m train.codec`")
+            raise UserError("latents_std: expected positive numbers; measure them with `python -m train.autoencoder`")
         self.fingerprint = fingerprint(vae, dict(config) | settings)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -193,7 +193,7 @@ AUTOENCODERS: dict[str, type[AutoencoderCodec]] = {
 def codec_from_diffusers(source: str | Path, image_size: int | None = None) -> AutoencoderCodec:
     """A codec over a published autoencoder: AutoencoderKL, AutoencoderTiny or VQModel.
 
-    Its latents are scaled as its config says; `python -m train.codec` measures their statistics on pictures.
+    Its latents are scaled as its config says; `python -m train.autoencoder` measures their statistics on pictures.
 
     Args:
         source: A folder that diffusers wrote, or a hub id, "owner/name" or "owner/name/folder"; safetensors only.

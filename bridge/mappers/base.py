@@ -334,12 +334,20 @@ class CleanMapper(VelocityMapper):
 
     def loss(self, z: Tensor, c: TextCode, *, noise: Tensor) -> Tensor:
         """Mean squared error of the velocity that the clean latent implies, (B,); see `Mapper.loss`."""
+        t, z_t = self._on_path(z, c, noise)
+        return velocity_error(self.clean(z_t, t, c), z, t, MIN_REMAINING)
+
+    def _on_path(self, z: Tensor, c: TextCode, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Times (B,) and points z_t that a loss's noise gives; the path's start are the last numbers of a row."""
         self.check_rows("z", z, self.z_shape, c)
         self.check_rows("noise", noise, self.loss_noise_shape, c)
         t = torch.sigmoid(self.time_mean + noise[:, 0])
-        z_t, _ = linear_path(z, noise[:, 1:].view_as(z), t)
-        error = (self.clean(z_t, t, c) - z).square().flatten(1).mean(1)
-        return error / (1 - t).clamp(min=MIN_REMAINING).square()
+        return t, linear_path(z, noise[:, -math.prod(self.z_shape) :].view_as(z), t)[0]
+
+
+def velocity_error(clean: Tensor, z: Tensor, t: Tensor, least: float) -> Tensor:
+    """Mean squared error (B,) of the velocity a clean latent implies at times t; 1 - t counts as `least` or more."""
+    return (clean - z).square().flatten(1).mean(1) / (1 - t).clamp(min=least).square()
 
 
 def linear_path(z: Tensor, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from bridge.errors import UserError
 from bridge.extras import import_extra
-from bridge.mappers.base import CleanMapper, linear_path
+from bridge.mappers.base import CleanMapper, velocity_error
 from bridge.mappers.matching import FlowMatchingMapper
 from bridge.mappers.transformer import TransformerFlowMapper
 from bridge.text import TextCode
@@ -439,14 +439,10 @@ class LocalFlowMapper(CleanMapper):
         """
         if self.network is None:
             return super().loss(z, c, noise=noise)
-        self.check_rows("z", z, self.z_shape, c)
-        self.check_rows("noise", noise, self.loss_noise_shape, c)
-        t = torch.sigmoid(self.time_mean + noise[:, 0])
-        z_t, _ = linear_path(z, noise[:, 2:].view_as(z), t)
+        t, z_t = self._on_path(z, c, noise)
         with torch.no_grad():
             known = self._others(c.pooled, z, noise[:, 1]) if self.training else self._known(c.pooled, z_t)
-        error = (self.varied(strength=1, begin=0)._clean(z_t, t, c, *known) - z).square().flatten(1).mean(1)
-        return error / (1 - t).clamp(min=LATE).square()
+        return velocity_error(self.varied(strength=1, begin=0)._clean(z_t, t, c, *known), z, t, LATE)
 
     def _others(self, pooled: Tensor, z: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
         """As `_known`, without pictures like z (B, *z_shape), and for some rows, by a normal number, near captions."""

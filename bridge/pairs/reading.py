@@ -165,7 +165,7 @@ def _check_bad(surveyed: Survey, rows: int, max_bad: float) -> None:
         name, why = surveyed.bad[0]
         raise UserError(
             f"source: {len(surveyed.bad)} of {rows} rows are bad, more than max-bad {max_bad:g} allows, first {name}: "
-            f"{why}; python -m train.inspect lists them"
+            f"{why}; python -m train.prepare SOURCE lists them"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -71,12 +72,16 @@ def open_sentence_encoder(folder: Path, *, id: str, digest: str | None) -> Netwo
     Raises ValueError if the weights have another digest, the model pools into another width than its tokens have, or
     sentence-transformers is needed and not installed.
     """
-    digest = check_digest(folder, digest)
-    kinds, modes = _modules(folder)
-    config = config_facts(read_json(folder / CONFIG))
-    limits = read_json(folder / LIMITS) if (folder / LIMITS).is_file() else {}
-    prompt, lower = _prompt(folder), bool(limits.get("do_lower_case"))
-    network = load_network(folder, TOWERS.get(str(config.get("model_type")), ("AutoModel", ""))[0])
+    with ThreadPoolExecutor(1) as pool:
+        checked = pool.submit(check_digest, folder, digest)  # while transformers is imported: a third of a second
+        try:
+            kinds, modes = _modules(folder)
+            config = config_facts(read_json(folder / CONFIG))
+            limits = read_json(folder / LIMITS) if (folder / LIMITS).is_file() else {}
+            prompt, lower = _prompt(folder), bool(limits.get("do_lower_case"))
+            network = load_network(folder, TOWERS.get(str(config.get("model_type")), ("AutoModel", ""))[0])
+        finally:
+            digest = checked.result()  # what is wrong with the weights is told first
     tokenizer = (folder / TOKENIZER).read_text("utf-8")
     max_tokens = int(limits.get("max_seq_length") or token_limit(folder))
     plain = config.get("model_type") == "bert" and modes == ["mean"] and kinds[2:] == ["Normalize"]

@@ -173,7 +173,9 @@ def _read_folder(folder: Path) -> Parts:
         tensors = load_file(folder / VECTORS)
         return list(index["words"]), tensors["vectors"], tensors["idf"], int(index["max_tokens"])
     except Exception as error:  # safetensors' own error is none of Python's
-        raise UserError(f"source: {folder} is damaged ({_line(error)}); make it again with train.words") from error
+        raise UserError(
+            f"source: {folder} is damaged ({_line(error)}); make it again with train.prepare --words"
+        ) from error
 
 
 def _read_file(path: Path) -> Parts:

@@ -1,7 +1,7 @@
 """Debian's openclipart-svg as a bare folder of captioned pictures: thousands of public-domain drawings.
 
     python -m train.recipes clipart --out data/clipart
-    python -m train.inspect data/clipart
+    python -m train.prepare data/clipart
 
 fetches the package with `apt-get`, or takes the SVG files of `--svg`. A drawing's caption is the title inside its SVG.
 Titles that many drawings share name a collection, and are left out, as is whatever does not say that it is in the

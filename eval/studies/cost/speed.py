@@ -65,7 +65,7 @@ def cold_start(model: str, repeats: int) -> list[str]:
         subprocess.run([sys.executable, *command], check=True, capture_output=True)
 
     with tempfile.TemporaryDirectory() as out:
-        command = ("-m", "bridge.cli", "generate", "a smiling cat", "--model", model, "--out", out)
+        command = ("-m", "bridge", "generate", "a smiling cat", "--model", model, "--out", out)
         works = {"whole": lambda: run(*command), "bare": lambda: run("-c", IMPORTS)}
         whole, bare = interleaved(works, repeats, time.perf_counter).values()
     return [
