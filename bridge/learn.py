@@ -31,7 +31,7 @@ from bridge.text import TextEncoder
 
 PICTURES, CAPTIONS = 32, 128
 """Pictures and captions that are encoded at a time."""
-WHITENING = 0.5
+WHITENING = 0.3
 """Of captions, unless somebody chooses another; see `LocalFlowMapper`."""
 TAUGHT = ("", "train")
 """Splits whose pictures are learnt; others are somebody's to judge with."""
