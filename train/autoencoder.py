@@ -113,7 +113,7 @@ class VAEConfig:
         if not 0 <= self.total_correlation < math.inf:
             raise ConfigError(f"total_correlation: expected 0 or more, got {self.total_correlation!r}")
         if self.total_correlation and not (self.kl and self.loop.batch_size // self.loop.accumulate > 1):
-            raise ConfigError("total_correlation: needs a posterior and a batch; give a kl above 0 and a batch_size of 2")
+            raise ConfigError("total_correlation: needs a posterior and a batch; give a kl above 0, a batch_size of 2")
         if self.layers and (self.layers < 2 or len(self.widths) != 3):
             raise ConfigError(f"layers: expected 2 or more, and three widths, got {self.layers} and {self.widths}")
         if not self.layers and (self.entropy or self.opacity):
@@ -211,8 +211,9 @@ class VAEObjective(nn.Module):
             parts["kl"] = posterior.kl().float() / eps[0].numel()
             loss = loss + self.config.kl * parts["kl"]
         if self.config.total_correlation:
-            flat = (p.float().flatten(1) for p in (z, posterior.mean, posterior.logvar))
-            parts["total_correlation"] = total_correlation(*flat, max(self.pictures, len(x))) / eps[0].numel()
+            latents, mean, logvar = (p.float().flatten(1) for p in (z, posterior.mean, posterior.logvar))
+            of_all = total_correlation(latents, mean, logvar, max(self.pictures, len(x)))
+            parts["total_correlation"] = of_all / latents.shape[1]
             loss = loss + self.config.total_correlation * parts["total_correlation"]
         if self.distance is not None:
             parts["perceptual"] = self.distance(*self.cropped(x, y))
