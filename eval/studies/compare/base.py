@@ -58,8 +58,8 @@ class LocalSampling(Sampling):
 
 GRID = 8
 """Side of the grid that windows are given on; on another they cover the same share of a picture."""
-LOCAL = (LocalSampling(), LocalSampling(window=(1.5, 1.3)), LocalSampling(perplexity=3.0))
-"""What a local flow chooses from: the default, smaller parts, fewer pictures."""
+LOCAL = (LocalSampling(), LocalSampling(window=(1.5, 1.3)), LocalSampling(window=(1.5, 1.3), perplexity=24.0))
+"""What a local flow chooses from: the default, smaller parts, smaller parts of more pictures."""
 GUIDED = (Sampling(), Sampling(guidance=2.0), Sampling(guidance=2.0, neighbours=True))
 PLAIN = (Sampling(), Sampling(temperature=0.7), Sampling(temperature=0.7, neighbours=True))
 """What peers with guidance, and without, choose from; every trained peer has three settings."""

@@ -346,7 +346,7 @@ class Workshop:
         some = rows[torch.linspace(0, len(rows) - 1, min(TIMED, len(rows))).long()]
         every, few = (variants[variants != NONE].unique() for variants in (train.variants[rows], train.variants[some]))
         begin = time.process_time()
-        self.encoder.encode([texts[i] for i in few])
+        self.encoder.encode([texts[i] for i in few], MICRO_BATCH, with_tokens=False)
         seconds = (time.process_time() - begin) * len(every) / len(few)
         if uses_vae:
             begin = time.process_time()
