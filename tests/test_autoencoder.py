@@ -18,7 +18,14 @@ from torch import Tensor
 from bridge.codecs import VAECodec, load_codec
 from bridge.codecs.dense import DenseCodec
 from train import autoencoder as vae_module
-from train.autoencoder import VAEConfig, VAEObjective, VAETraining, build_vae, make_deterministic
+from train.autoencoder import (
+    VAEConfig,
+    VAEObjective,
+    VAETraining,
+    build_vae,
+    make_deterministic,
+    total_correlation,
+)
 from train.config import ConfigError, load_config
 from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 from train.loop import LoopConfig
@@ -374,6 +381,55 @@ def test_making_it_deterministic_leaves_the_latents(training, train_pixels):
 def test_a_weight_of_the_kl_below_0_is_refused(artwork_folder, tmp_path, kl):
     with pytest.raises(ConfigError, match="kl: expected 0 or more, got"):
         config_of(artwork_folder, tmp_path, kl=kl)
+
+
+# total correlation
+
+STD = 0.5
+
+
+def posteriors(correlation: float, pictures: int = 2000) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents, means and log-variances (N, 2) of posteriors of deviation STD; all together are N(0, [[1, r], [r, 1]])
+    for r the correlation."""
+    g = torch.Generator().manual_seed(0)
+    covariance = torch.tensor([[1.0, correlation], [correlation, 1.0]]) - STD**2 * torch.eye(2)
+    mean = torch.randn(pictures, 2, generator=g) @ torch.linalg.cholesky(covariance).T
+    z = mean + STD * torch.randn(pictures, 2, generator=g)
+    return z, mean, torch.full_like(mean, 2 * math.log(STD))
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.4, 0.7])
+def test_total_correlation_of_all_pictures_is_that_of_their_gaussian(correlation):
+    found = total_correlation(*posteriors(correlation), 2000).mean()
+    assert float(found) == pytest.approx(-0.5 * math.log(1 - correlation**2), abs=0.05)
+
+
+def test_total_correlation_of_a_batch_is_near_that_of_all_pictures():
+    batches = zip(*(part.split(250) for part in posteriors(0.7)), strict=True)
+    found = torch.stack([total_correlation(*batch, 2000).mean() for batch in batches]).mean()
+    assert float(found) == pytest.approx(-0.5 * math.log(1 - 0.7**2), abs=0.05)
+
+
+def test_divergence_is_information_and_total_correlation_and_the_rest_of_each_dimension():
+    """KL(q(z|x) | p) = I(x; z) + TC(z) + sum_j KL(q(z_j) | p_j), each known of a Gaussian; here the last is 0."""
+    z, mean, logvar = posteriors(0.7)
+    divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1).mean()
+    covariance = torch.tensor([[1.0, 0.7], [0.7, 1.0]])
+    information = 0.5 * torch.logdet(covariance / STD**2)
+    found = information + total_correlation(z, mean, logvar, 2000).mean()
+    torch.testing.assert_close(found, divergence, atol=0.06, rtol=0)
+
+
+def test_total_correlation_counts_beside_the_kl(losses):
+    plain, more = losses(kl=0.5), losses(kl=0.5, total_correlation=2.0)
+    torch.testing.assert_close(more["loss"], plain["loss"] + 2 * more["total_correlation"])
+    assert more["total_correlation"].shape == plain["loss"].shape
+
+
+@pytest.mark.parametrize("changes", [{"total_correlation": -1.0}, {"total_correlation": 1.0, "kl": 0.0}])
+def test_total_correlation_without_a_posterior_or_below_0_is_refused(artwork_folder, tmp_path, changes):
+    with pytest.raises(ConfigError, match="total_correlation: "):
+        config_of(artwork_folder, tmp_path, **changes)
 
 
 @pytest.mark.parametrize(

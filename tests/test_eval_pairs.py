@@ -18,7 +18,7 @@ from eval.studies.compare import __main__ as command
 from eval.studies.compare import pairs, study
 from eval.studies.compare.base import Sampling
 from eval.studies.compare.material import NONE
-from eval.studies.compare.nets import Direct, DirectPlateau
+from eval.studies.compare.nets import Direct, DirectPlateau, LocalFlow, LocalPixels
 from eval.studies.compare.pairs import BridgePlateau, Point, pair_order, pairs_needed, scores, sizes_of, trend, verdict
 from eval.studies.compare.study import Workshop
 from tests import test_eval_report, test_eval_single
@@ -130,7 +130,9 @@ def test_no_trend_of_one_size() -> None:
 
 def test_scores_are_means_over_seeds() -> None:
     points = [
-        Point("plateau", "direct", 10, seed, Sampling(), 1, 1.0, {"seen": {"score": score, "low": 0.0, "high": 1.0}})
+        Point(
+            "plateau", "direct", 10, seed, Sampling(), 1, 1.0, 60.0, {"seen": {"score": score, "low": 0.0, "high": 1.0}}
+        )
         for seed, score in enumerate((0.25, 0.75))
     ]
     assert scores(points, "plateau", "direct", "seen") == {10: Interval(0.5, 0.0, 1.0)}
@@ -190,7 +192,11 @@ def test_command_prints_table_and_verdicts_and_does_nothing_twice(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    modes = {"equal minutes": (Tiny(), TinyDirect()), "plateau": (TinyBridgePlateau(), TinyDirectPlateau())}
+    modes = {
+        "no training": (LocalFlow(), LocalPixels()),
+        "equal minutes": (Tiny(), TinyDirect()),
+        "plateau": (TinyBridgePlateau(), TinyDirectPlateau()),
+    }
     monkeypatch.setattr(pairs, "MODES", modes)
     monkeypatch.setattr(pairs, "open_workshop", opened)
     monkeypatch.setattr("eval.studies.compare.nets.DDIM_STEPS", 2)
@@ -218,13 +224,28 @@ def test_command_prints_table_and_verdicts_and_does_nothing_twice(
     assert {(p["mode"], p["method"], p["pairs"]) for p in report["points"]} == {
         (mode, method, size) for mode in modes for method in pairs.METHODS for size in sizes
     }
-    assert len(report["verdicts"]) == printed.count("the direct way's best score") == 2
-    assert len(report["trends"]) == printed.count(": the bridge from 8 to ") == 2
+    assert len(report["verdicts"]) == printed.count("the direct way's best score") == 5
+    assert printed.count("no training against plateau: the direct way's best") == 1
+    assert len(report["trends"]) == printed.count(": the bridge from 8 to ") == 3
+    for point in report["points"]:
+        assert point["seconds"] > 60 * point["minutes"] > 0
+        assert (point["steps"] == 0) == (point["mode"] == "no training")
     ElementTree.parse(out / "pairs-held-out.svg")
     before = (out / "results.jsonl").read_bytes()
     monkeypatch.setattr(Loop, "train_step", lambda self: pytest.fail("trained again"))
     assert command.main(argv) == 0
     assert capsys.readouterr().out == printed and (out / "results.jsonl").read_bytes() == before
+
+
+def test_the_bridge_alone_has_no_verdict(
+    opened: Callable[..., Workshop], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "open_workshop", opened)
+    argv = ["pairs", "model", "--sizes", "8", "--samples", "2", "--captions", "6", "--out", str(tmp_path / "out")]
+    assert command.main([*argv, "--modes", "no training", "--methods", "bridge_flow"]) == 0
+    report = json.loads((tmp_path / "out" / "pairs.json").read_text())
+    assert [p["method"] for p in report["points"]] == ["bridge_flow"] and report["verdicts"] == []
+    assert "held-out" in capsys.readouterr().out
 
 
 @pytest.fixture

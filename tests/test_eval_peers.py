@@ -26,6 +26,7 @@ from eval.studies.compare import peers, study
 from eval.studies.compare.base import (
     TOKENS,
     Batch,
+    LocalSampling,
     Peer,
     PeerNet,
     Retrieval,
@@ -36,7 +37,17 @@ from eval.studies.compare.base import (
     Trial,
 )
 from eval.studies.compare.material import NONE, Material, Shelf, load
-from eval.studies.compare.nets import BridgeFlow, Direct, DirectPlateau, Invertible, Latent, Prior
+from eval.studies.compare.nets import (
+    BridgeFlow,
+    Direct,
+    DirectPlateau,
+    Invertible,
+    Latent,
+    LocalFlow,
+    LocalNet,
+    LocalPixels,
+    Prior,
+)
 from eval.studies.compare.peers import Line, PeersReport, to_text
 from eval.studies.compare.sampling import MICRO_BATCH, Asked, Neighbours, keyed
 from eval.studies.compare.study import Benches, Outcome, Results, Spread, Workshop, minutes_left, train
@@ -198,6 +209,30 @@ def test_another_caption_gives_another_picture(name: str) -> None:
     material, noise = toy(), torch.randn(1, *net.noise_shape, generator=generator_for(1))
     x = [net.sample(material.codes(torch.tensor([i])), noise, Sampling()) for i in (0, 1)]
     assert not torch.equal(*x), peer.name
+
+
+@pytest.mark.parametrize("peer", [LocalFlow(), LocalPixels()])
+def test_a_local_flow_draws_the_picture_of_a_known_caption_without_training(peer: LocalFlow) -> None:
+    material = toy()
+    net = peer.remember(*material.pairs(peer.uses_vae), SPACE)
+    noise = torch.randn(4, *net.noise_shape, generator=generator_for(0))
+    drawn = net.sample(ask(["caption 3"] * 4, material), noise, LocalSampling(perplexity=1.0))
+    expected = material.train.pixels[3].float() / 255
+    assert drawn.shape == (4, 3, 16, 16)
+    assert (drawn - expected).abs().max() < 0.05
+
+
+def test_a_local_flow_knows_pairs_alone() -> None:
+    material = toy(pairs=5)
+    data, codes, captions = material.pairs(True)
+    assert (len(data), len(codes), captions) == (5, 5, [[0], [1], [2], [3], [4]])
+    torch.testing.assert_close(codes, material.captions.pooled(torch.arange(5)))
+
+
+def test_windows_cover_the_same_share_of_any_grid() -> None:
+    nets = [peer.remember(*toy().pairs(peer.uses_vae), SPACE) for peer in (LocalFlow(), LocalPixels())]
+    windows = [net.varied(LocalSampling(window=(2.0, 1.0))).window for net in nets if isinstance(net, LocalNet)]
+    assert windows == [(1.0, 0.5), (4.0, 2.0)]  # grids of 4 x 4 and 16 x 16
 
 
 def test_flow_inverts_what_it_samples() -> None:
@@ -412,7 +447,7 @@ class TinyPlateau(TinyDirect, DirectPlateau):
 @pytest.fixture
 def tiny_peers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Peer]:
     """Small networks, a step a second, a plateau at twice the budget at the latest."""
-    tiny = {p.name: p for p in (Tiny(), TinyDirect(), TinyPlateau(), Retrieval(), Ridge())}
+    tiny = {p.name: p for p in (LocalFlow(), Tiny(), TinyDirect(), TinyPlateau(), Retrieval(), Ridge())}
     monkeypatch.setattr(peers, "ALL", tuple(tiny.values()))
     return tiny
 
@@ -473,6 +508,7 @@ def test_command_prints_one_table_and_does_nothing_twice(
     assert set(lines) == set(tiny_peers) and all(name in printed for name in tiny_peers)
     assert lines["bridge_flow"]["steps"] == [2, 2] and lines["direct"]["steps"] == [3, 3]
     assert 3 <= lines["direct_plateau"]["steps"][0] <= 6 and len(lines["direct_plateau"]["steps"]) == 1
+    assert lines["local_flow"]["steps"] == [0, 0]
     assert lines["ridge"]["steps"] == [] and len(lines["ridge"]["rows"]["held-out"]["score"]["values"]) == 2
     before = (out / "results.jsonl").read_bytes()
     monkeypatch.setattr(Loop, "train_step", lambda self: pytest.fail("trained again"))

@@ -53,6 +53,11 @@ def test_every_combination_has_a_caption_of_its_own():
     assert len({label_of(f) for f in combinations()}) == COMBINATIONS
 
 
+def test_half_the_size_is_the_same_picture():
+    shrunk = Image.open(io.BytesIO(draw(PLAIN))).reduce(2)
+    np.testing.assert_allclose(np.asarray(Image.open(io.BytesIO(draw(PLAIN, 32)))), np.asarray(shrunk), atol=1)
+
+
 def test_pictures_differ_in_every_factor():
     others = [replace(PLAIN, **{name: (getattr(PLAIN, name) + 1) % levels}) for name, levels in LEVELS.items()]
     assert all((pixels(other) != pixels(PLAIN)).any() for other in others)

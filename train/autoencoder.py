@@ -42,7 +42,7 @@ from train.perceptual import PerceptualDistance
 AnyVAE: TypeAlias = AutoencoderKL | DenseVAE | PaletteVAE
 SHAPE = ("block_out_channels", "latent_channels", "norm_num_groups", "units", "sample_size", "widths", "layers")
 """Settings that a VAE to start from must share."""
-LATER = ("layers", "crop", "gradient", "entropy", "opacity", "recolour")
+LATER = ("layers", "crop", "gradient", "entropy", "opacity", "recolour", "total_correlation")
 """Settings that older runs did not have; unset, they are no part of a run's identity, so that those resume."""
 
 
@@ -73,6 +73,9 @@ class VAEConfig:
         opacity: Weight of the absolute error of the opacity, where a picture has a transparent part.
         kl: Weight of the mean KL divergence a latent dimension, in nats. 0 trains a plain autoencoder: latents
             without noise, and nothing that pulls them anywhere.
+        total_correlation: Weight of the latents' total correlation a dimension, in nats, beside its share in the KL
+            (beta-TCVAE, whose beta is 1 + total_correlation / kl); it is estimated within a batch, so micro-batches
+            (`accumulate`) and processes make it coarser.
         flip: Whether half of the pictures are mirrored.
         recolour: Share of the pictures whose red, green and blue are exchanged at random.
         init: Folder of a VAE to start from, for a second training stage; empty starts from nothing.
@@ -94,6 +97,7 @@ class VAEConfig:
     entropy: float = 0.0
     opacity: float = 0.0
     kl: float = 3e-4
+    total_correlation: float = 0.0
     flip: bool = True
     recolour: float = 0.0
     more: str = ""
@@ -107,6 +111,10 @@ class VAEConfig:
             raise ConfigError(f"more_share: expected a share between 0 and 1, got {self.more_share!r}")
         if not 0 <= self.kl < math.inf:
             raise ConfigError(f"kl: expected 0 or more, got {self.kl!r}")
+        if not 0 <= self.total_correlation < math.inf:
+            raise ConfigError(f"total_correlation: expected 0 or more, got {self.total_correlation!r}")
+        if self.total_correlation and not (self.kl and self.loop.batch_size // self.loop.accumulate > 1):
+            raise ConfigError("total_correlation: needs a posterior and a batch; give a kl above 0, a batch_size of 2")
         if self.layers and (self.layers < 2 or len(self.widths) != 3):
             raise ConfigError(f"layers: expected 2 or more, and three widths, got {self.layers} and {self.widths}")
         if not self.layers and (self.entropy or self.opacity):
@@ -170,14 +178,17 @@ def first_vae(config: VAEConfig, size: int) -> AnyVAE:
 class VAEObjective(nn.Module):
     """Reconstruction, perceptual distance and KL of a VAE, per example; of a plain autoencoder at kl 0.
 
+    `pictures` is how many are trained on, for the total correlation alone; if fewer than a batch, a batch is all.
+
     Source: Kingma & Welling 2014, arXiv:1312.6114; Rombach et al. 2022, arXiv:2112.10752; with a weight of the KL
-        of its own Higgins et al. 2017, beta-VAE; without any Hinton & Salakhutdinov 2006, Reducing the
+        of its own Higgins et al. 2017, beta-VAE; with one of the total correlation's Chen et al. 2018,
+        arXiv:1802.04942; without any Hinton & Salakhutdinov 2006, Reducing the
         Dimensionality of Data with Neural Networks
     """
 
-    def __init__(self, vae: AnyVAE, config: VAEConfig) -> None:
+    def __init__(self, vae: AnyVAE, config: VAEConfig, pictures: int = 0) -> None:
         super().__init__()
-        self.vae, self.config = vae, config
+        self.vae, self.config, self.pictures = vae, config, pictures
         self.distance = PerceptualDistance() if config.perceptual else None
 
     def forward(self, x: Tensor, eps: Tensor, opacity: Tensor | None = None) -> dict[str, Tensor]:
@@ -200,6 +211,11 @@ class VAEObjective(nn.Module):
         if self.config.kl:
             parts["kl"] = posterior.kl().float() / eps[0].numel()
             loss = loss + self.config.kl * parts["kl"]
+        if self.config.total_correlation:
+            latents, mean, logvar = (p.float().flatten(1) for p in (z, posterior.mean, posterior.logvar))
+            of_all = total_correlation(latents, mean, logvar, max(self.pictures, len(x)))
+            parts["total_correlation"] = of_all / latents.shape[1]
+            loss = loss + self.config.total_correlation * parts["total_correlation"]
         if self.distance is not None:
             parts["perceptual"] = self.distance(*self.cropped(x, y))
             loss = loss + self.config.perceptual * parts["perceptual"]
@@ -225,6 +241,30 @@ class VAEObjective(nn.Module):
             return x, y
         top, left = torch.randint(x.shape[-1] - side + 1, (2,)).tolist()
         return tuple(p[..., top : top + side, left : left + side] for p in (x, y))  # type: ignore[return-value]
+
+
+def total_correlation(z: Tensor, mean: Tensor, logvar: Tensor, pictures: int) -> Tensor:
+    """log q(z) - sum_j log q(z_j) in nats, (B,); its mean estimates the total correlation of the latents.
+
+    q is the mixture of the posteriors of all pictures. The batch stands for it: a picture's own posterior weighs 1 / N
+    of N `pictures`, and the B - 1 others share the rest, which makes q(z) unbiased.
+
+    Args:
+        z: One latent from the posterior of each picture of the batch, (B, L), B at least 2.
+        mean: Of the posteriors, (B, L); so `logvar`.
+        pictures: N, at least B.
+
+    Source: Chen et al. 2018, Isolating Sources of Disentanglement in VAEs, arXiv:1802.04942, stratified sampling
+        (there one other picture, in place of all alike, makes up for the share of what is left out)
+    """
+    batch = len(z)
+    error = (z[:, None] - mean).square() * (-logvar).exp()
+    log_density = -0.5 * (error + logvar + math.log(2 * math.pi))  # of latent i under posterior j, a dimension
+    own = torch.eye(batch, dtype=torch.bool, device=z.device)
+    log_share = torch.full((batch, batch), math.log((pictures - 1) / (pictures * (batch - 1)))).to(z)
+    log_share = log_share.masked_fill(own, -math.log(pictures))
+    joint = (log_density.sum(2) + log_share).logsumexp(1)
+    return joint - (log_density + log_share[..., None]).logsumexp(1).sum(1)
 
 
 def make_deterministic(vae: AnyVAE) -> None:
@@ -261,7 +301,7 @@ class VAETraining:
         left_out = {"loop", "out", "init", "sheet_rows", *(name for name in LATER if not getattr(config, name))}
         settings = {k: v for k, v in asdict(config).items() if k not in left_out}
         self.loop = Loop(
-            VAEObjective(self.vae, config),
+            VAEObjective(self.vae, config, len(self.pixels) + self.extra),
             self.batch,
             len(self.pixels) + self.extra,
             self.validate,

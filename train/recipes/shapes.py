@@ -2,7 +2,7 @@
 
     python -m train.recipes shapes --out data/shapes
 
-draws every combination of the factors once, at 64 x 64 on white, and writes a folder that
+draws every combination of the factors once, at 64 x 64 on white (`--size 32` at half of that), and writes a folder that
 `datasets.load_from_disk` opens: image, captions, label, artist, style, family, split, and the number of
 each factor's value under factor_<name>. `--count` takes a random part of the combinations.
 """
@@ -60,6 +60,8 @@ ROWS = ("top", "upper", "middle", "lower", "bottom")
 COUNTS = ("one", "two", "three")
 STEP, GAP, FINER = 5, 2, 4
 """Pixels between neighbouring places and between two figures; a picture is drawn so many times finer."""
+SIDES = (32, 64)
+"""What a picture is shrunk to; lengths above are in pixels of the latter."""
 SHARES = {"test": 0.2, "validation": 0.2}
 
 
@@ -101,15 +103,15 @@ def centres(f: Factors) -> list[tuple[float, float]]:
     return [(x + apart * dx, y + apart * dy) for dx, dy in offsets]
 
 
-def draw(f: Factors) -> bytes:
-    """The picture, antialiased on white, as PNG bytes."""
+def draw(f: Factors, size: int = SIZE) -> bytes:
+    """The picture, antialiased on white, as PNG bytes; `size`, one of SIDES, is its side."""
     page = Image.new("RGB", (SIZE * FINER, SIZE * FINER), "white")
     pen = ImageDraw.Draw(page)
     outline, radius = list(SHAPES.values())[f.shape], list(RADII.values())[f.size]
     for x, y in centres(f):
         corners = [((x + radius * dx) * FINER, (y + radius * dy) * FINER) for dx, dy in outline]
         pen.polygon(corners, fill=list(COLOURS.values())[f.colour])
-    return png_of(page.reduce(FINER), compress_level=6)
+    return png_of(page.reduce(FINER * SIZE // size), compress_level=6)
 
 
 def combinations() -> list[Factors]:
@@ -117,7 +119,7 @@ def combinations() -> list[Factors]:
     return [Factors(*values) for values in itertools.product(*map(range, LEVELS.values()))]
 
 
-def make_rows(count: int = COMBINATIONS, seed: int = 0) -> list[Row]:
+def make_rows(count: int = COMBINATIONS, seed: int = 0, size: int = SIZE) -> list[Row]:
     """Rows with PNG bytes under "png", each combination once; a smaller count's are part of a larger one's.
 
     Raises ValueError if `count` is too small for every split, or there are not so many combinations.
@@ -139,7 +141,7 @@ def make_rows(count: int = COMBINATIONS, seed: int = 0) -> list[Row]:
                 "style": "shapes",
                 "family": int(family),
                 "split": _split(i),
-                "png": draw(f),
+                "png": draw(f, size),
             }
             | {f"factor_{name}": value for name, value in values}
         )
@@ -163,9 +165,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         count = whole(10, COMBINATIONS)
         parser.add_argument("--count", type=count, default=COMBINATIONS, help="of the combinations")
         parser.add_argument("--seed", type=whole(0), default=0, help="chooses the combinations and their splits")
+        parser.add_argument("--size", type=int, choices=SIDES, default=SIZE, help="side of a picture in pixels")
 
     return run_recipe("shapes", __doc__, argv, options, _run)
 
 
 def _run(args: argparse.Namespace) -> None:
-    write_rows(make_rows(args.count, args.seed), FEATURES, args.out)
+    write_rows(make_rows(args.count, args.seed, args.size), FEATURES, args.out)

@@ -48,6 +48,18 @@ class Sampling:
     neighbours: bool = False  # Draw the code of an unfamiliar caption among near known ones, as the pipeline does
 
 
+@dataclass(frozen=True)
+class LocalSampling(Sampling):
+    """How a local flow draws."""
+
+    window: tuple[float, float] = (2.0, 1.7)  # At t = 0 and 1, in positions of a grid of GRID x GRID
+    perplexity: float = 8.0  # Pictures that a caption effectively draws from
+
+
+GRID = 8
+"""Side of the grid that windows are given on; on another they cover the same share of a picture."""
+LOCAL = (LocalSampling(), LocalSampling(window=(1.5, 1.3)), LocalSampling(window=(1.5, 1.3), perplexity=24.0))
+"""What a local flow chooses from: the default, smaller parts, smaller parts of more pictures."""
 GUIDED = (Sampling(), Sampling(guidance=2.0), Sampling(guidance=2.0, neighbours=True))
 PLAIN = (Sampling(), Sampling(temperature=0.7), Sampling(temperature=0.7, neighbours=True))
 """What peers with guidance, and without, choose from; every trained peer has three settings."""
@@ -85,6 +97,21 @@ class TrainedPeer(Peer):
     def build(self, trial: Trial, space: Space) -> PeerNet:
         """An untrained network."""
         return self.net(space, **net_arguments(trial))
+
+
+class MemoryPeer(Peer):
+    """A way that trains nothing: it remembers the pairs. Pictures without captions are of no use to it."""
+
+    @abc.abstractmethod
+    def remember(self, data: Tensor, codes: Tensor, captions: Sequence[Sequence[int]], space: Space) -> PeerNet:
+        """A network that draws, over pairs.
+
+        Args:
+            data: Mean latents (N, *z_shape) where it uses the VAE, else pictures (N, 3, H, W) in [0, 1].
+            codes: Pooled codes of the captions, (M, D).
+            captions: For each picture, the numbers of its captions.
+            space: What data and codes are of.
+        """
 
 
 def net_arguments(trial: Trial) -> Trial:

@@ -23,6 +23,7 @@ from bridge.codecs.standardize import PrincipalAxes, WhitenedCodec
 from bridge.mappers import (
     DensityMapper,
     GaussianMapper,
+    LocalFlowMapper,
     Mapper,
     MixtureMapper,
     NormalizingFlowMapper,
@@ -34,7 +35,7 @@ from eval.report import ROWS, table, to_json
 from eval.studies import Study
 from eval.studies.compare.base import GUIDED, PLAIN, Sampling
 from eval.studies.compare.material import Shelf
-from eval.studies.compare.nets import BridgeFlow, MapperNet, MapperPeer
+from eval.studies.compare.nets import BridgeFlow, LocalFlow, LocalNet, MapperNet, MapperPeer
 from eval.studies.compare.study import HEADLINES, Spread, Workshop, add_workshop, open_workshop
 from train.command import Parser
 from train.timing import interleaved
@@ -56,9 +57,16 @@ class FamilyPeer(MapperPeer):
         self.settings = GUIDED if issubclass(family, VelocityMapper) else PLAIN
 
 
+class LocalFamily(LocalFlow):
+    """The local flow, which trains nothing."""
+
+    name, family, whitened = "local flow", LocalFlowMapper, False
+
+
 FAST = {"learning_rate": 1e-3, "batch_size": 256}
 SLOW = {"learning_rate": 5e-4, "batch_size": 128}
-ALL = (
+ALL: tuple[FamilyPeer | LocalFamily, ...] = (
+    LocalFamily(),
     FamilyPeer("flow matching, MLP", BridgeFlow.family, BridgeFlow.trials[0]),
     FamilyPeer("flow matching, transformer", TransformerFlowMapper, SLOW),
     FamilyPeer("flow, coupling", NormalizingFlowMapper, SLOW),
@@ -85,8 +93,8 @@ class Family:
     sampling: Sampling | None = None  # Chosen on validation, of seed 0
     rows: dict[str, dict[str, Spread]] = field(default_factory=dict)  # HEADLINES by row; none if training diverged
     steps: list[int] = field(default_factory=list)  # Optimiser steps, by seed
-    minutes: list[float] = field(default_factory=list)  # Of training, by seed, the VAE's not included
-    parameters: int = 0  # Numbers trained
+    minutes: list[float] = field(default_factory=list)  # Of training, or encoding the pairs, by seed; not the VAE's
+    parameters: int = 0  # Numbers trained, or remembered
     images_per_second: float = 0.0  # Latents drawn and decoded on this machine, with that sampling
     density: Density | None = None  # Of seed 0
     absent: dict[str, str] = field(default_factory=dict)  # What could not be measured, and why
@@ -155,15 +163,16 @@ def density_of(shop: Workshop, mapper: Mapper, splits: Mapping[str, str]) -> Den
     return Density(bits, max(errors, default=0.0))
 
 
-def measure(shop: Workshop, peer: FamilyPeer, seeds: int) -> Family:
+def measure(shop: Workshop, peer: FamilyPeer | LocalFamily, seeds: int) -> Family:
     """Train a family with every seed, judge each on the test, and measure density and speed with the first."""
     tested = [one for seed in range(seeds) if (one := shop.tested(peer, 0, seed)) is not None]
     if len(tested) < seeds:
         return Family(peer.name, absent={"everything": "training diverged; see the messages above"})
-    net, sampling = shop.train(peer, peer.trials[0], 0).eval(), tested[0].sampling
-    assert isinstance(net, MapperNet)
+    net, sampling = shop.network(peer, peer.trials[0], 0).eval(), tested[0].sampling
+    assert isinstance(net, MapperNet | LocalNet)
+    mapper = net.mapper if isinstance(net, MapperNet) else net.varied(sampling)
     rows = {row: {h: Spread.of(one.rows[row][h] for one in tested) for h in HEADLINES} for row in tested[0].rows}
-    density = density_of(shop, net.mapper, {row: split for row, split in ROWS["test"].items() if row in rows})
+    density = density_of(shop, mapper, {row: split for row, split in ROWS["test"].items() if row in rows})
     c = shop.asked([shop.benches.judge.pictures.label[0]] * SPEED_IMAGES)
     noise = torch.randn(SPEED_IMAGES, *net.noise_shape, generator=generator_for(0))
     with torch.no_grad():
@@ -175,7 +184,7 @@ def measure(shop: Workshop, peer: FamilyPeer, seeds: int) -> Family:
         rows,
         [one.steps for one in tested],
         [one.minutes for one in tested],
-        sum(p.numel() for p in net.parameters()),
+        sum(p.numel() for p in net.parameters()) or sum(b.numel() for b in net.buffers()),
         rate,
         density,
         {} if density else {"density": f"{peer.family.__name__} has none"},

@@ -79,6 +79,15 @@ class Material:
         both = torch.cat([self.paired[~mine], self.unpaired])
         return replace(self, paired=self.paired[mine], weights=self.weights[mine], unpaired=both)
 
+    def pairs(self, uses_vae: bool) -> tuple[Tensor, Tensor, list[list[int]]]:
+        """Data of `paired`, mean latents or pictures in [0, 1], pooled codes of its captions (M, D), and for each
+        picture the numbers of its captions among them."""
+        variants = self.train.variants[self.paired]
+        numbers = variants[variants != NONE].unique()
+        place = torch.searchsorted(numbers, variants)
+        captions = [row[known].tolist() for row, known in zip(place, variants != NONE, strict=True)]
+        return self.train.data(self.paired, uses_vae, None), self.captions.pooled(numbers), captions
+
     def draw(self, size: int, uses_vae: bool, tokens: bool, *key: int) -> Batch:
         """A training batch that depends on `key`, (seed, step), alone.
 

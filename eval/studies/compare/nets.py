@@ -5,6 +5,7 @@ All train pictures without captions under the null code, as classifier-free guid
 
 import abc
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -19,14 +20,18 @@ from zuko.lazy import UnconditionalDistribution
 from zuko.transforms import MonotonicRQSTransform
 
 from bridge.guidance import guided
-from bridge.mappers import FlowMatchingMapper, Mapper, VelocityMapper
+from bridge.mappers import FlowMatchingMapper, LocalFlowMapper, Mapper, VelocityMapper
 from bridge.noise import generator_for
 from bridge.text import TextCode
 from eval.studies.compare.base import (
+    GRID,
     GUIDED,
+    LOCAL,
     PLAIN,
     TOKENS,
     Batch,
+    LocalSampling,
+    MemoryPeer,
     PeerNet,
     Sampling,
     Space,
@@ -357,3 +362,44 @@ class BridgeFlow(MapperPeer):
         {"learning_rate": 1e-3, "batch_size": 256, "dropout": 0.1},
         {"learning_rate": 7e-4, "batch_size": 256, "width": 768, "hidden": 1536},
     )
+
+
+class LocalNet(PeerNet):
+    """A local flow over a memory of latents with their codec, or of pixels without one."""
+
+    def __init__(self, space: Space, mapper: LocalFlowMapper, pixels: bool = False) -> None:
+        super().__init__()
+        self.codec, self.mapper, self.pixels, self.noise_shape = space.codec, mapper, pixels, mapper.z_shape
+        self._varied: dict[Sampling, LocalFlowMapper] = {}
+
+    def loss(self, batch: Batch) -> Tensor:
+        raise TypeError("a local flow is not trained")
+
+    def varied(self, sampling: Sampling) -> LocalFlowMapper:
+        """The flow with a sampling's window, on its own grid, and perplexity; one for each sampling."""
+        assert isinstance(sampling, LocalSampling)
+        if sampling not in self._varied:
+            finer = self.noise_shape[-1] / GRID if len(self.noise_shape) > 1 else 1
+            window = tuple(s * finer for s in sampling.window)
+            self._varied[sampling] = self.mapper.varied(window=window, perplexity=sampling.perplexity)
+        return self._varied[sampling]
+
+    def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
+        z = self.varied(sampling).sample(c, noise=noise, num_inference_steps=FLOW_STEPS)
+        return (z / 2 + 0.5).clamp(0, 1) if self.pixels else self.codec.decode(z)
+
+
+class LocalFlow(MemoryPeer):
+    """Ours without training: the closed form of flow matching over a memory, local and weighed by caption."""
+
+    name, settings = "local_flow", LOCAL
+
+    def remember(self, data: Tensor, codes: Tensor, captions: Sequence[Sequence[int]], space: Space) -> PeerNet:
+        data = data if self.uses_vae else data * 2 - 1
+        return LocalNet(space, LocalFlowMapper.from_memory(data, codes, captions), not self.uses_vae)
+
+
+class LocalPixels(LocalFlow):
+    """The same on pixels: the closed form without a latent space."""
+
+    name, uses_vae = "local_pixels", False

@@ -1,10 +1,10 @@
 """How many captioned pictures does a bridge need?
 
-The bridge and the direct way (text code to pixels) are trained on the same few pairs, and both are given all
-other training pictures without captions; for the same minutes, and each to its own plateau. Fewer pairs are part
-of more, one of every family before a second of any. The claim under test: the bridge needs at least five times
-fewer pairs for the same score. How to sample is chosen on validation; test is read once a training. Data with one
-picture a caption will do: the score is then fit alone.
+The bridge and the direct way (text code to pixels) have the same few pairs. Without training both are a local flow
+over these, one of latents, one of pixels; trained, both are given all other training pictures without captions, for
+the same minutes, and each to its own plateau. Fewer pairs are part of more, one of every family before a second of
+any. The claim under test: the bridge needs at least five times fewer pairs for the same score. How to sample is chosen
+on validation; test is read once a way and size. Data with one picture a caption will do: the score is then fit alone.
 """
 
 import argparse
@@ -25,8 +25,8 @@ from eval.metrics.bootstrap import Interval
 from eval.plots import Curve, to_svg
 from eval.report import ROWS, table, to_json
 from eval.studies import Study
-from eval.studies.compare.base import Sampling, TrainedPeer
-from eval.studies.compare.nets import BridgeFlow, Direct, DirectPlateau
+from eval.studies.compare.base import MemoryPeer, Sampling, TrainedPeer
+from eval.studies.compare.nets import BridgeFlow, Direct, DirectPlateau, LocalFlow, LocalPixels
 from eval.studies.compare.study import SINGLE, Workshop, add_workshop, open_workshop
 from train.command import Parser, whole
 from train.data.dataset import content_hash
@@ -46,7 +46,9 @@ class BridgePlateau(BridgeFlow):
     name, plateau = "bridge_flow_plateau", True
 
 
-MODES: dict[str, tuple[TrainedPeer, TrainedPeer]] = {
+UNTRAINED = "no training"
+MODES: dict[str, tuple[TrainedPeer | MemoryPeer, TrainedPeer | MemoryPeer]] = {
+    UNTRAINED: (LocalFlow(), LocalPixels()),
     "equal minutes": (BridgeFlow(), Direct()),
     "plateau": (BridgePlateau(), DirectPlateau()),
 }
@@ -56,13 +58,14 @@ MODES: dict[str, tuple[TrainedPeer, TrainedPeer]] = {
 class Point:
     """One method on one number of pairs."""
 
-    mode: str  # 'equal minutes' or 'plateau'
+    mode: str  # One of MODES
     method: str  # One of METHODS
     pairs: int  # Captioned pictures
     seed: int  # Of training and noise
     sampling: Sampling  # Chosen on validation
     steps: int  # Optimiser steps
-    minutes: float  # Of training, the VAE's not included
+    minutes: float  # Of training or, where there is none, of encoding the pairs; the VAE's not included
+    seconds: float | None  # From the start to one picture: these minutes and its drawing; None if not measured
     rows: dict[str, dict[str, float]]  # See `study.Benches.figures`, of the test
 
 
@@ -70,7 +73,7 @@ class Point:
 class Verdict:
     """The claim on one row in one mode."""
 
-    mode: str  # 'equal minutes' or 'plateau'
+    mode: str  # One of MODES, or the bridge's against the direct way's
     row: str  # 'seen' or 'held-out'
     target: float  # The direct way's best score
     direct_pairs: float  # With how few pairs it had it
@@ -100,7 +103,7 @@ class Verdict:
 class Trend:
     """Whether the bridge gained by its last pairs, on one row in one mode."""
 
-    mode: str  # 'equal minutes' or 'plateau'
+    mode: str  # One of MODES
     row: str  # 'seen' or 'held-out'
     few: int  # The largest size tried that is FEWER times below the largest, or the smallest
     many: int  # The largest
@@ -191,12 +194,13 @@ def scores(points: Sequence[Point], mode: str, method: str, row: str) -> dict[in
 
 
 def measure(shop: Workshop, mode: str, method: str, seed: int, trial: int) -> Point:
-    """Train a method on the workshop's pairs, choose how to sample on validation, judge on test; or remember."""
+    """Give a method the workshop's pairs, choose how to sample on validation, judge on test; or look it up."""
     peer, pairs = MODES[mode][METHODS.index(method)], len(shop.material.paired)
-    tested = shop.tested(peer, trial, seed)
+    tested = shop.tested(peer, trial if isinstance(peer, TrainedPeer) else 0, seed)
     if tested is None:
         raise UserError(f"{peer.name}: diverged with {pairs} pairs; see results.jsonl")
-    return Point(mode, method, pairs, seed, tested.sampling, tested.steps, tested.minutes, tested.rows)
+    seconds = None if tested.drawing is None else 60 * tested.minutes + tested.drawing
+    return Point(mode, method, pairs, seed, tested.sampling, tested.steps, tested.minutes, seconds, tested.rows)
 
 
 def with_pairs(shop: Workshop, order: Tensor, count: int) -> Workshop:
@@ -219,26 +223,34 @@ def sizes_of(asked: Sequence[str] | None, most: int) -> list[int]:
 
 
 def report_of(points: Sequence[Point], about: dict[str, str]) -> PairsReport:
-    """The report of points: a verdict and a trend each row of the test and mode."""
+    """The report of points: on each row of the test a trend each mode, and a verdict where there is a direct way.
+
+    The bridge without training is held against every direct way, else each mode's two against one another.
+    """
     verdicts, trends = [], []
     for row in (row for row in ROWS["test"] if row in points[0].rows):
-        for mode in dict.fromkeys(p.mode for p in points):
-            bridge, direct = (scores(points, mode, method, row) for method in METHODS)
-            verdicts.append(verdict(mode, row, bridge, direct))
-            trends.append(trend(mode, row, bridge))
+        modes = list(dict.fromkeys(p.mode for p in points))
+        of_bridge, of_direct = ({mode: scores(points, mode, method, row) for mode in modes} for method in METHODS)
+        for mine, bridge in of_bridge.items():
+            for theirs, direct in of_direct.items():
+                if bridge and direct and mine in (theirs, UNTRAINED):
+                    name = mine if mine == theirs else f"{mine} against {theirs}"
+                    verdicts.append(verdict(name, row, bridge, direct))
+            trends += [trend(mine, row, bridge)] * bool(bridge)
     return PairsReport(list(points), verdicts, [t for t in trends if t is not None], about)
 
 
 def to_text(report: PairsReport) -> str:
     """A table a row of the test, the verdicts, and what more pairs brought."""
     lines = []
-    for row in dict.fromkeys(v.row for v in report.verdicts):
-        cells = [["", "", "pairs", *SHOWN, "score", "copies", "steps"]]
+    for row in report.points[0].rows:
+        cells = [["", "", "pairs", *SHOWN, "score", "copies", "steps", "seconds"]]
         for p in report.points:
             f = p.rows[row]
             figures = [f"{f[name]:.2f}" if name in f else "–" for name in SHOWN]
             score = str(Interval(f["score"], f["low"], f["high"]))
             cells.append([p.mode, p.method, str(p.pairs), *figures, score, f"{f['copied']:.2f}", str(p.steps)])
+            cells[-1].append("–" if p.seconds is None else f"{p.seconds:.1f}")
         lines += [row, *table(cells), ""]
     judged = [f"judged {report.about['judged']}"] if "judged" in report.about else []
     return "\n".join([*lines, *map(str, report.verdicts), *map(str, report.trends), *judged])
@@ -250,9 +262,11 @@ def chart(points: Sequence[Point], row: str) -> str:
     for mode in dict.fromkeys(p.mode for p in points):
         for method in METHODS:
             curve = scores(points, mode, method, row)
+            if not curve:
+                continue
             y, low, high = ([getattr(s, end) for s in curve.values()] for end in ("value", "low", "high"))
             name = f"{'bridge' if method == METHODS[0] else method}, {mode}"
-            curves.append(Curve(name, list(curve), y, low, high, mode != "equal minutes"))
+            curves.append(Curve(name, list(curve), y, low, high, mode == "plateau"))
     return to_svg(plots.curves(f"{row} captions", curves, "pairs", "score"))
 
 
@@ -262,7 +276,15 @@ def _arguments(parser: Parser) -> None:
     add("--sizes", nargs="+", metavar="PAIRS", help=f"numbers of pairs, or 'all'; {known} and all if not given")
     modes = list(MODES)
     add("--modes", nargs="+", choices=modes, default=modes, metavar="MODE", help=f"of {', '.join(modes)}")
-    add("--trial", type=whole(0), nargs=2, default=[0, 0], metavar="I", help="trials of bridge and direct way")
+    add("--methods", nargs="+", choices=METHODS, default=METHODS, metavar="NAME", help=f"of {', '.join(METHODS)}")
+    add(
+        "--trial",
+        type=whole(0),
+        nargs=2,
+        default=[0, 0],
+        metavar="I",
+        help="trials of bridge and direct way",
+    )
 
 
 def _run(args: argparse.Namespace, command: str) -> None:
@@ -278,6 +300,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
         for size in sizes_of(args.sizes, len(order))
         for mode in args.modes
         for method, trial in zip(METHODS, args.trial, strict=True)
+        if method in args.methods
         for seed in range(args.seeds)
     ]
     judged = {"judged": f"singly: {SINGLE}"} if shop.benches.judge.singly else {}

@@ -17,11 +17,23 @@ from eval.report import Report, evaluate, table, to_json
 from eval.stream import Generate
 from eval.studies import Study
 from eval.studies.compare.base import Peer, Retrieval, Ridge, Sampling, TrainedPeer, Trial
-from eval.studies.compare.nets import BridgeFlow, Direct, DirectPlateau, Invertible, Latent, Prior
+from eval.studies.compare.nets import (
+    BridgeFlow,
+    Direct,
+    DirectPlateau,
+    Invertible,
+    Latent,
+    LocalFlow,
+    LocalPixels,
+    Prior,
+)
 from eval.studies.compare.study import HEADLINES, Chosen, Spread, Workshop, add_workshop, open_workshop
 from train.command import Parser, whole
 
-ALL: tuple[Peer, ...] = (BridgeFlow(), Direct(), DirectPlateau(), Latent(), Invertible(), Prior(), Retrieval(), Ridge())
+ALL: tuple[Peer, ...] = (
+    LocalFlow(), LocalPixels(), BridgeFlow(), Direct(), DirectPlateau(), Latent(), Invertible(), Prior(), Retrieval(),
+    Ridge(),
+)  # fmt: skip
 PLATEAU_SEEDS = 1  # A run to the plateau is made once
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import statistics
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -28,9 +29,19 @@ from eval.judge import Judge, Say
 from eval.report import ROWS
 from eval.stream import Generate, seen_of
 from eval.studies import add_common
-from eval.studies.compare.base import Batch, Peer, PeerNet, Sampling, SimplePeer, Space, TrainedPeer, Trial
-from eval.studies.compare.material import Material, load
-from eval.studies.compare.sampling import Asked, Neighbours, keyed
+from eval.studies.compare.base import (
+    Batch,
+    MemoryPeer,
+    Peer,
+    PeerNet,
+    Sampling,
+    SimplePeer,
+    Space,
+    TrainedPeer,
+    Trial,
+)
+from eval.studies.compare.material import NONE, Material, load
+from eval.studies.compare.sampling import MICRO_BATCH, Asked, Neighbours, keyed
 from train.command import Parser, number, say, whole, writable_folder
 from train.loop import Budget, Loop, LoopConfig, SaveError, TrainingError
 from train.timing import note_precision
@@ -41,6 +52,8 @@ GROWTH, PATIENCE = 1.1, 5
 """A plateau: no better validation for a third of the time used, which is five validations at times growing by 1.1."""
 PLATEAU_TIMES = 4.0  # A run to the plateau ends at so many times the budget at the latest
 WARMUP, COOLDOWN = 100, 0.4
+TIMED = 256
+"""Pairs whose encoding is timed; more take as many times longer."""
 UNCOUNTED = 10**9  # Steps of a run whose seconds are counted
 HEADLINES = ("fit", "diversity", "joint", "score", "copied")
 SINGLE = "the score is fit alone, with which diversity and joint have no scale in common"
@@ -151,12 +164,15 @@ class Benches:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run used and where it ended; the weights that stay were reached at `best_seconds` of training."""
+    """What a run used and where it ended; the weights that stay were reached at `best_seconds` of training.
+
+    Of a way that trains nothing, the seconds are those of encoding its pairs, and nothing is validated.
+    """
 
     steps: int
     seconds: float
     best_seconds: float
-    validation: float
+    validation: float | None
 
 
 class Objective(nn.Module):
@@ -243,7 +259,8 @@ class Tested:
     sampling: Sampling  # Chosen on validation
     rows: dict[str, dict[str, float]]  # See `Benches.figures`, of the test
     steps: int  # Optimiser steps
-    minutes: float  # Of training, the VAE's not included
+    minutes: float  # Of training or, where there is none, of encoding the pairs; the VAE's not included
+    drawing: float | None  # Seconds that one picture then takes; None where an older study did not measure it
 
 
 @dataclass(frozen=True)
@@ -312,12 +329,42 @@ class Workshop:
             self.results.add({"trained": key}, asdict(outcome))
         return net
 
+    def remember(self, peer: MemoryPeer, trial: Trial, seed: int) -> PeerNet:
+        """The memory of a way that trains nothing; how long it takes to make from pictures is measured once."""
+        data, codes, captions = self.material.pairs(peer.uses_vae)
+        begin = time.process_time()
+        net = peer.remember(data, codes, captions, Space(self.codec, self.encoder.dim))
+        key = {"trained": self.key(peer, trial, seed)}
+        if self.results.get(key) is None:
+            seconds = time.process_time() - begin + self.encoding(peer.uses_vae)
+            self.results.add(key, asdict(Outcome(0, seconds, seconds, None)))
+        return net
+
+    def encoding(self, uses_vae: bool) -> float:
+        """Seconds of processor time to encode the pairs, pictures (where that is needed) and captions."""
+        train, texts, rows = self.material.train, self.material.texts, self.material.paired
+        some = rows[torch.linspace(0, len(rows) - 1, min(TIMED, len(rows))).long()]
+        every, few = (variants[variants != NONE].unique() for variants in (train.variants[rows], train.variants[some]))
+        begin = time.process_time()
+        self.encoder.encode([texts[i] for i in few], MICRO_BATCH, with_tokens=False)
+        seconds = (time.process_time() - begin) * len(every) / len(few)
+        if uses_vae:
+            begin = time.process_time()
+            for part in some.split(MICRO_BATCH):
+                self.codec.encode(train.data(part, False, None))
+            seconds += (time.process_time() - begin) * len(rows) / len(some)
+        return seconds
+
+    def network(self, peer: TrainedPeer | MemoryPeer, trial: Trial, seed: int) -> PeerNet:
+        """What draws a way's pictures, trained or filled first where that is not done."""
+        return self.train(peer, trial, seed) if isinstance(peer, TrainedPeer) else self.remember(peer, trial, seed)
+
     def generate(self, peer: Peer, trial: Trial, seed: int) -> Callable[[Sampling], Generate]:
         """Pictures of a peer, trained first where it has to be, by how they are to be drawn."""
         if isinstance(peer, SimplePeer):
             return lambda _: peer.generate(self.baselines, trial, seed)
-        assert isinstance(peer, TrainedPeer)
-        net = self.train(peer, trial, seed)
+        assert isinstance(peer, TrainedPeer | MemoryPeer)
+        net = self.network(peer, trial, seed)
         return lambda sampling: keyed(net, self.asked, self.neighbours, sampling, seed)
 
     def validated(self, peer: Peer, trial: Trial, seed: int, settings: Sequence[Sampling]) -> list[float | None]:
@@ -353,19 +400,30 @@ class Workshop:
         ]
         return max(choices, key=lambda c: c.score) if choices else None
 
-    def tested(self, peer: TrainedPeer, trial: int, seed: int) -> Tested | None:
-        """A peer's training on the test, sampled as is best on validation; None where it diverged."""
+    def drawing(self, net: PeerNet, sampling: Sampling) -> float:
+        """Seconds of processor time that one picture takes, the caption's code included."""
+        caption = self.benches.judge.pictures.label[0]
+        noise = torch.randn(1, *net.noise_shape, generator=generator_for(0))
+        begin = time.process_time()
+        with torch.no_grad():
+            net.sample(self.encoder.encode([caption]), noise, sampling)
+        return time.process_time() - begin
+
+    def tested(self, peer: TrainedPeer | MemoryPeer, trial: int, seed: int) -> Tested | None:
+        """A way on the test, sampled as is best on validation; None where its training diverged."""
         chosen = self.choose(peer, [trial], seed)
         if chosen is None:
             return None
         trained = self.key(peer, peer.trials[trial], seed)
         key = {"test": trained, **asdict(chosen.sampling), **self.judged}
-        rows = self.results.get(key)
+        rows, drawn = self.results.get(key), {"drawing": key}
         if rows is None:
-            generate = self.generate(peer, peer.trials[trial], seed)(chosen.sampling)
+            net = self.network(peer, peer.trials[trial], seed)
+            self.results.add(drawn, self.drawing(net, chosen.sampling))
+            generate = keyed(net, self.asked, self.neighbours, chosen.sampling, seed)
             rows = self.results.add(key, self.benches.figures(generate, "test"))
         run = self.results.get({"trained": trained})
-        return Tested(chosen.sampling, rows, run["steps"], run["seconds"] / 60)
+        return Tested(chosen.sampling, rows, run["steps"], run["seconds"] / 60, self.results.get(drawn))
 
 
 def minutes_left(vae_minutes: float, minutes: float) -> float:
