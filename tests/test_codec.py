@@ -271,7 +271,7 @@ def test_statistics_that_are_not_one_number_a_channel_are_refused(autoencoder, m
 
 
 def test_a_deviation_of_zero_is_refused(autoencoder):
-    with pytest.raises(ValueError, match=r"latents_std: expected positive numbers; fit .*train\.codec"):
+    with pytest.raises(ValueError, match=r"latents_std: expected positive numbers; measure .*train\.autoencoder"):
         autoencoder.with_statistics(MEAN, [1.0, 1.0, 1.0, 0.0])
 
 
