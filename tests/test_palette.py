@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bridge.codecs import HUB_FILES, load_codec
+from bridge.codecs import HUB_FILES, load_codec, palette
 from bridge.codecs.palette import Layers, PaletteCodec, PaletteVAE
 from tests.conftest import randomise
 
@@ -73,6 +73,14 @@ def test_every_parameter_gets_a_gradient(vae):
     z = posterior.mean + posterior.std * normal(2, 4, 2, 2)
     (vae.decode(z).sample.square().mean() + posterior.kl().mean()).backward()
     assert [name for name, p in vae.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_a_gradient_comes_also_after_drawing_in_inference_mode(vae):
+    palette._resizing.cache_clear()
+    with torch.inference_mode():
+        vae.decode(normal(1, 4, 2, 2))
+    vae.decode(normal(1, 4, 2, 2)).sample.square().sum().backward()
+    assert all(p.grad is not None for p in vae.trunk.parameters())
 
 
 def test_a_saved_codec_draws_the_same(vae, tmp_path):

@@ -226,10 +226,11 @@ class PaletteCodec(VAECodec):
         return self.vae.layers(z * self.std + self.mean)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)  # kept for training too, whoever asks first
 def _resizing(before: int, after: int) -> Tensor:
     """Bicubic resizing of a side as a matrix, (after, before): two products take a quarter of F.interpolate's time."""
-    identity = torch.eye(before)[None, None]
+    identity = torch.eye(before, device="cpu")[None, None]
     return F.interpolate(identity, size=(after, before), mode="bicubic", antialias=after < before)[0, 0]
 
 
