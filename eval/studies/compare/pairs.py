@@ -277,14 +277,7 @@ def _arguments(parser: Parser) -> None:
     modes = list(MODES)
     add("--modes", nargs="+", choices=modes, default=modes, metavar="MODE", help=f"of {', '.join(modes)}")
     add("--methods", nargs="+", choices=METHODS, default=METHODS, metavar="NAME", help=f"of {', '.join(METHODS)}")
-    add(
-        "--trial",
-        type=whole(0),
-        nargs=2,
-        default=[0, 0],
-        metavar="I",
-        help="trials of bridge and direct way",
-    )
+    add("--trial", type=whole(0), nargs=2, default=[0, 0], metavar="I", help="trials of bridge and direct way")
 
 
 def _run(args: argparse.Namespace, command: str) -> None:
