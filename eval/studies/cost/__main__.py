@@ -1,7 +1,7 @@
 """What training and drawing cost: python -m eval.studies.cost loop|rates|cache|own|speed|serve|search
 
-On a CPU the clock of loop, rates, cache and search is the process's own, so that neighbours on the machine count for little;
-the others take the wall's.
+On a CPU the clock of loop, rates, cache and search is the process's own, so that neighbours on the machine count for
+little; the others take the wall's.
 """
 
 import argparse
