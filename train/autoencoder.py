@@ -21,6 +21,7 @@ from bridge.checkpoint import check_replaceable
 from bridge.codecs import CONFIG, VAECodec, load_codec
 from bridge.codecs.dense import DenseCodec, DenseVAE
 from bridge.codecs.palette import PaletteCodec, PaletteVAE
+from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png, to_pil
 from bridge.noise import generator_for, normal_rows
 from train.checkpoint import fingerprint_of
@@ -40,10 +41,10 @@ from train.loop import Loop, LoopConfig
 from train.perceptual import PerceptualDistance
 
 AnyVAE: TypeAlias = AutoencoderKL | DenseVAE | PaletteVAE
-SHAPE = ("block_out_channels", "latent_channels", "norm_num_groups", "units", "sample_size", "widths", "layers")
-"""Settings that a VAE to start from must share."""
-LATER = ("layers", "crop", "gradient", "entropy", "opacity", "recolour", "total_correlation")
-"""Settings that older runs did not have; unset, they are no part of a run's identity, so that those resume."""
+SHAPE = ("block_out_channels", "latent_channels", "norm_num_groups", "units", "sample_size", "widths")
+"""Settings that a VAE to start from must share; of layers, see `PaletteVAE.extend`."""
+LATER = ("layers", "blocks", "crop", "gradient", "entropy", "opacity", "recolour", "total_correlation")
+"""Settings that older runs did not have; at their defaults they are no part of a run's identity: those resume."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class VAEConfig:
             (bridge.codecs.dense.DenseVAE; each of `widths` then halves the side). 0 is AutoencoderKL, all convolutions.
         layers: Layers that a picture is drawn in (bridge.codecs.PaletteVAE; `widths` are then its three). 0 is a
             decoder to pixels.
+        blocks: Transformer blocks of a VAE of layers, in its encoder and in its decoder.
         groups: Groups of the group normalisation; few of them, so that colour and contrast survive.
         mse: Weight of the squared error beside the absolute error's 1.
         perceptual: Weight of the perceptual distance.
@@ -78,7 +80,8 @@ class VAEConfig:
             (`accumulate`) and processes make it coarser.
         flip: Whether half of the pictures are mirrored.
         recolour: Share of the pictures whose red, green and blue are exchanged at random.
-        init: Folder of a VAE to start from, for a second training stage; empty starts from nothing.
+        init: Folder of a VAE to start from, for a further training stage; empty starts from nothing. A VAE of layers
+            may have fewer latent channels or blocks than this config asks for: it is extended.
         sheet_rows: Rows of a sheet of held-out pictures and their reconstructions; 0 writes none.
     """
 
@@ -89,6 +92,7 @@ class VAEConfig:
     latent_channels: int = 4
     units: int = 0
     layers: int = 0
+    blocks: int = 2
     groups: int = 4
     mse: float = 2.0
     perceptual: float = 0.1
@@ -137,7 +141,7 @@ def build_vae(config: VAEConfig, size: int) -> AnyVAE:
     try:
         if config.layers:
             coarse, middle, fine = config.widths
-            return PaletteVAE(size, config.latent_channels, (coarse, middle, fine), config.layers)
+            return PaletteVAE(size, config.latent_channels, (coarse, middle, fine), config.layers, blocks=config.blocks)
         if config.units:
             return DenseVAE(config.widths, config.units, config.latent_channels, size)
         return AutoencoderKL(
@@ -167,6 +171,12 @@ def first_vae(config: VAEConfig, size: int) -> AnyVAE:
     codec = load_codec(Path(config.init))
     if type(codec) is not codec_class(config):
         raise ConfigError(f"init: {config.init} is a {type(codec).__name__}, this config trains a {type(new).__name__}")
+    if isinstance(new, PaletteVAE):
+        try:
+            new.extend(codec.vae)
+        except UserError as error:
+            raise ConfigError(f"init: {config.init}: {error}") from error
+        return new
     for name in SHAPE:
         has, asked = (json.dumps(v.config.get(name)) for v in (codec.vae, new))
         if has != asked:
@@ -298,7 +308,8 @@ class VAETraining:
         self.vae.to(memory_format=torch.channels_last)  # convolutions are a fifth faster so, on a CPU
         side = self.size // codec_class(config).factor(self.vae.config)
         self.z_shape = (config.latent_channels, side, side)
-        left_out = {"loop", "out", "init", "sheet_rows", *(name for name in LATER if not getattr(config, name))}
+        unset = {name for name in LATER if getattr(config, name) == getattr(VAEConfig, name)}
+        left_out = {"loop", "out", "init", "sheet_rows"} | unset
         settings = {k: v for k, v in asdict(config).items() if k not in left_out}
         self.loop = Loop(
             VAEObjective(self.vae, config, len(self.pixels) + self.extra),

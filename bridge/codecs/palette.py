@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -28,6 +29,8 @@ SEEN = 1 / 255
 """Opacity below which nothing is seen."""
 BLEED = 4
 """Pixels by which colours go on where nothing is seen."""
+ENCODER_BLOCKS, TRUNK_BLOCKS = 5, 2
+"""Where the transformer blocks begin in the encoder and in the decoder's trunk."""
 SMALLEST, LARGEST = 64, 1024
 """Sides at which layers are drawn, in pixels."""
 
@@ -84,8 +87,9 @@ class Attention(nn.Module):
         self.norm, self.qkv, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
         last = nn.Linear(4 * width, width)
         self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), last)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(last.weight)
+        for layer in (self.out, last):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2).transpose(1, 2)
@@ -172,6 +176,35 @@ class PaletteVAE(ModelMixin, ConfigMixin):
         )
         self.layer = nn.Parameter(torch.randn(layers - 1, middle) * 0.5)
         self.colour = nn.Sequential(nn.Linear(middle, 2 * middle), nn.SiLU(), nn.Linear(2 * middle, 9))
+
+    @torch.no_grad()
+    def extend(self, other: "PaletteVAE") -> None:
+        """Take over, in place, the weights of a VAE with as many latent channels and blocks or fewer.
+
+        What that lacks adds nothing at first: a latent's first channels alone decode as before.
+
+        Raises:
+            UserError: It differs in more than those, or has more of them.
+        """
+        for name in ("sample_size", "widths", "layers", "heads"):
+            if list(np.atleast_1d(other.config[name])) != list(np.atleast_1d(self.config[name])):
+                raise UserError(f"{name}: cannot extend {other.config[name]} to {self.config[name]}; keep it")
+        channels, blocks = int(other.config.latent_channels), int(other.config.blocks)
+        if channels > self.config.latent_channels or blocks > self.config.blocks:
+            raise UserError(f"latent_channels, blocks: expected at least {channels} and {blocks}; a VAE cannot be cut")
+        after = {"encoder": ENCODER_BLOCKS + blocks, "trunk": TRUNK_BLOCKS + blocks}
+        state = self.state_dict()
+        state["trunk.0.weight"].zero_()
+        for name, weight in other.state_dict().items():
+            part, number, rest = (*name.split(".", 2), "", "")[:3]
+            if part in after and int(number) >= after[part]:
+                name = f"{part}.{int(number) + int(self.config.blocks) - blocks}.{rest}"
+            into = state[name]
+            if part == "quant_conv":  # means, then log variances
+                into, weight = into.unflatten(0, (2, -1))[:, :channels], weight.unflatten(0, (2, -1))
+            elif name == "trunk.0.weight":
+                into = into[:, :channels]
+            into.copy_(weight)
 
     def encode(self, x: Tensor) -> Encoded:
         """Posterior of pictures x, (B, 3, H, W) in [-1, 1]; latents are (B, C, H / 16, W / 16)."""
