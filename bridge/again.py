@@ -18,7 +18,7 @@ from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.writing import strip
 
-_LATER = ("novelty", "style")
+_LATER = ("novelty", "style", "compose")
 """Settings that are written only where they are not at their default."""
 _MARKS = {"walk": "space", "edit": "scale", "vary": "distance"}
 """What a picture was made by -> a fact that only such pictures have."""
@@ -70,8 +70,8 @@ def _check_complete(facts: Mapping[str, str], names: tuple[str, ...]) -> None:
 
 def _settings_of(facts: Mapping[str, str]) -> Settings:
     given: dict[str, Any] = {f.name: facts[f.name] for f in fields(Settings) if f.name in facts}
-    numbers = {name: _number(text) for name, text in given.items() if name != "style"}
-    return Settings(**{**given, **numbers})
+    numbers = {name: _number(text) for name, text in given.items() if name not in ("style", "compose")}
+    return Settings(**{**given, **numbers, "compose": given.get("compose") != "False"})
 
 
 def _number(text: str) -> float:

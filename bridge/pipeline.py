@@ -16,6 +16,7 @@ from torch import Tensor
 from bridge.arguments import Text, check_count, negatives_of, number, seed_or_generators, texts
 from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, fingerprint, verify_folder
 from bridge.codecs import ImageCodec, load_codec
+from bridge.composition import Composition, compose
 from bridge.context import foreign_dtype, plain_torch, unwrapped
 from bridge.errors import UserError
 from bridge.hub import resolve_model
@@ -39,6 +40,7 @@ TEXT, MAPPER, CODEC, MEMORY = "text", "mapper", "vae", "captions"
 """Folders inside a model's: the text encoder's own files (if it has any), mapper, codec, known captions."""
 LOCAL_STEPS = 12
 """Euler steps of a model made from pairs."""
+COMPOSED = "composed of {0.first!r} and {0.second!r}: memory shows them one by one, not together"
 ONE_PICTURE = "shown by one picture in memory alone: expect near copies of it; a higher novelty goes further from it"
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 PARTS: dict[str, Any] = {"text_encoder": TextEncoder, "mapper": Mapper, "codec": ImageCodec}
@@ -59,6 +61,8 @@ class Settings:
             chance (`eval.studies.checks familiarity`); 0 where nobody measured it.
         novelty: 0 to 1, how far from a memory of pictures; see `LocalFlowMapper.restricted`.
         style: Of such a memory, the kind of picture to draw from; "not glyph" is any but glyphs, "" is any.
+        compose: Whether a caption of two things which such a memory shows only apart is composed of both; see
+            `bridge.composition`.
     """
 
     guidance_scale: float = 1.0
@@ -69,6 +73,7 @@ class Settings:
     trusted: float = 0.0
     novelty: float = 0.0
     style: str = ""
+    compose: bool = True
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -81,6 +86,7 @@ class Settings:
             ("novelty", 0, 1),
         ):
             object.__setattr__(self, name, number(getattr(self, name), name, low, high))
+        object.__setattr__(self, "compose", bool(self.compose))
         if self.num_inference_steps != int(self.num_inference_steps):
             raise UserError(f"num_inference_steps: expected a whole number, got {self.num_inference_steps!r}")
 
@@ -120,7 +126,10 @@ class BridgeOutput:
 
 @dataclass(frozen=True)
 class Job:
-    """One image to make; those of equal `places` can be sampled together."""
+    """One image to make; those of equal `places` can be sampled together.
+
+    `composed` are latents of pictures to draw from, (K, *z_shape), in place of those in memory.
+    """
 
     prompt: str
     prompt_index: int
@@ -130,6 +139,7 @@ class Job:
     generator: torch.Generator
     note: str | None
     places: int
+    composed: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 class BridgePipeline:
@@ -375,6 +385,7 @@ class BridgePipeline:
         negative_prompt: str | Sequence[str] | None = None,
         novelty: float | None = None,
         style: str | None = None,
+        compose: bool | None = None,
     ) -> Settings:
         """The model's settings with what the caller asked for instead.
 
@@ -387,6 +398,7 @@ class BridgePipeline:
             "temperature": temperature,
             "novelty": novelty,
             "style": style,
+            "compose": compose,
         }
         settings = replace(self.settings, **{k: v for k, v in asked.items() if v is not None})
         check_settings(type(self.mapper), settings)
@@ -414,6 +426,7 @@ class BridgePipeline:
         negative_prompt: str | Sequence[str] | None = None,
         novelty: float | None = None,
         style: str | None = None,
+        compose: bool | None = None,
         size: int | None = None,
         transparent: bool = False,
         output_type: str = "pil",
@@ -426,7 +439,7 @@ class BridgePipeline:
             seed: Image i of a caption depends on (seed, i), the caption, the settings and the model, on
                 nothing else; one seed's images share their noise across captions. Default: a new one.
             generator: One an image, captions in order, instead of a seed.
-            guidance_scale: See `Settings`, like steps, temperature, novelty and style; by default the model's.
+            guidance_scale: See `Settings`, like steps, temperature, novelty, style and compose; by default the model's.
             negative_prompt: What to move away from: one caption for all, or one each. Needs guidance.
             size: Side of the images in pixels, of a codec that draws at any; see `ImageCodec.render`.
             transparent: Give images an opacity: RGBA, four channels.
@@ -439,13 +452,15 @@ class BridgePipeline:
         prompts = list(texts(prompt, "prompt"))
         if not prompts:
             raise UserError("prompt: expected at least one caption, got an empty list")
-        settings = self.resolve(guidance_scale, num_inference_steps, temperature, negative_prompt, novelty, style)
+        settings = self.resolve(
+            guidance_scale, num_inference_steps, temperature, negative_prompt, novelty, style, compose
+        )
         self.codec.check_render(size, transparent)
         count = check_count(num_images_per_prompt)
         seed, generators = seed_or_generators(seed, generator, len(prompts) * count)
         negatives = negatives_of(negative_prompt, len(prompts))
         with self.plain():
-            jobs = list(self._jobs(zip(prompts, negatives, strict=True), count, seed, generators))
+            jobs = list(self._jobs(zip(prompts, negatives, strict=True), count, settings, seed, generators))
             latents = [self._sample(chunk, settings) for chunk in _chunks(jobs)]
             notes = [job.note for job in jobs[::count]]
             if output_type == "latent":
@@ -480,6 +495,7 @@ class BridgePipeline:
         negative_prompt: str | None = None,
         novelty: float | None = None,
         style: str | None = None,
+        compose: bool | None = None,
         size: int | None = None,
         transparent: bool = False,
     ) -> Iterator[GeneratedImage]:
@@ -487,7 +503,9 @@ class BridgePipeline:
 
         The arguments are checked at once, the captions when their turn comes. See `__call__`.
         """
-        settings = self.resolve(guidance_scale, num_inference_steps, temperature, negative_prompt, novelty, style)
+        settings = self.resolve(
+            guidance_scale, num_inference_steps, temperature, negative_prompt, novelty, style, compose
+        )
         self.codec.check_render(size, transparent)
         count = check_count(num_images_per_prompt)
         checked, _ = seed_or_generators(seed, None, 0)
@@ -496,7 +514,15 @@ class BridgePipeline:
             ((text, negative) for text in texts(prompts, "prompts")), count, checked, settings, size, transparent
         )
 
-    def jobs(self, prompts: Sequence[str], count: int, *, seed: int, negative_prompt: str | None = None) -> list[Job]:
+    def jobs(
+        self,
+        prompts: Sequence[str],
+        count: int,
+        *,
+        seed: int,
+        negative_prompt: str | None = None,
+        settings: Settings | None = None,
+    ) -> list[Job]:
         """What `stream` would make, for whoever samples for several callers at a time; see `sample`.
 
         Raises:
@@ -504,7 +530,8 @@ class BridgePipeline:
         """
         count, [negative] = check_count(count), negatives_of(negative_prompt, 1)
         with self.plain():
-            return list(self._jobs(((text, negative) for text in texts(prompts, "prompts")), count, seed, None))
+            pairs = ((text, negative) for text in texts(prompts, "prompts"))
+            return list(self._jobs(pairs, count, settings or self.settings, seed, None))
 
     def sample(self, jobs: Sequence[Job], settings: Settings) -> Tensor:
         """Latents (B, *z_shape) of 1 to SAMPLE_BATCH jobs of equal `places`, whatever calls they are from."""
@@ -520,7 +547,7 @@ class BridgePipeline:
         size: int | None,
         transparent: bool,
     ) -> Iterator[GeneratedImage]:
-        jobs = _chunks(self._jobs(pairs, count, seed, None))
+        jobs = _chunks(self._jobs(pairs, count, settings, seed, None))
         while True:
             with self.plain():  # not while the caller has its turn
                 chunk = next(jobs, None)
@@ -535,6 +562,7 @@ class BridgePipeline:
         self,
         pairs: Iterable[tuple[Text, Text | None]],
         count: int,
+        settings: Settings,
         seed: int | None,
         generators: Sequence[torch.Generator] | None,
     ) -> Iterator[Job]:
@@ -544,14 +572,23 @@ class BridgePipeline:
             if negative is not None:
                 away = self._encode(negative)
             places = token_places(max(code.mask.shape[1], away.mask.shape[1]), self.text_encoder.max_tokens)
-            note = self.note(code)
+            note, composed = self.note(code), self._composed(prompt.text, code, settings)
+            if composed is not None:
+                note = COMPOSED.format(composed.parts)
             for index in range(count):
                 if generators is None:
                     assert seed is not None  # one of the two is always there
                     generator = generator_for(seed, index)
                 else:
                     generator = generators[place * count + index]
-                yield Job(prompt.text, place, index, code, away, generator, note, places)
+                z = None if composed is None else composed.latents
+                yield Job(prompt.text, place, index, code, away, generator, note, places, z)
+
+    def _composed(self, caption: str, code: TextCode, settings: Settings) -> Composition | None:
+        mapper = view_of(self.mapper, settings)
+        if not (settings.compose and isinstance(mapper, LocalFlowMapper)):
+            return None
+        return compose(caption, code.pooled[0], mapper, self.text_encoder, self.codec)
 
     def _encode(self, caption: Text) -> TextCode:
         try:
@@ -589,6 +626,9 @@ class BridgePipeline:
         away = TextCode.cat([job.away for job in jobs] + [null]).padded(jobs[0].places)
         noise = noise.to(self.device)
         mapper = view_of(self.mapper, settings)
+        if isinstance(mapper, LocalFlowMapper):
+            composed = [(job.code.pooled[0], job.composed) for job in jobs if job.composed is not None]
+            mapper = mapper.given(composed)
         if isinstance(mapper, VelocityMapper):
             z = mapper.sample(
                 c,

@@ -56,6 +56,8 @@ class Writer:
         # What is at its default is left out, so that names stay those of versions that did not have it.
         later = {"novelty": settings.novelty, "style": settings.style, "size": size, "transparent": transparent}
         self.facts = {k: v for k, v in self.facts.items() if k not in later} | {k: v for k, v in later.items() if v}
+        if settings.compose:
+            del self.facts["compose"]
         self.facts |= more or {}
         self.key = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:6]
         self.manifest = Manifest(out)

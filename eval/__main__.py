@@ -46,6 +46,7 @@ SETTINGS = (
         "T",
         "of the draw among known captions for an unfamiliar one",
     ),
+    ("--compose", "compose", whole(0, 1), "0|1", "whether captions of two things are composed of pictures of either"),
     ("--window", "window", number(above=0), "S", "of a local flow at t = 0, in grid positions"),
     ("--perplexity", "perplexity", number(1), "P", "pictures that a local flow effectively draws from"),
     ("--strength", "strength", number(0), "S", "factor on a local flow's learned correction"),
@@ -83,7 +84,7 @@ def models_of(pipe: BridgePipeline, args: argparse.Namespace) -> dict[str, Gener
     models = {}
     for values in itertools.product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
-        call = {name: settings[name] for name in ("guidance_scale", "num_inference_steps", "temperature")}
+        call = {name: settings[name] for name in ("guidance_scale", "num_inference_steps", "temperature", "compose")}
         pipe.resolve(**call)
         other = with_memory(pipe, *(settings[name] for name in ("window", "perplexity", "strength", "begin")))
         other = with_neighbours(other, settings["familiar"], settings["neighbour_temperature"])

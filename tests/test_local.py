@@ -139,6 +139,21 @@ def test_a_whitened_mapper_is_saved_with_its_metric(tmp_path):
     np.testing.assert_array_equal(again.similarity(asked), mapper.similarity(asked))
 
 
+@pytest.mark.parametrize("z_shape", [SHAPE, (3,), (5, 1, 1)])
+def test_four_bits_a_number_halve_the_memory_and_round_what_is_kept(tmp_path, z_shape):
+    z = normal(PICTURES, *z_shape, seed=4)
+    eight, four = memory(z_shape=z_shape), memory(z_shape=z_shape, bits=4)
+    everything = torch.arange(PICTURES)
+    assert four.latents.nbytes == PICTURES * -(-z[0].numel() // 2)
+    assert four.picture_latents(everything[:6].view(2, 3)).shape == (2, 3, *z_shape)
+    kept, step = four.picture_latents(everything), 2.7 / 7
+    assert (kept - z.clamp(-2.7, 2.7)).abs().max() <= step / 2 + 1e-5
+    assert (eight.picture_latents(everything) - z).abs().max() < (kept - z).abs().max()
+    four.save_pretrained(tmp_path)
+    again = LocalFlowMapper.from_pretrained(tmp_path, use_safetensors=True)
+    assert torch.equal(again.picture_latents(everything), kept)
+
+
 @pytest.mark.parametrize("captions", [1, 2])
 def test_few_captions_can_be_whitened(captions):
     mapper = memory(captions, whitening=1.0)

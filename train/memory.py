@@ -46,6 +46,7 @@ class MemoryConfig:
         perplexity: Pictures that a caption effectively draws from.
         neighbours: The nearest pictures, which alone are weighed.
         whitening: How far captions are whitened before they are compared, 0 to 1; see `LocalFlowMapper`.
+        bits: 8 or 4, in which a number of a latent is kept.
         correction: A model folder whose learned correction is added; empty for none. See `train.mapper`.
         strength: Factor on it.
         begin: Time from which on it corrects.
@@ -64,6 +65,7 @@ class MemoryConfig:
     perplexity: float = 8.0
     neighbours: int = 192
     whitening: float = WHITENING
+    bits: int = 8
     correction: str = ""
     strength: float = 1.0
     begin: float = 0.0
@@ -103,7 +105,7 @@ def build(config: MemoryConfig) -> Path:
     rows_in(config, dataset)
     codec, encoder = codec_of(config), encoder_of(config)
     memory = remember(config, dataset, codec, encoder)
-    mapper = memory.mapper(config.window, config.perplexity, config.neighbours, config.whitening)
+    mapper = memory.mapper(config.window, config.perplexity, config.neighbours, config.whitening, config.bits)
     if config.correction:
         mapper = mapper.corrected_like(correction_of(config, codec), config.strength, config.begin)
         for weight in mapper.parameters() if config.half else ():

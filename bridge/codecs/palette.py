@@ -198,13 +198,13 @@ class PaletteVAE(ModelMixin, ConfigMixin):
         for name, weight in other.state_dict().items():
             part, number, rest = (*name.split(".", 2), "", "")[:3]
             if part in after and int(number) >= after[part]:
-                name = f"{part}.{int(number) + int(self.config.blocks) - blocks}.{rest}"
-            into = state[name]
-            if part == "quant_conv":  # means, then log variances
-                into, weight = into.unflatten(0, (2, -1))[:, :channels], weight.unflatten(0, (2, -1))
+                state[f"{part}.{int(number) + int(self.config.blocks) - blocks}.{rest}"].copy_(weight)
+            elif part == "quant_conv":  # means, then log variances
+                state[name].unflatten(0, (2, -1))[:, :channels] = weight.unflatten(0, (2, -1))
             elif name == "trunk.0.weight":
-                into = into[:, :channels]
-            into.copy_(weight)
+                state[name][:, :channels] = weight
+            else:
+                state[name].copy_(weight)
 
     def encode(self, x: Tensor) -> Encoded:
         """Posterior of pictures x, (B, 3, H, W) in [-1, 1]; latents are (B, C, H / 16, W / 16)."""

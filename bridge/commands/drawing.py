@@ -45,9 +45,10 @@ def generate(args: argparse.Namespace) -> None:
         check_caption("CAPTION", caption, pipe)
     if args.negative is not None:
         check_caption("--negative", args.negative, pipe)
+    compose = False if args.no_compose else None
     with words(SAMPLING):
         settings = pipe.resolve(
-            args.guidance_scale, args.steps, args.temperature, args.negative, args.novelty, args.style
+            args.guidance_scale, args.steps, args.temperature, args.negative, args.novelty, args.style, compose
         )
         pipe.codec.check_render(args.size, args.transparent)
         check_svg(pipe, args)
@@ -67,6 +68,7 @@ def generate(args: argparse.Namespace) -> None:
         negative_prompt=args.negative,
         novelty=args.novelty,
         style=args.style,
+        compose=compose,
         size=args.size,
         transparent=args.transparent,
     )

@@ -19,8 +19,10 @@ from bridge.mappers.matching import FlowMatchingMapper
 from bridge.mappers.transformer import TransformerFlowMapper
 from bridge.text import TextCode
 
-LEVELS = 127
-"""Largest integer that a number of a latent or code is kept as, in 8 bits."""
+LEVELS = {8: 127, 4: 7}
+"""Bits of a number of a latent -> the largest integer that it is kept as; codes have eight."""
+CLIPPED = {8: math.inf, 4: 2.7}
+"""Bits -> standard deviations beyond which a number is cut off."""
 REMEMBERED, REMEMBERED_IN_TRAINING = 256, 1 << 16
 """Captions whose neighbours are kept."""
 BISECTIONS = 50
@@ -76,6 +78,7 @@ class LocalFlowMapper(CleanMapper):
         whitening: How far captions' codes are whitened before they are compared, from 0, not at all, to 1: divided by
             the standard deviation of known captions along each direction to this power. What many captions share,
             such as a colour, then counts for less than what few do.
+        bits: 8 or 4, in which a number of a latent is kept.
         index_bytes: Size of the captions' index, which `from_memory` makes for more than EXACT of them.
         time_mean: See `CleanMapper`; of the loss alone.
         correction: Arguments of a network that is added to the clean latent, and "family", its class; empty for none.
@@ -124,8 +127,11 @@ class LocalFlowMapper(CleanMapper):
         strength: float = 1.0,
         begin: float = 0.0,
         whitening: float = 0.0,
+        bits: int = 8,
     ) -> None:
         super().__init__()
+        if bits not in LEVELS:
+            raise UserError(f"bits: expected 8 or 4, got {bits!r}")
         if not 0 <= whitening <= 1:
             raise UserError(f"whitening: expected a number from 0 to 1, got {whitening}")
         if not all(0 < s < math.inf for s in window):
@@ -137,7 +143,10 @@ class LocalFlowMapper(CleanMapper):
         self.z_shape, self.text_dim, self.time_mean = tuple(z_shape), text_dim, time_mean
         self.sample_noise_shape, self.loss_noise_shape = self.z_shape, (math.prod(z_shape) + 1,)
         self.window, self.perplexity, self.neighbours = tuple(window), perplexity, neighbours
-        self.register_buffer("latents", torch.zeros(pictures, *z_shape, dtype=torch.int8))
+        if bits == 8:
+            self.register_buffer("latents", torch.zeros(pictures, *z_shape, dtype=torch.int8))
+        else:
+            self.register_buffer("latents", torch.zeros(pictures, -(-math.prod(z_shape) // 2), dtype=torch.uint8))
         self.register_buffer("scale", torch.ones(z_shape[0]))
         self.register_buffer("codes", torch.zeros(captions, text_dim, dtype=torch.int8))
         self.register_buffer("link", torch.zeros(links, dtype=torch.int32))
@@ -157,9 +166,11 @@ class LocalFlowMapper(CleanMapper):
         self._near: Found = OrderedDict()
         self._lists: Found = OrderedDict()
         self._unit: Tensor | None = None
+        self._white: tuple[Tensor, Tensor, Tensor] | None = None
         self._opened: Any = None
         self._shown: tuple[np.ndarray, np.ndarray] | None = None
         self._views: dict[tuple[str | None, float], LocalFlowMapper] = {}
+        self._given: dict[bytes, Tensor] = {}
         self.network: FlowMatchingMapper | TransformerFlowMapper | None = None
         self.strength, self.begin = strength, begin
         if correction:
@@ -212,6 +223,7 @@ class LocalFlowMapper(CleanMapper):
         perplexity: float = 8.0,
         neighbours: int = 192,
         whitening: float = 0.0,
+        bits: int = 8,
     ) -> Self:
         """A mapper over these pictures.
 
@@ -226,6 +238,7 @@ class LocalFlowMapper(CleanMapper):
             perplexity: See the class.
             neighbours: See the class.
             whitening: See the class.
+            bits: See the class.
 
         Raises:
             UserError: There is no picture, or one without a caption.
@@ -236,12 +249,14 @@ class LocalFlowMapper(CleanMapper):
         index = caption_index(codes) if len(codes) > EXACT else np.zeros(0, dtype=np.uint8)
         mapper = cls(
             tuple(latents.shape[1:]), codes.shape[1], len(latents), len(codes), sum(map(len, captions)),
-            window, perplexity, neighbours, kinds, len(index), whitening=whitening,
+            window, perplexity, neighbours, kinds, len(index), whitening=whitening, bits=bits,
         )  # fmt: skip
         channelwise = latents.transpose(0, 1).flatten(1)
-        mapper.scale.copy_(channelwise.abs().amax(1).clamp(min=1e-6) / LEVELS)
-        mapper.latents.copy_((latents / mapper._across(mapper.scale)).round())
-        mapper.codes.copy_((codes / codes.abs().amax(1, keepdim=True).clamp(min=1e-6) * LEVELS).round())
+        levels, largest = LEVELS[bits], channelwise.abs().amax(1).clamp(min=1e-6)
+        mapper.scale.copy_(largest.clamp(max=CLIPPED[bits]) / levels)
+        whole = (latents / mapper._across(mapper.scale)).round().clamp(-levels, levels)
+        mapper.latents.copy_(whole if bits == 8 else _packed(whole.flatten(1)))
+        mapper.codes.copy_((codes / codes.abs().amax(1, keepdim=True).clamp(min=1e-6) * LEVELS[8]).round())
         if whitening:
             mapper._whiten()
         mapper.link.copy_(torch.tensor([number for numbers in captions for number in numbers]))
@@ -260,7 +275,10 @@ class LocalFlowMapper(CleanMapper):
 
     def picture_latents(self, index: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standardised latents of pictures in memory, (*index.shape, *z_shape)."""
-        return self.latents[index].to(dtype) * self._across(self.scale.to(dtype))
+        whole = self.latents[index]
+        if self.config.bits == 4:
+            whole = _unpacked(whole)[..., : math.prod(self.z_shape)].view(*index.shape, *self.z_shape)
+        return whole.to(dtype) * self._across(self.scale.to(dtype))
 
     @property
     def unit_codes(self) -> Tensor:
@@ -315,6 +333,20 @@ class LocalFlowMapper(CleanMapper):
         view.begin = self.begin if begin is None else begin
         return view
 
+    def given(self, latents: Sequence[tuple[Tensor, Tensor]]) -> "LocalFlowMapper":
+        """A view in which some captions draw from other pictures than memory's, all of equal weight.
+
+        Args:
+            latents: The text code of each of those captions, (text_dim,), and the pictures' standardised latents,
+                (K, *z_shape), K at most as many as are weighed.
+        """
+        if not latents:
+            return self
+        view = self.varied()
+        view._near, view._lists = self._near, self._lists
+        view._given = {_key(code): z for code, z in latents}
+        return view
+
     def _whiten(self) -> None:
         """Fit `centre`, `metric` and `length` to the captions in memory; few captions are whitened less."""
         codes = self.unit_codes.double()
@@ -347,11 +379,14 @@ class LocalFlowMapper(CleanMapper):
             codes = F.normalize(self.codes[torch.from_numpy(captions)].cpu().float(), dim=1)
         if not (whitened and self.config.whitening):
             return np.asarray((codes @ code).numpy())
-        apart = code - self.centre.cpu()
-        code = self.metric.cpu() @ apart
-        length = self.length.cpu() if captions is None else self.length.cpu()[captions]
+        if self._white is None:  # copies: a file's tensors lie askew in memory, where products round differently
+            self._white = self.centre.cpu().clone(), self.metric.cpu().clone(), self.length.cpu().clone()
+        centre, metric, length = self._white
+        length = length if captions is None else length[captions]
+        apart = code - centre
+        code = metric @ apart
         own = (code @ apart).clamp(min=1e-9).sqrt()
-        return np.asarray(((codes @ code - code @ self.centre.cpu()) / (length * own)).numpy())
+        return np.asarray(((codes @ code - code @ centre) / (length * own)).numpy())
 
     def support(self, code: Tensor, slack: float = SLACK) -> int:
         """How many different pictures show a caption about as well as the nearest does, of as many as are weighed.
@@ -363,6 +398,10 @@ class LocalFlowMapper(CleanMapper):
         near, cosine = self._ranked(code, whitened=False)
         group = self.group.cpu().numpy()[near[cosine >= cosine[0] - slack]]
         return int((group < 0).sum() + len(np.unique(group[group >= 0])))
+
+    def familiarity(self, code: Tensor) -> float:
+        """Cosine of a text code (text_dim,) with the nearest caption in memory, in [-1, 1]."""
+        return float(self._ranked(code, whitened=False)[1][0])
 
     def nearest(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """The pictures that a caption draws from, and the logarithms of their weights.
@@ -489,6 +528,11 @@ class LocalFlowMapper(CleanMapper):
             index[row, : len(chosen)] = torch.from_numpy(chosen)
             log_weight[row, : len(chosen)] = torch.from_numpy(weights)
         known = self._by_position(self.picture_latents(index.to(self.latents.device), like.dtype))
+        for row, code in enumerate(pooled if self._given else ()):
+            if (z := self._given.get(_key(code))) is not None:
+                known[row, : len(z)] = self._by_position(z.to(known))
+                log_weight[row] = -math.inf
+                log_weight[row, : len(z)] = -math.log(len(z))
         return known, log_weight.to(like.device)
 
     def _by_position(self, z: Tensor) -> Tensor:
@@ -519,11 +563,26 @@ def caption_index(codes: Tensor) -> np.ndarray:
     return np.asarray(faiss.serialize_index(index))
 
 
+def _packed(whole: Tensor) -> Tensor:
+    """Whole numbers (N, D) from -8 to 7, two a byte, (N, D / 2) uint8; an odd row ends in a zero."""
+    halves = F.pad(whole + 8, (0, whole.shape[1] % 2), value=8.0).to(torch.uint8).unflatten(1, (-1, 2))
+    return halves[..., 0] | halves[..., 1] << 4
+
+
+def _unpacked(halves: Tensor) -> Tensor:
+    """The other way, (..., D / 2) to (..., D) int8."""
+    return torch.stack([halves & 15, halves >> 4], -1).flatten(-2).to(torch.int8) - 8
+
+
+def _key(code: Tensor) -> bytes:
+    return code.detach().cpu().float().numpy().tobytes()
+
+
 def _remembered(
     found: Found, most: int, code: Tensor, find: Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """What `find` gives for a code, kept in `found` for the last `most` of them."""
-    key = code.detach().cpu().float().numpy().tobytes()
+    key = _key(code)
     if key not in found:
         found[key] = find(code)
         while len(found) > most:

@@ -240,7 +240,8 @@ class Batcher:
         return not ticket.cancelled
 
     def _jobs(self, request: Request) -> deque[Job]:
-        made = self.pipe.jobs(request.captions, request.count, seed=request.seed, negative_prompt=request.negative)
+        seed, negative, settings = request.seed, request.negative, request.settings
+        made = self.pipe.jobs(request.captions, request.count, seed=seed, negative_prompt=negative, settings=settings)
         return deque(made)
 
     def _draw(self, rows: list[tuple[_Ticket, Job]], settings: Settings) -> None:

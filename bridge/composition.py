@@ -1,0 +1,225 @@
+"""Captions of two things, such as "a castle on a hill", of which memory has pictures one by one but not together.
+
+Pictures of either are drawn, laid out as the caption says, and encoded: for this caption, the local flow then draws
+from these compositions in place of pictures in memory.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bridge.codecs import ImageCodec
+from bridge.errors import UserError
+from bridge.text import TextEncoder
+
+if TYPE_CHECKING:
+    from bridge.mappers import LocalFlowMapper
+
+COMPOSITIONS = 24
+"""Compositions that a caption draws from."""
+KNOWN, TOGETHER = 0.75, 0.85
+"""Cosine with a known caption from which on a thing is known, and from which on a caption as a whole is."""
+SHOWN, SHARE = 0.6, 0.25
+"""A picture shows a thing if the nearest of its captions has this cosine with it; weight of those that show both, from
+which on nothing is to be composed."""
+ALIKE = 0.05
+"""Joint weight of pictures of one style from which on no others are laid out together."""
+OUTLINE = 1 / 48
+"""Width of the white line around what is in front, in sides of a picture."""
+DRAWN = 0.5
+"""Opacity from which on something is drawn."""
+
+
+class Box(NamedTuple):
+    """Part of a picture, in shares of its side, into which a drawing is fitted; `low` sets it on the lower edge."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    low: bool = True
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the first and the second thing are, the second behind the first unless `second_in_front`."""
+
+    first: Box
+    second: Box
+    second_in_front: bool = False
+
+
+BESIDE = Layout(Box(0.02, 0.16, 0.49, 0.84), Box(0.51, 0.16, 0.98, 0.84))
+SMALL = Layout(Box(0.02, 0.03, 0.74, 0.97), Box(0.56, 0.52, 0.98, 0.97), second_in_front=True)
+UPON = Layout(Box(0.18, 0.02, 0.82, 0.64), Box(0.03, 0.52, 0.97, 0.98, low=False))
+OVER = Layout(Box(0.22, 0.02, 0.78, 0.46), Box(0.03, 0.5, 0.97, 0.98))
+WITHIN = Layout(Box(0.24, 0.42, 0.76, 0.95), Box(0, 0, 1, 1))
+INTO = Layout(Box(0.2, 0.02, 0.8, 0.62), Box(0.14, 0.44, 0.86, 0.98), second_in_front=True)
+LAYOUTS = {
+    "and": BESIDE,
+    **dict.fromkeys(("next to", "beside", "near"), BESIDE),
+    **dict.fromkeys(("with", "holding", "carrying", "eating", "drinking", "reading", "playing"), SMALL),
+    **dict.fromkeys(("on top of", "on", "riding"), UPON),
+    **dict.fromkeys(("over", "above"), OVER),
+    **dict.fromkeys(("in front of", "inside", "in", "at", "under"), WITHIN),
+}
+"""Words between two things, and what they say of where these are."""
+ARTICLES = {"a", "an", "the", "some", "his", "her", "its"}
+ATTRIBUTES = {"hair", "beard", "moustache", "glasses", "sunglasses", "hat", "cap", "crown", "mask", "smile", "face"}
+"""What is part of the thing that has it, and not beside it."""
+CONTAINERS = {"box", "bowl", "pot", "cup", "mug", "glass", "vase", "bag", "basket", "bucket", "jar", "nest", "bed"}
+"""What hides the lower part of what is in it."""
+_BETWEEN = re.compile(rf"\b({'|'.join(sorted(LAYOUTS, key=len, reverse=True))})\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Two things of a caption, and how they are laid out."""
+
+    first: str
+    second: str
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Composition:
+    """The two things of a caption, and latents of pictures that show both, (K, *z_shape)."""
+
+    parts: Parts
+    latents: Tensor
+
+
+def parts_of(caption: str) -> Parts | None:
+    """The two things of an English caption, or None where it does not name two.
+
+    >>> parts = parts_of("a castle on a hill")
+    >>> parts.first, parts.second, parts.layout is UPON
+    ('a castle', 'a hill', True)
+    >>> parts_of("on a hill")
+    """
+    for found in _BETWEEN.finditer(caption):
+        first, second = caption[: found.start()].strip(), caption[found.end() :].strip(" .!?")
+        if _words(first) and (words := _words(second)):
+            between, last = found[1].lower(), words[-1]
+            if last in ATTRIBUTES and between != "and":
+                return None
+            inside = last in CONTAINERS and between in ("in", "inside")
+            return Parts(first, second, INTO if inside else LAYOUTS[between])
+    return None
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.findall(r"\w+", text.lower()) if word not in ARTICLES]
+
+
+def lay_out(first: Tensor, second: Tensor, layout: Layout) -> Tensor:
+    """One picture (3, side, side) in [0, 1] on white, of two drawings with opacity, (4, side, side) in [0, 1]."""
+    drawn = [(first, layout.first), (second, layout.second)]
+    picture = torch.ones_like(first[:3])
+    for drawing, box in drawn if layout.second_in_front else reversed(drawn):
+        picture = _laid_on(picture, drawing, box)
+    return picture
+
+
+def _laid_on(picture: Tensor, drawing: Tensor, box: Box) -> Tensor:
+    """A picture with what is drawn of a drawing, as large as the box allows, inside a white line."""
+    side = picture.shape[-1]
+    seen = drawing[3] > DRAWN
+    if not bool(seen.any()):
+        return picture
+    rows, columns = (seen.any(d).nonzero()[:, 0].tolist() for d in (1, 0))
+    cut = drawing[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = side * min((box.right - box.left) / cut.shape[2], (box.bottom - box.top) / cut.shape[1])
+    height, width = (min(side, max(1, round(scale * n))) for n in cut.shape[1:])
+    small = F.interpolate(
+        torch.cat([cut[:3] * cut[3:], cut[3:]])[None], (height, width), mode="bilinear", antialias=True
+    )
+    left = round(side * (box.left + box.right) / 2 - width / 2)
+    top = round(side * box.bottom) - height if box.low else round(side * box.top)
+    left, top = max(0, min(left, side - width)), max(0, min(top, side - height))
+    placed = F.pad(small[0], (left, side - left - width, top, side - top - height))
+    line = round(OUTLINE * side)
+    around = F.max_pool2d(placed[3:], 2 * line + 1, 1, line)
+    return placed[:3] + around - placed[3:] + (1 - around) * picture
+
+
+def solid(drawings: Tensor) -> Tensor:
+    """Drawings (B, 4, side, side) whose holes are white: white parts of a picture are where its paper shows through."""
+    paper = F.pad((drawings[:, 3:] <= DRAWN).float(), (1, 1, 1, 1), value=1.0)
+    outside = torch.zeros_like(paper)
+    outside[..., 0, :] = 1
+    while True:  # the paper is wet from the edge inwards
+        grown = F.max_pool2d(outside, 3, 1, 1) * paper
+        if torch.equal(grown, outside):
+            break
+        outside = grown
+    inside = outside[..., 1:-1, 1:-1] == 0
+    colour, alpha = drawings[:, :3], drawings[:, 3:]
+    on_white = colour * alpha + 1 - alpha
+    return torch.cat([torch.where(inside, on_white, colour), torch.where(inside, 1.0, alpha)], 1)
+
+
+def compose(
+    caption: str, code: Tensor, mapper: LocalFlowMapper, text_encoder: TextEncoder, codec: ImageCodec
+) -> Composition | None:
+    """Compositions that show a caption, or None where nothing is to be composed.
+
+    That is so where the caption does not name two things, memory does not know one of them or already shows both in
+    one picture, or the codec draws no opacity.
+
+    Args:
+        caption: An English caption.
+        code: Its text code, (text_dim,).
+        mapper: The local flow; a view of some style draws from that style alone.
+        text_encoder: Encodes the two things.
+        codec: Draws and encodes.
+    """
+    parts = parts_of(caption)
+    if parts is None or not _draws_opacity(codec):
+        return None
+    codes = [text_encoder.encode([text], with_tokens=False).pooled[0] for text in (parts.first, parts.second)]
+    if mapper.familiarity(code) >= TOGETHER or min(map(mapper.familiarity, codes)) < KNOWN:
+        return None
+    near, log_weight = mapper.nearest(code)
+    both = np.minimum(*(mapper.similarity(c, whitened=False)[near] for c in codes))
+    if np.exp(log_weight)[both >= SHOWN].sum() >= SHARE:
+        return None
+    count = min(COMPOSITIONS, mapper.neighbours, len(mapper.latents))
+    drawn = [_drawn(numbers, mapper, codec) for numbers in _pairs(mapper, codes[0], codes[1], count)]
+    pictures = torch.stack([lay_out(a, b, parts.layout) for a, b in zip(*drawn, strict=True)])
+    return Composition(parts, codec.encode(pictures.to(code.device)).mean)
+
+
+def _draws_opacity(codec: ImageCodec) -> bool:
+    try:
+        codec.check_render(None, True)
+    except UserError:
+        return False
+    return True
+
+
+def _pairs(mapper: LocalFlowMapper, first: Tensor, second: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures of two captions at evenly spaced quantiles of their joint weights, of one style where there are such."""
+    (a, log_a), (b, log_b) = mapper.nearest(first), mapper.nearest(second)
+    style = mapper.style.cpu().numpy()
+    weight = np.exp(log_a[:, None] + log_b)
+    alike = weight * (style[a][:, None] == style[b])
+    if alike.sum() >= ALIKE:
+        weight = alike
+    cdf = weight.cumsum()
+    chosen = np.searchsorted(cdf / cdf[-1], (np.arange(count) + 0.5) / count)
+    return a[chosen // len(b)], b[chosen % len(b)]
+
+
+def _drawn(numbers: np.ndarray, mapper: LocalFlowMapper, codec: ImageCodec) -> Tensor:
+    """Pictures in memory, opaque where something is drawn, (B, 4, side, side)."""
+    some, which = np.unique(numbers, return_inverse=True)
+    z = mapper.picture_latents(torch.from_numpy(some).to(mapper.latents.device))
+    return solid(codec.render(z, None, transparent=True).cpu())[torch.from_numpy(which)]

@@ -1,0 +1,236 @@
+"""Captions of two things: how they are read, laid out, composed and drawn."""
+
+from pathlib import Path
+from typing import Self
+
+import pytest
+import torch
+from torch import Tensor
+
+from bridge import composition
+from bridge.codecs import ImageCodec, LatentDistribution
+from bridge.composition import BESIDE, INTO, OVER, SMALL, UPON, WITHIN, compose, lay_out, parts_of, solid
+from bridge.errors import UserError
+from bridge.mappers import LocalFlowMapper
+from bridge.memory import CaptionMemory
+from bridge.pipeline import BridgePipeline, Settings
+
+SIDE = 16
+COLOURS = {"a cat": (1, 0, 0), "a ball": (0, 0, 1), "a tree": (0, 1, 0)}
+
+
+class PaintCodec(ImageCodec):
+    """Latents are pixels; white is paper."""
+
+    z_shape, image_size, fingerprint = (3, SIDE, SIDE), SIDE, "paint"
+
+    def encode(self, x: Tensor) -> LatentDistribution:
+        return LatentDistribution(x * 2 - 1, torch.full_like(x, 1e-3))
+
+    def decode(self, z: Tensor) -> Tensor:
+        return (z / 2 + 0.5).clamp(0, 1)
+
+    def check_render(self, size: int | None, transparent: bool) -> None:
+        assert size is None
+
+    def render(self, z: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
+        x = self.decode(z)
+        return torch.cat([x, (x.amin(1, keepdim=True) < 0.9).float()], 1) if transparent else x
+
+    def to(self, device: torch.device | str) -> Self:
+        return self
+
+    def save(self, folder: Path) -> None:
+        raise NotImplementedError
+
+
+class OpaqueCodec(PaintCodec):
+    def check_render(self, size: int | None, transparent: bool) -> None:
+        if transparent:
+            raise UserError("transparent: none here")
+
+
+def block(colour: tuple[int, int, int], size: int = 8) -> Tensor:
+    """A square of one colour in the middle of white paper, (3, SIDE, SIDE)."""
+    x, begin = torch.ones(3, SIDE, SIDE), (SIDE - size) // 2
+    x[:, begin : begin + size, begin : begin + size] = torch.tensor(colour).view(3, 1, 1)
+    return x
+
+
+def drawing(colour: tuple[int, int, int]) -> Tensor:
+    return PaintCodec().render(block(colour)[None] * 2 - 1, None, transparent=True)[0]
+
+
+def make_pipeline(encoder, together: str = "", codec: ImageCodec | None = None) -> BridgePipeline:
+    """Two pictures each of a cat, a ball and a tree; a further one where there is a caption of both."""
+    captions = [*COLOURS, *([together] if together else [])]
+    pictures = [block(COLOURS.get(caption, (0, 0, 0)), size) for caption in captions for size in (8, 10)]
+    codes = encoder.encode(captions, with_tokens=False).pooled
+    numbers = [[i] for i in range(len(captions)) for _ in range(2)]
+    mapper = LocalFlowMapper.from_memory(torch.stack(pictures) * 2 - 1, codes, numbers, perplexity=2)
+    memory = CaptionMemory(mapper.unit_codes, captions)
+    return BridgePipeline(encoder, mapper, codec or PaintCodec(), memory, Settings(num_inference_steps=6))
+
+
+@pytest.fixture(scope="module")
+def pipe(encoder) -> BridgePipeline:
+    return make_pipeline(encoder)
+
+
+def where(x: Tensor, colour: tuple[int, int, int]) -> tuple[float, float]:
+    """Mean row and column, in [0, 1], of a picture's pixels (3, h, w) of about this colour."""
+    near = (x - torch.tensor(colour).view(3, 1, 1)).abs().amax(0) < 0.3
+    assert near.any()
+    row, column = near.nonzero().float().add(0.5).div(x.shape[-1]).mean(0).tolist()
+    return row, column
+
+
+@pytest.mark.parametrize(
+    ("caption", "parts"),
+    [
+        ("a castle on a hill", ("a castle", "a hill", UPON)),
+        ("A Fox and an Owl.", ("A Fox", "an Owl", BESIDE)),
+        ("a robot holding a flower", ("a robot", "a flower", SMALL)),
+        ("a tent in front of the sea", ("a tent", "the sea", WITHIN)),
+        ("a bridge over a river", ("a bridge", "a river", OVER)),
+        ("a fish IN a bowl", ("a fish", "a bowl", INTO)),
+        ("the cat on top of a box", ("the cat", "a box", UPON)),
+    ],
+)
+def test_two_things_are_read(caption, parts):
+    found = parts_of(caption)
+    assert found is not None
+    assert (found.first, found.second, found.layout) == parts
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "a cat",
+        "",
+        "with a hat",
+        "a hat with",
+        "and",
+        "a wizard with a beard",
+        "sandy island",
+        "candy",
+        "the and a",
+        "犬と猫",
+    ],
+)
+def test_one_thing_is_not_taken_for_two(caption):
+    assert parts_of(caption) is None
+
+
+def test_a_hat_beside_something_is_a_thing():
+    assert parts_of("a rabbit and a hat") is not None
+
+
+def test_layouts_put_things_where_the_words_say():
+    red, blue = drawing((1, 0, 0)), drawing((0, 0, 1))
+    places = {
+        layout: [where(lay_out(red, blue, layout), c) for c in ((1, 0, 0), (0, 0, 1))]
+        for layout in (BESIDE, OVER, UPON)
+    }
+    (row, column), (other_row, other_column) = places[BESIDE]
+    assert column < 0.5 < other_column
+    assert row == pytest.approx(other_row, abs=0.1)
+    for layout in (OVER, UPON):
+        assert places[layout][0][0] < places[layout][1][0]
+
+
+def test_what_is_in_front_hides_what_is_behind_inside_a_white_line():
+    red, blue = drawing((1, 0, 0)), drawing((0, 0, 1))
+    within = lay_out(red, blue, WITHIN)
+    row, column = where(within, (1, 0, 0))
+    assert within[:, int(row * SIDE), int(column * SIDE)].tolist() == pytest.approx([1, 0, 0], abs=0.05)
+    large = [torch.nn.functional.interpolate(x[None], 96)[0] for x in (red, blue)]
+    across = lay_out(*large, WITHIN)[:, 80]  # a row of pixels through both
+    colours = [tuple(c) for c in across.round().T.int().tolist()]
+    order = [c for i, c in enumerate(colours) if i == 0 or c != colours[i - 1]]
+    assert order == [(0, 0, 1), (1, 1, 1), (1, 0, 0), (1, 1, 1), (0, 0, 1)]
+
+
+def test_nothing_drawn_leaves_the_other():
+    empty = torch.zeros(4, SIDE, SIDE)
+    assert lay_out(empty, drawing((0, 0, 1)), BESIDE).amin() < 0.1
+    assert torch.equal(lay_out(empty, empty, BESIDE), torch.ones(3, SIDE, SIDE))
+
+
+def test_holes_are_white_and_bays_are_not():
+    ring = torch.zeros(1, 4, 9, 9)
+    ring[:, 0, 2:7, 2:7] = 1
+    ring[:, 3, 2:7, 2:7] = 1
+    ring[:, :, 3:6, 3:6] = 0
+    filled = solid(ring)
+    assert filled[0, :, 4, 4].tolist() == [1, 1, 1, 1]
+    assert torch.equal(filled[0, :, 2], ring[0, :, 2])
+    assert not filled[0, 3, 0].any()
+    ring[:, :, 4, :4] = 0  # a way in from the left
+    assert torch.equal(solid(ring), ring)
+
+
+def test_a_caption_of_two_things_shows_both(pipe):
+    output = pipe("a cat and a ball", 3, seed=0, output_type="pt")
+    for x in output.images:
+        assert where(x, COLOURS["a cat"])[1] < 0.5 < where(x, COLOURS["a ball"])[1]
+    assert output.notes == ["composed of 'a cat' and 'a ball': memory shows them one by one, not together"]
+
+
+def test_without_composing_it_shows_one_of_them(pipe):
+    output = pipe("a cat and a ball", 3, seed=0, compose=False, output_type="pt")
+    assert "composed" not in str(output.notes)
+    assert all(abs(where(x, c)[1] - 0.5) < 0.1 for x in output.images for c in COLOURS.values() if shows(x, c))
+
+
+def shows(x: Tensor, colour: tuple[int, int, int]) -> bool:
+    return bool(((x - torch.tensor(colour).view(3, 1, 1)).abs().amax(0) < 0.3).any())
+
+
+def test_an_image_depends_on_neither_number_nor_company(pipe):
+    many = pipe(["a tree", "a cat and a ball", "a ball on a tree"], 3, seed=5, output_type="pt").images
+    assert torch.equal(pipe("a cat and a ball", 2, seed=5, output_type="pt").images, many[3:5])
+    streamed = list(pipe.stream(["a cat", "a cat and a ball"], 1, seed=5))
+    assert torch.equal(streamed[1].latent, pipe("a cat and a ball", 1, seed=5, output_type="latent").images[0])
+
+
+def test_jobs_carry_what_was_composed_as_their_settings_ask(pipe):
+    jobs = pipe.jobs(["a cat and a ball"], 2, seed=5)
+    z = pipe.sample(jobs, pipe.settings)
+    assert torch.equal(z, pipe("a cat and a ball", 2, seed=5, output_type="latent").images)
+    [alone] = pipe.jobs(["a cat and a ball"], 1, seed=5, settings=Settings(compose=False))
+    assert alone.composed is None
+
+
+@pytest.mark.parametrize("caption", ["a cat", "a submarine and a ball", "a cat and a submarine"])
+def test_what_memory_does_not_know_is_not_composed(pipe, caption):
+    code = pipe.text_encoder.encode([caption], with_tokens=False).pooled[0]
+    assert compose(caption, code, pipe.mapper, pipe.text_encoder, pipe.codec) is None
+
+
+@pytest.mark.parametrize("together", ["a cat and a ball", "ball and cat"])
+def test_what_memory_shows_together_is_not_composed(encoder, together):
+    assert "composed" not in str(make_pipeline(encoder, together)("a cat and a ball", 1, seed=0).notes)
+
+
+def test_a_codec_without_opacity_composes_nothing(encoder):
+    pipe = make_pipeline(encoder, codec=OpaqueCodec())
+    assert "composed" not in str(pipe("a cat and a ball", 1, seed=0).notes)
+
+
+def test_things_of_one_style_are_laid_out_together(encoder, monkeypatch):
+    captions = ["a cat", "a ball"]
+    pictures = torch.stack([block(c) for c in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0))]) * 2 - 1
+    codes = encoder.encode(captions, with_tokens=False).pooled
+    mapper = LocalFlowMapper.from_memory(
+        pictures, codes, [[0], [0], [1], [1]], styles=["flat", "line", "flat", "line"], perplexity=2
+    )
+    code = encoder.encode(["a cat and a ball"], with_tokens=False).pooled[0]
+    made = compose("a cat and a ball", code, mapper, encoder, PaintCodec())
+    assert made is not None
+    pairs = {tuple(shows(x, c) for c in ((1, 0, 0), (0, 0, 1))) for x in PaintCodec().decode(made.latents)}
+    assert pairs == {(True, True), (False, False)}
+    monkeypatch.setattr(composition, "COMPOSITIONS", 3)
+    made = compose("a cat and a ball", code, mapper, encoder, PaintCodec())
+    assert made is not None
+    assert len(made.latents) == 3
