@@ -121,9 +121,8 @@ def _edit(pipe: BridgePipeline, facts: Mapping[str, str]) -> Image.Image:
 
 def _vary(pipe: BridgePipeline, facts: Mapping[str, str]) -> Image.Image:
     start, index = _end(pipe, facts, "a"), int(facts["index"])
-    code = explore.code_of(pipe, facts.get("shown"))
-    count, distance = index + 1, _number(facts["distance"])
-    z: torch.Tensor = explore.vary(pipe, start, count, code=code, distance=distance, seed=int(facts["seed"]))
+    distance, seed = _number(facts["distance"]), int(facts["seed"])
+    z: torch.Tensor = explore.vary(pipe, start, index + 1, shown=facts.get("shown"), distance=distance, seed=seed)
     return pipe.decode(z[index:], **_rendered(facts))[0]
 
 

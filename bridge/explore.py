@@ -17,10 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from bridge.arguments import number, whole
+from bridge.changes import learn_change
 from bridge.errors import UserError
 from bridge.guidance import guided
 from bridge.images import ENDINGS, read_facts, read_image, to_tensor
-from bridge.mappers import InvertibleMapper, LocalFlowMapper, VelocityMapper
+from bridge.mappers import InvertibleMapper, LocalFlowMapper, Mapper, VelocityMapper
 from bridge.noise import generator_for, normal_rows
 from bridge.pipeline import SAMPLE_BATCH, BridgePipeline, view_of
 from bridge.text import TextCode
@@ -232,7 +233,7 @@ def noise_walk(
 
     Raises UserError if the mapper does not find the noise behind a latent, or not behind one of these.
     """
-    mapper = view_of(pipe.mapper, pipe.settings)
+    mapper = pipe.view([end.name for end in (a, b) if end.kind == "caption"])
     if not isinstance(mapper, InvertibleMapper):
         raise UserError(f"space: {type(mapper).__name__} finds no noise behind a latent; use space latent")
     ends, null = torch.stack([a.z, b.z]), TextCode.null(2, pipe.text_encoder.dim).to(pipe.device)
@@ -287,19 +288,26 @@ def edit(
 ) -> Tensor:
     """A picture's or a caption's latent with more of one caption and less of another (None: no caption), (*z_shape).
 
-    `scale`, -MAX_SCALE to MAX_SCALE, is how much of their difference; see `arithmetic`; `caption_mean` for the rest.
+    Where memory has pictures whose captions differ by `plus` in place of `minus`, such as "red car" and "blue car", it
+    is what that changes in them; see `bridge.changes`. Otherwise it is the difference of the two captions; see
+    `arithmetic`, and `caption_mean` for `samples` and `seed`.
+    `scale`, -MAX_SCALE to MAX_SCALE, is how much of the change.
     Raises UserError if `scale` is out of range, both captions are None, or one cannot be read.
     """
     if plus is None and minus is None:
         raise UserError("plus, minus: none given; name a caption to have more of, or less of")
     scale = check_scale(scale)
     with pipe.plain():
+        if plus and minus and isinstance(pipe.mapper, LocalFlowMapper):
+            change = learn_change(pipe.mapper, pipe.memory.captions, minus, plus)
+            if change is not None:
+                return change.apply(start.z[None], scale)[0]
         means = [caption_mean(pipe, caption, samples=samples, seed=seed) for caption in (plus, minus)]
         return arithmetic(start.z, means[0], means[1], scale)
 
 
 def vary(
-    pipe: BridgePipeline, start: End, count: int, *, code: TextCode | None = None, distance: float = 0.5, seed: int = 0
+    pipe: BridgePipeline, start: End, count: int, *, shown: str | None = None, distance: float = 0.5, seed: int = 0
 ) -> Tensor:
     """Latents around one, (count, *z_shape); variation i depends on (seed, i), not on `count`.
 
@@ -311,7 +319,7 @@ def vary(
         pipe: The model, at its own settings.
         start: What to vary.
         count: How many, 1 to MAX_STEPS.
-        code: What the picture shows, one row; by default `start.code`.
+        shown: What the picture shows; by default a caption's own words, and of a picture nothing.
         distance: 0 gives the latent itself, 1 what the model draws of `code`.
         seed: Of the noise.
 
@@ -321,19 +329,22 @@ def vary(
     Source: Meng et al. 2022, SDEdit, arXiv:2108.01073
     """
     count, distance = whole(count, "n", 1, MAX_STEPS), number(distance, "distance", 0, 1)
-    code = start.code if code is None else code
+    if shown is None and start.kind == "caption":
+        shown = start.name
+    code = code_of(pipe, shown or None)
     with pipe.plain():
+        mapper = pipe.view([shown] if shown else [])
         parts = []
         for first in range(0, count, SAMPLE_BATCH):
             keys = [(seed, i) for i in range(first, first + SAMPLE_BATCH)]  # always so many rows: see `pipeline`
             noise = normal_rows(keys, pipe.mapper.sample_noise_shape).to(pipe.device)
-            parts.append(_varied(pipe, start.z, TextCode.cat([code] * SAMPLE_BATCH), noise, distance))
+            parts.append(_varied(pipe, mapper, start.z, TextCode.cat([code] * SAMPLE_BATCH), noise, distance))
         return torch.cat(parts)[:count]
 
 
-def _varied(pipe: BridgePipeline, z: Tensor, c: TextCode, noise: Tensor, distance: float) -> Tensor:
+def _varied(pipe: BridgePipeline, mapper: Mapper, z: Tensor, c: TextCode, noise: Tensor, distance: float) -> Tensor:
     """Latents around z (*z_shape), one for each row of noise."""
-    mapper, settings = view_of(pipe.mapper, pipe.settings), pipe.settings
+    settings = pipe.settings
     if not isinstance(mapper, VelocityMapper):
         samples = mapper.sample(c, noise=noise, temperature=settings.temperature)
         return torch.stack([slerp(z, sample, distance) for sample in samples])

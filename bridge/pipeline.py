@@ -584,6 +584,16 @@ class BridgePipeline:
                 z = None if composed is None else composed.latents
                 yield Job(prompt.text, place, index, code, away, generator, note, places, z)
 
+    def view(self, captions: Sequence[str] = (), settings: Settings | None = None) -> Mapper:
+        """The mapper as settings, by default the model's, ask for it; captions of two things draw from compositions."""
+        settings = settings or self.settings
+        mapper = view_of(self.mapper, settings)
+        if not isinstance(mapper, LocalFlowMapper):
+            return mapper
+        codes = [(caption, self.text_encoder.encode([caption], with_tokens=False)) for caption in captions]
+        made = [(code.pooled[0], self._composed(caption, code, settings)) for caption, code in codes]
+        return mapper.given([(code, each.latents) for code, each in made if each is not None])
+
     def _composed(self, caption: str, code: TextCode, settings: Settings) -> Composition | None:
         mapper = view_of(self.mapper, settings)
         if not (settings.compose and isinstance(mapper, LocalFlowMapper)):

@@ -94,7 +94,7 @@ def test_farther_variations_differ_more(tiny_pipeline: BridgePipeline, known_cod
 
 def test_at_distance_1_a_variation_is_what_the_model_draws(tiny_pipeline: BridgePipeline):
     start = explore.image_end(tiny_pipeline, CAT)
-    z = explore.vary(tiny_pipeline, start, 2, code=explore.code_of(tiny_pipeline, "cat"), distance=1, seed=5)
+    z = explore.vary(tiny_pipeline, start, 2, shown="cat", distance=1, seed=5)
     drawn = tiny_pipeline("cat", 2, seed=5, output_type="latent").images
     torch.testing.assert_close(z, drawn, atol=1e-4, rtol=1e-4)
 
@@ -104,7 +104,7 @@ def test_without_a_velocity_a_variation_turns_towards_samples(tiny_pipeline: Bri
     tiny_pipeline.mapper = Sampler()
     start = explore.image_end(tiny_pipeline, CAT)
     code, noise = explore.code_of(tiny_pipeline, "cat"), normal_rows([(2, 0)], (4, 8, 8))
-    z = explore.vary(tiny_pipeline, start, 1, code=code, distance=0.5, seed=2)
+    z = explore.vary(tiny_pipeline, start, 1, shown="cat", distance=0.5, seed=2)
     torch.testing.assert_close(z[0], explore.slerp(start.z, tiny_pipeline.mapper.sample(code, noise=noise)[0], 0.5))
 
 

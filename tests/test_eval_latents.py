@@ -1,4 +1,4 @@
-"""What a latent space is: draws, neighbourhoods, steps of a path; and the three commands on tiny models."""
+"""What a latent space is: draws, neighbourhoods, steps of a path; and the commands on tiny models."""
 
 from pathlib import Path
 
@@ -10,13 +10,17 @@ from PIL import Image
 from torch import Tensor
 
 from bridge import BridgePipeline
-from bridge.mappers import VelocityMapper
+from bridge.codecs import VAECodec
+from bridge.mappers import LocalFlowMapper, VelocityMapper
+from bridge.memory import CaptionMemory
 from bridge.noise import normal_rows
+from bridge.text import TextEncoder
 from eval.data import Pictures
 from eval.features import Extractor, Features
 from eval.judge import Judge
 from eval.studies.latents import __main__ as latents
 from eval.studies.latents import spaces as latent_spaces
+from tests.conftest import make_tiny_vae
 
 pytestmark = pytest.mark.usefixtures("few_draws")
 
@@ -162,3 +166,31 @@ def test_paths_need_noise_that_leads_to_the_pictures(
 def test_codec_without_a_name_is_refused(model: str, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         latents.main(["normal", model, "--out", str(tmp_path / "a.png"), "--codec", "folder"])
+
+
+def test_changes_tell_what_is_left_of_a_difference(
+    encoder: TextEncoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    things = [f"thing {a}{b}" for a in "abcdef" for b in "uvwxyz"]
+    captions = [f"{colour} {thing}" for colour in ("red", "blue") for thing in things]
+    red = normal_rows([(0, i) for i in range(len(things))], (4, 8, 8))
+    codes = torch.nn.functional.normalize(normal_rows([(1, i) for i in range(len(captions))], (384,)), dim=1)
+    mapper = LocalFlowMapper.from_memory(torch.cat([red, red * 0.5]), codes, [[i] for i in range(len(captions))])
+    pipe = BridgePipeline(encoder, mapper, VAECodec(make_tiny_vae()), CaptionMemory(mapper.unit_codes, captions))
+    pipe.save_pretrained(tmp_path / "model")
+    asked = ["changes", str(tmp_path / "model"), "--change", "red -> blue", "--change", "red -> green"]
+    assert latents.main([*asked, "--out", str(tmp_path / "a.png")]) == 0
+    output = capsys.readouterr()
+    _, change, judged, mean, learnt, *_ = next(line for line in output.out.splitlines() if "→" in line).split("|")
+    assert (change.strip(), judged.strip()) == ("red → blue", "18")
+    assert float(learnt.split()[0]) < 0.2  # halving is linear
+    assert float(mean.split()[0]) > 0.9  # and has no direction
+    assert "red -> green: 0 and 0 pairs" in output.err
+    assert (tmp_path / "a.png").is_file()
+
+
+@pytest.mark.parametrize("change", ["red", "red ->", "-> blue"])
+def test_a_change_without_both_words_is_refused(change: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        latents.main(["changes", "pictures", "--change", change])
+    assert "expected 'WORDS -> WORDS'" in capsys.readouterr().err

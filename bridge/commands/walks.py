@@ -122,8 +122,7 @@ def vary(args: argparse.Namespace) -> None:
     shown = args.caption if args.caption is not None else explore.caption_shown(pipe, start)
     if shown != start.name:
         tell(f"{start.name!r} is taken to show {shown!r}" if shown else f"what {start.name!r} shows is not known")
-    code = explore.code_of(pipe, shown)
-    z = explore.vary(pipe, start, args.n, code=code, distance=args.distance, seed=args.seed)
+    z = explore.vary(pipe, start, args.n, shown=shown, distance=args.distance, seed=args.seed)
     more = {**facts_of_ends(pipe, args.seed, [start]), "shown": shown, "distance": args.distance}
     prepare_folder(args.out)
     with writing("--out"):

@@ -143,10 +143,8 @@ class LocalFlowMapper(CleanMapper):
         self.z_shape, self.text_dim, self.time_mean = tuple(z_shape), text_dim, time_mean
         self.sample_noise_shape, self.loss_noise_shape = self.z_shape, (math.prod(z_shape) + 1,)
         self.window, self.perplexity, self.neighbours = tuple(window), perplexity, neighbours
-        if bits == 8:
-            self.register_buffer("latents", torch.zeros(pictures, *z_shape, dtype=torch.int8))
-        else:
-            self.register_buffer("latents", torch.zeros(pictures, -(-math.prod(z_shape) // 2), dtype=torch.uint8))
+        kept = torch.zeros(z_shape, dtype=torch.int8) if bits == 8 else _packed(torch.zeros(1, math.prod(z_shape)))[0]
+        self.register_buffer("latents", torch.zeros(pictures, *kept.shape, dtype=kept.dtype))
         self.register_buffer("scale", torch.ones(z_shape[0]))
         self.register_buffer("codes", torch.zeros(captions, text_dim, dtype=torch.int8))
         self.register_buffer("link", torch.zeros(links, dtype=torch.int32))

@@ -225,8 +225,8 @@ class Studio:
         def work() -> tuple[list[Image.Image], str | None]:
             start = self._open(picture, caption, seed)
             shown = caption or explore.caption_shown(self.pipe, start)
-            code = explore.code_of(self.pipe, shown)
-            return self.pipe.decode(explore.vary(self.pipe, start, count, code=code, distance=far, seed=seed)), shown
+            z = explore.vary(self.pipe, start, count, shown=shown, distance=far, seed=seed)
+            return self.pipe.decode(z), shown
 
         images, shown = await self.batcher.call(work, owner)
         facts = {**self._model(), "distance": far, "seed": seed, "shown": shown or ""}

@@ -1,16 +1,17 @@
-"""What latent spaces are like: python -m eval.studies.latents normal|near|paths MODEL, factors|labels CODEC …"""
+"""What latent spaces are like: python -m eval.studies.latents normal|near|paths|changes MODEL, factors|labels CODEC"""
 
 import sys
 from functools import partial
 
 from eval.studies import run_study
-from eval.studies.latents import factors, labels, model
+from eval.studies.latents import changes, factors, labels, model
 
 NAME = "python -m eval.studies.latents"
 STUDIES = {
     "normal": model.NORMAL,
     "near": model.NEAR,
     "paths": model.PATHS,
+    "changes": changes.STUDY,
     "factors": factors.STUDY,
     "labels": labels.STUDY,
 }

@@ -1,0 +1,123 @@
+"""What one word in place of another changes in a picture, learnt from pairs of pictures in memory.
+
+A memory with "red car" and "blue car", "red cup" and "blue cup" shows what "blue" in place of "red" does. It is a map
+of the latent around each position, so that it finds what is red wherever that is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bridge.mappers import LocalFlowMapper
+
+LEAST, MOST = 8, 200
+"""Pairs below which nothing is learnt, and that are learnt from at most."""
+RIDGE = 0.05
+"""Share of the features' mean square that is added to each one's."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A map of latents (C, h, w), least squares over pairs of pictures.
+
+    At each position, what is added is linear in the latent there and at its eight neighbours, and in the products of
+    its channels there.
+
+    Attributes:
+        weight: (features, C), float64.
+        pairs: How many pairs it is learnt from.
+    """
+
+    weight: Tensor
+    pairs: int
+
+    @classmethod
+    def fit(cls, before: Tensor, after: Tensor) -> Change:
+        """From latents before and after the change, both (N, C, h, w)."""
+        x = _features(before).flatten(0, 1)
+        y = (after - before).flatten(2).transpose(1, 2).flatten(0, 1).double()
+        square = x.T @ x
+        square += RIDGE * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype, device=square.device)
+        return cls(torch.linalg.solve(square, x.T @ y), len(before))
+
+    def apply(self, z: Tensor, scale: float = 1.0) -> Tensor:
+        """Latents z (B, C, h, w) changed; a `scale` of 0 changes nothing, of -1 about the other way."""
+        added = (_features(z) @ self.weight).transpose(1, 2).reshape(z.shape)
+        return z + scale * added.to(z)
+
+
+def _features(z: Tensor) -> Tensor:
+    """What a change may depend on, (B, h * w, features), of latents (B, C, h, w)."""
+    z = z.double()
+    around = F.unfold(F.pad(z, (1, 1, 1, 1), mode="replicate"), 3)
+    first, second = torch.triu_indices(z.shape[1], z.shape[1])
+    here = z.flatten(2)
+    return torch.cat([around, here[:, first] * here[:, second], torch.ones_like(here[:, :1])], 1).transpose(1, 2)
+
+
+def learn_change(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, plus: str) -> Change | None:
+    """The change from `minus` to `plus`, words of captions in memory, or None where too few pairs show it.
+
+    Args:
+        mapper: Its memory of latents with a grid, (C, h, w), is learnt from.
+        captions: Those of the memory, in its order.
+        minus: Words of a caption, such as "red".
+        plus: What stands in their place in the other's, such as "blue".
+    """
+    if len(mapper.z_shape) != 3 or minus == plus:
+        return None
+    pairs = change_pairs(mapper, captions, minus, plus)
+    if len(pairs) < LEAST:
+        return None
+    step = max(1, len(pairs) / MOST)
+    some = torch.tensor([pairs[int(i * step)] for i in range(min(MOST, len(pairs)))])
+    before, after = mapper.picture_latents(some.T.to(mapper.latents.device))
+    return Change.fit(before, after)
+
+
+def change_pairs(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, plus: str) -> list[tuple[int, int]]:
+    """Numbers of pictures in memory, of one style, whose captions differ by `plus` in place of `minus`.
+
+    Each picture is paired once, with the nearest of those that it may be paired with.
+    """
+    words = re.compile(rf"\b{re.escape(minus)}\b") if minus else None
+    if words is None:
+        return []
+    number = {caption: i for i, caption in enumerate(captions)}
+    siblings = {
+        i: number[other]
+        for i, caption in enumerate(captions)
+        if words.search(caption) and (other := words.sub(lambda _: plus, caption)) in number
+    }
+    shown = _shown(mapper, {*siblings, *siblings.values()})
+    style = mapper.style.tolist()
+    paired: dict[int, int] = {}
+    for caption, other in siblings.items():
+        for picture in shown[caption]:
+            rest = [p for p in shown[other] if style[p] == style[picture] and p not in shown[caption]]
+            if rest and picture not in paired:
+                paired[picture] = _nearest(mapper, picture, rest)
+    return list(paired.items())
+
+
+def _shown(mapper: LocalFlowMapper, captions: Iterable[int]) -> dict[int, list[int]]:
+    """Caption -> pictures that it is one of the captions of."""
+    shown: dict[int, list[int]] = {caption: [] for caption in captions}
+    link = mapper.link.tolist()
+    for picture, (begin, end) in enumerate(pairwise(mapper.start.tolist())):
+        for caption in link[begin:end]:
+            if caption in shown:
+                shown[caption].append(picture)
+    return shown
+
+
+def _nearest(mapper: LocalFlowMapper, picture: int, among: Sequence[int]) -> int:
+    z = mapper.picture_latents(torch.tensor([picture, *among], device=mapper.latents.device)).flatten(1)
+    return among[int((z[1:] - z[0]).square().sum(1).argmin())]

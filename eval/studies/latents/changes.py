@@ -1,0 +1,100 @@
+"""What does one word in place of another change in pictures?
+
+Pairs of pictures in the model's memory whose captions differ by it: how much of what they differ by `bridge edit` makes
+of the first of them, learnt from other pairs.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bridge.changes import Change, change_pairs
+from bridge.errors import UserError
+from bridge.images import contact_sheet, save_png
+from bridge.mappers import LocalFlowMapper
+from bridge.pipeline import BridgePipeline
+from eval.metrics.bootstrap import Interval, paired_bootstrap
+from eval.studies import Study, add_common
+from train.command import Parser, say, whole, writable_file
+
+LEARNT = (10, 30, 100, 200)
+"""Pairs that a change is learnt from."""
+JUDGED, SHOWN = 200, 8
+"""Pairs that it is judged on at most, and that a sheet shows."""
+
+
+def _words(given: str) -> tuple[str, str]:
+    minus, arrow, plus = given.partition("->")
+    if not (minus.strip() and arrow and plus.strip()):
+        raise argparse.ArgumentTypeError(f"expected 'WORDS -> WORDS', got {given!r}")
+    return minus.strip(), plus.strip()
+
+
+def arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add_common(parser, "model", "--seed")
+    add("--change", type=_words, action="append", required=True, metavar="'A -> B'", help="may be repeated")
+    add("--least", type=whole(2), default=10, metavar="N", help="captions below which nothing is judged (default 10)")
+    add(
+        "--out", type=lambda given: writable_file(given, "--out"), metavar="PNG", help="a sheet: before, changed, after"
+    )
+
+
+def halves(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, plus: str, seed: int) -> tuple[Tensor, Tensor]:
+    """Pairs to learn from and to judge on, (N, 2) each, such that no caption of a first picture is on both sides."""
+    pairs = torch.tensor(change_pairs(mapper, captions, minus, plus), dtype=torch.long).view(-1, 2)
+    first = first_captions(mapper, pairs)
+    rng = np.random.default_rng(seed)
+    names = rng.permutation(np.unique(first))
+    learnt = np.isin(first, names[: len(names) // 2])
+    order = torch.from_numpy(rng.permutation(len(pairs)))
+    chosen = torch.from_numpy(learnt)[order]
+    return pairs[order][chosen], pairs[order][~chosen][:JUDGED]
+
+
+def first_captions(mapper: LocalFlowMapper, pairs: Tensor) -> np.ndarray:
+    """Number of the first caption of each pair's first picture."""
+    return np.asarray(mapper.link.cpu()[mapper.start.cpu()[pairs[:, 0]].long()].numpy())
+
+
+def left(z: Tensor, after: Tensor, before: Tensor, captions: np.ndarray) -> Interval:
+    """Squared distance to the latents after a change, as a share of that of the latents before it."""
+    error, all_of_it = ((x - after).flatten(1).square().sum(1).numpy() for x in (z, before))
+    return paired_bootstrap(error / all_of_it.mean(), captions)
+
+
+def run(args: argparse.Namespace, command: str) -> None:
+    pipe = BridgePipeline.from_pretrained(args.model)
+    mapper = pipe.mapper
+    if not isinstance(mapper, LocalFlowMapper):
+        raise UserError(f"model: {args.model} has no memory of pictures; name one that has, such as pictures")
+    print(command)
+    print("| change | pairs judged | mean difference | " + " | ".join(f"learnt from {n}" for n in LEARNT) + " |")
+    print("| --- | --- | --- |" + " --- |" * len(LEARNT))
+    rows = []
+    for minus, plus in args.change:
+        learn, judge = halves(mapper, pipe.memory.captions, minus, plus, args.seed)
+        shown = first_captions(mapper, judge)
+        if len(learn) < LEARNT[0] or len(np.unique(shown)) < args.least:
+            say(f"{minus} -> {plus}: {len(learn)} and {len(judge)} pairs in memory, too few to learn from or to judge")
+            continue
+        (before, after), (a, b) = (mapper.picture_latents(pairs.T) for pairs in (learn, judge))
+        mean = left(a + (after - before).mean(0), b, a, shown)
+        changed = {n: Change.fit(before[:n], after[:n]).apply(a) for n in LEARNT if n <= len(learn)}
+        cells = [f"{left(changed[n], b, a, shown)}" if n in changed else "" for n in LEARNT]
+        print(f"| {minus} → {plus} | {len(judge)} | {mean} | {' | '.join(cells)} |", flush=True)
+        for name, z in (("before", a), (f"{minus} -> {plus}", changed[max(changed)]), ("after", b)):
+            rows.append((name, pipe.decode(z[:SHOWN])))
+    if not rows:
+        raise UserError("--change: memory shows none of these often enough; see above")
+    if args.out:
+        save_png(contact_sheet([images for _, images in rows], [name for name, _ in rows]), args.out)
+        print(args.out)
+
+
+STUDY = Study(
+    __doc__ or "", "pictures --change 'red -> blue' --change 'light skin tone -> dark skin tone'", arguments, run
+)
