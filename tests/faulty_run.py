@@ -23,7 +23,7 @@ from tests.test_loop import CONFIG, Run
 from train.checkpoint import run_lock
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.faulty_run"])
+CONTEXT.set_forkserver_preload(["tests.faulty_run", "tests.test_distributed"])
 PATIENCE = 120.0
 LONG = replace(CONFIG, steps=30, validate_every=7)
 CLONE_NEWNS, MS_RDONLY, MS_REMOUNT, MS_REC, MS_PRIVATE = 0x20000, 1, 32, 0x4000, 1 << 18
