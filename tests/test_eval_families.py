@@ -16,10 +16,10 @@ from eval.studies.compare import families
 from eval.studies.compare.base import Sampling, Space
 from eval.studies.compare.families import FamilyPeer, LocalFamily, density_of, held_out_latents, whitened
 from eval.studies.compare.study import Workshop
-from tests.test_eval_peers import drawings, opened
+from tests.test_eval_peers import drawings, drawings_judge, opened
 from train.loop import Loop
 
-__all__ = ["drawings", "opened"]
+__all__ = ["drawings", "drawings_judge", "opened"]
 
 FAST = {"learning_rate": 1e-3, "batch_size": 16}
 SMALL = {"width": 16, "hidden": 16, "blocks": 1}
@@ -100,6 +100,8 @@ def test_command_prints_one_table_and_does_nothing_twice(
     monkeypatch.setattr(families, "open_workshop", opened)
     monkeypatch.setattr(families, "DENSITY_PICTURES", 4)
     monkeypatch.setattr(families, "STEPS", 2)
+    monkeypatch.setattr(families, "SPEED_IMAGES", 2)
+    monkeypatch.setattr(families, "SPEED_REPEATS", 1)
     out = tmp_path / "out"
     argv = ["families", "model", "--minutes", "0.04", "--samples", "2", "--captions", "6", "--out", str(out)]
     assert command.main(argv) == 0

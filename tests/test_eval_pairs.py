@@ -18,14 +18,14 @@ from eval.studies.compare import __main__ as command
 from eval.studies.compare import pairs, study
 from eval.studies.compare.base import Sampling
 from eval.studies.compare.material import NONE
-from eval.studies.compare.nets import Direct, DirectPlateau, LocalFlow, LocalPixels
+from eval.studies.compare.nets import BridgeFlow, Direct, DirectPlateau, LocalFlow, LocalPixels
 from eval.studies.compare.pairs import BridgePlateau, Point, pair_order, pairs_needed, scores, sizes_of, trend, verdict
 from eval.studies.compare.study import Workshop
 from tests import test_eval_report, test_eval_single
-from tests.test_eval_peers import Tiny, drawings, opened, toy
+from tests.test_eval_peers import Tiny, drawings, drawings_judge, opened, toy
 from train.loop import Loop
 
-__all__ = ["drawings", "opened"]  # fixtures
+__all__ = ["drawings", "drawings_judge", "opened"]  # fixtures
 
 
 def some_pictures(rows: int = 60) -> Pictures:
@@ -199,7 +199,8 @@ def test_command_prints_table_and_verdicts_and_does_nothing_twice(
     }
     monkeypatch.setattr(pairs, "MODES", modes)
     monkeypatch.setattr(pairs, "open_workshop", opened)
-    monkeypatch.setattr("eval.studies.compare.nets.DDIM_STEPS", 2)
+    for peer in (LocalFlow, BridgeFlow, Direct):  # the choice of how to sample is the peers' test
+        monkeypatch.setattr(peer, "settings", peer.settings[:1])
     out = tmp_path / "out"
     argv = [
         "pairs",

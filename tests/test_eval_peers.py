@@ -461,15 +461,23 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def drawings_judge(drawings: Path) -> Judge:
+    """A quick judge of the drawings, which no comparison changes."""
+    return Judge.load(drawings, test_eval_report.Pooled())
+
+
 @pytest.fixture
 def opened(
-    drawings: Path, encoder: TextEncoder, few_draws: None, monkeypatch: pytest.MonkeyPatch
+    drawings: Path, drawings_judge: Judge, encoder: TextEncoder, few_draws: None, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Workshop]:
-    """What stands for `open_workshop`: the drawings, a quick judge, one step a second."""
-    codec = test_eval_report.Coarse()
-    judge = Judge.load(drawings, test_eval_report.Pooled())
+    """What stands for `open_workshop`: the drawings, a quick judge, one step a second, two steps a picture."""
+    codec, judge = test_eval_report.Coarse(), drawings_judge
     monkeypatch.setattr(study, "PLATEAU_TIMES", 2.0)
     monkeypatch.setattr("eval.studies.compare.material.WATCHED", 8)
+    monkeypatch.setattr("eval.studies.compare.nets.DDIM_STEPS", 2)
+    monkeypatch.setattr("eval.studies.compare.nets.FLOW_STEPS", 2)
+    monkeypatch.setattr("eval.studies.compare.sampling.MICRO_BATCH", 12)
 
     def shop(args: argparse.Namespace, **_: object) -> Workshop:
         Path(args.out).mkdir(exist_ok=True)
