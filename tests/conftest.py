@@ -1,6 +1,7 @@
 """What several test files share: real artwork, the real text encoder, and tiny models that run in no time."""
 
 import contextlib
+import functools
 import io
 import json
 import shutil
@@ -17,7 +18,7 @@ from bridge.codecs import VAECodec
 from bridge.mappers import FlowMatchingMapper
 from bridge.memory import CaptionMemory
 from bridge.pipeline import BridgePipeline, Settings
-from bridge.text import TextEncoder
+from bridge.text import TextEncoder, sentences
 from eval import __main__ as judge
 from eval.metrics.bootstrap import paired_bootstrap
 from train import auto
@@ -72,6 +73,20 @@ def encoder() -> TextEncoder:
     return TextEncoder.from_pretrained()
 
 
+@pytest.fixture(scope="module")
+def one_encoder(encoder: TextEncoder) -> Iterator[None]:
+    """Whoever opens MiniLM gets `encoder`, for modules that open many models and test something else."""
+    whole = sentences.open_sentence_encoder
+
+    def shared(folder: Path, *, id: str, digest: str | None) -> TextEncoder:
+        same = (id, digest) == (encoder.id, encoder.digest)
+        return encoder if same else whole(folder, id=id, digest=digest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sentences, "open_sentence_encoder", shared)
+        yield
+
+
 def make_tiny_vae() -> AutoencoderKL:
     """What `tiny_vae` is."""
     with torch.random.fork_rng(devices=[]):
@@ -120,16 +135,22 @@ def tiny_mapper() -> FlowMatchingMapper:
     return make_tiny_mapper()
 
 
+@functools.cache
+def codes_of_known(encoder: TextEncoder) -> torch.Tensor:
+    """What `known_codes` is."""
+    return encoder.encode(KNOWN, with_tokens=False).pooled
+
+
 @pytest.fixture(scope="session")
 def known_codes(encoder: TextEncoder) -> torch.Tensor:
     """Pooled codes of KNOWN, (8, 384)."""
-    return encoder.encode(KNOWN, with_tokens=False).pooled
+    return codes_of_known(encoder)
 
 
 def make_tiny_pipeline(encoder: TextEncoder) -> BridgePipeline:
     """What `tiny_pipeline` is."""
     settings = Settings(guidance_scale=2.0, num_inference_steps=4, familiar=0.6, neighbour_temperature=0.05)
-    memory = CaptionMemory(encoder.encode(KNOWN, with_tokens=False).pooled, KNOWN)
+    memory = CaptionMemory(codes_of_known(encoder).clone(), KNOWN)
     return BridgePipeline(encoder, make_tiny_mapper(), VAECodec(make_tiny_vae()), memory, settings)
 
 
@@ -142,12 +163,27 @@ def tiny_pipeline(encoder: TextEncoder) -> BridgePipeline:
     return make_tiny_pipeline(encoder)
 
 
+@pytest.fixture(scope="session")
+def model_folder(encoder: TextEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_pipeline` as a model folder; shared, so only to be read."""
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    make_tiny_pipeline(encoder).save_pretrained(folder)
+    return folder
+
+
 def shorten_own(patch: pytest.MonkeyPatch) -> None:
-    """Let `train.auto` take two steps a trial, train no codec and try two local flows."""
-    short = {"TRIAL_STEPS": 2, "ENOUGH_PSNR": 0.0, "VALIDATIONS": 2, "COPIES_OF": 2, "PERPLEXITIES": (2.0, 8.0)}
-    for name, value in (short | {"WINDOWS": ((2.0, 1.7),)}).items():
+    """Let `train.auto` take two steps a trial, train no codec for pictures of 128 pixels, and only small networks."""
+    short = {"TRIAL_STEPS": 2, "ENOUGH_PSNR": 0.0, "VALIDATIONS": 2, "COPIES_OF": 2, "CODEC_BATCH": 2}
+    for name, value in (short | {"WINDOWS": ((2.0, 1.7),), "PERPLEXITIES": (2.0, 8.0)}).items():
         patch.setattr(auto, name, value)
     patch.setattr(auto, "codec_step_seconds", lambda size: {"no": 1.0, "bf16": 0.9})
+    chosen, small = auto.Own.architecture, {"width": 16, "hidden": 16, "blocks": 1, "condition": 16}
+
+    def architecture(run: auto.Own, vae: Path) -> tuple[str, dict[str, Any]]:
+        family, arguments = chosen(run, vae)
+        return family, arguments | (small if family == FlowMatchingMapper.__name__ else {})
+
+    patch.setattr(auto.Own, "architecture", architecture)
 
 
 def made_up(module: str, words: Sequence[object]) -> int:

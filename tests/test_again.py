@@ -23,11 +23,12 @@ from tests.test_explore import Sampler
 CAT, BUS = (str(sorted((Path(__file__).parent / "artwork").glob(f"{name}--*.png"))[0]) for name in ("cat", "bus"))
 Run = Callable[..., tuple[int, list[str], str]]
 
+pytestmark = pytest.mark.usefixtures("one_encoder")
+
 
 @pytest.fixture
-def model(tiny_pipeline: BridgePipeline, tmp_path: Path) -> str:
-    tiny_pipeline.save_pretrained(tmp_path / "model")
-    return str(tmp_path / "model")
+def model(model_folder: Path) -> str:
+    return str(model_folder)
 
 
 @pytest.fixture

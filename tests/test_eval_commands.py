@@ -7,18 +7,15 @@ import pytest
 from PIL import Image
 
 from bridge import BridgePipeline
-from bridge.text import TextEncoder
 from eval import __main__ as command
 from eval.studies.cost import speed
-from tests.conftest import make_tiny_pipeline
 
-pytestmark = pytest.mark.usefixtures("few_draws")
+pytestmark = pytest.mark.usefixtures("few_draws", "one_encoder")
 
 
 @pytest.fixture
-def model(tiny_pipeline: BridgePipeline, tmp_path: Path) -> str:
-    tiny_pipeline.save_pretrained(tmp_path / "model")
-    return str(tmp_path / "model")
+def model(model_folder: Path) -> str:
+    return str(model_folder)
 
 
 def test_sheet_shows_the_first_captions_of_a_split(model: str, artwork_folder: Path, tmp_path: Path) -> None:
@@ -52,13 +49,16 @@ def judged(model: str, data: Path, out: Path, *options: str) -> int:
 
 @pytest.fixture(scope="module")
 def quick(
-    few_draws: None, encoder: TextEncoder, artwork_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    few_draws: None,
+    one_encoder: None,
+    model_folder: Path,
+    artwork_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[str, Path]:
-    """A saved model, and a folder with its quick report."""
-    folder = tmp_path_factory.mktemp("judged")
-    make_tiny_pipeline(encoder).save_pretrained(folder / "model")
-    assert judged(str(folder / "model"), artwork_folder, folder / "report", "--quick") == 0
-    return str(folder / "model"), folder / "report"
+    """A saved model, and its quick report."""
+    report = tmp_path_factory.mktemp("judged") / "report"
+    assert judged(str(model_folder), artwork_folder, report, "--quick") == 0
+    return str(model_folder), report
 
 
 def test_report_is_one_page_and_one_file_of_figures(quick: tuple[str, Path]) -> None:

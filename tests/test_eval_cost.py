@@ -73,9 +73,6 @@ def test_a_search_through_an_index_is_told_against_one_by_one(monkeypatch: pytes
     assert 0 < float(many[4]) < 100
 
 
-def test_a_model_without_a_memory_cannot_be_searched(
-    tiny_pipeline: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tiny_pipeline.save_pretrained(tmp_path / "model")  # type: ignore[attr-defined]
-    assert cost.main(["search", str(tmp_path / "model")]) == 2
+def test_a_model_without_a_memory_cannot_be_searched(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cost.main(["search", str(model_folder)]) == 2
     assert "has no memory to search; take a local flow" in capsys.readouterr().err

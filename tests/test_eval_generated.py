@@ -12,20 +12,15 @@ from eval import __main__ as command
 from eval.samples import Generated, with_memory
 from tests.conftest import make_tiny_pipeline
 
-
-@pytest.fixture(scope="module")
-def model(encoder, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    make_tiny_pipeline(encoder).save_pretrained(folder)
-    return folder
+pytestmark = pytest.mark.usefixtures("one_encoder")
 
 
 @pytest.fixture
-def folder(model, artwork_rows, tmp_path) -> Path:
+def folder(model_folder, artwork_rows, tmp_path) -> Path:
     """What `bridge generate` writes for all held-out captions of the sample."""
     labels = sorted({row["label"] for row in artwork_rows if row["split"] in ("validation", "seen_validation")})
     (tmp_path / "captions.txt").write_text("\n".join(labels), "utf-8")
-    arguments = ["generate", "--captions", tmp_path / "captions.txt", "-n", 3, "--seed", 5, "--model", model]
+    arguments = ["generate", "--captions", tmp_path / "captions.txt", "-n", 3, "--seed", 5, "--model", model_folder]
     assert cli.main([*map(str, arguments), "--no-sheet", "--out", str(tmp_path / "out")]) == 0
     return tmp_path / "out"
 
@@ -34,9 +29,9 @@ def judged(folder: Path, data: Path, out: Path) -> int:
     return command.main([str(folder), "--data", str(data), "--out", str(out), "--samples", "3", "--quick"])
 
 
-def test_pictures_are_those_the_model_made(folder, model):
+def test_pictures_are_those_the_model_made(folder, model_folder):
     caption = next(iter(Generated.load(folder).files))
-    expected = BridgePipeline.from_pretrained(model)(caption, 3, seed=5, output_type="pt").images
+    expected = BridgePipeline.from_pretrained(model_folder)(caption, 3, seed=5, output_type="pt").images
     assert (Generated.load(folder)([caption], 3)[0] - expected).abs().max() < 1 / 255
 
 

@@ -22,7 +22,7 @@ from eval.studies.latents import __main__ as latents
 from eval.studies.latents import spaces as latent_spaces
 from tests.conftest import make_tiny_vae
 
-pytestmark = pytest.mark.usefixtures("few_draws")
+pytestmark = pytest.mark.usefixtures("few_draws", "one_encoder")
 
 
 class Grid(Extractor):
@@ -36,9 +36,8 @@ class Grid(Extractor):
 
 
 @pytest.fixture
-def model(tiny_pipeline: BridgePipeline, tmp_path: Path) -> str:
-    tiny_pipeline.save_pretrained(tmp_path / "model")
-    return str(tmp_path / "model")
+def model(model_folder: Path) -> str:
+    return str(model_folder)
 
 
 def test_gaussian_draws_have_the_moments_of_the_latents() -> None:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from bridge import BridgePipeline
 from bridge.mappers import VelocityMapper
 from bridge.noise import normal_rows
 from bridge.score import guesses, score_latents
@@ -20,13 +19,12 @@ from eval.studies.checks import retrieval as scoring
 
 FAMILIES = np.arange(6)
 
-pytestmark = pytest.mark.usefixtures("few_draws")
+pytestmark = pytest.mark.usefixtures("few_draws", "one_encoder")
 
 
 @pytest.fixture
-def model(tiny_pipeline: BridgePipeline, tmp_path: Path) -> str:
-    tiny_pipeline.save_pretrained(tmp_path / "model")
-    return str(tmp_path / "model")
+def model(model_folder: Path) -> str:
+    return str(model_folder)
 
 
 def test_perfect_and_worst_scores() -> None:

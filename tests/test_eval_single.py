@@ -425,10 +425,9 @@ def test_without_validation_the_test_split_is_judged_and_the_calibration_said():
     assert report.absent["far"] == report.absent["baselines"] and "Retrieval" in Page(to_html(report, {})).text
 
 
-def test_command_on_bad_data_is_one_line_and_exit_code_2(tiny_pipeline, tmp_path, capsys):
-    tiny_pipeline.save_pretrained(tmp_path / "model")
+def test_command_on_bad_data_is_one_line_and_exit_code_2(model_folder, tmp_path, capsys):
     data = saved(tmp_path / "data", rows({"validation": 12}))
-    code = main([str(tmp_path / "model"), "--data", str(data), "--out", str(tmp_path / "report")])
+    code = main([str(model_folder), "--data", str(data), "--out", str(tmp_path / "report")])
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("python -m eval")]
     assert code == 2 and len(said) == 1 and "no picture has split 'train'" in said[0]
 

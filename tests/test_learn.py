@@ -14,17 +14,17 @@ from bridge.cli import main
 from bridge.codecs import VAECodec
 from bridge.mappers import LocalFlowMapper
 from bridge.pipeline import ONE_PICTURE
-from tests.conftest import make_tiny_pipeline, randomise
+from tests.conftest import randomise
+
+pytestmark = pytest.mark.usefixtures("one_encoder")
 
 CAPTIONS = ("a red square", "a blue square", "a green circle", "a yellow circle", "an old tree", "a small house")
 
 
-@pytest.fixture(scope="module")
-def base(encoder, tmp_path_factory) -> Path:
+@pytest.fixture
+def base(model_folder) -> Path:
     """A model folder whose codec and encoder the pictures are learnt with."""
-    folder = tmp_path_factory.mktemp("base") / "model"
-    make_tiny_pipeline(encoder).save_pretrained(folder)
-    return folder
+    return Path(model_folder)
 
 
 @pytest.fixture(autouse=True)

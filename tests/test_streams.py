@@ -1,5 +1,6 @@
 """Standard streams that are closed, full, unread or of few characters, and Ctrl-C at any moment: in a shell."""
 
+import json
 import os
 import shlex
 import signal
@@ -12,7 +13,6 @@ import pytest
 
 from bridge import __version__, streams
 from bridge.errors import UserError
-from bridge.pipeline import BridgePipeline
 
 if sys.platform == "win32":
     pytest.skip("redirections are a shell's", allow_module_level=True)
@@ -208,16 +208,6 @@ def test_in_the_background_ctrl_c_stays_ignored():
 # the command itself
 
 
-@pytest.fixture(scope="module")
-def model(encoder, tmp_path_factory) -> Path:
-    from tests.conftest import make_tiny_pipeline  # noqa: PLC0415
-
-    folder = tmp_path_factory.mktemp("streams") / "model"
-    make_tiny_pipeline(encoder).save_pretrained(folder)
-    assert BridgePipeline.from_pretrained(folder).fingerprint
-    return folder
-
-
 def test_version(tmp_path):
     assert shell(f"{BRIDGE} --version", tmp_path) == (0, f"bridge {__version__}\n".encode(), "")
 
@@ -235,16 +225,21 @@ def test_closed_standard_input_is_not_blamed_on_captions(tmp_path):
     assert "standard input" in err
 
 
-def test_generate_into_head_draws_all_and_lists_all(model, tmp_path):
-    code, out, err = shell(f"{BRIDGE} generate cat -n 70 --model {model} --out o --no-sheet | head -1", tmp_path)
-    assert (code, out.count(b"\n"), err) == (0, 1, "")
-    assert len(list((tmp_path / "o").rglob("*.png"))) == 70
-    assert (tmp_path / "o" / "manifest.jsonl").read_text().count("\n") == 70
+def test_generate_from_standard_input_into_head_draws_all_and_lists_all(model_folder, tmp_path):
+    caption = "a $HOME \"cat\" 😀 'quoted'"
+    (tmp_path / "captions").write_text(f"{caption}\n", "utf-8")
+    line = f"{BRIDGE} generate --captions - -n 40 --model {model_folder} --out o --no-sheet <captions | head -1"
+    code, out, err = shell(line, tmp_path)
+    assert (code, out.count(b"\n"), err.count("\n")) == (0, 1, 1)
+    assert "not among the captions this model knows" in err
+    assert len(list((tmp_path / "o").rglob("*.png"))) == 40
+    manifest = (tmp_path / "o" / "manifest.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(entry)["caption"] for entry in manifest] == [caption] * 40
 
 
-def test_captions_and_folders_that_the_terminal_cannot_encode(model, tmp_path):
+def test_captions_and_folders_that_the_terminal_cannot_encode(model_folder, tmp_path):
     """Neither in files' names nor on its streams. One caption is UTF-8, one Latin-1, as an old script may hold it."""
-    line = f"{BRIDGE} generate 'café 猫 cat' $'caf\\xe9 cat' -n 1 --model {model} --out é"
+    line = f"{BRIDGE} generate 'café 猫 cat' $'caf\\xe9 cat' -n 1 --model {model_folder} --out é"
     ascii_only = {"PYTHONIOENCODING": "ascii", "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     code, out, err = shell(line, tmp_path, **ascii_only)
     assert (code, out.count(b"\n"), "Traceback" in err) == (0, 3, False)
@@ -253,11 +248,11 @@ def test_captions_and_folders_that_the_terminal_cannot_encode(model, tmp_path):
     assert '"café 猫 cat"' in manifest and '"café cat"' in manifest
 
 
-def test_ctrl_c_of_the_command_is_one_line(model, tmp_path):
+def test_ctrl_c_of_the_command_is_one_line(model_folder, tmp_path):
     """While torch is imported."""
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen(
-        [sys.executable, "-X", "importtime", "-m", "bridge", "info", str(model)],
+        [sys.executable, "-X", "importtime", "-m", "bridge", "info", str(model_folder)],
         cwd=tmp_path,
         env=env,
         stdout=subprocess.PIPE,

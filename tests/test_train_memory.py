@@ -15,10 +15,13 @@ from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
 from train.memory import MemoryConfig, build, main
 
+pytestmark = pytest.mark.usefixtures("one_encoder")
+
 
 @pytest.fixture
-def config(artwork, vae_folder, tmp_path) -> MemoryConfig:
-    return MemoryConfig(artwork, vae_folder, tmp_path / "run", settings=Settings(num_inference_steps=4))
+def config(artwork_folder, vae_folder, tmp_path) -> MemoryConfig:
+    """On the shared sample: what one test encodes the others find in its cache."""
+    return MemoryConfig(artwork_folder, vae_folder, tmp_path / "run", settings=Settings(num_inference_steps=4))
 
 
 def test_it_holds_the_rows_of_its_splits(config, artwork_rows):
