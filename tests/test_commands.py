@@ -290,17 +290,18 @@ def test_a_real_read_only_disk_is_one_line(tmp_path):
         pytest.skip("nothing may be mounted here")
     disk = tmp_path / "disk"
     disk.mkdir()
-    words = f"train.recipes shapes --count 10 --out {disk}/a"
-    script = f"mount -t tmpfs -o ro none {disk} || exit 77; {sys.executable} -m {words}"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        ["unshare", "-m", "bash", "-c", script], capture_output=True, text=True, env=environment, check=False
+    (tmp_path / "x.py").write_text(
+        "import sys; from train.command import *\n"
+        "sys.exit(run_command(Parser('x', 'y', 'z'), [], lambda _: writable_folder('disk/a')))\n",
+        "utf-8",
     )
+    script = f"mount -t tmpfs -o ro none disk || exit 77; {sys.executable} x.py"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = ["unshare", "-m", "bash", "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
     if done.returncode == 77:
         pytest.skip("nothing may be mounted here")
-    told = (
-        f"python -m train.recipes shapes: --out: cannot write to {disk}: Read-only file system; name another folder\n"
-    )
+    told = "x: --out: cannot write to disk/a: Read-only file system; name another folder\n"
     assert (done.returncode, done.stderr) == (2, told)
 
 
