@@ -17,7 +17,7 @@ from bridge.mappers import LocalFlowMapper
 from bridge.memory import CaptionMemory
 from bridge.noise import normal_rows
 from bridge.pipeline import Settings
-from tests.conftest import KNOWN
+from tests.fixtures import KNOWN
 from tests.test_explore import Sampler
 
 CAT, BUS = (str(sorted((Path(__file__).parent / "artwork").glob(f"{name}--*.png"))[0]) for name in ("cat", "bus"))

@@ -13,7 +13,7 @@ import torch
 from bridge.codecs import load_codec
 from bridge.hub import resolve_model
 from bridge.pipeline import BridgePipeline
-from tests.conftest import made_up, shorten_own
+from tests.fixtures import made_up, shorten_own
 from train import auto
 from train.config import ConfigError, load_config
 from train.loop import Loop

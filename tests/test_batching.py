@@ -10,7 +10,7 @@ from bridge import BridgePipeline
 from bridge.errors import UserError
 from bridge.pipeline import GeneratedImage, Settings
 from bridge.serve.batching import Batcher, FullError, Request, StoppedError
-from tests.conftest import make_tiny_pipeline
+from tests.fixtures import make_tiny_pipeline
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from bridge.codecs import (
 from bridge.codecs.dense import DenseCodec, DenseVAE
 from bridge.codecs.standardize import PCACodec, PrincipalAxes, WhitenedCodec
 from bridge.hub import resolve_model
-from tests.conftest import make_tiny_vae
+from tests.fixtures import make_tiny_vae
 
 MEAN, STD = [0.1, -0.2, 0.3, 0.0], [1.5, 0.5, 1.0, 2.0]
 

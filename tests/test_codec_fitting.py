@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bridge.codecs import AutoencoderCodec, TinyCodec, VAECodec, VQCodec, load_codec
 from bridge.codecs.standardize import PCACodec, WhitenedCodec
-from tests.conftest import make_tiny_vae
+from tests.fixtures import make_tiny_vae
 from tests.test_codec import make_taesd, make_vq
 from train import codec as codec_module
 from train.autoencoder import main

@@ -96,7 +96,7 @@ def everything(pipe: BridgePipeline) -> list[Any]:
 @pytest.fixture(scope="module")
 def shared(encoder: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """A model folder, and what is computed with it in no context."""
-    from tests.conftest import make_tiny_pipeline  # noqa: PLC0415
+    from tests.fixtures import make_tiny_pipeline  # noqa: PLC0415
 
     folder = tmp_path_factory.mktemp("context") / "model"
     make_tiny_pipeline(encoder).save_pretrained(folder)

@@ -8,7 +8,7 @@ import torch
 
 from bridge.mappers import LocalFlowMapper
 from bridge.opening import load_mapper
-from tests.conftest import randomise
+from tests.fixtures import randomise
 from tests.test_local import PICTURES, SHAPE, memory
 from tests.test_mappers import codes_of, normal, repeated, sample_noise, unit_codes
 

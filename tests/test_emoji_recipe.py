@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from bridge import checkpoint
-from tests.conftest import ARTWORK
+from tests.fixtures import ARTWORK
 from train.recipes import clipart, emoji, icons, shapes
 from train.recipes.drawing import draw_on_white as draw
 from train.recipes.drawing import is_blank

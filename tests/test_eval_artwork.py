@@ -72,10 +72,15 @@ def test_other_captions_pictures_are_at_the_floor(division, looked, rows):
     assert shuffled.joint.high < 0
 
 
+@pytest.fixture(scope="module")
+def repeated(division, looked, rows) -> list[Figures]:
+    """With pictures by four artists to one, repeated."""
+    return [figures(division, looked, rows[:, [i % k for i in range(N)]]) for k in range(N, 0, -1)]
+
+
 @pytest.mark.parametrize("name", ["diversity", "joint"])
-def test_falls_as_artists_are_dropped(division, looked, rows, name):
-    dropped = (rows[:, [i % k for i in range(N)]] for k in range(N, 0, -1))
-    values = [getattr(figures(division, looked, some), name).value for some in dropped]
+def test_falls_as_artists_are_dropped(repeated, name):
+    values = [getattr(f, name).value for f in repeated]
     assert values == sorted(values, reverse=True)
     assert values[-1] < values[0] - 0.3
 

@@ -9,7 +9,7 @@ import pytest
 
 from eval.studies.cost import __main__ as cost
 from eval.studies.cost import own as cost_own
-from tests.conftest import made_up, shorten_own
+from tests.fixtures import made_up, shorten_own
 from train.config import ConfigError
 from train.data.dataset import load_dataset, rows_of
 from train.recipes.emoji import write_dataset

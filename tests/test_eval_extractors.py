@@ -30,7 +30,7 @@ from eval.features import (
     TransformersVision,
     extractor,
 )
-from tests.conftest import make_tiny_vae
+from tests.fixtures import make_tiny_vae
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}

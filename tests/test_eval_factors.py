@@ -17,7 +17,7 @@ from eval.studies.latents import __main__ as command
 from eval.studies.latents import factors as study
 from eval.studies.latents.factors import Axes, CodecFigures, Factors, chart, load_codecs, over_halves, strip
 from eval.studies.latents.labels import FACTORS, Known, emoji_factors, probe
-from tests.conftest import make_tiny_vae
+from tests.fixtures import make_tiny_vae
 from train.autoencoder import VAEConfig, build_vae
 from train.loop import LoopConfig
 from train.recipes.emoji import write_dataset

@@ -10,7 +10,7 @@ from PIL import Image
 from bridge import BridgePipeline, cli
 from eval import __main__ as command
 from eval.samples import Generated, with_memory
-from tests.conftest import make_tiny_pipeline
+from tests.fixtures import make_tiny_pipeline
 
 pytestmark = pytest.mark.usefixtures("one_encoder")
 

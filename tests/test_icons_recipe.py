@@ -8,7 +8,7 @@ import datasets
 import pytest
 
 from bridge.text import TextEncoder
-from tests.conftest import ARTWORK
+from tests.fixtures import ARTWORK
 from train.recipes import icons
 from train.recipes.iconify import IconSet, LicenceError, icon_caption
 from train.recipes.icons import Codes, leaking

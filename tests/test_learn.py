@@ -14,7 +14,7 @@ from bridge.cli import main
 from bridge.codecs import VAECodec
 from bridge.mappers import LocalFlowMapper
 from bridge.pipeline import ONE_PICTURE
-from tests.conftest import randomise
+from tests.fixtures import randomise
 
 pytestmark = pytest.mark.usefixtures("one_encoder")
 

@@ -27,7 +27,7 @@ from bridge.mappers import (
 )
 from bridge.mappers.transformer import caption_states
 from bridge.text import TextCode
-from tests.conftest import randomise
+from tests.fixtures import randomise
 
 DIM = 8
 Z_SHAPE = (2, 2, 2)

@@ -14,7 +14,7 @@ from bridge.guidance import guided
 from bridge.mappers import FlowMatchingMapper, VelocityMapper
 from bridge.mappers.base import BLUR, MIN_REMAINING, linear_path
 from bridge.text import TextCode
-from tests.conftest import randomise
+from tests.fixtures import randomise
 
 DIM = 6
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from bridge.codecs import HUB_FILES, load_codec, palette
 from bridge.codecs.palette import Layers, PaletteCodec, PaletteVAE
-from tests.conftest import randomise
+from tests.fixtures import randomise
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from bridge.captions import prepare_caption
-from tests.conftest import ARTWORK
+from tests.fixtures import ARTWORK
 from tests.test_clipart_recipe import put
 from tests.test_icons_recipe import put_package
 from train.recipes import clipart, pictures

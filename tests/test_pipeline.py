@@ -23,7 +23,7 @@ from bridge.noise import generator_for
 from bridge.pipeline import SAMPLE_BATCH, Settings, mapper_fingerprint
 from bridge.text import TextCode
 from bridge.text.words import WordVectors
-from tests.conftest import randomise
+from tests.fixtures import randomise
 
 
 def pixels(pipe: BridgePipeline, prompt: str | list[str], n: int, seed: int = 7, **settings: float) -> torch.Tensor:

@@ -30,7 +30,7 @@ from bridge.serve.app import LOCAL, OneLineFormatter, Served, free_port, hosts_o
 from bridge.serve.files import Files
 from bridge.serve.link import Fields
 from bridge.serve.studio import ScoredPicture
-from tests.conftest import KNOWN, make_tiny_pipeline
+from tests.fixtures import KNOWN, make_tiny_pipeline
 from tests.pictures import bomb, encoded, pattern, png
 
 ARTWORK = Path(__file__).parent / "artwork"

@@ -10,7 +10,7 @@ from torch import Tensor
 from bridge.checkpoint import CheckpointError
 from bridge.codecs import VAECodec, load_codec
 from bridge.codecs.standardize import PCACodec, PrincipalAxes, WhitenedCodec
-from tests.conftest import make_tiny_vae
+from tests.fixtures import make_tiny_vae
 
 
 def make_axes(dims: int, k: int, seed: int = 0) -> PrincipalAxes:

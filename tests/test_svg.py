@@ -16,7 +16,7 @@ from bridge.errors import UserError
 from bridge.mappers import FlowMatchingMapper
 from bridge.memory import CaptionMemory
 from bridge.pipeline import Settings
-from tests.conftest import KNOWN, randomise
+from tests.fixtures import KNOWN, randomise
 from tests.test_palette import half_red, normal, vae  # noqa: F401
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"

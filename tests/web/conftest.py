@@ -10,7 +10,7 @@ import pytest
 
 from bridge import BridgePipeline
 from bridge.serve.app import Served, served
-from tests.conftest import make_tiny_pipeline
+from tests.fixtures import make_tiny_pipeline
 
 CHROMIUM = shutil.which("chromium")
 ASKED, MODEL, SHOTS = (os.environ.get(f"BRIDGE_WEB{name}") for name in ("", "_MODEL", "_SHOTS"))
