@@ -1,6 +1,7 @@
 """Factors: what labels say, what probes tell of it, and what the command writes, on tiny codecs."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -202,7 +203,15 @@ def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_forests() -> Iterator[None]:
+    """Forests of two trees, for tests that ask nothing of their importances."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eval.metrics.disentangle.TREES", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(small_forests: None, shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two codecs "a" and "b" that nobody trained, and in "out" what the command writes of them."""
     folder = tmp_path_factory.mktemp("factors")
     for name in ("a", "b"):
@@ -218,7 +227,7 @@ def factors(shapes_folder: Path) -> Factors:
 
 
 @pytest.fixture(scope="module")
-def of_columns(factors: Factors) -> CodecFigures:
+def of_columns(small_forests: None, factors: Factors) -> CodecFigures:
     return factors.of_codec(Flat(), components=4, halves=1)
 
 
