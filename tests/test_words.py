@@ -18,9 +18,8 @@ from bridge.text.encoders import load_text_encoder
 from bridge.text.words import WordVectors
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
-from train.prepare import main
+from train.prepare import fit_words, idf_weights, main, training_sentences
 from train.recipes.emoji import write_dataset
-from train.words import fit, idf_weights, training_sentences
 
 WORDS = ["red", "cat", "face", "Paris"]
 VECTORS = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 1.0], [-1.0, 0.5, 0.0]])
@@ -279,7 +278,7 @@ def test_damaged_folders_are_refused(space, tmp_path, damage, told):
 
 
 def test_every_word_gets_a_vector_and_its_idf():
-    space = fit(SENTENCES, dim=4, epochs=2)
+    space = fit_words(SENTENCES, dim=4, epochs=2)
     assert set(space.words) == {"red", "cat", "bus", "face", "a"}
     assert space.idf[space.words.index("red")] == pytest.approx(np.log(5 / 4) + 1)
     assert space.idf[space.words.index("bus")] == pytest.approx(np.log(5 / 2) + 1)
@@ -290,7 +289,7 @@ def test_idf_counts_captions_not_words():
 
 
 def test_the_same_sentences_give_the_same_vectors():
-    one, two, other = (fit(SENTENCES, dim=4, epochs=2, seed=seed) for seed in (0, 0, 1))
+    one, two, other = (fit_words(SENTENCES, dim=4, epochs=2, seed=seed) for seed in (0, 0, 1))
     assert (one.fingerprint == two.fingerprint, one.fingerprint == other.fingerprint) == (True, False)
 
 
@@ -298,7 +297,7 @@ def test_words_of_like_company_are_near():
     """Two pairs of words that never meet, each seen with its own companions."""
     sentences = [[a, b] for a in ("cat", "dog") for b in ("fur", "paw", "tail")] * 60
     sentences += [[a, b] for a in ("bus", "car") for b in ("wheel", "road", "horn")] * 60
-    space = fit(sentences, dim=8, epochs=300)
+    space = fit_words(sentences, dim=8, epochs=300)
     cat, dog, bus = space.encode(["cat", "dog", "bus"]).pooled
     assert cat @ dog > 2 * abs(cat @ bus)
 
@@ -349,7 +348,7 @@ def test_a_wrong_argument_is_one_line_and_code_2(artwork_folder, tmp_path, capsy
 def trained(artwork_folder: Path, vae_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> MapperTraining:
     """A run over word vectors of the sample's own captions, ended after two steps."""
     root = tmp_path_factory.mktemp("run")
-    fit(training_sentences(artwork_folder), dim=8, epochs=2).save(root / "words")
+    fit_words(training_sentences(artwork_folder), dim=8, epochs=2).save(root / "words")
     loop = LoopConfig(steps=2, batch_size=8, warmup=1, validate_every=2, save_minutes=60)
     mapper = {"width": 16, "hidden": 16, "blocks": 1, "condition": 16}
     config = MapperConfig(artwork_folder, vae_folder, root / "run", loop, text=str(root / "words"), mapper=mapper)

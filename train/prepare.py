@@ -20,32 +20,38 @@ import hashlib
 import json
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
+import torch
 from PIL import ImageColor
+from torch import Tensor
 
-from bridge.captions import well_formed
+from bridge.captions import prepare_caption, well_formed
 from bridge.checkpoint import CheckpointError, atomic_folder, check_replaceable, verify_folder
 from bridge.errors import UserError
 from bridge.images import save_png
 from bridge.pairs.reading import Reading, Survey, survey
 from bridge.pairs.sources import Wanted, open_source
 from bridge.text import TextEncoder
+from bridge.text.words import WordVectors, split_words
 from train.command import Parser, number, run_command, whole, writable_file, writable_folder
 from train.config import ConfigError, named
-from train.data.dataset import CAPTIONED, features
+from train.data.dataset import CAPTIONED, features, load_dataset, rows_of
 from train.inspect import inspect, render
 from train.partition import Partition, encoding, partition, summary
-from train.words import EPOCHS, fit, training_sentences
 
 FACTS = "prepared.json"
 VERSION = 1
 """Counts changes to what the same source becomes."""
 FEATURES = features(f"{CAPTIONED} source")
+WINDOW, EPOCHS, SEED = 5, 20, 0
+"""Captions are short: within one, every word is near every other."""
 
 
 def prepare(
@@ -135,6 +141,49 @@ def _is_done(out: Path, fingerprint: str) -> bool:
     return True
 
 
+def training_sentences(data: Path) -> list[list[str]]:
+    """Words of each distinct training caption of a dataset, in the captions' order.
+
+    Raises ConfigError if `data` is no dataset, or has no training rows.
+    """
+    captions = (text for row in rows_of(load_dataset(data), "train")["captions"] for text in row)
+    sentences = (split_words(prepare_caption(text)) for text in dict.fromkeys(captions))
+    return [sentence for sentence in sentences if sentence]
+
+
+def idf_weights(sentences: Sequence[Sequence[str]], words: Sequence[str]) -> Tensor:
+    """Smoothed inverse document frequency ln((1 + N) / (1 + n)) + 1 of V words over N sentences, (V,).
+
+    Source: Spärck Jones 1972, A Statistical Interpretation of Term Specificity
+
+    >>> idf_weights([["red", "cat"], ["red", "bus"]], ["red", "unseen"])
+    tensor([1.0000, 2.0986])
+    """
+    holders = Counter(word for sentence in sentences for word in set(sentence))
+    counts = torch.tensor([holders[word] for word in words], dtype=torch.float64)
+    return (torch.log((1 + len(sentences)) / (1 + counts)) + 1).float()
+
+
+def fit_words(sentences: Sequence[Sequence[str]], dim: int, epochs: int = EPOCHS, seed: int = SEED) -> WordVectors:
+    """Skip-gram vectors of every word of the sentences, with their idf; one thread, so equal for an equal seed.
+
+    Raises ConfigError if an argument is out of range, or there are no words.
+
+    Source: Mikolov et al. 2013, Distributed Representations of Words and Phrases, arXiv:1310.4546
+    """
+    from gensim.models import Word2Vec  # noqa: PLC0415
+
+    for name, value in (("dim", dim), ("epochs", epochs)):
+        if value < 1:
+            raise ConfigError(f"{name}: expected 1 or more, got {value}")
+    if not any(sentences):
+        raise ConfigError("data: its training captions hold no words")
+    model = Word2Vec(sentences, vector_size=dim, window=WINDOW, min_count=1, sg=1, workers=1, epochs=epochs, seed=seed)
+    words = list(model.wv.index_to_key)
+    vectors = torch.from_numpy(np.array(model.wv.vectors, np.float32))
+    return WordVectors(words, vectors, idf_weights(sentences, words))
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that say which source, and how to read and split it."""
     parser.add_argument("source", help="folder, .csv, .tsv, .jsonl or .parquet file, or hub id such as owner/name")
@@ -204,7 +253,7 @@ def _run(args: argparse.Namespace) -> None:
         print(out)
     if args.words:
         with named("--out" if args.out else "SOURCE"):
-            encoder = fit(training_sentences(args.out or Path(args.source)), args.dim, args.epochs)
+            encoder = fit_words(training_sentences(args.out or Path(args.source)), args.dim, args.epochs)
         with atomic_folder(args.words) as scratch:
             encoder.save(scratch)
         print(args.words)
