@@ -10,7 +10,7 @@ from bridge.codecs import VAECodec
 from bridge.mappers import LocalFlowMapper
 from bridge.memory import CaptionMemory
 from bridge.pipeline import BridgePipeline, Settings
-from tests.conftest import make_tiny_vae
+from tests.fixtures import make_tiny_vae
 from tests.test_matching import normal
 
 SHAPE = (4, 8, 8)

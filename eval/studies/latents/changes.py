@@ -91,7 +91,7 @@ def run(args: argparse.Namespace, command: str) -> None:
     if not rows:
         raise UserError("--change: memory shows none of these often enough; see above")
     if args.out:
-        save_png(contact_sheet([images for _, images in rows], [name for name, _ in rows]), args.out)
+        save_png(contact_sheet([images for _, images in rows], [name for name, _ in rows]), args.out, {})
         print(args.out)
 
 
