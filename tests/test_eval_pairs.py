@@ -2,27 +2,32 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
+import datasets
 import numpy as np
 import pytest
 import torch
 
+from bridge.codecs import LatentDistribution
+from bridge.noise import generator_for
+from bridge.text.words import WordVectors
 from eval import plots
 from eval.data import Pictures
 from eval.metrics.bootstrap import Interval
 from eval.plots import Curve
 from eval.studies.compare import __main__ as command
-from eval.studies.compare import pairs, study
+from eval.studies.compare import charts, pairs, study
 from eval.studies.compare.base import Sampling
 from eval.studies.compare.material import NONE
 from eval.studies.compare.nets import BridgeFlow, Direct, DirectPlateau, LocalFlow, LocalPixels
 from eval.studies.compare.pairs import BridgePlateau, Point, pair_order, pairs_needed, scores, sizes_of, trend, verdict
 from eval.studies.compare.study import Workshop
 from tests import test_eval_report, test_eval_single
-from tests.test_eval_peers import Tiny, drawings, drawings_judge, opened, toy
+from tests.test_eval_peers import Coarse, Tiny, drawings, drawings_judge, opened, toy
 from train.loop import Loop
 
 __all__ = ["drawings", "drawings_judge", "opened"]  # fixtures
@@ -131,7 +136,7 @@ def test_no_trend_of_one_size() -> None:
 def test_scores_are_means_over_seeds() -> None:
     points = [
         Point(
-            "plateau", "direct", 10, seed, Sampling(), 1, 1.0, 60.0, {"seen": {"score": score, "low": 0.0, "high": 1.0}}
+            "plateau", "direct", 10, {"seen": {"score": score, "low": 0.0, "high": 1.0}}, seed, Sampling(), 1, 1.0, 60.0
         )
         for seed, score in enumerate((0.25, 0.75))
     ]
@@ -247,6 +252,128 @@ def test_the_bridge_alone_has_no_verdict(
     report = json.loads((tmp_path / "out" / "pairs.json").read_text())
     assert [p["method"] for p in report["points"]] == ["bridge_flow"] and report["verdicts"] == []
     assert "held-out" in capsys.readouterr().out
+
+
+@pytest.fixture
+def other_spaces(opened: Callable[..., Workshop], drawings: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Arguments of a run without training that has another codec and another text encoder; the codec is no file."""
+    words = [word for row in datasets.load_from_disk(str(drawings))["captions"] for word in " ".join(row).split()]
+    known = sorted(set(words))
+    vectors = torch.randn(len(known), 12, generator=generator_for(0))
+    WordVectors(known, vectors).save(drawings / "words")
+    monkeypatch.setattr(pairs, "open_workshop", opened)
+    monkeypatch.setattr(pairs, "load_codec", lambda folder: Finer())
+    argv = ["pairs", "model", "--data", str(drawings), "--sizes", "8", "--samples", "2", "--captions", "6"]
+    return [*argv, "--modes", "no training", "--codec", "finer=folder", "--text", f"words={drawings / 'words'}"]
+
+
+class Finer(Coarse):
+    """The same means from 2 x 2 pixels, as one vector."""
+
+    z_shape, fingerprint = (3 * 8 * 8,), "finer"
+
+    def encode(self, x: torch.Tensor) -> LatentDistribution:
+        z = (torch.nn.functional.avg_pool2d(x, 2) - 0.5).flatten(1) / 0.2
+        return LatentDistribution(z, torch.full_like(z, 0.05))
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        means = (z.unflatten(1, (3, 8, 8)) * 0.2 + 0.5).clamp(0, 1)
+        return means.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def test_other_spaces_are_measured_one_at_a_time(
+    other_spaces: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert command.main([*other_spaces, "--out", str(out)]) == 0
+    report = json.loads((out / "pairs.json").read_text())
+    ways = [(p["space"], p["method"]) for p in report["points"]]
+    both = ["bridge_flow", "direct"]
+    assert ways == [*(("", m) for m in both), ("finer", "bridge_flow"), *(("words", m) for m in both)]
+    figures = [p["rows"]["seen"] for p in report["points"]]
+    assert len({json.dumps(one) for one in figures}) == len(figures)
+    assert all(one["fit_low"] <= one["fit"] <= one["fit_high"] for one in figures)
+    assert {v["mode"] for v in report["verdicts"]} == {"no training"} and len(report["verdicts"]) == 2
+    words = [e.text for e in ElementTree.parse(out / "pairs-seen.svg").iter()]
+    assert {"bridge, no training", "bridge, no training, finer", "direct, no training, words"} <= set(words)
+    assert "finer" in capsys.readouterr().out
+
+
+def test_spaces_of_one_name_are_refused(other_spaces: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([*other_spaces, "--codec", "words=folder"]) == 2
+    assert "--codec, --text: expected different names, got finer, words, words" in capsys.readouterr().err
+
+
+def test_codec_without_the_way_that_uses_it_is_refused(
+    other_spaces: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([*other_spaces, "--methods", "direct"]) == 2
+    assert "--codec: the direct way uses none; add bridge_flow to --methods" in capsys.readouterr().err
+
+
+def test_source_without_a_name_is_refused(other_spaces: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main([*other_spaces, "--text", "words"])
+    assert "expected NAME=SOURCE, got 'words'" in capsys.readouterr().err
+
+
+def results(path: Path, *points: tuple[str, str, int, float]) -> str:
+    made = [
+        {
+            "mode": mode,
+            "method": method,
+            "pairs": count,
+            "rows": {"seen": {"score": s, "low": s - 0.1, "high": s + 0.1}},
+        }
+        for mode, method, count, s in points
+    ]
+    path.write_text(json.dumps({"points": made}))
+    return str(path)
+
+
+def test_charts_are_of_the_curves_asked_for_from_several_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = results(tmp_path / "a.json", ("no training", "bridge_flow", 60, 0.1), ("plateau", "direct", 60, 0.2))
+    there = results(tmp_path / "b.json", ("equal minutes", "direct", 100, 0.3))
+    out = tmp_path / "new" / "made"
+    argv = ["charts", here, there, "--curves", "bridge, no training", "direct, equal minutes", "--out", str(out)]
+    assert command.main(argv) == 0
+    assert capsys.readouterr().out.split() == [f"{out}-seen.svg"]
+    words = {e.text for e in ElementTree.parse(f"{out}-seen.svg").iter()}
+    assert {"bridge, no training", "direct, equal minutes", "60", "100"} <= words and "direct, plateau" not in words
+
+
+def test_unknown_curve_is_refused_with_those_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here = results(tmp_path / "a.json", ("plateau", "direct", 60, 0.2))
+    assert command.main(["charts", here, "--curves", "bridge", "--out", str(tmp_path / "made")]) == 2
+    assert "--curves: there is no 'bridge'; there are: direct, plateau" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", [None, "{", "[]", '{"points": []}', '{"points": [{"mode": "plateau"}]}', '{"points": 3}']
+)
+def test_file_that_holds_no_results_is_refused(
+    text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.json"
+    if text is not None:
+        path.write_text(text)
+    assert command.main(["charts", str(path), "--out", str(tmp_path / "made")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"{path}: " in error and "give a pairs.json" in error
+
+
+@pytest.mark.parametrize(("name", "count"), [("pairs", 33), ("pairs-icons", 6)])
+def test_results_behind_the_pages_charts_are_those_of_its_tables(name: str, count: int) -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    lines = (docs / "pairs.md").read_text("utf-8").splitlines()
+    points = charts.points_of(docs / f"{name}.json")
+    assert len(points) >= count
+    for p in points:
+        cells = [str(Interval(*(f[end] for end in charts.ENDS))) for f in p.rows.values()]
+        printed = [re.sub(r"(?<!\d)0(?=\.)", "", cell).replace("-", "−") for cell in cells]
+        assert any(all(cell in line for cell in printed) for line in lines), p
 
 
 @pytest.fixture

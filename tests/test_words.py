@@ -312,6 +312,7 @@ def test_only_training_captions_are_read(artwork_rows, tmp_path):
     assert ["cat"] in sentences
     assert not any("secret" in sentence for sentence in sentences)
     assert len(sentences) == len({tuple(sentence) for sentence in sentences} | {()}) - 1
+    assert ["secret", "words"] in training_sentences(tmp_path / "data", every=True)
 
 
 def test_the_command_writes_what_opens(artwork_folder, tmp_path, capsys):
@@ -319,6 +320,8 @@ def test_the_command_writes_what_opens(artwork_folder, tmp_path, capsys):
     assert main(arguments) == 0
     opened = TextEncoder.from_pretrained(tmp_path / "words")
     assert (opened.dim, capsys.readouterr().out.strip()) == (6, str(tmp_path / "words"))
+    assert main([*arguments[:2], str(tmp_path / "more"), *arguments[3:], "--all-captions"]) == 0
+    assert set(opened.words) < set(TextEncoder.from_pretrained(tmp_path / "more").words)
     weights = tmp_path / "words" / "words.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(CheckpointError, match=r"words.safetensors: damaged"):

@@ -141,12 +141,14 @@ def _is_done(out: Path, fingerprint: str) -> bool:
     return True
 
 
-def training_sentences(data: Path) -> list[list[str]]:
-    """Words of each distinct training caption of a dataset, in the captions' order.
+def training_sentences(data: Path, every: bool = False) -> list[list[str]]:
+    """Words of each distinct training caption of a dataset, or with `every` of its captions, in their order.
 
     Raises ConfigError if `data` is no dataset, or has no training rows.
     """
-    captions = (text for row in rows_of(load_dataset(data), "train")["captions"] for text in row)
+    dataset = load_dataset(data)
+    rows = dataset if every else rows_of(dataset, "train")
+    captions = (text for row in rows["captions"] for text in row)
     sentences = (split_words(prepare_caption(text)) for text in dict.fromkeys(captions))
     return [sentence for sentence in sentences if sentence]
 
@@ -235,6 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--words", type=Path, help="folder for word vectors of the captions of a dataset")
     parser.add_argument("--dim", type=whole(1), default=128, help="length of a word vector")
     parser.add_argument("--epochs", type=whole(1), default=EPOCHS, help="times that the captions are read for --words")
+    parser.add_argument("--all-captions", action="store_true", help="read those held out too for --words; no pictures")
     return run_command(parser, argv, _run)
 
 
@@ -242,6 +245,8 @@ def _run(args: argparse.Namespace) -> None:
     for option in ("sheet", "json"):
         if getattr(args, option) and (args.out or args.words):
             raise UserError(f"--{option}: is of a source that is only looked at; leave --out and --words out, or it")
+    if args.all_captions and not args.words:
+        raise UserError("--all-captions: says what --words reads; give --words FOLDER")
     if args.words:
         check_replaceable(args.words)
         writable_folder(args.words.parent, "--words")
@@ -253,7 +258,9 @@ def _run(args: argparse.Namespace) -> None:
         print(out)
     if args.words:
         with named("--out" if args.out else "SOURCE"):
-            encoder = fit_words(training_sentences(args.out or Path(args.source)), args.dim, args.epochs)
+            encoder = fit_words(
+                training_sentences(args.out or Path(args.source), args.all_captions), args.dim, args.epochs
+            )
         with atomic_folder(args.words) as scratch:
             encoder.save(scratch)
         print(args.words)

@@ -52,6 +52,18 @@ COMMON: dict[str, dict[str, Any]] = {
 }
 
 
+def named(given: str) -> tuple[str, str]:
+    """Name and source of an argument NAME=SOURCE.
+
+    >>> named("PCA=runs/small-pca/codec")
+    ('PCA', 'runs/small-pca/codec')
+    """
+    name, _, source = given.partition("=")
+    if not (name and source):
+        raise argparse.ArgumentTypeError(f"expected NAME=SOURCE, got {given!r}")
+    return name, source
+
+
 def add_common(parser: Parser, *names: str) -> None:
     for name in names:
         parser.add_argument(name, **COMMON[name])

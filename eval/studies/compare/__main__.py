@@ -8,10 +8,10 @@ import sys
 from functools import partial
 
 from eval.studies import run_study
-from eval.studies.compare import families, pairs, peers
+from eval.studies.compare import charts, families, pairs, peers
 
 NAME = "python -m eval.studies.compare"
-STUDIES = {"peers": peers.STUDY, "families": families.STUDY, "pairs": pairs.STUDY}
+STUDIES = {"peers": peers.STUDY, "families": families.STUDY, "pairs": pairs.STUDY, "charts": charts.STUDY}
 
 
 main = partial(run_study, NAME, __doc__, STUDIES)  # of argv, absent for the process' own

@@ -5,29 +5,33 @@ over these, one of latents, one of pixels; trained, both are given all other tra
 the same minutes, and each to its own plateau. Fewer pairs are part of more, one of every family before a second of
 any. The claim under test: the bridge needs at least five times fewer pairs for the same score. How to sample is chosen
 on validation; test is read once a way and size. Data with one picture a caption will do: the score is then fit alone.
+Is it the latent space? `--codec` and `--text` measure the same in other spaces, one changed at a time.
 """
 
 import argparse
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bridge.checkpoint import atomic_write
+from bridge.codecs import ImageCodec, load_codec
 from bridge.errors import UserError
+from bridge.text import TextEncoder, open_text_encoder
 from eval import plots
 from eval.data import Pictures, spread_over_families
 from eval.metrics.bootstrap import Interval
 from eval.plots import Curve, to_svg
 from eval.report import ROWS, table, to_json
-from eval.studies import Study
+from eval.studies import Study, named
 from eval.studies.compare.base import MemoryPeer, Sampling, TrainedPeer
 from eval.studies.compare.nets import BridgeFlow, Direct, DirectPlateau, LocalFlow, LocalPixels
-from eval.studies.compare.study import SINGLE, Workshop, add_workshop, open_workshop
+from eval.studies.compare.study import SINGLE, Workshop, add_workshop, in_space, open_workshop
 from train.command import Parser, whole
 from train.data.dataset import content_hash
 
@@ -55,18 +59,31 @@ MODES: dict[str, tuple[TrainedPeer | MemoryPeer, TrainedPeer | MemoryPeer]] = {
 
 
 @dataclass(frozen=True)
-class Point:
-    """One method on one number of pairs."""
+class Scored:
+    """What the judge says of one method on one number of pairs."""
 
     mode: str  # One of MODES
     method: str  # One of METHODS
     pairs: int  # Captioned pictures
+    rows: dict[str, dict[str, float]]  # See `study.Benches.figures`, of the test; at least score, low and high
+    space: str = field(default="", kw_only=True)  # Name of another codec or text encoder
+
+    @property
+    def way(self) -> str:
+        """Method, mode and space in words."""
+        name = "bridge" if self.method == METHODS[0] else self.method
+        return ", ".join([name, self.mode, *filter(None, [self.space])])
+
+
+@dataclass(frozen=True)
+class Point(Scored):
+    """One method on one number of pairs, and what it took."""
+
     seed: int  # Of training and noise
     sampling: Sampling  # Chosen on validation
     steps: int  # Optimiser steps
     minutes: float  # Of training or, where there is none, of encoding the pairs; the VAE's not included
     seconds: float | None  # From the start to one picture: these minutes and its drawing; None if not measured
-    rows: dict[str, dict[str, float]]  # See `study.Benches.figures`, of the test
 
 
 @dataclass(frozen=True)
@@ -183,9 +200,9 @@ def pair_order(pictures: Pictures, rows: np.ndarray) -> np.ndarray:
     return np.array(spread_over_families(key, pictures.family[rows]), dtype=int)
 
 
-def scores(points: Sequence[Point], mode: str, method: str, row: str) -> dict[int, Interval]:
+def scores(points: Sequence[Scored], mode: str, method: str, row: str, space: str = "") -> dict[int, Interval]:
     """A method's scores with their intervals, means over seeds, by pairs, fewest first."""
-    mine = [p for p in points if (p.mode, p.method) == (mode, method)]
+    mine = [p for p in points if (p.mode, p.method, p.space) == (mode, method, space)]
     by_pairs = {pairs: [p.rows[row] for p in mine if p.pairs == pairs] for pairs in sorted({p.pairs for p in mine})}
     return {
         pairs: Interval(*(sum(f[name] for f in figures) / len(figures) for name in ("score", "low", "high")))
@@ -193,14 +210,15 @@ def scores(points: Sequence[Point], mode: str, method: str, row: str) -> dict[in
     }
 
 
-def measure(shop: Workshop, mode: str, method: str, seed: int, trial: int) -> Point:
+def measure(shop: Workshop, mode: str, method: str, seed: int, trial: int, space: str = "") -> Point:
     """Give a method the workshop's pairs, choose how to sample on validation, judge on test; or look it up."""
     peer, pairs = MODES[mode][METHODS.index(method)], len(shop.material.paired)
     tested = shop.tested(peer, trial if isinstance(peer, TrainedPeer) else 0, seed)
     if tested is None:
         raise UserError(f"{peer.name}: diverged with {pairs} pairs; see results.jsonl")
     seconds = None if tested.drawing is None else 60 * tested.minutes + tested.drawing
-    return Point(mode, method, pairs, seed, tested.sampling, tested.steps, tested.minutes, seconds, tested.rows)
+    taken = (seed, tested.sampling, tested.steps, tested.minutes, seconds)
+    return Point(mode, method, pairs, tested.rows, *taken, space=space)
 
 
 def with_pairs(shop: Workshop, order: Tensor, count: int) -> Workshop:
@@ -225,7 +243,8 @@ def sizes_of(asked: Sequence[str] | None, most: int) -> list[int]:
 def report_of(points: Sequence[Point], about: dict[str, str]) -> PairsReport:
     """The report of points: on each row of the test a trend each mode, and a verdict where there is a direct way.
 
-    The bridge without training is held against every direct way, else each mode's two against one another.
+    The bridge without training is held against every direct way, else each mode's two against one another; all in
+    the space of the model.
     """
     verdicts, trends = [], []
     for row in (row for row in ROWS["test"] if row in points[0].rows):
@@ -244,30 +263,46 @@ def to_text(report: PairsReport) -> str:
     """A table a row of the test, the verdicts, and what more pairs brought."""
     lines = []
     for row in report.points[0].rows:
-        cells = [["", "", "pairs", *SHOWN, "score", "copies", "steps", "seconds"]]
+        cells = [["", "", "", "pairs", *SHOWN, "score", "copies", "steps", "seconds"]]
         for p in report.points:
             f = p.rows[row]
-            figures = [f"{f[name]:.2f}" if name in f else "–" for name in SHOWN]
             score = str(Interval(f["score"], f["low"], f["high"]))
-            cells.append([p.mode, p.method, str(p.pairs), *figures, score, f"{f['copied']:.2f}", str(p.steps)])
+            figures = [*(_cell(f, name) for name in SHOWN), score, _cell(f, "copied"), str(p.steps)]
+            cells.append([p.mode, p.method, p.space, str(p.pairs), *figures])
             cells[-1].append("–" if p.seconds is None else f"{p.seconds:.1f}")
         lines += [row, *table(cells), ""]
     judged = [f"judged {report.about['judged']}"] if "judged" in report.about else []
     return "\n".join([*lines, *map(str, report.verdicts), *map(str, report.trends), *judged])
 
 
-def chart(points: Sequence[Point], row: str) -> str:
-    """Score against pairs on one row, SVG."""
+def _cell(figures: Mapping[str, float], name: str) -> str:
+    """A figure with its interval, as far as there is one."""
+    if name not in figures:
+        return "–"
+    if f"{name}_low" not in figures:  # a study of before intervals were kept
+        return f"{figures[name]:.2f}"
+    return str(Interval(figures[name], figures[f"{name}_low"], figures[f"{name}_high"]))
+
+
+def chart(points: Sequence[Scored], row: str) -> str:
+    """Score against pairs on one row, a curve a mode, method and space, SVG."""
     curves = []
-    for mode in dict.fromkeys(p.mode for p in points):
-        for method in METHODS:
-            curve = scores(points, mode, method, row)
-            if not curve:
-                continue
-            y, low, high = ([getattr(s, end) for s in curve.values()] for end in ("value", "low", "high"))
-            name = f"{'bridge' if method == METHODS[0] else method}, {mode}"
-            curves.append(Curve(name, list(curve), y, low, high, mode == "plateau"))
+    for way, p in {p.way: p for p in points if row in p.rows}.items():
+        curve = scores([q for q in points if row in q.rows], p.mode, p.method, row, p.space)
+        y, low, high = ([getattr(s, end) for s in curve.values()] for end in ("value", "low", "high"))
+        curves.append(Curve(way, list(curve), y, low, high, p.mode == "plateau"))
     return to_svg(plots.curves(f"{row} captions", curves, "pairs", "score"))
+
+
+def spaces_of(args: argparse.Namespace) -> dict[str, tuple[ImageCodec | None, TextEncoder | None]]:
+    """Codec or text encoder by name; with neither, the model's own."""
+    names = ["", *(name for name, _ in [*args.codec, *args.text])]
+    if len(set(names)) < len(names):
+        raise UserError(f"--codec, --text: expected different names, got {', '.join(names[1:])}")
+    if args.codec and METHODS[0] not in args.methods:
+        raise UserError(f"--codec: the direct way uses none; add {METHODS[0]} to --methods")
+    codecs = {name: (load_codec(Path(folder)), None) for name, folder in args.codec}
+    return {"": (None, None), **codecs, **{name: (None, open_text_encoder(source)) for name, source in args.text}}
 
 
 def _arguments(parser: Parser) -> None:
@@ -278,6 +313,9 @@ def _arguments(parser: Parser) -> None:
     add("--modes", nargs="+", choices=modes, default=modes, metavar="MODE", help=f"of {', '.join(modes)}")
     add("--methods", nargs="+", choices=METHODS, default=METHODS, metavar="NAME", help=f"of {', '.join(METHODS)}")
     add("--trial", type=whole(0), nargs=2, default=[0, 0], metavar="I", help="trials of bridge and direct way")
+    more: dict[str, Any] = {"type": named, "action": "append", "default": []}
+    add("--codec", **more, metavar="NAME=FOLDER", help="also the bridge with this codec; again for more")
+    add("--text", **more, metavar="NAME=SOURCE", help="also all with this text encoder, by folder, file or hub id")
 
 
 def _run(args: argparse.Namespace, command: str) -> None:
@@ -285,17 +323,21 @@ def _run(args: argparse.Namespace, command: str) -> None:
         raise UserError(
             f"--trial: expected two numbers from 0, got {args.trial}; see eval/studies/compare/nets.py for the trials"
         )
+    spaces = spaces_of(args)
     shop = open_workshop(args, singly=True)
     pictures = shop.benches.judge.pictures
     order = torch.from_numpy(pair_order(pictures, pictures.where("train")))
-    points = [
-        measure(with_pairs(shop, order, size), mode, method, seed, trial)
-        for size in sizes_of(args.sizes, len(order))
-        for mode in args.modes
-        for method, trial in zip(METHODS, args.trial, strict=True)
-        if method in args.methods
-        for seed in range(args.seeds)
-    ]
+    sizes, points = sizes_of(args.sizes, len(order)), list[Point]()
+    for space, (codec, encoder) in spaces.items():
+        here = in_space(shop, args, codec=codec, encoder=encoder) if codec or encoder else shop
+        points += [
+            measure(with_pairs(here, order, size), mode, method, seed, trial, space)
+            for size in sizes
+            for mode in args.modes
+            for peer, method, trial in zip(MODES[mode], METHODS, args.trial, strict=True)
+            if method in args.methods and (peer.uses_vae or not codec)
+            for seed in range(args.seeds)
+        ]
     judged = {"judged": f"singly: {SINGLE}"} if shop.benches.judge.singly else {}
     report = report_of(points, {"command": command} | judged)
     atomic_write(Path(args.out) / "pairs.json", to_json(report))

@@ -8,7 +8,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from eval.bench import Bench, bench_of
 from eval.data import Pictures, why_single
 from eval.features import EfficientNetLite0
 from eval.judge import Judge, Say
+from eval.metrics.bootstrap import Interval
 from eval.report import ROWS
 from eval.stream import Generate, seen_of
 from eval.studies import add_common
@@ -145,8 +146,8 @@ class Benches:
         return self._made[split]
 
     def figures(self, generate: Generate, split: str) -> dict[str, dict[str, float]]:
-        """Figures by row of a split: headlines and copies as far as they exist, and the score's interval as `low` and
-        `high`; for single pictures the score is fit."""
+        """Figures by row of a split: headlines and copies as far as they exist, each with the ends of its interval as
+        `NAME_low` and `NAME_high`, those of the score as `low` and `high`; for single pictures the score is fit."""
         rows = {}
         for row, bench in self.of(split).items():
             (seen,) = seen_of([self.judge], "peer", generate, bench.refs.captions, self.n)
@@ -155,6 +156,9 @@ class Benches:
             assert score is not None  # of samples, both are there
             values = {name: figures.value(name) for name in HEADLINES}
             ends = {"score": score.value, "low": score.low, "high": score.high}
+            for name in values:
+                if name != "score" and isinstance(figure := getattr(figures, name), Interval):
+                    ends |= {f"{name}_low": figure.low, f"{name}_high": figure.high}
             rows[row] = {name: value for name, value in values.items() if not math.isnan(value)} | ends
         return rows
 
@@ -492,4 +496,21 @@ def open_workshop(args: argparse.Namespace, *, singly: bool = False) -> Workshop
         identity,
         args.precision,
         say,
+    )
+
+
+def in_space(
+    shop: Workshop, args: argparse.Namespace, *, codec: ImageCodec | None = None, encoder: TextEncoder | None = None
+) -> Workshop:
+    """The workshop of a command with another codec or text encoder, its pictures and captions encoded by these."""
+    codec, encoder = codec or shop.codec, encoder or shop.encoder
+    material = load(Path(args.data), shop.benches.judge.pictures, codec, encoder, args.pictures, shop.say)
+    spaces = {"captions": material.fingerprint, "vae": codec.fingerprint, "text": encoder.fingerprint}
+    return replace(
+        shop,
+        asked=Asked(encoder),
+        codec=codec,
+        encoder=encoder,
+        material=material,
+        identity={**shop.identity, **spaces},
     )

@@ -22,20 +22,13 @@ from eval.features import EfficientNetLite0
 from eval.judge import Judge
 from eval.metrics.bootstrap import family_mean, paired_bootstrap
 from eval.metrics.quality import kid
-from eval.studies import Study, add_common
+from eval.studies import Study, add_common, named
 from eval.studies.latents import spaces
 from train.command import Parser, say, whole, writable_file
 from train.data.dataset import content_hash
 
 SHOWN, CELL, COLOURS = 8, 64, 128
 Sheet = list[tuple[str, list[Image.Image]]]
-
-
-def _named_folder(given: str) -> tuple[str, Path]:
-    name, equals, folder = given.partition("=")
-    if not (name and equals and folder):
-        raise argparse.ArgumentTypeError(f"expected NAME=FOLDER, got {given!r}")
-    return name, Path(folder)
 
 
 def normal(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
@@ -65,7 +58,10 @@ def normal(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
     print(f"  {'real ' + args.split:34} KID  0      realistic {by_family} by family")
     order = torch.randperm(len(train), generator=generator_for(args.seed))[: args.n].numpy()
     show("real training pictures", pictures.pixels(train[order]))
-    codecs: dict[str, ImageCodec] = {"model": pipe.codec, **{name: load_codec(folder) for name, folder in args.codec}}
+    codecs: dict[str, ImageCodec] = {
+        "model": pipe.codec,
+        **{name: load_codec(Path(folder)) for name, folder in args.codec},
+    }
     keys = [(args.seed, i) for i in range(args.n)]
     for name, codec in codecs.items():
         z = picture_latents(codec, pictures, train).mean
@@ -198,15 +194,7 @@ def _study(measure: Callable[[argparse.Namespace, BridgePipeline], Sheet], count
         add("-n", type=whole(1), default=count, help=what)
         add("--out", type=Path, required=True, help="PNG file")
         if name == "normal":
-            more: list[tuple[str, Path]] = []
-            add(
-                "--codec",
-                type=_named_folder,
-                action="append",
-                default=more,
-                metavar="NAME=FOLDER",
-                help="another codec",
-            )
+            add("--codec", type=named, action="append", default=[], metavar="NAME=FOLDER", help="another codec")
         elif name == "near":
             add("--samples", type=whole(1), default=16, help="of each caption")
         else:
