@@ -97,11 +97,11 @@ def change_pairs(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, p
         if words.search(caption) and (other := words.sub(lambda _: plus, caption)) in number
     }
     shown = _shown(mapper, {*siblings, *siblings.values()})
-    style = mapper.style.tolist()
+    style: list[int] = mapper.style.tolist()
     paired: dict[int, int] = {}
-    for caption, other in siblings.items():
-        for picture in shown[caption]:
-            rest = [p for p in shown[other] if style[p] == style[picture] and p not in shown[caption]]
+    for first, second in siblings.items():
+        for picture in shown[first]:
+            rest = [p for p in shown[second] if style[p] == style[picture] and p not in shown[first]]
             if rest and picture not in paired:
                 paired[picture] = _nearest(mapper, picture, rest)
     return list(paired.items())
@@ -110,7 +110,7 @@ def change_pairs(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, p
 def _shown(mapper: LocalFlowMapper, captions: Iterable[int]) -> dict[int, list[int]]:
     """Caption -> pictures that it is one of the captions of."""
     shown: dict[int, list[int]] = {caption: [] for caption in captions}
-    link = mapper.link.tolist()
+    link: list[int] = mapper.link.tolist()
     for picture, (begin, end) in enumerate(pairwise(mapper.start.tolist())):
         for caption in link[begin:end]:
             if caption in shown:

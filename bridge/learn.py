@@ -84,7 +84,7 @@ class Memory:
         perplexity: float = 8.0,
         neighbours: int = 192,
         whitening: float = WHITENING,
-        bits: int = 8,
+        bits: int | tuple[int, ...] = 8,
     ) -> LocalFlowMapper:
         """The local flow over this memory; see `LocalFlowMapper`."""
         first: dict[str, int] = {}

@@ -139,19 +139,35 @@ def test_a_whitened_mapper_is_saved_with_its_metric(tmp_path):
     np.testing.assert_array_equal(again.similarity(asked), mapper.similarity(asked))
 
 
-@pytest.mark.parametrize("z_shape", [SHAPE, (3,), (5, 1, 1)])
-def test_four_bits_a_number_halve_the_memory_and_round_what_is_kept(tmp_path, z_shape):
+@pytest.mark.parametrize("bits", [2, 4, 6])
+@pytest.mark.parametrize("z_shape", [SHAPE, (3,), (5, 1, 3)])
+def test_fewer_bits_make_a_smaller_memory_and_round_what_is_kept(tmp_path, z_shape, bits):
     z = normal(PICTURES, *z_shape, seed=4)
-    eight, four = memory(z_shape=z_shape), memory(z_shape=z_shape, bits=4)
-    everything = torch.arange(PICTURES)
-    assert four.latents.nbytes == PICTURES * -(-z[0].numel() // 2)
-    assert four.picture_latents(everything[:6].view(2, 3)).shape == (2, 3, *z_shape)
-    kept, step = four.picture_latents(everything), 2.7 / 7
-    assert (kept - z.clamp(-2.7, 2.7)).abs().max() <= step / 2 + 1e-5
+    eight, few = memory(z_shape=z_shape), memory(z_shape=z_shape, bits=bits)
+    everything, most = torch.arange(PICTURES), {2: 1.5, 4: 2.7, 6: 3.5}[bits]
+    assert few.latents.nbytes == PICTURES * z_shape[0] * bits // 2 * -(-math.prod(z_shape[1:]) // 4)
+    assert few.picture_latents(everything[:6].view(2, 3)).shape == (2, 3, *z_shape)
+    kept = few.picture_latents(everything)
+    assert (kept - z.clamp(-most, most)).abs().max() <= most / (2 ** (bits - 1) - 1) / 2 + 1e-5
     assert (eight.picture_latents(everything) - z).abs().max() < (kept - z).abs().max()
-    four.save_pretrained(tmp_path)
+    few.save_pretrained(tmp_path)
     again = LocalFlowMapper.from_pretrained(tmp_path, use_safetensors=True)
     assert torch.equal(again.picture_latents(everything), kept)
+
+
+def test_each_channel_has_its_bits():
+    z, bits = normal(PICTURES, 3, 4, 4, seed=4), (8, 2, 6)
+    mixed = memory(z_shape=(3, 4, 4), bits=bits).picture_latents(torch.arange(PICTURES))
+    for channel, number in enumerate(bits):
+        alone = memory(z_shape=(3, 4, 4), bits=number).picture_latents(torch.arange(PICTURES))
+        assert torch.equal(mixed[:, channel], alone[:, channel])
+    assert (mixed - z).square().mean((0, 2, 3)).argsort().tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("bits", [0, 3, 16, (8, 8), (8, 8, 5)])
+def test_other_bits_are_refused(bits):
+    with pytest.raises(ValueError, match=r"bits: expected 2, 4, 6 or 8, one for all or for each of 3 channels, got"):
+        memory(z_shape=(3, 4, 4), bits=bits)
 
 
 @pytest.mark.parametrize("captions", [1, 2])

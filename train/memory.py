@@ -46,7 +46,7 @@ class MemoryConfig:
         perplexity: Pictures that a caption effectively draws from.
         neighbours: The nearest pictures, which alone are weighed.
         whitening: How far captions are whitened before they are compared, 0 to 1; see `LocalFlowMapper`.
-        bits: 8 or 4, in which a number of a latent is kept.
+        bits: One number for all channels of a latent, or one each; see `LocalFlowMapper`.
         correction: A model folder whose learned correction is added; empty for none. See `train.mapper`.
         strength: Factor on it.
         begin: Time from which on it corrects.
@@ -65,7 +65,7 @@ class MemoryConfig:
     perplexity: float = 8.0
     neighbours: int = 192
     whitening: float = WHITENING
-    bits: int = 8
+    bits: tuple[int, ...] = (8,)
     correction: str = ""
     strength: float = 1.0
     begin: float = 0.0
@@ -75,6 +75,8 @@ class MemoryConfig:
     def __post_init__(self) -> None:
         if self.captions < 1:
             raise ConfigError(f"captions: expected 1 or more, got {self.captions}")
+        if not self.bits:
+            raise ConfigError("bits: expected 2, 4, 6 or 8, or one of these for each channel, got nothing")
         if len(self.window) != 2:
             raise ConfigError(f"window: expected two numbers, at t = 0 and at t = 1, got {self.window}")
 
@@ -105,7 +107,8 @@ def build(config: MemoryConfig) -> Path:
     rows_in(config, dataset)
     codec, encoder = codec_of(config), encoder_of(config)
     memory = remember(config, dataset, codec, encoder)
-    mapper = memory.mapper(config.window, config.perplexity, config.neighbours, config.whitening, config.bits)
+    bits = config.bits if len(config.bits) > 1 else config.bits[0]
+    mapper = memory.mapper(config.window, config.perplexity, config.neighbours, config.whitening, bits)
     if config.correction:
         mapper = mapper.corrected_like(correction_of(config, codec), config.strength, config.begin)
         for weight in mapper.parameters() if config.half else ():

@@ -4,7 +4,7 @@ import copy
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from bridge.mappers.matching import FlowMatchingMapper
 from bridge.mappers.transformer import TransformerFlowMapper
 from bridge.text import TextCode
 
-LEVELS = {8: 127, 4: 7}
+LEVELS = {2: 1, 4: 7, 6: 31, 8: 127}
 """Bits of a number of a latent -> the largest integer that it is kept as; codes have eight."""
-CLIPPED = {8: math.inf, 4: 2.7}
+CLIPPED = {2: 1.5, 4: 2.7, 6: 3.5, 8: math.inf}
 """Bits -> standard deviations beyond which a number is cut off."""
 REMEMBERED, REMEMBERED_IN_TRAINING = 256, 1 << 16
 """Captions whose neighbours are kept."""
@@ -78,7 +78,7 @@ class LocalFlowMapper(CleanMapper):
         whitening: How far captions' codes are whitened before they are compared, from 0, not at all, to 1: divided by
             the standard deviation of known captions along each direction to this power. What many captions share,
             such as a colour, then counts for less than what few do.
-        bits: 8 or 4, in which a number of a latent is kept.
+        bits: 2, 4, 6 or 8, in which a number of a latent is kept: of all, or of each channel.
         index_bytes: Size of the captions' index, which `from_memory` makes for more than EXACT of them.
         time_mean: See `CleanMapper`; of the loss alone.
         correction: Arguments of a network that is added to the clean latent, and "family", its class; empty for none.
@@ -127,11 +127,14 @@ class LocalFlowMapper(CleanMapper):
         strength: float = 1.0,
         begin: float = 0.0,
         whitening: float = 0.0,
-        bits: int = 8,
+        bits: int | tuple[int, ...] = 8,
     ) -> None:
         super().__init__()
-        if bits not in LEVELS:
-            raise UserError(f"bits: expected 8 or 4, got {bits!r}")
+        self.bits = tuple(bits) if isinstance(bits, Sequence) else (bits,) * z_shape[0]
+        if len(self.bits) != z_shape[0] or not set(self.bits) <= LEVELS.keys():
+            raise UserError(
+                f"bits: expected 2, 4, 6 or 8, one for all or for each of {z_shape[0]} channels, got {bits}"
+            )
         if not 0 <= whitening <= 1:
             raise UserError(f"whitening: expected a number from 0 to 1, got {whitening}")
         if not all(0 < s < math.inf for s in window):
@@ -143,8 +146,8 @@ class LocalFlowMapper(CleanMapper):
         self.z_shape, self.text_dim, self.time_mean = tuple(z_shape), text_dim, time_mean
         self.sample_noise_shape, self.loss_noise_shape = self.z_shape, (math.prod(z_shape) + 1,)
         self.window, self.perplexity, self.neighbours = tuple(window), perplexity, neighbours
-        kept = torch.zeros(z_shape, dtype=torch.int8) if bits == 8 else _packed(torch.zeros(1, math.prod(z_shape)))[0]
-        self.register_buffer("latents", torch.zeros(pictures, *kept.shape, dtype=kept.dtype))
+        kept = _packed(torch.zeros(1, *z_shape, dtype=torch.int8), self.bits)
+        self.register_buffer("latents", torch.zeros(pictures, *kept.shape[1:], dtype=kept.dtype))
         self.register_buffer("scale", torch.ones(z_shape[0]))
         self.register_buffer("codes", torch.zeros(captions, text_dim, dtype=torch.int8))
         self.register_buffer("link", torch.zeros(links, dtype=torch.int32))
@@ -163,10 +166,7 @@ class LocalFlowMapper(CleanMapper):
         self.allowed: Tensor | None = None
         self._near: Found = OrderedDict()
         self._lists: Found = OrderedDict()
-        self._unit: Tensor | None = None
-        self._white: tuple[Tensor, Tensor, Tensor] | None = None
-        self._opened: Any = None
-        self._shown: tuple[np.ndarray, np.ndarray] | None = None
+        self._made: dict[str, Any] = {}  # made of the memory once, for all views of it
         self._views: dict[tuple[str | None, float], LocalFlowMapper] = {}
         self._given: dict[bytes, Tensor] = {}
         self.network: FlowMatchingMapper | TransformerFlowMapper | None = None
@@ -221,7 +221,7 @@ class LocalFlowMapper(CleanMapper):
         perplexity: float = 8.0,
         neighbours: int = 192,
         whitening: float = 0.0,
-        bits: int = 8,
+        bits: int | tuple[int, ...] = 8,
     ) -> Self:
         """A mapper over these pictures.
 
@@ -250,10 +250,11 @@ class LocalFlowMapper(CleanMapper):
             window, perplexity, neighbours, kinds, len(index), whitening=whitening, bits=bits,
         )  # fmt: skip
         channelwise = latents.transpose(0, 1).flatten(1)
-        levels, largest = LEVELS[bits], channelwise.abs().amax(1).clamp(min=1e-6)
-        mapper.scale.copy_(largest.clamp(max=CLIPPED[bits]) / levels)
-        whole = (latents / mapper._across(mapper.scale)).round().clamp(-levels, levels)
-        mapper.latents.copy_(whole if bits == 8 else _packed(whole.flatten(1)))
+        levels, clipped = (torch.tensor([of[b] for b in mapper.bits]).to(latents) for of in (LEVELS, CLIPPED))
+        mapper.scale.copy_(channelwise.abs().amax(1).clamp(min=1e-6).minimum(clipped) / levels)
+        whole = (latents / mapper._across(mapper.scale)).round()
+        whole = whole.minimum(mapper._across(levels)).maximum(-mapper._across(levels)).to(torch.int8)
+        mapper.latents.copy_(_packed(whole, mapper.bits))
         mapper.codes.copy_((codes / codes.abs().amax(1, keepdim=True).clamp(min=1e-6) * LEVELS[8]).round())
         if whitening:
             mapper._whiten()
@@ -273,17 +274,16 @@ class LocalFlowMapper(CleanMapper):
 
     def picture_latents(self, index: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standardised latents of pictures in memory, (*index.shape, *z_shape)."""
-        whole = self.latents[index]
-        if self.config.bits == 4:
-            whole = _unpacked(whole)[..., : math.prod(self.z_shape)].view(*index.shape, *self.z_shape)
-        return whole.to(dtype) * self._across(self.scale.to(dtype))
+        if self._made.get("of") is not self.latents:
+            self._made |= {"of": self.latents, "whole": _unpacked(self.latents, self.bits, self.z_shape)}
+        return self._made["whole"][index].to(dtype) * self._across(self.scale.to(dtype))
 
     @property
     def unit_codes(self) -> Tensor:
         """Unit text codes of the captions in memory, (M, text_dim) float32, on the CPU."""
-        if self._unit is None:
-            self._unit = F.normalize(self.codes.cpu().float(), dim=1)
-        return self._unit
+        if "unit" not in self._made:
+            self._made["unit"] = F.normalize(self.codes.cpu().float(), dim=1)
+        return cast("Tensor", self._made["unit"])
 
     def restricted(self, *, style: str | None = None, novelty: float = 0.0) -> "LocalFlowMapper":
         """A view of the same memory.
@@ -377,9 +377,9 @@ class LocalFlowMapper(CleanMapper):
             codes = F.normalize(self.codes[torch.from_numpy(captions)].cpu().float(), dim=1)
         if not (whitened and self.config.whitening):
             return np.asarray((codes @ code).numpy())
-        if self._white is None:  # copies: a file's tensors lie askew in memory, where products round differently
-            self._white = self.centre.cpu().clone(), self.metric.cpu().clone(), self.length.cpu().clone()
-        centre, metric, length = self._white
+        if "white" not in self._made:  # copies: a file's tensors lie askew in memory, where products round differently
+            self._made["white"] = [x.cpu().clone() for x in (self.centre, self.metric, self.length)]
+        centre, metric, length = self._made["white"]
         length = length if captions is None else length[captions]
         apart = code - centre
         code = metric @ apart
@@ -432,18 +432,20 @@ class LocalFlowMapper(CleanMapper):
 
     def _short_list(self, code: Tensor, whitened: bool) -> tuple[np.ndarray, np.ndarray]:
         """Pictures of the captions that the index gives, and the exact cosine of the nearest caption of each."""
-        if self._opened is None:
+        if "index" not in self._made:
             faiss = import_extra("faiss", "large", "faiss-cpu", "a memory of so many captions")
-            self._opened = faiss.deserialize_index(self.index.cpu().numpy())
+            self._made["index"] = faiss.deserialize_index(self.index.cpu().numpy())
             order = np.argsort(self.link.cpu().numpy(), kind="stable")
             picture = np.repeat(np.arange(len(self.latents)), np.diff(self.start.cpu().numpy()))[order]
-            self._shown = picture, np.searchsorted(self.link.cpu().numpy()[order], np.arange(len(self.codes) + 1))
-        self._opened.nprobe = PROBED
-        captions = self._opened.search(code[None].numpy(), SHORT_LIST)[1][0]
+            self._made["shown"] = (
+                picture,
+                np.searchsorted(self.link.cpu().numpy()[order], np.arange(len(self.codes) + 1)),
+            )
+        self._made["index"].nprobe = PROBED
+        captions = self._made["index"].search(code[None].numpy(), SHORT_LIST)[1][0]
         captions = captions[captions >= 0]
         exact = self._cosine(code, captions, whitened)
-        assert self._shown is not None
-        picture, start = self._shown
+        picture, start = self._made["shown"]
         counts = start[captions + 1] - start[captions]
         shown = np.concatenate([picture[start[i] : start[i + 1]] for i in captions])
         cosine = np.repeat(exact, counts)
@@ -561,15 +563,34 @@ def caption_index(codes: Tensor) -> np.ndarray:
     return np.asarray(faiss.serialize_index(index))
 
 
-def _packed(whole: Tensor) -> Tensor:
-    """Whole numbers (N, D) from -8 to 7, two a byte, (N, D / 2) uint8; an odd row ends in a zero."""
-    halves = F.pad(whole + 8, (0, whole.shape[1] % 2), value=8.0).to(torch.uint8).unflatten(1, (-1, 2))
-    return halves[..., 0] | halves[..., 1] << 4
+def _packed(whole: Tensor, bits: Sequence[int]) -> Tensor:
+    """Whole numbers (N, C, ...) int8 of so many bits a channel; fewer than eight in planes of two, (N, planes, bytes).
+
+    A byte of a plane has two bits of each of four numbers.
+    """
+    if set(bits) == {8}:
+        return whole
+    planes = []
+    for number, channel in zip(bits, whole.reshape(*whole.shape[:2], -1).unbind(1), strict=True):
+        unsigned = (channel.to(torch.int16) + (1 << number - 1)).to(torch.uint8)
+        planes += [unsigned >> low & 3 for low in range(0, number, 2)]
+    four = F.pad(torch.stack(planes, 1), (0, -planes[0].shape[1] % 4)).unflatten(2, (-1, 4))
+    return four[..., 0] | four[..., 1] << 2 | four[..., 2] << 4 | four[..., 3] << 6
 
 
-def _unpacked(halves: Tensor) -> Tensor:
-    """The other way, (..., D / 2) to (..., D) int8."""
-    return torch.stack([halves & 15, halves >> 4], -1).flatten(-2).to(torch.int8) - 8
+def _unpacked(packed: Tensor, bits: Sequence[int], z_shape: tuple[int, ...]) -> Tensor:
+    """The other way, to (N, *z_shape) int8."""
+    if set(bits) == {8}:
+        return packed
+    planes = torch.stack([packed >> low & 3 for low in (0, 2, 4, 6)], -1).flatten(2)[..., : math.prod(z_shape[1:])]
+    whole, plane = torch.empty(len(packed), z_shape[0], planes.shape[2], dtype=torch.int8, device=packed.device), 0
+    for channel, number in enumerate(bits):
+        unsigned = torch.zeros_like(planes[:, 0])
+        for low in range(0, number, 2):
+            unsigned |= planes[:, plane] << low
+            plane += 1
+        whole[:, channel] = (unsigned.to(torch.int16) - (1 << number - 1)).to(torch.int8)
+    return whole.view(len(packed), *z_shape)
 
 
 def _key(code: Tensor) -> bytes:
