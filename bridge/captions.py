@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import json
+import re
 import unicodedata
 from collections.abc import Mapping
 
 from bridge.errors import UserError
 
+_ARTICLE = re.compile(r"\b(an?|the)\s+(?=\w)", re.IGNORECASE)
 _PRESENTATION = dict.fromkeys((0xFE0E, 0xFE0F))  # "as text" and "as emoji" selectors: never meaningful here
 # NUL and its like, and halves of characters (broken input bytes), part words; invisible marks do not.
 _UNSEEN = {"Cc": " ", "Cs": " ", "Cf": ""}
@@ -34,6 +36,15 @@ def prepare_caption(caption: str, labels: Mapping[str, str] | None = None) -> st
     if not text:
         raise UserError("caption: it is empty or blank; write what the picture should show")
     return text
+
+
+def without_articles(caption: str) -> str:
+    """An English caption without a, an and the.
+
+    >>> without_articles("A castle on the hill")
+    'castle on hill'
+    """
+    return _ARTICLE.sub("", caption)
 
 
 def well_formed(text: str) -> str:

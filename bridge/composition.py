@@ -7,6 +7,7 @@ from these compositions in place of pictures in memory.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +18,6 @@ from torch.nn import functional as F
 
 from bridge.codecs import ImageCodec
 from bridge.errors import UserError
-from bridge.text import TextEncoder
 
 if TYPE_CHECKING:
     from bridge.mappers import LocalFlowMapper
@@ -71,7 +71,7 @@ LAYOUTS = {
     **dict.fromkeys(("in front of", "inside", "in", "at", "under"), WITHIN),
 }
 """Words between two things, and what they say of where these are."""
-ARTICLES = {"a", "an", "the", "some", "his", "her", "its"}
+DETERMINERS = {"a", "an", "the", "some", "his", "her", "its"}
 ATTRIBUTES = {"hair", "beard", "moustache", "glasses", "sunglasses", "hat", "cap", "crown", "mask", "smile", "face"}
 """What is part of the thing that has it, and not beside it."""
 CONTAINERS = {"box", "bowl", "pot", "cup", "mug", "glass", "vase", "bag", "basket", "bucket", "jar", "nest", "bed"}
@@ -116,7 +116,7 @@ def parts_of(caption: str) -> Parts | None:
 
 
 def _words(text: str) -> list[str]:
-    return [word for word in re.findall(r"\w+", text.lower()) if word not in ARTICLES]
+    return [word for word in re.findall(r"\w+", text.lower()) if word not in DETERMINERS]
 
 
 def lay_out(first: Tensor, second: Tensor, layout: Layout) -> Tensor:
@@ -167,7 +167,7 @@ def solid(drawings: Tensor) -> Tensor:
 
 
 def compose(
-    caption: str, code: Tensor, mapper: LocalFlowMapper, text_encoder: TextEncoder, codec: ImageCodec
+    caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor], codec: ImageCodec
 ) -> Composition | None:
     """Compositions that show a caption, or None where nothing is to be composed.
 
@@ -178,13 +178,13 @@ def compose(
         caption: An English caption.
         code: Its text code, (text_dim,).
         mapper: The local flow; a view of some style draws from that style alone.
-        text_encoder: Encodes the two things.
+        encode: Text code of a thing, (text_dim,).
         codec: Draws and encodes.
     """
     parts = parts_of(caption)
     if parts is None or not _draws_opacity(codec):
         return None
-    codes = [text_encoder.encode([text], with_tokens=False).pooled[0] for text in (parts.first, parts.second)]
+    codes = [encode(text) for text in (parts.first, parts.second)]
     if mapper.familiarity(code) >= TOGETHER or min(map(mapper.familiarity, codes)) < KNOWN:
         return None
     near, log_weight = mapper.nearest(code)

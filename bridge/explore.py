@@ -380,7 +380,7 @@ def code_of(pipe: BridgePipeline, caption: str | None) -> TextCode:
     if caption is None:
         return TextCode.null(1, pipe.text_encoder.dim).to(pipe.device)
     with pipe.plain():
-        return pipe.text_encoder.encode([caption], with_tokens=pipe.mapper.reads_tokens)
+        return pipe.code(caption)
 
 
 def near_captions(pipe: BridgePipeline, z: Tensor, count: int) -> list[str]:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from bridge.arguments import Text, check_count, negatives_of, number, seed_or_generators, texts
+from bridge.captions import without_articles
 from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, fingerprint, verify_folder
 from bridge.codecs import ImageCodec, load_codec
 from bridge.composition import Composition, compose
@@ -590,7 +591,7 @@ class BridgePipeline:
         mapper = view_of(self.mapper, settings)
         if not isinstance(mapper, LocalFlowMapper):
             return mapper
-        codes = [(caption, self.text_encoder.encode([caption], with_tokens=False)) for caption in captions]
+        codes = [(caption, self.code(caption)) for caption in captions]
         made = [(code.pooled[0], self._composed(caption, code, settings)) for caption, code in codes]
         return mapper.given([(code, each.latents) for code, each in made if each is not None])
 
@@ -598,15 +599,31 @@ class BridgePipeline:
         mapper = view_of(self.mapper, settings)
         if not (settings.compose and isinstance(mapper, LocalFlowMapper)):
             return None
-        return compose(caption, code.pooled[0], mapper, self.text_encoder, self.codec)
+        return compose(caption, code.pooled[0], mapper, lambda text: self.code(text).pooled[0], self.codec)
 
     def _encode(self, caption: Text) -> TextCode:
         try:
-            return self.text_encoder.encode([caption.text], with_tokens=self.mapper.reads_tokens)
+            return self.code(caption.text)
         except UserError as error:
             reason = str(error).removeprefix("captions[0]: ").removeprefix("captions: ")
             reason = f"the caption {reason[3:]}" if reason.startswith("it ") else reason
             raise UserError(f"{caption.name}: {reason}") from None
+
+    def code(self, caption: str) -> TextCode:
+        """The text code that a caption is drawn from, one row.
+
+        A memory of pictures is searched for the caption without its articles where it knows that better.
+
+        Raises:
+            UserError: The encoder cannot read it.
+        """
+        code = self.text_encoder.encode([caption], with_tokens=self.mapper.reads_tokens)
+        bare = without_articles(caption)
+        if bare != caption and isinstance(self.mapper, LocalFlowMapper):
+            other = self.text_encoder.encode([bare], with_tokens=self.mapper.reads_tokens)
+            if float(self.memory.familiarity(other.pooled)) > float(self.memory.familiarity(code.pooled)):
+                return other
+        return code
 
     def note(self, code: TextCode) -> str | None:
         """What to tell whoever asked for this caption, one code: None where the model knows such captions."""

@@ -204,8 +204,8 @@ def test_jobs_carry_what_was_composed_as_their_settings_ask(pipe):
 
 @pytest.mark.parametrize("caption", ["a cat", "a submarine and a ball", "a cat and a submarine"])
 def test_what_memory_does_not_know_is_not_composed(pipe, caption):
-    code = pipe.text_encoder.encode([caption], with_tokens=False).pooled[0]
-    assert compose(caption, code, pipe.mapper, pipe.text_encoder, pipe.codec) is None
+    code = pipe.code(caption).pooled[0]
+    assert compose(caption, code, pipe.mapper, lambda text: pipe.code(text).pooled[0], pipe.codec) is None
 
 
 @pytest.mark.parametrize("together", ["a cat and a ball", "ball and cat"])
@@ -225,12 +225,15 @@ def test_things_of_one_style_are_laid_out_together(encoder, monkeypatch):
     mapper = LocalFlowMapper.from_memory(
         pictures, codes, [[0], [0], [1], [1]], styles=["flat", "line", "flat", "line"], perplexity=2
     )
-    code = encoder.encode(["a cat and a ball"], with_tokens=False).pooled[0]
-    made = compose("a cat and a ball", code, mapper, encoder, PaintCodec())
+
+    def encode(text: str) -> Tensor:
+        return encoder.encode([text], with_tokens=False).pooled[0]
+
+    made = compose("a cat and a ball", encode("a cat and a ball"), mapper, encode, PaintCodec())
     assert made is not None
     pairs = {tuple(shows(x, c) for c in ((1, 0, 0), (0, 0, 1))) for x in PaintCodec().decode(made.latents)}
     assert pairs == {(True, True), (False, False)}
     monkeypatch.setattr(composition, "COMPOSITIONS", 3)
-    made = compose("a cat and a ball", code, mapper, encoder, PaintCodec())
+    made = compose("a cat and a ball", encode("a cat and a ball"), mapper, encode, PaintCodec())
     assert made is not None
     assert len(made.latents) == 3

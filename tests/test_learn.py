@@ -65,6 +65,21 @@ def test_a_caption_draws_from_its_picture(folder, base):
     assert nearest.tolist() == [4] * 4
 
 
+def test_articles_count_only_where_memory_knows_them(folder, base):
+    pipe = BridgePipeline.from_pairs(folder, base)
+    encoder, memory = pipe.text_encoder, pipe.memory
+    for caption, bare in (("a red square", "red square"), ("the big house", "big house"), ("an old tree", "old tree")):
+        codes = [encoder.encode([text], with_tokens=False).pooled for text in (caption, bare)]
+        best = max(codes, key=lambda code: float(memory.familiarity(code)))
+        assert torch.equal(pipe.code(caption).pooled, best)
+    assert float(memory.familiarity(pipe.code("a red square").pooled)) == pytest.approx(1, abs=1e-3)
+    (folder / "6.txt").write_text("rocket", "utf-8")
+    picture(6).save(folder / "6.png")
+    pipe = BridgePipeline.from_pairs(folder, base)
+    assert float(pipe.memory.familiarity(pipe.code("a rocket").pooled)) == pytest.approx(1, abs=1e-3)
+    assert torch.equal(pipe.code("the").pooled, encoder.encode(["the"], with_tokens=False).pooled)
+
+
 def test_an_image_depends_on_neither_number_nor_company(folder, base):
     pipe = BridgePipeline.from_pairs(folder, base)
     many = pipe(["a house", "a square"], 5, seed=3, output_type="pt").images
