@@ -41,6 +41,8 @@ TEXT, MAPPER, CODEC, MEMORY = "text", "mapper", "vae", "captions"
 """Folders inside a model's: the text encoder's own files (if it has any), mapper, codec, known captions."""
 LOCAL_STEPS = 12
 """Euler steps of a model made from pairs."""
+TO_THE_LETTER = 0.98
+"""Cosine with a known caption from which on a caption is taken for that one."""
 COMPOSED = "composed of {0.first!r} and {0.second!r}: memory shows them one by one, not together"
 ONE_PICTURE = "shown by one picture in memory alone: expect near copies of it; a higher novelty goes further from it"
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -612,7 +614,8 @@ class BridgePipeline:
     def code(self, caption: str) -> TextCode:
         """The text code that a caption is drawn from, one row.
 
-        A memory of pictures is searched for the caption without its articles where it knows that better.
+        Where a memory of pictures knows the caption without its articles to the letter, that is taken: "a witch" is not
+        quite "witch" to a text encoder, and other captions are then nearer than they should be.
 
         Raises:
             UserError: The encoder cannot read it.
@@ -621,7 +624,8 @@ class BridgePipeline:
         bare = without_articles(caption)
         if bare != caption and isinstance(self.mapper, LocalFlowMapper):
             other = self.text_encoder.encode([bare], with_tokens=self.mapper.reads_tokens)
-            if float(self.memory.familiarity(other.pooled)) > float(self.memory.familiarity(code.pooled)):
+            known, as_it_is = (float(self.memory.familiarity(c.pooled)) for c in (other, code))
+            if known >= max(TO_THE_LETTER, as_it_is):
                 return other
         return code
 
