@@ -80,8 +80,8 @@ def test_rounded_weights_are_saved_in_half_the_bytes_and_draw_the_same(tmp_path)
 
 
 def weights_without(mapper, z, c, normal_numbers):
-    known, log_weight = mapper._others(c.pooled, z, normal_numbers)
-    return known.view(len(z), -1, *SHAPE), log_weight
+    known = mapper._others(c.pooled, z, normal_numbers)
+    return known.latents.permute(0, 2, 3, 1).reshape(len(z), -1, *SHAPE), known.log_weight
 
 
 def test_it_is_trained_without_the_picture_and_its_near_duplicates():
@@ -140,8 +140,8 @@ def test_only_one_that_reads_tokens_asks_for_them():
 def test_one_without_a_caption_is_trained_on_pictures_of_all_of_memory():
     mapper = memory(neighbours=6).corrected(TOKENS)
     c = codes_of(torch.zeros(1, unit_codes(1).pooled.shape[1]))
-    _, log_weight = mapper._others(c.pooled, normal(1, *SHAPE, seed=99), torch.tensor([-9.0]))
-    np.testing.assert_allclose(log_weight.exp().numpy(), 1 / 6, rtol=1e-5)
+    known = mapper._others(c.pooled, normal(1, *SHAPE, seed=99), torch.tensor([-9.0]))
+    np.testing.assert_allclose(known.log_weight.exp().numpy(), 1 / 6, rtol=1e-5)
 
 
 def test_the_samples_of_one_picture_do_not_depend_on_the_others():

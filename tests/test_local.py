@@ -350,3 +350,18 @@ def test_without_faiss_a_large_memory_says_what_to_install(monkeypatch):
     monkeypatch.setattr("bridge.mappers.local.EXACT", 10)
     with pytest.raises(ValueError, match=r"a memory of so many captions needs faiss-cpu; `pip install"):
         memory()
+
+
+def test_what_a_row_draws_from_is_gathered_once_for_all_steps(monkeypatch):
+    mapper, gathered = memory(), []
+    gather = LocalFlowMapper._gathered
+    monkeypatch.setattr(LocalFlowMapper, "_gathered", lambda self, *a: (gathered.append(1), gather(self, *a))[1])
+    noise = normal(2, *SHAPE, seed=7)
+    first = mapper.sample(code_of(0, 2), noise=noise, num_inference_steps=6)
+    assert len(gathered) == 1
+    other = mapper.sample(code_of(1, 2), noise=noise, num_inference_steps=6)
+    assert len(gathered) == 2
+    assert not torch.equal(first, other)
+    assert torch.equal(mapper.sample(code_of(0, 2), noise=noise, num_inference_steps=6), first)
+    wide = mapper.varied(perplexity=12.0)
+    assert not torch.equal(wide.sample(code_of(0, 2), noise=noise, num_inference_steps=6), first)

@@ -4,6 +4,7 @@ import copy
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Self, TypeAlias, cast
 
 import numpy as np
@@ -51,6 +52,28 @@ LATE = 0.3
 """1 - t is not taken below this in a correction's loss."""
 Found: TypeAlias = OrderedDict[bytes, tuple[np.ndarray, np.ndarray]]
 """What was found for captions, by the bytes of their codes."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Pictures that B rows draw from, K each.
+
+    Attributes:
+        latents: At each of P positions, (B, P, K, C); a latent without a grid is one position.
+        square: Half of their squares, summed over channels, (B, P, K).
+        log_weight: (B, K), minus infinity for none.
+    """
+
+    latents: Tensor
+    square: Tensor
+    log_weight: Tensor
+
+    @classmethod
+    def of(cls, latents: Tensor, log_weight: Tensor) -> Self:
+        """From latents (B, K, *z_shape)."""
+        latents = latents.flatten(3) if latents.ndim > 3 else latents[..., None]
+        latents = latents.permute(0, 3, 1, 2).contiguous()
+        return cls(latents, latents.square().sum(3) / 2, log_weight)
 
 
 class LocalFlowMapper(CleanMapper):
@@ -169,6 +192,7 @@ class LocalFlowMapper(CleanMapper):
         self._made: dict[str, Any] = {}  # made of the memory once, for all views of it
         self._views: dict[tuple[str | None, float], LocalFlowMapper] = {}
         self._given: dict[bytes, Tensor] = {}
+        self._last: tuple[tuple[bytes, torch.dtype, torch.device], Known] | None = None
         self.network: FlowMatchingMapper | TransformerFlowMapper | None = None
         self.strength, self.begin = strength, begin
         if correction:
@@ -324,7 +348,7 @@ class LocalFlowMapper(CleanMapper):
     ) -> "LocalFlowMapper":
         """A view of the same memory with other settings; see the class."""
         view = object.__new__(type(self))
-        view.__dict__ = self.__dict__ | {"_near": OrderedDict(), "_lists": OrderedDict(), "_views": {}}
+        view.__dict__ = self.__dict__ | {"_near": OrderedDict(), "_lists": OrderedDict(), "_views": {}, "_last": None}
         view.window = self.window if window is None else window
         view.perplexity = self.perplexity if perplexity is None else perplexity
         view.strength = self.strength if strength is None else strength
@@ -455,18 +479,17 @@ class LocalFlowMapper(CleanMapper):
 
     def clean(self, z_t: Tensor, t: Tensor, c: TextCode) -> Tensor:
         """Expected clean latent given z_t (B, *z_shape), times t (B,) and codes, (B, *z_shape)."""
-        return self._clean(z_t, t, c, *self._known(c.pooled, z_t))
+        return self._clean(z_t, t, c, self._known(c.pooled, z_t))
 
-    def _clean(self, z_t: Tensor, t: Tensor, c: TextCode, known: Tensor, log_weight: Tensor) -> Tensor:
-        """`clean` from latents (B, K, C, P) of known pictures and their log weights (B, K)."""
-        weight = (log_weight[..., None] - self._misfit(self._by_position(z_t), known, t)).softmax(1)
-        mean = torch.einsum("bkp,bkcp->bcp", weight, known)
+    def _clean(self, z_t: Tensor, t: Tensor, c: TextCode, known: Known) -> Tensor:
+        weight = (known.log_weight[:, None] - self._misfit(z_t, known, t)).softmax(2)[:, :, None]
+        mean = (weight @ known.latents)[:, :, 0]
         late = t >= self.begin
         if self.network is None or self.strength == 0 or not bool(late.any()):
-            return mean.reshape(z_t.shape)
-        square = torch.einsum("bkp,bkcp->bcp", weight, known.square())
+            return mean.transpose(1, 2).reshape(z_t.shape)
+        square = (weight @ known.latents.square())[:, :, 0]
         spread = (square - mean.square()).clamp(min=1e-6).sqrt()
-        seen = [z_t, mean.reshape(z_t.shape), spread.reshape(z_t.shape)]
+        seen = [z_t, *(x.transpose(1, 2).reshape(z_t.shape) for x in (mean, spread))]
         share = (self.strength * late).to(z_t.dtype).view(-1, *[1] * (z_t.ndim - 1))
         return seen[1] + share * self.network.predict(seen, t, c)
 
@@ -481,9 +504,9 @@ class LocalFlowMapper(CleanMapper):
         t, z_t = self._on_path(z, c, noise)
         with torch.no_grad():
             known = self._others(c.pooled, z, noise[:, 1]) if self.training else self._known(c.pooled, z_t)
-        return velocity_error(self.varied(strength=1, begin=0)._clean(z_t, t, c, *known), z, t, LATE)
+        return velocity_error(self.varied(strength=1, begin=0)._clean(z_t, t, c, known), z, t, LATE)
 
-    def _others(self, pooled: Tensor, z: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+    def _others(self, pooled: Tensor, z: Tensor, normal: Tensor) -> Known:
         """As `_known`, without pictures like z (B, *z_shape), and for some rows, by a normal number, near captions."""
         uniform = (torch.special.ndtr(normal.double()).cpu().numpy() - UNKNOWN) / (1 - UNKNOWN)
         limits = np.where(uniform < 0, np.inf, CLOSEST + (FARTHEST - CLOSEST) * uniform)
@@ -495,12 +518,12 @@ class LocalFlowMapper(CleanMapper):
             begin = begin if len(near) - begin > self.perplexity else 0
             near, similarity = near[begin : begin + most], similarity[begin : begin + most]
             index[row, : len(near)], cosine[row, : len(near)] = near, similarity
-        known = self._by_position(self.picture_latents(torch.from_numpy(index).to(z.device), z.dtype))
-        apart = (known - self._by_position(z)[:, None]).square_().mean((2, 3))
+        known = self.picture_latents(torch.from_numpy(index).to(z.device), z.dtype)
+        apart = (known - z[:, None]).square_().flatten(2).mean(2)
         other = (apart >= SAME).cpu().numpy()
         other |= ~(other & np.isfinite(cosine)).any(1, keepdims=True)  # where nothing else is known
         cosine[~other] = -np.inf
-        return known, torch.from_numpy(log_kernel(cosine, self.perplexity)).to(z)
+        return Known.of(known, torch.from_numpy(log_kernel(cosine, self.perplexity)).to(z))
 
     def _listed(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Pictures, nearest first, of a group the nearest alone, and their cosines; (K,) of both, remembered."""
@@ -518,8 +541,14 @@ class LocalFlowMapper(CleanMapper):
         kept = first | (group < 0)
         return near[kept], cosine[kept]
 
-    def _known(self, pooled: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents (B, K, C, P) and log weights (B, K) of each row's neighbours; rows with fewer weigh 0 beyond."""
+    def _known(self, pooled: Tensor, like: Tensor) -> Known:
+        """Each row's neighbours; rows with fewer weigh 0 beyond. What a solver asks for at every step is made once."""
+        key = (_key(pooled), like.dtype, like.device)
+        if self._last is None or self._last[0] != key:
+            self._last = key, self._gathered(pooled, like)
+        return self._last[1]
+
+    def _gathered(self, pooled: Tensor, like: Tensor) -> Known:
         rows = [self.nearest(code) for code in pooled]
         most = min(self.neighbours, len(self.latents))  # whatever the batch, so that its kernels round alike
         index = torch.zeros(len(rows), most, dtype=torch.long)
@@ -527,26 +556,24 @@ class LocalFlowMapper(CleanMapper):
         for row, (chosen, weights) in enumerate(rows):
             index[row, : len(chosen)] = torch.from_numpy(chosen)
             log_weight[row, : len(chosen)] = torch.from_numpy(weights)
-        known = self._by_position(self.picture_latents(index.to(self.latents.device), like.dtype))
+        known = self.picture_latents(index.to(self.latents.device), like.dtype)
         for row, code in enumerate(pooled if self._given else ()):
             if (z := self._given.get(_key(code))) is not None:
-                known[row, : len(z)] = self._by_position(z.to(known))
+                known[row, : len(z)] = z.to(known)
                 log_weight[row] = -math.inf
                 log_weight[row, : len(z)] = -math.log(len(z))
-        return known, log_weight.to(like.device)
+        return Known.of(known, log_weight.to(like.device))
 
-    def _by_position(self, z: Tensor) -> Tensor:
-        """Latents (..., *z_shape) as (..., C, P): one position where there is no grid."""
-        return z.flatten(1 - len(self.z_shape)) if len(self.z_shape) > 1 else z[..., None]
-
-    def _misfit(self, z: Tensor, known: Tensor, t: Tensor) -> Tensor:
-        """Windowed |z_t - t z_i|^2 / 2 (1 - t)^2 of each row, picture and position, (B, K, P), less a constant in i."""
+    def _misfit(self, z: Tensor, known: Known, t: Tensor) -> Tensor:
+        """Windowed |z_t - t z_i|^2 / 2 (1 - t)^2 of each row, position and picture, (B, P, K), less a constant in i."""
         t = t.view(-1, 1, 1)
-        here = t.square() * known.square().sum(2) / 2 - t * torch.einsum("bcp,bkcp->bkp", z, known)
+        at = z.reshape(*z.shape[:2], -1).transpose(1, 2)
+        here = (known.latents @ at[..., None])[..., 0]
+        here = t.square() * known.square - t * here
         begin, end = self.window
         s = begin + (end - begin) * t
         window = torch.exp(-self.squared.to(z.dtype) / (2 * s.square()))
-        return here @ window / (1 - t).clamp(min=1e-3).square()
+        return window @ here / (1 - t).clamp(min=1e-3).square()
 
 
 def caption_index(codes: Tensor) -> np.ndarray:
