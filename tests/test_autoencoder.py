@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bridge.codecs import VAECodec, load_codec
 from bridge.codecs.dense import DenseCodec
+from bridge.codecs.palette import PaletteVAE
 from train import autoencoder as vae_module
 from train.autoencoder import (
     VAEConfig,
@@ -241,6 +242,21 @@ def test_a_vae_of_another_kind_to_begin_with_is_refused(finished, artwork_folder
     config = config_of(artwork_folder, tmp_path / "run", init=str(finished / "vae"), units=8)
     with pytest.raises(ConfigError, match=r"init: .* is a VAECodec, this config trains a DenseVAE"):
         VAETraining(config)
+
+
+def test_a_vae_of_layers_to_begin_with_may_be_extended(artwork_folder, tmp_path):
+    layered = {"layers": 3, "widths": (16, 16, 8), "latent_channels": 2, "blocks": 1}
+    with torch.random.fork_rng():
+        first = PaletteVAE(64, 2, (16, 16, 8), 3, blocks=1)
+    first.register_to_config(latents_mean=[0.0] * 2, latents_std=[1.0] * 2)
+    first.save_pretrained(tmp_path / "vae")
+    layered["init"] = str(tmp_path / "vae")
+    larger = {"latent_channels": 4, "blocks": 2}
+    training = VAETraining(config_of(artwork_folder, tmp_path / "run", **layered | larger))
+    assert training.vae.config.latent_channels == 4
+    assert torch.equal(training.vae.trunk[0].weight[:, :2], first.trunk[0].weight)
+    with pytest.raises(ConfigError, match=r"init: .*vae: latent_channels, blocks: expected at least 2 and 1"):
+        VAETraining(config_of(artwork_folder, tmp_path / "run", **layered | {"latent_channels": 1}))
 
 
 # latents without a place

@@ -19,6 +19,13 @@ def vae() -> PaletteVAE:
     return vae.eval()
 
 
+def larger(**options) -> PaletteVAE:
+    return PaletteVAE(
+        **{"sample_size": 32, "latent_channels": 6, "widths": (24, 16, 8), "layers": 4, "heads": 2, "blocks": 3}
+        | options
+    )
+
+
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -171,3 +178,40 @@ def test_other_codecs_say_what_they_cannot(tiny_pipeline):
 def test_a_side_that_is_no_multiple_of_16_is_refused():
     with pytest.raises(ValueError, match=r"^sample_size: expected a multiple of 16, got 40"):
         PaletteVAE(40)
+
+
+# extended
+
+
+@pytest.mark.parametrize(("channels", "blocks"), [(4, 1), (6, 1), (4, 3), (6, 3)])
+def test_an_extended_vae_does_as_before_at_first(vae, channels, blocks):
+    new, x = larger(latent_channels=channels, blocks=blocks).eval(), torch.rand(3, 3, 32, 32)
+    new.extend(vae)
+    before, after = vae.encode(x).latent_dist, new.encode(x).latent_dist
+    assert after.mean.shape == (3, channels, 2, 2)
+    assert torch.equal(after.mean[:, :4], before.mean)
+    torch.testing.assert_close(after.std[:, :4], before.std)
+    torch.testing.assert_close(new.decode(after.mean).sample, vae.decode(before.mean).sample)
+
+
+def test_what_is_new_in_an_extended_vae_is_trained(vae):
+    new = larger()
+    new.extend(vae)
+    x = torch.rand(2, 3, 32, 32)
+    new.decode(new.encode(x).latent_dist.mean).sample.square().mean().backward()
+    assert new.trunk[0].weight.grad[:, 4:].any()
+    assert new.trunk[4].out.weight.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"latent_channels": 3}, "latent_channels, blocks: expected at least 4 and 1"),
+        ({"blocks": 0}, "latent_channels, blocks: expected at least 4 and 1"),
+        ({"widths": (24, 16, 16)}, r"widths: cannot extend \(24, 16, 8\) to \(24, 16, 16\); keep it"),
+        ({"layers": 5}, "layers: cannot extend 4 to 5; keep it"),
+    ],
+)
+def test_a_vae_that_cannot_be_extended_to_another_is_refused(vae, options, message):
+    with pytest.raises(ValueError, match=message):
+        larger(**options).extend(vae)
