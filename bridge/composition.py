@@ -99,12 +99,14 @@ class Composition:
 def parts_of(caption: str) -> Parts | None:
     """The two things of an English caption, or None where it does not name two.
 
+    What follows a colon, as in "woman with headscarf: dark skin tone", says more of the whole, which is one thing.
+
     >>> parts = parts_of("a castle on a hill")
     >>> parts.first, parts.second, parts.layout is UPON
     ('a castle', 'a hill', True)
     >>> parts_of("on a hill")
     """
-    for found in _BETWEEN.finditer(caption):
+    for found in _BETWEEN.finditer(caption) if ":" not in caption else ():
         first, second = caption[: found.start()].strip(), caption[found.end() :].strip(" .!?")
         if _words(first) and (words := _words(second)):
             between, last = found[1].lower(), words[-1]
@@ -184,7 +186,10 @@ def compose(
     parts = parts_of(caption)
     if parts is None or not _draws_opacity(codec):
         return None
-    codes = [encode(text) for text in (parts.first, parts.second)]
+    try:
+        codes = [encode(text) for text in (parts.first, parts.second)]
+    except UserError:  # one of them is nothing that the encoder reads
+        return None
     if mapper.familiarity(code) >= TOGETHER or min(map(mapper.familiarity, codes)) < KNOWN:
         return None
     near, log_weight = mapper.nearest(code)

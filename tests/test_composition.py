@@ -208,6 +208,14 @@ def test_what_memory_does_not_know_is_not_composed(pipe, caption):
     assert compose(caption, code, pipe.mapper, lambda text: pipe.code(text).pooled[0], pipe.codec) is None
 
 
+def test_what_the_encoder_cannot_read_is_not_composed(pipe):
+    def encode(text: str) -> Tensor:
+        raise UserError(f"caption: {text!r} has no word that is known")
+
+    code = pipe.code("a cat and a ball").pooled[0]
+    assert compose("a cat and a ball", code, pipe.mapper, encode, pipe.codec) is None
+
+
 @pytest.mark.parametrize("together", ["a cat and a ball", "ball and cat"])
 def test_what_memory_shows_together_is_not_composed(encoder, together):
     assert "composed" not in str(make_pipeline(encoder, together)("a cat and a ball", 1, seed=0).notes)

@@ -469,7 +469,7 @@ def palette_of(folder: Path) -> dict[str, Any]:
     config = read_config(folder)
     if config["_class_name"] != PaletteCodec.model.__name__:
         return {}
-    shape = {name: config[name] for name in ("widths", "latent_channels", "layers")}
+    shape = {name: config[name] for name in ("widths", "latent_channels", "layers", "blocks")}
     return {name: getattr(load_config(PALETTE, VAEConfig), name) for name in WEIGHTS} | shape
 
 
