@@ -131,7 +131,8 @@ class BridgeOutput:
 class Job:
     """One image to make; those of equal `places` can be sampled together.
 
-    `composed` are latents of pictures to draw from, (K, *z_shape), in place of those in memory.
+    `composed` are what its captions, the negative one too, draw from in place of memory: text codes, (text_dim,), and
+    latents, (K, *z_shape).
     """
 
     prompt: str
@@ -142,7 +143,7 @@ class Job:
     generator: torch.Generator
     note: str | None
     places: int
-    composed: Tensor | None = field(default=None, repr=False, compare=False)
+    composed: tuple[tuple[Tensor, Tensor], ...] = field(default=(), repr=False, compare=False)
 
 
 class BridgePipeline:
@@ -575,17 +576,19 @@ class BridgePipeline:
             if negative is not None:
                 away = self._encode(negative)
             places = token_places(max(code.mask.shape[1], away.mask.shape[1]), self.text_encoder.max_tokens)
-            note, composed = self.note(code), self._composed(prompt.text, code, settings)
-            if composed is not None:
-                note = COMPOSED.format(composed.parts)
+            note, made = self.note(code), self._composed(prompt.text, code, settings)
+            if made is not None:
+                note = COMPOSED.format(made.parts)
+            other = None if negative is None else self._composed(negative.text, away, settings)
+            both = ((code, made), (away, other))
+            composed = tuple((c.pooled[0], each.latents) for c, each in both if each is not None)
             for index in range(count):
                 if generators is None:
                     assert seed is not None  # one of the two is always there
                     generator = generator_for(seed, index)
                 else:
                     generator = generators[place * count + index]
-                z = None if composed is None else composed.latents
-                yield Job(prompt.text, place, index, code, away, generator, note, places, z)
+                yield Job(prompt.text, place, index, code, away, generator, note, places, composed)
 
     def view(self, captions: Sequence[str] = (), settings: Settings | None = None) -> Mapper:
         """The mapper as settings, by default the model's, ask for it; captions of two things draw from compositions."""
@@ -658,8 +661,7 @@ class BridgePipeline:
         noise = noise.to(self.device)
         mapper = view_of(self.mapper, settings)
         if isinstance(mapper, LocalFlowMapper):
-            composed = [(job.code.pooled[0], job.composed) for job in jobs if job.composed is not None]
-            mapper = mapper.given(composed)
+            mapper = mapper.given([each for job in jobs for each in job.composed])
         if isinstance(mapper, VelocityMapper):
             z = mapper.sample(
                 c,

@@ -199,7 +199,14 @@ def test_jobs_carry_what_was_composed_as_their_settings_ask(pipe):
     z = pipe.sample(jobs, pipe.settings)
     assert torch.equal(z, pipe("a cat and a ball", 2, seed=5, output_type="latent").images)
     [alone] = pipe.jobs(["a cat and a ball"], 1, seed=5, settings=Settings(compose=False))
-    assert alone.composed is None
+    assert alone.composed == ()
+
+
+def test_a_negative_caption_is_the_same_whatever_company_it_has(pipe):
+    asked = {"seed": 5, "guidance_scale": 2.0, "negative_prompt": "a cat and a ball", "output_type": "latent"}
+    alone = pipe("a tree", 2, **asked).images
+    assert torch.equal(pipe(["a tree", "a cat and a ball"], 2, **asked).images[:2], alone)
+    assert not torch.equal(pipe("a tree", 2, **asked, compose=False).images, alone)
 
 
 @pytest.mark.parametrize("caption", ["a cat", "a submarine and a ball", "a cat and a submarine"])
