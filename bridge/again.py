@@ -16,10 +16,8 @@ from bridge import explore
 from bridge.errors import UserError
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
-from bridge.writing import strip
+from bridge.writing import LATER, strip
 
-_LATER = ("novelty", "style", "compose")
-"""Settings that are written only where they are not at their default."""
 _MARKS = {"walk": "space", "edit": "scale", "vary": "distance"}
 """What a picture was made by -> a fact that only such pictures have."""
 _NEEDED = {
@@ -43,7 +41,7 @@ def remake(pipe: BridgePipeline, facts: Mapping[str, str]) -> Image.Image:
     """
     made = next((name for name, mark in _MARKS.items() if mark in facts), "picture")
     _check_complete(
-        facts, ("model", "seed", *_NEEDED[made], *(f.name for f in fields(Settings) if f.name not in _LATER))
+        facts, ("model", "seed", *_NEEDED[made], *(f.name for f in fields(Settings) if f.name not in LATER))
     )
     if facts["model"] != pipe.fingerprint:
         raise UserError(f"model: the picture is by {facts['model']}, and this is {pipe.fingerprint}; name that model")

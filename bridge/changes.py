@@ -87,9 +87,9 @@ def change_pairs(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, p
 
     Each picture is paired once, with the nearest of those that it may be paired with.
     """
-    words = re.compile(rf"\b{re.escape(minus)}\b") if minus else None
-    if words is None:
+    if not minus:
         return []
+    words = re.compile(rf"\b{re.escape(minus)}\b")
     number = {caption: i for i, caption in enumerate(captions)}
     siblings = {
         i: number[other]
@@ -101,8 +101,10 @@ def change_pairs(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, p
     paired: dict[int, int] = {}
     for first, second in siblings.items():
         for picture in shown[first]:
+            if picture in paired:
+                continue
             rest = [p for p in shown[second] if style[p] == style[picture] and p not in shown[first]]
-            if rest and picture not in paired:
+            if rest:
                 paired[picture] = _nearest(mapper, picture, rest)
     return list(paired.items())
 

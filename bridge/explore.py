@@ -233,7 +233,7 @@ def noise_walk(
 
     Raises UserError if the mapper does not find the noise behind a latent, or not behind one of these.
     """
-    mapper = pipe.view([end.name for end in (a, b) if end.kind == "caption"])
+    mapper = pipe.view({end.name: end.code for end in (a, b) if end.kind == "caption"})
     if not isinstance(mapper, InvertibleMapper):
         raise UserError(f"space: {type(mapper).__name__} finds no noise behind a latent; use space latent")
     ends, null = torch.stack([a.z, b.z]), TextCode.null(2, pipe.text_encoder.dim).to(pipe.device)
@@ -320,7 +320,7 @@ def vary(
         start: What to vary.
         count: How many, 1 to MAX_STEPS.
         shown: What the picture shows; by default a caption's own words, and of a picture nothing.
-        distance: 0 gives the latent itself, 1 what the model draws of `code`.
+        distance: 0 gives the latent itself, 1 what the model draws of what is shown.
         seed: Of the noise.
 
     Raises:
@@ -333,7 +333,7 @@ def vary(
         shown = start.name
     code = code_of(pipe, shown or None)
     with pipe.plain():
-        mapper = pipe.view([shown] if shown else [])
+        mapper = pipe.view({shown: code} if shown else {})
         parts = []
         for first in range(0, count, SAMPLE_BATCH):
             keys = [(seed, i) for i in range(first, first + SAMPLE_BATCH)]  # always so many rows: see `pipeline`

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -590,14 +590,13 @@ class BridgePipeline:
                     generator = generators[place * count + index]
                 yield Job(prompt.text, place, index, code, away, generator, note, places, composed)
 
-    def view(self, captions: Sequence[str] = (), settings: Settings | None = None) -> Mapper:
-        """The mapper as settings, by default the model's, ask for it; captions of two things draw from compositions."""
-        settings = settings or self.settings
-        mapper = view_of(self.mapper, settings)
+    def view(self, captions: Mapping[str, TextCode]) -> Mapper:
+        """The mapper as the model's settings ask for it; of captions, with their codes, those of two things draw from
+        compositions."""
+        mapper = view_of(self.mapper, self.settings)
         if not isinstance(mapper, LocalFlowMapper):
             return mapper
-        codes = [(caption, self.code(caption)) for caption in captions]
-        made = [(code.pooled[0], self._composed(caption, code, settings)) for caption, code in codes]
+        made = [(code.pooled[0], self._composed(text, code, self.settings)) for text, code in captions.items()]
         return mapper.given([(code, each.latents) for code, each in made if each is not None])
 
     def _composed(self, caption: str, code: TextCode, settings: Settings) -> Composition | None:

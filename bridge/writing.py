@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from bridge.pipeline import BridgePipeline, GeneratedImage, Settings
 
-__all__ = ["SHEET_ROWS", "Sheet", "Writer", "save_walk", "strip", "tell"]
+__all__ = ["LATER", "SHEET_ROWS", "Sheet", "Writer", "save_walk", "strip", "tell"]
+LATER = ("novelty", "style", "compose")
+"""Settings that are written only where they are not at their default, so that names stay those of older versions."""
 SHEET_ROWS, SHEET_IMAGES = 24, 48
 """A contact sheet shows at most this many captions, and images of one caption."""
 GAP = 2
@@ -52,12 +54,11 @@ class Writer:
         more: Mapping[str, Any] | None = None,
     ) -> None:
         self.out, self.kind = out, kind
-        self.facts: dict[str, Any] = {"model": pipe.fingerprint, "negative": negative, **asdict(settings)}
-        # What is at its default is left out, so that names stay those of versions that did not have it.
-        later = {"novelty": settings.novelty, "style": settings.style, "size": size, "transparent": transparent}
-        self.facts = {k: v for k, v in self.facts.items() if k not in later} | {k: v for k, v in later.items() if v}
-        if settings.compose:
-            del self.facts["compose"]
+        chosen = asdict(settings)
+        later = {name: chosen.pop(name) for name in LATER}
+        later = {name: value for name, value in later.items() if value != getattr(type(settings), name)}
+        rendered = {name: value for name, value in (("size", size), ("transparent", transparent)) if value}
+        self.facts: dict[str, Any] = {"model": pipe.fingerprint, "negative": negative, **chosen, **later, **rendered}
         self.facts |= more or {}
         self.key = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:6]
         self.manifest = Manifest(out)

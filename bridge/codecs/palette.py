@@ -5,12 +5,12 @@ what lies behind the drawing, so the masks carry transparency, and they can be d
 """
 
 import functools
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -187,8 +187,9 @@ class PaletteVAE(ModelMixin, ConfigMixin):
             UserError: It differs in more than those, or has more of them.
         """
         for name in ("sample_size", "widths", "layers", "heads"):
-            if list(np.atleast_1d(other.config[name])) != list(np.atleast_1d(self.config[name])):
-                raise UserError(f"{name}: cannot extend {other.config[name]} to {self.config[name]}; keep it")
+            has, asked = other.config[name], self.config[name]
+            if json.dumps(has) != json.dumps(asked):  # a file's tuples are lists
+                raise UserError(f"{name}: cannot extend {has} to {asked}; keep it")
         channels, blocks = int(other.config.latent_channels), int(other.config.blocks)
         if channels > self.config.latent_channels or blocks > self.config.blocks:
             raise UserError(f"latent_channels, blocks: expected at least {channels} and {blocks}; a VAE cannot be cut")

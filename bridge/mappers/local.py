@@ -276,9 +276,9 @@ class LocalFlowMapper(CleanMapper):
         channelwise = latents.transpose(0, 1).flatten(1)
         levels, clipped = (torch.tensor([of[b] for b in mapper.bits]).to(latents) for of in (LEVELS, CLIPPED))
         mapper.scale.copy_(channelwise.abs().amax(1).clamp(min=1e-6).minimum(clipped) / levels)
-        whole = (latents / mapper._across(mapper.scale)).round()
-        whole = whole.minimum(mapper._across(levels)).maximum(-mapper._across(levels)).to(torch.int8)
-        mapper.latents.copy_(_packed(whole, mapper.bits))
+        most = mapper._across(levels)
+        whole = (latents / mapper._across(mapper.scale)).round().clamp(-most, most)
+        mapper.latents.copy_(_packed(whole.to(torch.int8), mapper.bits))
         mapper.codes.copy_((codes / codes.abs().amax(1, keepdim=True).clamp(min=1e-6) * LEVELS[8]).round())
         if whitening:
             mapper._whiten()

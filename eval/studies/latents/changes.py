@@ -6,6 +6,7 @@ of the first of them, learnt from other pairs.
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -38,9 +39,7 @@ def arguments(parser: Parser) -> None:
     add_common(parser, "model", "--seed")
     add("--change", type=_words, action="append", required=True, metavar="'A -> B'", help="may be repeated")
     add("--least", type=whole(2), default=10, metavar="N", help="captions below which nothing is judged (default 10)")
-    add(
-        "--out", type=lambda given: writable_file(given, "--out"), metavar="PNG", help="a sheet: before, changed, after"
-    )
+    add("--out", type=Path, metavar="PNG", help="a sheet: before, changed, after")
 
 
 def halves(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, plus: str, seed: int) -> tuple[Tensor, Tensor]:
@@ -67,6 +66,8 @@ def left(z: Tensor, after: Tensor, before: Tensor, captions: np.ndarray) -> Inte
 
 
 def run(args: argparse.Namespace, command: str) -> None:
+    if args.out:
+        writable_file(args.out)
     pipe = BridgePipeline.from_pretrained(args.model)
     mapper = pipe.mapper
     if not isinstance(mapper, LocalFlowMapper):
