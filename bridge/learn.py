@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -78,15 +79,8 @@ class Memory:
             (*self.notes, *other.notes),
         )
 
-    def mapper(
-        self,
-        window: tuple[float, float] = (2.0, 1.7),
-        perplexity: float = 8.0,
-        neighbours: int = 192,
-        whitening: float = WHITENING,
-        bits: int | tuple[int, ...] = 8,
-    ) -> LocalFlowMapper:
-        """The local flow over this memory; see `LocalFlowMapper`."""
+    def mapper(self, **settings: Any) -> LocalFlowMapper:
+        """The local flow over this memory, with settings of `LocalFlowMapper`."""
         first: dict[str, int] = {}
         return LocalFlowMapper.from_memory(
             self.latents,
@@ -94,11 +88,7 @@ class Memory:
             self.captions,
             styles=self.styles if any(self.styles) else None,
             groups=[first.setdefault(digest, i) for i, digest in enumerate(self.hashes)],
-            window=window,
-            perplexity=perplexity,
-            neighbours=neighbours,
-            whitening=whitening,
-            bits=bits,
+            **{"whitening": WHITENING} | settings,
         )
 
     @classmethod

@@ -17,6 +17,7 @@ from bridge.errors import UserError
 from bridge.images import contact_sheet, flatten, save_png, to_pil
 from bridge.manifest import MANIFEST
 from bridge.mappers import LocalFlowMapper
+from bridge.mappers.local import VARIED
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline
 from eval.bench import Bench
@@ -57,28 +58,23 @@ def with_neighbours(
     return other
 
 
-def with_memory(
-    pipe: BridgePipeline,
-    window: float | None,
-    perplexity: float | None,
-    strength: float | None = None,
-    begin: float | None = None,
-) -> BridgePipeline:
-    """The same model with another window, perplexity, or strength or begin of its correction; None keeps the model's.
+def with_memory(pipe: BridgePipeline, **settings: float | None) -> BridgePipeline:
+    """The same model with other settings of its local flow or of that one's correction; None keeps the model's.
 
-    See `LocalFlowMapper`, which alone has them. The window is at t = 0, in grid positions; the one at t = 1 keeps step.
+    See `LocalFlowMapper.varied`. The window is at t = 0, in grid positions; the one at t = 1 keeps step.
     """
-    if all(value is None for value in (window, perplexity, strength, begin)):
+    chosen: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+    if not chosen:
         return pipe
     if not isinstance(pipe.mapper, LocalFlowMapper):
-        family = type(pipe.mapper).__name__
-        options = "--window, --perplexity, --strength, --begin"
-        raise UserError(f"{options}: this model's {family} has none; leave them out")
-    if pipe.mapper.network is None and (strength, begin) != (None, None):
+        options = ", ".join(f"--{name}" for name in VARIED)
+        raise UserError(f"{options}: this model's {type(pipe.mapper).__name__} has none; leave them out")
+    if pipe.mapper.network is None and chosen.keys() & {"strength", "begin"}:
         raise UserError("--strength, --begin: this model's local flow has no correction; leave them out")
-    other, first = copy.copy(pipe), pipe.mapper.window[0]
-    windows = None if window is None else tuple(s * window / first for s in pipe.mapper.window)
-    other.mapper = pipe.mapper.varied(window=windows, perplexity=perplexity, strength=strength, begin=begin)
+    if "window" in chosen:
+        chosen["window"] = tuple(s * chosen["window"] / pipe.mapper.window[0] for s in pipe.mapper.window)
+    other = copy.copy(pipe)
+    other.mapper = pipe.mapper.varied(**chosen)
     return other
 
 

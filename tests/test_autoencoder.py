@@ -25,6 +25,7 @@ from train.autoencoder import (
     VAETraining,
     build_vae,
     make_deterministic,
+    shifted,
     total_correlation,
 )
 from train.config import ConfigError, load_config
@@ -162,6 +163,44 @@ def test_without_flip_pictures_stay_as_drawn(artwork_folder, tmp_path):
     training = VAETraining(config_of(artwork_folder, tmp_path, flip=False))
     rows = torch.arange(len(training.pixels))
     assert torch.equal(training.batch(rows, 0)[0], to_unit(training.pixels))
+
+
+def test_a_shift_moves_half_of_the_pictures_and_lets_white_in(artwork_folder, tmp_path):
+    training = VAETraining(config_of(artwork_folder, tmp_path, flip=False, shift=3, family_power=0.0))
+    still = VAETraining(config_of(artwork_folder, tmp_path, flip=False, family_power=0.0))
+    rows = torch.arange(len(training.pixels))
+    (x, *_), (plain, *_) = training.batch(rows, 0), still.batch(rows, 0)
+    moved = (x != plain).flatten(1).any(1)
+    assert 0.3 < moved.float().mean() < 0.7
+    assert not torch.equal(x, training.batch(rows, 1)[0])
+    one = torch.tensor([int(moved.nonzero()[0])])
+    assert torch.equal(training.batch(one, 0)[0][0], x[one[0]])
+
+
+def test_what_leaves_a_moved_picture_is_lost():
+    x = torch.arange(9.0).view(1, 3, 3)
+    assert shifted(x, 1, -1, 9.0)[0].tolist() == [[9, 9, 9], [1, 2, 9], [4, 5, 9]]
+    assert shifted(x, 0, 0, 9.0) is x
+
+
+def test_opacity_moves_with_its_picture_and_opaque_pictures_stay_opaque(artwork_folder, tmp_path):
+    layered: dict[str, Any] = {"layers": 3, "widths": (16, 16, 8), "opacity": 0.5, "family_power": 0.0}
+    training = VAETraining(config_of(artwork_folder, tmp_path, shift=3, **layered))
+    assert training.opacity is not None
+    clear = torch.zeros_like(training.opacity)
+    clear[..., 4:-4, 4:-4] = 255
+    training.opacity = torch.cat([clear[::2], torch.full_like(clear[1::2], 255)])
+    training.pixels = 255 - training.opacity.expand_as(training.pixels)  # black where opaque
+    rows = torch.arange(len(clear))
+    x, _, opacity = training.batch(rows, 0)
+    known = opacity.amin((1, 2, 3)) < 1
+    assert torch.equal(opacity[known].expand_as(x[known]), 1 - x[known])
+    assert int((~known).sum()) == len(clear[1::2])
+
+
+def test_a_shift_below_0_is_refused(artwork_folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"^shift: expected 0 or more"):
+        config_of(artwork_folder, tmp_path, shift=-1)
 
 
 def test_small_families_are_shown_more_often_than_large_ones(artwork_folder, tmp_path):

@@ -266,6 +266,7 @@ def test_the_largest_are_those_of_a_stable_sort():
         ({"window": (1.0, math.nan)}, "^window: "),
         ({"perplexity": 0.5}, "^perplexity, neighbours: "),
         ({"neighbours": 0}, "^perplexity, neighbours: "),
+        ({"coherence": 1.1}, "^coherence: "),
     ],
 )
 def test_settings_out_of_range_are_refused(options, message):
@@ -298,6 +299,54 @@ def test_a_variation_is_a_mapper_made_with_those_settings():
     noise, c = sample_noise(memory(), 3), unit_codes(3)
     varied = memory().varied(window=(1.0, 0.5), perplexity=3.0)
     assert torch.equal(varied.sample(c, noise=noise), memory(window=(1.0, 0.5), perplexity=3.0).sample(c, noise=noise))
+    with pytest.raises(TypeError, match="neighbours"):
+        memory().varied(neighbours=3)
+
+
+STYLES = ["flat", "shaded"] * (PICTURES // 2)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.8])
+def test_a_coherent_latent_weighs_styles_by_all_of_it(t):
+    """By hand: the softmax within each style, and the styles by what all positions say of them."""
+    window = 1.2
+    mapper = memory(styles=STYLES, window=(window, window), coherence=1.0)
+    z_t, code = normal(1, *SHAPE, seed=1)[0].double(), code_of(0).pooled[0]
+    index, log_weight = mapper.nearest(code)
+    known = mapper.picture_latents(torch.from_numpy(index)).double()
+    places = [[y, x] for y in range(SHAPE[1]) for x in range(SHAPE[2])]
+    apart = torch.cdist(torch.tensor(places).double(), torch.tensor(places).double())
+    near = torch.exp(-apart.square() / (2 * window**2))
+    misfit = (z_t - t * known).square().sum(1).flatten(1) / (2 * (1 - t) ** 2)
+    weight = torch.exp(torch.from_numpy(log_weight)[:, None] - misfit @ near)
+    share, mean = [], []
+    for style in (0, 1):
+        of_it = mapper.style[torch.from_numpy(index)] == style
+        prior = float(np.exp(log_weight[of_it.numpy()]).sum())
+        share.append(math.log(prior) + float((weight[of_it].sum(0) / prior).log().sum()) / float(near.sum(1).mean()))
+        mean.append(torch.einsum("kp,kcp->cp", weight[of_it] / weight[of_it].sum(0), known[of_it].flatten(2)))
+    first = torch.tensor(share).softmax(0)[0]
+    expected = (first * mean[0] + (1 - first) * mean[1]).view(SHAPE)
+    clean = mapper.clean(z_t[None].float(), torch.tensor([t]), code_of(0))[0]
+    torch.testing.assert_close(clean.double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_coherent_latent_is_of_one_style(tmp_path):
+    """Pictures around 1 and around -1: in parts they meet, unless these are two styles that are kept apart."""
+    side = torch.tensor([1.0, -1.0]).repeat(PICTURES // 2).view(-1, 1, 1, 1)
+    latents, codes = side + normal(PICTURES, *SHAPE, seed=4) / 4, unit_codes(PICTURES, seed=5).pooled
+    numbers = [[i] for i in range(PICTURES)]
+    mapper = LocalFlowMapper.from_memory(
+        latents, codes, numbers, styles=STYLES, window=(0.3, 0.3), perplexity=10, coherence=1.0
+    )
+    noise, loose = sample_noise(mapper, 16), mapper.varied(coherence=0.0)
+    mixed, kept = (m.sample(code_of(0, 16), noise=noise) for m in (loose, mapper))
+    assert float(mixed.sign().flatten(1).mean(1).abs().max()) < 1
+    assert torch.equal(kept.sign().flatten(1).mean(1).abs(), torch.ones(16))
+    mapper.save_pretrained(tmp_path)
+    assert LocalFlowMapper.from_pretrained(tmp_path).coherence == 1
+    one_style = LocalFlowMapper.from_memory(latents, codes, numbers, window=(0.3, 0.3), perplexity=10, coherence=1.0)
+    assert torch.equal(one_style.sample(code_of(0, 16), noise=noise), mixed)
 
 
 def test_a_style_may_be_left_out():

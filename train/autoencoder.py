@@ -16,6 +16,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL.Image import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bridge.checkpoint import check_replaceable
 from bridge.codecs import CONFIG, VAECodec, load_codec
@@ -43,7 +44,7 @@ from train.perceptual import PerceptualDistance
 AnyVAE: TypeAlias = AutoencoderKL | DenseVAE | PaletteVAE
 SHAPE = ("block_out_channels", "latent_channels", "norm_num_groups", "units", "sample_size", "widths")
 """Settings that a VAE to start from must share; of layers, see `PaletteVAE.extend`."""
-LATER = ("layers", "blocks", "crop", "gradient", "entropy", "opacity", "recolour", "total_correlation")
+LATER = ("layers", "blocks", "crop", "gradient", "entropy", "opacity", "recolour", "shift", "total_correlation")
 """Settings that older runs did not have; at their defaults they are no part of a run's identity: those resume."""
 
 
@@ -80,6 +81,7 @@ class VAEConfig:
             (`accumulate`) and processes make it coarser.
         flip: Whether half of the pictures are mirrored.
         recolour: Share of the pictures whose red, green and blue are exchanged at random.
+        shift: Most pixels by which half of the pictures are moved along each side, white coming in.
         init: Folder of a VAE to start from, for a further training stage; empty starts from nothing. A VAE of layers
             may have fewer latent channels or blocks than this config asks for: it is extended.
         sheet_rows: Rows of a sheet of held-out pictures and their reconstructions; 0 writes none.
@@ -104,6 +106,7 @@ class VAEConfig:
     total_correlation: float = 0.0
     flip: bool = True
     recolour: float = 0.0
+    shift: int = 0
     more: str = ""
     more_share: float = 0.3
     family_power: float = 0.5
@@ -123,6 +126,8 @@ class VAEConfig:
             raise ConfigError(f"layers: expected 2 or more, and three widths, got {self.layers} and {self.widths}")
         if not self.layers and (self.entropy or self.opacity):
             raise ConfigError("entropy, opacity: are losses of layers; set `layers`, or leave them out")
+        if self.shift < 0:
+            raise ConfigError(f"shift: expected 0 or more pixels, got {self.shift}")
 
 
 def codec_class(config: VAEConfig) -> type[VAECodec]:
@@ -362,7 +367,7 @@ class VAETraining:
         return to_unit(picked)
 
     def batch(self, positions: Tensor, epoch: int) -> tuple[Tensor, ...]:
-        """Pictures, mirrored and recoloured, posterior noise, and opacity, keyed by (seed, epoch, position)."""
+        """Pictures, mirrored, recoloured and moved, posterior noise, and opacity, keyed by (seed, epoch, position)."""
         x = self.pictures(positions, epoch)
         keys = [(self.config.loop.seed, epoch, int(position)) for position in positions]
         flipped = torch.zeros(len(x), 1, 1, 1, dtype=torch.bool)
@@ -375,10 +380,22 @@ class VAETraining:
                 [recoloured(p, self.config.recolour, generator_for(*k, 2)) for p, k in zip(x, keys, strict=True)]
             )
         noise = normal_rows(keys, self.z_shape)
+        by = [self.moves(generator_for(*key, 3)) for key in keys]
+        x = torch.stack([shifted(p, *steps, 1.0) for p, steps in zip(x, by, strict=True)])
         if self.opacity is None:
             return x, noise
         opacity = to_unit(self.opacity[self.rows(positions, epoch)])
-        return x, noise, torch.where(flipped, opacity.flip(-1), opacity)
+        opacity = torch.where(flipped, opacity.flip(-1), opacity)
+        outside = (opacity.amin((1, 2, 3)) == 1).float().tolist()  # opaque, or nobody knows
+        return x, noise, torch.stack([shifted(p, *m, o) for p, m, o in zip(opacity, by, outside, strict=True)])
+
+    def moves(self, generator: torch.Generator) -> tuple[int, int]:
+        """Pixels down and to the right, of half of the pictures."""
+        most = self.config.shift
+        if not most or float(torch.rand((), generator=generator)) < 0.5:
+            return 0, 0
+        down, right = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
+        return down, right
 
     def validate(self, step: int) -> dict[str, float]:
         """Pooled PSNR in dB of held-out pictures, from the posterior mean; writes a sheet."""
@@ -426,6 +443,16 @@ def recoloured(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     if float(torch.rand((), generator=generator)) >= share:
         return x
     return x[torch.randperm(3, generator=generator)]
+
+
+def shifted(x: Tensor, down: int, right: int, fill: float) -> Tensor:
+    """A picture (C, H, W) moved by so many pixels; `fill` comes in, what leaves is lost."""
+    height, width = x.shape[-2:]
+    room = max(abs(down), abs(right))
+    if not room:
+        return x
+    top, left = room - down, room - right
+    return F.pad(x, [room] * 4, value=fill)[..., top : top + height, left : left + width]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

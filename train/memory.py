@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -47,6 +48,7 @@ class MemoryConfig:
         neighbours: The nearest pictures, which alone are weighed.
         whitening: How far captions are whitened before they are compared, 0 to 1; see `LocalFlowMapper`.
         bits: One number for all channels of a latent, or one each; see `LocalFlowMapper`.
+        coherence: How far a picture keeps to one style, 0 to 1; see `LocalFlowMapper`.
         correction: A model folder whose learned correction is added; empty for none. See `train.mapper`.
         strength: Factor on it.
         begin: Time from which on it corrects.
@@ -66,6 +68,7 @@ class MemoryConfig:
     neighbours: int = 192
     whitening: float = WHITENING
     bits: tuple[int, ...] = (8,)
+    coherence: float = 0.0
     correction: str = ""
     strength: float = 1.0
     begin: float = 0.0
@@ -79,6 +82,10 @@ class MemoryConfig:
             raise ConfigError("bits: expected 2, 4, 6 or 8, or one of these for each channel, got nothing")
         if len(self.window) != 2:
             raise ConfigError(f"window: expected two numbers, at t = 0 and at t = 1, got {self.window}")
+
+    def local(self) -> dict[str, Any]:
+        """Settings of the local flow, but for `bits`."""
+        return {k: getattr(self, k) for k in ("window", "perplexity", "neighbours", "whitening", "coherence")}
 
 
 def telling(captions: Sequence[str], style: str, most: int) -> list[str]:
@@ -107,8 +114,7 @@ def build(config: MemoryConfig) -> Path:
     rows_in(config, dataset)
     codec, encoder = codec_of(config), encoder_of(config)
     memory = remember(config, dataset, codec, encoder)
-    bits = config.bits if len(config.bits) > 1 else config.bits[0]
-    mapper = memory.mapper(config.window, config.perplexity, config.neighbours, config.whitening, bits)
+    mapper = memory.mapper(**config.local(), bits=config.bits if len(config.bits) > 1 else config.bits[0])
     if config.correction:
         mapper = mapper.corrected_like(correction_of(config, codec), config.strength, config.begin)
         for weight in mapper.parameters() if config.half else ():
@@ -225,7 +231,7 @@ def held_out_losses(
     losses = {}
     for window in windows:
         for perplexity in perplexities:
-            mapper = memory.mapper(window, perplexity, config.neighbours, config.whitening)
+            mapper = memory.mapper(**config.local() | {"window": window, "perplexity": perplexity})
             noise = torch.randn(len(z), *mapper.loss_noise_shape, generator=generator_for(0))
             with torch.no_grad():
                 parts = [

@@ -40,6 +40,8 @@ NETWORKS: dict[str, type[FlowMatchingMapper | TransformerFlowMapper]] = {
     family.__name__: family for family in (FlowMatchingMapper, TransformerFlowMapper)
 }
 """What can correct a local flow."""
+VARIED = ("window", "perplexity", "coherence", "strength", "begin")
+"""Settings of which a view may have others."""
 RIDGE = 0.1
 """Share of the mean variance of captions' codes that is added to every direction's before whitening."""
 SEEN = 3
@@ -62,18 +64,20 @@ class Known:
         latents: At each of P positions, (B, P, K, C); a latent without a grid is one position.
         square: Half of their squares, summed over channels, (B, P, K).
         log_weight: (B, K), minus infinity for none.
+        style: Number of each one's style, (B, K).
     """
 
     latents: Tensor
     square: Tensor
     log_weight: Tensor
+    style: Tensor
 
     @classmethod
-    def of(cls, latents: Tensor, log_weight: Tensor) -> Self:
+    def of(cls, latents: Tensor, log_weight: Tensor, style: Tensor) -> Self:
         """From latents (B, K, *z_shape)."""
         latents = latents.flatten(3) if latents.ndim > 3 else latents[..., None]
         latents = latents.permute(0, 3, 1, 2).contiguous()
-        return cls(latents, latents.square().sum(3) / 2, log_weight)
+        return cls(latents, latents.square().sum(3) / 2, log_weight, style)
 
 
 class LocalFlowMapper(CleanMapper):
@@ -85,8 +89,10 @@ class LocalFlowMapper(CleanMapper):
 
         softmax_i( log w_i - sum_q exp(-|p - q|^2 / 2 s^2) |z_t(q) - t z_i(q)|^2 / 2 (1 - t)^2 )
 
-    so that parts of different pictures meet where they fit each other within the window s. A latent without a grid,
-    (D,), is one position. Under the null code, pictures spread evenly through memory weigh alike.
+    so that parts of different pictures meet where they fit each other within the window s. With a `coherence`, a style
+    weighs alike at all positions: by its posterior given all of z_t, where each position shows any picture of it. A
+    latent without a grid, (D,), is one position. Under the null code, pictures spread evenly through memory weigh
+    alike.
 
     Args:
         z_shape: Shape of one latent, (C, h, w) or (D,).
@@ -103,6 +109,7 @@ class LocalFlowMapper(CleanMapper):
             such as a colour, then counts for less than what few do.
         bits: 2, 4, 6 or 8, in which a number of a latent is kept: of all, or of each channel.
         index_bytes: Size of the captions' index, which `from_memory` makes for more than EXACT of them.
+        coherence: How far a latent keeps to one style, from 0, not at all, to 1, wholly.
         time_mean: See `CleanMapper`; of the loss alone.
         correction: Arguments of a network that is added to the clean latent, and "family", its class; empty for none.
             It sees z_t, the local flow's answer, the spread of what that was made of, t and the caption.
@@ -151,6 +158,7 @@ class LocalFlowMapper(CleanMapper):
         begin: float = 0.0,
         whitening: float = 0.0,
         bits: int | tuple[int, ...] = 8,
+        coherence: float = 0.0,
     ) -> None:
         super().__init__()
         self.bits = tuple(bits) if isinstance(bits, Sequence) else (bits,) * z_shape[0]
@@ -158,8 +166,9 @@ class LocalFlowMapper(CleanMapper):
             raise UserError(
                 f"bits: expected 2, 4, 6 or 8, one for all or for each of {z_shape[0]} channels, got {bits}"
             )
-        if not 0 <= whitening <= 1:
-            raise UserError(f"whitening: expected a number from 0 to 1, got {whitening}")
+        for name, share in (("whitening", whitening), ("coherence", coherence)):
+            if not 0 <= share <= 1:
+                raise UserError(f"{name}: expected a number from 0 to 1, got {share}")
         if not all(0 < s < math.inf for s in window):
             raise UserError(f"window: expected two numbers above 0, in grid positions, got {tuple(window)}")
         if not 1 <= perplexity < math.inf or neighbours < 1:
@@ -169,6 +178,7 @@ class LocalFlowMapper(CleanMapper):
         self.z_shape, self.text_dim, self.time_mean = tuple(z_shape), text_dim, time_mean
         self.sample_noise_shape, self.loss_noise_shape = self.z_shape, (math.prod(z_shape) + 1,)
         self.window, self.perplexity, self.neighbours = tuple(window), perplexity, neighbours
+        self.coherence = coherence
         kept = _packed(torch.zeros(1, *z_shape, dtype=torch.int8), self.bits)
         self.register_buffer("latents", torch.zeros(pictures, *kept.shape[1:], dtype=kept.dtype))
         self.register_buffer("scale", torch.ones(z_shape[0]))
@@ -241,11 +251,7 @@ class LocalFlowMapper(CleanMapper):
         *,
         styles: Sequence[str] | None = None,
         groups: Sequence[int] | None = None,
-        window: tuple[float, float] = (2.0, 1.7),
-        perplexity: float = 8.0,
-        neighbours: int = 192,
-        whitening: float = 0.0,
-        bits: int | tuple[int, ...] = 8,
+        **settings: Any,
     ) -> Self:
         """A mapper over these pictures.
 
@@ -256,11 +262,7 @@ class LocalFlowMapper(CleanMapper):
             styles: For each picture, its kind in words.
             groups: For each picture, the number of its group of near-duplicates, -1 for none; of a group only the
                 nearest picture is weighed.
-            window: See the class, like the next three.
-            perplexity: See the class.
-            neighbours: See the class.
-            whitening: See the class.
-            bits: See the class.
+            settings: `window` to `coherence`; see the class.
 
         Raises:
             UserError: There is no picture, or one without a caption.
@@ -269,10 +271,9 @@ class LocalFlowMapper(CleanMapper):
             raise UserError("captions: expected at least one for each picture; leave out pictures without")
         kinds = tuple(sorted(set(styles or ())))
         index = caption_index(codes) if len(codes) > EXACT else np.zeros(0, dtype=np.uint8)
-        mapper = cls(
-            tuple(latents.shape[1:]), codes.shape[1], len(latents), len(codes), sum(map(len, captions)),
-            window, perplexity, neighbours, kinds, len(index), whitening=whitening, bits=bits,
-        )  # fmt: skip
+        shape, links = tuple(latents.shape[1:]), sum(map(len, captions))
+        memory = {"styles": kinds, "index_bytes": len(index)}
+        mapper = cls(shape, codes.shape[1], len(latents), len(codes), links, **memory, **settings)
         channelwise = latents.transpose(0, 1).flatten(1)
         levels, clipped = (torch.tensor([of[b] for b in mapper.bits]).to(latents) for of in (LEVELS, CLIPPED))
         mapper.scale.copy_(channelwise.abs().amax(1).clamp(min=1e-6).minimum(clipped) / levels)
@@ -280,7 +281,7 @@ class LocalFlowMapper(CleanMapper):
         whole = (latents / mapper._across(mapper.scale)).round().clamp(-most, most)
         mapper.latents.copy_(_packed(whole.to(torch.int8), mapper.bits))
         mapper.codes.copy_((codes / codes.abs().amax(1, keepdim=True).clamp(min=1e-6) * LEVELS[8]).round())
-        if whitening:
+        if mapper.config.whitening:
             mapper._whiten()
         mapper.link.copy_(torch.tensor([number for numbers in captions for number in numbers]))
         mapper.start.copy_(torch.tensor([0, *map(len, captions)]).cumsum(0))
@@ -338,21 +339,13 @@ class LocalFlowMapper(CleanMapper):
             self._views[style, novelty] = view
         return self._views[style, novelty]
 
-    def varied(
-        self,
-        *,
-        window: tuple[float, ...] | None = None,
-        perplexity: float | None = None,
-        strength: float | None = None,
-        begin: float | None = None,
-    ) -> "LocalFlowMapper":
-        """A view of the same memory with other settings; see the class."""
+    def varied(self, **settings: Any) -> "LocalFlowMapper":
+        """A view of the same memory with another `window`, `perplexity`, `coherence`, `strength` or `begin`."""
+        if unknown := settings.keys() - set(VARIED):
+            raise TypeError(f"{', '.join(sorted(unknown))}: make a mapper from the memory; a view cannot change it")
         view = object.__new__(type(self))
         view.__dict__ = self.__dict__ | {"_near": OrderedDict(), "_lists": OrderedDict(), "_views": {}, "_last": None}
-        view.window = self.window if window is None else window
-        view.perplexity = self.perplexity if perplexity is None else perplexity
-        view.strength = self.strength if strength is None else strength
-        view.begin = self.begin if begin is None else begin
+        view.__dict__ |= {name: settings[name] for name in VARIED if settings.get(name) is not None}
         return view
 
     def given(self, latents: Sequence[tuple[Tensor, Tensor]]) -> "LocalFlowMapper":
@@ -482,7 +475,11 @@ class LocalFlowMapper(CleanMapper):
         return self._clean(z_t, t, c, self._known(c.pooled, z_t))
 
     def _clean(self, z_t: Tensor, t: Tensor, c: TextCode, known: Known) -> Tensor:
-        weight = (known.log_weight[:, None] - self._misfit(z_t, known, t)).softmax(2)[:, :, None]
+        window = self._window(t)
+        log_weight = known.log_weight[:, None] - self._misfit(z_t, known, t, window)
+        if self.coherence and len(self.config.styles) > 1:
+            log_weight = log_weight + self.coherence * self._coherent(log_weight, known, window)
+        weight = log_weight.softmax(2)[:, :, None]
         mean = (weight @ known.latents)[:, :, 0]
         late = t >= self.begin
         if self.network is None or self.strength == 0 or not bool(late.any()):
@@ -523,7 +520,8 @@ class LocalFlowMapper(CleanMapper):
         other = (apart >= SAME).cpu().numpy()
         other |= ~(other & np.isfinite(cosine)).any(1, keepdims=True)  # where nothing else is known
         cosine[~other] = -np.inf
-        return Known.of(known, torch.from_numpy(log_kernel(cosine, self.perplexity)).to(z))
+        style = self.style[torch.from_numpy(index).to(self.style.device)]
+        return Known.of(known, torch.from_numpy(log_kernel(cosine, self.perplexity)).to(z), style)
 
     def _listed(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Pictures, nearest first, of a group the nearest alone, and their cosines; (K,) of both, remembered."""
@@ -556,24 +554,46 @@ class LocalFlowMapper(CleanMapper):
         for row, (chosen, weights) in enumerate(rows):
             index[row, : len(chosen)] = torch.from_numpy(chosen)
             log_weight[row, : len(chosen)] = torch.from_numpy(weights)
-        known = self.picture_latents(index.to(self.latents.device), like.dtype)
+        index = index.to(self.latents.device)
+        known, style = self.picture_latents(index, like.dtype), self.style[index]
         for row, code in enumerate(pooled if self._given else ()):
             if (z := self._given.get(_key(code))) is not None:
-                known[row, : len(z)] = z.to(known)
+                known[row, : len(z)], style[row] = z.to(known), 0
                 log_weight[row] = -math.inf
                 log_weight[row, : len(z)] = -math.log(len(z))
-        return Known.of(known, log_weight.to(like.device))
+        return Known.of(known, log_weight.to(like.device), style)
 
-    def _misfit(self, z: Tensor, known: Known, t: Tensor) -> Tensor:
+    def _window(self, t: Tensor) -> Tensor:
+        """How much the misfit at each position counts at each, (B, P, P)."""
+        begin, end = self.window
+        s = begin + (end - begin) * t.view(-1, 1, 1)
+        return torch.exp(-self.squared.to(t) / (2 * s.square()))
+
+    def _misfit(self, z: Tensor, known: Known, t: Tensor, window: Tensor) -> Tensor:
         """Windowed |z_t - t z_i|^2 / 2 (1 - t)^2 of each row, position and picture, (B, P, K), less a constant in i."""
         t = t.view(-1, 1, 1)
         at = z.reshape(*z.shape[:2], -1).transpose(1, 2)
         here = (known.latents @ at[..., None])[..., 0]
         here = t.square() * known.square - t * here
-        begin, end = self.window
-        s = begin + (end - begin) * t
-        window = torch.exp(-self.squared.to(z.dtype) / (2 * s.square()))
         return window @ here / (1 - t).clamp(min=1e-3).square()
+
+    def _coherent(self, log_weight: Tensor, known: Known, window: Tensor) -> Tensor:
+        """What makes every style weigh the same at all positions, to be added to log weights (B, P, K).
+
+        A style s then weighs what it is worth given all of z_t, where each position shows any picture of it:
+        log W_s + sum_p log(E_s(p) / W_s) / A, of the weight E_s(p) of its pictures at a position, without z_t W_s.
+        A is the sum of a position's window, which counts it in as many places.
+        """
+        here, prior = [], []
+        for style in range(len(self.config.styles)):
+            other = known.style != style
+            here.append(log_weight.masked_fill(other[:, None], -math.inf).logsumexp(2))
+            prior.append(known.log_weight.masked_fill(other, -math.inf).logsumexp(1))
+        each, of_all = torch.stack(here, 2), torch.stack(prior, 1)
+        gain = (each - of_all[:, None]).nan_to_num(0.0).sum(1)  # of a style without pictures 0, and it weighs nothing
+        share = (of_all + gain / window.sum(2).mean(1, keepdim=True)).log_softmax(1)
+        change = (share[:, None] - each).nan_to_num(0.0)
+        return change.gather(2, known.style.long()[:, None].expand_as(log_weight))
 
 
 def caption_index(codes: Tensor) -> np.ndarray:
