@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from bridge.codecs import ImageCodec
 from bridge.errors import UserError
+from bridge.mappers.local import Material
 
 if TYPE_CHECKING:
     from bridge.mappers import LocalFlowMapper
@@ -68,7 +69,7 @@ LAYOUTS = {
     **dict.fromkeys(("with", "holding", "carrying", "eating", "drinking", "reading", "playing"), SMALL),
     **dict.fromkeys(("on top of", "on", "riding"), UPON),
     **dict.fromkeys(("over", "above"), OVER),
-    **dict.fromkeys(("in front of", "inside", "in", "at", "under"), WITHIN),
+    **dict.fromkeys(("in front of", "inside", "in", "under"), WITHIN),
 }
 """Words between two things, and what they say of where these are."""
 DETERMINERS = {"a", "an", "the", "some", "his", "her", "its"}
@@ -90,10 +91,10 @@ class Parts:
 
 @dataclass(frozen=True)
 class Composition:
-    """The two things of a caption, and latents of pictures that show both, (K, *z_shape)."""
+    """The two things of a caption, and pictures that show both."""
 
     parts: Parts
-    latents: Tensor
+    material: Material
 
 
 def parts_of(caption: str) -> Parts | None:
@@ -184,7 +185,7 @@ def compose(
         codec: Draws and encodes.
     """
     parts = parts_of(caption)
-    if parts is None or not _draws_opacity(codec):
+    if parts is None or not draws_opacity(codec):
         return None
     try:
         codes = [encode(text) for text in (parts.first, parts.second)]
@@ -197,12 +198,13 @@ def compose(
     if np.exp(log_weight)[both >= SHOWN].sum() >= SHARE:
         return None
     count = min(COMPOSITIONS, mapper.neighbours, len(mapper.latents))
-    drawn = [_drawn(numbers, mapper, codec) for numbers in _pairs(mapper, codes[0], codes[1], count)]
-    pictures = torch.stack([lay_out(a, b, parts.layout) for a, b in zip(*drawn, strict=True)])
-    return Composition(parts, codec.encode(pictures.to(code.device)).mean)
+    both_drawn = [drawn(numbers, mapper, codec) for numbers in _pairs(mapper, codes[0], codes[1], count)]
+    pictures = torch.stack([lay_out(a, b, parts.layout) for a, b in zip(*both_drawn, strict=True)])
+    return Composition(parts, Material.alike(codec.encode(pictures.to(code.device)).mean))
 
 
-def _draws_opacity(codec: ImageCodec) -> bool:
+def draws_opacity(codec: ImageCodec) -> bool:
+    """Whether a codec can tell what is drawn from what lies behind."""
     try:
         codec.check_render(None, True)
     except UserError:
@@ -223,7 +225,7 @@ def _pairs(mapper: LocalFlowMapper, first: Tensor, second: Tensor, count: int) -
     return a[chosen // len(b)], b[chosen % len(b)]
 
 
-def _drawn(numbers: np.ndarray, mapper: LocalFlowMapper, codec: ImageCodec) -> Tensor:
+def drawn(numbers: np.ndarray, mapper: LocalFlowMapper, codec: ImageCodec) -> Tensor:
     """Pictures in memory, opaque where something is drawn, (B, 4, side, side)."""
     some, which = np.unique(numbers, return_inverse=True)
     z = mapper.picture_latents(torch.from_numpy(some).to(mapper.latents.device))

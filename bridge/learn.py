@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +32,7 @@ from bridge.text import TextEncoder
 
 PICTURES, CAPTIONS = 32, 128
 """Pictures and captions that are encoded at a time."""
-WHITENING = 0.3
+WHITENING, COHERENCE = 0.3, 1.0
 """Of captions, unless somebody chooses another; see `LocalFlowMapper`."""
 TAUGHT = ("", "train")
 """Splits whose pictures are learnt; others are somebody's to judge with."""
@@ -79,7 +79,7 @@ class Memory:
             (*self.notes, *other.notes),
         )
 
-    def mapper(self, **settings: Any) -> LocalFlowMapper:
+    def mapper(self, settings: Mapping[str, Any] | None = None) -> LocalFlowMapper:
         """The local flow over this memory, with settings of `LocalFlowMapper`."""
         first: dict[str, int] = {}
         return LocalFlowMapper.from_memory(
@@ -88,7 +88,7 @@ class Memory:
             self.captions,
             styles=self.styles if any(self.styles) else None,
             groups=[first.setdefault(digest, i) for i, digest in enumerate(self.hashes)],
-            **{"whitening": WHITENING} | settings,
+            **{"whitening": WHITENING, "coherence": COHERENCE} | dict(settings or {}),
         )
 
     @classmethod

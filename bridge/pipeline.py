@@ -17,12 +17,14 @@ from bridge.arguments import Text, check_count, negatives_of, number, seed_or_ge
 from bridge.captions import without_articles
 from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, fingerprint, verify_folder
 from bridge.codecs import ImageCodec, load_codec
-from bridge.composition import Composition, compose
+from bridge.colours import coloured
+from bridge.composition import compose
 from bridge.context import foreign_dtype, plain_torch, unwrapped
 from bridge.errors import UserError
 from bridge.hub import resolve_model
 from bridge.images import to_pil
 from bridge.mappers import LocalFlowMapper, Mapper, VelocityMapper
+from bridge.mappers.local import Material
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.opening import load_mapper, read_index
@@ -44,6 +46,7 @@ LOCAL_STEPS = 12
 TO_THE_LETTER = 0.98
 """Cosine with a known caption from which on a caption is taken for that one."""
 COMPOSED = "composed of {0.first!r} and {0.second!r}: memory shows them one by one, not together"
+COLOURED = "drawn from pictures of {0.thing!r} painted {0.colour}: memory shows none of that colour"
 ONE_PICTURE = "shown by one picture in memory alone: expect near copies of it; a higher novelty goes further from it"
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 PARTS: dict[str, Any] = {"text_encoder": TextEncoder, "mapper": Mapper, "codec": ImageCodec}
@@ -64,8 +67,8 @@ class Settings:
             chance (`eval.studies.checks familiarity`); 0 where nobody measured it.
         novelty: 0 to 1, how far from a memory of pictures; see `LocalFlowMapper.restricted`.
         style: Of such a memory, the kind of picture to draw from; "not glyph" is any but glyphs, "" is any.
-        compose: Whether a caption of two things which such a memory shows only apart is composed of both; see
-            `bridge.composition`.
+        compose: Whether a caption of two things which such a memory shows only apart is composed of both, and a thing
+            that it shows in other colours alone is painted; see `bridge.composition` and `bridge.colours`.
     """
 
     guidance_scale: float = 1.0
@@ -131,8 +134,7 @@ class BridgeOutput:
 class Job:
     """One image to make; those of equal `places` can be sampled together.
 
-    `composed` are what its captions, the negative one too, draw from in place of memory: text codes, (text_dim,), and
-    latents, (K, *z_shape).
+    `material` is what its captions, the negative one too, draw from in place of memory, by text codes, (text_dim,).
     """
 
     prompt: str
@@ -143,7 +145,7 @@ class Job:
     generator: torch.Generator
     note: str | None
     places: int
-    composed: tuple[tuple[Tensor, Tensor], ...] = field(default=(), repr=False, compare=False)
+    material: tuple[tuple[Tensor, Material], ...] = field(default=(), repr=False, compare=False)
 
 
 class BridgePipeline:
@@ -576,34 +578,40 @@ class BridgePipeline:
             if negative is not None:
                 away = self._encode(negative)
             places = token_places(max(code.mask.shape[1], away.mask.shape[1]), self.text_encoder.max_tokens)
-            note, made = self.note(code), self._composed(prompt.text, code, settings)
-            if made is not None:
-                note = COMPOSED.format(made.parts)
-            other = None if negative is None else self._composed(negative.text, away, settings)
-            both = ((code, made), (away, other))
-            composed = tuple((c.pooled[0], each.latents) for c, each in both if each is not None)
+            made, note = self._material(prompt.text, code, settings)
+            other = None if negative is None else self._material(negative.text, away, settings)[0]
+            material = tuple((c.pooled[0], m) for c, m in ((code, made), (away, other)) if m is not None)
             for index in range(count):
                 if generators is None:
                     assert seed is not None  # one of the two is always there
                     generator = generator_for(seed, index)
                 else:
                     generator = generators[place * count + index]
-                yield Job(prompt.text, place, index, code, away, generator, note, places, composed)
+                yield Job(prompt.text, place, index, code, away, generator, note, places, material)
 
     def view(self, captions: Mapping[str, TextCode]) -> Mapper:
-        """The mapper as the model's settings ask for it; of captions, with their codes, those of two things draw from
-        compositions."""
+        """The mapper as the model's settings ask for it, and each of these captions, with its code, as a call of the
+        pipeline draws it."""
         mapper = view_of(self.mapper, self.settings)
         if not isinstance(mapper, LocalFlowMapper):
             return mapper
-        made = [(code.pooled[0], self._composed(text, code, self.settings)) for text, code in captions.items()]
-        return mapper.given([(code, each.latents) for code, each in made if each is not None])
+        made = [(code.pooled[0], self._material(text, code, self.settings)[0]) for text, code in captions.items()]
+        return mapper.given([(code, each) for code, each in made if each is not None])
 
-    def _composed(self, caption: str, code: TextCode, settings: Settings) -> Composition | None:
-        mapper = view_of(self.mapper, settings)
+    def _material(self, caption: str, code: TextCode, settings: Settings) -> tuple[Material | None, str | None]:
+        """What a caption draws from, None for what is nearest in memory, and what to tell whoever asked for it."""
+        mapper, note = view_of(self.mapper, settings), self.note(code)
         if not (settings.compose and isinstance(mapper, LocalFlowMapper)):
-            return None
-        return compose(caption, code.pooled[0], mapper, lambda text: self.code(text).pooled[0], self.codec)
+            return None, note
+
+        def encode(text: str) -> Tensor:
+            return self.code(text).pooled[0]
+
+        if (made := compose(caption, code.pooled[0], mapper, encode, self.codec)) is not None:
+            return made.material, COMPOSED.format(made.parts)
+        if (painted := coloured(caption, code.pooled[0], mapper, encode, self.codec)) is not None:
+            return painted.material, COLOURED.format(painted)
+        return None, note
 
     def _encode(self, caption: Text) -> TextCode:
         try:
@@ -660,7 +668,7 @@ class BridgePipeline:
         noise = noise.to(self.device)
         mapper = view_of(self.mapper, settings)
         if isinstance(mapper, LocalFlowMapper):
-            mapper = mapper.given([each for job in jobs for each in job.composed])
+            mapper = mapper.given([each for job in jobs for each in job.material])
         if isinstance(mapper, VelocityMapper):
             z = mapper.sample(
                 c,

@@ -47,7 +47,7 @@ SETTINGS = (
         "T",
         "of the draw among known captions for an unfamiliar one",
     ),
-    ("--compose", "compose", whole(0, 1), "0|1", "whether captions of two things are composed of pictures of either"),
+    ("--compose", "compose", whole(0, 1), "0|1", "whether captions of two things are composed, and things painted in another colour"),
     ("--window", "window", number(above=0), "S", "of a local flow at t = 0, in grid positions"),
     ("--perplexity", "perplexity", number(1), "P", "pictures that a local flow effectively draws from"),
     ("--coherence", "coherence", number(0, 1), "C", "how far a local flow's picture keeps to one style"),
@@ -88,7 +88,7 @@ def models_of(pipe: BridgePipeline, args: argparse.Namespace) -> dict[str, Gener
         settings = dict(zip(axes, values, strict=True))
         call = {name: settings[name] for name in ("guidance_scale", "num_inference_steps", "temperature", "compose")}
         pipe.resolve(**call)
-        other = with_memory(pipe, **{name: settings[name] for name in VARIED})
+        other = with_memory(pipe, {name: settings[name] for name in VARIED})
         other = with_neighbours(other, settings["familiar"], settings["neighbour_temperature"])
         varied = [f"{name}={value:g}" for name, value in settings.items() if len(axes[name]) > 1]
         models[", ".join(varied) or "model"] = generate_with(other, args.seed, call)

@@ -58,7 +58,7 @@ def with_neighbours(
     return other
 
 
-def with_memory(pipe: BridgePipeline, **settings: float | None) -> BridgePipeline:
+def with_memory(pipe: BridgePipeline, settings: Mapping[str, float | None]) -> BridgePipeline:
     """The same model with other settings of its local flow or of that one's correction; None keeps the model's.
 
     See `LocalFlowMapper.varied`. The window is at t = 0, in grid positions; the one at t = 1 keeps step.

@@ -199,7 +199,7 @@ def test_jobs_carry_what_was_composed_as_their_settings_ask(pipe):
     z = pipe.sample(jobs, pipe.settings)
     assert torch.equal(z, pipe("a cat and a ball", 2, seed=5, output_type="latent").images)
     [alone] = pipe.jobs(["a cat and a ball"], 1, seed=5, settings=Settings(compose=False))
-    assert alone.composed == ()
+    assert alone.material == ()
 
 
 def test_a_negative_caption_is_the_same_whatever_company_it_has(pipe):
@@ -246,9 +246,9 @@ def test_things_of_one_style_are_laid_out_together(encoder, monkeypatch):
 
     made = compose("a cat and a ball", encode("a cat and a ball"), mapper, encode, PaintCodec())
     assert made is not None
-    pairs = {tuple(shows(x, c) for c in ((1, 0, 0), (0, 0, 1))) for x in PaintCodec().decode(made.latents)}
+    pairs = {tuple(shows(x, c) for c in ((1, 0, 0), (0, 0, 1))) for x in PaintCodec().decode(made.material.latents)}
     assert pairs == {(True, True), (False, False)}
     monkeypatch.setattr(composition, "COMPOSITIONS", 3)
     made = compose("a cat and a ball", encode("a cat and a ball"), mapper, encode, PaintCodec())
     assert made is not None
-    assert len(made.latents) == 3
+    assert len(made.material.latents) == 3

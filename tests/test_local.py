@@ -299,8 +299,6 @@ def test_a_variation_is_a_mapper_made_with_those_settings():
     noise, c = sample_noise(memory(), 3), unit_codes(3)
     varied = memory().varied(window=(1.0, 0.5), perplexity=3.0)
     assert torch.equal(varied.sample(c, noise=noise), memory(window=(1.0, 0.5), perplexity=3.0).sample(c, noise=noise))
-    with pytest.raises(TypeError, match="neighbours"):
-        memory().varied(neighbours=3)
 
 
 STYLES = ["flat", "shaded"] * (PICTURES // 2)

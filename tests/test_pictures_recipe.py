@@ -12,11 +12,12 @@ import pytest
 from PIL import Image, ImageDraw
 
 from bridge.captions import prepare_caption
+from bridge.colours import HUES, WORDS
 from tests.fixtures import ARTWORK
 from tests.test_clipart_recipe import put
 from tests.test_icons_recipe import put_package
 from train.recipes import clipart, pictures
-from train.recipes.drawing import HUES, WORDS, colour_word, draw, drawn_of, turned
+from train.recipes.drawing import colour_word, draw, drawn_of, turned
 from train.recipes.emoji import EMOJIBASE, STYLES
 from train.recipes.iconify import MissingToolError
 from train.recipes.names import captions_of, clean_title, colour_is_free, says_nothing, with_article

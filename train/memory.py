@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from bridge.checkpoint import check_replaceable
 from bridge.codecs import AutoencoderCodec, ImageCodec, load_codec
-from bridge.learn import WHITENING, Memory
+from bridge.learn import COHERENCE, WHITENING, Memory
 from bridge.mappers import LocalFlowMapper
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
@@ -68,7 +68,7 @@ class MemoryConfig:
     neighbours: int = 192
     whitening: float = WHITENING
     bits: tuple[int, ...] = (8,)
-    coherence: float = 0.0
+    coherence: float = COHERENCE
     correction: str = ""
     strength: float = 1.0
     begin: float = 0.0
@@ -114,7 +114,7 @@ def build(config: MemoryConfig) -> Path:
     rows_in(config, dataset)
     codec, encoder = codec_of(config), encoder_of(config)
     memory = remember(config, dataset, codec, encoder)
-    mapper = memory.mapper(**config.local(), bits=config.bits if len(config.bits) > 1 else config.bits[0])
+    mapper = memory.mapper(config.local() | {"bits": config.bits if len(config.bits) > 1 else config.bits[0]})
     if config.correction:
         mapper = mapper.corrected_like(correction_of(config, codec), config.strength, config.begin)
         for weight in mapper.parameters() if config.half else ():
@@ -231,7 +231,7 @@ def held_out_losses(
     losses = {}
     for window in windows:
         for perplexity in perplexities:
-            mapper = memory.mapper(**config.local() | {"window": window, "perplexity": perplexity})
+            mapper = memory.mapper(config.local() | {"window": window, "perplexity": perplexity})
             noise = torch.randn(len(z), *mapper.loss_noise_shape, generator=generator_for(0))
             with torch.no_grad():
                 parts = [

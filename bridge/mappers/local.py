@@ -80,6 +80,27 @@ class Known:
         return cls(latents, latents.square().sum(3) / 2, log_weight, style)
 
 
+@dataclass(frozen=True)
+class Material:
+    """What a caption draws from in place of its nearest pictures in memory.
+
+    Attributes:
+        latents: Standardised, (K, *z_shape), K at most as many as are weighed.
+        log_weight: Logarithms of their weights, which sum to one, (K,).
+        style: Number of each one's style, (K,).
+    """
+
+    latents: Tensor
+    log_weight: Tensor
+    style: Tensor
+
+    @classmethod
+    def alike(cls, latents: Tensor) -> Self:
+        """Latents of equal weight and one style."""
+        count = len(latents)
+        return cls(latents, torch.full((count,), -math.log(count)), torch.zeros(count, dtype=torch.long))
+
+
 class LocalFlowMapper(CleanMapper):
     """Flow matching without training: the expected clean latent over known pictures, position by position.
 
@@ -201,7 +222,7 @@ class LocalFlowMapper(CleanMapper):
         self._lists: Found = OrderedDict()
         self._made: dict[str, Any] = {}  # made of the memory once, for all views of it
         self._views: dict[tuple[str | None, float], LocalFlowMapper] = {}
-        self._given: dict[bytes, Tensor] = {}
+        self._given: dict[bytes, Material] = {}
         self._last: tuple[tuple[bytes, torch.dtype, torch.device], Known] | None = None
         self.network: FlowMatchingMapper | TransformerFlowMapper | None = None
         self.strength, self.begin = strength, begin
@@ -251,7 +272,12 @@ class LocalFlowMapper(CleanMapper):
         *,
         styles: Sequence[str] | None = None,
         groups: Sequence[int] | None = None,
-        **settings: Any,
+        window: tuple[float, float] = (2.0, 1.7),
+        perplexity: float = 8.0,
+        neighbours: int = 192,
+        whitening: float = 0.0,
+        bits: int | tuple[int, ...] = 8,
+        coherence: float = 0.0,
     ) -> Self:
         """A mapper over these pictures.
 
@@ -262,7 +288,12 @@ class LocalFlowMapper(CleanMapper):
             styles: For each picture, its kind in words.
             groups: For each picture, the number of its group of near-duplicates, -1 for none; of a group only the
                 nearest picture is weighed.
-            settings: `window` to `coherence`; see the class.
+            window: See the class, like the next five.
+            perplexity: See the class.
+            neighbours: See the class.
+            whitening: See the class.
+            bits: See the class.
+            coherence: See the class.
 
         Raises:
             UserError: There is no picture, or one without a caption.
@@ -271,9 +302,10 @@ class LocalFlowMapper(CleanMapper):
             raise UserError("captions: expected at least one for each picture; leave out pictures without")
         kinds = tuple(sorted(set(styles or ())))
         index = caption_index(codes) if len(codes) > EXACT else np.zeros(0, dtype=np.uint8)
-        shape, links = tuple(latents.shape[1:]), sum(map(len, captions))
-        memory = {"styles": kinds, "index_bytes": len(index)}
-        mapper = cls(shape, codes.shape[1], len(latents), len(codes), links, **memory, **settings)
+        mapper = cls(
+            tuple(latents.shape[1:]), codes.shape[1], len(latents), len(codes), sum(map(len, captions)),
+            window, perplexity, neighbours, kinds, len(index), whitening=whitening, bits=bits, coherence=coherence,
+        )  # fmt: skip
         channelwise = latents.transpose(0, 1).flatten(1)
         levels, clipped = (torch.tensor([of[b] for b in mapper.bits]).to(latents) for of in (LEVELS, CLIPPED))
         mapper.scale.copy_(channelwise.abs().amax(1).clamp(min=1e-6).minimum(clipped) / levels)
@@ -281,7 +313,7 @@ class LocalFlowMapper(CleanMapper):
         whole = (latents / mapper._across(mapper.scale)).round().clamp(-most, most)
         mapper.latents.copy_(_packed(whole.to(torch.int8), mapper.bits))
         mapper.codes.copy_((codes / codes.abs().amax(1, keepdim=True).clamp(min=1e-6) * LEVELS[8]).round())
-        if mapper.config.whitening:
+        if whitening:
             mapper._whiten()
         mapper.link.copy_(torch.tensor([number for numbers in captions for number in numbers]))
         mapper.start.copy_(torch.tensor([0, *map(len, captions)]).cumsum(0))
@@ -339,27 +371,29 @@ class LocalFlowMapper(CleanMapper):
             self._views[style, novelty] = view
         return self._views[style, novelty]
 
-    def varied(self, **settings: Any) -> "LocalFlowMapper":
-        """A view of the same memory with another `window`, `perplexity`, `coherence`, `strength` or `begin`."""
-        if unknown := settings.keys() - set(VARIED):
-            raise TypeError(f"{', '.join(sorted(unknown))}: make a mapper from the memory; a view cannot change it")
+    def varied(
+        self,
+        *,
+        window: tuple[float, ...] | None = None,
+        perplexity: float | None = None,
+        coherence: float | None = None,
+        strength: float | None = None,
+        begin: float | None = None,
+    ) -> "LocalFlowMapper":
+        """A view of the same memory with other settings; see the class."""
+        chosen = dict(zip(VARIED, (window, perplexity, coherence, strength, begin), strict=True))
         view = object.__new__(type(self))
         view.__dict__ = self.__dict__ | {"_near": OrderedDict(), "_lists": OrderedDict(), "_views": {}, "_last": None}
-        view.__dict__ |= {name: settings[name] for name in VARIED if settings.get(name) is not None}
+        view.__dict__ |= {name: value for name, value in chosen.items() if value is not None}
         return view
 
-    def given(self, latents: Sequence[tuple[Tensor, Tensor]]) -> "LocalFlowMapper":
-        """A view in which some captions draw from other pictures than memory's, all of equal weight.
-
-        Args:
-            latents: The text code of each of those captions, (text_dim,), and the pictures' standardised latents,
-                (K, *z_shape), K at most as many as are weighed.
-        """
-        if not latents:
+    def given(self, material: Sequence[tuple[Tensor, Material]]) -> "LocalFlowMapper":
+        """A view in which captions with these text codes, (text_dim,), draw from this."""
+        if not material:
             return self
         view = self.varied()
         view._near, view._lists = self._near, self._lists
-        view._given = {_key(code): z for code, z in latents}
+        view._given = {_key(code): each for code, each in material}
         return view
 
     def _whiten(self) -> None:
@@ -557,10 +591,11 @@ class LocalFlowMapper(CleanMapper):
         index = index.to(self.latents.device)
         known, style = self.picture_latents(index, like.dtype), self.style[index]
         for row, code in enumerate(pooled if self._given else ()):
-            if (z := self._given.get(_key(code))) is not None:
-                known[row, : len(z)], style[row] = z.to(known), 0
+            if (given := self._given.get(_key(code))) is not None:
+                count = len(given.latents)
+                known[row, :count], style[row, :count] = given.latents.to(known), given.style.to(style)
                 log_weight[row] = -math.inf
-                log_weight[row, : len(z)] = -math.log(len(z))
+                log_weight[row, :count] = given.log_weight.to(log_weight)
         return Known.of(known, log_weight.to(like.device), style)
 
     def _window(self, t: Tensor) -> Tensor:

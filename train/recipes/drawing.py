@@ -9,6 +9,7 @@ import resvg_py
 from PIL import Image
 from scipy.ndimage import binary_fill_holes
 
+from bridge.colours import HUES, REACH, UNNAMED, WORDS, colour_numbers, hsv, rgb_of
 from bridge.images import flatten
 from train.recipes.writing import Row
 from train.splits import order_of
@@ -16,17 +17,8 @@ from train.splits import order_of
 DPI = 96
 """Pixels to the inch; without it resvg_py refuses drawings in millimetres."""
 THUMBNAIL = 16
-WORDS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
-UNNAMED = len(WORDS)
-"""What no word is sure of: skin, beige, turquoise between green and blue."""
-HUES = {"red": 0.0, "orange": 27.0, "yellow": 50.0, "green": 125.0, "blue": 214.0, "purple": 275.0, "pink": 332.0}
-"""Hue in degrees that a turned drawing gets."""
 DOMINANT, OF_ALL = 0.7, 0.35
 """Share of a word among the coloured pixels, and among all that is drawn, from which the drawing has its colour."""
-REACH = 45.0
-"""Hues this near the dominant one turn with it, in degrees."""
-
-
 Drawn = tuple[bytes, np.ndarray, str | None]
 """PNG, thumbnail (16, 16, 3) uint8 on white, and colour word of a picture."""
 
@@ -113,47 +105,6 @@ def copies_of(job: tuple[bytes, str, str, int]) -> list[tuple[str, Drawn]]:
         if copy is not None and (data := measured(png_of(copy))) is not None:
             copies.append((target, data))
     return copies
-
-
-# colours
-
-
-def hsv(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hue in degrees, saturation and value in [0, 1], each (...), of RGB in [0, 1], (..., 3)."""
-    high, low = rgb.max(-1), rgb.min(-1)
-    span = high - low
-    safe = np.where(span > 0, span, 1)
-    r, g, b = np.moveaxis(rgb, -1, 0)
-    sector = np.where(high == r, ((g - b) / safe) % 6, np.where(high == g, (b - r) / safe + 2, (r - g) / safe + 4))
-    return np.where(span > 0, sector * 60, 0) % 360, span / np.maximum(high, 1e-6), high
-
-
-def rgb_of(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """The inverse of `hsv`, (..., 3)."""
-    k = (np.array([5.0, 3.0, 1.0]) + hue[..., None] / 60) % 6
-    return value[..., None] * (1 - saturation[..., None] * np.clip(np.minimum(k, 4 - k), 0, 1))
-
-
-def colour_numbers(rgb: np.ndarray) -> np.ndarray:
-    """Number into WORDS of every pixel, or UNNAMED; RGB in [0, 1], (..., 3) -> (...) int."""
-    h, s, v = hsv(rgb)
-    chroma = s * v
-    bounds = np.array([11, 36.5, 66, 168, 180, 252, 294, 346])
-    by_hue = np.array([0, 1, 2, 3, UNNAMED, 4, 5, 6, 0])
-    number = by_hue[np.searchsorted(bounds, h, "right")]
-    warm = (h < 48) | (h >= 346)
-    number = np.where((number == 0) & (s < 0.6) & (v > 0.75), 6, number)  # light red is pink
-    number = np.where((number == 1) & (s < 0.5), UNNAMED, number)  # skin, beige
-    number = np.where((number == 2) & (s < 0.35), UNNAMED, number)
-    number = np.where((number == 2) & (v < 0.65), UNNAMED, number)  # olive
-    number = np.where((h >= 9) & (h < 48) & (v < 0.77) & (s > 0.25), 7, number)  # dark orange is brown
-    number = np.where((h >= 346) & (v < 0.35), 7, np.where((h < 9) & (v < 0.4), 7, number))
-    number = np.where((number == 6) & (v < 0.55), 5, number)  # dark pink is purple
-    number = np.where(
-        (chroma < 0.1) | ((chroma < 0.16) & ~warm & (v < 0.75)) | ((s < 0.4) & (v < 0.6) & ~warm), 10, number
-    )
-    number = np.where((v > 0.86) & (chroma < 0.1), 9, number)
-    return np.where((v < 0.22) | ((v < 0.32) & (chroma < 0.14)), 8, number)
 
 
 def colour_word(picture: Image.Image) -> str | None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Sequence
 
-from train.recipes.drawing import WORDS
+from bridge.colours import WORDS
 from train.recipes.writing import LISTS
 
 MAX_WORDS = 6

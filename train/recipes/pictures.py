@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from bridge.colours import HUES, WORDS
 from bridge.text import TextEncoder
 from train.data.dataset import features
 from train.recipes.clipart import MAX_SHARED, clip_art_folder, read_drawing
-from train.recipes.drawing import HUES, WORDS, copies_of, drawn_of
+from train.recipes.drawing import copies_of, drawn_of
 from train.recipes.emoji import EMOJIBASE, SPLITS, STYLES, emoji_entries, matched_icons
 from train.recipes.iconify import GLYPH_SETS, PALETTE_SETS, IconSet, icon_svg, npm_pack
 from train.recipes.icons import Codes, content_words, leaking

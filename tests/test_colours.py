@@ -1,0 +1,125 @@
+"""Things in a colour that memory does not know them in: how captions are read, drawings painted, and pictures drawn."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bridge.colours import WORDS, colour_and_thing, coloured, painted
+from bridge.pipeline import BridgePipeline
+from tests.test_composition import OpaqueCodec, PaintCodec, make_pipeline
+from train.recipes.drawing import colour_word
+
+SIDE = 64
+
+
+def drawing(*bands: tuple[float, float, float]) -> np.ndarray:
+    """Bands of colour from left to right on nothing, RGBA."""
+    pixels = np.zeros((SIDE, SIDE, 4))
+    for number, columns in enumerate(np.array_split(np.arange(8, SIDE - 8), len(bands))):
+        pixels[8:-8, columns, :3], pixels[8:-8, columns, 3] = bands[number], 1
+    return pixels
+
+
+def word_of(pixels: np.ndarray) -> str | None:
+    return colour_word(Image.fromarray((pixels * 255).round().astype(np.uint8)))
+
+
+@pytest.mark.parametrize("target", WORDS)
+@pytest.mark.parametrize(
+    "own", [(0.9, 0.2, 0.1), (0.2, 0.4, 0.9), (0.05, 0.05, 0.05), (1.0, 1.0, 1.0), (0.6, 0.6, 0.6)]
+)
+def test_a_painted_drawing_is_seen_in_its_new_colour(own, target):
+    assert word_of(painted(drawing(own), target)) == target
+
+
+def test_what_has_another_colour_stays_and_so_do_shades():
+    pixels = drawing((0.9, 0.2, 0.1), (0.7, 0.1, 0.05), (0.6, 0.15, 0.1), (0.1, 0.3, 0.9))
+    blue = painted(pixels, "green")
+    assert np.array_equal(blue[:, 45:], pixels[:, 45:])
+    assert np.array_equal(blue[..., 3], pixels[..., 3])
+    light, dark = blue[32, 10, :3], blue[32, 25, :3]
+    assert light.argmax() == dark.argmax() == 1
+    assert light.max() > dark.max() + 0.05
+
+
+def test_white_is_seen_on_white():
+    white = painted(drawing((0.8, 0.5, 0.2)), "white")
+    assert white[32, 32, :3].min() > 0.85
+    assert white[8, 32, :3].max() < 0.7
+
+
+def test_nothing_drawn_stays_nothing():
+    nothing = np.zeros((SIDE, SIDE, 4))
+    assert np.array_equal(painted(nothing, "red"), nothing)
+
+
+@pytest.mark.parametrize(
+    ("caption", "found"),
+    [
+        ("a white dog", ("white", "dog")),
+        ("The Purple hot-air balloon!", ("purple", "hot-air balloon")),
+        ("grey cat", ("grey", "cat")),
+        ("a white", None),
+        ("a dog that is white", None),
+        ("a big white dog", None),
+        ("...", None),
+    ],
+)
+def test_a_colour_comes_first(caption, found):
+    assert colour_and_thing(caption) == found
+
+
+@pytest.fixture(scope="module")
+def pipe(encoder) -> BridgePipeline:
+    """Red cats, blue balls and green trees."""
+    return make_pipeline(encoder)
+
+
+def made(pipe: BridgePipeline, caption: str, codec=None):
+    return coloured(
+        caption, pipe.code(caption).pooled[0], pipe.mapper, lambda text: pipe.code(text).pooled[0], codec or pipe.codec
+    )
+
+
+def share_of(x: torch.Tensor, channel: int) -> float:
+    """Share of the pixels where a channel is well above the others."""
+    others = [c for c in range(3) if c != channel]
+    return float((x[..., channel, :, :] > x[..., others, :, :].amax(-3) + 0.3).float().mean())
+
+
+def test_a_thing_of_another_colour_is_painted(pipe):
+    assert pipe.mapper.familiarity(pipe.code("a green cat").pooled[0]) < 0.85
+    found = made(pipe, "a green cat")
+    assert (found.colour, found.thing) == ("green", "cat")
+    x = PaintCodec().decode(found.material.latents)
+    assert share_of(x, 1) > 0.1
+    assert share_of(x, 0) == 0
+    assert float(found.material.log_weight.exp().sum()) == pytest.approx(1)
+
+
+def test_pictures_of_a_call_are_of_that_colour_and_say_so(pipe):
+    out = pipe("a green cat", 3, seed=0, output_type="pt")
+    assert out.notes == ["drawn from pictures of 'cat' painted green: memory shows none of that colour"]
+    assert share_of(out.images, 1) > 0.1
+    assert share_of(out.images, 0) == 0
+    assert share_of(pipe("a green cat", 3, seed=0, output_type="pt", compose=False).images, 1) < share_of(out.images, 1)
+
+
+def test_painted_pictures_depend_on_no_other_caption(pipe):
+    alone = pipe("a green cat", 2, seed=1, output_type="latent").images
+    beside = pipe(["a tree", "a green cat"], 2, seed=1, output_type="latent").images
+    assert torch.equal(alone, beside[2:])
+
+
+def test_what_is_known_as_it_is_is_not_painted(encoder):
+    assert made(make_pipeline(encoder, "a green cat"), "a green cat") is None
+
+
+@pytest.mark.parametrize("caption", ["a cat", "a green submarine", "green"])
+def test_other_captions_are_not_painted(pipe, caption):
+    assert made(pipe, caption) is None
+
+
+def test_a_codec_without_transparency_paints_nothing(pipe):
+    assert made(pipe, "a green cat", OpaqueCodec()) is None
