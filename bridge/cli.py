@@ -62,7 +62,11 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
         metavar="WORD",
         help="draw from one kind of picture in memory, or with 'not WORD' from the others; see `bridge info`",
     )
-    add("--no-compose", action="store_true", help="do not compose captions of two things, nor paint things in another colour")
+    add(
+        "--no-compose",
+        action="store_true",
+        help="do not compose captions of two things, nor paint things in another colour",
+    )
     _add_files(parser)
     add("--no-sheet", action="store_true", help="no contact sheet")
     _add_source(parser)
