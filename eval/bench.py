@@ -9,6 +9,7 @@ import abc
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -191,6 +192,9 @@ def score_of(m: np.ndarray) -> np.ndarray:
     return np.minimum(np.minimum(fit_of(m), diversity_of(m)), joint_of(m))
 
 
+HEADLINES = {"fit": fit_of, "diversity": diversity_of, "joint": joint_of, "score": score_of}
+
+
 class ArtistBench(Bench):
     """Real pictures are those by *other* artists; its target is a `Target`."""
 
@@ -211,12 +215,12 @@ class ArtistBench(Bench):
         per, real = judged.per, self.real.per
         columns = [per.hit, real.hit, per.styles, real.styles, per.energy, self.target.unconditional]
         headlines: dict[str, Interval | None] = {}
-        for name, each in {"fit": fit_of, "diversity": diversity_of, "joint": joint_of, "score": score_of}.items():
-            interval = self.interval(np.stack(columns, axis=1), each)
-            finite = np.isfinite([interval.value, interval.low, interval.high]).all()
-            headlines[name] = interval if finite else None
-            if not finite:
-                absent[name] = "real pictures of too few captions are recognised"
+        for name, of in HEADLINES.items():
+            interval = self.interval(np.stack(columns, axis=1), of)
+            if np.isfinite([interval.value, interval.low, interval.high]).all():
+                headlines[name] = interval
+            else:
+                headlines[name], absent[name] = None, "real pictures of too few captions are recognised"
         return headlines | {name: self.interval(getattr(per, name)) for name in ("hit", "styles", "energy")}
 
     @property
@@ -269,8 +273,6 @@ class SingleBench(Bench):
 
     target: SingleTarget
     pairs: Pairs | None  # Of `fit_pairs`
-    weights: np.ndarray  # Of captions in each redrawing, (1 + draws, C)
-    shuffled: np.ndarray | str  # `shuffled_energy` of real pictures, (1 + draws,); or why joint is absent
 
     @classmethod
     def of(
@@ -291,31 +293,31 @@ class SingleBench(Bench):
         apart = single.distance_to_others([s.described.style for s in seen], refs.families)
         unit = float(family_mean(apart, refs.families))
         target = SingleTarget(refs, fit.Rivals(centroids, everything.families), unit)
-        return cls._with_unit(judge, target, seed, pairs, _singly(target, "real", seen, seen, refs.families))
+        return cls(judge, target, seed, _singly(target, "real", seen, seen, refs.families), pairs)
 
-    @classmethod
-    def _with_unit(
-        cls, judge: Judge, target: SingleTarget, seed: int, pairs: Pairs | None, real: Judged
-    ) -> "SingleBench":
-        """The bench with what joint 0 costs on its own captions."""
-        families = target.refs.families
-        parts = (judge, target, seed, real, pairs, single.redrawn_weights(families, seed=seed))
-        count = len(np.unique(families))
-        if pairs is None:
-            return cls(*parts, NO_TEXT)
-        if count < LEAST:
-            return cls(*parts, f"{count} families of captions; it takes {LEAST}")
-        bench = cls(*parts, "")
-        points = [pairs[0].pictures(p) for p in real.points]
-        unit = single.shuffled_energy(bench.compared(families), points, points, seed)
+    def __getitem__(self, index: np.ndarray) -> "SingleBench":
+        return SingleBench(self.judge, self.target[index], self.seed, self.real[index], self.pairs)
+
+    @cached_property
+    def shuffled(self) -> np.ndarray | str:
+        """`shuffled_energy` of real pictures, (1 + draws,), what joint 0 costs; or why joint is absent."""
+        families = self.refs.families
+        if self.pairs is None:
+            return NO_TEXT
+        if (count := len(np.unique(families))) < LEAST:
+            return f"{count} families of captions; it takes {LEAST}"
+        points = [self.pairs[0].pictures(p) for p in self.real.points]
+        unit = single.shuffled_energy(self.compared(families), points, points, self.seed)
         try:
             single.joint_interval(unit, unit, unit)
         except UserError as error:
-            return cls(*parts, str(error))
-        return cls(*parts, unit)
+            return str(error)
+        return unit
 
-    def __getitem__(self, index: np.ndarray) -> "SingleBench":
-        return self._with_unit(self.judge, self.target[index], self.seed, self.pairs, self.real[index])
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """Of captions in each redrawing, (1 + draws, C)."""
+        return single.redrawn_weights(self.refs.families, seed=self.seed)
 
     @property
     def chance(self) -> float:
@@ -333,9 +335,7 @@ class SingleBench(Bench):
 
     def headlines(self, judged: Judged, absent: dict[str, str]) -> dict[str, Interval | None]:
         absent |= {"score": NO_SCORE, "styles": NO_STYLES}
-        figures: dict[str, Interval | None] = dict.fromkeys(
-            ("fit", "diversity", "joint", "score", "hit", "styles", "energy")
-        )
+        figures: dict[str, Interval | None] = dict.fromkeys((*HEADLINES, "hit", "styles", "energy"))
         per, chance = judged.per, self.chance
         if judged.kind == "samples" and not np.isnan(per.styles).all():
             figures["diversity"] = self.interval(np.nan_to_num(per.styles))
@@ -346,7 +346,7 @@ class SingleBench(Bench):
             return figures
         figures |= {"hit": self.interval(per.hit), "energy": self.interval(per.energy)}
         figures["fit"] = self.interval(per.hit, lambda m: fit.chance_adjusted(m[..., 0], np.array(1.0), chance))
-        if isinstance(self.shuffled, str) or self.pairs is None:
+        if self.pairs is None or isinstance(self.shuffled, str):
             absent["joint"] = str(self.shuffled)
             return figures
         space, captions = self.pairs[0], self.compared(judged.asked)
@@ -370,16 +370,13 @@ def _singly(target: SingleTarget, kind: str, seen: list[Seen], real: list[Seen],
     hits = fit.caption_id(points, realistic, centroids, families=target.refs.families, rivals=target.rivals)
     styles = np.full(len(seen), np.nan)  # stays so where fewer than two pictures are valid
     if kind == "samples":
-        for i, (d, h) in enumerate(zip(described, hits, strict=True)):
-            if (h >= single.VALID).sum() >= 2:
-                styles[i] = single.valid_distance(d.style, h, target.unit)
+        for i in np.flatnonzero([(h >= single.VALID).sum() >= 2 for h in hits]):
+            styles[i] = single.valid_distance(described[i].style, hits[i], target.unit)
         energy = single.energy_scores(points, references)
     else:
-        each = zip(points, references, strict=True)
-        energy = np.array([np.linalg.norm(x - r, axis=1).mean() for x, r in each])
-    return Judged(
-        kind, seen, PerCaption(means(hits), styles, energy, means(realistic), means([s.copied for s in seen])), asked
-    )
+        energy = means([np.linalg.norm(x - r, axis=1) for x, r in zip(points, references, strict=True)])
+    per = PerCaption(means(hits), styles, energy, means(realistic), means([s.copied for s in seen]))
+    return Judged(kind, seen, per, asked)
 
 
 def bench_of(
