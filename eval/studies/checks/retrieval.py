@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
+from sklearn.metrics.pairwise import cosine_similarity
 from torch import Tensor
 
 from bridge import score as scores
@@ -58,8 +60,7 @@ def ranks(score: np.ndarray, right: np.ndarray) -> np.ndarray:
     >>> ranks(np.array([[3.0, 1.0], [2.0, 2.0]]), np.array([0, 1]))
     array([1. , 1.5])
     """
-    own = np.take_along_axis(score, right[:, None], axis=1)
-    return 1 + (score > own).sum(1) + ((score == own).sum(1) - 1) / 2
+    return np.take_along_axis(rankdata(-score, axis=1), right[:, None], axis=1)[:, 0]
 
 
 def retrieval(rank: np.ndarray, families: np.ndarray) -> Retrieval:
@@ -80,17 +81,13 @@ def picture_ranks(score: np.ndarray, groups: Sequence[np.ndarray], rounds: int) 
 
     From scores of M pictures and C captions (M, C); each caption's pictures, rows [(k,)] * C, take turns.
     """
-    by_round = []
-    for turn in range(rounds):
-        one = np.array([group[turn % len(group)] for group in groups])
-        by_round.append(ranks(score[one].T, np.arange(len(groups))))
-    return np.concatenate(by_round)
+    one = [[group[turn % len(group)] for group in groups] for turn in range(rounds)]
+    return np.concatenate([ranks(score[rows].T, np.arange(len(groups))) for rows in one])
 
 
 def cosines(ridge: RidgeGaussian, z: np.ndarray, c: np.ndarray) -> np.ndarray:
     """Cosine of latents (M, Z) to what ridge regression expects of text codes (C, D), (M, C)."""
-    mean = ridge.mean(c)
-    return (z @ mean.T) / np.linalg.norm(z, axis=1)[:, None] / np.linalg.norm(mean, axis=1)
+    return np.asarray(cosine_similarity(z, ridge.mean(c)))
 
 
 def _report(title: str, compared: Compared) -> None:
@@ -158,8 +155,7 @@ def _run(args: argparse.Namespace, _: str) -> None:
         mine, theirs = (picture_ranks(m, groups, ROUNDS) for m in (model.numpy(), linear))
         _report("picture from caption", compare(mine, theirs, np.tile(refs.families, ROUNDS)))
         if args.samples:  # how typical right and wrong pictures are of a caption
-            own = scores.own_scores(pipe.mapper, c, method=method, samples=args.samples, seed=args.seed)
-            share = (own[None] <= model[:, :, None]).float().mean(2).numpy()
+            share = scores.typical(pipe.mapper, model, c, method=method, samples=args.samples, seed=args.seed).numpy()
             is_right = np.eye(share.shape[1], dtype=bool)[right]
             for name, values in (("right", share[is_right]), ("wrong", share[~is_right])):
                 figures = f"mean {values.mean():.2f}, share at 0 {(values == 0).mean():.2f}"

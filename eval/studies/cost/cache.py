@@ -76,21 +76,20 @@ def trained_mib(folder: str, pairs: int) -> float:
 
 def read_lines(few: int, many: int, repeats: int) -> list[str]:
     """Lines about caches of few and of many pairs: in turns in this process, and the memory of one process each."""
-    lines, memory = [], []
+
+    def line(what: str, a: float, b: float, unit: str = "") -> str:
+        return f"{what} {a:,.0f}{unit} with {few:,}, {b:,.0f}{unit} with {many:,}; ratio {b / a:.3f}"
+
+    def memory(folder: str, pairs: int) -> float:
+        code = f"from {__name__} import trained_mib; print(trained_mib({folder!r}, {pairs}))"
+        return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        works = {f"{kind} {pairs}": work for pairs in (few, many) for kind, work in works_on(folder, pairs).items()}
-        taken = interleaved(works, repeats)
-        for kind in ("read", "train"):
-            rates = [BATCH / taken[f"{kind} {pairs}"] for pairs in (few, many)]
-            figures = ", ".join(f"{rate:,.0f} with {pairs:,}" for rate, pairs in zip(rates, (few, many), strict=True))
-            lines.append(f"{kind}: pairs a second {figures}; ratio {rates[1] / rates[0]:.3f}")
-        for pairs in (few, many):
-            code = f"from {__name__} import trained_mib; print(trained_mib({scratch!r}, {pairs}))"
-            done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-            memory.append(float(done.stdout))
-    figures = ", ".join(f"{mib:,.0f} MiB with {pairs:,}" for mib, pairs in zip(memory, (few, many), strict=True))
-    return [*lines, f"anonymous memory in training: {figures}; ratio {memory[1] / memory[0]:.3f}"]
+        works = {f"{kind} {n}": work for n in (few, many) for kind, work in works_on(Path(scratch), n).items()}
+        rate = {name: BATCH / seconds for name, seconds in interleaved(works, repeats).items()}
+        mib = (memory(scratch, few), memory(scratch, many))
+    lines = [line(f"{k}: pairs a second", rate[f"{k} {few}"], rate[f"{k} {many}"]) for k in ("read", "train")]
+    return [*lines, line("anonymous memory in training:", *mib, " MiB")]
 
 
 def fill_lines(codec: ImageCodec, rows: Dataset, repeats: int) -> list[str]:

@@ -5,7 +5,6 @@ Beside retrieval's and real pictures'.
 
 import argparse
 import csv
-import io
 import json
 import time
 from pathlib import Path
@@ -38,15 +37,13 @@ def write_source(dataset: Dataset, pairs: int, folder: Path, seed: int = 0) -> N
         raise ConfigError(f"pairs: expected at most {len(train)}, the training rows there are, got {pairs}")
     kept = [train[i] for i in torch.randperm(len(train), generator=generator_for(seed))[:pairs].tolist()]
     kept += [i for i, split in enumerate(dataset["split"]) if split in HELD_OUT]
-    with atomic_folder(folder) as scratch:
-        text = io.StringIO()
-        table = csv.writer(text)
+    with atomic_folder(folder) as scratch, (scratch / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
         table.writerow(["file_name", "caption", "split"])
         for number, row in enumerate(dataset.select(kept)):
             name = f"{number:05d}.png"
             row["image"].save(scratch / name)
             table.writerow([name, row["label"], row["split"]])
-        (scratch / "metadata.csv").write_text(text.getvalue(), "utf-8")
 
 
 def begin(out: Path, facts: dict[str, Any]) -> None:

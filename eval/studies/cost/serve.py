@@ -15,7 +15,6 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from PIL import Image
 
@@ -32,14 +31,19 @@ CHECKS = 10
 """Times at which resident memory is read."""
 
 
-def draw(site: Served, caption: str, count: int, seed: int, tab: str = "") -> tuple[list[str], str]:
-    """Files of the pictures that the tab Draw shows, and what it says; `tab` is the browser's."""
-    fields = {**vars(site.studio.default), "captions": caption, "count": count, "seed": seed}
-    address, body = (
-        f"{site.url}/gradio_api/call/draw",
-        json.dumps({"data": list(fields.values()), "session_hash": tab or secrets.token_hex(8)}).encode(),
-    )
-    request = urllib.request.Request(address, body, {"content-type": "application/json"})
+def caption_of(number: int) -> str:
+    return CAPTIONS[number % len(CAPTIONS)]
+
+
+def draw(site: Served, number: int, count: int, tab: int | None = None) -> tuple[list[str], str]:
+    """Files of the pictures that the tab Draw shows a visitor, whose number is the seed, and what it says.
+
+    `tab` is the browser's; one of its own where there is none.
+    """
+    fields = {**vars(site.studio.default), "captions": caption_of(number), "count": count, "seed": number}
+    session = secrets.token_hex(8) if tab is None else f"tab-{tab}"
+    address, body = f"{site.url}/gradio_api/call/draw", {"data": list(fields.values()), "session_hash": session}
+    request = urllib.request.Request(address, json.dumps(body).encode(), {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         event = json.load(answer)["event_id"]
     with urllib.request.urlopen(f"{address}/{event}", timeout=PATIENCE) as stream:
@@ -48,46 +52,32 @@ def draw(site: Served, caption: str, count: int, seed: int, tab: str = "") -> tu
     return [entry["image"]["path"] for entry in gallery] if isinstance(gallery, list) else [], told
 
 
-def caption_of(number: int) -> str:
-    """A visitor's caption."""
-    return CAPTIONS[number % len(CAPTIONS)]
-
-
-def tab_of(number: int, tabs: int) -> str:
-    """One of so many tabs."""
-    return f"tab-{number % tabs}"
-
-
 def identical(site: Served, visitors: int, count: int) -> str:
     """Visitors at once with a seed each, against the pipeline alone."""
     with ThreadPoolExecutor(visitors) as pool:
-        shown = list(pool.map(lambda n: draw(site, caption_of(n), count, n)[0], range(visitors)))
+        shown = list(pool.map(lambda n: draw(site, n, count)[0], range(visitors)))
     same = 0
     for number, paths in enumerate(shown):
         alone = site.studio.pipe(caption_of(number), count, seed=number).images
-        same += [_pixels(path) for path in paths] == [image.tobytes() for image in alone]
+        drawn = [Image.open(io.BytesIO(Path(path).read_bytes())) for path in paths]
+        same += [image.tobytes() for image in drawn] == [image.tobytes() for image in alone]
     return f"bit for bit as alone    {same} of {visitors} visitors at once, {count} pictures each"
-
-
-def _pixels(path: str) -> bytes:
-    with Image.open(io.BytesIO(Path(path).read_bytes())) as image:
-        return image.tobytes()
 
 
 def rates(site: Served, visitors: int, count: int, rounds: int) -> list[str]:
     """Lines: requests a second, one after the other and at once, in turns; the ratio of each turn."""
     serial, together = [], []
     for number in range(visitors):
-        draw(site, caption_of(0), 1, 0, tab_of(number, visitors))  # a tab is open before it is used
+        draw(site, 0, 1, number)  # a tab is open before it is used
     for turn in range(rounds):
         seeds = [turn * visitors + number for number in range(visitors)]
         start = time.perf_counter()
         for seed in seeds:
-            draw(site, caption_of(seed), count, seed, tab_of(0, 1))
+            draw(site, seed, count, 0)
         serial.append(visitors / (time.perf_counter() - start))
         start = time.perf_counter()
         with ThreadPoolExecutor(visitors) as pool:
-            list(pool.map(lambda seed: draw(site, caption_of(seed), count, seed, tab_of(seed, visitors)), seeds))
+            list(pool.map(lambda seed: draw(site, seed, count, seed % visitors), seeds))
         together.append(visitors / (time.perf_counter() - start))
     ratios = sorted(b / a for a, b in zip(serial, together, strict=True))
     kind = f"requests/s of {count} picture{'s' if count > 1 else ''}"
@@ -119,29 +109,24 @@ def memory(site: Served, requests: int, visitors: int) -> list[str]:
 
         def use(tab: int, some: range = some) -> None:
             for number in some[tab::visitors]:  # one after the other, as a tab does
-                draw(site, caption_of(number), 1, number, tab_of(tab, visitors))
+                draw(site, number, 1, tab)
 
         with ThreadPoolExecutor(visitors) as pool:
             list(pool.map(use, range(visitors)))
         done = some.stop
-        lines.append(f"resident memory         {resident():7.1f} MB after {done} requests of 1 picture")
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+        lines.append(f"resident memory         {resident:7.1f} MB after {done} requests of 1 picture")
     return lines
-
-
-def resident() -> float:
-    """Resident memory of this process, in MB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 1e6
 
 
 def full(pipe: BridgePipeline, visitors: int) -> str:
     """How long a refusal takes while a queue of `visitors` places is full."""
     with served(pipe, waiting=visitors) as site, ThreadPoolExecutor(2 * visitors) as pool:
-        waits = [pool.submit(draw, site, caption_of(n), 32, n) for n in range(2 * visitors)]
+        waits = [pool.submit(draw, site, n, 32) for n in range(2 * visitors)]
         while site.studio.batcher.waiting < visitors and not all(wait.done() for wait in waits):
             time.sleep(0.01)
         start = time.perf_counter()
-        refused = "usy: " in draw(site, caption_of(0), 1, 0)[1]
+        refused = "usy: " in draw(site, 0, 1)[1]
         seconds = time.perf_counter() - start
         for wait in waits:
             wait.result()
@@ -161,15 +146,11 @@ def _arguments(parser: Parser) -> None:
 def _run(args: argparse.Namespace, _: str) -> None:
     pipe = BridgePipeline.from_pretrained(args.model)
     with served(pipe) as site:
-        _print(identical(site, args.seeds, 2))
+        print(identical(site, args.seeds, 2), flush=True)
         for count in sorted({1, args.pictures}):
-            _print(*rates(site, args.visitors, count, args.rounds), bound(pipe, count))
-        _print(*memory(site, args.requests, args.visitors))
-    _print(full(pipe, 4))
-
-
-def _print(*lines: Any) -> None:
-    print(*lines, sep="\n", flush=True)
+            print(*rates(site, args.visitors, count, args.rounds), bound(pipe, count), sep="\n", flush=True)
+        print(*memory(site, args.requests, args.visitors), sep="\n", flush=True)
+    print(full(pipe, 4))
 
 
 STUDY = Study(__doc__, "pictures", _arguments, _run)

@@ -20,8 +20,8 @@ from bridge.codecs import ImageCodec, load_codec
 from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png, to_pil
 from eval import plots
-from eval.baselines import decode_flat, flat_latents
-from eval.data import Pictures
+from eval.baselines import decode_all, decode_flat, flat_latents
+from eval.data import Pictures, picture_latents
 from eval.metrics import disentangle, quality
 from eval.metrics.bootstrap import Interval
 from eval.plots import Curve, to_svg
@@ -32,7 +32,6 @@ from train.copies import thumbnails
 
 PREFIX = "factor_"
 MEASURES = ("mig", "sap", "disentanglement", "completeness", "informativeness", "linear")
-CHUNK = 64
 ENDS = (0.02, 0.98)  # A traversal runs between these quantiles of its coordinate
 STEPS, CELL = 8, 48  # Pictures of a traversal, and their side on the sheet
 
@@ -144,36 +143,31 @@ class Factors:
 
         Mutual information is that within a half; classifiers are trained on one half and scored on the other.
         """
-        scores: dict[str, list[float]] = {name: [] for name in MEASURES}
+        scores = []
         for seed in range(halves):
             half = np.random.default_rng(seed).permutation(len(codes))[: len(codes) // 2]
-            scores["mig"].append(disentangle.mig(codes[half], self.values[half]).score)
-            scores["sap"].append(disentangle.sap(codes, self.values, seed).score)
+            mig = disentangle.mig(codes[half], self.values[half]).score
             dci = disentangle.dci(codes, self.values, seed)
-            for name in MEASURES[2:]:
-                scores[name].append(getattr(dci, name))
+            found = vars(dci) | {"mig": mig, "sap": disentangle.sap(codes, self.values, seed).score}
+            scores.append([found[name] for name in MEASURES])
         whole = disentangle.mig(codes, self.values)
-        best = {name: int(j) for name, j in zip(self.names, whole.best, strict=True)}
-        columns = (whole.matrix.max(axis=0), whole.gap)
-        information, gap = ({n: float(v) for n, v in zip(self.names, column, strict=True)} for column in columns)
-        ranges: dict[str, Interval] = {name: over_halves(values) for name, values in scores.items()}
+        columns = (whole.best, whole.matrix.max(axis=0), whole.gap)
+        best, information, gap = (dict(zip(self.names, column.tolist(), strict=True)) for column in columns)
+        ranges = {name: over_halves(values) for name, values in zip(MEASURES, zip(*scores, strict=True), strict=True)}
         return Figures(codes.shape[1], **ranges, best=best, information=information, gap=gap)
 
     def of_codec(self, codec: ImageCodec, components: int, halves: int) -> CodecFigures:
-        flat = flat_latents(codec, self.pictures, self.rows).astype(float)
-        rate, errors = 0.0, []
-        for i in range(0, len(flat), CHUNK):
-            x = self.pictures.pixels(self.rows[i : i + CHUNK])
-            q = codec.encode(x)
-            rate += float((0.5 * (q.mean**2 + q.std**2 - 1) - q.std.log()).double().sum())
-            errors.append(quality.squared_error(x.numpy(), decode_flat(codec, flat[i : i + CHUNK]).numpy()))
+        q = picture_latents(codec, self.pictures, self.rows)
+        flat = q.mean.flatten(1).numpy().astype(float)
+        kl = 0.5 * (q.mean**2 + q.std**2 - 1) - q.std.log()
+        error = quality.squared_error(self.pictures.pixels(self.rows).numpy(), decode_all(codec, q.mean).numpy())
         return CodecFigures(
             flattened=self.figures(flat, halves),
             principal=self.figures(Axes.principal(flat, components).coordinates(flat), halves),
             chance=self.figures(np.random.default_rng(0).permutation(flat), halves),
             active=disentangle.active_units(flat),
-            rate=rate / len(flat),
-            psnr=float(quality.psnr(np.concatenate(errors).mean())),
+            rate=float(kl.double().sum() / len(flat)),
+            psnr=float(quality.psnr(error.mean())),
         )
 
     def controls(self, components: int, halves: int) -> dict[str, Figures]:
