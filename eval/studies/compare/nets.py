@@ -6,7 +6,6 @@ All train pictures without captions under the null code, as classifier-free guid
 import abc
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,14 +13,10 @@ from diffusers import DDIMScheduler, PriorTransformer, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 from zuko.distributions import DiagNormal
-from zuko.flows import Flow
-from zuko.flows.coupling import GeneralCouplingTransform
-from zuko.lazy import UnconditionalDistribution
-from zuko.transforms import MonotonicRQSTransform
+from zuko.lazy import Flow, UnconditionalDistribution
 
 from bridge.guidance import guided
-from bridge.mappers import FlowMatchingMapper, LocalFlowMapper, Mapper, VelocityMapper
-from bridge.noise import generator_for
+from bridge.mappers import FlowMatchingMapper, LocalFlowMapper, Mapper, NormalizingFlowMapper, VelocityMapper
 from bridge.text import TextCode
 from eval.studies.compare.base import (
     GRID,
@@ -44,7 +39,6 @@ from eval.studies.compare.base import (
 TIMES, DDIM_STEPS = 1000, 25  # Noise levels in training, and solver steps in sampling
 FLOW_STEPS = 16
 HEADS = 4
-BOUND = 8.0  # Splines act on [-8, 8] and are the identity outside; standardised latents lie inside
 
 
 class DenoisingNet(PeerNet):
@@ -105,55 +99,55 @@ class DenoisingNet(PeerNet):
         return self.leave(noisy)
 
 
-def small_unet(channels: int, side: int, widths: tuple[int, ...], attend: int, text_dim: int) -> UNet2DConditionModel:
+class UNet(DenoisingNet):
     """A UNet2DConditionModel with one layer a level, and cross-attention on the `attend` lowest levels.
 
-    `widths` are the channels of its levels, each halving the side; multiples of 8.
-    """
-    down = ["DownBlock2D"] * (len(widths) - attend) + ["CrossAttnDownBlock2D"] * attend
-    up = ["CrossAttnUpBlock2D"] * attend + ["UpBlock2D"] * (len(widths) - attend)
-    return UNet2DConditionModel(
-        sample_size=side,
-        in_channels=channels,
-        out_channels=channels,
-        block_out_channels=widths,
-        layers_per_block=1,
-        down_block_types=tuple(down),
-        up_block_types=tuple(up),
-        mid_block_type="UNetMidBlock2DCrossAttn",
-        cross_attention_dim=text_dim,
-        attention_head_dim=HEADS,  # diffusers takes it for the number of heads
-        norm_num_groups=8,
-    )
-
-
-class DirectNet(DenoisingNet):
-    """A UNet on pixels, which are folded into the channels of a coarser grid so that a CPU can follow.
-
-    Folding loses nothing and learns nothing: the network sees and predicts every pixel. `grid` is the side of what it
-    works on, at most a picture's own; for `widths` and `attend` see `small_unet`.
+    `widths` are the channels of its levels, each halving the side; multiples of 8. It works on squares of `fold`
+    positions, folded into channels: that loses nothing and learns nothing, every number is seen and predicted.
     """
 
-    def __init__(self, space: Space, grid: int, widths: tuple[int, ...], attend: int = 1) -> None:
-        side = space.codec.image_size
-        grid = min(grid, side)
-        if side % grid:
-            raise ValueError(f"grid: {grid} does not divide pictures of {side} pixels; give a divisor")
-        super().__init__(space, (3, side, side), "v_prediction", clip=True)
-        self.fold = side // grid
-        self.unet = small_unet(3 * self.fold**2, grid, tuple(widths), attend, space.text_dim)
-
-    def enter(self, data: Tensor) -> Tensor:
-        return data * 2 - 1
-
-    def leave(self, clean: Tensor) -> Tensor:
-        return (clean / 2 + 0.5).clamp(0, 1)
+    def __init__(
+        self, space: Space, shape: tuple[int, ...], widths: tuple[int, ...], attend: int, fold: int, clip: bool
+    ) -> None:
+        super().__init__(space, shape, "v_prediction", clip)
+        self.fold, channels = fold, shape[0] * fold**2
+        shallow = len(widths) - attend
+        self.unet = UNet2DConditionModel(
+            sample_size=shape[1] // fold,
+            in_channels=channels,
+            out_channels=channels,
+            block_out_channels=tuple(widths),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D",) * shallow + ("CrossAttnDownBlock2D",) * attend,
+            up_block_types=("CrossAttnUpBlock2D",) * attend + ("UpBlock2D",) * shallow,
+            mid_block_type="UNetMidBlock2DCrossAttn",
+            cross_attention_dim=space.text_dim,
+            attention_head_dim=HEADS,  # diffusers takes it for the number of heads
+            norm_num_groups=8,
+        )
 
     def predict(self, noisy: Tensor, t: Tensor, c: TextCode) -> Tensor:
         states, mask = cross_states(c)
         folded = F.pixel_unshuffle(noisy, self.fold)
         out = self.unet(folded, t, encoder_hidden_states=states, encoder_attention_mask=mask).sample
         return F.pixel_shuffle(out, self.fold)
+
+
+class DirectNet(UNet):
+    """A UNet on pixels, folded so that a CPU can follow: to a side of `grid`, at most a picture's own."""
+
+    def __init__(self, space: Space, grid: int, widths: tuple[int, ...]) -> None:
+        side = space.codec.image_size
+        grid = min(grid, side)
+        if side % grid:
+            raise ValueError(f"grid: {grid} does not divide pictures of {side} pixels; give a divisor")
+        super().__init__(space, (3, side, side), widths, 1, side // grid, clip=True)
+
+    def enter(self, data: Tensor) -> Tensor:
+        return data * 2 - 1
+
+    def leave(self, clean: Tensor) -> Tensor:
+        return (clean / 2 + 0.5).clamp(0, 1)
 
 
 class Direct(TrainedPeer):
@@ -176,18 +170,11 @@ class DirectPlateau(Direct):
     name, plateau, follows = "direct_plateau", True, "direct"
 
 
-class LatentNet(DenoisingNet):
-    """A UNet on standardised latents, with attention on every level; for `widths` see `small_unet`."""
+class LatentNet(UNet):
+    """A UNet on standardised latents, with attention on every level."""
 
     def __init__(self, space: Space, widths: tuple[int, ...]) -> None:
-        shape = space.codec.z_shape
-        super().__init__(space, shape, "v_prediction")
-        self.unet = small_unet(shape[0], shape[1], tuple(widths), len(widths), space.text_dim)
-
-    def predict(self, noisy: Tensor, t: Tensor, c: TextCode) -> Tensor:
-        states, mask = cross_states(c)
-        out: Tensor = self.unet(noisy, t, encoder_hidden_states=states, encoder_attention_mask=mask).sample
-        return out
+        super().__init__(space, space.codec.z_shape, widths, len(widths), 1, clip=False)
 
 
 class Latent(TrainedPeer):
@@ -260,36 +247,19 @@ class Prior(TrainedPeer):
 
 
 class InvertibleNet(PeerNet):
-    """Coupling blocks with random halves, each conditioned on an embedding of the text code.
+    """The coupling blocks of `NormalizingFlowMapper` on a plain embedding of the text code, without jitter.
 
-    There is no guidance; the temperature is chosen instead.
-
-    Args:
-        space: What it has to fit.
-        blocks: Coupling blocks.
-        hidden: Features of each block's two hidden layers.
-        condition: Dimension of the text embedding.
-        bins: Of rational-quadratic splines; 0 for affine couplings.
+    There is no guidance; the temperature is chosen instead. `blocks` are the mapper's `transforms`.
     """
 
     def __init__(self, space: Space, blocks: int, hidden: int, condition: int = 128, bins: int = 0) -> None:
         super().__init__()
         self.codec, self.text_scale = space.codec, math.sqrt(space.text_dim)
-        dim = math.prod(space.codec.z_shape)
-        self.noise_shape = (dim,)
+        self.noise_shape = (math.prod(space.codec.z_shape),)
         self.text = nn.Sequential(nn.Linear(space.text_dim, condition), nn.SiLU(), nn.Linear(condition, condition))
-        univariate: dict[str, Any] = {}
-        if bins:
-            shapes = [(bins,), (bins,), (bins - 1,)]
-            univariate = {"univariate": partial(MonotonicRQSTransform, bound=BOUND), "shapes": shapes}
-        univariate |= {"hidden_features": (hidden, hidden), "activation": nn.SiLU}
-        # A block and the next one share a permutation and swap the halves.
-        orders = [torch.randperm(dim, generator=generator_for(block // 2)) for block in range(blocks)]
-        halves = [order % 2 == block % 2 for block, order in enumerate(orders)]
-        couplings = [GeneralCouplingTransform(dim, condition, half, **univariate) for half in halves]
-        for coupling in couplings:  # each block starts near the identity
-            nn.init.normal_(coupling.hyper[-1].weight, std=1e-3)
-            nn.init.zeros_(coupling.hyper[-1].bias)
+        shape, (dim,) = (space.codec.z_shape, space.text_dim), self.noise_shape
+        couplings = NormalizingFlowMapper(*shape, "coupling", blocks, hidden, condition, bins).flow.transform
+        # The base by these names, which checkpoints have.
         base = UnconditionalDistribution(DiagNormal, loc=torch.zeros(dim), scale=torch.ones(dim), buffer=True)
         self.flow = Flow(couplings, base)
 
