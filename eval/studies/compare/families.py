@@ -178,17 +178,10 @@ def measure(shop: Workshop, peer: FamilyPeer | LocalFamily, seeds: int) -> Famil
     with torch.no_grad():
         works = {"draw": lambda: net.sample(c, noise, sampling)}
         rate = SPEED_IMAGES / interleaved(works, SPEED_REPEATS, time.perf_counter)["draw"]
-    return Family(
-        peer.name,
-        sampling,
-        rows,
-        [one.steps for one in tested],
-        [one.minutes for one in tested],
-        sum(p.numel() for p in net.parameters()) or sum(b.numel() for b in net.buffers()),
-        rate,
-        density,
-        {} if density else {"density": f"{peer.family.__name__} has none"},
-    )
+    steps, minutes = [one.steps for one in tested], [one.minutes for one in tested]
+    count = sum(p.numel() for p in net.parameters()) or sum(b.numel() for b in net.buffers())
+    absent = {} if density else {"density": f"{peer.family.__name__} has none"}
+    return Family(peer.name, sampling, rows, steps, minutes, count, rate, density, absent)
 
 
 def to_text(report: FamiliesReport) -> str:

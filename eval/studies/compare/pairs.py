@@ -9,7 +9,6 @@ Is it the latent space? `--codec` and `--text` measure the same in other spaces,
 """
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -154,16 +153,12 @@ def pairs_needed(pairs: Sequence[float], scores: Sequence[float], target: float)
     >>> pairs_needed([100, 10000], [0.0, 0.4], 0.5) is None
     True
     """
-    order = sorted(zip(pairs, scores, strict=True))
-    for i, (count, score) in enumerate(order):
-        if score < target:
-            continue
-        if i == 0:
-            return float(count)
-        before, low = order[i - 1]
-        share = (target - low) / (score - low)
-        return round(math.exp(math.log(before) + share * math.log(count / before)), 6)
-    return None
+    counts, values = np.array(sorted(zip(pairs, scores, strict=True)), dtype=float).T
+    if values.max() < target:
+        return None
+    first = int((values >= target).argmax())
+    between = slice(max(first - 1, 0), first + 1)
+    return round(float(np.exp(np.interp(target, values[between], np.log(counts[between])))), 6)
 
 
 def verdict(mode: str, row: str, bridge: Scores, direct: Scores) -> Verdict:
@@ -173,18 +168,9 @@ def verdict(mode: str, row: str, bridge: Scores, direct: Scores) -> Verdict:
     needed = pairs_needed(list(bridge), [score.value for score in bridge.values()], best.value)
     ratio = None if needed is None else had / needed
     tried = [bridge[pairs] for pairs in sorted(bridge) if bridge[pairs].value >= best.value]
-    return Verdict(
-        mode,
-        row,
-        best.value,
-        float(had),
-        had == min(direct) < max(direct),
-        needed,
-        needed == min(bridge),
-        ratio,
-        ratio is not None and ratio >= CLAIM,
-        bool(tried) and tried[0].low > best.high,
-    )
+    untold, at_fewest = had == min(direct) < max(direct), needed == min(bridge)
+    reached, apart = ratio is not None and ratio >= CLAIM, bool(tried) and tried[0].low > best.high
+    return Verdict(mode, row, best.value, float(had), untold, needed, at_fewest, ratio, reached, apart)
 
 
 def trend(mode: str, row: str, bridge: Scores) -> Trend | None:

@@ -9,31 +9,21 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
 from eval.baselines import text_codes
-from eval.report import Report, evaluate, table, to_json
-from eval.stream import Generate
+from eval.report import BASES, Report, evaluate, table, to_json
 from eval.studies import Study
+from eval.studies.compare import nets
 from eval.studies.compare.base import Peer, Retrieval, Ridge, Sampling, TrainedPeer, Trial
-from eval.studies.compare.nets import (
-    BridgeFlow,
-    Direct,
-    DirectPlateau,
-    Invertible,
-    Latent,
-    LocalFlow,
-    LocalPixels,
-    Prior,
-)
 from eval.studies.compare.study import HEADLINES, Chosen, Spread, Workshop, add_workshop, open_workshop
 from train.command import Parser, whole
 
-ALL: tuple[Peer, ...] = (
-    LocalFlow(), LocalPixels(), BridgeFlow(), Direct(), DirectPlateau(), Latent(), Invertible(), Prior(), Retrieval(),
-    Ridge(),
-)  # fmt: skip
+OURS = (nets.LocalFlow(), nets.LocalPixels(), nets.BridgeFlow())
+TRAINED = (nets.Direct(), nets.DirectPlateau(), nets.Latent(), nets.Invertible(), nets.Prior())
+ALL: tuple[Peer, ...] = (*OURS, *TRAINED, Retrieval(), Ridge())
 PLATEAU_SEEDS = 1  # A run to the plateau is made once
 
 
@@ -94,22 +84,14 @@ def enter(shop: Workshop, peer: Peer, trials: int, seeds: int, peers: Mapping[st
 
 def judge_all(shop: Workshop, entries: Sequence[Entry]) -> Report:
     """One report on the test split of every seed of every peer."""
-    models: dict[str, Generate] = {}
-    for entry in entries:
-        for seed in entry.scores:
-            assert entry.chosen is not None
-            trial = entry.peer.trials[entry.chosen.trial]
-            models[entry.name(seed)] = shop.generate(entry.peer, trial, seed)(entry.chosen.sampling)
-    return evaluate(
-        models,
-        shop.benches.judge,
-        split="test",
-        codec=shop.codec,
-        encode_text=text_codes(shop.encoder),
-        n=shop.benches.n,
-        captions=shop.benches.captions,
-        say=shop.say,
-    )
+    models = {
+        entry.name(seed): shop.generate(entry.peer, entry.peer.trials[chosen.trial], seed)(chosen.sampling)
+        for entry in entries
+        if (chosen := entry.chosen) is not None
+        for seed in entry.scores
+    }
+    rest: dict[str, Any] = {"codec": shop.codec, "encode_text": text_codes(shop.encoder), "say": shop.say}
+    return evaluate(models, shop.benches.judge, split="test", **shop.judged, **rest)
 
 
 def line_of(shop: Workshop, entry: Entry, report: Report) -> Line:
@@ -122,10 +104,8 @@ def line_of(shop: Workshop, entry: Entry, report: Report) -> Line:
         row: {h: Spread.of(judged.methods[entry.name(s)].value(h) for s in seeds) for h in HEADLINES}
         for row, judged in report.rows.items()
     }
-    minutes, steps = [run["seconds"] / 60 for run in runs], [run["steps"] for run in runs]
-    return Line(
-        peer.name, peer.uses_vae, minutes, steps, trial, chosen.sampling, Spread.of(entry.scores.values()), rows
-    )
+    cost = [run["seconds"] / 60 for run in runs], [run["steps"] for run in runs]
+    return Line(peer.name, peer.uses_vae, *cost, trial, chosen.sampling, Spread.of(seeds.values()), rows)
 
 
 def to_text(report: PeersReport) -> str:
@@ -157,19 +137,10 @@ def _run(args: argparse.Namespace, command: str) -> None:
     if not any(entry.scores for entry in entries):
         raise UserError("every trial of every peer diverged; see the messages above")
     report = judge_all(shop, entries)
-    comparison = PeersReport(
-        report.split,
-        args.minutes,
-        args.vae_minutes,
-        args.captions,
-        args.samples,
-        [line_of(shop, entry, report) for entry in entries],
-        {
-            row: {name: judged.methods[name].value("score") for name in ("real", "reconstruction")}
-            for row, judged in report.rows.items()
-        },
-        {"command": command, "data": report.data},
-    )
+    lines = [line_of(shop, entry, report) for entry in entries]
+    real = {row: {b: judged.methods[b].value("score") for b in BASES} for row, judged in report.rows.items()}
+    counts = (args.minutes, args.vae_minutes, args.captions, args.samples)
+    comparison = PeersReport(report.split, *counts, lines, real, {"command": command, "data": report.data})
     atomic_write(Path(args.out) / "report.json", to_json(report))
     atomic_write(Path(args.out) / "peers.json", to_json(comparison))
     print(to_text(comparison))

@@ -475,42 +475,29 @@ def open_workshop(args: argparse.Namespace, *, singly: bool = False) -> Workshop
     benches = Benches(Judge.of(pictures, EfficientNetLite0(), why, say), args.samples, args.captions)
     for split in ROWS:
         benches.of(split)  # what cannot be judged is not trained first
-    material = load(Path(args.data), pictures, codec, pipe.text_encoder, args.pictures, say)
-    identity: dict[str, Any] = {
+    kept: dict[str, Any] = {"results": Results(out / "results.jsonl"), "runs": out / "runs", "say": say}
+    kept |= {name: getattr(args, name) for name in ("minutes", "vae_minutes", "precision")}
+    return Workshop(benches, **kept, **_in_space(args, pictures, codec, pipe.text_encoder, say))
+
+
+def _in_space(
+    args: argparse.Namespace, pictures: Pictures, codec: ImageCodec, encoder: TextEncoder, say: Say
+) -> dict[str, Any]:
+    """What of a command's workshop depends on codec and text encoder."""
+    material = load(Path(args.data), pictures, codec, encoder, args.pictures, say)
+    identity = {
         "data": pictures.fingerprint,
         "pictures": Pictures.load(args.pictures).fingerprint if args.pictures else None,
         "captions": material.fingerprint,
         "vae": codec.fingerprint,
-        "text": pipe.text_encoder.fingerprint,
+        "text": encoder.fingerprint,
     }
-    return Workshop(
-        benches,
-        Asked(pipe.text_encoder),
-        codec,
-        pipe.text_encoder,
-        material,
-        Results(out / "results.jsonl"),
-        out / "runs",
-        args.minutes,
-        args.vae_minutes,
-        identity,
-        args.precision,
-        say,
-    )
+    return {"asked": Asked(encoder), "codec": codec, "encoder": encoder, "material": material, "identity": identity}
 
 
 def in_space(
     shop: Workshop, args: argparse.Namespace, *, codec: ImageCodec | None = None, encoder: TextEncoder | None = None
 ) -> Workshop:
     """The workshop of a command with another codec or text encoder, its pictures and captions encoded by these."""
-    codec, encoder = codec or shop.codec, encoder or shop.encoder
-    material = load(Path(args.data), shop.benches.judge.pictures, codec, encoder, args.pictures, shop.say)
-    spaces = {"captions": material.fingerprint, "vae": codec.fingerprint, "text": encoder.fingerprint}
-    return replace(
-        shop,
-        asked=Asked(encoder),
-        codec=codec,
-        encoder=encoder,
-        material=material,
-        identity={**shop.identity, **spaces},
-    )
+    pictures = shop.benches.judge.pictures
+    return replace(shop, **_in_space(args, pictures, codec or shop.codec, encoder or shop.encoder, shop.say))
