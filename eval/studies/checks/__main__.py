@@ -6,11 +6,10 @@ from functools import partial
 from eval.studies import run_study
 from eval.studies.checks import cheats, familiarity, retrieval, swap
 
-NAME = "python -m eval.studies.checks"
 STUDIES = {"cheats": cheats.STUDY, "swap": swap.STUDY, "familiarity": familiarity.STUDY, "retrieval": retrieval.STUDY}
 
 
-main = partial(run_study, NAME, __doc__, STUDIES)  # of argv, absent for the process' own
+main = partial(run_study, "python -m eval.studies.checks", __doc__, STUDIES)  # of argv, absent for the process' own
 
 
 if __name__ == "__main__":

@@ -237,16 +237,9 @@ def evaluate(
             say(f"  {name}")
             shown = x.flatten(0, 1) if codec is None else reconstruct(codec, x.flatten(0, 1))
             figures[name] = bench.figures(bench.samples(bench.judge.look(shown)))
-        section = Section(
-            givers,
-            len(refs),
-            len(np.unique(refs.families)),
-            division.left_out,
-            division.families_left_out,
-            float(np.mean([len(np.unique(a)) for a in refs.artists])),
-            figures,
-        )
-        sections.append(section)
+        kept, left_out = (len(refs), len(np.unique(refs.families))), (division.left_out, division.families_left_out)
+        artists = float(np.mean([len(np.unique(a)) for a in refs.artists]))
+        sections.append(Section(givers, *kept, *left_out, artists, figures))
     data, drawn_by = judge.pictures.fingerprint, None if codec is None else codec.fingerprint
     return CheatReport(split, seed, n, judge.extractor.id, data, sections, drawn_by, about or {})
 
@@ -257,16 +250,15 @@ def to_text(report: CheatReport) -> str:
     lines = [f"split {report.split} · {report.samples} samples a caption · judge {report.extractor}{through}"]
     for s in report.sections:
         ordered = sorted(s.figures.items(), key=lambda item: (is_cheat(item[0]), -item[1].value("score")))
-        rows = [
-            [name, *(str(getattr(f, c)) for c in COLUMNS), *(f"{f.value(c):.2f}" for c in BESIDE)]
-            for name, f in ordered
+        rows = [["", *COLUMNS, *BESIDE]]
+        rows += [
+            [n, *(str(getattr(f, c)) for c in COLUMNS), *(f"{f.value(c):.2f}" for c in BESIDE)] for n, f in ordered
         ]
-        lines += [
-            "",
+        head = (
             f"{s.givers} artists of a caption give, {s.references:.1f} are references: {s.captions} captions of "
-            f"{s.families} families (left out, too few artists: {s.left_out} captions, {s.families_left_out} families)",
-            *table([["", *COLUMNS, *BESIDE], *rows]),
-        ]
+            f"{s.families} families (left out, too few artists: {s.left_out} captions, {s.families_left_out} families)"
+        )
+        lines += ["", head, *table(rows)]
     return "\n".join(lines)
 
 
@@ -279,17 +271,9 @@ def _arguments(parser: Parser) -> None:
 def _run(args: argparse.Namespace, command: str) -> None:
     out = writable_folder(args.out)
     codec = None if args.codec is None else BridgePipeline.from_pretrained(args.codec).codec
-    report = evaluate(
-        Judge.load(args.data, EfficientNetLite0(), say),
-        text_codes(TextEncoder.from_pretrained()),
-        split=args.split,
-        n=args.samples,
-        captions=args.captions,
-        seed=args.seed,
-        codec=codec,
-        say=say,
-        about={"command": command},
-    )
+    judge, codes = Judge.load(args.data, EfficientNetLite0(), say), text_codes(TextEncoder.from_pretrained())
+    asked = {"split": args.split, "n": args.samples, "captions": args.captions, "seed": args.seed}
+    report = evaluate(judge, codes, **asked, codec=codec, say=say, about={"command": command})
     atomic_write(out / "cheats.json", to_json(report))
     print(to_text(report))
 

@@ -101,13 +101,10 @@ def real_rates(styles: Sequence[np.ndarray], artists: Sequence[np.ndarray], fami
     style, artist = np.concatenate(styles), np.concatenate(artists)
     apart = families[caption][:, None] != families[caption]
     same, agree = artist[:, None] == artist, style[:, None] == style
-    rates = np.full((len(styles), 2), np.nan)
-    for c in range(len(styles)):
-        for column, kind in enumerate((apart & same, apart & ~same)):
-            pairs = kind[caption == c]
-            if pairs.any():
-                rates[c, column] = agree[caption == c][pairs].mean()
-    return rates
+    own = (np.arange(len(styles))[:, None] == caption).astype(float)
+    counts = [(own @ (kind & agree).sum(1), own @ kind.sum(1)) for kind in (apart & same, apart & ~same)]
+    with np.errstate(invalid="ignore"):
+        return np.stack([agreeing / pairs for agreeing, pairs in counts], axis=1)
 
 
 def measure(

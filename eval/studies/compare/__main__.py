@@ -10,11 +10,10 @@ from functools import partial
 from eval.studies import run_study
 from eval.studies.compare import charts, families, pairs, peers
 
-NAME = "python -m eval.studies.compare"
 STUDIES = {"peers": peers.STUDY, "families": families.STUDY, "pairs": pairs.STUDY, "charts": charts.STUDY}
 
 
-main = partial(run_study, NAME, __doc__, STUDIES)  # of argv, absent for the process' own
+main = partial(run_study, "python -m eval.studies.compare", __doc__, STUDIES)  # of argv, absent for the process' own
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from train.loop import Loop
 from train.mapper import MapperConfig, MapperTraining
 from train.timing import interleaved
 
-NAME = "python -m eval.studies.cost"
 PAIRS = (10**6, 10**7, 10**8, 10**9)
 
 
@@ -128,7 +127,7 @@ STUDIES = {
 }
 
 
-main = partial(run_study, NAME, __doc__, STUDIES)  # of argv, absent for the process' own
+main = partial(run_study, "python -m eval.studies.cost", __doc__, STUDIES)  # of argv, absent for the process' own
 
 
 if __name__ == "__main__":

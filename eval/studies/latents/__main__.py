@@ -6,7 +6,6 @@ from functools import partial
 from eval.studies import run_study
 from eval.studies.latents import changes, factors, labels, model
 
-NAME = "python -m eval.studies.latents"
 STUDIES = {
     "normal": model.NORMAL,
     "near": model.NEAR,
@@ -17,7 +16,7 @@ STUDIES = {
 }
 
 
-main = partial(run_study, NAME, __doc__, STUDIES)  # of argv, absent for the process' own
+main = partial(run_study, "python -m eval.studies.latents", __doc__, STUDIES)  # of argv, absent for the process' own
 
 
 if __name__ == "__main__":

@@ -27,18 +27,10 @@ from train.command import Parser, say, writable_folder
 from train.copies import thumbnails
 
 FACTORS = ("skin tone", "hair", "age", "gender", "expression")
-AGES = {
-    "baby": "baby",
-    "boy": "child",
-    "girl": "child",
-    "child": "child",
-    "man": "adult",
-    "woman": "adult",
-    "person": "adult",
-    "old man": "older",
-    "old woman": "older",
-    "older person": "older",
-}
+AGES = {"baby": "baby"} | dict.fromkeys(("boy", "girl", "child"), "child")
+AGES |= dict.fromkeys(("man", "woman", "person"), "adult") | dict.fromkeys(
+    ("old man", "old woman", "older person"), "older"
+)
 """Persons who do nothing but be shown; the whole of a label's head."""
 GENDERS = {"man": "man", "boy": "man", "old man": "man", "woman": "woman", "girl": "woman", "old woman": "woman"}
 HAIR = re.compile(r"(red|curly|white|blond) hair|(bald)|(beard)")

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from bridge import explore
-from bridge.codecs import ImageCodec, load_codec
+from bridge.codecs import load_codec
 from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png, to_pil
 from bridge.noise import generator_for, normal_rows
@@ -58,10 +58,7 @@ def normal(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
     print(f"  {'real ' + args.split:34} KID  0      realistic {by_family} by family")
     order = torch.randperm(len(train), generator=generator_for(args.seed))[: args.n].numpy()
     show("real training pictures", pictures.pixels(train[order]))
-    codecs: dict[str, ImageCodec] = {
-        "model": pipe.codec,
-        **{name: load_codec(Path(folder)) for name, folder in args.codec},
-    }
+    codecs = {"model": pipe.codec, **{name: load_codec(Path(folder)) for name, folder in args.codec}}
     keys = [(args.seed, i) for i in range(args.n)]
     for name, codec in codecs.items():
         z = picture_latents(codec, pictures, train).mean
@@ -89,21 +86,15 @@ def near(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
         groups = _one_a_family(pictures, rows, args.n)
         captions = list(groups)
         c = pipe.text_encoder.encode(captions, 64, with_tokens=pipe.mapper.reads_tokens)
-        place = {int(row): i for i, row in enumerate(rows)}
-        image = np.stack([z[[place[int(r)] for r in g]].mean(0) for g in groups.values()])
+        image = np.stack([z[np.searchsorted(rows, g)].mean(0) for g in groups.values()])
         bridged = spaces.mapped_means(pipe.mapper, c, args.samples, int(pipe.settings.num_inference_steps), args.seed)
         k = min(10, (len(captions) - 1) // 4)
         points = {"text": c.pooled.numpy(), "pictures": image, "bridged": bridged.flatten(1).numpy()}
         neighbours = {name: spaces.nearest(each, k) for name, each in points.items()}
-        print(
-            f"{split}: {len(captions)} captions, one a family; shared of the {k} nearest, "
-            f"chance {k / (len(captions) - 1):.2f}"
-        )
-        pairs = {"text and pictures": ("text", "pictures"), "bridged and pictures": ("bridged", "pictures")}
-        shared = {
-            name: spaces.overlap(neighbours[a], neighbours[b])
-            for name, (a, b) in (pairs | {"text and bridged": ("text", "bridged")}).items()
-        }
+        chance = f"chance {k / (len(captions) - 1):.2f}"
+        print(f"{split}: {len(captions)} captions, one a family; shared of the {k} nearest, {chance}")
+        pairs = [("text", "pictures"), ("bridged", "pictures"), ("text", "bridged")]
+        shared = {f"{a} and {b}": spaces.overlap(neighbours[a], neighbours[b]) for a, b in pairs}
         shared["after less before"] = shared["bridged and pictures"] - shared["text and pictures"]
         for name, values in shared.items():
             print(f"  {name:20} {paired_bootstrap(values, np.arange(len(captions)))}", flush=True)
@@ -134,9 +125,8 @@ def _nearest_pictures(pictures: Pictures, rows: np.ndarray, z: np.ndarray, queri
         equal = np.array([(labels == one).sum() - 1 for one in labels]) / (len(labels) - 1)
         chance = float(family_mean(equal, families))
         print(f"  nearest picture has the same {name}: {paired_bootstrap(same, families)}, chance {chance:.2f}")
-    place = {int(row): i for i, row in enumerate(rows)}
-    shown = {query: np.array([query, *rows[index[place[int(query)]]]]) for query in queries}
-    return [(str(pictures.label[query]), to_pil(pictures.pixels(row))) for query, row in shown.items()]
+    shown = [np.array([query, *rows[index[np.searchsorted(rows, query)]]]) for query in queries]
+    return [(str(pictures.label[row[0]]), to_pil(pictures.pixels(row))) for row in shown]
 
 
 def paths(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.metrics.pairwise import cosine_similarity
 from torch import Tensor
 
 from bridge.errors import UserError
@@ -59,9 +60,7 @@ def nearest(points: np.ndarray, k: int) -> np.ndarray:
     """
     if not 1 <= k < len(points):
         raise UserError(f"k: expected 1 to {len(points) - 1} neighbours of {len(points)} points, got {k}")
-    x = points - points.mean(axis=0)
-    x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30)
-    cosine = x @ x.T
+    cosine = cosine_similarity(points - points.mean(axis=0))
     np.fill_diagonal(cosine, -np.inf)
     return np.argsort(-cosine, axis=1, kind="stable")[:, :k]
 
