@@ -12,14 +12,14 @@ from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
 from eval.report import ROWS
 from eval.studies import Study
-from eval.studies.compare.pairs import Scored, chart
+from eval.studies.compare.pairs import Point, chart
 from train.command import Parser, writable_file
 
 ENDS = ("score", "low", "high")
 """What is drawn of a point's figures."""
 
 
-def points_of(path: Path) -> list[Scored]:
+def points_of(path: Path) -> list[Point]:
     """The points of a pairs.json.
 
     Raises:
@@ -27,7 +27,7 @@ def points_of(path: Path) -> list[Scored]:
     """
     try:
         points = json.loads(path.read_text("utf-8"))["points"]
-        read = [Scored(p["mode"], p["method"], int(p["pairs"]), p["rows"], space=p.get("space", "")) for p in points]
+        read = [Point(p["mode"], p["method"], int(p["pairs"]), p["rows"], space=p.get("space", "")) for p in points]
         known = all(isinstance(f[end], int | float) for p in read for f in p.rows.values() for end in ENDS)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give a pairs.json that `pairs` wrote") from error
@@ -36,7 +36,7 @@ def points_of(path: Path) -> list[Scored]:
     return read
 
 
-def chosen(points: Sequence[Scored], curves: Sequence[str] | None) -> list[Scored]:
+def chosen(points: Sequence[Point], curves: Sequence[str] | None) -> list[Point]:
     """The points of some curves by their names in the legend, in that order; all of None."""
     names = list(dict.fromkeys(p.way for p in points))
     for name in curves or ():

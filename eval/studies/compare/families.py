@@ -17,19 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bridge import mappers
 from bridge.checkpoint import atomic_write
 from bridge.codecs import LatentDistribution
 from bridge.codecs.standardize import PrincipalAxes, WhitenedCodec
-from bridge.mappers import (
-    DensityMapper,
-    GaussianMapper,
-    LocalFlowMapper,
-    Mapper,
-    MixtureMapper,
-    NormalizingFlowMapper,
-    TransformerFlowMapper,
-    VelocityMapper,
-)
 from bridge.noise import generator_for
 from eval.report import ROWS, table, to_json
 from eval.studies import Study
@@ -51,31 +42,32 @@ class FamilyPeer(MapperPeer):
     With `whitened` it works on whitened latents.
     """
 
-    def __init__(self, name: str, family: type[Mapper], trial: dict[str, Any], whitened: bool = False) -> None:
+    def __init__(self, name: str, family: type[mappers.Mapper], trial: dict[str, Any], whitened: bool = False) -> None:
         self.name, self.family, self.trials, self.whitened = name, family, (trial,), whitened
         self.tokens = family.reads_tokens
-        self.settings = GUIDED if issubclass(family, VelocityMapper) else PLAIN
+        self.settings = GUIDED if issubclass(family, mappers.VelocityMapper) else PLAIN
 
 
 class LocalFamily(LocalFlow):
     """The local flow, which trains nothing."""
 
-    name, family, whitened = "local flow", LocalFlowMapper, False
+    name, family, whitened = "local flow", mappers.LocalFlowMapper, False
 
 
 FAST = {"learning_rate": 1e-3, "batch_size": 256}
 SLOW = {"learning_rate": 5e-4, "batch_size": 128}
+AUTOREGRESSIVE = SLOW | {"kind": "autoregressive"}
 ALL: tuple[FamilyPeer | LocalFamily, ...] = (
     LocalFamily(),
     FamilyPeer("flow matching, MLP", BridgeFlow.family, BridgeFlow.trials[0]),
-    FamilyPeer("flow matching, transformer", TransformerFlowMapper, SLOW),
-    FamilyPeer("flow, coupling", NormalizingFlowMapper, SLOW),
-    FamilyPeer("flow, coupling, whitened", NormalizingFlowMapper, SLOW, whitened=True),
-    FamilyPeer("flow, autoregressive, whitened", NormalizingFlowMapper, SLOW | {"kind": "autoregressive"}, True),
-    FamilyPeer("Gaussian, diagonal", GaussianMapper, FAST),
-    FamilyPeer("Gaussian, diagonal, whitened", GaussianMapper, FAST, whitened=True),
-    FamilyPeer("Gaussian, rank 16", GaussianMapper, FAST | {"rank": 16}),
-    FamilyPeer("mixture of 8 Gaussians, whitened", MixtureMapper, FAST, whitened=True),
+    FamilyPeer("flow matching, transformer", mappers.TransformerFlowMapper, SLOW),
+    FamilyPeer("flow, coupling", mappers.NormalizingFlowMapper, SLOW),
+    FamilyPeer("flow, coupling, whitened", mappers.NormalizingFlowMapper, SLOW, whitened=True),
+    FamilyPeer("flow, autoregressive, whitened", mappers.NormalizingFlowMapper, AUTOREGRESSIVE, True),
+    FamilyPeer("Gaussian, diagonal", mappers.GaussianMapper, FAST),
+    FamilyPeer("Gaussian, diagonal, whitened", mappers.GaussianMapper, FAST, whitened=True),
+    FamilyPeer("Gaussian, rank 16", mappers.GaussianMapper, FAST | {"rank": 16}),
+    FamilyPeer("mixture of 8 Gaussians, whitened", mappers.MixtureMapper, FAST, whitened=True),
 )
 
 
@@ -142,16 +134,16 @@ def held_out_latents(shop: Workshop, split: str) -> tuple[Tensor, list[str]]:
     return z, [str(label) for label in pictures.label[rows]]
 
 
-def density_of(shop: Workshop, mapper: Mapper, splits: Mapping[str, str]) -> Density | None:
+def density_of(shop: Workshop, mapper: mappers.Mapper, splits: Mapping[str, str]) -> Density | None:
     """Bits a dimension of held-out latents under their labels, or None where a family has no density."""
-    if not isinstance(mapper, DensityMapper):
+    if not isinstance(mapper, mappers.DensityMapper):
         return None
     shift = shop.codec.log_abs_det if isinstance(shop.codec, WhitenedCodec) else 0.0
     bits, errors = {}, []
     for row, split in splits.items():
         z, labels = held_out_latents(shop, split)
         c, dims = shop.asked(labels), z[0].numel()
-        if isinstance(mapper, VelocityMapper):
+        if isinstance(mapper, mappers.VelocityMapper):
             value, error = mapper.log_prob_with_error(
                 z, c, num_inference_steps=STEPS, trace="hutchinson", probes=PROBES, generator=generator_for(0)
             )

@@ -127,7 +127,9 @@ def load(
     """
     captions = [list(row) for row in load_dataset(folder, ["image", "captions"])["captions"]]
     train = pictures.where("train")
-    watched = np.concatenate([_spread(pictures.where(s)) for s in HELD_OUT if s in pictures.split])
+    splits = [pictures.where(split) for split in HELD_OUT if split in pictures.split]
+    spread = [np.linspace(0, len(rows) - 1, min(WATCHED, len(rows))).astype(int) for rows in splits]
+    watched = np.concatenate([rows[np.unique(at)] for rows, at in zip(splits, spread, strict=True)])
     texts = list(dict.fromkeys(text for row in (*train, *watched) for text in captions[row]))
     number = {text: i for i, text in enumerate(texts)}
     ids = [torch.tensor([number[t] for t in captions[row]]) for row in (*train, *watched)]
@@ -144,23 +146,14 @@ def load(
             raise UserError(f"pictures: {more} holds {sizes}")
         pixels, more_z = torch.cat([pixels, others_pixels]), picture_latents(codec, others, rows)
         z = LatentDistribution(torch.cat([z.mean, more_z.mean]), torch.cat([z.std, more_z.std]))
-    nothing = torch.full((len(pixels) - len(train), variants.shape[1]), NONE)
+    known, rest = torch.arange(len(pixels)).tensor_split([len(train)])
+    nothing = torch.full((len(rest), variants.shape[1]), NONE)
+    shelf = Shelf(pixels, z, torch.cat([variants[: len(train)], nothing]))
+    held_out = Shelf(_bytes(pictures, watched), picture_latents(codec, pictures, watched), variants[len(train) :])
     _, family, size = np.unique(pictures.family[train], return_inverse=True, return_counts=True)
-    return Material(
-        Shelf(pixels, z, torch.cat([variants[: len(train)], nothing])),
-        Shelf(_bytes(pictures, watched), picture_latents(codec, pictures, watched), variants[len(train) :]),
-        codes,
-        texts,
-        torch.arange(len(train)),
-        torch.arange(len(train), len(pixels)),
-        torch.from_numpy(size[family].astype(float) ** -FAMILY_POWER),
-    )
+    weights = torch.from_numpy(size[family].astype(float) ** -FAMILY_POWER)
+    return Material(shelf, held_out, codes, texts, known, rest, weights)
 
 
 def _bytes(pictures: Pictures, rows: np.ndarray) -> Tensor:
     return (pictures.pixels(rows) * 255).round().to(torch.uint8)
-
-
-def _spread(rows: np.ndarray) -> np.ndarray:
-    """At most WATCHED rows, evenly spread."""
-    return rows[np.unique(np.linspace(0, len(rows) - 1, min(WATCHED, len(rows))).astype(int))]

@@ -58,31 +58,25 @@ MODES: dict[str, tuple[TrainedPeer | MemoryPeer, TrainedPeer | MemoryPeer]] = {
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What the judge says of one method on one number of pairs."""
+class Point:
+    """What the judge says of one method on one number of pairs, and what it took where that is known."""
 
     mode: str  # One of MODES
     method: str  # One of METHODS
     pairs: int  # Captioned pictures
     rows: dict[str, dict[str, float]]  # See `study.Benches.figures`, of the test; at least score, low and high
     space: str = field(default="", kw_only=True)  # Name of another codec or text encoder
+    seed: int = 0  # Of training and noise
+    sampling: Sampling | None = None  # Chosen on validation
+    steps: int = 0  # Optimiser steps
+    minutes: float = 0.0  # Of training or, where there is none, of encoding the pairs; the VAE's not included
+    seconds: float | None = None  # From the start to one picture: these minutes and its drawing; None if not measured
 
     @property
     def way(self) -> str:
         """Method, mode and space in words."""
         name = "bridge" if self.method == METHODS[0] else self.method
         return ", ".join([name, self.mode, *filter(None, [self.space])])
-
-
-@dataclass(frozen=True)
-class Point(Scored):
-    """One method on one number of pairs, and what it took."""
-
-    seed: int  # Of training and noise
-    sampling: Sampling  # Chosen on validation
-    steps: int  # Optimiser steps
-    minutes: float  # Of training or, where there is none, of encoding the pairs; the VAE's not included
-    seconds: float | None  # From the start to one picture: these minutes and its drawing; None if not measured
 
 
 @dataclass(frozen=True)
@@ -186,7 +180,7 @@ def pair_order(pictures: Pictures, rows: np.ndarray) -> np.ndarray:
     return np.array(spread_over_families(key, pictures.family[rows]), dtype=int)
 
 
-def scores(points: Sequence[Scored], mode: str, method: str, row: str, space: str = "") -> dict[int, Interval]:
+def scores(points: Sequence[Point], mode: str, method: str, row: str, space: str = "") -> dict[int, Interval]:
     """A method's scores with their intervals, means over seeds, by pairs, fewest first."""
     mine = [p for p in points if (p.mode, p.method, p.space) == (mode, method, space)]
     by_pairs = {pairs: [p.rows[row] for p in mine if p.pairs == pairs] for pairs in sorted({p.pairs for p in mine})}
@@ -270,7 +264,7 @@ def _cell(figures: Mapping[str, float], name: str) -> str:
     return str(Interval(figures[name], figures[f"{name}_low"], figures[f"{name}_high"]))
 
 
-def chart(points: Sequence[Scored], row: str) -> str:
+def chart(points: Sequence[Point], row: str) -> str:
     """Score against pairs on one row, a curve a mode, method and space, SVG."""
     curves = []
     for way, p in {p.way: p for p in points if row in p.rows}.items():

@@ -30,17 +30,7 @@ from eval.metrics.bootstrap import Interval
 from eval.report import ROWS
 from eval.stream import Generate, seen_of
 from eval.studies import add_common
-from eval.studies.compare.base import (
-    Batch,
-    MemoryPeer,
-    Peer,
-    PeerNet,
-    Sampling,
-    SimplePeer,
-    Space,
-    TrainedPeer,
-    Trial,
-)
+from eval.studies.compare.base import Batch, MemoryPeer, Peer, PeerNet, Sampling, SimplePeer, Space, TrainedPeer, Trial
 from eval.studies.compare.material import NONE, Material, load
 from eval.studies.compare.sampling import MICRO_BATCH, Asked, Neighbours, keyed
 from train.command import Parser, number, say, whole, writable_folder
@@ -141,8 +131,8 @@ class Benches:
             parts = {name: part for name, part in ROWS[split].items() if part in self.judge.pictures.split}
             if not parts:
                 raise UserError(f"data: no picture has split {' or '.join(map(repr, ROWS[split].values()))}")
-            benches = {name: bench_of(self.judge, part, self.n, captions=self.captions) for name, part in parts.items()}
-            self._made[split] = benches
+            made = {name: bench_of(self.judge, part, self.n, captions=self.captions) for name, part in parts.items()}
+            self._made[split] = made
         return self._made[split]
 
     def figures(self, generate: Generate, split: str) -> dict[str, dict[str, float]]:
@@ -216,9 +206,8 @@ def loop_of(
         patience=PATIENCE,
     )
 
-    def batch(rows: Tensor, epoch: int) -> tuple[Tensor, ...]:
-        # As many rows as a batch has: an epoch is a step, and what is drawn depends on it alone.
-        drawn = draw(epoch)
+    def batch(_: Tensor, epoch: int) -> tuple[Tensor, ...]:
+        drawn = draw(epoch)  # as many rows as a batch has: an epoch is a step, and what is drawn depends on it alone
         return drawn.data, drawn.c.pooled, drawn.c.tokens, drawn.c.mask, torch.tensor([seed, epoch, 1])
 
     def validate(_: int) -> dict[str, float]:
@@ -230,8 +219,7 @@ def loop_of(
                 losses.append(net.loss(Batch(b.data.to(device), b.c.to(device), generator)).cpu())
         return {"validation_loss": float(torch.cat(losses).mean()), "seconds": loop.used}
 
-    size = trial["batch_size"]
-    loop = Loop(Objective(net), batch, size, validate, config, folder, identity, budget=budget)
+    loop = Loop(Objective(net), batch, trial["batch_size"], validate, config, folder, identity, budget=budget)
     return loop
 
 
@@ -317,17 +305,9 @@ class Workshop:
             torch.manual_seed(seed)
             net = peer.build(trial, Space(self.codec, self.encoder.dim))
         kind = (trial["batch_size"], peer.uses_vae, peer.tokens)
-        loop = loop_of(
-            net,
-            lambda step: self.material.draw(*kind, seed, step),
-            self.material.watched(*kind),
-            trial,
-            self.budget(peer),
-            self.runs / f"{peer.name}-{hashlib.sha256(_canonical(key).encode()).hexdigest()[:12]}",
-            seed,
-            key,
-            self.precision,
-        )
+        batches = (lambda step: self.material.draw(*kind, seed, step)), self.material.watched(*kind)
+        folder = self.runs / f"{peer.name}-{hashlib.sha256(_canonical(key).encode()).hexdigest()[:12]}"
+        loop = loop_of(net, *batches, trial, self.budget(peer), folder, seed, key, self.precision)
         outcome = train(loop, net)
         if self.results.get({"trained": key}) is None:
             self.results.add({"trained": key}, asdict(outcome))
@@ -394,15 +374,12 @@ class Workshop:
 
     def choose(self, peer: Peer, trials: Iterable[int], seed: int = 0) -> Chosen | None:
         """The best of some trials and ways to sample on validation; None where all diverged."""
-        choices = [
-            Chosen(number, sampling, score)
-            for number in trials
-            for sampling, score in zip(
-                peer.settings, self.validated(peer, peer.trials[number], seed, peer.settings), strict=True
-            )
-            if score is not None
-        ]
-        return max(choices, key=lambda c: c.score) if choices else None
+        choices = []
+        for trial in trials:
+            scores = self.validated(peer, peer.trials[trial], seed, peer.settings)
+            each = zip(peer.settings, scores, strict=True)
+            choices += [Chosen(trial, sampling, score) for sampling, score in each if score is not None]
+        return max(choices, key=lambda c: c.score, default=None)
 
     def drawing(self, net: PeerNet, sampling: Sampling) -> float:
         """Seconds of processor time that one picture takes, the caption's code included."""
@@ -466,11 +443,10 @@ def open_workshop(args: argparse.Namespace, *, singly: bool = False) -> Workshop
     codec = load_codec(args.vae) if args.vae else pipe.codec
     pictures = Pictures.load(args.data)
     why = why_single(pictures, tuple(part for parts in ROWS.values() for part in parts.values()))
-    if why is not None and not singly:
-        raise UserError(
-            f"--data: {why}, so there is no one score to compare by; eval and eval.studies.compare pairs take such data"
-        )
     if why is not None:
+        if not singly:
+            others = "eval and eval.studies.compare pairs take such data"
+            raise UserError(f"--data: {why}, so there is no one score to compare by; {others}")
         say(f"judged singly: {why}; {SINGLE}")
     benches = Benches(Judge.of(pictures, EfficientNetLite0(), why, say), args.samples, args.captions)
     for split in ROWS:

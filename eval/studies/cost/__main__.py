@@ -60,6 +60,7 @@ def loop_works(loop: Loop) -> dict[str, Callable[[], object]]:
 
 
 def _loop(args: argparse.Namespace, _: str) -> None:
+    """The loop's steps against bare forward, backward and optimiser step on one batch; where the difference goes."""
     taken = interleaved(loop_works(open_training(args.config).loop), args.repeats)
     for name, seconds in taken.items():
         print(f"{name:8} {1000 * seconds:10.2f} ms")
@@ -67,6 +68,7 @@ def _loop(args: argparse.Namespace, _: str) -> None:
 
 
 def _rates(args: argparse.Namespace, _: str) -> None:
+    """What encoding and training cost a pair, and from that bytes and hours for many pairs."""
     training = open_training(args.config)
     if not isinstance(training, MapperTraining):
         raise UserError(f"CONFIG: {args.config} is no mapper's config; `rates` needs one")
@@ -114,11 +116,9 @@ def _rates_arguments(parser: Parser) -> None:
     parser.add_argument("--model", default="pictures", help="whose codec is measured, and text encoder")
 
 
-LOOP = """The loop's steps against bare forward, backward and optimiser step on one batch; where the difference goes."""
-RATES = """What encoding and training cost a pair, and from that bytes and hours for many pairs."""
 STUDIES = {
-    "loop": Study(LOOP, "configs/emoji-matching.yaml", _loop_arguments, _loop),
-    "rates": Study(RATES, "configs/emoji-matching.yaml", _rates_arguments, _rates),
+    "loop": Study(_loop.__doc__ or "", "configs/emoji-matching.yaml", _loop_arguments, _loop),
+    "rates": Study(_rates.__doc__ or "", "configs/emoji-matching.yaml", _rates_arguments, _rates),
     "cache": cache.STUDY,
     "own": own.STUDY,
     "speed": speed.STUDY,

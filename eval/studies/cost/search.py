@@ -44,7 +44,7 @@ def line(size: int, known: Tensor, queries: Tensor, whitening: float, repeats: i
     def exactly(code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         cosine = mapper.similarity(code)
         near = np.argpartition(-cosine, most)[:most]
-        return near, log_kernel(cosine[near], mapper.perplexity)
+        return near, np.exp(log_kernel(cosine[near], mapper.perplexity))
 
     def search() -> None:
         view = mapper.varied()  # remembers no caption yet
@@ -53,8 +53,8 @@ def line(size: int, known: Tensor, queries: Tensor, whitening: float, repeats: i
 
     mapper.nearest(queries[0])  # opens the index
     taken = interleaved({"search": search, "exact": lambda: [exactly(code) for code in queries]}, repeats)
-    mass = np.mean([np.exp(weight)[np.isin(near, mapper.nearest(code)[0])].sum()
-                    for code in queries for near, weight in [exactly(code)]])  # fmt: skip
+    exact = [(mapper.nearest(code)[0], *exactly(code)) for code in queries]
+    mass = np.mean([weight[np.isin(near, found)].sum() for found, near, weight in exact])
     each = [1000 * taken[name] / len(queries) for name in ("search", "exact")]
     kept = f"{mapper.config.index_bytes / 1e6:6.0f} MB" if mapper.config.index_bytes else "     none"
     return f"{size:9,} | {built:6.1f} s | {kept} | {each[0]:7.1f} ms | {each[0] / each[1]:5.2f} | {mass:.3f}"

@@ -66,19 +66,16 @@ def identical(site: Served, visitors: int, count: int) -> str:
 
 def rates(site: Served, visitors: int, count: int, rounds: int) -> list[str]:
     """Lines: requests a second, one after the other and at once, in turns; the ratio of each turn."""
-    serial, together = [], []
+
+    def rate(tabs: int, turn: int) -> float:
+        seeds, start = range(turn * visitors, (turn + 1) * visitors), time.perf_counter()
+        with ThreadPoolExecutor(tabs) as pool:
+            list(pool.map(lambda seed: draw(site, seed, count, seed % tabs), seeds))
+        return visitors / (time.perf_counter() - start)
+
     for number in range(visitors):
         draw(site, 0, 1, number)  # a tab is open before it is used
-    for turn in range(rounds):
-        seeds = [turn * visitors + number for number in range(visitors)]
-        start = time.perf_counter()
-        for seed in seeds:
-            draw(site, seed, count, 0)
-        serial.append(visitors / (time.perf_counter() - start))
-        start = time.perf_counter()
-        with ThreadPoolExecutor(visitors) as pool:
-            list(pool.map(lambda seed: draw(site, seed, count, seed % visitors), seeds))
-        together.append(visitors / (time.perf_counter() - start))
+    serial, together = zip(*((rate(1, turn), rate(visitors, turn)) for turn in range(rounds)), strict=True)
     ratios = sorted(b / a for a, b in zip(serial, together, strict=True))
     kind = f"requests/s of {count} picture{'s' if count > 1 else ''}"
     return [
