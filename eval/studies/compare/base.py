@@ -1,7 +1,6 @@
 """What every rival promises: how it is built, its loss, and pictures from codes and noise."""
 
 import abc
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,10 +55,6 @@ class LocalSampling(Sampling):
     perplexity: float = 8.0  # Pictures that a caption effectively draws from
 
 
-GRID = 8
-"""Side of the grid that windows are given on; on another they cover the same share of a picture."""
-LOCAL = (LocalSampling(), LocalSampling(window=(1.5, 1.3)), LocalSampling(window=(1.5, 1.3), perplexity=24.0))
-"""What a local flow chooses from: the default, smaller parts, smaller parts of more pictures."""
 GUIDED = (Sampling(), Sampling(guidance=2.0), Sampling(guidance=2.0, neighbours=True))
 PLAIN = (Sampling(), Sampling(temperature=0.7), Sampling(temperature=0.7, neighbours=True))
 """What peers with guidance, and without, choose from; every trained peer has three settings."""
@@ -117,16 +112,6 @@ class MemoryPeer(Peer):
 def net_arguments(trial: Trial) -> Trial:
     """The entries of a trial that the network takes."""
     return {name: value for name, value in trial.items() if name not in LOOP_KEYS}
-
-
-def cross_states(c: TextCode) -> tuple[Tensor, Tensor]:
-    """The sequence that attention reads: states (B, 1 + L, D) and mask (B, 1 + L) bool.
-
-    The pooled code at unit variance, then the tokens; a null code is one zero state.
-    """
-    pooled = c.pooled[:, None] * math.sqrt(c.pooled.shape[1])
-    first = torch.ones(len(c), 1, dtype=torch.bool, device=c.mask.device)
-    return torch.cat([pooled, c.tokens], dim=1), torch.cat([first, c.mask], dim=1)
 
 
 # --- without training ----------------------------------------------------------------------------------------------

@@ -19,9 +19,7 @@ from bridge.guidance import guided
 from bridge.mappers import FlowMatchingMapper, LocalFlowMapper, Mapper, NormalizingFlowMapper, VelocityMapper
 from bridge.text import TextCode
 from eval.studies.compare.base import (
-    GRID,
     GUIDED,
-    LOCAL,
     PLAIN,
     TOKENS,
     Batch,
@@ -32,13 +30,16 @@ from eval.studies.compare.base import (
     Space,
     TrainedPeer,
     Trial,
-    cross_states,
     net_arguments,
 )
 
 TIMES, DDIM_STEPS = 1000, 25  # Noise levels in training, and solver steps in sampling
 FLOW_STEPS = 16
 HEADS = 4
+GRID = 8
+"""Side of the grid that windows are given on; on another they cover the same share of a picture."""
+LOCAL = (LocalSampling(), LocalSampling(window=(1.5, 1.3)), LocalSampling(window=(1.5, 1.3), perplexity=24.0))
+"""What a local flow chooses from: the default, smaller parts, smaller parts of more pictures."""
 
 
 class DenoisingNet(PeerNet):
@@ -97,6 +98,16 @@ class DenoisingNet(PeerNet):
             predicted = guided(self.predict, noisy, t, c, away, sampling.guidance)
             noisy = self.scheduler.step(predicted, int(step), noisy).prev_sample
         return self.leave(noisy)
+
+
+def cross_states(c: TextCode) -> tuple[Tensor, Tensor]:
+    """The sequence that attention reads: states (B, 1 + L, D) and mask (B, 1 + L) bool.
+
+    The pooled code at unit variance, then the tokens; a null code is one zero state.
+    """
+    pooled = c.pooled[:, None] * math.sqrt(c.pooled.shape[1])
+    first = torch.ones(len(c), 1, dtype=torch.bool, device=c.mask.device)
+    return torch.cat([pooled, c.tokens], dim=1), torch.cat([first, c.mask], dim=1)
 
 
 class UNet(DenoisingNet):
