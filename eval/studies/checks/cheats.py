@@ -67,7 +67,7 @@ class Division:
         judge = dataclasses.replace(judge, pictures=dataclasses.replace(judge.pictures, split=parts.astype(str)))
         target = judge.target(split, n, seed=seed)
         refs = target.refs
-        kept = refs[np.array([i for i, c in enumerate(refs.captions) if c in given], dtype=int)]
+        kept = refs[np.flatnonzero([caption in given for caption in refs.captions])]
         chosen = kept if captions is None else first_by_hash(kept, captions)
         bench = ArtistBench.of(judge, target[np.array([refs.captions.index(c) for c in chosen.captions])], seed)
         left_out = len(refs) + len(refs.left_out) - len(kept)

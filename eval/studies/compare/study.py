@@ -331,13 +331,11 @@ class Workshop:
         every, few = (variants[variants != NONE].unique() for variants in (train.variants[rows], train.variants[some]))
         begin = time.process_time()
         self.encoder.encode([texts[i] for i in few], MICRO_BATCH, with_tokens=False)
-        seconds = (time.process_time() - begin) * len(every) / len(few)
-        if uses_vae:
-            begin = time.process_time()
-            for part in some.split(MICRO_BATCH):
-                self.codec.encode(train.data(part, False, None))
-            seconds += (time.process_time() - begin) * len(rows) / len(some)
-        return seconds
+        between = time.process_time()
+        for part in some.split(MICRO_BATCH) if uses_vae else ():
+            self.codec.encode(train.data(part, False, None))
+        of_pictures = (time.process_time() - between) * len(rows) / len(some)
+        return (between - begin) * len(every) / len(few) + of_pictures
 
     def network(self, peer: TrainedPeer | MemoryPeer, trial: Trial, seed: int) -> PeerNet:
         """What draws a way's pictures, trained or filled first where that is not done."""
@@ -397,14 +395,13 @@ class Workshop:
             return None
         trained = self.key(peer, peer.trials[trial], seed)
         key = {"test": trained, **asdict(chosen.sampling), **self.judged}
-        rows, drawn = self.results.get(key), {"drawing": key}
-        if rows is None:
+        if (rows := self.results.get(key)) is None:
             net = self.network(peer, peer.trials[trial], seed)
-            self.results.add(drawn, self.drawing(net, chosen.sampling))
+            self.results.add({"drawing": key}, self.drawing(net, chosen.sampling))
             generate = keyed(net, self.asked, self.neighbours, chosen.sampling, seed)
             rows = self.results.add(key, self.benches.figures(generate, "test"))
-        run = self.results.get({"trained": trained})
-        return Tested(chosen.sampling, rows, run["steps"], run["seconds"] / 60, self.results.get(drawn))
+        run, drawing = self.results.get({"trained": trained}), self.results.get({"drawing": key})
+        return Tested(chosen.sampling, rows, run["steps"], run["seconds"] / 60, drawing)
 
 
 def minutes_left(vae_minutes: float, minutes: float) -> float:
