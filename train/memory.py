@@ -91,14 +91,12 @@ class MemoryConfig:
 def telling(captions: Sequence[str], style: str, most: int) -> list[str]:
     """The first captions that are more than another with an article, or with the kind of picture as a word.
 
-    Of "hand: dark skin tone" and "hand with dark skin tone", the first.
-
     >>> telling(["cat", "a cat", "cat, flat", "flat drawing of a cat", "a black cat", "pet"], "flat", 3)
     ['cat', 'a black cat', 'pet']
     """
     kept: dict[str, str] = {}
     for caption in captions:
-        bare = re.sub(r"^(an?|the) ", "", caption).replace(": ", " with ")
+        bare = re.sub(r"^(an?|the) ", "", caption)
         kind = style and re.search(rf"\b{re.escape(style)}\b", caption) and style not in captions[0]
         if bare not in kept and (not kind or not kept):
             kept[bare] = caption
