@@ -56,7 +56,12 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--temperature", type=_number, metavar="T", help="0: one image a caption; more: more variety")
     add("--negative", type=as_caption, metavar="CAPTION", help="what to move away from")
     add("--pairs", metavar="SOURCE", help="draw from captioned pictures of your own: a folder, a table, a dataset")
-    add("--novelty", type=_number, metavar="X", help="0 to 1: how far from the pictures in memory (default 0)")
+    add(
+        "--novelty",
+        type=_number,
+        metavar="X",
+        help="-1 to 1: how far from the pictures in memory; below 0 in one style each (default 0)",
+    )
     add(
         "--style",
         metavar="WORD",

@@ -32,7 +32,7 @@ from bridge.text import TextEncoder
 
 PICTURES, CAPTIONS = 32, 128
 """Pictures and captions that are encoded at a time."""
-WHITENING, COHERENCE = 0.3, 1.0
+WHITENING = 0.3
 """Of captions, unless somebody chooses another; see `LocalFlowMapper`."""
 TAUGHT = ("", "train")
 """Splits whose pictures are learnt; others are somebody's to judge with."""
@@ -88,7 +88,7 @@ class Memory:
             self.captions,
             styles=self.styles if any(self.styles) else None,
             groups=[first.setdefault(digest, i) for i, digest in enumerate(self.hashes)],
-            **{"whitening": WHITENING, "coherence": COHERENCE} | dict(settings or {}),
+            **{"whitening": WHITENING} | dict(settings or {}),
         )
 
     @classmethod

@@ -65,7 +65,7 @@ class Settings:
             softmax(cosine / this); 0 keeps its own code.
         trusted: Pictures of captions whose best cosine with a known one is lower were not shown to be better than
             chance (`eval.studies.checks familiarity`); 0 where nobody measured it.
-        novelty: 0 to 1, how far from a memory of pictures; see `LocalFlowMapper.restricted`.
+        novelty: -1 to 1, how far from a memory of pictures; see `LocalFlowMapper.restricted`.
         style: Of such a memory, the kind of picture to draw from; "not glyph" is any but glyphs, "" is any.
         compose: Whether a caption of two things which such a memory shows only apart is composed of both, and a thing
             that it shows in other colours alone is painted; see `bridge.composition` and `bridge.colours`.
@@ -89,7 +89,7 @@ class Settings:
             ("familiar", -10, 10),
             ("neighbour_temperature", 0, 1000),
             ("trusted", -10, 10),
-            ("novelty", 0, 1),
+            ("novelty", -1, 1),
         ):
             object.__setattr__(self, name, number(getattr(self, name), name, low, high))
         object.__setattr__(self, "compose", bool(self.compose))

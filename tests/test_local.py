@@ -289,7 +289,7 @@ def test_an_unknown_style_is_refused_with_those_there_are():
         memory(styles=["flat", "shaded"] * (PICTURES // 2)).restricted(style="oil")
 
 
-@pytest.mark.parametrize("novelty", [-0.1, 1.1, math.nan])
+@pytest.mark.parametrize("novelty", [-1.1, 1.1, math.nan])
 def test_a_novelty_out_of_range_is_refused(novelty):
     with pytest.raises(ValueError, match=r"^novelty: "):
         memory().restricted(novelty=novelty)
@@ -341,6 +341,7 @@ def test_a_coherent_latent_is_of_one_style(tmp_path):
     mixed, kept = (m.sample(code_of(0, 16), noise=noise) for m in (loose, mapper))
     assert float(mixed.sign().flatten(1).mean(1).abs().max()) < 1
     assert torch.equal(kept.sign().flatten(1).mean(1).abs(), torch.ones(16))
+    assert torch.equal(loose.restricted(novelty=-1.0).sample(code_of(0, 16), noise=noise), kept)
     mapper.save_pretrained(tmp_path)
     assert LocalFlowMapper.from_pretrained(tmp_path).coherence == 1
     one_style = LocalFlowMapper.from_memory(latents, codes, numbers, window=(0.3, 0.3), perplexity=10, coherence=1.0)

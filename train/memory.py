@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from bridge.checkpoint import check_replaceable
 from bridge.codecs import AutoencoderCodec, ImageCodec, load_codec
-from bridge.learn import COHERENCE, WHITENING, Memory
+from bridge.learn import WHITENING, Memory
 from bridge.mappers import LocalFlowMapper
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
@@ -48,7 +48,6 @@ class MemoryConfig:
         neighbours: The nearest pictures, which alone are weighed.
         whitening: How far captions are whitened before they are compared, 0 to 1; see `LocalFlowMapper`.
         bits: One number for all channels of a latent, or one each; see `LocalFlowMapper`.
-        coherence: How far a picture keeps to one style, 0 to 1; see `LocalFlowMapper`.
         correction: A model folder whose learned correction is added; empty for none. See `train.mapper`.
         strength: Factor on it.
         begin: Time from which on it corrects.
@@ -68,7 +67,6 @@ class MemoryConfig:
     neighbours: int = 192
     whitening: float = WHITENING
     bits: tuple[int, ...] = (8,)
-    coherence: float = COHERENCE
     correction: str = ""
     strength: float = 1.0
     begin: float = 0.0
@@ -85,7 +83,7 @@ class MemoryConfig:
 
     def local(self) -> dict[str, Any]:
         """Settings of the local flow, but for `bits`."""
-        return {k: getattr(self, k) for k in ("window", "perplexity", "neighbours", "whitening", "coherence")}
+        return {k: getattr(self, k) for k in ("window", "perplexity", "neighbours", "whitening")}
 
 
 def telling(captions: Sequence[str], style: str, most: int) -> list[str]:

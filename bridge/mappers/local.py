@@ -347,7 +347,8 @@ class LocalFlowMapper(CleanMapper):
 
         Args:
             style: Draw only from pictures of this kind; "not WORD" from all but those of a kind.
-            novelty: 0 to 1: towards smaller windows and more pictures, so fewer copies and less order.
+            novelty: 0 to 1: towards smaller windows and more pictures, so fewer copies and less order. 0 to -1: towards
+                one style in a latent, so more copies and more order.
 
         Raises:
             UserError: Memory holds no picture of that kind, or `novelty` is out of range.
@@ -356,13 +357,14 @@ class LocalFlowMapper(CleanMapper):
         if style is not None and kind not in styles:
             known = ", ".join(filter(None, styles)) or "none"
             raise UserError(f"style: this model knows no style {style!r}; its styles: {known}")
-        if not 0 <= novelty <= 1:
-            raise UserError(f"novelty: expected a number from 0 to 1, got {novelty!r}")
+        if not -1 <= novelty <= 1:
+            raise UserError(f"novelty: expected a number from -1 to 1, got {novelty!r}")
         if style is None and novelty == 0:
             return self
         if (style, novelty) not in self._views:
-            window = tuple(s * (1 - 0.6 * novelty) for s in self.window)
-            view = self.varied(window=window, perplexity=self.perplexity * (1 + 3 * novelty))
+            more, less = max(novelty, 0.0), max(-novelty, self.coherence)
+            window = tuple(s * (1 - 0.6 * more) for s in self.window)
+            view = self.varied(window=window, perplexity=self.perplexity * (1 + 3 * more), coherence=less)
             if style is not None:
                 of_kind = self.style == styles.index(kind)
                 view.allowed = ~of_kind if style.startswith(NOT) else of_kind

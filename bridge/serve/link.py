@@ -17,7 +17,7 @@ RANGES = {
     "guidance": (0, 20),
     "temperature": (0, 2),
     "steps": (1, 50),
-    "novelty": (0, 1),
+    "novelty": (-1, 1),
     "size": (64, 1024),
 }
 """Least and greatest of each number."""
