@@ -60,7 +60,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
         "--novelty",
         type=_number,
         metavar="X",
-        help="-1 to 1: how far from the pictures in memory; below 0 in one style each (default 0)",
+        help="-1 to 1: how far from the pictures in memory; below 0 in one style each (default: the model's)",
     )
     add(
         "--style",

@@ -1,4 +1,4 @@
-"""Colours by their words: what a drawing's is, drawings in another, and captions of a thing in a colour of its own.
+"""Colours by their words: those of pixels, drawings painted in another, and captions of a thing in one.
 
 Of "a pink elephant", memory has elephants and pink things. Its elephants are painted and encoded: for this caption,
 the local flow then draws from these in place of pictures in memory.
