@@ -621,16 +621,21 @@ class LocalFlowMapper(CleanMapper):
         log W_s + sum_p log(E_s(p) / W_s) / A, of the weight E_s(p) of its pictures at a position, without z_t W_s.
         A is the sum of a position's window, which counts it in as many places.
         """
-        here, prior = [], []
-        for style in range(len(self.config.styles)):
-            other = known.style != style
-            here.append(log_weight.masked_fill(other[:, None], -math.inf).logsumexp(2))
-            prior.append(known.log_weight.masked_fill(other, -math.inf).logsumexp(1))
-        each, of_all = torch.stack(here, 2), torch.stack(prior, 1)
-        gain = (each - of_all[:, None]).nan_to_num(0.0).sum(1)  # of a style without pictures 0, and it weighs nothing
-        share = (of_all + gain / window.sum(2).mean(1, keepdim=True)).log_softmax(1)
+        styles = len(self.config.styles)
+        each, prior = (_by_style(x, known.style, styles) for x in (log_weight, known.log_weight[:, None]))
+        gain = (each - prior).nan_to_num(0.0).sum(1)  # of a style without pictures 0, and it weighs nothing
+        share = (prior[:, 0] + gain / window.sum(2).mean(1, keepdim=True)).log_softmax(1)
         change = (share[:, None] - each).nan_to_num(0.0)
         return change.gather(2, known.style.long()[:, None].expand_as(log_weight))
+
+
+def _by_style(log_weight: Tensor, style: Tensor, styles: int) -> Tensor:
+    """Log of the sum of each style's weights, (B, P, S), of log weights (B, P, K) of pictures of styles (B, K)."""
+    which = style.long()[:, None].expand_as(log_weight)
+    nothing = torch.full((*log_weight.shape[:2], styles), -math.inf).to(log_weight)
+    most = nothing.scatter_reduce(2, which, log_weight, "amax")
+    share = (log_weight - most.gather(2, which)).exp().nan_to_num(0.0)  # of a style that weighs nothing
+    return most + (share @ F.one_hot(style.long(), styles).to(share)).log()
 
 
 def caption_index(codes: Tensor) -> np.ndarray:
