@@ -578,7 +578,8 @@ class BridgePipeline:
             if negative is not None:
                 away = self._encode(negative)
             places = token_places(max(code.mask.shape[1], away.mask.shape[1]), self.text_encoder.max_tokens)
-            made, note = self._material(prompt.text, code, settings)
+            made, why = self._material(prompt.text, code, settings)
+            note = why or self.note(code)
             other = None if negative is None else self._material(negative.text, away, settings)[0]
             material = tuple((c.pooled[0], m) for c, m in ((code, made), (away, other)) if m is not None)
             for index in range(count):
@@ -599,10 +600,10 @@ class BridgePipeline:
         return mapper.given([(code, each) for code, each in made if each is not None])
 
     def _material(self, caption: str, code: TextCode, settings: Settings) -> tuple[Material | None, str | None]:
-        """What a caption draws from, None for what is nearest in memory, and what to tell whoever asked for it."""
-        mapper, note = view_of(self.mapper, settings), self.note(code)
+        """What a caption draws from and what that is, or None and None where that is what is nearest in memory."""
+        mapper = view_of(self.mapper, settings)
         if not (settings.compose and isinstance(mapper, LocalFlowMapper)):
-            return None, note
+            return None, None
 
         def encode(text: str) -> Tensor:
             return self.code(text).pooled[0]
@@ -611,7 +612,7 @@ class BridgePipeline:
             return made.material, COMPOSED.format(made.parts)
         if (painted := coloured(caption, code.pooled[0], mapper, encode, self.codec)) is not None:
             return painted.material, COLOURED.format(painted)
-        return None, note
+        return None, None
 
     def _encode(self, caption: Text) -> TextCode:
         try:

@@ -18,7 +18,6 @@ from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
 from bridge.manifest import MANIFEST
 from bridge.mappers import VelocityMapper
-from bridge.mappers.local import VARIED
 from bridge.pipeline import BridgePipeline
 from eval.baselines import text_codes
 from eval.data import Pictures, why_single
@@ -47,20 +46,16 @@ SETTINGS = (
         "T",
         "of the draw among known captions for an unfamiliar one",
     ),
-    (
-        "--compose",
-        "compose",
-        whole(0, 1),
-        "0|1",
-        "whether captions of two things are composed, and things painted in another colour",
-    ),
+    ("--compose", "compose", whole(0, 1), "0|1", "whether two things are composed and things painted in other colours"),
+    ("--novelty", "novelty", number(-1, 1), "X", "how far from a local flow's memory"),
     ("--window", "window", number(above=0), "S", "of a local flow at t = 0, in grid positions"),
     ("--perplexity", "perplexity", number(1), "P", "pictures that a local flow effectively draws from"),
-    ("--coherence", "coherence", number(0, 1), "C", "how far a local flow's picture keeps to one style"),
     ("--strength", "strength", number(0), "S", "factor on a local flow's learned correction"),
     ("--begin", "begin", number(0, 1), "T", "time from which on it corrects"),
 )
 """Option, name, type, metavar and meaning of what may be compared."""
+CALL = ("guidance_scale", "num_inference_steps", "temperature", "compose", "novelty")
+"""Those of them that a call of the pipeline takes."""
 
 
 def build_parser() -> Parser:
@@ -92,9 +87,9 @@ def models_of(pipe: BridgePipeline, args: argparse.Namespace) -> dict[str, Gener
     models = {}
     for values in itertools.product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
-        call = {name: settings[name] for name in ("guidance_scale", "num_inference_steps", "temperature", "compose")}
+        call = {name: settings[name] for name in CALL}
         pipe.resolve(**call)
-        other = with_memory(pipe, {name: settings[name] for name in VARIED})
+        other = with_memory(pipe, *(settings[name] for name in ("window", "perplexity", "strength", "begin")))
         other = with_neighbours(other, settings["familiar"], settings["neighbour_temperature"])
         varied = [f"{name}={value:g}" for name, value in settings.items() if len(axes[name]) > 1]
         models[", ".join(varied) or "model"] = generate_with(other, args.seed, call)

@@ -17,7 +17,6 @@ from bridge.errors import UserError
 from bridge.images import contact_sheet, flatten, save_png, to_pil
 from bridge.manifest import MANIFEST
 from bridge.mappers import LocalFlowMapper
-from bridge.mappers.local import VARIED
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline
 from eval.bench import Bench
@@ -58,23 +57,28 @@ def with_neighbours(
     return other
 
 
-def with_memory(pipe: BridgePipeline, settings: Mapping[str, float | None]) -> BridgePipeline:
-    """The same model with other settings of its local flow or of that one's correction; None keeps the model's.
+def with_memory(
+    pipe: BridgePipeline,
+    window: float | None,
+    perplexity: float | None,
+    strength: float | None = None,
+    begin: float | None = None,
+) -> BridgePipeline:
+    """The same model with another window, perplexity, or strength or begin of its correction; None keeps the model's.
 
-    See `LocalFlowMapper.varied`. The window is at t = 0, in grid positions; the one at t = 1 keeps step.
+    See `LocalFlowMapper`, which alone has them. The window is at t = 0, in grid positions; the one at t = 1 keeps step.
     """
-    chosen: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
-    if not chosen:
+    if all(value is None for value in (window, perplexity, strength, begin)):
         return pipe
     if not isinstance(pipe.mapper, LocalFlowMapper):
-        options = ", ".join(f"--{name}" for name in VARIED)
-        raise UserError(f"{options}: this model's {type(pipe.mapper).__name__} has none; leave them out")
-    if pipe.mapper.network is None and chosen.keys() & {"strength", "begin"}:
+        family = type(pipe.mapper).__name__
+        options = "--window, --perplexity, --strength, --begin"
+        raise UserError(f"{options}: this model's {family} has none; leave them out")
+    if pipe.mapper.network is None and (strength, begin) != (None, None):
         raise UserError("--strength, --begin: this model's local flow has no correction; leave them out")
-    if "window" in chosen:
-        chosen["window"] = tuple(s * chosen["window"] / pipe.mapper.window[0] for s in pipe.mapper.window)
-    other = copy.copy(pipe)
-    other.mapper = pipe.mapper.varied(**chosen)
+    other, first = copy.copy(pipe), pipe.mapper.window[0]
+    windows = None if window is None else tuple(s * window / first for s in pipe.mapper.window)
+    other.mapper = pipe.mapper.varied(window=windows, perplexity=perplexity, strength=strength, begin=begin)
     return other
 
 

@@ -35,10 +35,10 @@ def test_a_painted_drawing_is_seen_in_its_new_colour(own, target):
 
 def test_what_has_another_colour_stays_and_so_do_shades():
     pixels = drawing((0.9, 0.2, 0.1), (0.7, 0.1, 0.05), (0.6, 0.15, 0.1), (0.1, 0.3, 0.9))
-    blue = painted(pixels, "green")
-    assert np.array_equal(blue[:, 45:], pixels[:, 45:])
-    assert np.array_equal(blue[..., 3], pixels[..., 3])
-    light, dark = blue[32, 10, :3], blue[32, 25, :3]
+    green = painted(pixels, "green")
+    assert np.array_equal(green[:, 45:], pixels[:, 45:])
+    assert np.array_equal(green[..., 3], pixels[..., 3])
+    light, dark = green[32, 10, :3], green[32, 25, :3]
     assert light.argmax() == dark.argmax() == 1
     assert light.max() > dark.max() + 0.05
 

@@ -380,19 +380,22 @@ class VAETraining:
                 [recoloured(p, self.config.recolour, generator_for(*k, 2)) for p, k in zip(x, keys, strict=True)]
             )
         noise = normal_rows(keys, self.z_shape)
-        by = [self.moves(generator_for(*key, 3)) for key in keys]
-        x = torch.stack([shifted(p, *steps, 1.0) for p, steps in zip(x, by, strict=True)])
+        moves = [self.move(generator_for(*key, 3)) for key in keys] if self.config.shift else []
+        if moves:
+            x = torch.stack([shifted(p, *move, 1.0) for p, move in zip(x, moves, strict=True)])
         if self.opacity is None:
             return x, noise
         opacity = to_unit(self.opacity[self.rows(positions, epoch)])
         opacity = torch.where(flipped, opacity.flip(-1), opacity)
-        outside = (opacity.amin((1, 2, 3)) == 1).float().tolist()  # opaque, or nobody knows
-        return x, noise, torch.stack([shifted(p, *m, o) for p, m, o in zip(opacity, by, outside, strict=True)])
+        if moves:
+            outside = (opacity.amin((1, 2, 3)) == 1).float().tolist()  # opaque, or nobody knows
+            opacity = torch.stack([shifted(p, *m, o) for p, m, o in zip(opacity, moves, outside, strict=True)])
+        return x, noise, opacity
 
-    def moves(self, generator: torch.Generator) -> tuple[int, int]:
+    def move(self, generator: torch.Generator) -> tuple[int, int]:
         """Pixels down and to the right, of half of the pictures."""
         most = self.config.shift
-        if not most or float(torch.rand((), generator=generator)) < 0.5:
+        if float(torch.rand((), generator=generator)) < 0.5:
             return 0, 0
         down, right = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
         return down, right

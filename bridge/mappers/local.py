@@ -40,8 +40,6 @@ NETWORKS: dict[str, type[FlowMatchingMapper | TransformerFlowMapper]] = {
     family.__name__: family for family in (FlowMatchingMapper, TransformerFlowMapper)
 }
 """What can correct a local flow."""
-VARIED = ("window", "perplexity", "coherence", "strength", "begin")
-"""Settings of which a view may have others."""
 RIDGE = 0.1
 """Share of the mean variance of captions' codes that is added to every direction's before whitening."""
 SEEN = 3
@@ -383,10 +381,13 @@ class LocalFlowMapper(CleanMapper):
         begin: float | None = None,
     ) -> "LocalFlowMapper":
         """A view of the same memory with other settings; see the class."""
-        chosen = dict(zip(VARIED, (window, perplexity, coherence, strength, begin), strict=True))
         view = object.__new__(type(self))
         view.__dict__ = self.__dict__ | {"_near": OrderedDict(), "_lists": OrderedDict(), "_views": {}, "_last": None}
-        view.__dict__ |= {name: value for name, value in chosen.items() if value is not None}
+        view.window = self.window if window is None else window
+        view.perplexity = self.perplexity if perplexity is None else perplexity
+        view.coherence = self.coherence if coherence is None else coherence
+        view.strength = self.strength if strength is None else strength
+        view.begin = self.begin if begin is None else begin
         return view
 
     def given(self, material: Sequence[tuple[Tensor, Material]]) -> "LocalFlowMapper":
