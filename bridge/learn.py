@@ -50,6 +50,7 @@ class Memory:
         hashes: For each picture, of its file; the same for copies of a file.
         styles: For each picture, its kind; "" where nobody said.
         notes: What was left out or should be known, a line each.
+        allusions: Those of `texts` that only allude to their pictures, as tags do; see `LocalFlowMapper`.
     """
 
     latents: Tensor
@@ -59,6 +60,7 @@ class Memory:
     hashes: list[str]
     styles: list[str]
     notes: tuple[str, ...] = ()
+    allusions: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -77,6 +79,7 @@ class Memory:
             [*self.hashes, *other.hashes],
             [*self.styles, *other.styles],
             (*self.notes, *other.notes),
+            self.allusions - {*other.texts} | other.allusions - {*self.texts} | self.allusions & other.allusions,
         )
 
     def mapper(self, settings: Mapping[str, Any] | None = None) -> LocalFlowMapper:
@@ -88,6 +91,7 @@ class Memory:
             self.captions,
             styles=self.styles if any(self.styles) else None,
             groups=[first.setdefault(digest, i) for i, digest in enumerate(self.hashes)],
+            allusions=[text in self.allusions for text in self.texts],
             **{"whitening": WHITENING} | dict(settings or {}),
         )
 
@@ -104,6 +108,7 @@ class Memory:
             [link[a:b] for a, b in pairwise(start)],
             [f"group {g}" if g >= 0 else f"picture {i}" for i, g in enumerate(groups)],
             [kinds[i] for i in mapper.style.tolist()],
+            allusions=mapper.allusions(texts),
         )
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from train.autoencoder import (
 from train.config import ConfigError, load_config
 from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 from train.loop import LoopConfig
-from train.perceptual import PerceptualDistance
+from train.perceptual import Discriminator, PerceptualDistance
 from train.recipes.emoji import write_dataset
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -539,6 +540,77 @@ def test_the_gradient_goes_to_the_reconstruction_not_to_the_network(distance, tr
 def test_the_perceptual_network_stays_in_evaluation_mode(distance):
     distance.train()
     assert not any(module.training for module in distance.modules())
+
+
+# the discriminator
+
+
+@pytest.fixture(scope="module")
+def features(distance, train_pixels) -> list[list[Tensor]]:
+    """Of real pictures, and of their blurred copies."""
+    x = to_unit(train_pixels[:8])
+    return [distance.features(p) for p in (x, torch.nn.functional.avg_pool2d(x, 5, 1, 2))]
+
+
+def test_a_discriminator_learns_to_tell_pictures_from_blurred_ones(features):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        discriminator = Discriminator(16)
+    optimizer = torch.optim.Adam(discriminator.parameters(), 3e-3)
+    for _ in range(60):
+        loss = discriminator.losses(*features)[1].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        deceived, told = discriminator.losses(*features)
+        of_real, _ = discriminator.losses(*features[::-1])
+    assert float(told.mean()) < 1  # 2 where it cannot tell
+    assert float(deceived.mean()) > float(of_real.mean())
+
+
+def test_neither_trains_the_others_part(features):
+    discriminator = Discriminator(16)
+    drawn = [f.clone().requires_grad_() for f in features[1]]
+    deceived, told = discriminator.losses(features[0], drawn)
+    assert all(g is None for g in torch.autograd.grad(told.sum(), drawn, retain_graph=True, allow_unused=True))
+    weights = list(discriminator.parameters())
+    with pytest.raises(RuntimeError, match="not have been used"):
+        torch.autograd.grad(deceived.sum(), weights, retain_graph=True)
+    assert all(bool(g.any()) for g in torch.autograd.grad(deceived.sum(), drawn))
+    assert all(w.requires_grad for w in weights)
+
+
+def test_a_decoder_alone_is_trained_against_a_discriminator(finished, artwork_folder, tmp_path):
+    changes = {"perceptual": 0.1, "adversarial": 0.01, "decoder_alone": True, "init": str(finished / "vae")}
+    training = VAETraining(config_of(artwork_folder, tmp_path / "run", **changes))
+    training.loop.config = replace(LOOP, steps=3, validate_every=3)
+    codec = VAECodec.from_pretrained(training.run())
+    before, after = (c.vae.state_dict() for c in (VAECodec.from_pretrained(finished / "vae"), codec))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and not any(name.startswith(("encoder.", "quant_conv.")) for name in changed)
+    row = json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[-1])
+    expected = row["l1"] + 2 * row["mse"] + row["kl"] * VAEConfig.kl + 0.1 * row["perceptual"]
+    assert row["loss"] == pytest.approx(expected + 0.01 * row["adversarial"] + row["discriminator"], rel=1e-3)
+
+
+def test_without_noise_a_decoder_learns_from_means(losses):
+    eps = torch.ones(3, 4, 8, 8)
+    assert torch.equal(losses(eps, noise=0.0)["l1"], losses(noise=1.0)["l1"])
+    assert not torch.equal(losses(eps, noise=0.5)["l1"], losses(eps, noise=1.0)["l1"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"adversarial": 0.1}, "adversarial: judges by the perceptual distance's features; set `perceptual`"),
+        ({"decoder_alone": True}, "decoder_alone: needs an encoder; name a folder with a VAE as `init`"),
+        ({"noise": 1.5}, "noise: expected a factor from 0 to 1, got 1.5"),
+    ],
+)
+def test_what_cannot_be_trained_so_is_refused(changes, told, artwork_folder, tmp_path):
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        config_of(artwork_folder, tmp_path, **changes)
 
 
 # the command

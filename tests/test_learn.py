@@ -1,6 +1,7 @@
 """Own pictures at once: no training, a cache by content, a model folder, and what is said of few pictures."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -309,3 +310,13 @@ def test_memory_of_a_mapper_and_back(folder, base):
     assert torch.equal(again.latents, pipe.mapper.latents)
     code = pipe.text_encoder.encode(["a house"], with_tokens=False).pooled[0]
     assert np.array_equal(again.nearest(code)[0], pipe.mapper.nearest(code)[0])
+
+
+def test_a_caption_that_says_what_a_picture_shows_is_no_allusion_beside_another_memory(folder, base):
+    pipe = BridgePipeline.from_pairs(folder, base)
+    plain = bridge.learn.Memory.of(pipe.mapper, pipe.memory.captions)
+    first, second = plain.texts[:2]
+    alluding = replace(plain, allusions=frozenset([first]))
+    assert bridge.learn.Memory.of(alluding.mapper(), plain.texts).allusions == {first}
+    assert (alluding + plain).allusions == (plain + alluding).allusions == frozenset()
+    assert (alluding + replace(plain, allusions=frozenset([first, second]))).allusions == {first}

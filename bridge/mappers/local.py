@@ -29,6 +29,8 @@ REMEMBERED, REMEMBERED_IN_TRAINING = 256, 1 << 16
 BISECTIONS = 50
 SLACK = 0.1
 """Cosine by which a caption may be farther than the nearest, and still be the same."""
+ASIDE = 0.1
+"""Cosine by which a caption that only alludes to its picture counts as farther; of .05, .1 and .13 the best, by eye."""
 EXACT = 100_000
 """Captions that are compared with one by one; of more, an index gives a short list."""
 PROBED, SHORT_LIST = 64, 4096
@@ -129,6 +131,7 @@ class LocalFlowMapper(CleanMapper):
         bits: 2, 4, 6 or 8, in which a number of a latent is kept: of all, or of each channel.
         index_bytes: Size of the captions' index, which `from_memory` makes for more than EXACT of them.
         coherence: How far a latent keeps to one style, from 0, not at all, to 1, wholly.
+        aside: Cosine by which captions that only allude to their picture count as farther; 0 where there are none.
         time_mean: See `CleanMapper`; of the loss alone.
         correction: Arguments of a network that is added to the clean latent, and "family", its class; empty for none.
             It sees z_t, the local flow's answer, the spread of what that was made of, t and the caption.
@@ -157,6 +160,7 @@ class LocalFlowMapper(CleanMapper):
     centre: Tensor
     metric: Tensor
     length: Tensor
+    allusion: Tensor
 
     @register_to_config
     def __init__(
@@ -178,6 +182,7 @@ class LocalFlowMapper(CleanMapper):
         whitening: float = 0.0,
         bits: int | tuple[int, ...] = 8,
         coherence: float = 0.0,
+        aside: float = 0.0,
     ) -> None:
         super().__init__()
         self.bits = tuple(bits) if isinstance(bits, Sequence) else (bits,) * z_shape[0]
@@ -198,20 +203,7 @@ class LocalFlowMapper(CleanMapper):
         self.sample_noise_shape, self.loss_noise_shape = self.z_shape, (math.prod(z_shape) + 1,)
         self.window, self.perplexity, self.neighbours = tuple(window), perplexity, neighbours
         self.coherence = coherence
-        kept = _packed(torch.zeros(1, *z_shape, dtype=torch.int8), self.bits)
-        self.register_buffer("latents", torch.zeros(pictures, *kept.shape[1:], dtype=kept.dtype))
-        self.register_buffer("scale", torch.ones(z_shape[0]))
-        self.register_buffer("codes", torch.zeros(captions, text_dim, dtype=torch.int8))
-        self.register_buffer("link", torch.zeros(links, dtype=torch.int32))
-        self.register_buffer("start", torch.zeros(pictures + 1, dtype=torch.int32))
-        self.register_buffer("style", torch.zeros(pictures, dtype=torch.int16))
-        self.register_buffer("group", torch.full((pictures,), -1, dtype=torch.int32))
-        if index_bytes:
-            self.register_buffer("index", torch.zeros(index_bytes, dtype=torch.uint8))
-        if whitening:
-            self.register_buffer("centre", torch.zeros(text_dim))
-            self.register_buffer("metric", torch.eye(text_dim))
-            self.register_buffer("length", torch.ones(captions))
+        self._make_room(pictures, captions, links, index_bytes)
         grid = torch.cartesian_prod(*[torch.arange(side) for side in self.z_shape[1:]] or [torch.zeros(1)])
         grid = grid.float().view(math.prod(self.z_shape[1:]), -1)
         self.register_buffer("squared", torch.cdist(grid, grid).square().round(), persistent=False)
@@ -231,6 +223,25 @@ class LocalFlowMapper(CleanMapper):
             torch.nn.init.zeros_(last.bias)  # its weights are zero already
             self.reads_tokens = self.network.reads_tokens
             self.loss_noise_shape = (math.prod(z_shape) + 2,)
+
+    def _make_room(self, pictures: int, captions: int, links: int, index_bytes: int) -> None:
+        """Register what memory consists of; see the class."""
+        kept = _packed(torch.zeros(1, *self.z_shape, dtype=torch.int8), self.bits)
+        self.register_buffer("latents", torch.zeros(pictures, *kept.shape[1:], dtype=kept.dtype))
+        self.register_buffer("scale", torch.ones(self.z_shape[0]))
+        self.register_buffer("codes", torch.zeros(captions, self.text_dim, dtype=torch.int8))
+        self.register_buffer("link", torch.zeros(links, dtype=torch.int32))
+        self.register_buffer("start", torch.zeros(pictures + 1, dtype=torch.int32))
+        self.register_buffer("style", torch.zeros(pictures, dtype=torch.int16))
+        self.register_buffer("group", torch.full((pictures,), -1, dtype=torch.int32))
+        if index_bytes:
+            self.register_buffer("index", torch.zeros(index_bytes, dtype=torch.uint8))
+        if self.config.aside:
+            self.register_buffer("allusion", torch.zeros(captions, dtype=torch.bool))
+        if self.config.whitening:
+            self.register_buffer("centre", torch.zeros(self.text_dim))
+            self.register_buffer("metric", torch.eye(self.text_dim))
+            self.register_buffer("length", torch.ones(captions))
 
     def corrected(self, correction: dict[str, Any], strength: float = 1.0, begin: float = 0.0) -> Self:
         """A copy with an untrained correction, which changes nothing yet; see the class."""
@@ -276,6 +287,7 @@ class LocalFlowMapper(CleanMapper):
         whitening: float = 0.0,
         bits: int | tuple[int, ...] = 8,
         coherence: float = 0.0,
+        allusions: Sequence[bool] | None = None,
     ) -> Self:
         """A mapper over these pictures.
 
@@ -292,6 +304,8 @@ class LocalFlowMapper(CleanMapper):
             whitening: See the class.
             bits: See the class.
             coherence: See the class.
+            allusions: For each caption, whether it only alludes to its picture, as a tag does, and counts as farther
+                than it is, by ASIDE.
 
         Raises:
             UserError: There is no picture, or one without a caption.
@@ -303,6 +317,7 @@ class LocalFlowMapper(CleanMapper):
         mapper = cls(
             tuple(latents.shape[1:]), codes.shape[1], len(latents), len(codes), sum(map(len, captions)),
             window, perplexity, neighbours, kinds, len(index), whitening=whitening, bits=bits, coherence=coherence,
+            aside=ASIDE if any(allusions or ()) else 0.0,
         )  # fmt: skip
         channelwise = latents.transpose(0, 1).flatten(1)
         levels, clipped = (torch.tensor([of[b] for b in mapper.bits]).to(latents) for of in (LEVELS, CLIPPED))
@@ -311,6 +326,8 @@ class LocalFlowMapper(CleanMapper):
         whole = (latents / mapper._across(mapper.scale)).round().clamp(-most, most)
         mapper.latents.copy_(_packed(whole.to(torch.int8), mapper.bits))
         mapper.codes.copy_((codes / codes.abs().amax(1, keepdim=True).clamp(min=1e-6) * LEVELS[8]).round())
+        if mapper.config.aside:
+            mapper.allusion.copy_(torch.tensor(allusions))
         if whitening:
             mapper._whiten()
         mapper.link.copy_(torch.tensor([number for numbers in captions for number in numbers]))
@@ -339,6 +356,12 @@ class LocalFlowMapper(CleanMapper):
         if "unit" not in self._made:
             self._made["unit"] = F.normalize(self.codes.cpu().float(), dim=1)
         return cast("Tensor", self._made["unit"])
+
+    def allusions(self, texts: Sequence[str]) -> frozenset[str]:
+        """Which captions in memory, M texts, only allude to their pictures."""
+        if not self.config.aside:
+            return frozenset()
+        return frozenset(text for text, alludes in zip(texts, self.allusion.tolist(), strict=True) if alludes)
 
     def restricted(self, *, style: str | None = None, novelty: float = 0.0) -> "LocalFlowMapper":
         """A view of the same memory.
@@ -402,6 +425,8 @@ class LocalFlowMapper(CleanMapper):
     def _whiten(self) -> None:
         """Fit `centre`, `metric` and `length` to the captions in memory; few captions are whitened less."""
         codes = self.unit_codes.double()
+        if self.config.aside:
+            codes = codes[~self.allusion.cpu()]
         centre = codes.mean(0)
         covariance = (codes - centre).T @ (codes - centre) / len(codes)
         variance, axes = torch.linalg.eigh(covariance)
@@ -423,14 +448,21 @@ class LocalFlowMapper(CleanMapper):
         return np.maximum.reduceat(cosine[self.link.cpu().numpy()], self.start[:-1].cpu().numpy())
 
     def _cosine(self, code: Tensor, captions: np.ndarray | None, whitened: bool) -> np.ndarray:
-        """Cosine of a text code (text_dim,) with captions, of all or of these numbers."""
+        """Cosine of a text code (text_dim,) with captions, of all or of these numbers; less for those that allude."""
         code = code.detach().cpu().float()
         if captions is None:
             codes = self.unit_codes
         else:
             codes = F.normalize(self.codes[torch.from_numpy(captions)].cpu().float(), dim=1)
-        if not (whitened and self.config.whitening):
-            return np.asarray((codes @ code).numpy())
+        white = whitened and self.config.whitening
+        cosine = self._white_cosine(code, codes, captions) if white else codes @ code
+        if self.config.aside:
+            allusion = self.allusion.cpu() if captions is None else self.allusion.cpu()[captions]
+            cosine = cosine - self.config.aside * allusion
+        return np.asarray(cosine.numpy())
+
+    def _white_cosine(self, code: Tensor, codes: Tensor, captions: np.ndarray | None) -> Tensor:
+        """Cosine of a whitened code with whitened codes, those of all captions or of these numbers."""
         if "white" not in self._made:  # copies: a file's tensors lie askew in memory, where products round differently
             self._made["white"] = [x.cpu().clone() for x in (self.centre, self.metric, self.length)]
         centre, metric, length = self._made["white"]
@@ -438,7 +470,7 @@ class LocalFlowMapper(CleanMapper):
         apart = code - centre
         code = metric @ apart
         own = (code @ apart).clamp(min=1e-9).sqrt()
-        return np.asarray(((codes @ code - code @ centre) / (length * own)).numpy())
+        return (codes @ code - code @ centre) / (length * own)
 
     def support(self, code: Tensor, slack: float = SLACK) -> int:
         """How many different pictures show a caption about as well as the nearest does, of as many as are weighed.
