@@ -25,7 +25,7 @@ from eval.features import KNOWN, EfficientNetLite0, extractor
 from eval.judge import Judge
 from eval.page import to_html
 from eval.report import ROWS, check_counts, evaluate, to_json, to_text, trade_off
-from eval.samples import Gallery, Generated, draw_sheet, first_captions, generate_with, with_memory, with_neighbours
+from eval.samples import Gallery, Generated, draw_sheet, first_captions, generate_with, varied
 from eval.stream import Generate
 from train.command import Parser, number, run_command, say, spelled, whole, writable_file, writable_folder
 
@@ -89,10 +89,8 @@ def models_of(pipe: BridgePipeline, args: argparse.Namespace) -> dict[str, Gener
         settings = dict(zip(axes, values, strict=True))
         call = {name: settings[name] for name in CALL}
         pipe.resolve(**call)
-        other = with_memory(pipe, *(settings[name] for name in ("window", "perplexity", "strength", "begin")))
-        other = with_neighbours(other, settings["familiar"], settings["neighbour_temperature"])
-        varied = [f"{name}={value:g}" for name, value in settings.items() if len(axes[name]) > 1]
-        models[", ".join(varied) or "model"] = generate_with(other, args.seed, call)
+        name = ", ".join(f"{name}={value:g}" for name, value in settings.items() if len(axes[name]) > 1)
+        models[name or "model"] = generate_with(varied(pipe, settings), args.seed, call)
     return models
 
 

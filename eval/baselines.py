@@ -113,20 +113,16 @@ def fit_ridge(
     c_validation: np.ndarray,
     z_validation: np.ndarray,
     families_validation: np.ndarray,
-    penalties: Sequence[float] = PENALTIES,
 ) -> RidgeGaussian:
-    """Fit on text codes (N, D) and latents (N, Z) of training pictures.
-
-    The penalty has the least error on validation pictures, codes (M, D) and latents (M, Z), families (M,) having equal
-    weight.
-    """
+    """Fit on text codes (N, D) and latents (N, Z) of training pictures; the penalty has the least error on validation
+    pictures, (M, D) and (M, Z), families (M,) having equal weight."""
     weights = family_weights(families_validation)
-    fits = [Ridge(alpha=p).fit(c, z) for p in penalties]
+    fits = [Ridge(alpha=p).fit(c, z) for p in PENALTIES]
     errors = [weights @ ((f.predict(c_validation) - z_validation) ** 2).mean(axis=1) for f in fits]
     best = int(np.argmin(errors))
     residual = z - fits[best].predict(c)
     covariance = np.cov(residual, rowvar=False) + 1e-6 * np.eye(z.shape[1])
-    return RidgeGaussian(fits[best].coef_, fits[best].intercept_, np.linalg.cholesky(covariance), penalties[best])
+    return RidgeGaussian(fits[best].coef_, fits[best].intercept_, np.linalg.cholesky(covariance), PENALTIES[best])
 
 
 def text_codes(encoder: TextEncoder) -> EncodeText:

@@ -7,8 +7,8 @@ and there is no score (`SingleBench`).
 
 import abc
 import math
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -17,12 +17,14 @@ import numpy as np
 from bridge.errors import UserError
 from eval.baselines import EncodeText
 from eval.data import LEAST, References, narrowed, references
-from eval.judge import Judge, PerCaption, Seen, Target, means
-from eval.metrics import calibration, fit, memorization, quality, single
-from eval.metrics.bootstrap import Interval, family_mean, paired_bootstrap
-from eval.metrics.energy import root_skill
+from eval.features import Columns
+from eval.judge import Judge, Seen
+from eval.metrics import calibration, diversity, fit, memorization, quality, single
+from eval.metrics import energy as joint
+from eval.metrics.bootstrap import Interval, family_mean, family_weights, paired_bootstrap
 from eval.space import PairSpace
 
+POPULATION = 1500  # Caption-blind training pictures, at most
 ONE_EACH = "one picture a caption, nothing to tell apart"
 NO_PAIR = "no caption has two pictures that show it"
 NO_TEXT = "captions are compared by their text codes, and no text encoder was given"
@@ -72,6 +74,17 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class PerCaption(Columns):
+    """What was measured caption by caption; every array (C,)."""
+
+    hit: np.ndarray  # Share of the caption's pictures that show it (gated Caption-ID)
+    styles: np.ndarray  # Distinct styles among those
+    energy: np.ndarray  # Energy distance to the references
+    realistic: np.ndarray  # Share that passes the realism test
+    copied: np.ndarray  # Share that copies a training picture
+
+
+@dataclass(frozen=True)
 class Judged:
     """What the judge says of one method's pictures."""
 
@@ -94,13 +107,14 @@ class Bench(abc.ABC):
     """One row's captions with everything that methods are compared with."""
 
     judge: Judge  # Describes pictures
-    target: Any  # The captions and what their pictures are held against
+    refs: References  # The captions and their real pictures
+    rivals: fit.Rivals  # Captions to be confused with: all of the split
     seed: int  # Of the bootstrap, and of shuffles
-    real: Judged  # The real pictures themselves
+    seen: list[Seen]  # What is noted of the real pictures, caption by caption
 
-    @abc.abstractmethod
     def __getitem__(self, index: np.ndarray) -> Self:
         """The captions at `index`, (C',), with the same rivals."""
+        return replace(self, refs=self.refs[index], seen=[self.seen[int(i)] for i in index])
 
     @abc.abstractmethod
     def judged(self, kind: str, seen: list[Seen], asked: np.ndarray | None = None) -> Judged:
@@ -115,11 +129,15 @@ class Bench(abc.ABC):
     def about(self) -> dict[str, Any]:
         """What `report.Row` says of the captions themselves."""
 
+    @cached_property
+    def real(self) -> Judged:
+        """The real pictures themselves."""
+        return self.judged("real", self.seen)
+
     @property
-    def refs(self) -> References:
-        """The captions and their real pictures."""
-        refs: References = self.target.refs
-        return refs
+    def points(self) -> list[np.ndarray]:
+        """Where the real pictures lie by what they show, [(k, D)] * C."""
+        return [s.described.shows for s in self.seen]
 
     @property
     def rows(self) -> np.ndarray:
@@ -153,7 +171,7 @@ class Bench(abc.ABC):
             **headlines,
             realistic=self.interval(judged.per.realistic),
             copied=self.interval(judged.per.copied),
-            c_t=memorization.c_t(known, np.concatenate(real.points), points),
+            c_t=memorization.c_t(known, np.concatenate(self.points), points),
             authenticity=memorization.authenticity(known, points),
             kid=0.0 if judged.kind == "real" else quality.kid(late, real_late),
             frechet=0.0 if judged.kind == "real" else quality.frechet(late, real_late),
@@ -163,10 +181,10 @@ class Bench(abc.ABC):
 
     def calibration(self, judged: Judged) -> Calibration:
         """Of a model's samples, the same number for every caption."""
-        where, n = (judged.points, self.real.points, self.refs.artists), len(judged.points[0])
+        where, n = (judged.points, self.points, self.refs.artists), len(judged.points[0])
         columns = np.stack(calibration.spread_skill(*where), axis=1)
         ratio = self.interval(columns, lambda m: calibration.spread_skill_ratio(m[..., 0], m[..., 1], n))
-        ranks = calibration.rank_histogram(*where, seed=self.seed)
+        ranks = calibration.ranks_per_caption(*where, seed=self.seed).sum(axis=0)
         return Calibration(ratio, ranks.tolist(), calibration.reliability(ranks))
 
 
@@ -185,7 +203,7 @@ def diversity_of(m: np.ndarray) -> np.ndarray:
 
 
 def joint_of(m: np.ndarray) -> np.ndarray:
-    return root_skill(m[..., 4], m[..., 5])
+    return joint.root_skill(m[..., 4], m[..., 5])
 
 
 def score_of(m: np.ndarray) -> np.ndarray:
@@ -195,25 +213,48 @@ def score_of(m: np.ndarray) -> np.ndarray:
 HEADLINES = {"fit": fit_of, "diversity": diversity_of, "joint": joint_of, "score": score_of}
 
 
+@dataclass(frozen=True)
 class ArtistBench(Bench):
-    """Real pictures are those by *other* artists; its target is a `Target`."""
+    """Real pictures are those by *other* artists."""
 
-    target: Target
+    n: int  # Pictures of a caption at which its styles are counted, fewer where fewer artists drew it
+    population: np.ndarray  # Caption-blind training pictures in the space of captions, (M, D)
 
-    @classmethod
-    def of(cls, judge: Judge, target: Target, seed: int = 0) -> "ArtistBench":
-        groups = judge.look_at(np.concatenate(target.refs.rows)).split([len(rows) for rows in target.refs.rows])
-        return cls(judge, target, seed, _by_artists(target, "real", groups))
-
-    def __getitem__(self, index: np.ndarray) -> "ArtistBench":
-        return ArtistBench(self.judge, self.target[index], self.seed, self.real[index])
+    @cached_property
+    def unconditional(self) -> np.ndarray:
+        """Energy distance of caption-blind training pictures, (C,)."""
+        return joint.energy_to_population(self.population, self.points, self.refs.artists)
 
     def judged(self, kind: str, seen: list[Seen], asked: np.ndarray | None = None) -> Judged:
-        return _by_artists(self.target, kind, seen)
+        """Of real pictures, and of what a codec made of each, artists have equal weight and one picture of each counts
+        for the styles."""
+        refs, artists, real = self.refs, self.refs.artists, kind != "samples"
+        described = [s.described for s in seen]
+        x, styles, realistic = ([getattr(d, name) for d in described] for name in ("shows", "style", "realistic"))
+        places = [np.unique(a, return_index=True, return_inverse=True)[1:] for a in artists]
+        hits = fit.caption_id(
+            x,
+            realistic,
+            [fit.centroids_without(r, a) for r, a in zip(self.points, artists, strict=True)],
+            families=refs.families,
+            rivals=self.rivals,
+            left_out=[artist for _, artist in places] if real else None,
+        )
+        triples = list(zip(x, self.points, artists, strict=True))
+        if real:
+            hit = np.array([family_weights(a) @ h for h, a in zip(hits, artists, strict=True)])
+            styles, hits = ([v[one] for v, (one, _) in zip(each, places, strict=True)] for each in (styles, hits))
+            energy = np.array([joint.energy_distance_of_real(*each) for each in triples])
+        else:
+            hit, energy = means(hits), np.array([joint.energy_distance(*each) for each in triples])
+        each = zip(styles, hits, places, strict=True)
+        varied = [diversity.distinct_styles(s, h >= diversity.VALID, min(self.n, len(one))) for s, h, (one, _) in each]
+        per = PerCaption(hit, np.array(varied), energy, means(realistic), means([s.copied for s in seen]))
+        return Judged(kind, seen, per, refs.families)
 
     def headlines(self, judged: Judged, absent: dict[str, str]) -> dict[str, Interval | None]:
         per, real = judged.per, self.real.per
-        columns = [per.hit, real.hit, per.styles, real.styles, per.energy, self.target.unconditional]
+        columns = [per.hit, real.hit, per.styles, real.styles, per.energy, self.unconditional]
         headlines: dict[str, Interval | None] = {}
         for name, of in HEADLINES.items():
             interval = self.interval(np.stack(columns, axis=1), of)
@@ -225,36 +266,40 @@ class ArtistBench(Bench):
 
     @property
     def about(self) -> dict[str, Any]:
-        index, energy = self.judge.real_elsewhere(self.target, self.seed)
+        index, energy = self.real_elsewhere()
         families = self.refs.families[index]
         about: dict[str, Any] = {"left_out": len(self.refs.left_out), "real_joint_captions": len(index)}
-        about |= {"unconditional_energy": self.interval(self.target.unconditional)}
+        about |= {"unconditional_energy": self.interval(self.unconditional)}
         if len(np.unique(families)) < 2:
             return about | {"absent": {"real_joint": "too few captions were drawn by four artists"}}
-        columns = np.stack([energy, self.target.unconditional[index]], axis=1)
-        real_joint = paired_bootstrap(columns, families, lambda m: root_skill(m[..., 0], m[..., 1]), seed=self.seed)
-        return about | {"real_joint": real_joint}
+        columns = np.stack([energy, self.unconditional[index]], axis=1)
+        skill = paired_bootstrap(columns, families, lambda m: joint.root_skill(m[..., 0], m[..., 1]), seed=self.seed)
+        return about | {"real_joint": skill}
 
+    def real_elsewhere(self) -> tuple[np.ndarray, np.ndarray]:
+        """Captions (C',), and energy distances (C',) of two disjoint groups of artists: what real pictures score.
 
-def _by_artists(target: Target, kind: str, seen: list[Seen]) -> Judged:
-    against = target.of_samples if kind == "samples" else target.of_real
-    return Judged(kind, seen, against([s.described for s in seen], [s.copied for s in seen]), target.refs.families)
+        A caption's references against the training pictures of the same caption where there are some by two artists;
+        else one half of its artists against the other, where there are four.
+        """
+        rng, judge = np.random.default_rng(self.seed), self.judge
+        index, energy = [], []
+        labels, artist = judge.pictures.label[judge.train], judge.pictures.artist
+        for i, (caption, rows) in enumerate(zip(self.refs.captions, self.refs.rows, strict=True)):
+            others = judge.train[labels == caption]
+            names = rng.permutation(np.unique(artist[rows]))
+            if len(np.unique(artist[others])) < 2:
+                if len(names) < 4:
+                    continue
+                half = np.isin(artist[rows], names[: len(names) // 2])
+                rows, others = rows[half], rows[~half]  # noqa: PLW2901
+            x, r = (d.shows for d in judge.describe_rows([others, rows]))
+            index.append(i)
+            energy.append(joint.energy_distance(x, r, artist[rows], artist[others]))
+        return np.array(index, dtype=int), np.array(energy)
 
 
 # --- captions with one picture -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SingleTarget:
-    """What pictures of C captions are held against."""
-
-    refs: References  # The captions and the rows of their real pictures
-    rivals: fit.Rivals  # Captions to be confused with: all of the split
-    unit: float  # Mean distance in style of real pictures of different captions
-
-    def __getitem__(self, index: np.ndarray) -> "SingleTarget":
-        return SingleTarget(self.refs[index], self.rivals, self.unit)
-
 
 Pairs = tuple[PairSpace, EncodeText]  # The space of pairs of caption and picture, and what turns captions into codes
 
@@ -271,32 +316,8 @@ def fit_pairs(judge: Judge, encode_text: EncodeText | None) -> Pairs | None:
 class SingleBench(Bench):
     """Each caption's own picture is one right answer of many."""
 
-    target: SingleTarget
+    unit: float  # Mean distance in style of real pictures of different captions
     pairs: Pairs | None  # Of `fit_pairs`
-
-    @classmethod
-    def of(
-        cls,
-        judge: Judge,
-        split: str,
-        pairs: Pairs | None = None,
-        *,
-        captions: int | None = None,
-        only: Collection[str] | None = None,
-        seed: int = 0,
-    ) -> "SingleBench":
-        """Gather the captions of a split and their real pictures; arguments as in `bench_of`."""
-        everything = references(judge.pictures, split, singly=True)
-        centroids = np.stack([d.shows.mean(axis=0) for d in judge.describe_rows(everything.rows)])
-        refs = narrowed(everything, split, captions, only)
-        seen = judge.look_at(np.concatenate(refs.rows)).split([len(rows) for rows in refs.rows])
-        apart = single.distance_to_others([s.described.style for s in seen], refs.families)
-        unit = float(family_mean(apart, refs.families))
-        target = SingleTarget(refs, fit.Rivals(centroids, everything.families), unit)
-        return cls(judge, target, seed, _singly(target, "real", seen, seen, refs.families), pairs)
-
-    def __getitem__(self, index: np.ndarray) -> "SingleBench":
-        return SingleBench(self.judge, self.target[index], self.seed, self.real[index], self.pairs)
 
     @cached_property
     def shuffled(self) -> np.ndarray | str:
@@ -306,7 +327,7 @@ class SingleBench(Bench):
             return NO_TEXT
         if (count := len(np.unique(families))) < LEAST:
             return f"{count} families of captions; it takes {LEAST}"
-        points = [self.pairs[0].pictures(p) for p in self.real.points]
+        points = [self.pairs[0].pictures(p) for p in self.points]
         unit = single.shuffled_energy(self.compared(families), points, points, self.seed)
         try:
             single.joint_interval(unit, unit, unit)
@@ -322,7 +343,7 @@ class SingleBench(Bench):
     @property
     def chance(self) -> float:
         """Share of hits of pictures that know nothing of their caption."""
-        return single.chance_of(len(np.unique(self.target.rivals.families)) - 1)
+        return single.chance_of(len(np.unique(self.rivals.families)) - 1)
 
     def compared(self, asked: np.ndarray) -> single.Asked:
         """The captions as pairs are compared; there is a space of pairs."""
@@ -331,7 +352,19 @@ class SingleBench(Bench):
         return single.Asked(text, self.refs.families, asked, self.weights)
 
     def judged(self, kind: str, seen: list[Seen], asked: np.ndarray | None = None) -> Judged:
-        return _singly(self.target, kind, seen, self.real.seen, self.refs.families if asked is None else asked)
+        described = [s.described for s in seen]
+        points, realistic = [d.shows for d in described], [d.realistic for d in described]
+        centroids = [r.mean(axis=0, keepdims=True) for r in self.points]
+        hits = fit.caption_id(points, realistic, centroids, families=self.refs.families, rivals=self.rivals)
+        styles = np.full(len(seen), np.nan)  # stays so where fewer than two pictures are valid
+        if kind == "samples":
+            for i in np.flatnonzero([(h >= single.VALID).sum() >= 2 for h in hits]):
+                styles[i] = single.valid_distance(described[i].style, hits[i], self.unit)
+            energy = single.energy_scores(points, self.points)
+        else:
+            energy = means([np.linalg.norm(x - r, axis=1) for x, r in zip(points, self.points, strict=True)])
+        per = PerCaption(means(hits), styles, energy, means(realistic), means([s.copied for s in seen]))
+        return Judged(kind, seen, per, self.refs.families if asked is None else asked)
 
     def headlines(self, judged: Judged, absent: dict[str, str]) -> dict[str, Interval | None]:
         absent |= {"score": NO_SCORE, "styles": NO_STYLES}
@@ -350,7 +383,7 @@ class SingleBench(Bench):
             absent["joint"] = str(self.shuffled)
             return figures
         space, captions = self.pairs[0], self.compared(judged.asked)
-        x, r = ([space.pictures(p) for p in group] for group in (judged.points, self.real.points))
+        x, r = ([space.pictures(p) for p in group] for group in (judged.points, self.points))
         own, dealt = single.pair_energy(captions, x, r), single.shuffled_energy(captions, x, r, self.seed)
         return figures | {"joint": single.joint_interval(own, dealt, self.shuffled)}
 
@@ -360,23 +393,6 @@ class SingleBench(Bench):
         if isinstance(self.shuffled, str):
             absent["joint"] = self.shuffled
         return {"chance": self.chance, "absent": absent}
-
-
-def _singly(target: SingleTarget, kind: str, seen: list[Seen], real: list[Seen], asked: np.ndarray) -> Judged:
-    described = [s.described for s in seen]
-    points, references = [d.shows for d in described], [s.described.shows for s in real]
-    realistic = [d.realistic for d in described]
-    centroids = [r.mean(axis=0, keepdims=True) for r in references]
-    hits = fit.caption_id(points, realistic, centroids, families=target.refs.families, rivals=target.rivals)
-    styles = np.full(len(seen), np.nan)  # stays so where fewer than two pictures are valid
-    if kind == "samples":
-        for i in np.flatnonzero([(h >= single.VALID).sum() >= 2 for h in hits]):
-            styles[i] = single.valid_distance(described[i].style, hits[i], target.unit)
-        energy = single.energy_scores(points, references)
-    else:
-        energy = means([np.linalg.norm(x - r, axis=1) for x, r in zip(points, references, strict=True)])
-    per = PerCaption(means(hits), styles, energy, means(realistic), means([s.copied for s in seen]))
-    return Judged(kind, seen, per, asked)
 
 
 def bench_of(
@@ -391,11 +407,29 @@ def bench_of(
 ) -> Bench:
     """What n samples a caption of a split are held against, in the way that the judge was fitted for.
 
-    For `captions`, `only`, `seed` see `Judge.target`; without `pairs`, of `fit_pairs`, single pictures have no joint.
+    At most `captions` are judged, chosen by hash, and none but those in `only`; all of the split's stay rivals. `seed`
+    draws the caption-blind training pictures too. Without `pairs`, of `fit_pairs`, single pictures have no joint.
 
     Raises:
-        UserError: The split has too few captions, or too few of them are in `only`.
+        UserError: n is below 2, or the split has too few captions (by two artists), or too few of them are in `only`.
     """
-    if judge.singly is None:
-        return ArtistBench.of(judge, judge.target(split, n, captions, seed, only), seed)
-    return SingleBench.of(judge, split, pairs, captions=captions, only=only, seed=seed)
+    singly = judge.singly is not None
+    if n < 2 and not singly:
+        raise UserError(f"n must be at least 2 samples a caption, got {n}: one has no spread")
+    everything = references(judge.pictures, split, singly)
+    shown = [d.shows for d in judge.describe_rows(everything.rows)]
+    refs = narrowed(everything, split, captions, only)
+    seen = judge.look_at(np.concatenate(refs.rows)).split([len(rows) for rows in refs.rows])
+    if singly:
+        rivals = fit.Rivals(np.stack([points.mean(axis=0) for points in shown]), everything.families)
+        apart = single.distance_to_others([s.described.style for s in seen], refs.families)
+        return SingleBench(judge, refs, rivals, seed, seen, float(family_mean(apart, refs.families)), pairs)
+    rivals = fit.Rivals.of(shown, everything.artists, everything.families)
+    known, weights = judge.space.train, family_weights(judge.pictures.family[judge.train])
+    rng = np.random.default_rng(seed)
+    blind = known[rng.choice(len(known), min(POPULATION, len(known)), replace=False, p=weights)]
+    return ArtistBench(judge, refs, rivals, seed, seen, n, blind)
+
+
+def means(values: Sequence[np.ndarray]) -> np.ndarray:
+    return np.array([v.mean() for v in values])

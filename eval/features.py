@@ -57,13 +57,6 @@ class Features(Columns):
     late: np.ndarray  # What is shown: pooled final features, (B, F) float32
     early: np.ndarray  # How it is drawn: channel statistics of shallow layers, (B, E) float32
 
-    def __post_init__(self) -> None:
-        if self.late.ndim != 2 or self.early.ndim != 2 or len(self.late) != len(self.early):
-            raise ValueError(
-                f"late and early must be (B, F) and (B, E) with one row a picture, "
-                f"got {self.late.shape} and {self.early.shape}"
-            )
-
 
 class Extractor(abc.ABC):
     """A frozen network (or any fixed function) that describes pictures."""
@@ -110,11 +103,9 @@ EARLY_BLOCKS = {0: (0, 2, 4, 7), 2: (0, 3, 6, 10)}
 class EfficientNetLite(Extractor):
     """EfficientNet-Lite on pictures resized to 96 px. Frozen.
 
-    Late features are its 1,280 pooled final channels, early ones the channel statistics of the last block of each of
-    the first four resolutions and widths.
-
-    Args:
-        variant: 0, the offline judge, or 2, the second opinion. Not 1: the codec's perceptual loss uses it.
+    Variant 0 is the offline judge, 2 the second opinion; not 1: the codec's perceptual loss uses it. Late features are
+    its 1,280 pooled final channels, early ones the channel statistics of the last block of each of the first four
+    resolutions and widths.
 
     Source: Tan and Le 2019, EfficientNet, arXiv:1905.11946; the Lite models' own preprocessing.
     """
@@ -198,11 +189,8 @@ class TransformersVision(Extractor):
 
     Late features are its pooled output, or the mean over tokens where it has none (or none with trained weights).
     Early ones are means and deviations over tokens (or positions) of the hidden states of the first layer and of the
-    one a third of the way up. Of a model with two towers, the vision tower.
-
-    Args:
-        model_id_or_folder: A folder that `save_pretrained` wrote, with model.safetensors and
-            preprocessor_config.json, or a hub id.
+    one a third of the way up. Of a model with two towers, the vision tower. It is opened from a folder that
+    `save_pretrained` wrote, with model.safetensors and preprocessor_config.json, or by a hub id.
 
     Source: Radford et al. 2021, CLIP, arXiv:2103.00020, for the extractor that most reports use
     """

@@ -81,20 +81,9 @@ class Answer:
 def to_html(report: Report, shown: Mapping[str, Sequence[Shown]]) -> str:
     """The page, with sample sheets by row; the same arguments give the same bytes.
 
-    Calibration is that of each row's first model.
-
-    Raises:
-        ValueError: A sheet is of no row, a sheet is uneven, or a plot's figure is not finite.
+    Calibration is that of each row's first model. ValueError if a plot's figure is not finite.
     """
     rows = report.rows
-    for name, row in rows.items():
-        if not models_of(row):
-            raise ValueError(f"report: row {name!r} has no model, only {', '.join(row.methods)}")
-    if unknown := sorted(set(shown) - set(rows)):
-        raise ValueError(f"shown: the report has no row {unknown[0]!r}, only {', '.join(rows)}")
-    for sheet in (s for sheets in shown.values() for s in sheets):
-        if len({len(sheet.samples), len(sheet.nearest), len(sheet.nearest_captions), len(sheet.copied)}) > 1:
-            raise ValueError(f"shown: {sheet.caption!r} needs one nearest picture, caption and flag for each sample")
     if not all(math.isfinite(v) for points in report.trade_off.values() for p in points for v in vars(p).values()):
         raise ValueError("trade_off: a figure is not finite; leave it out")
     words = SINGLE if report.singly else ARTISTS
@@ -105,10 +94,9 @@ def to_html(report: Report, shown: Mapping[str, Sequence[Shown]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals.update(about_row=lambda name: words["rows"].get(name, (name, "")))
-    env.globals.update(about_method=lambda name, row: about_method(name, row, words))
-    env.globals.update(models_of=models_of, interval_of=interval_of, ordered=ordered, number=number, percent=percent)
-    env.globals.update(cell=cell, versus=versus, width_of=width_of, uri=plots.data_uri, plots=plots)
+    env.globals |= {f.__name__: f for f in (models_of, interval_of, ordered, number, percent, cell, versus, width_of)}
+    env.globals |= {"uri": plots.data_uri, "plots": plots, "about_row": lambda n: words["rows"].get(n, (n, ""))}
+    env.globals |= {"about_method": lambda name, row: about_method(name, row, words)}
     figures = [f for row in rows.values() for f in row.methods.values()]
 
     def present(table: Sequence[Sequence[str]]) -> list[Sequence[str]]:

@@ -111,14 +111,13 @@ def evaluate(
     watch: Watch = lambda *_: None,
     about: Mapping[str, str] | None = None,
 ) -> Report:
-    """Judge models and baselines on the seen and on the held-out captions of a split.
+    """Judge models by name, and baselines, on the seen and on the held-out captions of a split.
+
+    Baselines are compared with the first model; there are none without `codec`, which decodes them, and `encode_text`,
+    captions to unit codes. ValueError if an argument is out of its range, or a model's pictures are not as promised.
 
     Args:
-        models: By name; the first is the one that baselines are compared with.
-        judge: The dataset and the space fitted to it.
         split: 'validation' or 'test'.
-        codec: Decodes the baselines; without it (and `encode_text`) there are none.
-        encode_text: Captions to unit codes, for the baselines and for what is far from training.
         second: The same dataset seen by another extractor, to repeat the rows with.
         n: Samples a caption, at least 2.
         captions: Judge at most so many of each row, chosen by hash.
@@ -127,9 +126,6 @@ def evaluate(
         say: Called with what is being done.
         watch: Called with each row that is judged.
         about: Kept in the report.
-
-    Raises:
-        ValueError: An argument is out of its range, or a model's pictures are not as promised.
     """
     if split not in ROWS:
         raise ValueError(f"split: expected one of {', '.join(ROWS)}, got {split!r}")

@@ -26,6 +26,8 @@ from eval.stream import Generate
 from train.data.dataset import content_hash
 
 CHUNK = 64
+NEIGHBOURS = ("familiar", "neighbour_temperature")
+MEMORY = ("window", "perplexity", "strength", "begin")
 
 
 def generate_with(pipe: BridgePipeline, seed: int = 0, settings: Mapping[str, Any] = {}) -> Generate:
@@ -47,38 +49,25 @@ def generate_with(pipe: BridgePipeline, seed: int = 0, settings: Mapping[str, An
     return generate
 
 
-def with_neighbours(
-    pipe: BridgePipeline, familiar: float | None, neighbour_temperature: float | None
-) -> BridgePipeline:
-    """The same model with other values of these `Settings`; None keeps the model's."""
-    chosen: dict[str, Any] = {"familiar": familiar, "neighbour_temperature": neighbour_temperature}
-    other = copy.copy(pipe)
-    other.settings = replace(pipe.settings, **{k: v for k, v in chosen.items() if v is not None})
-    return other
+def varied(pipe: BridgePipeline, settings: Mapping[str, float | None]) -> BridgePipeline:
+    """The same model with other values of what no call takes; None keeps the model's.
 
-
-def with_memory(
-    pipe: BridgePipeline,
-    window: float | None,
-    perplexity: float | None,
-    strength: float | None = None,
-    begin: float | None = None,
-) -> BridgePipeline:
-    """The same model with another window, perplexity, or strength or begin of its correction; None keeps the model's.
-
-    See `LocalFlowMapper`, which alone has them. The window is at t = 0, in grid positions; the one at t = 1 keeps step.
+    `familiar` and `neighbour_temperature` are `Settings`; `window` (at t = 0, in grid positions; the one at t = 1 keeps
+    step), `perplexity`, `strength` and `begin` are a `LocalFlowMapper`'s alone, the last two of its correction.
     """
-    if all(value is None for value in (window, perplexity, strength, begin)):
-        return pipe
-    if not isinstance(pipe.mapper, LocalFlowMapper):
-        family = type(pipe.mapper).__name__
-        options = "--window, --perplexity, --strength, --begin"
-        raise UserError(f"{options}: this model's {family} has none; leave them out")
-    if pipe.mapper.network is None and (strength, begin) != (None, None):
+    chosen: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+    other = copy.copy(pipe)
+    other.settings = replace(pipe.settings, **{name: chosen[name] for name in NEIGHBOURS if name in chosen})
+    if chosen.keys().isdisjoint(MEMORY):
+        return other
+    mapper = pipe.mapper
+    if not isinstance(mapper, LocalFlowMapper):
+        options = ", ".join(f"--{name}" for name in MEMORY)
+        raise UserError(f"{options}: this model's {type(mapper).__name__} has none; leave them out")
+    if mapper.network is None and chosen.keys() & {"strength", "begin"}:
         raise UserError("--strength, --begin: this model's local flow has no correction; leave them out")
-    other, first = copy.copy(pipe), pipe.mapper.window[0]
-    windows = None if window is None else tuple(s * window / first for s in pipe.mapper.window)
-    other.mapper = pipe.mapper.varied(window=windows, perplexity=perplexity, strength=strength, begin=begin)
+    window = tuple(s * chosen["window"] / mapper.window[0] for s in mapper.window) if "window" in chosen else None
+    other.mapper = mapper.varied(window=window, **{name: chosen[name] for name in MEMORY[1:] if name in chosen})
     return other
 
 

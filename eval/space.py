@@ -3,12 +3,12 @@
 Late features are standardised, reduced by PCA and whitened by the covariance *within* captions (LDA), so that distance
 means "another caption", not "another artist". Early features get the same with artists for classes.
 
-`SingleSpace` is for data with one picture a caption, which cannot tell captions from artists: its axes are those of
-largest variance, and every figure built on them is weaker.
+Data with one picture a caption cannot tell captions from artists: the axes of their space (`JudgeSpace.singly`) are
+those of largest variance, and every figure built on them is weaker.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,16 +33,16 @@ class Described(Columns):
     """What the judge says about B pictures."""
 
     shows: np.ndarray  # Where they lie in the space of captions, (B, D)
-    style: np.ndarray  # The training artist each looks like, (B,) names; in a `SingleSpace` its early point, (B, E)
+    style: np.ndarray  # The training artist each looks like, (B,) names; singly its early point, (B, E)
     realistic: np.ndarray  # Whether each passes the realism test, (B,) bool
 
 
 @dataclass(frozen=True)
 class JudgeSpace:
-    """Where pictures are compared. Build it with `JudgeSpace.fit`."""
+    """Where pictures are compared. Build it with `JudgeSpace.fit`, or `JudgeSpace.singly`."""
 
     late: Pipeline  # Standardise, PCA, LDA between captions; fitted on training pictures
-    early: Pipeline  # The same between artists
+    style: Callable[[np.ndarray], np.ndarray]  # The same between artists: early features to `Described.style`
     train: np.ndarray  # Training pictures in the space of captions, (N, D)
     realism: RealismTest  # Tells whether pictures lie where real ones do
 
@@ -50,9 +50,9 @@ class JudgeSpace:
     def fit(
         cls,
         train: Features,
-        captions: Sequence[str] | np.ndarray,
-        artists: Sequence[str] | np.ndarray,
-        families: Sequence[int] | np.ndarray,
+        captions: np.ndarray,
+        artists: np.ndarray,
+        families: np.ndarray,
         held_out: Features,
     ) -> "JudgeSpace":
         """Fit on N training pictures; calibrate realism on validation pictures, never on test pictures.
@@ -60,7 +60,6 @@ class JudgeSpace:
         Captions, artists and families are those of the training pictures, (N,): at least two artists, and two captions
         drawn twice.
         """
-        captions, artists, families = np.asarray(captions), np.asarray(artists), np.asarray(families)
         if len(np.unique(artists)) < 2:
             raise UserError("artists: a space of styles needs pictures by at least two artists")
         use = _balanced(captions, families)
@@ -68,22 +67,31 @@ class JudgeSpace:
             raise UserError("captions: the space needs two captions with two training pictures each")
         late = _discriminant(train.late, LATE, captions, use)
         early = _discriminant(train.early, EARLY, artists, np.ones(len(train), bool))
-        return cls._calibrated(late, early, train, held_out)
+        return cls._calibrated(late, early.predict, train, held_out)
 
     @classmethod
-    def _calibrated(cls, late: Pipeline, early: Pipeline, train: Features, held_out: Features | None) -> "JudgeSpace":
+    def singly(cls, train: Features, held_out: Features | None) -> "JudgeSpace":
+        """Fit axes of largest variance on training pictures, at least LEAST; calibrate realism on held-out real ones.
+
+        Without these, on each training picture, left out in turn, which makes real pictures look nearer than they are
+        (the axes were fitted on them).
+        """
+        if len(train) < LEAST:
+            raise UserError(f"train: {len(train)} training pictures; judging takes at least {LEAST}")
+        return cls._calibrated(_reduce(train.late), _reduce(train.early).transform, train, held_out)
+
+    @classmethod
+    def _calibrated(
+        cls, late: Pipeline, style: Callable[[np.ndarray], np.ndarray], train: Features, held_out: Features | None
+    ) -> "JudgeSpace":
         known = late.transform(train.late.astype(np.float64))
         outside = None if held_out is None else late.transform(held_out.late.astype(np.float64))
-        return cls(late, early, known, RealismTest.fit(known, outside))
+        return cls(late, style, known, RealismTest.fit(known, outside))
 
     def describe(self, features: Features) -> Described:
         """Everything the judge says about pictures with these features."""
         shows = self.late.transform(features.late.astype(np.float64))
-        return Described(shows, self._style(features.early.astype(np.float64)), self.realism(shows))
-
-    def _style(self, early: np.ndarray) -> np.ndarray:
-        style: np.ndarray = self.early.predict(early)
-        return style
+        return Described(shows, self.style(features.early.astype(np.float64)), self.realism(shows))
 
 
 def _balanced(captions: np.ndarray, families: np.ndarray) -> np.ndarray:
@@ -111,25 +119,6 @@ def _discriminant(x: np.ndarray, keep: int, classes: np.ndarray, use: np.ndarray
         warnings.filterwarnings("ignore", message="Only one sample available")
         lda.fit(reduce.transform(x[use]), classes[use])
     return make_pipeline(reduce, lda)
-
-
-class SingleSpace(JudgeSpace):
-    """A space whose axes are those of largest variance. Build it with `SingleSpace.of`, not with `fit`."""
-
-    @classmethod
-    def of(cls, train: Features, held_out: Features | None) -> "JudgeSpace":
-        """Fit on training pictures, at least LEAST; calibrate realism on held-out real ones.
-
-        Without these, on each training picture, left out in turn, which makes real pictures look nearer than they are
-        (the axes were fitted on them).
-        """
-        if len(train) < LEAST:
-            raise UserError(f"train: {len(train)} training pictures; judging takes at least {LEAST}")
-        return cls._calibrated(_reduce(train.late), _reduce(train.early), train, held_out)
-
-    def _style(self, early: np.ndarray) -> np.ndarray:
-        style: np.ndarray = self.early.transform(early)
-        return style
 
 
 def _reduce(x: np.ndarray) -> Pipeline:
@@ -166,7 +155,7 @@ class PairSpace:
 
     @classmethod
     def fit(cls, codes: np.ndarray, points: np.ndarray) -> "PairSpace":
-        """Fit on N training pairs: codes (N, T) and points in a `SingleSpace` (N, D), which vary together."""
+        """Fit on N training pairs: codes (N, T) and points of `JudgeSpace.singly` (N, D), which vary together."""
         c, x = codes.astype(np.float64), points.astype(np.float64)
         c_mean, x_mean = c.mean(axis=0), x.mean(axis=0)
         u, strength, v = np.linalg.svd((c - c_mean).T @ (x - x_mean) / len(c), full_matrices=False)

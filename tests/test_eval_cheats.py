@@ -10,6 +10,7 @@ import torch
 
 from bridge.text import TextEncoder
 from eval.baselines import text_codes
+from eval.bench import bench_of
 from eval.data import Pictures
 from eval.features import EfficientNetLite0
 from eval.judge import Judge
@@ -82,20 +83,20 @@ def rng() -> np.random.Generator:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_no_artist_both_gives_and_is_a_reference(judge, givers, seed):
     division = Division.of(judge, "validation", givers, seed=seed)
-    for rows, artists in zip(division.given, division.bench.target.refs.artists, strict=True):
+    for rows, artists in zip(division.given, division.bench.refs.artists, strict=True):
         assert set(judge.pictures.artist[rows]).isdisjoint(artists)
 
 
 @pytest.mark.parametrize("givers", [1, N])
 def test_each_giver_gives_one_picture_of_the_caption_itself(judge, givers):
     division = Division.of(judge, "validation", givers)
-    for rows, caption in zip(division.given, division.bench.target.refs.captions, strict=True):
+    for rows, caption in zip(division.given, division.bench.refs.captions, strict=True):
         assert set(judge.pictures.label[rows]) == {caption}
         assert len(set(judge.pictures.artist[rows])) == givers
 
 
 def test_every_caption_keeps_two_artists_for_references(division):
-    assert all(len(set(a)) >= 2 for a in division.bench.target.refs.artists)
+    assert all(len(set(a)) >= 2 for a in division.bench.refs.artists)
 
 
 def test_references_and_rivals_are_those_of_a_dataset_without_the_givers(judge, division):
@@ -105,9 +106,9 @@ def test_references_and_rivals_are_those_of_a_dataset_without_the_givers(judge, 
     left = np.array([(c, a) not in pairs for c, a in zip(pictures.label, pictures.artist, strict=True)])
     parts = np.where(left | (pictures.split != "validation"), pictures.split, "elsewhere")
     without = dataclasses.replace(judge, pictures=dataclasses.replace(pictures, split=parts))
-    target = without.target("validation", N)
-    assert [r.tolist() for r in target.refs.rows] == [r.tolist() for r in division.bench.target.refs.rows]
-    np.testing.assert_array_equal(target.rivals.centroids, division.bench.target.rivals.centroids)
+    bench = bench_of(without, "validation", N)
+    assert [r.tolist() for r in bench.refs.rows] == [r.tolist() for r in division.bench.refs.rows]
+    np.testing.assert_array_equal(bench.rivals.centroids, division.bench.rivals.centroids)
 
 
 def test_the_right_pictures_are_those_given(judge, division, made):
@@ -130,7 +131,7 @@ def test_who_gives_a_caption_does_not_depend_on_the_other_captions(judge):
     )
     alone = Division.of(judge, "validation", 2)
     together = Division.of(dataclasses.replace(judge, pictures=more), "validation", 2)
-    where = [together.bench.target.refs.captions.index(c) for c in alone.bench.target.refs.captions]
+    where = [together.bench.refs.captions.index(c) for c in alone.bench.refs.captions]
     np.testing.assert_array_equal(together.given[where], alone.given)
 
 
@@ -142,13 +143,13 @@ def test_captions_by_too_few_artists_are_left_out_and_counted(judge):
     some = dataclasses.replace(judge, pictures=dataclasses.replace(judge.pictures, split=parts))
     division = Division.of(some, "validation", 2)
     assert (division.left_out, division.families_left_out) == (1, 1)
-    assert "bell" not in division.bench.target.refs.captions
+    assert "bell" not in division.bench.refs.captions
 
 
 def test_captions_left_out_stay_rivals(judge):
     division = Division.of(judge, "validation", 0)
-    narrow = Division.of(judge, "validation", 0, captions=1).bench.target
-    assert len(narrow.refs) == 1 and len(narrow.rivals.families) == len(division.bench.target.refs) == 2
+    narrow = Division.of(judge, "validation", 0, captions=1).bench
+    assert len(narrow.refs) == 1 and len(narrow.rivals.families) == len(division.bench.refs) == 2
 
 
 # what cheats are
@@ -167,7 +168,7 @@ def test_cheats_of_n_givers(made):
 
 
 def test_every_cheat_is_n_pictures_a_caption_in_range(made, division):
-    shape = (len(division.bench.target.refs), N, 3, 64, 64)
+    shape = (len(division.bench.refs), N, 3, 64, 64)
     for x in made.values():
         assert x.shape == shape and x.dtype == torch.float32 and x.min() >= 0 and x.max() <= 1
 
@@ -237,7 +238,7 @@ def test_shuffled_captions_are_another_familys(made):
 
 def test_retrieved_pictures_are_training_pictures_of_near_captions(judge, made, division, codes):
     labels = np.unique(judge.pictures.label[judge.train])
-    near = codes(division.bench.target.refs.captions) @ codes(labels.tolist()).T
+    near = codes(division.bench.refs.captions) @ codes(labels.tolist()).T
     best = labels[near.argmax(axis=1)]
     for x, caption in zip(made["nearest caption"], best, strict=True):
         rows = judge.train[judge.pictures.label[judge.train] == caption]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from bridge import BridgePipeline, cli
 from eval import __main__ as command
-from eval.samples import Generated, with_memory
+from eval.samples import Generated, varied
 from tests.fixtures import make_tiny_pipeline
 
 pytestmark = pytest.mark.usefixtures("one_encoder")
@@ -102,8 +102,8 @@ def test_a_manifest_is_read_as_editors_leave_it(tmp_path):
 def test_a_window_and_a_perplexity_are_compared_of_a_local_flow_alone(encoder):
     pipe = BridgePipeline.from_pretrained("pictures")
     begin, end = pipe.mapper.window
-    varied = with_memory(pipe, 2 * begin, 3.0).mapper
-    assert (varied.window, varied.perplexity, varied.begin) == ((2 * begin, 2 * end), 3.0, pipe.mapper.begin)
-    assert with_memory(pipe, None, None) is pipe
+    mapper = varied(pipe, {"window": 2 * begin, "perplexity": 3.0, "begin": None}).mapper
+    assert (mapper.window, mapper.perplexity, mapper.begin) == ((2 * begin, 2 * end), 3.0, pipe.mapper.begin)
+    assert varied(pipe, {"window": None}).mapper is pipe.mapper
     with pytest.raises(ValueError, match=r"^--window, --perplexity, --strength, --begin: this model's .* has none"):
-        with_memory(make_tiny_pipeline(encoder), 2.0, None)
+        varied(make_tiny_pipeline(encoder), {"window": 2.0})

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bridge import BridgePipeline
 from bridge.codecs import VAECodec
+from bridge.explore import walk
 from bridge.mappers import LocalFlowMapper, VelocityMapper
 from bridge.memory import CaptionMemory
 from bridge.noise import normal_rows
@@ -107,7 +108,7 @@ def test_smooth_path_of_real_pictures_and_a_jump(artwork_folder: Path) -> None:
     pictures = Pictures.load(artwork_folder)
     judge = Judge.fit(extractor, pictures, extractor.encode(pictures.pixels(np.arange(len(pictures)))))
     a, b = pictures.pixels(judge.train[[0, 40]])
-    faded = latent_spaces.cross_fade(a, b, [0.0, 0.25, 0.5, 0.75, 1.0])
+    faded = walk(a, b, 5)
     jump = torch.stack([a, a, a, b, b])
     real = judge.features.late
     smooth, jumps = (
@@ -116,11 +117,6 @@ def test_smooth_path_of_real_pictures_and_a_jump(artwork_folder: Path) -> None:
     assert smooth.largest.value == pytest.approx(1, abs=0.05)  # these features are linear in the pixels
     assert jumps.largest.value == pytest.approx(4, abs=0.01)
     assert jumps.precision.value == 1
-
-
-def test_cross_fade_mixes_pixels() -> None:
-    faded = latent_spaces.cross_fade(torch.zeros(3, 2, 2), torch.ones(3, 2, 2), [0.0, 0.25, 1.0])
-    assert faded[:, 0, 0, 0].tolist() == [0, 0.25, 1]
 
 
 def command(what: str, model: str, data: Path, out: Path, *options: str) -> int:

@@ -1,5 +1,6 @@
 """What a metric must prove, on a world of known captions x artists: Gaussian features, no network, no pictures."""
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cache
 
@@ -7,14 +8,14 @@ import numpy as np
 import pytest
 
 from eval import baselines
-from eval.bench import diversity_of, fit_of, joint_of, score_of
+from eval.bench import ArtistBench, diversity_of, fit_of, joint_of, score_of
 from eval.data import References
 from eval.features import Features
-from eval.judge import PerCaption, Target
+from eval.judge import Seen
 from eval.metrics import fit
 from eval.metrics.bootstrap import Interval, family_mean, paired_bootstrap
 from eval.metrics.diversity import distinct_styles
-from eval.metrics.energy import energy_distance, energy_distance_of_real, energy_to_population, root_skill
+from eval.metrics.energy import energy_distance, energy_distance_of_real, root_skill
 from eval.space import Described, JudgeSpace
 
 ARTISTS, LATE, EARLY, HELD_OUT = 8, 24, 12, 80
@@ -28,7 +29,7 @@ class World:
     """
 
     space: JudgeSpace
-    target: Target
+    bench: ArtistBench
     others: Features
     everyone: Features
     train: Features
@@ -63,20 +64,14 @@ def world() -> World:
     refs = References(tuple(map(str, range(HELD_OUT))), families, (everyone[:4],) * HELD_OUT, artists, ())
     x = [d.shows for d in shown]
     population = space.train[rng.choice(len(space.train), 500, replace=False)]
-    target = Target(
-        refs,
-        shown,
-        fit.Rivals.of(x, artists, families),
-        np.full(HELD_OUT, 4),
-        energy_to_population(population, x, artists),
-    )
+    bench = ArtistBench(None, refs, fit.Rivals.of(x, artists, families), 0, noted(shown), 4, population)
     others = draw(rng, centres, styles, everyone[4:])
     # No linear map leads back from words to pictures, as none does in life: else ridge would be no cheat.
     turn, shift = rng.standard_normal((LATE, 48)) / 5, rng.uniform(0, 2 * np.pi, 48)
     waves = [np.cos(0.8 * c @ turn + shift) for c in (centres, train_centres)]
     codes, train_codes = (w / np.linalg.norm(w, axis=1, keepdims=True) for w in waves)
     everything = draw(rng, centres, styles, everyone)
-    return World(space, target, others, everything, train, caption, codes, train_codes)
+    return World(space, bench, others, everything, train, caption, codes, train_codes)
 
 
 def by_caption(features: Features) -> tuple[np.ndarray, np.ndarray]:
@@ -84,31 +79,26 @@ def by_caption(features: Features) -> tuple[np.ndarray, np.ndarray]:
     return features.late.reshape(HELD_OUT, -1, LATE), features.early.reshape(HELD_OUT, -1, EARLY)
 
 
-def _real(target: Target) -> PerCaption:
-    return target.of_real(target.shown, [np.zeros(4, bool)] * HELD_OUT)
+def noted(described: list[Described]) -> list[Seen]:
+    """What a judge notes of pictures that it describes so, none of them a copy."""
+    return [Seen(d, np.zeros(len(d), bool), np.zeros((len(d), 1)), np.zeros(len(d))) for d in described]
 
 
-@cache
-def real_figures() -> PerCaption:
-    return _real(world().target)
-
-
-def columns(late: np.ndarray, early: np.ndarray, target: Target | None = None) -> np.ndarray:
+def columns(late: np.ndarray, early: np.ndarray, bench: ArtistBench | None = None) -> np.ndarray:
     """Per-caption columns that the headlines are made of, for samples (C, n, LATE) and (C, n, EARLY)."""
-    given, target, n = target, target or world().target, late.shape[1]
+    bench, n = bench or world().bench, late.shape[1]
     flat = Features(late.reshape(-1, LATE), early.reshape(-1, EARLY))
     samples = world().space.describe(flat).split([n] * len(late))
-    none = [np.zeros(n, bool)] * len(late)
-    model, real = target.of_samples(samples, none), real_figures() if given is None else _real(given)
-    return np.stack([model.hit, real.hit, model.styles, real.styles, model.energy, target.unconditional], axis=1)
+    model, real = bench.judged("samples", noted(samples)).per, bench.real.per
+    return np.stack([model.hit, real.hit, model.styles, real.styles, model.energy, bench.unconditional], axis=1)
 
 
 def headline(of, late: np.ndarray, early: np.ndarray) -> Interval:
-    return paired_bootstrap(columns(late, early), world().target.refs.families, of, draws=400)
+    return paired_bootstrap(columns(late, early), world().bench.refs.families, of, draws=400)
 
 
 def value(of, late: np.ndarray, early: np.ndarray) -> float:
-    return float(of(family_mean(columns(late, early), world().target.refs.families)))
+    return float(of(family_mean(columns(late, early), world().bench.refs.families)))
 
 
 HEADLINES = pytest.mark.parametrize("of", [fit_of, diversity_of, joint_of], ids=["fit", "diversity", "joint"])
@@ -147,13 +137,13 @@ def test_real_pictures_by_other_artists_score_one(of):
 
 def test_shuffled_captions_have_no_fit():
     late, early = by_caption(world().others)
-    order = baselines.shuffle_captions(world().target.refs.families, np.random.default_rng(0))
+    order = baselines.shuffle_captions(world().bench.refs.families, np.random.default_rng(0))
     assert not headline(fit_of, late[order], early[order]).excludes(0.0)
 
 
 def test_shuffled_captions_have_less_than_no_joint():
     late, early = by_caption(world().others)
-    order = baselines.shuffle_captions(world().target.refs.families, np.random.default_rng(0))
+    order = baselines.shuffle_captions(world().bench.refs.families, np.random.default_rng(0))
     assert headline(joint_of, late[order], early[order]).high < 0
 
 
@@ -188,19 +178,11 @@ def test_invariant_to_the_order_of_samples():
 
 
 def test_invariant_to_the_order_of_references():
-    target, data = world().target, by_caption(world().others)
-    turned = Target(
-        References(
-            target.refs.captions,
-            target.refs.families,
-            target.refs.rows,
-            tuple(a[::-1] for a in target.refs.artists),
-            (),
-        ),
-        [Described(d.shows[::-1], d.style[::-1], d.realistic[::-1]) for d in target.shown],
-        target.rivals,
-        target.take,
-        target.unconditional,
+    bench, data = world().bench, by_caption(world().others)
+    turned = dataclasses.replace(
+        bench,
+        refs=dataclasses.replace(bench.refs, artists=tuple(a[::-1] for a in bench.refs.artists)),
+        seen=[s[::-1] for s in bench.seen],
     )
     np.testing.assert_allclose(columns(*data, turned), columns(*data), atol=1e-9)
 

@@ -20,7 +20,7 @@ from eval.data import Pictures
 from eval.metrics.bootstrap import Interval
 from eval.plots import Curve
 from eval.studies.compare import __main__ as command
-from eval.studies.compare import charts, pairs, study
+from eval.studies.compare import pairs, study
 from eval.studies.compare.base import Sampling
 from eval.studies.compare.material import NONE
 from eval.studies.compare.nets import BridgeFlow, Direct, DirectPlateau, LocalFlow, LocalPixels
@@ -368,10 +368,10 @@ def test_file_that_holds_no_results_is_refused(
 def test_results_behind_the_pages_charts_are_those_of_its_tables(name: str, count: int) -> None:
     docs = Path(__file__).parents[1] / "docs"
     lines = (docs / "pairs.md").read_text("utf-8").splitlines()
-    points = charts.points_of(docs / f"{name}.json")
+    points = pairs.points_of(docs / f"{name}.json")
     assert len(points) >= count
     for p in points:
-        cells = [str(Interval(*(f[end] for end in charts.ENDS))) for f in p.rows.values()]
+        cells = [str(Interval(*(f[end] for end in pairs.ENDS))) for f in p.rows.values()]
         printed = [re.sub(r"(?<!\d)0(?=\.)", "", cell).replace("-", "−") for cell in cells]
         assert any(all(cell in line for cell in printed) for line in lines), p
 

@@ -36,7 +36,7 @@ from eval.studies.compare.base import (
     TrainedPeer,
     Trial,
 )
-from eval.studies.compare.material import NONE, Material, Shelf, load
+from eval.studies.compare.material import MICRO_BATCH, NONE, Asked, Material, Neighbours, Shelf, keyed, load
 from eval.studies.compare.nets import (
     BridgeFlow,
     Direct,
@@ -49,7 +49,6 @@ from eval.studies.compare.nets import (
     Prior,
 )
 from eval.studies.compare.peers import Line, PeersReport, to_text
-from eval.studies.compare.sampling import MICRO_BATCH, Asked, Neighbours, keyed
 from eval.studies.compare.study import Benches, Outcome, Results, Spread, Workshop, minutes_left, train
 from tests import test_eval_report
 from train.data.cache import Codes
@@ -477,7 +476,7 @@ def opened(
     monkeypatch.setattr("eval.studies.compare.material.WATCHED", 8)
     monkeypatch.setattr("eval.studies.compare.nets.DDIM_STEPS", 2)
     monkeypatch.setattr("eval.studies.compare.nets.FLOW_STEPS", 2)
-    monkeypatch.setattr("eval.studies.compare.sampling.MICRO_BATCH", 12)
+    monkeypatch.setattr("eval.studies.compare.material.MICRO_BATCH", 12)
 
     def shop(args: argparse.Namespace, **_: object) -> Workshop:
         Path(args.out).mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ from bridge.pipeline import Settings
 from eval import report as report_module
 from eval import stream
 from eval.__main__ import build_parser, main, models_of
-from eval.bench import ArtistBench
+from eval.bench import ArtistBench, bench_of
 from eval.data import Pictures, first_by_hash, references
 from eval.features import Extractor, Features, RawPixels
 from eval.judge import Judge
@@ -158,12 +158,12 @@ def test_without_text_codes_nothing_is_called_far(judge):
 
 
 def test_some_captions_of_a_bench_have_the_figures_of_the_whole_bench(judge):
-    bench = ArtistBench.of(judge, judge.target("validation", 4))
-    everything = bench.samples(seen(judge, artists_model(bench.target.refs.captions, 4)))
+    bench = bench_of(judge, "validation", 4)
+    everything = bench.samples(seen(judge, artists_model(bench.refs.captions, 4)))
     some = np.array([7, 2, 4])  # of three families
     np.testing.assert_array_equal(everything[some].per.hit, everything.per.hit[some])
     assert bench[some].figures(everything[some]).copied.value == everything.per.copied[some].mean()
-    assert bench[some].target.refs.captions == tuple(bench.target.refs.captions[i] for i in some)
+    assert bench[some].refs.captions == tuple(bench.refs.captions[i] for i in some)
 
 
 def test_a_second_extractor_repeats_every_row_on_the_same_pictures(report, judge, folder):
@@ -217,13 +217,13 @@ def test_pictures_are_made_and_judged_a_few_captions_at_a_time(judge, monkeypatc
 
 def test_the_watcher_is_told_each_row(judge):
     told = {}
-    run(judge, watch=lambda name, bench: told.update({name: len(bench.target.refs)}))
+    run(judge, watch=lambda name, bench: told.update({name: len(bench.refs)}))
     assert told == {"seen": 12, "held-out": 16}
 
 
 def test_the_artists_own_model_is_calibrated_and_one_mode_is_too_sure(judge):
-    bench = ArtistBench.of(judge, judge.target("validation", 4))
-    x = artists_model(bench.target.refs.captions, 4)
+    bench = bench_of(judge, "validation", 4)
+    x = artists_model(bench.refs.captions, 4)
     own = bench.calibration(bench.samples(seen(judge, x)))
     nearly = bench.calibration(bench.samples(seen(judge, x[:, :1] + 0.001 * (x - x[:, :1]))))
     assert own.spread_skill.value == pytest.approx(1, abs=0.25)
@@ -347,7 +347,7 @@ def test_a_report_without_a_single_row_is_refused_with_the_reasons(judge):
 
 
 def test_rivals_stay_when_captions_are_fewer(judge):
-    assert len(judge.target("validation", 4, captions=6).rivals.families) == 16
+    assert len(bench_of(judge, "validation", 4, captions=6).rivals.families) == 16
 
 
 def test_missing_split_is_absent_with_the_reason(judge):
@@ -361,8 +361,8 @@ def test_what_the_data_lacks_is_said(judge):
 
 
 def test_real_pictures_of_other_artists_have_joint_one(judge):
-    bench = ArtistBench.of(judge, judge.target("validation", 4))
-    x = artists_model(bench.target.refs.captions, 4)
+    bench = bench_of(judge, "validation", 4)
+    x = artists_model(bench.refs.captions, 4)
     assert not bench.figures(bench.samples(seen(judge, x))).joint.excludes(1.0)
 
 
@@ -451,7 +451,7 @@ def test_a_figure_over_real_pictures_that_nobody_recognises_is_absent():
     """Diversity is a share of the real pictures' styles; of none there is no share, and a report stays writable."""
     per = SimpleNamespace(hit=np.ones(4), styles=np.ones(4), energy=np.ones(4))
     real = SimpleNamespace(per=SimpleNamespace(hit=np.ones(4), styles=np.array([0.0, 0, 0, 1])))
-    bench = SimpleNamespace(real=real, target=SimpleNamespace(unconditional=np.full(4, 2.0)))
+    bench = SimpleNamespace(real=real, unconditional=np.full(4, 2.0))
     bench.interval = lambda values, *statistic: paired_bootstrap(values, np.arange(4), *statistic)
     absent: dict[str, str] = {}
     found = ArtistBench.headlines(bench, SimpleNamespace(per=per), absent)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from eval.__main__ import main
-from eval.bench import SingleBench, fit_pairs
+from eval.bench import SingleBench, bench_of, fit_pairs
 from eval.data import LEAST, Pictures, references, why_single
 from eval.judge import Judge
 from eval.metrics import single
@@ -18,7 +18,7 @@ from eval.metrics.energy import energy_distance
 from eval.page import to_html
 from eval.report import ROWS, Report, evaluate, to_json, to_text
 from eval.samples import Gallery
-from eval.space import PairSpace, SingleSpace
+from eval.space import PairSpace
 from tests.pictures import seen
 from tests.test_eval_page import Page
 from tests.test_eval_report import Coarse, Pooled, drawing, pattern, png
@@ -116,7 +116,7 @@ def methods(report):
 
 @pytest.fixture(scope="module")
 def bench(judge) -> SingleBench:
-    return SingleBench.of(judge, "validation", fit_pairs(judge, codes))
+    return bench_of(judge, "validation", 4, pairs=fit_pairs(judge, codes))
 
 
 # --- the report ----------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_repeated_pictures_have_no_diversity_and_a_worse_energy_score(methods, c
 
 def test_blur_shows_in_sharpness(judge):
     x = good(references(judge.pictures, "validation", singly=True).captions, 4)
-    bench = SingleBench.of(judge, "validation")
+    bench = bench_of(judge, "validation", 4)
     sharp, soft = (
         bench.figures(bench.samples(seen(bench.judge, y))) for y in (x, x.mean(dim=1, keepdim=True).expand_as(x))
     )
@@ -228,19 +228,19 @@ def test_two_captions_on_request_give_no_joint(judge):
 
 
 def test_rivals_stay_when_captions_are_fewer(judge, bench):
-    few = SingleBench.of(judge, "validation", captions=12)
+    few = bench_of(judge, "validation", 4, captions=12)
     assert few.chance == bench.chance == single.chance_of(59)
 
 
 def test_some_captions_of_a_bench_have_the_figures_of_the_whole_bench(bench):
-    whole = bench.samples(seen(bench.judge, good(bench.target.refs.captions, 4)))
+    whole = bench.samples(seen(bench.judge, good(bench.refs.captions, 4)))
     some = np.array([7, 2, 4])
     np.testing.assert_array_equal(whole[some].per.energy, whole.per.energy[some])
     assert bench[some].figures(whole[some]).hit.value == pytest.approx(whole.per.hit[some].mean())
 
 
 def test_the_order_of_captions_and_of_samples_does_not_matter(bench):
-    x = good(bench.target.refs.captions, 4)
+    x = good(bench.refs.captions, 4)
     order = np.random.default_rng(0).permutation(len(x))
     f, g = (
         bench.figures(bench.samples(seen(bench.judge, x))),
@@ -562,4 +562,4 @@ def test_codes_that_tell_nothing_are_refused():
 
 def test_style_is_a_point(judge):
     described = judge.space.describe(judge.features)
-    assert isinstance(judge.space, SingleSpace) and described.style.shape == (len(judge.features), 6)
+    assert described.style.shape == (len(judge.features), 6)

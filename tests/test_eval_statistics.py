@@ -167,9 +167,9 @@ def linear(rng):
     return c, c @ weight.T + 2 + rng.standard_normal((4000, 3)) @ root.T, weight, root
 
 
-def fitted(c, z, **kwargs):
+def fitted(c, z):
     return baselines.fit_ridge(
-        c[:3000], z[:3000], c_validation=c[3000:], z_validation=z[3000:], families_validation=np.arange(1000), **kwargs
+        c[:3000], z[:3000], c_validation=c[3000:], z_validation=z[3000:], families_validation=np.arange(1000)
     )
 
 
@@ -185,7 +185,8 @@ def test_ridge_residual_has_the_covariance(linear, rng):
     np.testing.assert_allclose(np.cov(residual.reshape(-1, 3), rowvar=False), root @ root.T, atol=0.1)
 
 
-def test_ridge_penalty_is_chosen_on_validation(linear):
+def test_ridge_penalty_is_chosen_on_validation(linear, monkeypatch):
+    monkeypatch.setattr(baselines, "PENALTIES", (1e-2, 1e6))
     c, _, _, _ = linear
     noise = np.random.default_rng(1).standard_normal((4000, 3))
-    assert fitted(c, noise, penalties=(1e-2, 1e6)).penalty == 1e6
+    assert fitted(c, noise).penalty == 1e6

@@ -70,18 +70,9 @@ def paired_bootstrap(
 ) -> Interval:
     """A statistic of K per-caption figures with its 95% percentile interval over redrawn families.
 
-    Paired: a redrawn caption contributes to all K figures, so that intervals of differences and ratios leave out
-    the captions' own variety. The ends are NaN where a redrawing has no figure.
-
-    Args:
-        values: (C,) or (C, K).
-        families: Family of each caption, (C,).
-        statistic: Maps family-weighted means (..., K) to figures (...).
-        draws: How many times the families are redrawn.
-        seed: Of the redrawing.
-
-    Raises:
-        UserError: There are fewer than two families.
+    Values are (C,) or (C, K), families (C,), redrawn `draws` times; `statistic` maps family-weighted means (..., K) to
+    figures (...). Paired: a redrawn caption contributes to all K figures, so that intervals of differences and ratios
+    leave out the captions' own variety. The ends are NaN where a redrawing has no figure. UserError for one family.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 8 and 13
 

@@ -50,10 +50,14 @@ def ranks_per_caption(
     """Shares of each caption's references that rank 0, 1, ..., n among its n samples, (C, n + 1); rows sum to 1.
 
     Each reference joins the samples, and all n + 1 points are ranked by their summed distances to the others: a
-    reference outside the samples ranks last. `seed` breaks ties.
+    reference outside the samples ranks last. `seed` breaks ties. Summed over captions it is the rank histogram: flat
+    when calibrated, rising where samples are too alike, falling where they are too unlike.
 
     Source: Allen, Ziegel and Ginsbourger 2024, Assessing the calibration of multivariate probabilistic forecasts,
         arXiv:2307.05846 (energy score pre-rank)
+
+    >>> ranks_per_caption([np.array([[0.0], [1.0]])] * 2, [np.array([[v]]) for v in (-1.0, 2.0)]).sum(axis=0)
+    array([0., 0., 2.])
     """
     rng = np.random.default_rng(seed)
     shares = np.zeros((len(samples), len(samples[0]) + 1))
@@ -63,19 +67,6 @@ def ranks_per_caption(
             own, *others = cdist(points, points).sum(axis=1)
             row[np.less(others, own).sum() + rng.integers(np.equal(others, own).sum() + 1)] += weight
     return shares
-
-
-def rank_histogram(samples: Points, references: Points, artists: Points | None = None, *, seed: int = 0) -> np.ndarray:
-    """Captions by rank of their references among n samples, (n + 1,): flat when calibrated.
-
-    Samples too alike give a rising slope, samples too unlike a falling one. See `ranks_per_caption`, of which this is
-    the sum.
-
-    >>> samples, references = [np.array([[0.0], [1.0]])] * 2, [np.array([[v]]) for v in (-1.0, 2.0)]
-    >>> rank_histogram(samples, references)
-    array([0., 0., 2.])
-    """
-    return ranks_per_caption(samples, references, artists, seed=seed).sum(axis=0)
 
 
 def reliability(counts: np.ndarray) -> float:

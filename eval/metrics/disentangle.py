@@ -17,6 +17,8 @@ from sklearn.metrics import balanced_accuracy_score, mutual_info_score
 from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.tree import DecisionTreeClassifier
 
+from eval.metrics.bootstrap import family_means
+
 BINS, TREES, LEAST = 20, 20, 4
 
 
@@ -112,9 +114,9 @@ def dci(codes: np.ndarray, factors: np.ndarray, seed: int = 0) -> DCI:
 
 
 def linear_probe(codes: np.ndarray, values: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Values (M,) of codes `asked` (M, D) by a linear discriminant fitted to codes (N, D) and values (N,).
+    """Values (M,) of codes `asked` (M, D) by a linear discriminant with shrunk covariance, all values equally likely.
 
-    With shrunk covariance, all values equally likely; a single value is the answer to everything.
+    It is fitted to codes (N, D) and values (N,); a single value is the answer to everything.
 
     Source: Ledoit and Wolf 2004, A well-conditioned estimator for large-dimensional covariance matrices
     """
@@ -149,13 +151,10 @@ def active_units(codes: np.ndarray, least: float = 0.01) -> int:
 
 def explained(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Share of each dimension's variance (N, D) that lies between the values (N,) of a factor: (D,)."""
-    _, row, counts = np.unique(values, return_inverse=True, return_counts=True)
-    means = np.zeros((len(counts), codes.shape[1]))
-    np.add.at(means, row, codes)
-    centred = means / counts[:, None] - codes.mean(axis=0)
+    counts = np.unique(values, return_counts=True)[1]
+    between = counts @ (family_means(codes, values) - codes.mean(axis=0)) ** 2
     total = codes.var(axis=0) * len(codes)
-    between: np.ndarray = counts @ centred**2
-    return np.divide(between, total, out=np.zeros_like(between), where=total > 0)
+    return np.divide(between, total, out=np.zeros_like(total), where=total > 0)
 
 
 def halves(values: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

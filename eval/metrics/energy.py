@@ -5,13 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.spatial.distance import cdist, pdist
 
+from eval.metrics.bootstrap import family_weights
 
-def energy_distance(x: np.ndarray, r: np.ndarray, artists: np.ndarray | None = None) -> float:
+
+def energy_distance(
+    x: np.ndarray, r: np.ndarray, artists: np.ndarray | None = None, x_artists: np.ndarray | None = None
+) -> float:
     """Unbiased energy distance `2 E|x - r| - E|x - x'| - E|r - r'|` of samples (n, D) and references (k, D).
 
     No point is compared with itself (U-statistics): the expectation is 0 for two draws from one distribution, whatever
-    their sizes. By chance it may be negative. With artists, (k,), each has equal weight and two pictures by one artist
-    are no pair.
+    their sizes. By chance it may be negative. With artists, (k,) of the references and (n,) of the samples, each has
+    equal weight and two pictures by one artist are no pair.
 
     Raises:
         ValueError: Fewer than two samples or two artists.
@@ -21,7 +25,8 @@ def energy_distance(x: np.ndarray, r: np.ndarray, artists: np.ndarray | None = N
     >>> float(energy_distance(np.array([[0.0], [2.0]]), np.array([[1.0], [1.0]])))
     0.0
     """
-    return 2 * float(distances_to(x, r, artists).mean()) - spread(x) - spread(r, artists)
+    across = artist_weights(len(x), x_artists) @ distances_to(x, r, artists)
+    return 2 * float(across) - spread(x, x_artists) - spread(r, artists)
 
 
 def distances_to(x: np.ndarray, r: np.ndarray, artists: np.ndarray | None = None) -> np.ndarray:
@@ -57,10 +62,7 @@ def artist_weights(count: int, artists: np.ndarray | None) -> np.ndarray:
     >>> artist_weights(3, np.array(["a", "b", "b"]))
     array([0.5 , 0.25, 0.25])
     """
-    if artists is None:
-        return np.full(count, 1 / count)
-    _, row, counts = np.unique(artists, return_inverse=True, return_counts=True)
-    return 1 / (len(counts) * counts[row])
+    return np.full(count, 1 / count) if artists is None else family_weights(artists)
 
 
 def energy_to_population(

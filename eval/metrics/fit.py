@@ -8,15 +8,10 @@ from scipy.spatial.distance import cdist
 from scipy.stats import binom
 
 from bridge.errors import UserError
-from eval.metrics.energy import artist_weights
+from eval.metrics.bootstrap import family_weights
 
 NEAREST, AMONG = 10, 100
 CHANCE = NEAREST / AMONG
-
-
-def centroid(references: np.ndarray, artists: np.ndarray) -> np.ndarray:
-    """Mean reference (D,) of pictures (k, D), artists (k,) having equal weight."""
-    return artist_weights(len(references), artists) @ references
 
 
 def centroids_without(references: np.ndarray, artists: np.ndarray) -> np.ndarray:
@@ -25,7 +20,8 @@ def centroids_without(references: np.ndarray, artists: np.ndarray) -> np.ndarray
     Real pictures can only be judged against other artists; samples are judged against the very same centroids, so that
     neither has the better-measured target.
     """
-    return np.stack([centroid(references[artists != a], artists[artists != a]) for a in np.unique(artists)])
+    others = [artists != a for a in np.unique(artists)]
+    return np.stack([family_weights(artists[o]) @ references[o] for o in others])
 
 
 def hit_probability(nearer: np.ndarray) -> np.ndarray:
@@ -68,7 +64,7 @@ class Rivals:
     @classmethod
     def of(cls, references: Sequence[np.ndarray], artists: Sequence[np.ndarray], families: np.ndarray) -> "Rivals":
         """The captions whose real pictures are given: [(k, D)] * P, [(k,)] * P, (P,)."""
-        centroids = [centroid(r, a) for r, a in zip(references, artists, strict=True)]
+        centroids = [family_weights(a) @ r for r, a in zip(references, artists, strict=True)]
         return cls(np.stack(centroids), np.asarray(families))
 
 
@@ -84,11 +80,9 @@ def caption_id(
     """Probability of a hit of every picture, [(n,)] * C: near its own caption *and* realistic.
 
     Args:
-        pictures: Of each caption, in the space of captions, [(n, D)] * C.
+        pictures: Of each caption, in the space of captions, [(n, D)] * C, of families (C,).
         realistic: Whether each passes the realism test, [(n,)] * C.
-        centroids: Targets of each caption, [(A, D)] * C, over which the probability is averaged: see
-            `centroids_without`; for a caption with one picture, that.
-        families: Family of each caption, (C,).
+        centroids: Of each caption, [(A, D)] * C, over which the probability is averaged; see `centroids_without`.
         rivals: Those of other families count, families having equal weight.
         left_out: For real pictures, or what a codec made of each: which centroid holds *other* artists, [(n,)] * C.
 

@@ -40,13 +40,9 @@ def chance_of(rivals: int) -> float:
 def valid_distance(style: np.ndarray, hits: np.ndarray, unit: float) -> float:
     """Mean distance of two of a caption's pictures (n, E), at most 1 a pair, and 0 unless both show the caption.
 
-    So neither noise nor wrong pictures buy anything, nor being stranger than pictures of different captions. The mean
-    is over all pairs and does not depend on their number.
-
-    Args:
-        style: How each is drawn, (n, E), n at least 2.
-        hits: Probability of a hit of each, (n,).
-        unit: Of distance: that of real pictures of different captions.
+    Hits are probabilities (n,), n at least 2; `unit` is the distance of real pictures of different captions. So neither
+    noise nor wrong pictures buy anything, nor being stranger than pictures of different captions. The mean is over all
+    pairs and does not depend on their number.
 
     >>> valid_distance(np.array([[0.0], [1.5], [9.0]]), np.array([1.0, 1.0, 0.0]), unit=2)
     0.25
@@ -188,10 +184,8 @@ def joint_interval(own: np.ndarray, dealt: np.ndarray, shuffled: np.ndarray) -> 
     real pairs, 0 captions ignored, below 0 misread, above 1 followed more closely than by the artist. Blur and
     repetition are not seen. The 95% interval is too wide rather than too narrow.
 
-    Args:
-        own: `pair_energy` of a method, first as measured, then redrawn, (1 + draws,).
-        dealt: Its `shuffled_energy`.
-        shuffled: The same of real pictures; redrawn ones that are not positive are left out with their pairs.
+    All are (1 + draws,), first as measured, then redrawn: `own` is the `pair_energy` of a method, `dealt` its
+    `shuffled_energy`, `shuffled` that of real pictures, of which those not positive are left out with their pairs.
 
     Raises:
         UserError: Shuffled captions cannot be told from right ones in 97.5% of the draws. With MiniLM and

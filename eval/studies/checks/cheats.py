@@ -23,8 +23,8 @@ from bridge.pipeline import BridgePipeline
 from bridge.text import TextEncoder
 from eval import baselines
 from eval.baselines import EncodeText, reconstruct, text_codes
-from eval.bench import ArtistBench, Figures
-from eval.data import by_caption, first_by_hash
+from eval.bench import Bench, Figures, bench_of
+from eval.data import by_caption, references
 from eval.features import EfficientNetLite0
 from eval.judge import Judge, Say
 from eval.report import COLUMNS, ROWS, check_counts, table, to_json
@@ -45,7 +45,7 @@ REAL, OTHERS, PARTLY = "real", "real, other artists", "real, 25% replaced"
 class Division:
     """The artists of C captions in two: those who give pictures to cheats, and the references."""
 
-    bench: ArtistBench  # Judges against the references; no given picture is among them, nor among the rivals
+    bench: Bench  # Judges against the references; no given picture is among them, nor among the rivals
     given: np.ndarray  # Rows of the given pictures, by artists who are no reference's, (C, givers)
     left_out: int  # Captions of the split that fewer than givers + 2 artists drew
     families_left_out: int  # Families all of whose captions were left out
@@ -65,17 +65,12 @@ class Division:
         parts[away] = GIVEN
         families = np.unique(judge.pictures.family[np.isin(parts, (split, GIVEN))])
         judge = dataclasses.replace(judge, pictures=dataclasses.replace(judge.pictures, split=parts.astype(str)))
-        target = judge.target(split, n, seed=seed)
-        refs = target.refs
+        refs = references(judge.pictures, split)
         kept = refs[np.flatnonzero([caption in given for caption in refs.captions])]
-        chosen = kept if captions is None else first_by_hash(kept, captions)
-        bench = ArtistBench.of(judge, target[np.array([refs.captions.index(c) for c in chosen.captions])], seed)
+        bench = bench_of(judge, split, n, captions=captions, only=given, seed=seed)
         left_out = len(refs) + len(refs.left_out) - len(kept)
-        rows = np.stack([given[c] for c in chosen.captions])
+        rows = np.stack([given[c] for c in bench.refs.captions])
         return cls(bench, rows, left_out, len(families) - len(np.unique(kept.families)))
-
-    def pictures(self) -> Tensor:
-        return _pixels(self.bench.judge, self.given)
 
 
 def _give(judge: Judge, split: str, givers: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -101,11 +96,6 @@ def _give(judge: Judge, split: str, givers: int, seed: int) -> tuple[dict[str, n
 def _pixels(judge: Judge, rows: np.ndarray) -> Tensor:
     """Pictures (C, n, 3, H, W) of rows (C, n) of the dataset."""
     return judge.pictures.pixels(rows.ravel()).unflatten(0, rows.shape)
-
-
-def uniform(shape: Sequence[int], rng: np.random.Generator) -> Tensor:
-    """Pixels of the given shape, uniform in [0, 1)."""
-    return torch.from_numpy(rng.random(tuple(shape), dtype=np.float32))
 
 
 def of_one(x: Tensor, n: int, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -147,14 +137,18 @@ def of_training(
     blind = baselines.draw_unconditional(judge.pictures.family[judge.train], len(captions), n, rng)
     x, y = _pixels(judge, judge.train[near]), _pixels(judge, judge.train[far[:, 1:]])
     rows, columns = ((torch.arange(side) - round(SHIFT * side)).clamp(min=0) for side in x.shape[-2:])
+
+    def noise() -> Tensor:
+        return torch.from_numpy(rng.random(tuple(x.shape), dtype=np.float32))
+
     yield "nearest caption", x
     yield "n nearest captions", _pixels(judge, judge.train[far[:, :n]])
     yield "blends", (x + y) / 2
-    yield "copies + 30% noise", (1 - COPY_NOISE) * x + COPY_NOISE * uniform(x.shape, rng)
+    yield "copies + 30% noise", (1 - COPY_NOISE) * x + COPY_NOISE * noise()
     yield "copies, mirrored", x.flip(-1)
     yield "copies, shifted", x[..., rows[:, None], columns]
     yield "unconditional", _pixels(judge, judge.train[blind])
-    yield "noise", uniform(x.shape, rng)
+    yield "noise", noise()
 
 
 def cheats_of(division: Division, codes: EncodeText, n: int, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -163,14 +157,15 @@ def cheats_of(division: Division, codes: EncodeText, n: int, rng: np.random.Gene
     Those of training pictures where nobody or n artists give, those of one right picture where anybody gives, those of
     several where n artists do. `codes` turns captions into unit text codes.
     """
-    judge, refs, givers = division.bench.judge, division.bench.target.refs, division.given.shape[1]
+    judge, refs, givers = division.bench.judge, division.bench.refs, division.given.shape[1]
     made: dict[str, Tensor] = {}
-    if givers == n:
-        x, families = division.pictures(), judge.pictures.family[judge.train]
-        strangers = _pixels(judge, judge.train[baselines.draw_unconditional(families, len(refs), n, rng)])
-        made |= of_several(x, strangers, refs.families, rng)
     if givers > 0:
-        made |= of_one(division.pictures()[:, 0], n, rng)
+        x = _pixels(judge, division.given)
+        if givers == n:
+            families = judge.pictures.family[judge.train]
+            strangers = _pixels(judge, judge.train[baselines.draw_unconditional(families, len(refs), n, rng)])
+            made |= of_several(x, strangers, refs.families, rng)
+        made |= of_one(x[:, 0], n, rng)
     if givers in (0, n):
         made |= dict(of_training(judge, refs.captions, codes, n, rng))
     return made
@@ -237,9 +232,9 @@ def evaluate(
             say(f"  {name}")
             shown = x.flatten(0, 1) if codec is None else reconstruct(codec, x.flatten(0, 1))
             figures[name] = bench.figures(bench.samples(bench.judge.look(shown)))
-        kept, left_out = (len(refs), len(np.unique(refs.families))), (division.left_out, division.families_left_out)
+        counts = (len(refs), len(np.unique(refs.families)), division.left_out, division.families_left_out)
         artists = float(np.mean([len(np.unique(a)) for a in refs.artists]))
-        sections.append(Section(givers, *kept, *left_out, artists, figures))
+        sections.append(Section(givers, *counts, artists, figures))
     data, drawn_by = judge.pictures.fingerprint, None if codec is None else codec.fingerprint
     return CheatReport(split, seed, n, judge.extractor.id, data, sections, drawn_by, about or {})
 
@@ -250,15 +245,14 @@ def to_text(report: CheatReport) -> str:
     lines = [f"split {report.split} · {report.samples} samples a caption · judge {report.extractor}{through}"]
     for s in report.sections:
         ordered = sorted(s.figures.items(), key=lambda item: (is_cheat(item[0]), -item[1].value("score")))
-        rows = [["", *COLUMNS, *BESIDE]]
-        rows += [
+        cells = (
             [n, *(str(getattr(f, c)) for c in COLUMNS), *(f"{f.value(c):.2f}" for c in BESIDE)] for n, f in ordered
-        ]
+        )
         head = (
             f"{s.givers} artists of a caption give, {s.references:.1f} are references: {s.captions} captions of "
             f"{s.families} families (left out, too few artists: {s.left_out} captions, {s.families_left_out} families)"
         )
-        lines += ["", head, *table(rows)]
+        lines += ["", head, *table([["", *COLUMNS, *BESIDE], *cells])]
     return "\n".join(lines)
 
 
@@ -272,8 +266,8 @@ def _run(args: argparse.Namespace, command: str) -> None:
     out = writable_folder(args.out)
     codec = None if args.codec is None else BridgePipeline.from_pretrained(args.codec).codec
     judge, codes = Judge.load(args.data, EfficientNetLite0(), say), text_codes(TextEncoder.from_pretrained())
-    asked = {"split": args.split, "n": args.samples, "captions": args.captions, "seed": args.seed}
-    report = evaluate(judge, codes, **asked, codec=codec, say=say, about={"command": command})
+    asked = {"split": args.split, "n": args.samples, "captions": args.captions, "seed": args.seed, "codec": codec}
+    report = evaluate(judge, codes, **asked, say=say, about={"command": command})
     atomic_write(out / "cheats.json", to_json(report))
     print(to_text(report))
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bridge.pipeline import BridgePipeline
+from eval.bench import bench_of
 from eval.features import EfficientNetLite0
 from eval.judge import Judge
 from eval.metrics import fit
@@ -68,15 +69,12 @@ def threshold(binned: Sequence[Bin]) -> float | None:
 
 def measured(pipe: BridgePipeline, judge: Judge, split: str, n: int, seed: int) -> tuple[np.ndarray, ...]:
     """Of each caption of a split: cosine (C,), hits of n pictures and of real ones (C, 2), family (C,)."""
-    target = judge.target(split, n, seed=seed)
-    captions = list(target.refs.captions)
-    x = pipe(captions, n, seed=seed, output_type="pt").images
-    shown = judge.space.describe(judge.extractor.encode(x)).split([n] * len(captions))
-    made = target.of_samples(shown, [np.zeros(n)] * len(captions))
-    real = target.of_real(target.shown, [np.zeros(len(d)) for d in target.shown])
+    bench = bench_of(judge, split, n, seed=seed)
+    captions = list(bench.refs.captions)
+    made = bench.samples(judge.look(pipe(captions, n, seed=seed, output_type="pt").images))
     pooled = pipe.text_encoder.encode(captions, 64, with_tokens=False).pooled
     cosine = pipe.memory.familiarity(pooled).cpu().numpy()
-    return cosine, np.stack([made.hit, real.hit], axis=1), target.refs.families
+    return cosine, np.stack([made.per.hit, bench.real.per.hit], axis=1), bench.refs.families
 
 
 def _arguments(parser: Parser) -> None:

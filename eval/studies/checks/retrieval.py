@@ -22,14 +22,13 @@ from bridge.mappers import VelocityMapper
 from bridge.noise import normal_rows
 from bridge.pipeline import BridgePipeline
 from bridge.text import TextCode
-from eval.baselines import Baselines, RidgeGaussian, text_codes
-from eval.data import Pictures, first_by_hash, references
+from eval.baselines import Baselines, text_codes
+from eval.data import Pictures, first_by_hash, picture_latents, references
 from eval.metrics.bootstrap import Interval, paired_bootstrap
 from eval.report import ROWS
 from eval.studies import Study, add_common
 from train.command import Parser, number, whole
 
-CHUNK = 64
 FIRST, ROUNDS = 10, 3
 
 
@@ -43,15 +42,6 @@ class Retrieval:
 
     def line(self, name: str) -> str:
         return f"  {name:10} first {self.first}  first ten {self.ten}  median rank {self.median:g}"
-
-
-@dataclass(frozen=True)
-class Compared:
-    """The model beside ridge regression with the cosine, in one direction; `ahead`, paired, is of the first ten."""
-
-    model: Retrieval
-    ridge: Retrieval
-    ahead: Interval
 
 
 def ranks(score: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -69,11 +59,12 @@ def retrieval(rank: np.ndarray, families: np.ndarray) -> Retrieval:
     return Retrieval(first, ten, float(np.median(rank)))
 
 
-def compare(model: np.ndarray, ridge: np.ndarray, families: np.ndarray) -> Compared:
-    """Ranks of the right ones (M,) by two methods."""
+def compare(title: str, model: np.ndarray, ridge: np.ndarray, families: np.ndarray) -> str:
+    """Ranks of the right ones (M,) by the model and by ridge regression, in words; the difference is paired."""
     tens = np.stack([model <= FIRST, ridge <= FIRST], axis=1).astype(float)
     ahead = paired_bootstrap(tens, families, lambda m: m[..., 0] - m[..., 1])
-    return Compared(retrieval(model, families), retrieval(ridge, families), ahead)
+    lines = [retrieval(rank, families).line(name) for name, rank in (("model", model), ("ridge", ridge))]
+    return "\n".join([f"{title}:", *lines, f"  first ten, model less ridge: {ahead}"])
 
 
 def picture_ranks(score: np.ndarray, groups: Sequence[np.ndarray], rounds: int) -> np.ndarray:
@@ -83,18 +74,6 @@ def picture_ranks(score: np.ndarray, groups: Sequence[np.ndarray], rounds: int) 
     """
     one = [[group[turn % len(group)] for group in groups] for turn in range(rounds)]
     return np.concatenate([ranks(score[rows].T, np.arange(len(groups))) for rows in one])
-
-
-def cosines(ridge: RidgeGaussian, z: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Cosine of latents (M, Z) to what ridge regression expects of text codes (C, D), (M, C)."""
-    return np.asarray(cosine_similarity(z, ridge.mean(c)))
-
-
-def _report(title: str, compared: Compared) -> None:
-    print(f"{title}:")
-    print(compared.model.line("model"))
-    print(compared.ridge.line("ridge"))
-    print(f"  first ten, model less ridge: {compared.ahead}")
 
 
 @torch.no_grad()
@@ -138,8 +117,7 @@ def _run(args: argparse.Namespace, _: str) -> None:
             refs = replace(refs, rows=tuple(r[: args.pictures] for r in refs.rows))
         sizes = [len(r) for r in refs.rows]
         right, families = np.repeat(np.arange(len(refs)), sizes), np.repeat(refs.families, sizes)
-        x = pictures.pixels(np.concatenate(refs.rows))
-        z = torch.cat([pipe.codec.encode(part).mean for part in x.split(CHUNK)])
+        z = picture_latents(pipe.codec, pictures, np.concatenate(refs.rows)).mean
         c = pipe.text_encoder.encode(list(refs.captions), 64, with_tokens=pipe.mapper.reads_tokens)
         print(f"{args.split}, {row}: {len(z)} pictures of {len(refs)} captions, by {method}", flush=True)
         if ridge is None:
@@ -149,11 +127,11 @@ def _run(args: argparse.Namespace, _: str) -> None:
                 print(retrieval(ranks(less, right), families).line(f"t = {time:g}"), flush=True)
             continue
         model = scores.score_latents(pipe.mapper, z, c, method=method, seed=args.seed)
-        linear = cosines(ridge, z.flatten(1).numpy(), c.pooled.numpy())
-        _report("caption from picture", compare(ranks(model.numpy(), right), ranks(linear, right), families))
+        linear = cosine_similarity(z.flatten(1).numpy(), ridge.mean(c.pooled.numpy()))
+        print(compare("caption from picture", ranks(model.numpy(), right), ranks(linear, right), families))
         groups = np.split(np.arange(len(z)), np.cumsum(sizes)[:-1])
         mine, theirs = (picture_ranks(m, groups, ROUNDS) for m in (model.numpy(), linear))
-        _report("picture from caption", compare(mine, theirs, np.tile(refs.families, ROUNDS)))
+        print(compare("picture from caption", mine, theirs, np.tile(refs.families, ROUNDS)))
         if args.samples:  # how typical right and wrong pictures are of a caption
             share = scores.typical(pipe.mapper, model, c, method=method, samples=args.samples, seed=args.seed).numpy()
             is_right = np.eye(share.shape[1], dtype=bool)[right]

@@ -16,8 +16,9 @@ from scipy.spatial.distance import cdist
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
+from eval.bench import Bench, bench_of
 from eval.features import EfficientNetLite0
-from eval.judge import Judge, Target
+from eval.judge import Judge
 from eval.metrics.bootstrap import Interval, paired_bootstrap
 from eval.report import table, to_json
 from eval.studies import Study, add_common
@@ -107,17 +108,13 @@ def real_rates(styles: Sequence[np.ndarray], artists: Sequence[np.ndarray], fami
         return np.stack([agreeing / pairs for agreeing, pairs in counts], axis=1)
 
 
-def measure(
-    pipe: BridgePipeline, judge: Judge, target: Target, n: int, seed: int
-) -> tuple[Agreement, Agreement, Interval]:
-    """Agreement in style and in what is shown, and Caption-ID, of a model's pictures for a target's captions."""
-    refs = target.refs
-    x = pipe(list(refs.captions), n, seed=seed, output_type="pt").images
-    described = judge.space.describe(judge.extractor.encode(x))
-    style = described.style.reshape(len(refs), n)
-    shown = nearest_captions(described.shows, target.rivals.centroids).reshape(len(refs), n)
-    per = target.of_samples(described.split([n] * len(refs)), [np.zeros(n, bool)] * len(refs))
-    hit = paired_bootstrap(per.hit, refs.families, seed=seed)
+def measure(pipe: BridgePipeline, bench: Bench, n: int, seed: int) -> tuple[Agreement, Agreement, Interval]:
+    """Agreement in style and in what is shown, and Caption-ID, of a model's pictures for a bench's captions."""
+    refs = bench.refs
+    seen = bench.judge.look(pipe(list(refs.captions), n, seed=seed, output_type="pt").images)
+    style = seen.described.style.reshape(len(refs), n)
+    shown = nearest_captions(seen.described.shows, bench.rivals.centroids).reshape(len(refs), n)
+    hit = paired_bootstrap(bench.samples(seen).per.hit, refs.families, seed=seed)
     return agreement(style, refs.families, seed), agreement(shown, refs.families, seed), hit
 
 
@@ -144,13 +141,14 @@ def _run(args: argparse.Namespace, command: str) -> None:
     out = None if args.out is None else writable_folder(args.out)
     pipe = BridgePipeline.from_pretrained(args.model)
     judge = Judge.load(args.data, EfficientNetLite0(), say)
-    target = judge.target(args.split, args.n, args.captions)
-    say(f"{len(target.refs)} captions x {args.n} noises")
-    style, shown, hit = measure(pipe, judge, target, args.n, args.seed)
-    rates = real_rates([d.style for d in target.shown], target.refs.artists, target.refs.families)
-    real = [paired_bootstrap(r[np.isfinite(r)], target.refs.families[np.isfinite(r)], seed=args.seed) for r in rates.T]
+    bench = bench_of(judge, args.split, args.n, captions=args.captions)
+    refs = bench.refs
+    say(f"{len(refs)} captions x {args.n} noises")
+    style, shown, hit = measure(pipe, bench, args.n, args.seed)
+    rates = real_rates([s.described.style for s in bench.seen], refs.artists, refs.families)
+    real = [paired_bootstrap(r[np.isfinite(r)], refs.families[np.isfinite(r)], seed=args.seed) for r in rates.T]
     about = {"command": command, "model": pipe.fingerprint, "judge": judge.extractor.id}
-    report = SwapReport(args.split, len(target.refs), args.n, style, shown, hit, real[0], real[1], about)
+    report = SwapReport(args.split, len(refs), args.n, style, shown, hit, real[0], real[1], about)
     if out is not None:
         atomic_write(out / "swap.json", to_json(report))
     print(to_text(report))

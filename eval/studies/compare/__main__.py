@@ -8,9 +8,9 @@ import sys
 from functools import partial
 
 from eval.studies import run_study
-from eval.studies.compare import charts, families, pairs, peers
+from eval.studies.compare import families, pairs, peers
 
-STUDIES = {"peers": peers.STUDY, "families": families.STUDY, "pairs": pairs.STUDY, "charts": charts.STUDY}
+STUDIES = {"peers": peers.STUDY, "families": families.STUDY, "pairs": pairs.STUDY, "charts": pairs.CHARTS}
 
 
 main = partial(run_study, "python -m eval.studies.compare", __doc__, STUDIES)  # of argv, absent for the process' own

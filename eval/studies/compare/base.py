@@ -94,21 +94,6 @@ class TrainedPeer(Peer):
         return self.net(space, **net_arguments(trial))
 
 
-class MemoryPeer(Peer):
-    """A way that trains nothing: it remembers the pairs. Pictures without captions are of no use to it."""
-
-    @abc.abstractmethod
-    def remember(self, data: Tensor, codes: Tensor, captions: Sequence[Sequence[int]], space: Space) -> PeerNet:
-        """A network that draws, over pairs.
-
-        Args:
-            data: Mean latents (N, *z_shape) where it uses the VAE, else pictures (N, 3, H, W) in [0, 1].
-            codes: Pooled codes of the captions, (M, D).
-            captions: For each picture, the numbers of its captions.
-            space: What data and codes are of.
-        """
-
-
 def net_arguments(trial: Trial) -> Trial:
     """The entries of a trial that the network takes."""
     return {name: value for name, value in trial.items() if name not in LOOP_KEYS}

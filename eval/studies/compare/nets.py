@@ -24,7 +24,7 @@ from eval.studies.compare.base import (
     TOKENS,
     Batch,
     LocalSampling,
-    MemoryPeer,
+    Peer,
     PeerNet,
     Sampling,
     Space,
@@ -100,16 +100,6 @@ class DenoisingNet(PeerNet):
         return self.leave(noisy)
 
 
-def cross_states(c: TextCode) -> tuple[Tensor, Tensor]:
-    """The sequence that attention reads: states (B, 1 + L, D) and mask (B, 1 + L) bool.
-
-    The pooled code at unit variance, then the tokens; a null code is one zero state.
-    """
-    pooled = c.pooled[:, None] * math.sqrt(c.pooled.shape[1])
-    first = torch.ones(len(c), 1, dtype=torch.bool, device=c.mask.device)
-    return torch.cat([pooled, c.tokens], dim=1), torch.cat([first, c.mask], dim=1)
-
-
 class UNet(DenoisingNet):
     """A UNet2DConditionModel with one layer a level, and cross-attention on the `attend` lowest levels.
 
@@ -138,7 +128,9 @@ class UNet(DenoisingNet):
         )
 
     def predict(self, noisy: Tensor, t: Tensor, c: TextCode) -> Tensor:
-        states, mask = cross_states(c)
+        # What attention reads: the pooled code at unit variance, then the tokens; a null code is one zero state.
+        states = torch.cat([c.pooled[:, None] * math.sqrt(c.pooled.shape[1]), c.tokens], dim=1)
+        mask = F.pad(c.mask, (1, 0), value=True)
         folded = F.pixel_unshuffle(noisy, self.fold)
         out = self.unet(folded, t, encoder_hidden_states=states, encoder_attention_mask=mask).sample
         return F.pixel_shuffle(out, self.fold)
@@ -370,12 +362,16 @@ class LocalNet(PeerNet):
         return (z / 2 + 0.5).clamp(0, 1) if self.pixels else self.codec.decode(z)
 
 
-class LocalFlow(MemoryPeer):
-    """Ours without training: the closed form of flow matching over a memory, local and weighed by caption."""
+class LocalFlow(Peer):
+    """Ours without training: the closed form of flow matching over a memory, local and weighed by caption.
+
+    Pictures without captions are of no use to it.
+    """
 
     name, settings = "local_flow", LOCAL
 
     def remember(self, data: Tensor, codes: Tensor, captions: Sequence[Sequence[int]], space: Space) -> PeerNet:
+        """A network that draws, over pairs as `Material.pairs` gives them."""
         data = data if self.uses_vae else data * 2 - 1
         return LocalNet(space, LocalFlowMapper.from_memory(data, codes, captions), not self.uses_vae)
 

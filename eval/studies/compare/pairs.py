@@ -9,6 +9,7 @@ Is it the latent space? `--codec` and `--text` measure the same in other spaces,
 """
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,16 +29,16 @@ from eval.metrics.bootstrap import Interval
 from eval.plots import Curve, to_svg
 from eval.report import ROWS, table, to_json
 from eval.studies import Study, named
-from eval.studies.compare.base import MemoryPeer, Sampling, TrainedPeer
+from eval.studies.compare.base import Sampling, TrainedPeer
 from eval.studies.compare.nets import BridgeFlow, Direct, DirectPlateau, LocalFlow, LocalPixels
 from eval.studies.compare.study import SINGLE, Workshop, add_workshop, in_space, open_workshop
-from train.command import Parser, whole
+from train.command import Parser, whole, writable_file
 from train.data.dataset import content_hash
 
 SIZES = (100, 300, 1000, 3000, 10000)
 """Numbers of pairs that are tried unless others are asked for, as far as the data has so many; and all."""
 METHODS = ("bridge_flow", "direct")
-SHOWN = ("fit", "diversity", "joint")
+SHOWN, ENDS = ("fit", "diversity", "joint"), ("score", "low", "high")  # Figures of a table, and of a chart
 CLAIM = 5.0  # How many times fewer pairs the bridge is said to need
 FEWER = 3.0  # Whether more pairs help is told from so many times fewer
 Scores = Mapping[int, Interval]  # By pairs
@@ -50,7 +51,7 @@ class BridgePlateau(BridgeFlow):
 
 
 UNTRAINED = "no training"
-MODES: dict[str, tuple[TrainedPeer | MemoryPeer, TrainedPeer | MemoryPeer]] = {
+MODES: dict[str, tuple[TrainedPeer | LocalFlow, TrainedPeer | LocalFlow]] = {
     UNTRAINED: (LocalFlow(), LocalPixels()),
     "equal minutes": (BridgeFlow(), Direct()),
     "plateau": (BridgePlateau(), DirectPlateau()),
@@ -185,7 +186,7 @@ def scores(points: Sequence[Point], mode: str, method: str, row: str, space: str
     mine = [p for p in points if (p.mode, p.method, p.space) == (mode, method, space)]
     by_pairs = {pairs: [p.rows[row] for p in mine if p.pairs == pairs] for pairs in sorted({p.pairs for p in mine})}
     return {
-        pairs: Interval(*(sum(f[name] for f in figures) / len(figures) for name in ("score", "low", "high")))
+        pairs: Interval(*(sum(f[end] for f in figures) / len(figures) for end in ENDS))
         for pairs, figures in by_pairs.items()
     }
 
@@ -327,3 +328,59 @@ def _run(args: argparse.Namespace, command: str) -> None:
 
 
 STUDY = Study(__doc__, "pictures --data data/pictures --minutes 10", _arguments, _run)
+
+
+# --- charts of several studies -------------------------------------------------------------------------------------
+
+
+def points_of(path: Path) -> list[Point]:
+    """The points of a pairs.json.
+
+    Raises:
+        UserError: There is no such file, or it is none that `pairs` writes.
+    """
+    try:
+        points = json.loads(path.read_text("utf-8"))["points"]
+        read = [Point(p["mode"], p["method"], int(p["pairs"]), p["rows"], space=p.get("space", "")) for p in points]
+        scored = all(isinstance(f[end], int | float) for p in read for f in p.rows.values() for end in ENDS)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); give a pairs.json that `pairs` wrote") from error
+    if not (read and scored):
+        raise UserError(f"{path}: holds no scores; give a pairs.json that `pairs` wrote")
+    return read
+
+
+def chosen(points: Sequence[Point], curves: Sequence[str] | None) -> list[Point]:
+    """The points of some curves by their names in the legend, in that order; all of None."""
+    names = list(dict.fromkeys(p.way for p in points))
+    for name in curves or ():
+        if name not in names:
+            raise UserError(f"--curves: there is no {name!r}; there are: {'; '.join(names)}")
+    return [p for name in curves or names for p in points if p.way == name]
+
+
+def _chart_arguments(parser: Parser) -> None:
+    add, rows = parser.add_argument, list(ROWS["test"])
+    add("results", type=Path, nargs="+", metavar="FILE", help="a pairs.json; of several, the points of all")
+    add("--curves", nargs="+", metavar="NAME", help="as in the legend, such as 'bridge, no training'; default all")
+    add("--rows", nargs="+", choices=rows, default=rows, metavar="ROW", help=f"of {', '.join(rows)}")
+    add("--out", type=Path, required=True, metavar="PREFIX", help="charts are PREFIX-ROW.svg")
+
+
+def _draw(args: argparse.Namespace, _: str) -> None:
+    """Charts of score against pairs, from results of `pairs`.
+
+    Reads the pairs.json of one run or several, and draws one chart for captions seen and one for captions held out.
+    """
+    points = chosen([p for path in args.results for p in points_of(path)], args.curves)
+    rows = [row for row in args.rows if any(row in p.rows for p in points)]
+    if not rows:
+        raise UserError(f"--rows: no result has {' or '.join(args.rows)}")
+    for row in rows:
+        out = args.out.with_name(f"{args.out.name}-{row}.svg")
+        writable_file(out)
+        atomic_write(out, chart(points, row))
+        print(out)
+
+
+CHARTS = Study(_draw.__doc__ or "", "runs/pairs/pairs.json --out pairs", _chart_arguments, _draw)

@@ -3,12 +3,11 @@
 import argparse
 import hashlib
 import json
-import math
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,13 +25,12 @@ from eval.bench import Bench, bench_of
 from eval.data import Pictures, why_single
 from eval.features import EfficientNetLite0
 from eval.judge import Judge, Say
-from eval.metrics.bootstrap import Interval
 from eval.report import ROWS
 from eval.stream import Generate, seen_of
 from eval.studies import add_common
-from eval.studies.compare.base import Batch, MemoryPeer, Peer, PeerNet, Sampling, SimplePeer, Space, TrainedPeer, Trial
-from eval.studies.compare.material import NONE, Material, load
-from eval.studies.compare.sampling import MICRO_BATCH, Asked, Neighbours, keyed
+from eval.studies.compare.base import Batch, Peer, PeerNet, Sampling, SimplePeer, Space, TrainedPeer, Trial
+from eval.studies.compare.material import MICRO_BATCH, NONE, Asked, Material, Neighbours, keyed, load
+from eval.studies.compare.nets import LocalFlow
 from train.command import Parser, number, say, whole, writable_folder
 from train.loop import Budget, Loop, LoopConfig, SaveError, TrainingError
 from train.timing import note_precision
@@ -120,20 +118,17 @@ class Benches:
     judge: Judge  # The dataset and the space fitted to it
     n: int  # Pictures a caption
     captions: int | None  # Judge at most so many of each row
-
-    @cached_property
-    def _made(self) -> dict[str, dict[str, Bench]]:
-        return {}
+    made: dict[str, dict[str, Bench]] = field(default_factory=dict)  # So far, by split and row
 
     def of(self, split: str) -> dict[str, Bench]:
         """The rows of a split that the dataset has, by name."""
-        if split not in self._made:
+        if split not in self.made:
             parts = {name: part for name, part in ROWS[split].items() if part in self.judge.pictures.split}
             if not parts:
                 raise UserError(f"data: no picture has split {' or '.join(map(repr, ROWS[split].values()))}")
-            made = {name: bench_of(self.judge, part, self.n, captions=self.captions) for name, part in parts.items()}
-            self._made[split] = made
-        return self._made[split]
+            benches = {row: bench_of(self.judge, part, self.n, captions=self.captions) for row, part in parts.items()}
+            self.made[split] = benches
+        return self.made[split]
 
     def figures(self, generate: Generate, split: str) -> dict[str, dict[str, float]]:
         """Figures by row of a split: headlines and copies as far as they exist, each with the ends of its interval as
@@ -141,15 +136,12 @@ class Benches:
         rows = {}
         for row, bench in self.of(split).items():
             (seen,) = seen_of([self.judge], "peer", generate, bench.refs.captions, self.n)
-            figures = bench.figures(bench.samples(seen))
-            score = figures.fit if self.judge.singly else figures.score
-            assert score is not None  # of samples, both are there
-            values = {name: figures.value(name) for name in HEADLINES}
-            ends = {"score": score.value, "low": score.low, "high": score.high}
-            for name in values:
-                if name != "score" and isinstance(figure := getattr(figures, name), Interval):
-                    ends |= {f"{name}_low": figure.low, f"{name}_high": figure.high}
-            rows[row] = {name: value for name, value in values.items() if not math.isnan(value)} | ends
+            figures, rows[row] = bench.figures(bench.samples(seen)), dict[str, float]()
+            for name in HEADLINES:
+                figure = figures.fit if name == "score" and self.judge.singly else getattr(figures, name)
+                if figure is not None:
+                    head = "" if name == "score" else f"{name}_"
+                    rows[row] |= {name: figure.value, f"{head}low": figure.low, f"{head}high": figure.high}
         return rows
 
 
@@ -313,7 +305,7 @@ class Workshop:
             self.results.add({"trained": key}, asdict(outcome))
         return net
 
-    def remember(self, peer: MemoryPeer, trial: Trial, seed: int) -> PeerNet:
+    def remember(self, peer: LocalFlow, trial: Trial, seed: int) -> PeerNet:
         """The memory of a way that trains nothing; how long it takes to make from pictures is measured once."""
         data, codes, captions = self.material.pairs(peer.uses_vae)
         begin = time.process_time()
@@ -337,7 +329,7 @@ class Workshop:
         of_pictures = (time.process_time() - between) * len(rows) / len(some)
         return (between - begin) * len(every) / len(few) + of_pictures
 
-    def network(self, peer: TrainedPeer | MemoryPeer, trial: Trial, seed: int) -> PeerNet:
+    def network(self, peer: TrainedPeer | LocalFlow, trial: Trial, seed: int) -> PeerNet:
         """What draws a way's pictures, trained or filled first where that is not done."""
         return self.train(peer, trial, seed) if isinstance(peer, TrainedPeer) else self.remember(peer, trial, seed)
 
@@ -345,7 +337,7 @@ class Workshop:
         """Pictures of a peer, trained first where it has to be, by how they are to be drawn."""
         if isinstance(peer, SimplePeer):
             return lambda _: peer.generate(self.baselines, trial, seed)
-        assert isinstance(peer, TrainedPeer | MemoryPeer)
+        assert isinstance(peer, TrainedPeer | LocalFlow)
         net = self.network(peer, trial, seed)
         return lambda sampling: keyed(net, self.asked, self.neighbours, sampling, seed)
 
@@ -388,7 +380,7 @@ class Workshop:
             net.sample(self.encoder.encode([caption]), noise, sampling)
         return time.process_time() - begin
 
-    def tested(self, peer: TrainedPeer | MemoryPeer, trial: int, seed: int) -> Tested | None:
+    def tested(self, peer: TrainedPeer | LocalFlow, trial: int, seed: int) -> Tested | None:
         """A way on the test, sampled as is best on validation; None where its training diverged."""
         chosen = self.choose(peer, [trial], seed)
         if chosen is None:

@@ -36,44 +36,16 @@ ENDS = (0.02, 0.98)  # A traversal runs between these quantiles of its coordinat
 STEPS, CELL = 8, 48  # Pictures of a traversal, and their side on the sheet
 
 
-@dataclass(frozen=True)
-class Axes:
-    """A coordinate system of flattened latents: its origin (L,), and orthonormal directions (D, L)."""
-
-    mean: np.ndarray
-    directions: np.ndarray
-
-    @classmethod
-    def flattened(cls, size: int) -> "Axes":
-        """The latent's own dimensions, channel by channel and row by row."""
-        return cls(np.zeros(size), np.eye(size))
-
-    @classmethod
-    def principal(cls, flat: np.ndarray, count: int) -> "Axes":
-        """The first `count` principal components of flattened latents (N, L), or as many as there are."""
-        pca = PCA(min(count, *flat.shape), svd_solver="full").fit(flat)
-        return cls(pca.mean_, pca.components_)
-
-    def coordinates(self, flat: np.ndarray) -> np.ndarray:
-        """(N, L) -> (N, D)."""
-        out: np.ndarray = (flat - self.mean) @ self.directions.T
-        return out
-
-    def traverse(self, flat: np.ndarray, dimension: int, values: np.ndarray) -> np.ndarray:
-        """One latent (L,) with its coordinate of `dimension` set to each of values (S,), all others kept: (S, L).
-
-        >>> Axes.flattened(2).traverse(np.array([5.0, 6.0]), 1, np.array([0.0, 1.0]))
-        array([[5., 0.],
-               [5., 1.]])
-        """
-        now = self.coordinates(flat[None])[0, dimension]
-        return flat + (values - now)[:, None] * self.directions[dimension]
+def principal(flat: np.ndarray, count: int) -> np.ndarray:
+    """Coordinates (N, D) of (N, L) along the first `count` principal components, or as many as there are."""
+    return np.asarray(PCA(min(count, *flat.shape), svd_solver="full").fit_transform(flat))
 
 
-def strip(codec: ImageCodec, axes: Axes, flat: np.ndarray, dimension: int, steps: int, start: int = 0) -> Tensor:
-    """Pictures (steps, 3, H, W) of latent `start` moved along one dimension, between quantiles of latents (N, L)."""
-    low, high = np.quantile(axes.coordinates(flat)[:, dimension], ENDS)
-    return decode_flat(codec, axes.traverse(flat[start], dimension, np.linspace(low, high, steps)))
+def strip(codec: ImageCodec, flat: np.ndarray, dimension: int, steps: int) -> Tensor:
+    """Pictures (steps, 3, H, W) of the first latent moved along one dimension, between quantiles of latents (N, L)."""
+    moved, (low, high) = np.repeat(flat[:1], steps, axis=0), np.quantile(flat[:, dimension], ENDS)
+    moved[:, dimension] = np.linspace(low, high, steps)
+    return decode_flat(codec, moved)
 
 
 def over_halves(values: Sequence[float]) -> Interval:
@@ -163,7 +135,7 @@ class Factors:
         error = quality.squared_error(self.pictures.pixels(self.rows).numpy(), decode_all(codec, q.mean).numpy())
         return CodecFigures(
             flattened=self.figures(flat, halves),
-            principal=self.figures(Axes.principal(flat, components).coordinates(flat), halves),
+            principal=self.figures(principal(flat, components), halves),
             chance=self.figures(np.random.default_rng(0).permutation(flat), halves),
             active=disentangle.active_units(flat),
             rate=float(kl.double().sum() / len(flat)),
@@ -175,7 +147,7 @@ class Factors:
         pixels = thumbnails(self.pictures.pixels(self.rows).numpy(), 16).astype(float)
         return {
             "the factors themselves": self.figures(self.values.astype(float), halves),
-            "pixels, PCA": self.figures(Axes.principal(pixels, components).coordinates(pixels), halves),
+            "pixels, PCA": self.figures(principal(pixels, components), halves),
         }
 
 
@@ -234,8 +206,7 @@ def chart(codecs: dict[str, CodecFigures], betas: Sequence[float]) -> str:
 def traversals(codec: ImageCodec, factors: Factors, figures: Figures, path: Path) -> None:
     """Write a sheet: for each factor, a picture's latent moved along the dimension that tells most of it."""
     flat = flat_latents(codec, factors.pictures, factors.rows).astype(float)
-    axes = Axes.flattened(flat.shape[1])
-    rows = [to_pil(strip(codec, axes, flat, j, STEPS)) for j in figures.best.values()]
+    rows = [to_pil(strip(codec, flat, j, STEPS)) for j in figures.best.values()]
     notes = [f"dimension {figures.best[name]}, MI {figures.information[name]:.2f}" for name in figures.best]
     sheet = contact_sheet(rows, list(figures.best), notes, cell=CELL)
     save_png(sheet, path, {"codec": codec.fingerprint, "caption": str(factors.pictures.label[factors.rows[0]])})

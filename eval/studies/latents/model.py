@@ -143,7 +143,7 @@ def paths(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
         pairs.append(np.array([rng.choice(rows[pictures.family[rows] == family]) for family in both]))
     x = pictures.pixels(np.concatenate(pairs)).unflatten(0, (len(pairs), 2))
     null = TextCode.null(1, pipe.text_encoder.dim)
-    places = explore.weights(args.steps)
+    explore.weights(args.steps)  # a wrong number is named before any pair is left out for it
     ways: dict[str, list[Tensor]] = {name: [] for name in ("cross-fade", "latent linear", "latent spherical", "noise")}
     farthest = 0.0
     for number, (a, b) in enumerate(x):
@@ -155,7 +155,7 @@ def paths(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
             say(f"pair {number} is left out: {error}")
             continue
         farthest = max(farthest, float((noise[[0, -1]] - z).abs().max()))
-        ways["cross-fade"].append(spaces.cross_fade(a, b, places))
+        ways["cross-fade"].append(explore.walk(a, b, args.steps))
         for kind in explore.KINDS:
             ways[f"latent {kind}"].append(pipe.codec.decode(explore.walk(z[0], z[1], args.steps, kind)))
         ways["noise"].append(pipe.codec.decode(noise))

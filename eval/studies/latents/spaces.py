@@ -1,6 +1,5 @@
 """Draws from a latent space, neighbourhoods of two spaces, steps of a path."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,8 +121,3 @@ def step_ratios(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     steps = np.linalg.norm(np.diff(points, axis=1), axis=2)
     ends = np.linalg.norm(points[:, -1] - points[:, 0], axis=1)
     return steps.max(1) / np.maximum(steps.mean(1), 1e-30), steps.sum(1) / np.maximum(ends, 1e-30)
-
-
-def cross_fade(a: Tensor, b: Tensor, weights: Sequence[float]) -> Tensor:
-    """Pictures a and b (3, H, W) mixed pixel by pixel, (len(weights), 3, H, W)."""
-    return torch.stack([(1 - w) * a + w * b for w in weights])
