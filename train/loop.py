@@ -6,6 +6,7 @@ processes see what one does.
 
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
@@ -45,38 +46,29 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Average(EMAModel):
-    """diffusers' EMAModel to the bit, in a third of its time on a CPU: `step` allocates nothing.
+    """diffusers' EMAModel to the bit, in a third of its time on a CPU: `step` allocates nothing there.
 
-    Args:
-        parameters: What is averaged; all of it trains.
-        decay: Limit of the decay, reached as (1 + n) / (10 + n).
+    `decay` is the limit of the decay, reached as (1 + n) / (10 + n).
 
     Source: Polyak & Juditsky 1992, Acceleration of Stochastic Approximation by Averaging
     """
 
     def __init__(self, parameters: Iterable[Tensor], decay: float) -> None:
-        super().__init__(parameters, decay=decay)
-        self._scratch: dict[torch.dtype, Tensor] = {}
+        super().__init__(parameters, decay=decay, foreach=True)
+        self._room = torch.empty(max((s.nbytes for s in self.shadow_params), default=0), dtype=torch.uint8)
 
     @torch.no_grad()
     def step(self, parameters: Iterable[Tensor]) -> None:
-        """Move the average towards the parameters: s <- s - (1 - decay) (s - p)."""
+        """Move the average towards the parameters, all of which train: s <- s - (1 - decay) (s - p)."""
+        if any(shadow.device.type != "cpu" for shadow in self.shadow_params):  # there launches cost, not memory
+            super().step(parameters)
+            return
         self.optimization_step += 1
         self.cur_decay_value = self.get_decay(self.optimization_step)
-        share = 1 - self.cur_decay_value
-        pairs = list(zip(self.shadow_params, parameters, strict=True))
-        if pairs and pairs[0][0].device.type != "cpu":  # there launches cost, not memory
-            difference = torch._foreach_sub(self.shadow_params, [p for _, p in pairs])
-            torch._foreach_mul_(difference, share)
-            torch._foreach_sub_(self.shadow_params, difference)
-            return
-        for shadow, parameter in pairs:
-            if shadow.dtype not in self._scratch:
-                largest = max(s.numel() for s in self.shadow_params if s.dtype == shadow.dtype)
-                self._scratch[shadow.dtype] = torch.empty(largest, dtype=shadow.dtype)
-            room = self._scratch[shadow.dtype][: shadow.numel()].view(shadow.shape)
+        for shadow, parameter in zip(self.shadow_params, parameters, strict=True):
+            room = self._room[: shadow.nbytes].view(shadow.dtype).view(shadow.shape)
             torch.sub(shadow, parameter, out=room)
-            shadow.sub_(room.mul_(share))
+            shadow.sub_(room.mul_(1 - self.cur_decay_value))
 
 
 class StopRequest:
@@ -117,7 +109,7 @@ class Loop:
         objective: Module whose forward takes a batch and returns {"loss": (B,), ...}; every parameter that requires a
             gradient is trained.
         batch: Row numbers and epoch -> the objective's inputs.
-        rows: Rows in the training data.
+        rows: How many there are.
         validate: Called with EMA weights in place every `validate_every` steps and at the end.
         config: How to train.
         out: Run folder.
@@ -186,8 +178,7 @@ class Loop:
     def gradients(self) -> tuple[dict[str, Tensor], Tensor]:
         """Leave the gradient of the step's mean loss in the parameters, not clipped yet.
 
-        Returns:
-            This process's share of the mean of everything reported, each (), and the gradient's norm, ().
+        Returns this process's share of the mean of everything reported, each (), and the gradient's norm, ().
         """
         rows, epoch = self.order.at(self.step, self.config.batch_size)
         processes, means = self.accelerator.num_processes, dict[str, Tensor]()
@@ -228,11 +219,9 @@ class Loop:
         *numbers, gradient = torch.cat([values, norm.float().reshape(1)]).tolist()
         figures = dict(zip(names, numbers, strict=True))
         self._stop_agreed = figures.pop("stop") > 0
-        finite = {"loss": figures["loss"]}
-        if self.accelerator.scaler is None:  # fp16's scaler leaves such steps out itself
-            finite["gradient"] = gradient
-        for name, value in finite.items():
-            if value - value != 0:
+        scaled = self.accelerator.scaler is not None  # fp16's scaler leaves steps without a finite gradient out itself
+        for name, value in (("loss", figures["loss"]), ("gradient", 0.0 if scaled else gradient)):
+            if not math.isfinite(value):
                 raise TrainingError(f"step {self.step + 1}: the {name} is {value}; lower learning_rate in the config")
         return figures, gradient
 
@@ -247,9 +236,7 @@ class Loop:
     def locked(self) -> Iterator[None]:
         """Hold the run folder, made where it is missing; `run` does, and so should what writes there afterwards.
 
-        Raises:
-            LockedError: Another process trains there.
-            ResumeError: The folder cannot be written to.
+        Raises LockedError if another process trains there, ResumeError if the folder cannot be written to.
         """
         with contextlib.ExitStack() as stack:
             problem: ResumeError | None = None
@@ -307,27 +294,23 @@ class Loop:
 
     @torch.no_grad()
     def _restore(self, state: dict[str, Any]) -> None:
-        """Take up a state, whose "buffers" and all from "scaler" on earlier versions did not write."""
-        pairs = [(self.parameters, state["parameters"]), (self.ema.shadow_params, state["ema"])]
-        if "buffers" in state:
-            pairs.append((self.buffers, state["buffers"]))
-        for ours, saved in pairs:
+        """Take up a state; earlier versions did not write all of it."""
+        state = {"validated": state["step"], "buffers": self.buffers, "scaler": {}, "best": {}} | state
+        state = {"time": {"used": 0.0, "looked": 0.0}, "since": {"sums": {}, "seen": 0}} | state
+        pairs = [(self.parameters, "parameters"), (self.ema.shadow_params, "ema"), (self.buffers, "buffers")]
+        for ours, saved in ((tensors, state[name]) for tensors, name in pairs):
             if [t.shape for t in ours] != [t.shape for t in saved]:
                 raise ResumeError(f"{self.out}: cannot resume: the checkpoint is of another model; name another `out`")
             for tensor, value in zip(ours, saved, strict=True):
                 tensor.copy_(value)
         self.ema.optimization_step = state["ema_step"]
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.accelerator.scaler and state.get("scaler"):
+        if self.accelerator.scaler and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.step, self.unsaved = state["step"], False
-        self.validated = state.get("validated", self.step)
-        spent = state.get("time", {"used": 0.0, "looked": 0.0})
-        self.used, self.looked = spent["used"], spent["looked"]
-        since = state.get("since", {"sums": {}, "seen": 0})
-        self.sums, self.seen = since["sums"], since["seen"]
-        if "best" in state:
-            self.best.restore(state["best"])
+        self.step, self.validated, self.unsaved = state["step"], state["validated"], False
+        self.used, self.looked = (state["time"][name] for name in ("used", "looked"))
+        self.sums, self.seen = (state["since"][name] for name in ("sums", "seen"))
+        self.best.restore(state["best"])
 
     # a run
 
@@ -337,11 +320,9 @@ class Loop:
         With `stop_on`, the best of them. A first Ctrl-C or SIGTERM ends the step and saves; a second Ctrl-C kills at
         once, without harm.
 
-        Raises:
-            ResumeError: See `resume` and `locked`.
-            TrainingError: The loss or its gradient is not finite, or the disk refuses (SaveError); the last checkpoint
-                is untouched.
-            SystemExit: A signal came and all is saved; code 130 after Ctrl-C, 143 after SIGTERM.
+        Raises ResumeError, see `resume` and `locked`; TrainingError if the loss or its gradient is not finite, or the
+        disk refuses (SaveError), the last checkpoint being untouched; SystemExit when a signal came and all is saved,
+        with code 130 after Ctrl-C and 143 after SIGTERM.
         """
         with self.locked(), StopRequest() as self.stop:
             if self.main:
@@ -359,9 +340,9 @@ class Loop:
                 raise SystemExit(128 + signals[0])
             if self.main:
                 checkpoint.previous_of(self.checkpoint).unlink(missing_ok=True)
-            self.ema.copy_to(self.parameters)
             if self.best.weights:
-                self.best.copy_to(self.parameters)
+                self.ema.shadow_params = self.best.weights
+            self.ema.copy_to(self.parameters)
 
     @property
     def stopping(self) -> bool:
@@ -392,16 +373,15 @@ class Loop:
         return self.step % self.config.validate_every == 0 or self.step == self.config.steps
 
     def _train(self) -> None:
-        saved = time.monotonic()
+        saved, total = time.monotonic(), self.config.steps if self.budget is None else None
         board = _tensorboard(self.out, self.validated) if self.main and self.config.tensorboard else None
         if self.main:
             with writing(self.out):
                 checkpoint.rewind(self.out, self.validated)
-        total = self.config.steps if self.budget is None else None
-        bar = tqdm(
-            total=total, initial=self.step, desc=self.out.name, file=sys.stderr, mininterval=5, disable=not self.main
-        )
-        with contextlib.closing(bar), contextlib.closing(board) if board else contextlib.nullcontext():
+        with (
+            tqdm(total=total, initial=self.step, desc=self.out.name, mininterval=5, disable=not self.main) as bar,
+            contextlib.closing(board) if board else contextlib.nullcontext(),
+        ):
             if self.due:  # stopped between this step and its validation
                 self._report(bar, board)
             while not (self.over or self.stopping):
@@ -478,7 +458,6 @@ def _tensorboard(out: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
     except ImportError as error:
-        raise ConfigError(
-            "tensorboard: not installed; `pip install tensorboard`, or set `tensorboard: false`"
-        ) from error
+        told = "tensorboard: not installed; `pip install tensorboard`, or set `tensorboard: false`"
+        raise ConfigError(told) from error
     return SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)

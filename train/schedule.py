@@ -91,10 +91,8 @@ class Budget:
     """Seconds of training steps, batches included, in place of a number of steps.
 
     Attributes:
-        seconds: After which training ends.
-        growth: Above 1, validations come at times that grow by this factor, and `stop_on` may end training earlier;
-            at 1 there is one validation, at the end.
-        least: Seconds before which training is not ended earlier.
+        growth: Above 1, validations come at times that grow by this factor, and `stop_on` may end training earlier,
+            but not before `least` seconds; at 1 there is one validation, at the end.
         clock: Seconds; None for processor time, or the wall's on an accelerator.
     """
 
@@ -116,7 +114,7 @@ class Budget:
 def learning_rate_at(step: int, config: LoopConfig, share: float | None = None) -> float:
     """The trapezoid: linear warm-up, plateau, linear cool-down to zero at `steps`; or the cosine, or no cool-down.
 
-    With `share`, the part of a `Budget` that is used, in place of the part of `steps` that is done.
+    `share` is the part of a `Budget` that is used, in place of the part of `steps` that is done.
 
     Source: Haegele et al. 2024, Scaling Laws Beyond Fixed Training Durations, arXiv:2405.18392; the cosine
         Loshchilov & Hutter 2017, SGDR, arXiv:1608.03983
@@ -128,19 +126,14 @@ def learning_rate_at(step: int, config: LoopConfig, share: float | None = None) 
     >>> [round(learning_rate_at(s, config), 2) for s in (0, 10, 60, 109)]
     [0.1, 1.0, 0.5, 0.0]
     """
-    up = (step + 1) / max(config.warmup, 1)
+    up, cosine = (step + 1) / max(config.warmup, 1), config.schedule == "cosine"
     if config.schedule == "constant":
         return config.learning_rate * min(1.0, up)
-    if share is not None:
-        left = max(1 - share, 0.0)
-        down = left / max(config.cooldown, 1e-9)
-        if config.schedule == "cosine":
-            down = 0.5 - 0.5 * math.cos(math.pi * left)
-    elif config.schedule == "cosine":
-        share = max(step - config.warmup, 0) / max(config.steps - config.warmup, 1)
-        down = 0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))
-    else:
-        down = (config.steps - step) / max(config.cooldown * config.steps, 1)
+    if share is None:
+        begin = config.warmup if cosine else 0
+        share = max(step - begin, 0) / max(config.steps - begin, 1)
+    left = max(1 - share, 0.0)
+    down = 0.5 - 0.5 * math.cos(math.pi * left) if cosine else left / max(config.cooldown, 1e-9)
     return config.learning_rate * min(1.0, up, down)
 
 
@@ -169,16 +162,15 @@ class RowOrder:
 class Best:
     """Early stopping: the best averaged weights so far by `config.stop_on`, and for how long none were better.
 
-    Attributes:
-        weights: Copies on the CPU; empty before the first validation, and without `stop_on`.
-        step: When they were validated.
-        worse: Validations in a row that were no better.
+    `weights` are copies on the CPU, validated at `step`, and empty where there are none; `worse` counts validations in
+    a row that were no better.
 
     Source: Prechelt 1998, Early Stopping - But When?
     """
 
     def __init__(self, config: LoopConfig) -> None:
         self.config = config
+        self.aim = {"stop_on": config.stop_on, "goal": config.goal}
         self.value, self.step, self.worse = math.inf, 0, 0
         self.weights: list[Tensor] = []
 
@@ -206,18 +198,9 @@ class Best:
 
     def state(self) -> dict[str, Any]:
         """What `restore` takes: numbers, strings and tensors."""
-        return {k: v for k, v in vars(self).items() if k != "config"} | self._aim()
+        return {k: getattr(self, k) for k in ("value", "step", "worse", "weights")} | self.aim
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state`, unless it is that of another figure."""
-        if all(state[name] == value for name, value in self._aim().items()):
+        if self.aim.items() <= state.items():
             self.value, self.step, self.worse, self.weights = (state[k] for k in ("value", "step", "worse", "weights"))
-
-    def _aim(self) -> dict[str, Any]:
-        return {"stop_on": self.config.stop_on, "goal": self.config.goal}
-
-    @torch.no_grad()
-    def copy_to(self, parameters: Sequence[Tensor]) -> None:
-        """Put the best weights in place."""
-        for parameter, best in zip(parameters, self.weights, strict=True):
-            parameter.copy_(best)
