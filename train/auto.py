@@ -105,7 +105,7 @@ class Choices:
         return self.made[name]["value"]
 
     def record(self, name: str, value: Any, why: str) -> None:
-        """Keep a choice in place of the one before, if there is one."""
+        """Keep a choice, in place of one before."""
         self.made[name] = {"value": value, "why": why}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(self.path, json.dumps(self.made, indent=1) + "\n")
@@ -158,26 +158,18 @@ def codec_step_seconds(size: int) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Own:
-    """One such run: in about so many `minutes` on this machine from a source's pictures to a model in folder `out`.
-
-    Args:
-        say: Told what is done.
-        codec: NEW, TUNED, a shipped model's name, a folder or a hub id; empty chooses.
-        text: See `MapperConfig.text`; empty is MiniLM.
-        mapper: One of MAPPERS; empty is the local flow, which is not trained.
-        resplit: Leave splits of the source's own aside.
-    """
+    """One such run: in about so many `minutes` on this machine from a source's pictures to a model in folder `out`."""
 
     source: Wanted
     reading: Reading
     out: Path
     minutes: float
     seed: int
-    say: Say
-    codec: str = ""
-    text: str = ""
-    mapper: str = ""
-    resplit: bool = False
+    say: Say  # Told what is done
+    codec: str = ""  # NEW, TUNED, a shipped model's name, a folder or a hub id; empty chooses
+    text: str = ""  # See `MapperConfig.text`; empty is MiniLM
+    mapper: str = ""  # One of MAPPERS; empty is the local flow, which is not trained
+    resplit: bool = False  # Leave splits of the source's own aside
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -238,17 +230,9 @@ class Own:
         Raises ConfigError if the run was begun with other options.
         """
         choices, reading = Choices(self.out / "choices.json", self.say), self.reading
-        asked = {
-            "--size": reading.size,
-            "--fit": reading.fit,
-            "--background": list(reading.background or ()),
-            "--max-bad": reading.max_bad,
-            "--seed": self.seed,
-            "--resplit": self.resplit,
-            "--codec": self.codec,
-            "--text": self.text,
-            "--mapper": self.mapper,
-        }
+        background = list(reading.background or ())
+        asked = {"--size": reading.size, "--fit": reading.fit, "--background": background, "--max-bad": reading.max_bad}
+        asked |= {f"--{name}": getattr(self, name) for name in ("seed", "resplit", "codec", "text", "mapper")}
         before: dict[str, Any] = choices.made.get("options", {}).get("value", {})
         for name, value in asked.items():
             if before.get(name, value) != value:
@@ -389,25 +373,15 @@ class Own:
             goal="max" if few else "min",
             patience=PATIENCE,
         )
-        return MapperConfig(
-            self.data,
-            vae,
-            out,
-            loop,
-            text=self.text or DEFAULT_ID,
-            family=family,
-            mapper=arguments,
-            mix_share=0.33,
-            copies_of=COPIES_OF if few else 0,
-            settings=self.settings(),
-        )
+        text, copies_of = self.text or DEFAULT_ID, COPIES_OF if few else 0
+        config = MapperConfig(self.data, vae, out, loop, text, family=family, mapper=arguments, mix_share=0.33)
+        return replace(config, copies_of=copies_of, settings=self.settings())
 
     def architecture(self, vae: Path) -> tuple[str, dict[str, Any]]:
         """Class name of the mapper, and its arguments."""
-        family, arguments = FAMILIES[MAPPERS[self.mapper or "local"]], dict[str, Any]()
+        family = FAMILIES[MAPPERS[self.mapper or "local"]]
         takes = inspect.signature(family.__init__).parameters
-        if "dropout" in takes:
-            arguments["dropout"] = DROPOUT
+        arguments: dict[str, Any] = {"dropout": DROPOUT} if "dropout" in takes else {}
         if "patch" in takes:
             arguments["patch"] = 2 if all(side % 2 == 0 for side in load_codec(vae).z_shape[-2:]) else 1
         return family.__name__, arguments
@@ -515,10 +489,7 @@ def show(model: Path, data: Path, out: Path, say: Say) -> None:
 
 
 def quietly(module: str, words: Sequence[object]) -> int:
-    """Exit code of `python -m MODULE WORDS` without its standard output.
-
-    A process of its own, because `eval` imports `train` and not the other way round.
-    """
+    """Exit code of `python -m MODULE WORDS` without its standard output: `eval` imports `train`, not the other way."""
     path = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", module, *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
@@ -560,13 +531,8 @@ def build_parser() -> Parser:
     add("--codec", default="", help="new, tuned (the shipped one), a shipped model, a folder or a hub id; else chosen")
     add("--codec-alone", action="store_true", help="end with the codec; all of the minutes are for it")
     add("--text", default="", help="text encoder: a hub id, a folder or a file of word vectors (default: MiniLM)")
-    add(
-        "--mapper",
-        default="",
-        choices=list(MAPPERS),
-        metavar="FAMILY",
-        help=f"{', '.join(MAPPERS)} (default: local, which is not trained)",
-    )
+    families = f"{', '.join(MAPPERS)} (default: local, which is not trained)"
+    add("--mapper", default="", choices=list(MAPPERS), metavar="FAMILY", help=families)
     add("--device", default="", help="cpu, cuda or cuda:N (default: the accelerator, where there is one)")
     return parser
 
@@ -604,11 +570,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     use_device(args.device)
-    source, reading = chosen(args)
     out = args.out or out_of(args.source)
     minutes = args.minutes / CODEC_SHARE if args.codec_alone else args.minutes
-    asked = {"codec": args.codec, "text": args.text, "mapper": args.mapper, "resplit": args.resplit}
-    own = Own(source, reading, out, minutes, args.seed, say, **asked)
+    own = Own(*chosen(args), out, minutes, args.seed, say, args.codec, args.text, args.mapper, args.resplit)
     writable_folder(out)
     if args.codec_alone:
         choices = own.resumed()

@@ -13,8 +13,7 @@ def nearest_training(x: np.ndarray, train: np.ndarray, k: int = 1) -> tuple[np.n
 
     `x`, (B, D), and `train`, (N, D), are pictures in one feature space.
     """
-    index = NearestNeighbors(n_neighbors=min(k, len(train)), algorithm="brute").fit(train)
-    distance, row = index.kneighbors(x)
+    distance, row = NearestNeighbors(algorithm="brute").fit(train).kneighbors(x, min(k, len(train)))
     return distance, row
 
 
@@ -31,12 +30,9 @@ def thumbnails(x: np.ndarray, side: int = SIDE) -> np.ndarray:
     The space in which copies are looked for. A decoder's blur and grain are enough to hide a copy from
     network features, whose distances they change as much as another artist does; thumbnails ignore both.
     """
-    b, c, h, w = x.shape
-    if h % side or w % side:  # each cell is the mean of the area under it, parts of pixels by their share
-        small = np.einsum("ih,bchw,jw->bcij", _overlap(h, side), x, _overlap(w, side), optimize=True)
-        return small.reshape(b, -1).astype(np.float32)
-    blocks = x.reshape(b, c, side, h // side, side, w // side).mean(axis=(3, 5))
-    return blocks.reshape(b, -1).astype(np.float32)
+    down, across = (_overlap(pixels, side) for pixels in x.shape[2:])
+    small = np.einsum("ih,bchw,jw->bcij", down, x, across, optimize=True)
+    return small.reshape(len(x), -1).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,6 +29,7 @@ from bridge.checkpoint import remove_stale
 from bridge.noise import generator_for
 from train import checkpoint
 from train.checkpoint import DamagedError, LockedError, ResumeError, SaveError, writing
+from train.command import say
 from train.config import ConfigError
 from train.schedule import Best, Budget, LoopConfig, RowOrder, TrainingError, learning_rate_at
 from train.timing import note_precision
@@ -105,33 +105,20 @@ class Loop:
     rounding and dropout, the weights are those of one process. `validate` runs in the main process alone; `out` must
     be on a disk that all of them see.
 
-    Args:
-        objective: Module whose forward takes a batch and returns {"loss": (B,), ...}; every parameter that requires a
-            gradient is trained.
-        batch: Row numbers and epoch -> the objective's inputs.
-        rows: How many there are.
-        validate: Called with EMA weights in place every `validate_every` steps and at the end.
-        config: How to train.
-        out: Run folder.
-        identity: What must be the same for a run to be resumed (data, model settings).
-        data_fingerprint: Identity of the rows' contents, see `train.checkpoint.fingerprint_of`; where given, it counts
-            and identity's "data", a path, does not.
-        budget: Seconds of training in place of `config.steps` and `config.validate_every`.
-
     Raises ConfigError if the machine cannot train so: fp16 on a CPU, fewer examples than processes and micro-batches.
     """
 
     def __init__(
         self,
-        objective: nn.Module,
+        objective: nn.Module,  # Takes a batch and returns {"loss": (B,), ...}; all that requires a gradient is trained
         batch: Batch,
-        rows: int,
-        validate: Validate,
+        rows: int,  # How many there are
+        validate: Validate,  # Called every `validate_every` steps and at the end
         config: LoopConfig,
-        out: Path,
-        identity: dict[str, Any],
-        data_fingerprint: str = "",
-        budget: Budget | None = None,
+        out: Path,  # Run folder
+        identity: dict[str, Any],  # What must be the same for a run to be resumed (data, model settings)
+        data_fingerprint: str = "",  # Of the rows' contents; where given, it counts and identity's "data", a path, not
+        budget: Budget | None = None,  # In place of `config.steps` and `config.validate_every`
     ) -> None:
         self.accelerator = _accelerator(config)
         self.main = self.accelerator.is_main_process
@@ -211,14 +198,12 @@ class Loop:
 
         The exchange also agrees on stopping. Raises TrainingError unless loss and gradient are finite.
         """
-        names = [*means, "stop"]
         asked = norm.new_tensor(float(self.stop.number > 0))
         values = torch.stack([value.to(norm.device).float() for value in [*means.values(), asked]])
         if self.accelerator.num_processes > 1:
             values = self.accelerator.reduce(values, "sum")
-        *numbers, gradient = torch.cat([values, norm.float().reshape(1)]).tolist()
-        figures = dict(zip(names, numbers, strict=True))
-        self._stop_agreed = figures.pop("stop") > 0
+        *numbers, stop, gradient = torch.cat([values, norm.float().reshape(1)]).tolist()
+        figures, self._stop_agreed = dict(zip(means, numbers, strict=True)), stop > 0
         scaled = self.accelerator.scaler is not None  # fp16's scaler leaves steps without a finite gradient out itself
         for name, value in (("loss", figures["loss"]), ("gradient", 0.0 if scaled else gradient)):
             if not math.isfinite(value):
@@ -240,24 +225,21 @@ class Loop:
         """
         with contextlib.ExitStack() as stack:
             problem: ResumeError | None = None
-            if self.main and not self._locked:
-                try:
+            try:
+                if self.main and not self._locked:
                     stack.enter_context(checkpoint.run_lock(self.out))
-                    self._locked = True
                     stack.callback(setattr, self, "_locked", False)
-                except ResumeError as error:
-                    problem = error
+                    self._locked = True
+            except ResumeError as error:
+                problem = error
             if problem := self._from_main(problem):
                 raise problem
             yield
 
     def save(self) -> None:
-        """Write the whole state, complete or not at all.
-
-        Raises SaveError if the disk refuses; the last checkpoint stands.
-        """
+        """Write the whole state, complete or not at all; SaveError if the disk refuses, and the last one stands."""
+        self.unsaved = False
         if not self.main:
-            self.unsaved = False
             return
         scaler = self.accelerator.scaler
         state = {
@@ -277,7 +259,6 @@ class Loop:
         }
         with writing(self.out):
             checkpoint.write_state(self.checkpoint, state)
-        self.unsaved = False
 
     def resume(self) -> None:
         """Continue from the checkpoint, where there is one.
@@ -295,8 +276,8 @@ class Loop:
     @torch.no_grad()
     def _restore(self, state: dict[str, Any]) -> None:
         """Take up a state; earlier versions did not write all of it."""
-        state = {"validated": state["step"], "buffers": self.buffers, "scaler": {}, "best": {}} | state
-        state = {"time": {"used": 0.0, "looked": 0.0}, "since": {"sums": {}, "seen": 0}} | state
+        absent: dict[str, Any] = {"validated": state["step"], "buffers": self.buffers, "scaler": {}, "best": {}}
+        state = absent | {"time": {"used": 0.0, "looked": 0.0}, "since": {"sums": {}, "seen": 0}} | state
         pairs = [(self.parameters, "parameters"), (self.ema.shadow_params, "ema"), (self.buffers, "buffers")]
         for ours, saved in ((tensors, state[name]) for tensors, name in pairs):
             if [t.shape for t in ours] != [t.shape for t in saved]:
@@ -335,14 +316,13 @@ class Loop:
                 if self.main:
                     of = f" of {self.config.steps}" if self.budget is None else ""
                     done = f"stopped by {signal.Signals(signals[0]).name} after step {self.step}{of}"
-                    saved = f"saved in {self.checkpoint}; run the same command to resume"
-                    print(f"{done}; {saved}", file=sys.stderr)
+                    say(f"{done}; saved in {self.checkpoint}; run the same command to resume")
                 raise SystemExit(128 + signals[0])
             if self.main:
                 checkpoint.previous_of(self.checkpoint).unlink(missing_ok=True)
-            if self.best.weights:
-                self.ema.shadow_params = self.best.weights
-            self.ema.copy_to(self.parameters)
+            with torch.no_grad():
+                for parameter, weight in zip(self.parameters, self.best.weights or self.ema.shadow_params, strict=True):
+                    parameter.copy_(weight)
 
     @property
     def stopping(self) -> bool:
@@ -417,8 +397,8 @@ class Loop:
         if self.main:
             self.ema.store(self.parameters)
             self.ema.copy_to(self.parameters)
+            self.objective.eval()
             try:
-                self.objective.eval()
                 with torch.no_grad():
                     figures = self.validate(self.step)
             finally:

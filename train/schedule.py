@@ -22,47 +22,27 @@ class TrainingError(UserError):
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How to train.
+    """How to train."""
 
-    Attributes:
-        steps: Optimiser steps in all.
-        batch_size: Examples a step, over all processes and micro-batches.
-        learning_rate: The plateau of the trapezoid, the top of the cosine.
-        warmup: Steps to reach it.
-        cooldown: Share of `steps`, at the end, over which the trapezoid falls to zero.
-        weight_decay: AdamW's.
-        clip: Largest gradient norm.
-        ema_decay: Limit of the moving average's decay, reached by warm-up.
-        mixed_precision: "no", "bf16" or "fp16"; in YAML `"no"` needs its quotes.
-        validate_every: Steps between validations.
-        save_minutes: Minutes between checkpoints.
-        seed: Key of all randomness.
-        schedule: "trapezoid", "cosine" or "constant".
-        accumulate: Micro-batches that a process's share of a step is computed in, to save memory.
-        stop_on: Name of a validation figure; its best weights are kept, and training stops early. Empty for neither.
-        goal: "min" or "max": which way `stop_on` gets better.
-        patience: Validations in a row without a better figure after which training stops.
-        tensorboard: Whether to log for TensorBoard too, in the run folder.
-    """
-
-    steps: int
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    warmup: int = 200
-    cooldown: float = 0.35
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    ema_decay: float = 0.999
-    mixed_precision: str = "no"
-    validate_every: int = 1000
-    save_minutes: float = 5.0
-    seed: int = 0
-    schedule: str = "trapezoid"
-    accumulate: int = 1
+    steps: int  # Optimiser steps in all
+    batch_size: int = 16  # Examples a step, over all processes and micro-batches
+    learning_rate: float = 1e-3  # The plateau of the trapezoid, the top of the cosine
+    warmup: int = 200  # Steps to reach it
+    cooldown: float = 0.35  # Share of `steps`, at the end, over which the trapezoid falls to zero
+    weight_decay: float = 0.01  # AdamW's
+    clip: float = 1.0  # Largest gradient norm
+    ema_decay: float = 0.999  # Limit of the moving average's decay, reached by warm-up
+    mixed_precision: str = "no"  # "no", "bf16" or "fp16"; in YAML `"no"` needs its quotes
+    validate_every: int = 1000  # Steps between validations
+    save_minutes: float = 5.0  # Minutes between checkpoints
+    seed: int = 0  # Key of all randomness
+    schedule: str = "trapezoid"  # "trapezoid", "cosine" or "constant"
+    accumulate: int = 1  # Micro-batches that a process's share of a step is computed in, to save memory
+    # Name of a validation figure; its best weights are kept, and training stops early. Empty for neither.
     stop_on: str = ""
-    goal: str = "min"
-    patience: int = 5
-    tensorboard: bool = False
+    goal: str = "min"  # "min" or "max": which way `stop_on` gets better
+    patience: int = 5  # Validations in a row without a better figure after which training stops
+    tensorboard: bool = False  # Whether to log for TensorBoard too, in the run folder
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "validate_every", "accumulate", "patience"):
@@ -88,18 +68,14 @@ FREE = frozenset(
 
 @dataclass(frozen=True)
 class Budget:
-    """Seconds of training steps, batches included, in place of a number of steps.
-
-    Attributes:
-        growth: Above 1, validations come at times that grow by this factor, and `stop_on` may end training earlier,
-            but not before `least` seconds; at 1 there is one validation, at the end.
-        clock: Seconds; None for processor time, or the wall's on an accelerator.
-    """
+    """Seconds of training steps, batches included, in place of a number of steps."""
 
     seconds: float
+    # Above 1, validations come at times that grow by this factor, and `stop_on` may end training earlier, but not
+    # before `least` seconds; at 1 there is one validation, at the end
     growth: float = 1.0
     least: float = 0.0
-    clock: Callable[[], float] | None = None
+    clock: Callable[[], float] | None = None  # Seconds; None for processor time, or the wall's on an accelerator
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:

@@ -81,10 +81,7 @@ def content_hash(data: bytes) -> str:
 
 
 def encoded_picture(number: int, row: dict[str, Any] | None) -> bytes:
-    """The bytes of a picture, read from its file where the dataset only names it.
-
-    Raises ConfigError if the row has no picture.
-    """
+    """The bytes of a picture, from its file where the dataset only names it. ConfigError if the row has none."""
     if row and row["bytes"] is not None:
         return bytes(row["bytes"])
     if row and row["path"]:
@@ -98,8 +95,8 @@ def picture_hashes(dataset: Dataset) -> list[str]:
     return [content_hash(encoded_picture(i, row)) for i, row in enumerate(raw["image"])]
 
 
-def pixels_of(dataset: Dataset) -> Tensor:
-    """Every picture of a dataset as bytes, (N, 3, H, W) uint8, white where they are transparent."""
+def pixels_of(dataset: Dataset | dict[str, Any]) -> Tensor:
+    """Every picture of a dataset, or of a batch, as bytes, (N, 3, H, W) uint8, white where they are transparent."""
     arrays = [np.asarray(flatten(image)) for image in dataset["image"]]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
@@ -125,10 +122,7 @@ def to_unit(pixels: Tensor) -> Tensor:
 
 
 def latents_of(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
-    """Latent distributions of a dataset's pictures, scaled to the codec's size where they have another.
-
-    They are kept in `folder`; a few pictures are decoded at a time.
-    """
+    """Latent distributions of a dataset's pictures, scaled to the codec's size if need be, once; kept in `folder`."""
     size = (codec.image_size, codec.image_size)
 
     def pixels(start: int, stop: int) -> Tensor:
@@ -142,8 +136,7 @@ def latents_of(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
 class CaptionTable:
     """Caption variants enumerated once: row i may be told by any of `texts` whose numbers `of(i)` gives.
 
-    `number` are numbers into `texts`, int32, row after row, a row's first its label;
-    `start`, (N + 1,), is where each of N rows starts there, and the end of the last.
+    `number` are those of all rows, int32, a row's first its label; `start`, (N + 1,), where each of N rows starts.
     """
 
     texts: list[str]
@@ -152,7 +145,7 @@ class CaptionTable:
 
     @classmethod
     def enumerate(cls, captions: Sequence[Sequence[str]]) -> "CaptionTable":
-        """Enumerate the variants of all rows.
+        """The variants of all rows.
 
         >>> CaptionTable.enumerate([["cat", "kitten"], ["dog"], ["cat"]]).of(2)
         [0]
