@@ -320,7 +320,7 @@ def test_every_variant_of_a_caption_has_its_turn(build):
     training = build(caption_dropout=0.0, label_share=0.0)
     row = torch.zeros(400, dtype=torch.long)
     codes = training.draw_codes(row, torch.rand(400, 5, generator=torch.Generator().manual_seed(0)))
-    assert len(codes.pooled.unique(dim=0)) == len(training.train.table.of(0))
+    assert len(codes.pooled.unique(dim=0)) == int(training.train.table.start[1])
 
 
 def test_a_mixed_code_lies_between_its_label_and_a_neighbours(build):
@@ -400,7 +400,7 @@ def test_tokens_are_those_of_the_caption_that_is_told(build, encoder):
     training = build(**TOKENS, caption_dropout=0.0, label_share=1.0, family_power=0.0)
     rows = torch.tensor([3, 20])
     code = training.draw_codes(rows, torch.full((2, 5), 0.5))
-    expected = encoder.encode([training.train.table.texts[training.train.table.of(int(row))[0]] for row in rows])
+    expected = encoder.encode([training.train.table.texts[i] for i in training.train.table.labels[rows].tolist()])
     expected = expected.padded(training.train.codes.places)
     torch.testing.assert_close(code.pooled, expected.pooled, atol=1e-5, rtol=0)
     torch.testing.assert_close(code.tokens, expected.tokens, atol=1e-2, rtol=1e-3)
@@ -450,7 +450,7 @@ def test_captions_that_cannot_be_read_are_left_out_and_told(build, encoder, monk
     training = build(loop=replace(LOOP, seed=5), mix_share=0.5)
     told = capsys.readouterr().err
     assert "train.mapper: train: left out" in told
-    assert len(training.train.latents) == len(training.train.table) == len(training.near.of_row) < 42
+    assert len(training.train.latents) == len(training.train.table) == len(training.near) < 42
     assert not any("anchor" in text for text in training.train.table.texts)
     assert "bus, school, vehicle" in training.labels
     assert not {"bus", "anchor"} & set(training.labels)

@@ -51,21 +51,18 @@ from train.timing import interleaved, slow_bfloat16, slowdown
 BASE = "pictures"
 ENOUGH_PSNR = 23.0
 """Of the shipped codec on pictures it never saw, in dB: where yours are kept as well, training it gains little."""
-GAIN = 0.3
-"""A fine-tuned codec must keep so many dB more of held-out pictures to be taken."""
+GAIN = 0.3  # A fine-tuned codec must keep so many dB more of held-out pictures to be taken
 CODEC_SHARE, LEAST_SHARE = 0.2, 0.3
 """Of the minutes: for a codec where one is trained, and for the mapper however late it is."""
 CODEC_BATCH, FEW_CODEC_PICTURES, LARGE = 16, 64, 256
 """Fewer pictures than the second are not trained on; of a longer side than the third a few at a time, for memory."""
-TIMED, SLOW, PRECISION_GAIN = 3, 5.0, 0.8
-"""bfloat16 is taken where a step takes less than this share of float32's time."""
+TIMED, SLOW, PRECISION_GAIN = 3, 5.0, 0.8  # bfloat16 is taken where a step takes less than this share of float32's time
 FACTOR, SMALLEST = 8, 16
 """Pixels under a position of a new codec's latents, each way, and the smallest picture that it takes."""
 PALETTE = Path(__file__).parent.parent / "configs" / "palette-vae.yaml"
 WEIGHTS = ("mse", "perceptual", "crop", "gradient", "entropy", "kl")
 """Where the default model's codec of layers is described, and what of its losses a codec tuned here shares."""
-NEW, TUNED = "new", "tuned"
-"""Codecs that are trained here: from nothing, and from the shipped one."""
+NEW, TUNED = "new", "tuned"  # Codecs that are trained here: from nothing, and from the shipped one
 MAPPERS = {
     "local": "LocalFlowMapper",
     "matching": "FlowMatchingMapper",
@@ -87,10 +84,7 @@ Run = TypeVar("Run", MapperConfig, MemoryConfig, VAEConfig)
 
 
 class Choices:
-    """What was chosen and why, kept in a JSON file so that a stopped run does not choose again.
-
-    `made` are values and reasons by name; `say` is told of each choice when it is made.
-    """
+    """What was chosen and why, told at once and kept in a JSON file, so that a stopped run does not choose again."""
 
     def __init__(self, path: Path, say: Say) -> None:
         self.path, self.say = path, say
@@ -129,10 +123,7 @@ def parts_of(size: int) -> int:
 
 
 def codec_step_seconds(size: int) -> dict[str, float]:
-    """Seconds of one training step of a new codec on 16 pictures of `size` pixels, by precision, in turns.
-
-    In float32 alone on a processor without bfloat16, or where a single step takes SLOW seconds.
-    """
+    """Seconds of a new codec's training step on 16 pictures, by precision; float32's alone where bfloat16 is slow."""
     parts = parts_of(size)
     config = VAEConfig(Path(), Path(), LoopConfig(steps=1, batch_size=CODEC_BATCH))
     device = PartialState().device
@@ -225,10 +216,7 @@ class Own:
         return Path(choices.get("codec", lambda: self.choose_codec(dataset, pace))), pace
 
     def resumed(self) -> Choices:
-        """The choices so far; those that hang on `minutes` are made anew where it has changed.
-
-        Raises ConfigError if the run was begun with other options.
-        """
+        """The choices so far, but for those that other minutes change. ConfigError if other options were asked for."""
         choices, reading = Choices(self.out / "choices.json", self.say), self.reading
         background = list(reading.background or ())
         asked = {"--size": reading.size, "--fit": reading.fit, "--background": background, "--max-bad": reading.max_bad}
@@ -245,10 +233,7 @@ class Own:
         return choices
 
     def prepared(self, choices: Choices) -> Dataset:
-        """The source as a dataset with splits, made where it is not there yet.
-
-        Raises ConfigError if the run was begun with other pictures or captions.
-        """
+        """The source as a dataset with splits. ConfigError if the run was begun with other pictures or captions."""
         self.say(f"data: reading {self.source.source}")
         prepare(self.source, self.data, self.reading, self.seed, resplit=self.resplit)
         options = choices.made["options"]["value"]
@@ -501,17 +486,14 @@ def quietly(module: str, words: Sequence[object]) -> int:
 
 def figure_lines(report: Path) -> list[str]:
     """Fit and copies on held-out captions, of the model and of what it is held against, from a report's folder."""
+
+    def told(figure: dict[str, float] | None) -> str:
+        return "–" if figure is None else "{value:.2f} [{low:.2f}, {high:.2f}]".format(**figure)
+
     rows = json.loads((report / "report.json").read_text("utf-8"))["rows"]
     methods = rows["held-out"]["methods"] if "held-out" in rows else {}
-    return [
-        f"held out, {told:34} fit {_told(methods[name]['fit'])}  copies {_told(methods[name]['copied'])}"
-        for name, told in METHODS.items()
-        if name in methods
-    ]
-
-
-def _told(figure: dict[str, float] | None) -> str:
-    return "–" if figure is None else "{value:.2f} [{low:.2f}, {high:.2f}]".format(**figure)
+    known = {what: methods[name] for name, what in METHODS.items() if name in methods}
+    return [f"held out, {what:34} fit {told(f['fit'])}  copies {told(f['copied'])}" for what, f in known.items()]
 
 
 def build_parser() -> Parser:

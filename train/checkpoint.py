@@ -57,10 +57,8 @@ def writing(out: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK:
             raise
-        raise SaveError(
-            f"{out}: cannot write: {error.strerror}; the last checkpoint stands; "
-            "make room or mend the disk, then run the same command to resume"
-        ) from error
+        remedy = "make room or mend the disk, then run the same command to resume"
+        raise SaveError(f"{out}: cannot write: {error.strerror}; the last checkpoint stands; {remedy}") from error
 
 
 # checkpoint
@@ -121,10 +119,7 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The state at `path`, its tensors on the CPU.
-
-    Raises DamagedError if it is not as it was written, or holds objects that could run code; says what to do.
-    """
+    """The state at `path`, on the CPU. DamagedError, with a remedy, if it is not as written or could run code."""
     data = path.read_bytes()
     if not (damage := damage_of(data)):
         try:

@@ -18,12 +18,9 @@ from train.command import writable_folder
 from train.config import ConfigError
 from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 
-MAX_DIMS = 8192
-"""Whitening keeps a covariance of latents in float64: half a gigabyte at this many dimensions."""
-MAX_COMPONENTS = 1024
-"""Components that PCA of pixels looks at where it is asked for a share of the variance."""
-FLAT = 1e-10
-"""Directions whose variance is below this share of the widest one's are rounding, and are never scaled up."""
+MAX_DIMS = 8192  # Whitening keeps a covariance of latents in float64: half a gigabyte at this many dimensions
+MAX_COMPONENTS = 1024  # Components that PCA of pixels looks at where it is asked for a share of the variance
+FLAT = 1e-10  # Directions whose variance is below this share of the widest one's are rounding, and are never scaled up
 
 
 @dataclass(frozen=True)
@@ -167,10 +164,7 @@ def psnr(codec: ImageCodec, pictures: Iterable[Tensor]) -> float:
 
 
 def fit_pca(config: CodecConfig, pictures: Pictures) -> tuple[ImageCodec, float | None]:
-    """A PCACodec of the pictures, and the share of their variance that it explains.
-
-    Raises ConfigError if there are too few pictures, or the components explain too little.
-    """
+    """A PCACodec, and the share of variance that it explains. ConfigError if that, or the pictures, are too few."""
     count = len(pictures)
     most = min(count, 3 * pictures.size**2)
     if config.k > most:
@@ -182,10 +176,7 @@ def fit_pca(config: CodecConfig, pictures: Pictures) -> tuple[ImageCodec, float 
 
 
 def fit_whitening(config: CodecConfig, pictures: Pictures) -> tuple[ImageCodec, float | None]:
-    """A WhitenedCodec over `config.inner`, and the share of its latents' variance that it explains.
-
-    Raises ConfigError if the inner codec is for other pictures, or its latents are too large.
-    """
+    """A WhitenedCodec, and the share of variance that it explains. ConfigError unless `config.inner` fits."""
     folder = Path(config.inner).expanduser()
     inner = load_codec(folder) if folder.is_dir() else codec_from_diffusers(config.inner, pictures.size)
     if inner.image_size != pictures.size:
@@ -212,10 +203,7 @@ FITS = {"pca": fit_pca, "whiten": fit_whitening, "diffusers": fit_diffusers}
 
 
 def fit(config: CodecConfig) -> Path:
-    """Fit a codec, print its figures, write `out/codec`; returns that folder.
-
-    Raises ConfigError if the config does not fit the data, CheckpointError if `inner` cannot be opened.
-    """
+    """Fit a codec, print its figures, write `out/codec`; returns that folder. UserError if anything does not fit."""
     writable_folder(config.out, "out")
     check_replaceable(config.out / "codec")
     train, held_out = (rows_of(load_dataset(config.data), split) for split in ("train", "validation"))

@@ -132,20 +132,17 @@ def exit_code(name: str, work: Callable[[], object], paths: Mapping[str, Any] | 
     `paths` are arguments by name, to blame for what is wrong with a file below one of them; see `blaming`.
     """
 
-    def coded() -> int:
-        try:
-            interruptible()
-            with blaming(paths or {}):
-                work()
-        except UserError as error:
-            say(f"{name}: {' '.join(str(error).split())}")
-            return 2
-        except KeyboardInterrupt:
-            say(f"{name}: stopped")
-            return STOPPED
-        return 0
-
-    return guarded(name, coded)
+    try:
+        interruptible()
+        with blaming(paths or {}):
+            work()
+    except UserError as error:
+        say(f"{name}: {' '.join(str(error).split())}")
+        return 2
+    except KeyboardInterrupt:
+        say(f"{name}: stopped")
+        return STOPPED
+    return 0
 
 
 @contextlib.contextmanager

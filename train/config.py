@@ -25,10 +25,7 @@ class ConfigError(UserError):
 
 
 def from_mapping(cls: type[T], values: Any, where: str) -> T:
-    """Build a dataclass from what YAML says, nested dataclasses included; `where` names this place in errors.
-
-    Raises ConfigError if `values` is no mapping, has an unknown key, lacks a required one, or is out of range.
-    """
+    """A dataclass, nested ones included, of what YAML says. ConfigError, which begins with `where`, if it is not one."""
     if not isinstance(values, dict):
         kind = "nothing" if values is None else type(values).__name__
         raise ConfigError(f"{where}: expected a mapping of settings, got {kind}")
@@ -106,10 +103,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def load_config(path: Path, cls: type[T], others: Mapping[str, type[T]] | None = None) -> T:
-    """Read a YAML file into a dataclass: `cls`, or that of `others` under a setting which the file has.
-
-    Raises ConfigError if the file cannot be read, is not YAML, or does not fit the dataclass.
-    """
+    """A YAML file as `cls`, or as that of `others` under a setting which it has. ConfigError if it is no such file."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
     except FileNotFoundError as error:

@@ -9,10 +9,7 @@ SIDE, COPY_QUANTILE = 16, 0.01
 
 
 def nearest_training(x: np.ndarray, train: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest of N training pictures (all, if fewer), nearest first: distances and rows of `train`, each (B, k).
-
-    `x`, (B, D), and `train`, (N, D), are pictures in one feature space.
-    """
+    """Distances and rows of the k nearest (all, if fewer) of `train` (N, D) to x (B, D), nearest first, each (B, k)."""
     distance, row = NearestNeighbors(algorithm="brute").fit(train).kneighbors(x, min(k, len(train)))
     return distance, row
 
@@ -53,9 +50,6 @@ class CopyTest:
         return cls(train, float(np.quantile(distance, quantile)))
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whether thumbnails x (B, D) are copies, (B,) bool, and the nearest training rows, (B,).
-
-        The mean of the first is the copy rate.
-        """
+        """Whether thumbnails x (B, D) are copies, (B,) bool, whose mean is the copy rate, and nearest rows, (B,)."""
         distance, row = nearest_training(x, self.train)
         return distance[:, 0] < self.threshold, row[:, 0]

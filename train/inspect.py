@@ -16,8 +16,7 @@ from bridge.text import CaptionTruncatedWarning, CaptionUnknownWarning, TextEnco
 from train.partition import counted, encoding, partition, reasons, same_words, some, summary
 from train.splits import near_groups
 
-SHEET_ROWS = 16
-"""Pictures on the sheet, spread evenly over the source."""
+SHEET_ROWS = 16  # Pictures on the sheet, spread evenly over the source
 
 
 class Sample:

@@ -36,12 +36,9 @@ from train.timing import note_precision
 
 __all__ = ["Budget", "DamagedError", "LockedError", "Loop", "LoopConfig", "ResumeError", "SaveError", "TrainingError"]
 
-Batch = Callable[[Tensor, int], tuple[Tensor, ...]]
-"""(row numbers (B,), epoch) -> what the objective takes."""
-Validate = Callable[[int], dict[str, float]]
-"""step -> figures, called with the EMA weights in place."""
-BARRIER_TIMEOUT = timedelta(hours=2)
-"""How long processes wait for the one that validates and saves."""
+Batch = Callable[[Tensor, int], tuple[Tensor, ...]]  # (row numbers (B,), epoch) -> what the objective takes
+Validate = Callable[[int], dict[str, float]]  # step -> figures, called with the EMA weights in place
+BARRIER_TIMEOUT = timedelta(hours=2)  # How long processes wait for the one that validates and saves
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -71,31 +68,28 @@ class Average(EMAModel):
             shadow.sub_(room.mul_(1 - self.cur_decay_value))
 
 
-class StopRequest:
-    """Notes Ctrl-C and SIGTERM in `number` while its block runs, so that the step in progress can finish.
+@contextlib.contextmanager
+def stop_request() -> Iterator[list[int]]:
+    """Note the first Ctrl-C or SIGTERM while the block runs, so that the step in progress can finish.
 
-    After the first signal a Ctrl-C kills at once; further SIGTERMs change nothing, because launchers send several.
-    Outside the main thread, where Python cannot listen, nothing changes.
+    After it a Ctrl-C kills at once; further SIGTERMs change nothing, because launchers send several. Outside the main
+    thread, where Python cannot listen, nothing changes.
     """
+    noted: list[int] = []
 
-    def __init__(self) -> None:
-        self.number = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if not self.number:
-            self.number = number
+        if not noted:
+            noted.append(number)
             os.write(2, b"\nstopping: this step ends, then the run is saved; Ctrl-C quits at once\n")
+
+    listens = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, note) for number in SIGNALS} if listens else {}
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Loop:
@@ -125,6 +119,7 @@ class Loop:
         if self.main:
             note_precision(config.mixed_precision, "mixed_precision")
         self.config, self.batch, self.rows, self.validate, self.out = config, batch, rows, validate, out
+        self.checkpoint = out / "checkpoint.pt"
         content = {"data_fingerprint": data_fingerprint} if data_fingerprint else {}
         self.identity = json.loads(json.dumps(identity | {"rows": rows} | content, default=str))
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
@@ -134,22 +129,20 @@ class Loop:
         )
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.ema = Average(self.parameters, decay=config.ema_decay)
-        self.order, self.best, self.stop = RowOrder(rows, config.seed), Best(config), StopRequest()
+        self.order, self.best = RowOrder(rows, config.seed), Best(config)
         self.budget, self.used, self.looked = budget, 0.0, 0.0
         on_cpu = self.accelerator.device.type == "cpu"
         self.clock = (budget and budget.clock) or (time.process_time if on_cpu else time.monotonic)
         self.step = self.validated = self.seen = 0
         self.sums: dict[str, float] = {}
         self.unsaved = True
+        self.signals: list[int] = []
         self._stop_agreed = self._locked = False
 
     # a step
 
     def train_step(self) -> dict[str, float]:
-        """One optimiser step; returns the mean of everything the objective reported.
-
-        Raises TrainingError if the loss or its gradient is not finite; the weights are as before.
-        """
+        """One optimiser step; returns the mean of all reported. TrainingError, before it, unless all is finite."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, self.config, self.share)
         means, norm = self.gradients()
@@ -163,10 +156,7 @@ class Loop:
         return figures
 
     def gradients(self) -> tuple[dict[str, Tensor], Tensor]:
-        """Leave the gradient of the step's mean loss in the parameters, not clipped yet.
-
-        Returns this process's share of the mean of everything reported, each (), and the gradient's norm, ().
-        """
+        """Leave the step's gradient, not clipped, in the parameters; this process's share of all means, and the norm."""
         rows, epoch = self.order.at(self.step, self.config.batch_size)
         processes, means = self.accelerator.num_processes, dict[str, Tensor]()
         chunks = rows[self.accelerator.process_index :: processes].tensor_split(self.config.accumulate)
@@ -176,10 +166,9 @@ class Loop:
                 inputs = [tensor.to(self.accelerator.device) for tensor in self.batch(chunk, epoch)]
                 share = len(chunk) / len(rows)
                 reported = {name: value.mean() for name, value in self.forward(inputs, part).items()}
-                weight = share * processes  # gradients are averaged over processes
-                self.accelerator.backward(reported["loss"] if weight == 1 else reported["loss"] * weight)
+                self.accelerator.backward(reported["loss"] * (share * processes))  # processes average their gradients
             for name, value in reported.items():
-                mean = value.detach() if share == 1 else value.detach() * share
+                mean = value.detach() * share
                 means[name] = means[name] + mean if part else mean
         self.accelerator.unscale_gradients()
         return means, torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
@@ -198,7 +187,7 @@ class Loop:
 
         The exchange also agrees on stopping. Raises TrainingError unless loss and gradient are finite.
         """
-        asked = norm.new_tensor(float(self.stop.number > 0))
+        asked = norm.new_tensor(float(len(self.signals)))
         values = torch.stack([value.to(norm.device).float() for value in [*means.values(), asked]])
         if self.accelerator.num_processes > 1:
             values = self.accelerator.reduce(values, "sum")
@@ -211,11 +200,6 @@ class Loop:
         return figures, gradient
 
     # the state
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the state is kept."""
-        return self.out / "checkpoint.pt"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -261,11 +245,7 @@ class Loop:
             checkpoint.write_state(self.checkpoint, state)
 
     def resume(self) -> None:
-        """Continue from the checkpoint, where there is one.
-
-        Raises ResumeError if the checkpoint belongs to other data, another model or other settings (those of
-        `train.schedule.FREE` may differ), is damaged, or is not the same for all processes.
-        """
+        """Continue from the checkpoint, if any; ResumeError unless it is whole and of this run, for all processes."""
         if self.checkpoint.exists():
             state = checkpoint.read_state(self.checkpoint)
             checkpoint.require_same(self.out, state, asdict(self.config), self.identity)
@@ -305,14 +285,14 @@ class Loop:
         disk refuses (SaveError), the last checkpoint being untouched; SystemExit when a signal came and all is saved,
         with code 130 after Ctrl-C and 143 after SIGTERM.
         """
-        with self.locked(), StopRequest() as self.stop:
+        with self.locked(), stop_request() as self.signals:
             if self.main:
                 remove_stale(self.checkpoint)
             self.resume()
             self._train()
             if self.unsaved:
                 self.save()
-            if signals := [number for number in gather_object([self.stop.number]) if number]:
+            if signals := gather_object(list(self.signals)):
                 if self.main:
                     of = f" of {self.config.steps}" if self.budget is None else ""
                     done = f"stopped by {signal.Signals(signals[0]).name} after step {self.step}{of}"
@@ -327,7 +307,7 @@ class Loop:
     @property
     def stopping(self) -> bool:
         """Whether a signal came; the same in all processes, which must not part."""
-        return self._stop_agreed if self.accelerator.num_processes > 1 else self.stop.number > 0
+        return self._stop_agreed if self.accelerator.num_processes > 1 else bool(self.signals)
 
     @property
     def share(self) -> float | None:
@@ -431,10 +411,7 @@ def _buffers(objective: nn.Module) -> list[Tensor]:
 
 
 def _tensorboard(out: Path, step: int) -> Any:
-    """A SummaryWriter in `out/tensorboard`, which hides what an interrupted run logged after `step`.
-
-    Not accelerate's tracker, which leaves a missing TensorBoard out in silence.
-    """
+    """A SummaryWriter that hides what was logged after `step`; accelerate's says nothing where TensorBoard is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
     except ImportError as error:

@@ -132,7 +132,7 @@ class MapperTraining:
     """Everything a mapper run needs around the loop."""
 
     def __init__(self, config: MapperConfig) -> None:
-        self.config = config
+        self.config, self.cache = config, config.data / CACHE
         self.card = read_card(config.card)
         dataset = load_dataset(config.data)
         with named("text"):
@@ -214,10 +214,7 @@ class MapperTraining:
             raise ConfigError(f"mapper: {str(error).splitlines()[0]}") from error
 
     def first_mapper(self) -> Mapper:
-        """The mapper that training begins with: a new one, with the weights of `config.init` where it is given.
-
-        Raises ConfigError if `init` holds no mapper, or one of another shape than the config's.
-        """
+        """A new mapper, with the weights of `config.init` where it is given. ConfigError unless they fit."""
         mapper, folder = self.build_mapper(), Path(self.config.init) / "mapper"
         if not self.config.init:
             return mapper
@@ -230,10 +227,7 @@ class MapperTraining:
         return mapper
 
     def saved_mapper(self, argument: str, folder: Path) -> Mapper:
-        """The mapper of a model that the config's `argument` names.
-
-        Raises ConfigError if there is none, or it is damaged, of another family, or has settings unknown here.
-        """
+        """The mapper of a model that the config's `argument` names. ConfigError unless it is of the family."""
         model, family = folder.parent, FAMILIES[self.config.family]
         if not (folder / "config.json").exists():
             raise ConfigError(f"{argument}: {model} holds no mapper; name the `model` folder of a finished run")
@@ -289,11 +283,6 @@ class MapperTraining:
         if not kept:
             raise ConfigError(f"text: {self.config.text} can read no caption of split {split!r}; name another")
         return (rows.select(kept) if len(kept) < len(rows) else rows), [captions[i] for i in kept]
-
-    @property
-    def cache(self) -> Path:
-        """Where what is encoded is kept: beside the data."""
-        return self.config.data / CACHE
 
     def encode(self, rows: Dataset, captions: Sequence[Sequence[str]]) -> Side:
         """Latents of rows and codes of their captions; from the cache where they are there."""

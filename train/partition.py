@@ -39,15 +39,12 @@ Encode = Callable[[list[str]], np.ndarray]
 
 @dataclass(frozen=True)
 class Partition:
-    """Families of N pairs, numbers from 0, (N,); the split of each, one of SPLITS, or "" near a held-out picture.
+    """Families and splits of N pairs."""
 
-    `leaks` stand on both sides all the same; `notes` say how it was made.
-    """
-
-    family: np.ndarray
-    split: list[str]
-    leaks: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    family: np.ndarray  # Numbers from 0, (N,)
+    split: list[str]  # One of SPLITS each; "" is left out, near a held-out picture
+    leaks: tuple[str, ...] = ()  # What stands on both sides all the same, one line each
+    notes: tuple[str, ...] = ()  # How it was made, one line each
 
 
 def partition(surveyed: Survey, encode: Encode, seed: int = 0, *, resplit: bool = False) -> Partition:

@@ -46,8 +46,7 @@ from train.data.dataset import CAPTIONED, features, load_dataset, rows_of
 from train.inspect import inspect, render
 from train.partition import Partition, counted, encoding, partition, some, summary
 
-FACTS, VERSION = "prepared.json", 1
-"""The version counts changes to what the same source becomes."""
+FACTS, VERSION = "prepared.json", 1  # The version counts changes to what the same source becomes
 FEATURES = features(f"{CAPTIONED} source")
 EPOCHS, SEED = 20, 0
 

@@ -12,8 +12,7 @@ from bridge.errors import UserError
 from bridge.noise import generator_for
 
 SCHEDULES, PRECISIONS, GOALS = ("trapezoid", "cosine", "constant"), ("no", "bf16", "fp16"), ("min", "max")
-FIRST_LOOK = 0.02
-"""Share of a budget after which the first validation comes, where there are several."""
+FIRST_LOOK = 0.02  # Share of a budget after which the first validation comes, where there are several
 
 
 class TrainingError(UserError):
@@ -156,10 +155,7 @@ class Best:
         return bool(self.config.stop_on) and self.worse >= self.config.patience
 
     def look(self, step: int, figures: dict[str, float], weights: Sequence[Tensor]) -> None:
-        """Compare the figures of a validation with the best; NaN counts as worse.
-
-        Raises TrainingError if there is no figure of that name.
-        """
+        """Compare the figures of a validation with the best; NaN counts as worse. TrainingError if it is not there."""
         name = self.config.stop_on
         if not name:
             return

@@ -19,8 +19,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 SHARES = {"test": 0.08, "validation": 0.08}
-MAX_HELD_OUT = 40
-"""Families with more base captions stay in training: one would own every average."""
+MAX_HELD_OUT = 40  # Families with more base captions stay in training: one would own every average
 SAME_RMSE, LEAK_RMSE = 0.02, 0.03
 """Thumbnails closer than the first are one drawing; training pictures closer than the second to one outside training
 are left out. Root mean squared difference, on the scale 0 to 1."""
@@ -127,16 +126,14 @@ def near_held_out(split: Sequence[str], thumbnails: np.ndarray) -> np.ndarray:
 
 
 def near_groups(thumbnails: np.ndarray, rmse: float = SAME_RMSE, block: int = 1024) -> np.ndarray:
-    """Group numbers, (N,), of small pictures (N, H, W, 3) uint8 linked by near-duplicates, mirrored ones too.
-
-    Two pictures can only be close if their means are, so only those are compared.
-    """
+    """Group numbers, (N,), of small pictures (N, H, W, 3) uint8 linked by near-duplicates, mirrored ones too."""
     flat, same = np.unique(thumbnails.reshape(len(thumbnails), -1), axis=0, return_inverse=True)
     means = flat.mean(1) / 255
     order = np.argsort(means, kind="stable")
     means, distinct = means[order], flat[order].reshape(-1, *thumbnails.shape[1:])
     group = np.arange(len(order))
     for start in range(0, len(order), block):
+        # Two pictures can only be close if their means are, so only those are compared.
         stop = int(np.searchsorted(means, means[min(start + block, len(means)) - 1] + rmse, "right"))
         for at in range(start, stop, 8 * block):  # bounds the memory
             others = distinct[at : min(at + 8 * block, stop)]
@@ -178,8 +175,7 @@ def hide_artists(
 ) -> dict[str, dict[str, list[str]]]:
     """Choose seen captions and the artists whose pictures of them never reach training: {set name: {caption: artists}}.
 
-    `artists` are those of each training caption. Each named set takes so many captions, in order, of those that at
-    least `at_least` artists drew, and hides `hide` of them.
+    Each named set takes so many of the training captions that at least `at_least` `artists` drew, and hides `hide`.
     """
 
     def hidden(caption: str) -> list[str]:
@@ -193,10 +189,7 @@ def hide_artists(
 def make_splits(
     labels: Sequence[str], artists: Sequence[str], thumbnails: np.ndarray, encode: Callable[[list[str]], np.ndarray]
 ) -> Splits:
-    """Compute the splits of N captioned pictures, of their thumbnails in [0, 1], (N, H, W, 3).
-
-    `encode` makes unit-norm text codes (M, D) of captions.
-    """
+    """Splits of N captioned pictures, thumbnails (N, H, W, 3) in [0, 1]; `encode` makes unit-norm codes of captions."""
     bases, caption_of = np.unique([base_label(label) for label in labels], return_inverse=True)
     same = caption_of[close_pairs(thumbnails, thumbnails, SAME_RMSE)]
     family = merge_families(caption_families(encode(bases.tolist())), same)

@@ -8,8 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-STOPPED = 130
-"""Exit code of a command that Ctrl-C ended: 128 + SIGINT."""
+STOPPED = 130  # Exit code of a command that Ctrl-C ended: 128 + SIGINT
 FORMER_NAMES = {
     "eval MODEL --sheet PNG": "eval.sheets",
     "eval.studies.checks cheats": "eval.cheats eval.studies.cheats",

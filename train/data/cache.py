@@ -28,14 +28,11 @@ from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.errors import UserError
 from bridge.text import TextCode, TextEncoder
 
-CACHE = ".cache"
-"""Folder inside a dataset's, for all that is made of it once."""
-PICTURES, CAPTIONS = 64, 256
-"""Encoded at a time."""
+CACHE = ".cache"  # Folder inside a dataset's, for all that is made of it once
+PICTURES, CAPTIONS = 64, 256  # Encoded at a time
 PixelsOf = Callable[[int, int], Tensor]
 """First and last row, the last excluded, to these pictures, (B, 3, H, W) in [0, 1]."""
-ROWS, NAME = 4096, 24
-"""Rows of a shard, of which the last one has fewer; digits of a content hash in a file's name."""
+ROWS, NAME = 4096, 24  # Rows of a shard, of which the last one has fewer; digits of a content hash in a file's name
 LOCK, FACTS = ".lock", b"bridge"
 
 
@@ -48,8 +45,7 @@ class Ragged:
 
 
 Column = Tensor | Ragged
-Compute = Callable[[int, int], Mapping[str, Column]]
-"""First and last row, the last excluded, to columns of those rows."""
+Compute = Callable[[int, int], Mapping[str, Column]]  # First and last row, the last excluded, to columns of those rows
 
 
 def encoded_once(
@@ -107,10 +103,7 @@ def _claimed(file: IO[bytes], number: int) -> Iterator[bool]:
 
 
 class Shard:
-    """One file of rows in `home`, named after the digest of their content hashes and its checksum.
-
-    `path` is the file, None until it is there; `made_by` the digest of what made it.
-    """
+    """One file of rows in `home`, `path` once it is there, named after the digest of their content and its checksum."""
 
     def __init__(self, home: Path, made_by: str, content: str, rows: int) -> None:
         self.home, self.made_by, self.content, self.rows = home, made_by, content, rows
@@ -242,10 +235,7 @@ def _to_arrow(column: Column) -> pa.Array:
 
 
 class Codes:
-    """Codes of T texts: a column "pooled" and, where asked for, a ragged one "tokens", at half precision.
-
-    Every code has `places` token places, those of the longest text.
-    """
+    """Codes of T texts: columns "pooled" and, where asked for, "tokens", at half precision, `places` to the longest."""
 
     def __init__(self, shards: Shards, *, with_tokens: bool) -> None:
         self.shards = shards

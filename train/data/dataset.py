@@ -20,8 +20,7 @@ from train.config import ConfigError
 from train.data.cache import Latents, latents
 
 COLUMNS = ("image", "captions", "label", "family", "split")
-CAPTIONED = "image captions label artist style family split"
-"""Columns that every dataset made here has."""
+CAPTIONED = "image captions label artist style family split"  # Columns that every dataset made here has
 _TYPES = {"image": datasets.Image()}
 _TYPES |= dict.fromkeys(("captions", "tags"), datasets.List(datasets.Value("string")))
 _TYPES |= dict.fromkeys(("family", "duplicate", "factor"), datasets.Value("int32"))
@@ -35,10 +34,7 @@ def features(names: str) -> datasets.Features:
 
 
 def load_dataset(folder: Path, columns: Sequence[str] = COLUMNS) -> Dataset:
-    """Open a folder written by `datasets.Dataset.save_to_disk`.
-
-    Raises ConfigError if the folder is no dataset, lacks a column, or column "image" holds no pictures.
-    """
+    """Open a folder that `datasets.Dataset.save_to_disk` wrote. ConfigError if it lacks a column, or pictures."""
     try:
         dataset = load_from_disk(str(folder))
     except OSError as error:
@@ -134,9 +130,9 @@ def latents_of(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
 
 @dataclass(frozen=True)
 class CaptionTable:
-    """Caption variants enumerated once: row i may be told by any of `texts` whose numbers `of(i)` gives.
+    """Captions enumerated once: row i may be told by any of `texts` with number[start[i] : start[i + 1]].
 
-    `number` are those of all rows, int32, a row's first its label; `start`, (N + 1,), where each of N rows starts.
+    `number` is int32, the first of a row its label; `start`, (N + 1,), says where each of N rows starts.
     """
 
     texts: list[str]
@@ -147,8 +143,8 @@ class CaptionTable:
     def enumerate(cls, captions: Sequence[Sequence[str]]) -> "CaptionTable":
         """The variants of all rows.
 
-        >>> CaptionTable.enumerate([["cat", "kitten"], ["dog"], ["cat"]]).of(2)
-        [0]
+        >>> CaptionTable.enumerate([["cat", "kitten"], ["dog"], ["cat"]]).number.tolist()
+        [0, 1, 2, 0]
         """
         known: dict[str, int] = {}
         number = torch.tensor([known.setdefault(text, len(known)) for row in captions for text in row])
@@ -157,11 +153,6 @@ class CaptionTable:
 
     def __len__(self) -> int:
         return len(self.start) - 1
-
-    def of(self, row: int) -> list[int]:
-        """Numbers of the captions that a row may be told by, the label first."""
-        numbers: list[int] = self.number[self.start[row] : self.start[row + 1]].tolist()
-        return numbers
 
     @property
     def labels(self) -> Tensor:
