@@ -25,7 +25,7 @@ class ConfigError(UserError):
 
 
 def from_mapping(cls: type[T], values: Any, where: str) -> T:
-    """A dataclass, nested ones included, of what YAML says. ConfigError, which begins with `where`, if it is not one."""
+    """A dataclass, nested ones included, of what YAML says; else ConfigError, which begins with `where`."""
     if not isinstance(values, dict):
         kind = "nothing" if values is None else type(values).__name__
         raise ConfigError(f"{where}: expected a mapping of settings, got {kind}")

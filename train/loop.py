@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -40,32 +40,6 @@ Batch = Callable[[Tensor, int], tuple[Tensor, ...]]  # (row numbers (B,), epoch)
 Validate = Callable[[int], dict[str, float]]  # step -> figures, called with the EMA weights in place
 BARRIER_TIMEOUT = timedelta(hours=2)  # How long processes wait for the one that validates and saves
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Average(EMAModel):
-    """diffusers' EMAModel to the bit, in a third of its time on a CPU: `step` allocates nothing there.
-
-    `decay` is the limit of the decay, reached as (1 + n) / (10 + n).
-
-    Source: Polyak & Juditsky 1992, Acceleration of Stochastic Approximation by Averaging
-    """
-
-    def __init__(self, parameters: Iterable[Tensor], decay: float) -> None:
-        super().__init__(parameters, decay=decay, foreach=True)
-        self._room = torch.empty(max((s.nbytes for s in self.shadow_params), default=0), dtype=torch.uint8)
-
-    @torch.no_grad()
-    def step(self, parameters: Iterable[Tensor]) -> None:
-        """Move the average towards the parameters, all of which train: s <- s - (1 - decay) (s - p)."""
-        if any(shadow.device.type != "cpu" for shadow in self.shadow_params):  # there launches cost, not memory
-            super().step(parameters)
-            return
-        self.optimization_step += 1
-        self.cur_decay_value = self.get_decay(self.optimization_step)
-        for shadow, parameter in zip(self.shadow_params, parameters, strict=True):
-            room = self._room[: shadow.nbytes].view(shadow.dtype).view(shadow.shape)
-            torch.sub(shadow, parameter, out=room)
-            shadow.sub_(room.mul_(1 - self.cur_decay_value))
 
 
 @contextlib.contextmanager
@@ -128,7 +102,7 @@ class Loop:
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
         )
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
-        self.ema = Average(self.parameters, decay=config.ema_decay)
+        self.ema = EMAModel(self.parameters, decay=config.ema_decay, foreach=True)  # Polyak & Juditsky 1992
         self.order, self.best = RowOrder(rows, config.seed), Best(config)
         self.budget, self.used, self.looked = budget, 0.0, 0.0
         on_cpu = self.accelerator.device.type == "cpu"
@@ -156,7 +130,7 @@ class Loop:
         return figures
 
     def gradients(self) -> tuple[dict[str, Tensor], Tensor]:
-        """Leave the step's gradient, not clipped, in the parameters; this process's share of all means, and the norm."""
+        """Leave the gradient in the parameters, unclipped; returns this process's share of the means, and the norm."""
         rows, epoch = self.order.at(self.step, self.config.batch_size)
         processes, means = self.accelerator.num_processes, dict[str, Tensor]()
         chunks = rows[self.accelerator.process_index :: processes].tensor_split(self.config.accumulate)
@@ -411,7 +385,7 @@ def _buffers(objective: nn.Module) -> list[Tensor]:
 
 
 def _tensorboard(out: Path, step: int) -> Any:
-    """A SummaryWriter that hides what was logged after `step`; accelerate's says nothing where TensorBoard is missing."""
+    """A SummaryWriter that hides what came after `step`; accelerate's says nothing where TensorBoard is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
     except ImportError as error:

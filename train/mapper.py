@@ -161,16 +161,9 @@ class MapperTraining:
         left_out += [] if config.memory else ["memory"]
         settings = FORMER | {k: v for k, v in asdict(config).items() if k not in left_out}
         identity = settings | {"vae": self.codec.fingerprint, "text": self.encoder.fingerprint}
-        self.loop = Loop(
-            MapperObjective(self.mapper),
-            self.batch,
-            len(self.cumulative),
-            self.validate,
-            config.loop,
-            config.out,
-            identity,
-            fingerprint_of([self.train.content, self.cumulative]),
-        )
+        rows, content = len(self.cumulative), fingerprint_of([self.train.content, self.cumulative])
+        objective = MapperObjective(self.mapper)
+        self.loop = Loop(objective, self.batch, rows, self.validate, config.loop, config.out, identity, content)
 
     def build_mapper(self) -> Mapper:
         """An untrained mapper for these encoders."""

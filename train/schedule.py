@@ -30,7 +30,7 @@ class LoopConfig:
     cooldown: float = 0.35  # Share of `steps`, at the end, over which the trapezoid falls to zero
     weight_decay: float = 0.01  # AdamW's
     clip: float = 1.0  # Largest gradient norm
-    ema_decay: float = 0.999  # Limit of the moving average's decay, reached by warm-up
+    ema_decay: float = 0.999  # Limit of the moving average's decay, reached as (1 + n) / (10 + n)
     mixed_precision: str = "no"  # "no", "bf16" or "fp16"; in YAML `"no"` needs its quotes
     validate_every: int = 1000  # Steps between validations
     save_minutes: float = 5.0  # Minutes between checkpoints

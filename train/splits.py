@@ -27,15 +27,11 @@ are left out. Root mean squared difference, on the scale 0 to 1."""
 
 @dataclass(frozen=True)
 class Splits:
-    """Which captions and artists belong to which side.
+    """Which captions and artists belong to which side."""
 
-    `families` are base captions (without skin tone), one list a family; `sides` "train", "validation" or "test", one
-    each; `hidden` {"seen" | "seen_validation": {label: [artists that never reach training]}}.
-    """
-
-    families: list[list[str]]
-    sides: list[str]
-    hidden: dict[str, dict[str, list[str]]]
+    families: list[list[str]]  # Base captions (without skin tone), one list a family
+    sides: list[str]  # "train", "validation" or "test", one each
+    hidden: dict[str, dict[str, list[str]]]  # {"seen" | "seen_validation": {label: [artists never trained on]}}
 
     def save(self, path: Path) -> None:
         """Write the splits as one JSON file."""

@@ -130,14 +130,11 @@ def latents_of(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
 
 @dataclass(frozen=True)
 class CaptionTable:
-    """Captions enumerated once: row i may be told by any of `texts` with number[start[i] : start[i + 1]].
-
-    `number` is int32, the first of a row its label; `start`, (N + 1,), says where each of N rows starts.
-    """
+    """Captions enumerated once: row i may be told by any of `texts` with number[start[i] : start[i + 1]]."""
 
     texts: list[str]
-    number: Tensor
-    start: Tensor
+    number: Tensor  # Of the captions of all rows, int32; the first of a row is its label
+    start: Tensor  # Where each of N rows starts there, and where the last ends, (N + 1,)
 
     @classmethod
     def enumerate(cls, captions: Sequence[Sequence[str]]) -> "CaptionTable":
