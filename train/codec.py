@@ -206,7 +206,8 @@ def fit(config: CodecConfig) -> Path:
     """Fit a codec, print its figures, write `out/codec`; returns that folder. UserError if anything does not fit."""
     writable_folder(config.out, "out")
     check_replaceable(config.out / "codec")
-    train, held_out = (rows_of(load_dataset(config.data), split) for split in ("train", "validation"))
+    dataset = load_dataset(config.data)
+    train, held_out = (rows_of(dataset, split) for split in ("train", "validation"))
     codec, share = FITS[config.kind](config, Pictures(train, config.batch_size))
     figures = [f"{config.kind}: z {' x '.join(map(str, codec.z_shape))}"]
     if share is not None:

@@ -13,7 +13,7 @@ from bridge.images import contact_sheet
 from bridge.pairs.reading import Reading, Survey, all_notes, survey
 from bridge.pairs.sources import Wanted, open_source
 from bridge.text import CaptionTruncatedWarning, CaptionUnknownWarning, TextEncoder
-from train.partition import counted, encoding, partition, reasons, same_words, some, summary
+from train.partition import counted, encoding, partition, reasons, same_words, shortened, summary
 from train.splits import near_groups
 
 SHEET_ROWS = 16  # Pictures on the sheet, spread evenly over the source
@@ -175,8 +175,8 @@ def _row_lines(rows: dict[str, Any]) -> list[str]:
     bad, lost = ([f"{row['row']}: {row['why']}" for row in rows[what]] for what in ("bad", "lost_captions"))
     return [
         f"Rows: {rows['all']}, of which {rows['usable']} can be used and {len(bad)} cannot",
-        *some(bad, len(bad), " (--json lists all)"),
-        *some(lost, len(lost), " (--json lists all)"),
+        *shortened(bad, len(bad), " (--json lists all)"),
+        *shortened(lost, len(lost), " (--json lists all)"),
         f"splits of its own: {counted(rows['splits'])}" if rows["splits"] else "",
         f"{rows['artists']} artists" if rows["artists"] else "",
     ]
@@ -215,6 +215,6 @@ def _training_lines(training: dict[str, Any]) -> list[str]:
         f"Training: {size} x {size} pixels ({training['fit']}), {training['families']} families of captions",
         counted(training["pictures"]),
         f"{joined} rows join an earlier one that has the same picture" if joined else "",
-        *some([f"leak: {leak}" for leak in training["leaks"]], training["leak_count"], " leaks"),
+        *shortened([f"leak: {leak}" for leak in training["leaks"]], training["leak_count"], " leaks"),
         *training["notes"],
     ]

@@ -240,7 +240,7 @@ def reasons(rows: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     return [{"row": name, "why": why} for name, why in rows]
 
 
-def some(lines: Sequence[str], count: int, more: str = "") -> list[str]:
+def shortened(lines: Sequence[str], count: int, more: str = "") -> list[str]:
     """The first ten lines, and one that says how many of `count` are left."""
     return [*lines[:SHOWN], *([f"and {count - SHOWN} more{more}"] if count > SHOWN else [])]
 

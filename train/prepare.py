@@ -29,7 +29,6 @@ import datasets
 import numpy as np
 import torch
 from PIL import ImageColor
-from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
 from bridge.captions import prepare_caption, well_formed
@@ -44,7 +43,7 @@ from train.command import Parser, number, run_command, whole, writable_file, wri
 from train.config import ConfigError, named
 from train.data.dataset import CAPTIONED, features, load_dataset, rows_of
 from train.inspect import inspect, render
-from train.partition import Partition, counted, encoding, partition, some, summary
+from train.partition import Partition, counted, encoding, partition, shortened, summary
 
 FACTS, VERSION = "prepared.json", 1  # The version counts changes to what the same source becomes
 FEATURES = features(f"{CAPTIONED} source")
@@ -142,6 +141,8 @@ def idf_weights(sentences: Sequence[Sequence[str]], words: Sequence[str]) -> Ten
     >>> idf_weights([["red", "cat"], ["red", "bus"]], ["red", "unseen"])
     tensor([1.0000, 2.0986])
     """
+    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
+
     fitted = TfidfVectorizer(analyzer=list, vocabulary=words).fit(sentences)
     return torch.from_numpy(fitted.idf_).float()
 
@@ -196,8 +197,8 @@ def lines_of(facts: dict[str, Any]) -> list[str]:
     """A dataset's prepared.json in a few lines."""
     return [
         f"{facts['rows']} rows, {facts['families']} families of captions: {counted(facts['pictures'])}",
-        *some([f"left out: {bad['row']}: {bad['why']}" for bad in facts["bad"]], facts["bad_rows"]),
-        *some([f"leak: {leak}" for leak in facts["leaks"]], facts["leak_count"], " leaks"),
+        *shortened([f"left out: {bad['row']}: {bad['why']}" for bad in facts["bad"]], facts["bad_rows"]),
+        *shortened([f"leak: {leak}" for leak in facts["leaks"]], facts["leak_count"], " leaks"),
         *facts["notes"],
     ]
 
