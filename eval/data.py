@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.errors import UserError
 from bridge.images import flatten
 from eval.features import Extractor, Features
-from train.data.cache import CACHE, SHOWN_AFTER, Column, encode, encoded_once, latents
+from train.data.cache import CACHE, Column, encode, encoded_once, latents
 from train.data.dataset import content_hash, encoded_picture, load_dataset
 
 BLOCK = 256
@@ -112,8 +110,7 @@ class Pictures:
             features = Features.cat([extractor.encode(x) for x in self.blocks(every[start:stop])])
             return {name: torch.from_numpy(column) for name, column in vars(features).items()}
 
-        with tqdm(total=len(self), desc="features", file=sys.stderr, delay=SHOWN_AFTER) as bar:
-            shards = encoded_once(self.cache, "features", [extractor.id], self.names(every), columns, bar.update)
+        shards = encoded_once(self.cache, "features", [extractor.id], self.names(every), columns, "features")
         return Features(*(shards.rows(name, torch.from_numpy(every)).numpy() for name in ("late", "early")))
 
 

@@ -96,7 +96,7 @@ def test_moments_are_those_of_all_latents_at_once(tiny_vae, pixels):
 @pytest.mark.parametrize("k", [256, 9])
 def test_whitened_latents_have_identity_covariance(tiny_vae, pixels, k):
     inner = VAECodec(tiny_vae)
-    codec = WhitenedCodec(inner, whitening_axes(*latent_moments(inner, pixels.split(16)), kept(k, 0)))
+    codec = WhitenedCodec(inner, whitening_axes(*latent_moments(inner, pixels.split(16)), k, 0))
     z = codec.encode(to_unit(pixels)).mean.double()
     noise = inner.encode(to_unit(pixels)).std.flatten(1).double().square().mean(0).diag()
     matrix = (codec.axes.components / codec.axes.scale[:, None]).double()
@@ -107,7 +107,7 @@ def test_whitened_latents_have_identity_covariance(tiny_vae, pixels, k):
 
 def test_whitened_deviations_add_up_to_variance_1(tiny_vae, pixels):
     inner = VAECodec(tiny_vae)
-    codec = WhitenedCodec(inner, whitening_axes(*latent_moments(inner, pixels.split(16)), kept(20, 0)))
+    codec = WhitenedCodec(inner, whitening_axes(*latent_moments(inner, pixels.split(16)), 20, 0))
     codes = codec.encode(to_unit(pixels))
     second = (codes.mean.square() + codes.std.square()).mean(0)
     torch.testing.assert_close(second, torch.ones(20), atol=5e-3, rtol=0)
@@ -115,7 +115,7 @@ def test_whitened_deviations_add_up_to_variance_1(tiny_vae, pixels):
 
 def test_the_widest_direction_comes_first(tiny_vae, pixels):
     inner = VAECodec(tiny_vae)
-    scale = whitening_axes(*latent_moments(inner, [pixels]), kept(0, 1.0)).scale
+    scale = whitening_axes(*latent_moments(inner, [pixels]), 0, 1.0).scale
     assert torch.equal(scale, scale.sort(descending=True).values)
 
 
@@ -124,17 +124,17 @@ def test_the_widest_direction_comes_first(tiny_vae, pixels):
 
 @pytest.mark.parametrize(("share", "k"), [(0.5, 1), (0.8, 1), (0.81, 2), (0.95, 2), (0.951, 3), (1.0, 3)])
 def test_a_share_is_held_by_as_few_components_as_can(share, k):
-    assert kept(0, share)(torch.tensor([8.0, 1.5, 0.5, 1e-15]).double(), 10.0) == k
+    assert kept(torch.tensor([8.0, 1.5, 0.5, 1e-15]).double(), 10.0, 0, share) == k
 
 
 def test_directions_without_variance_are_never_scaled_up():
     with pytest.raises(ConfigError, match="k: the training pictures vary in 2 directions, got 3; lower k"):
-        kept(3, 0.0)(torch.tensor([1.0, 0.5, 1e-14]), 1.5)
+        kept(torch.tensor([1.0, 0.5, 1e-14]), 1.5, 3, 0.0)
 
 
 def test_a_share_out_of_reach_says_what_is_held():
     with pytest.raises(ConfigError, match=r"explained_variance: 2 components hold 0\.5000 of 0\.9; ask for less"):
-        kept(0, 0.9)(torch.tensor([4.0, 1.0]), 10.0)
+        kept(torch.tensor([4.0, 1.0]), 10.0, 0, 0.9)
 
 
 # principal components of pixels
@@ -143,7 +143,7 @@ def test_a_share_out_of_reach_says_what_is_held():
 def test_components_are_those_of_the_exact_decomposition(pictures, pixels):
     """All batches within one: the incremental fit has nothing to forget."""
     whole = Pictures(pictures.rows, len(pixels))
-    axes, total = pixel_axes(whole, 5, kept(5, 0))
+    axes, total = pixel_axes(whole, 5, 5, 0)
     flat = to_unit(pixels).flatten(1).double()
     _, singular, rows = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
     torch.testing.assert_close((rows[:5] @ axes.components.T.double()).abs(), torch.eye(5).double(), atol=1e-3, rtol=0)
@@ -152,27 +152,27 @@ def test_components_are_those_of_the_exact_decomposition(pictures, pixels):
 
 
 def test_in_batches_latents_still_have_mean_0_and_variance_1(pictures, pixels):
-    codec = PCACodec(pixel_axes(pictures, 5, kept(5, 0))[0], 64)
+    codec = PCACodec(pixel_axes(pictures, 5, 5, 0)[0], 64)
     z = codec.encode(to_unit(pixels)).mean
     torch.testing.assert_close(z.mean(0), torch.zeros(5), atol=1e-4, rtol=0)
     torch.testing.assert_close(z.var(0, correction=0), torch.ones(5), atol=1e-4, rtol=0)
 
 
 def test_in_batches_nearly_as_much_is_explained(pictures, pixels):
-    exact, _ = pixel_axes(Pictures(pictures.rows, len(pixels)), 5, kept(5, 0))
-    batched, _ = pixel_axes(pictures, 5, kept(5, 0))
+    exact, _ = pixel_axes(Pictures(pictures.rows, len(pixels)), 5, 5, 0)
+    batched, _ = pixel_axes(pictures, 5, 5, 0)
     assert 0.9 < float(batched.scale.square().sum() / exact.scale.square().sum()) < 1 + 1e-6
 
 
 def test_every_component_gives_the_training_pictures_back(pictures, pixels):
     limit = len(pixels) - 1
-    axes, _ = pixel_axes(Pictures(pictures.rows, len(pixels)), limit, kept(0, 1.0))
+    axes, _ = pixel_axes(Pictures(pictures.rows, len(pixels)), limit, 0, 1.0)
     codec, x = PCACodec(axes, 64), to_unit(pixels)
     torch.testing.assert_close(codec.decode(codec.encode(x).mean), x, atol=1e-3, rtol=0)
 
 
 def test_psnr_is_that_of_all_pixels_pooled(pictures, pixels):
-    codec, x = PCACodec(pixel_axes(pictures, 5, kept(5, 0))[0], 64), to_unit(pixels)
+    codec, x = PCACodec(pixel_axes(pictures, 5, 5, 0)[0], 64), to_unit(pixels)
     mse = (codec.decode(codec.encode(x).mean) - x).double().square().mean()
     assert psnr(codec, pixels.split(9)) == pytest.approx(float(-10 * mse.log10()), abs=1e-3)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from bridge.checkpoint import CheckpointError
 from train.data import cache as shards
@@ -80,7 +81,7 @@ def test_no_rows_are_no_shards(tmp_path: Path) -> None:
     assert len(encoded_once(tmp_path, "x", MAKER, [], never)) == 0
 
 
-def test_a_stopped_run_goes_on_with_the_next_shard(tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_with_the_next_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(start: int, stop: int) -> Mapping[str, Column]:
         if start == 8:
             raise KeyboardInterrupt
@@ -89,9 +90,10 @@ def test_a_stopped_run_goes_on_with_the_next_shard(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         encoded_once(tmp_path, "x", MAKER, NAMES, stopped)
     asked: list[int] = []
-    told: list[int] = []
-    encoded_once(tmp_path, "x", MAKER, NAMES, lambda a, b: asked.append(a) or compute(a, b), told.append)
-    assert asked == [8] and sum(told) == N
+    bars: list[tqdm] = []
+    monkeypatch.setattr(shards, "tqdm", lambda **options: bars.append(tqdm(**options)) or bars[0])
+    encoded_once(tmp_path, "x", MAKER, NAMES, lambda a, b: asked.append(a) or compute(a, b))
+    assert asked == [8] and (bars[0].initial, bars[0].n) == (8, N)
 
 
 def test_rows_added_at_the_end_leave_whole_shards_as_they_are(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from train.checkpoint import (
     seal,
     write_state,
 )
-from train.loop import SIGNALS, DamagedError, ResumeError, SaveError, StopRequest
+from train.loop import SIGNALS, DamagedError, ResumeError, SaveError, stop_request
 
 if sys.platform != "linux":
     pytest.skip("faults are staged with Linux's means", allow_module_level=True)
@@ -303,7 +303,7 @@ def test_a_signal_before_a_validation_leaves_it_to_the_next_start(whole, tmp_pat
 
 def test_after_a_run_signals_are_as_before():
     before = [signal.getsignal(number) for number in SIGNALS]
-    with StopRequest():
+    with stop_request():
         assert [signal.getsignal(number) for number in SIGNALS] != before
     assert [signal.getsignal(number) for number in SIGNALS] == before
 

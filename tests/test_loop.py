@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from bridge.noise import normal_rows
 from train.checkpoint import read_state, write_state
 from train.config import ConfigError, from_mapping
-from train.loop import Average, Loop, LoopConfig, ResumeError, TrainingError
+from train.loop import Loop, LoopConfig, ResumeError, TrainingError
 from train.schedule import FREE, RowOrder, learning_rate_at
 
 CONFIG = LoopConfig(
@@ -350,22 +349,6 @@ def test_the_first_average_is_the_recursion_with_warm_up(tmp_path):
     decay = run.loop.ema.cur_decay_value
     torch.testing.assert_close(average, decay * start + (1 - decay) * first, atol=1e-7, rtol=0)
     assert decay < CONFIG.ema_decay
-
-
-def test_the_average_is_that_of_diffusers_to_the_bit():
-    shapes, ours, theirs = ((3, 5), (7,), ()), [], []
-    weights = [nn.Parameter(tensor) for tensor in (normal_rows([(0,)], shape)[0] for shape in shapes)]
-    average, reference = Average(weights, decay=0.9), EMAModel(weights, decay=0.9)
-    for step in range(20):
-        with torch.no_grad():
-            for weight in weights:
-                weight.add_(normal_rows([(1, step)], weight.shape)[0])
-        average.step(weights)
-        reference.step(weights)
-        ours += [shadow.clone() for shadow in average.shadow_params]
-        theirs += [shadow.clone() for shadow in reference.shadow_params]
-    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-    assert average.cur_decay_value == reference.cur_decay_value == 20 / 29
 
 
 @pytest.mark.parametrize("clip", [1e-3, 0.5, 1e3])

@@ -371,7 +371,7 @@ def test_a_model_over_word_vectors_carries_them(trained, tmp_path):
         z = opened("cat", 2, seed=3, output_type="latent").images
     finally:
         (tmp_path / "moved.json").rename(Path(trained.config.text) / "words.json")
-    assert torch.equal(z, trained.pipeline()("cat", 2, seed=3, output_type="latent").images)
+    assert torch.equal(z, trained.pipeline(trained.mapper)("cat", 2, seed=3, output_type="latent").images)
 
 
 def test_training_leaves_the_vectors_as_they_were(trained):

@@ -5,16 +5,18 @@ override them. The YAML files that repeat the run are written beside the model. 
 """
 
 import argparse
+import contextlib
 import inspect
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,13 +31,12 @@ from bridge.codecs import AUTOENCODERS, CONFIG, codec_from_diffusers, load_codec
 from bridge.codecs.palette import PaletteCodec
 from bridge.errors import UserError
 from bridge.hub import resolve_model, shipped_models
-from bridge.mappers import FAMILIES, LocalFlowMapper, VelocityMapper
+from bridge.mappers import FAMILIES, VelocityMapper
 from bridge.pairs.reading import Reading
 from bridge.pairs.sources import Wanted
 from bridge.pipeline import Settings
 from bridge.text import DEFAULT_ID
 from train.autoencoder import VAEConfig, VAEObjective, VAETraining, build_vae
-from train.checkpoint import previous_of
 from train.codec import CodecConfig, fit, psnr
 from train.command import Parser, number, run_command, say, writable_folder
 from train.config import ConfigError, load_config
@@ -48,27 +49,20 @@ from train.starting import STOPPED
 from train.timing import interleaved, slow_bfloat16, slowdown
 
 BASE = "pictures"
-CHOICES = "choices.json"
 ENOUGH_PSNR = 23.0
 """Of the shipped codec on pictures it never saw, in dB: where yours are kept as well, training it gains little."""
-GAIN = 0.3
-"""A fine-tuned codec must keep so many dB more of held-out pictures to be taken."""
+GAIN = 0.3  # A fine-tuned codec must keep so many dB more of held-out pictures to be taken
 CODEC_SHARE, LEAST_SHARE = 0.2, 0.3
 """Of the minutes: for a codec where one is trained, and for the mapper however late it is."""
-CODEC_BATCH, TIMED, SLOW = 16, 3, 5.0
-PRECISION_GAIN = 0.8
-"""bfloat16 is taken where a step takes less than this share of float32's time."""
-FEW_CODEC_PICTURES = 64
-"""Fewer are not trained on."""
+CODEC_BATCH, FEW_CODEC_PICTURES, LARGE = 16, 64, 256
+"""Fewer pictures than the second are not trained on; of a longer side than the third a few at a time, for memory."""
+TIMED, SLOW, PRECISION_GAIN = 3, 5.0, 0.8  # bfloat16 is taken where a step takes less than this share of float32's time
 FACTOR, SMALLEST = 8, 16
 """Pixels under a position of a new codec's latents, each way, and the smallest picture that it takes."""
-LARGE = 256
-"""Pictures with a longer side are trained on a few at a time, to save memory."""
 PALETTE = Path(__file__).parent.parent / "configs" / "palette-vae.yaml"
 WEIGHTS = ("mse", "perceptual", "crop", "gradient", "entropy", "kl")
 """Where the default model's codec of layers is described, and what of its losses a codec tuned here shares."""
-NEW, TUNED = "new", "tuned"
-"""Codecs that are trained here: from nothing, and from the shipped one."""
+NEW, TUNED = "new", "tuned"  # Codecs that are trained here: from nothing, and from the shipped one
 MAPPERS = {
     "local": "LocalFlowMapper",
     "matching": "FlowMatchingMapper",
@@ -80,33 +74,21 @@ MAPPERS = {
 WINDOWS, PERPLEXITIES = ((1.0, 0.8), (1.5, 1.2), (2.0, 1.7), (3.0, 2.5)), (2.0, 8.0, 32.0)
 """Of local flows, of which the best is chosen."""
 TRIAL_STEPS, VALIDATIONS, PATIENCE = 30, 8, 4
-LARGEST_BATCH, DROPOUT, GUIDANCE, SAMPLING_STEPS = 256, 0.05, 2.0, 12
-CODEC_RATE = 4e-4
+LARGEST_BATCH, DROPOUT, GUIDANCE = 256, 0.05, 2.0
 COPIES_OF, FEW = 64, 20_000
 """Held-out captions of which copies are looked for, where no more pictures than these are trained on."""
 METHODS = {"model": "this model", "nearest1": "the nearest training picture", "real": "other real pictures"}
 """Of a report, those that are told when a run ends."""
 Say = Callable[[str], None]
-Run = TypeVar("Run", MapperConfig, VAEConfig)
+Run = TypeVar("Run", MapperConfig, MemoryConfig, VAEConfig)
 
 
-@dataclass
 class Choices:
-    """What was chosen and why, kept on disk so that a stopped run does not choose again.
+    """What was chosen and why, told at once and kept in a JSON file, so that a stopped run does not choose again."""
 
-    Args:
-        path: JSON file.
-        made: Name -> value and reason.
-        say: Told of each choice when it is made.
-    """
-
-    path: Path
-    say: Say
-    made: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.path.exists():
-            self.made = json.loads(self.path.read_text("utf-8"))
+    def __init__(self, path: Path, say: Say) -> None:
+        self.path, self.say = path, say
+        self.made: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
 
     def get(self, name: str, choose: Callable[[], tuple[Any, str]]) -> Any:
         """The value of a choice, made now where it was not made before."""
@@ -117,7 +99,7 @@ class Choices:
         return self.made[name]["value"]
 
     def record(self, name: str, value: Any, why: str) -> None:
-        """Keep a choice in place of the one before, if there is one."""
+        """Keep a choice, in place of one before."""
         self.made[name] = {"value": value, "why": why}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(self.path, json.dumps(self.made, indent=1) + "\n")
@@ -125,12 +107,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast this machine trains.
-
-    Args:
-        mixed_precision: The faster one, as `LoopConfig` names it.
-        codec_seconds: Of one training step of a codec of the shipped one's shape, on 16 pictures.
-    """
+    """The faster precision here, as `LoopConfig` names it, and seconds of a codec's step on 16 pictures in it."""
 
     mixed_precision: str
     codec_seconds: float
@@ -146,10 +123,7 @@ def parts_of(size: int) -> int:
 
 
 def codec_step_seconds(size: int) -> dict[str, float]:
-    """Seconds of one training step of a new codec on 16 pictures of `size` pixels, by precision, in turns.
-
-    In float32 alone on a processor without bfloat16, or where a single step takes SLOW seconds.
-    """
+    """Seconds of a new codec's training step on 16 pictures, by precision; float32's alone where bfloat16 is slow."""
     parts = parts_of(size)
     config = VAEConfig(Path(), Path(), LoopConfig(steps=1, batch_size=CODEC_BATCH))
     device = PartialState().device
@@ -175,42 +149,27 @@ def codec_step_seconds(size: int) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Own:
-    """One such run.
-
-    Args:
-        source: What to train on; see docs/data.md.
-        reading: How its pictures are read.
-        out: Run folder.
-        minutes: About how long on this machine, from pictures to model.
-        seed: Key of all randomness.
-        say: Told what is done.
-        codec: NEW, TUNED, a shipped model's name, a folder or a hub id; empty chooses.
-        text: See `MapperConfig.text`; empty is MiniLM.
-        mapper: One of MAPPERS; empty is the local flow, which is not trained.
-        resplit: Leave splits of the source's own aside.
-    """
+    """One such run: in about so many `minutes` on this machine from a source's pictures to a model in folder `out`."""
 
     source: Wanted
     reading: Reading
     out: Path
     minutes: float
     seed: int
-    say: Say
-    codec: str = ""
-    text: str = ""
-    mapper: str = ""
-    resplit: bool = False
+    say: Say  # Told what is done
+    codec: str = ""  # NEW, TUNED, a shipped model's name, a folder or a hub id; empty chooses
+    text: str = ""  # See `MapperConfig.text`; empty is MiniLM
+    mapper: str = ""  # One of MAPPERS; empty is the local flow, which is not trained
+    resplit: bool = False  # Leave splits of the source's own aside
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         if not self.minutes > 0:
             raise ConfigError(f"minutes: expected a time above 0, got {self.minutes:g}")
-        if self.codec == TUNED:
-            given_codec(BASE, self.reading.size)
-        elif self.codec in ("", NEW):
+        if self.codec in ("", NEW):
             check_size(self.reading.size)
         else:
-            given_codec(self.codec, self.reading.size)
+            given_codec(BASE if self.codec == TUNED else self.codec, self.reading.size)
 
     @property
     def data(self) -> Path:
@@ -218,11 +177,7 @@ class Own:
         return self.out / "data"
 
     def run(self) -> Path:
-        """Prepare, choose and train; returns the model's folder.
-
-        Raises:
-            ConfigError: The data cannot be read, or are too few.
-        """
+        """Prepare, choose and train; returns the model's folder. ConfigError if the data cannot be read or are few."""
         choices = self.resumed()
         dataset = self.prepared(choices)
         rows, held_out = (len(rows_of(dataset, split)) for split in ("train", "validation"))
@@ -232,14 +187,13 @@ class Own:
             return self.remembered(choices, vae)
         trial = self.trial(choices, vae, rows, pace)
         steps = choices.get("steps", lambda: self.choose_steps(trial))
-        config = as_begun(self.mapper_config(vae, steps, rows, self.out, pace), self.out / "mapper.yaml")
-        save_config(config, self.out / "mapper.yaml")
-        return MapperTraining(config).run()
+        config = self.mapper_config(vae, steps, rows, self.out, pace)
+        return MapperTraining(written(config, self.out / "mapper.yaml")).run()
 
     @property
     def local(self) -> bool:
         """Whether the mapper is a local flow, so that all of the minutes are for the codec."""
-        return MAPPERS[self.mapper or "local"] == LocalFlowMapper.__name__
+        return self.mapper in ("", "local")
 
     def remembered(self, choices: Choices, vae: Path) -> Path:
         """A local flow over the training pictures, its window and perplexity chosen on those held out."""
@@ -254,8 +208,7 @@ class Own:
 
         chosen = choices.get("local flow", choose)
         config = replace(plain, window=tuple(chosen["window"]), perplexity=chosen["perplexity"])
-        save_config(config, self.out / "memory.yaml")
-        return build(config)
+        return build(written(config, self.out / "memory.yaml"))
 
     def with_codec(self, choices: Choices, dataset: Dataset) -> tuple[Path, Pace]:
         """The codec's folder and how fast this machine trains, chosen where they were not."""
@@ -263,23 +216,11 @@ class Own:
         return Path(choices.get("codec", lambda: self.choose_codec(dataset, pace))), pace
 
     def resumed(self) -> Choices:
-        """The choices so far; those that hang on `minutes` are made anew where it has changed.
-
-        Raises:
-            ConfigError: The run was begun with other options.
-        """
-        choices, reading = Choices(self.out / CHOICES, self.say), self.reading
-        asked = {
-            "--size": reading.size,
-            "--fit": reading.fit,
-            "--background": list(reading.background or ()),
-            "--max-bad": reading.max_bad,
-            "--seed": self.seed,
-            "--resplit": self.resplit,
-            "--codec": self.codec,
-            "--text": self.text,
-            "--mapper": self.mapper,
-        }
+        """The choices so far, but for those that other minutes change. ConfigError if other options were asked for."""
+        choices, reading = Choices(self.out / "choices.json", self.say), self.reading
+        background = list(reading.background or ())
+        asked = {"--size": reading.size, "--fit": reading.fit, "--background": background, "--max-bad": reading.max_bad}
+        asked |= {f"--{name}": getattr(self, name) for name in ("seed", "resplit", "codec", "text", "mapper")}
         before: dict[str, Any] = choices.made.get("options", {}).get("value", {})
         for name, value in asked.items():
             if before.get(name, value) != value:
@@ -287,16 +228,12 @@ class Own:
                 raise ConfigError(f"{name}: {told}; name another --out, or repeat the option")
         if before.get("--minutes", self.minutes) != self.minutes and choices.made.pop("steps", None):
             self.say(f"minutes: {before['--minutes']:g} before, now {self.minutes:g}: the steps are chosen anew")
-        data = {"data": before["data"]} if "data" in before else {}
-        choices.made["options"] = {"value": asked | {"--minutes": self.minutes} | data, "why": "as asked for"}
+        options = before | asked | {"--minutes": self.minutes}
+        choices.made["options"] = {"value": options, "why": "as asked for"}
         return choices
 
     def prepared(self, choices: Choices) -> Dataset:
-        """The source as a dataset with splits, made where it is not there yet.
-
-        Raises:
-            ConfigError: The run was begun with other pictures or captions.
-        """
+        """The source as a dataset with splits. ConfigError if the run was begun with other pictures or captions."""
         self.say(f"data: reading {self.source.source}")
         prepare(self.source, self.data, self.reading, self.seed, resplit=self.resplit)
         options = choices.made["options"]["value"]
@@ -322,9 +259,11 @@ class Own:
     def choose_codec(self, dataset: Dataset, pace: Pace) -> tuple[str, str]:
         """The shipped codec, or it fine-tuned, or for pictures of another size a new one; or what was asked for."""
         shipped, count = shipped_codec(), len(rows_of(dataset, "train"))
-        size = load_codec(shipped).image_size
+        if self.codec in (NEW, TUNED):
+            return str(self.train_codec(str(shipped) if self.codec == TUNED else "", count, pace)), "as asked for"
         if self.codec:
-            return str(self.asked_codec(count, pace)), "as asked for"
+            return str(self.given_codec()), "as asked for"
+        size = load_codec(shipped).image_size
         if self.reading.size != size:
             return str(self.train_codec("", count, pace)), f"a new one: the shipped one is for {size} pixels"
         held_out = pixels_of(rows_of(dataset, "validation")).split(at_once(size))
@@ -338,10 +277,8 @@ class Own:
         why = f"held-out pictures: {after:.1f} dB fine-tuned, {before:.1f} dB as shipped"
         return str(tuned if after >= before + GAIN else shipped), why
 
-    def asked_codec(self, count: int, pace: Pace) -> Path:
+    def given_codec(self) -> Path:
         """The folder of the codec asked for; the latents of a published one are measured on the pictures."""
-        if self.codec in (NEW, TUNED):
-            return self.train_codec(str(shipped_codec()) if self.codec == TUNED else "", count, pace)
         if (folder := given_codec(self.codec, self.reading.size)) is not None:
             return folder
         self.say(f"codec: measuring the latents of {self.codec}")
@@ -356,7 +293,7 @@ class Own:
             steps=steps,
             batch_size=min(CODEC_BATCH, count),
             mixed_precision=pace.mixed_precision,
-            learning_rate=CODEC_RATE if init else 1e-3,
+            learning_rate=4e-4 if init else 1e-3,
             warmup=min(100, steps // 10),
             ema_decay=0.99,
             validate_every=max(2 * steps // VALIDATIONS, 1),
@@ -367,8 +304,7 @@ class Own:
             goal="max",
         )
         shape = palette_of(Path(init)) if init else {}
-        config = as_begun(VAEConfig(self.data, self.out / "codec", loop, init=init, **shape), self.out / "vae.yaml")
-        save_config(config, self.out / "vae.yaml")
+        config = written(VAEConfig(self.data, self.out / "codec", loop, init=init, **shape), self.out / "vae.yaml")
         self.say(f"codec: {'fine-tuning the shipped one' if init else 'training a new one'}, {steps} steps")
         return VAETraining(config).run()
 
@@ -378,27 +314,19 @@ class Own:
         """Held-out loss after a short training, seconds a step, and seconds of a validation."""
 
         def run() -> tuple[dict[str, float], str]:
+            shutil.rmtree(self.out / "trial", ignore_errors=True)  # an interrupted one: the rest could not be timed
             config = self.mapper_config(vae, TRIAL_STEPS, rows, self.out / "trial", pace)
             once = replace(config.loop, validate_every=TRIAL_STEPS, stop_on="validation_loss", goal="min")
             training = MapperTraining(replace(config, loop=once))
-            for path in (training.loop.checkpoint, previous_of(training.loop.checkpoint)):
-                path.unlink(missing_ok=True)  # an interrupted trial begins again: what remained could not be timed
             _ = training.memory  # encoded once, so no part of what a validation takes
-            validating = 0.0
-
-            def validate(step: int) -> dict[str, float]:
-                nonlocal validating
-                began = time.monotonic()
-                figures = training.validate(step)
-                validating = time.monotonic() - began
-                return figures
-
-            training.loop.validate = validate
-            start = time.monotonic()
-            training.loop.run()
-            stepping = (time.monotonic() - start - validating) / TRIAL_STEPS
-            loss = round(training.loop.best.value, 4)
-            found = {"loss": loss, "seconds": round(stepping, 3), "validation_seconds": round(validating, 1)}
+            loop, start = training.loop, time.monotonic()
+            loop.clock = time.monotonic
+            loop.run()
+            found = {
+                "loss": round(loop.best.value, 4),
+                "seconds": round(loop.used / TRIAL_STEPS, 3),
+                "validation_seconds": round(time.monotonic() - start - loop.used, 1),
+            }
             return found, f"held-out loss after {TRIAL_STEPS} steps, seconds a step, and of a validation"
 
         found: dict[str, float] = choices.get("trial", run)
@@ -430,25 +358,15 @@ class Own:
             goal="max" if few else "min",
             patience=PATIENCE,
         )
-        return MapperConfig(
-            self.data,
-            vae,
-            out,
-            loop,
-            text=self.text or DEFAULT_ID,
-            family=family,
-            mapper=arguments,
-            mix_share=0.33,
-            copies_of=COPIES_OF if few else 0,
-            settings=self.settings(),
-        )
+        text, copies_of = self.text or DEFAULT_ID, COPIES_OF if few else 0
+        config = MapperConfig(self.data, vae, out, loop, text, family=family, mapper=arguments, mix_share=0.33)
+        return replace(config, copies_of=copies_of, settings=self.settings())
 
     def architecture(self, vae: Path) -> tuple[str, dict[str, Any]]:
         """Class name of the mapper, and its arguments."""
-        family, arguments = FAMILIES[MAPPERS[self.mapper or "local"]], dict[str, Any]()
+        family = FAMILIES[MAPPERS[self.mapper or "local"]]
         takes = inspect.signature(family.__init__).parameters
-        if "dropout" in takes:
-            arguments["dropout"] = DROPOUT
+        arguments: dict[str, Any] = {"dropout": DROPOUT} if "dropout" in takes else {}
         if "patch" in takes:
             arguments["patch"] = 2 if all(side % 2 == 0 for side in load_codec(vae).z_shape[-2:]) else 1
         return family.__name__, arguments
@@ -456,7 +374,7 @@ class Own:
     def settings(self) -> Settings:
         """How the finished model samples; guidance of trained flows was chosen on 150 held-out captions of clip art."""
         trained = not self.local and issubclass(FAMILIES[MAPPERS[self.mapper]], VelocityMapper)
-        return Settings(guidance_scale=GUIDANCE if trained else 1.0, num_inference_steps=SAMPLING_STEPS)
+        return Settings(guidance_scale=GUIDANCE if trained else 1.0, num_inference_steps=12)
 
 
 def shipped_codec() -> Path:
@@ -485,12 +403,8 @@ def check_size(size: int) -> None:
 def given_codec(name: str, size: int) -> Path | None:
     """The folder of a codec that is used as it is; None for a published autoencoder, whose latents need measuring.
 
-    Args:
-        name: A shipped model's name, a model's folder, a codec's folder, or a hub id.
-        size: Side of the pictures.
-
-    Raises:
-        ConfigError: There is no such codec, or it is for other pictures.
+    `name` is a shipped model's, a model's folder, a codec's folder, or a hub id.
+    Raises ConfigError if there is no such codec, or it is for other pictures than those of `size` pixels.
     """
     folder = resolve_model(name) if name in shipped_models() else Path(name).expanduser()
     folder = folder / "vae" if (folder / "vae" / CONFIG).exists() else folder
@@ -523,27 +437,25 @@ def choose_precision(seconds: Mapping[str, float]) -> tuple[str, str]:
     return "no", f"a product of matrices takes {slowdown():.0f} times as long in bfloat16 on this processor"
 
 
-def save_config(config: MapperConfig | MemoryConfig | VAEConfig, path: Path) -> None:
-    """Write a config as the YAML that `train.config.load_config` reads; what has its default is left out."""
+def written(config: Run, path: Path) -> Run:
+    """The config, written as the YAML that `train.config.load_config` reads; what has its default is left out.
+
+    It keeps the warm-up of the run that wrote `path` before, if one did: other minutes change the steps alone.
+    """
 
     def plain(value: Any) -> Any:
         if is_dataclass(value):
-            given = {f.name: f.default if f.default is not MISSING else MISSING for f in fields(value)}
-            return {name: plain(v) for name, v in vars(value).items() if v != given.get(name, MISSING)}
+            given = {f.name: f.default for f in fields(value)}
+            return {name: plain(v) for name, v in vars(value).items() if v != given[name]}
         return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
-    text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+    if not isinstance(config, MemoryConfig):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            warmup = int(yaml.safe_load(path.read_text("utf-8"))["loop"]["warmup"])
+            config = replace(config, loop=replace(config.loop, warmup=warmup))
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, text)
-
-
-def as_begun(config: Run, path: Path) -> Run:
-    """The config with the warm-up of the run that wrote `path`, if one did: other minutes change the steps alone."""
-    try:
-        warmup = int(yaml.safe_load(path.read_text("utf-8"))["loop"]["warmup"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return config
-    return replace(config, loop=replace(config.loop, warmup=warmup))
+    atomic_write(path, yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
+    return config
 
 
 def show(model: Path, data: Path, out: Path, say: Say) -> None:
@@ -562,10 +474,7 @@ def show(model: Path, data: Path, out: Path, say: Say) -> None:
 
 
 def quietly(module: str, words: Sequence[object]) -> int:
-    """Exit code of `python -m MODULE WORDS` without its standard output.
-
-    A process of its own, because `eval` imports `train` and not the other way round.
-    """
+    """Exit code of `python -m MODULE WORDS` without its standard output: `eval` imports `train`, not the other way."""
     path = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", module, *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
@@ -577,17 +486,14 @@ def quietly(module: str, words: Sequence[object]) -> int:
 
 def figure_lines(report: Path) -> list[str]:
     """Fit and copies on held-out captions, of the model and of what it is held against, from a report's folder."""
+
+    def told(figure: dict[str, float] | None) -> str:
+        return "–" if figure is None else "{value:.2f} [{low:.2f}, {high:.2f}]".format(**figure)
+
     rows = json.loads((report / "report.json").read_text("utf-8"))["rows"]
     methods = rows["held-out"]["methods"] if "held-out" in rows else {}
-    return [
-        f"held out, {told:34} fit {_told(methods[name]['fit'])}  copies {_told(methods[name]['copied'])}"
-        for name, told in METHODS.items()
-        if name in methods
-    ]
-
-
-def _told(figure: dict[str, float] | None) -> str:
-    return "–" if figure is None else "{value:.2f} [{low:.2f}, {high:.2f}]".format(**figure)
+    known = {what: methods[name] for name, what in METHODS.items() if name in methods}
+    return [f"held out, {what:34} fit {told(f['fit'])}  copies {told(f['copied'])}" for what, f in known.items()]
 
 
 def build_parser() -> Parser:
@@ -607,35 +513,26 @@ def build_parser() -> Parser:
     add("--codec", default="", help="new, tuned (the shipped one), a shipped model, a folder or a hub id; else chosen")
     add("--codec-alone", action="store_true", help="end with the codec; all of the minutes are for it")
     add("--text", default="", help="text encoder: a hub id, a folder or a file of word vectors (default: MiniLM)")
-    add(
-        "--mapper",
-        default="",
-        choices=list(MAPPERS),
-        metavar="FAMILY",
-        help=f"{', '.join(MAPPERS)} (default: local, which is not trained)",
-    )
+    families = f"{', '.join(MAPPERS)} (default: local, which is not trained)"
+    add("--mapper", default="", choices=list(MAPPERS), metavar="FAMILY", help=families)
     add("--device", default="", help="cpu, cuda or cuda:N (default: the accelerator, where there is one)")
     return parser
 
 
 def use_device(name: str) -> None:
-    """Train and encode on a device; must come before torch uses any.
-
-    Raises:
-        UserError: This machine has none such.
-    """
-    if not name:
-        return
+    """Train and encode on a device; must come before torch uses any. UserError if this machine has none such."""
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
+    if name and (kind not in ("cpu", "cuda") or (index and not index.isdecimal())):
         raise UserError(f"--device: expected cpu, cuda or cuda:N, got {name!r}")
     if kind == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "true"
-        return
-    if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device: this machine has no {name} that torch can use; leave the option out, or give cpu")
-    torch.cuda.set_device(int(index or 0))
-    os.environ["ACCELERATE_TORCH_DEVICE"] = name
+    elif kind == "cuda":
+        number = int(index or 0)
+        if number >= torch.cuda.device_count():
+            told = f"this machine has no {name} that torch can use; leave the option out, or give cpu"
+            raise UserError(f"--device: {told}")
+        torch.cuda.set_device(number)
+        os.environ["ACCELERATE_TORCH_DEVICE"] = name
 
 
 def out_of(source: str) -> Path:
@@ -655,11 +552,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     use_device(args.device)
-    source, reading = chosen(args)
     out = args.out or out_of(args.source)
     minutes = args.minutes / CODEC_SHARE if args.codec_alone else args.minutes
-    asked = {"codec": args.codec, "text": args.text, "mapper": args.mapper, "resplit": args.resplit}
-    own = Own(source, reading, out, minutes, args.seed, say, **asked)
+    own = Own(*chosen(args), out, minutes, args.seed, say, args.codec, args.text, args.mapper, args.resplit)
     writable_folder(out)
     if args.codec_alone:
         choices = own.resumed()

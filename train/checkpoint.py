@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,30 +51,21 @@ class SaveError(TrainingError):
 
 @contextlib.contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Turn what a disk refuses to a block that writes below `out` into one line.
-
-    Raises:
-        SaveError: With the system's reason.
-    """
+    """Turn what a disk refuses to a block that writes below `out` into one line, a SaveError."""
     try:
         yield
     except OSError as error:
         if error.errno not in DISK:
             raise
-        raise SaveError(
-            f"{out}: cannot write: {error.strerror}; the last checkpoint stands; "
-            "make room or mend the disk, then run the same command to resume"
-        ) from error
+        remedy = "make room or mend the disk, then run the same command to resume"
+        raise SaveError(f"{out}: cannot write: {error.strerror}; the last checkpoint stands; {remedy}") from error
 
 
 # checkpoint
 
 
 def seal(archive: bytes) -> bytes:
-    """A zip archive without a comment -> the same with its sha256 as comment.
-
-    Raises ValueError if it ends otherwise than such an archive does.
-    """
+    """A zip archive without a comment -> the same with its sha256 as comment. ValueError if it ends otherwise."""
     if not _ends_plainly(archive):
         raise ValueError("archive: expected a zip archive without a comment")
     body = archive[:-2] + struct.pack("<H", SEAL_BYTES)
@@ -116,7 +107,6 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
     """Put a state at `path`, whole or not at all; the one before stays beside it as `previous_of(path)`.
 
     Needs room for two states. On a file system without hard links no previous one is kept.
-
     Raises OSError if it cannot be written; the old state stands and no temporary file is left.
     """
     buffer = io.BytesIO()
@@ -129,13 +119,9 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The state at `path`, its tensors on the CPU.
-
-    Raises DamagedError if it is not as it was written, or holds objects that could run code; says what to do.
-    """
+    """The state at `path`, on the CPU. DamagedError, with a remedy, if it is not as written or could run code."""
     data = path.read_bytes()
-    damage = damage_of(data)
-    if not damage:
+    if not (damage := damage_of(data)):
         try:
             state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
             return state
@@ -155,13 +141,9 @@ def require_same(out: Path, state: dict[str, Any], config: dict[str, Any], ident
     Settings that a state lacks, as earlier versions did not have them, count as the defaults; those of `FREE` may
     differ. "data", a path, only counts where no "data_fingerprint" does.
     """
-    settings = [asdict(LoopConfig(steps=1)) | state["config"], config]
-    before, now = (
-        {k: v for k, v in setting.items() if k not in FREE} | who
-        for setting, who in zip(settings, (state["identity"], identity), strict=True)
-    )
+    before, now = asdict(LoopConfig(steps=1)) | state["config"] | state["identity"], config | identity
     left_out = "data" if "data_fingerprint" in before.keys() & now.keys() else "data_fingerprint"
-    names = (before.keys() | now.keys()) - {left_out}
+    names = (before.keys() | now.keys()) - FREE - {left_out}
     if differs := sorted(name for name in names if before.get(name) != now.get(name)):
         listed = ", ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in differs)
         raise ResumeError(f"{out}: cannot resume: {listed}; name another `out` or restore the settings")
@@ -189,11 +171,16 @@ def fingerprint_of(parts: Iterable[Tensor | str]) -> str:
 
 def rewind(out: Path, step: int) -> None:
     """Remove the lines of log.jsonl that lie after `step`, or were cut short by a kill."""
+
+    def stays(line: str) -> bool:
+        try:
+            return int(json.loads(line)["step"]) <= step
+        except (ValueError, KeyError, TypeError):
+            return False
+
     path = out / LOG
-    if not path.exists():
-        return
-    text = path.read_text(encoding="utf-8")
-    kept = "".join(line + "\n" for line in text.splitlines() if 0 <= _step_of(line) <= step)
+    text = path.read_text("utf-8") if path.exists() else ""
+    kept = "".join(line + "\n" for line in text.splitlines() if stays(line))
     if kept != text:
         atomic_write(path, kept)
 
@@ -202,13 +189,6 @@ def append(out: Path, step: int, figures: dict[str, float]) -> None:
     """Append one line to log.jsonl, figures rounded to six decimals."""
     with (out / LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step} | {k: round(v, 6) for k, v in figures.items()}) + "\n")
-
-
-def _step_of(line: str) -> int:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return -1
 
 
 # lock
@@ -222,9 +202,8 @@ def run_lock(out: Path) -> Iterator[None]:
     by itself. Children of a fork share the lock. On NFS it is as good as the server's lock service: a share mounted
     with `nolock` or `local_lock=flock` keeps out other processes of the same machine only. Windows has no `flock`.
 
-    Raises:
-        LockedError: Another process holds it; names the process and its machine.
-        ResumeError: The folder cannot be written to.
+    Raises LockedError, naming process and machine, if another process holds it; ResumeError if the folder cannot be
+    written to.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -235,18 +214,15 @@ def run_lock(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LockedError(f"{out}: {_holder(file)}; wait for its end, stop it, or name another `out`") from None
+            who = "another process"
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                owner = json.loads(file.read())
+                who = f"process {int(owner['pid'])} on {owner['host']}"
+            told = f"{who} trains there; wait for its end, stop it, or name another `out`"
+            raise LockedError(f"{out}: {told}") from None
         except OSError as error:
             raise ResumeError(f"{out}: cannot be locked: {error.strerror}; name an `out` on a local disk") from error
         with contextlib.suppress(OSError):  # a full disk: locked all the same, only nameless
             file.truncate(0)
             file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
         yield
-
-
-def _holder(file: IO[bytes]) -> str:
-    try:
-        owner = json.loads(file.read())
-        return f"process {int(owner['pid'])} on {owner['host']} trains there"
-    except (ValueError, KeyError, TypeError):
-        return "another process trains there"

@@ -1,7 +1,7 @@
 """Image spaces fitted on the training pictures without gradients; the command is train.autoencoder's."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,41 +18,29 @@ from train.command import writable_folder
 from train.config import ConfigError
 from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 
-KINDS = ("pca", "whiten", "diffusers")
-MAX_DIMS = 8192
-"""Whitening keeps a covariance of latents in float64: half a gigabyte at this many dimensions."""
-MAX_COMPONENTS = 1024
-"""Components that PCA of pixels looks at where it is asked for a share of the variance."""
-FLAT = 1e-10
-"""Directions whose variance is below this share of the widest one's are rounding, and are never scaled up."""
+MAX_DIMS = 8192  # Whitening keeps a covariance of latents in float64: half a gigabyte at this many dimensions
+MAX_COMPONENTS = 1024  # Components that PCA of pixels looks at where it is asked for a share of the variance
+FLAT = 1e-10  # Directions whose variance is below this share of the widest one's are rounding, and are never scaled up
 
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """What to fit and on what.
+    """What to fit and on what."""
 
-    Attributes:
-        data: Folder of a dataset; only its "train" rows are fitted on.
-        out: Run folder; the codec ends in `out/codec`.
-        kind: "pca", components of pixels; "whiten", another codec's latents whitened; "diffusers", a published
-            autoencoder, its latents standardised by channel.
-        k: Components to keep; 0 where `explained_variance` decides.
-        explained_variance: Share of the variance to keep, up to 1, with as few components as do; 0 where `k` decides.
-        inner: Folder or hub id of the codec that "whiten" and "diffusers" start from.
-        batch_size: Pictures in memory at a time. PCA of pixels takes at least two for each component.
-    """
-
-    data: Path
-    out: Path
+    data: Path  # Folder of a dataset; only its "train" rows are fitted on
+    out: Path  # Run folder; the codec ends in `out/codec`
+    # "pca", components of pixels; "whiten", another codec's latents whitened; "diffusers", a published autoencoder, its
+    # latents standardised by channel
     kind: str
-    k: int = 0
+    k: int = 0  # Components to keep; 0 where `explained_variance` decides
+    # Share of the variance to keep, up to 1, with as few components as do; 0 where `k` decides
     explained_variance: float = 0.0
-    inner: str = ""
-    batch_size: int = 64
+    inner: str = ""  # Folder or hub id of the codec that "whiten" and "diffusers" start from
+    batch_size: int = 64  # Pictures in memory at a time. PCA of pixels takes at least two for each component.
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ConfigError(f"kind: unknown {self.kind!r}; known: {', '.join(KINDS)}")
+        if self.kind not in FITS:
+            raise ConfigError(f"kind: unknown {self.kind!r}; known: {', '.join(FITS)}")
         if self.k < 0 or self.batch_size < 1:
             raise ConfigError(f"k, batch_size: expected 0 and 1 or more, got {self.k} and {self.batch_size}")
         if not 0 <= self.explained_variance <= 1:
@@ -80,8 +68,7 @@ class Pictures:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[Tensor]:
-        for start in range(0, len(self), self.batch_size):
-            yield pixels_of(self.rows.select(range(start, min(start + self.batch_size, len(self)))))
+        return map(pixels_of, self.rows.iter(self.batch_size))
 
 
 def channel_statistics(codec: AutoencoderCodec, pictures: Iterable[Tensor]) -> tuple[list[float], list[float]]:
@@ -99,35 +86,31 @@ def channel_statistics(codec: AutoencoderCodec, pictures: Iterable[Tensor]) -> t
 
 
 def latent_moments(codec: ImageCodec, pictures: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and covariance (D, D), float64, of flattened latents, posterior variance included, in one pass.
-
-    Source: Chan et al. 1979, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances
-    """
+    """Mean (D,) and covariance (D, D), float64, of flattened latents, posterior variance included, in one pass."""
     dims, count = math.prod(codec.z_shape), 0
-    mean, spread = torch.zeros(dims, dtype=torch.float64), torch.zeros(dims, dims, dtype=torch.float64)
+    total, square = torch.zeros(dims, dtype=torch.float64), torch.zeros(dims, dims, dtype=torch.float64)
     for chunk in pictures:
         latents = codec.encode(to_unit(chunk))
-        z, total = latents.mean.flatten(1).double(), count + len(chunk)
-        step = z.mean(0) - mean
-        apart = z - z.mean(0)
-        spread += apart.T @ apart + step.outer(step) * (count * len(chunk) / total)
-        spread += latents.std.flatten(1).double().square().sum(0).diag()
-        mean, count = mean + step * (len(chunk) / total), total
-    return mean, spread / count
+        z, noise = latents.mean.flatten(1).double(), latents.std.flatten(1).double().square().sum(0)
+        total += z.sum(0)
+        square += z.T @ z + noise.diag()
+        count += len(chunk)
+    mean = total / count
+    return mean, square / count - mean.outer(mean)
 
 
-def whitening_axes(mean: Tensor, covariance: Tensor, count: Callable[[Tensor, float], int]) -> PrincipalAxes:
+def whitening_axes(mean: Tensor, covariance: Tensor, k: int, share: float) -> PrincipalAxes:
     """Principal axes of vectors with a mean (D,) and a covariance (D, D), float64, widest first; see `kept`."""
     variance = torch.linalg.eigvalsh(covariance).flip(0).clamp(min=0)
-    return PrincipalAxes.of(mean, covariance, count(variance, float(variance.sum())))
+    return PrincipalAxes.of(mean, covariance, kept(variance, float(variance.sum()), k, share))
 
 
-def pixel_axes(pictures: Pictures, limit: int, count: Callable[[Tensor, float], int]) -> tuple[PrincipalAxes, float]:
-    """Principal axes of pictures as vectors, widest first, and the variance of all pixels together.
+def pixel_axes(pictures: Pictures, limit: int, k: int, share: float) -> tuple[PrincipalAxes, float]:
+    """Principal axes of pictures as vectors, widest first, and the variance of all pixels together; see `kept`.
 
     The incremental fit, of `limit` axes over batches of at least so many, forgets what early batches held beyond them,
     and its axes are orthonormal only to single precision. So they are made so in double, and a second pass measures the
-    mean square along each of them and over all pixels; `count`, of `kept`, says how many stay.
+    mean square along each of them and over all pixels.
 
     Source: Ross et al. 2008, Incremental Learning for Robust Visual Tracking (sklearn's IncrementalPCA)
     """
@@ -137,7 +120,8 @@ def pixel_axes(pictures: Pictures, limit: int, count: Callable[[Tensor, float], 
     for chunk in pictures:
         pca.partial_fit(to_unit(chunk).flatten(1).numpy())
     mean = torch.from_numpy(np.asarray(pca.mean_)).double()
-    components = orthonormal(torch.from_numpy(pca.components_).double())
+    q, r = torch.linalg.qr(torch.from_numpy(pca.components_).double().T)
+    components = (q * r.diagonal().sign()).T
     squares, all_squares = torch.zeros(limit, dtype=torch.float64), 0.0
     for chunk in pictures:
         apart = to_unit(chunk).flatten(1).double() - mean
@@ -145,41 +129,28 @@ def pixel_axes(pictures: Pictures, limit: int, count: Callable[[Tensor, float], 
         all_squares += float(apart.square().sum())
     variance, order = (squares / len(pictures)).sort(descending=True, stable=True)
     total = all_squares / len(pictures)
-    k = count(variance, total)
-    return PrincipalAxes(mean, components[order[:k]], variance[:k].sqrt()), total
+    count = kept(variance, total, k, share)
+    return PrincipalAxes(mean, components[order[:count]], variance[:count].sqrt()), total
 
 
-def orthonormal(rows: Tensor) -> Tensor:
-    """Rows (k, D) that span what nearly orthonormal rows (k, D) span, each as close to its own as Gram-Schmidt leaves
-    it."""
-    q, r = torch.linalg.qr(rows.T)
-    return (q * r.diagonal().sign()).T
-
-
-def kept(k: int, share: float) -> Callable[[Tensor, float], int]:
+def kept(variance: Tensor, total: float, k: int, share: float) -> int:
     """How many of some variances to keep: `k`, or where that is 0 the fewest that hold `share` of the total.
 
-    Raises:
-        ConfigError: From what is returned, where there are not as many directions or they hold less.
+    Raises ConfigError where there are not as many directions, or they hold less.
 
-    >>> kept(0, 0.9)(torch.tensor([8.0, 1.5, 0.5, 0.0]), 10.0)
+    >>> kept(torch.tensor([8.0, 1.5, 0.5, 0.0]), 10.0, 0, 0.9)
     2
     """
-
-    def count(variance: Tensor, total: float) -> int:
-        able = int((variance > FLAT * variance.max()).sum())
-        if k > able:
-            raise ConfigError(f"k: the training pictures vary in {able} directions, got {k}; lower k")
-        if k:
-            return k
-        held = variance[:able].cumsum(0) / total
-        if held[-1] < share - 1e-9:
-            raise ConfigError(
-                f"explained_variance: {able} components hold {float(held[-1]):.4f} of {share}; ask for less, or give k"
-            )
-        return min(int((held < share - 1e-9).sum()) + 1, able)
-
-    return count
+    able = int((variance > FLAT * variance.max()).sum())
+    if k > able:
+        raise ConfigError(f"k: the training pictures vary in {able} directions, got {k}; lower k")
+    if k:
+        return k
+    held = variance[:able].cumsum(0) / total
+    if held[-1] < share - 1e-9:
+        told = f"{able} components hold {float(held[-1]):.4f} of {share}"
+        raise ConfigError(f"explained_variance: {told}; ask for less, or give k")
+    return min(int((held < share - 1e-9).sum()) + 1, able)
 
 
 def psnr(codec: ImageCodec, pictures: Iterable[Tensor]) -> float:
@@ -192,27 +163,20 @@ def psnr(codec: ImageCodec, pictures: Iterable[Tensor]) -> float:
     return 10 * math.log10(count / max(total, 1e-12))
 
 
-def fit_pca(config: CodecConfig, rows: Dataset) -> tuple[ImageCodec, float | None]:
-    """A PCACodec of the pictures of `rows`, and the share of their variance that it explains.
-
-    Raises ConfigError if there are too few pictures, or the components explain too little.
-    """
-    pictures = Pictures(rows, config.batch_size)
-    most = min(len(rows), 3 * pictures.size**2)
+def fit_pca(config: CodecConfig, pictures: Pictures) -> tuple[ImageCodec, float | None]:
+    """A PCACodec, and the share of variance that it explains. ConfigError if that, or the pictures, are too few."""
+    count = len(pictures)
+    most = min(count, 3 * pictures.size**2)
     if config.k > most:
-        raise ConfigError(f"k: {len(rows)} training pictures have at most {most} components, got {config.k}; lower k")
+        raise ConfigError(f"k: {count} training pictures have at most {most} components, got {config.k}; lower k")
     limit = config.k or min(MAX_COMPONENTS, most)
     pictures.batch_size = max(config.batch_size, 2 * limit)
-    axes, total = pixel_axes(pictures, limit, kept(config.k, config.explained_variance))
+    axes, total = pixel_axes(pictures, limit, config.k, config.explained_variance)
     return PCACodec(axes, pictures.size), float(axes.scale.double().square().sum()) / total
 
 
-def fit_whitening(config: CodecConfig, rows: Dataset) -> tuple[ImageCodec, float | None]:
-    """A WhitenedCodec over `config.inner`, and the share of its latents' variance that it explains.
-
-    Raises ConfigError if the inner codec is for other pictures, or its latents are too large.
-    """
-    pictures = Pictures(rows, config.batch_size)
+def fit_whitening(config: CodecConfig, pictures: Pictures) -> tuple[ImageCodec, float | None]:
+    """A WhitenedCodec, and the share of variance that it explains. ConfigError unless `config.inner` fits."""
     folder = Path(config.inner).expanduser()
     inner = load_codec(folder) if folder.is_dir() else codec_from_diffusers(config.inner, pictures.size)
     if inner.image_size != pictures.size:
@@ -220,13 +184,12 @@ def fit_whitening(config: CodecConfig, rows: Dataset) -> tuple[ImageCodec, float
     if math.prod(inner.z_shape) > MAX_DIMS:
         raise ConfigError(f"inner: latents of {math.prod(inner.z_shape)} numbers; at most {MAX_DIMS} can be whitened")
     mean, covariance = latent_moments(inner, pictures)
-    axes = whitening_axes(mean, covariance, kept(config.k, config.explained_variance))
+    axes = whitening_axes(mean, covariance, config.k, config.explained_variance)
     return WhitenedCodec(inner, axes), float(axes.scale.double().square().sum() / covariance.trace())
 
 
-def fit_diffusers(config: CodecConfig, rows: Dataset) -> tuple[ImageCodec, float | None]:
-    """A published autoencoder for pictures of the side of `rows`, standardised by channel over them; and None."""
-    pictures = Pictures(rows, config.batch_size)
+def fit_diffusers(config: CodecConfig, pictures: Pictures) -> tuple[ImageCodec, float | None]:
+    """A published autoencoder for pictures of this side, standardised by channel over them; and None."""
     try:
         codec = codec_from_diffusers(config.inner, pictures.size)
     except CheckpointError:
@@ -240,20 +203,18 @@ FITS = {"pca": fit_pca, "whiten": fit_whitening, "diffusers": fit_diffusers}
 
 
 def fit(config: CodecConfig) -> Path:
-    """Fit a codec, print its figures, write `out/codec`; returns that folder.
-
-    Raises ConfigError if the config does not fit the data, CheckpointError if `inner` cannot be opened.
-    """
+    """Fit a codec, print its figures, write `out/codec`; returns that folder. UserError if anything does not fit."""
     writable_folder(config.out, "out")
     check_replaceable(config.out / "codec")
     dataset = load_dataset(config.data)
-    codec, share = FITS[config.kind](config, rows_of(dataset, "train"))
+    train, held_out = (rows_of(dataset, split) for split in ("train", "validation"))
+    codec, share = FITS[config.kind](config, Pictures(train, config.batch_size))
     figures = [f"{config.kind}: z {' x '.join(map(str, codec.z_shape))}"]
     if share is not None:
         figures.append(f"k {codec.z_shape[0]}, explained variance {share:.4f}")
     if isinstance(codec, WhitenedCodec):
         figures.append(f"log |det| {codec.log_abs_det:.3f} nats")
-    figures.append(f"validation PSNR {psnr(codec, Pictures(rows_of(dataset, 'validation'), config.batch_size)):.2f} dB")
+    figures.append(f"validation PSNR {psnr(codec, Pictures(held_out, config.batch_size)):.2f} dB")
     print(", ".join(figures))
     with atomic_folder(config.out / "codec") as scratch:
         codec.save(scratch)

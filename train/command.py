@@ -132,28 +132,24 @@ def exit_code(name: str, work: Callable[[], object], paths: Mapping[str, Any] | 
     `paths` are arguments by name, to blame for what is wrong with a file below one of them; see `blaming`.
     """
 
-    def coded() -> int:
-        try:
-            interruptible()
-            with blaming(paths or {}):
-                work()
-        except UserError as error:
-            say(f"{name}: {' '.join(str(error).split())}")
-            return 2
-        except KeyboardInterrupt:
-            say(f"{name}: stopped")
-            return STOPPED
-        return 0
-
-    return guarded(name, coded)
+    try:
+        interruptible()
+        with blaming(paths or {}):
+            work()
+    except UserError as error:
+        say(f"{name}: {' '.join(str(error).split())}")
+        return 2
+    except KeyboardInterrupt:
+        say(f"{name}: stopped")
+        return STOPPED
+    return 0
 
 
 @contextlib.contextmanager
 def blaming(paths: Mapping[str, Any]) -> Iterator[None]:
-    """Turn what a disk refuses to the block, and what is wrong with one of `paths`, into one line.
+    """Turn what a disk refuses to the block, and what is wrong with one of `paths`, into a UserError of one line.
 
-    `paths` are arguments by name; what is no path is passed over. The UserError names the one that the file lies under,
-    if it does under one, and the remedy.
+    `paths` are arguments by name; what is no path is passed over. It names the one that the file lies under, if any.
     """
     try:
         yield
@@ -177,37 +173,25 @@ def blaming(paths: Mapping[str, Any]) -> Iterator[None]:
 
 def _over(file: Path, paths: Mapping[str, Any]) -> str | None:
     """Name of the argument whose path is nearest above `file`; None where there is none."""
-    near: dict[str, int] = {}
-    for name, value in paths.items():
-        if not isinstance(value, str | Path) or not str(value):
-            continue
-        path = Path(os.path.abspath(value))
-        if Path(os.path.abspath(file)).is_relative_to(path):
-            near[name] = len(path.parts)
-    return max(near, key=lambda name: near[name]) if near else None
+    given = {name: os.path.abspath(path) for name, path in paths.items() if isinstance(path, str | Path) and str(path)}
+    above = {name: path for name, path in given.items() if Path(os.path.abspath(file)).is_relative_to(path)}
+    return max(above, key=lambda name: len(above[name]), default=None)
 
 
 def writable_folder(path: str | Path, argument: str = "--out") -> Path:
-    """The folder for results, made if missing; something was written there to see that it can be.
-
-    Raises UserError if it cannot be made or written to.
-    """
+    """The folder for results, made if missing. UserError if nothing can be written there, which is tried."""
     out = Path(path)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        reason = f"{argument}: cannot write to {out}: {error.strerror}; name another folder"
-        raise UserError(reason) from error
+        raise UserError(f"{argument}: cannot write to {out}: {error.strerror}; name another folder") from error
     return out
 
 
 def writable_file(path: str | Path, argument: str = "--out") -> Path:
-    """A file for results; its folder is made if missing, and something was written there to see that it can be.
-
-    Raises UserError if it is a folder, or cannot be made.
-    """
+    """A file for results, its folder made if missing. UserError if it is a folder, or nothing can be written there."""
     if Path(path).is_dir():
         raise UserError(f"{argument}: {path} is a folder; name a file")
     writable_folder(Path(path).parent, argument)

@@ -2,11 +2,12 @@
 
 import argparse
 import contextlib
+import inspect
 import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -24,25 +25,18 @@ class ConfigError(UserError):
 
 
 def from_mapping(cls: type[T], values: Any, where: str) -> T:
-    """Build a dataclass from what YAML says, nested dataclasses included; `where` names this place in errors.
-
-    Raises ConfigError if `values` is no mapping, has an unknown key, lacks a required one, or is out of range.
-    """
+    """A dataclass, nested ones included, of what YAML says; else ConfigError, which begins with `where`."""
     if not isinstance(values, dict):
         kind = "nothing" if values is None else type(values).__name__
         raise ConfigError(f"{where}: expected a mapping of settings, got {kind}")
-    hints = get_type_hints(cls)
-    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    hints, known = get_type_hints(cls), inspect.signature(cls).parameters
     if unknown := sorted(map(str, set(values) - set(known))):
         raise ConfigError(f"{where}: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-    required = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
-    if missing := sorted(required - set(values)):
+    if missing := sorted(name for name in set(known) - set(values) if known[name].default is inspect.Parameter.empty):
         raise ConfigError(f"{where}: missing {', '.join(missing)}")
     converted = {name: _convert(hints[name], value, f"{where}: {name}") for name, value in values.items()}
     try:
         return cls(**converted)
-    except ConfigError as error:
-        raise ConfigError(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
     except UserError as error:  # what the dataclass itself refuses
         raise ConfigError(f"{where}: {error}") from error
 
@@ -83,7 +77,7 @@ def _finite(value: Any, where: str) -> float:
 def _plain(value: Any, where: str) -> Any:
     """A value whose type nobody declared."""
     if value is None:
-        raise ConfigError(f"{where}: has no value; give it one, or remove the line for its default")
+        return _convert(Any, value, where)
     if isinstance(value, str):
         with contextlib.suppress(ConfigError):
             return _finite(value, where)
@@ -109,10 +103,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def load_config(path: Path, cls: type[T], others: Mapping[str, type[T]] | None = None) -> T:
-    """Read a YAML file into a dataclass: `cls`, or that of `others` under a setting which the file has.
-
-    Raises ConfigError if the file cannot be read, is not YAML, or does not fit the dataclass.
-    """
+    """A YAML file as `cls`, or as that of `others` under a setting which it has. ConfigError if it is no such file."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
     except FileNotFoundError as error:
@@ -131,14 +122,11 @@ def load_config(path: Path, cls: type[T], others: Mapping[str, type[T]] | None =
 
 @contextlib.contextmanager
 def named(setting: str) -> Iterator[None]:
-    """A block that opens what a setting names; its errors begin with the setting.
-
-    Raises ConfigError if it cannot be opened.
-    """
+    """A block that opens what a setting names; its errors become a ConfigError that begins with the setting."""
     try:
         yield
     except UserError as error:
-        raise ConfigError(f"{setting}: {re.sub(r'^(source|model|data): ', '', str(error))}") from error
+        raise ConfigError(f"{setting}: {re.sub(r'^(source|model|data|digest): ', '', str(error))}") from error
 
 
 def run_config(
@@ -150,10 +138,7 @@ def run_config(
     argv: Sequence[str] | None,
     others: Mapping[str, type] | None = None,
 ) -> int:
-    """A command that takes one YAML file and prints what `work` makes of it; returns the exit code.
-
-    The file is read as by `load_config`.
-    """
+    """A command that prints what `work` makes of a YAML file, read by `load_config`; returns the exit code."""
     if any(word.split("=")[0] == "--data" for word in (sys.argv[1:] if argv is None else argv)):
         say(f"{name}: --data is now a command of its own: python -m train FOLDER (see python -m train --help)")
         return 2

@@ -9,12 +9,8 @@ SIDE, COPY_QUANTILE = 16, 0.01
 
 
 def nearest_training(x: np.ndarray, train: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest of N training pictures (all, if fewer), nearest first: distances and rows of `train`, each (B, k).
-
-    `x`, (B, D), and `train`, (N, D), are pictures in one feature space.
-    """
-    index = NearestNeighbors(n_neighbors=min(k, len(train)), algorithm="brute").fit(train)
-    distance, row = index.kneighbors(x)
+    """Distances and rows of the k nearest (all, if fewer) of `train` (N, D) to x (B, D), nearest first, each (B, k)."""
+    distance, row = NearestNeighbors(algorithm="brute").fit(train).kneighbors(x, min(k, len(train)))
     return distance, row
 
 
@@ -31,12 +27,9 @@ def thumbnails(x: np.ndarray, side: int = SIDE) -> np.ndarray:
     The space in which copies are looked for. A decoder's blur and grain are enough to hide a copy from
     network features, whose distances they change as much as another artist does; thumbnails ignore both.
     """
-    b, c, h, w = x.shape
-    if h % side or w % side:  # each cell is the mean of the area under it, parts of pixels by their share
-        small = np.einsum("ih,bchw,jw->bcij", _overlap(h, side), x, _overlap(w, side), optimize=True)
-        return small.reshape(b, -1).astype(np.float32)
-    blocks = x.reshape(b, c, side, h // side, side, w // side).mean(axis=(3, 5))
-    return blocks.reshape(b, -1).astype(np.float32)
+    down, across = (_overlap(pixels, side) for pixels in x.shape[2:])
+    small = np.einsum("ih,bchw,jw->bcij", down, x, across, optimize=True)
+    return small.reshape(len(x), -1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -57,9 +50,6 @@ class CopyTest:
         return cls(train, float(np.quantile(distance, quantile)))
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whether thumbnails x (B, D) are copies, (B,) bool, and the nearest training rows, (B,).
-
-        The mean of the first is the copy rate.
-        """
+        """Whether thumbnails x (B, D) are copies, (B,) bool, whose mean is the copy rate, and nearest rows, (B,)."""
         distance, row = nearest_training(x, self.train)
         return distance[:, 0] < self.threshold, row[:, 0]

@@ -6,12 +6,12 @@ processes see what one does.
 
 import contextlib
 import json
+import math
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -29,81 +29,41 @@ from bridge.checkpoint import remove_stale
 from bridge.noise import generator_for
 from train import checkpoint
 from train.checkpoint import DamagedError, LockedError, ResumeError, SaveError, writing
+from train.command import say
 from train.config import ConfigError
 from train.schedule import Best, Budget, LoopConfig, RowOrder, TrainingError, learning_rate_at
 from train.timing import note_precision
 
 __all__ = ["Budget", "DamagedError", "LockedError", "Loop", "LoopConfig", "ResumeError", "SaveError", "TrainingError"]
 
-Batch = Callable[[Tensor, int], tuple[Tensor, ...]]
-"""(row numbers (B,), epoch) -> what the objective takes."""
-Validate = Callable[[int], dict[str, float]]
-"""step -> figures, called with the EMA weights in place."""
-BARRIER_TIMEOUT = timedelta(hours=2)
-"""How long processes wait for the one that validates and saves."""
+Batch = Callable[[Tensor, int], tuple[Tensor, ...]]  # (row numbers (B,), epoch) -> what the objective takes
+Validate = Callable[[int], dict[str, float]]  # step -> figures, called with the EMA weights in place
+BARRIER_TIMEOUT = timedelta(hours=2)  # How long processes wait for the one that validates and saves
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Average(EMAModel):
-    """diffusers' EMAModel to the bit, in a third of its time on a CPU: `step` allocates nothing.
+@contextlib.contextmanager
+def stop_request() -> Iterator[list[int]]:
+    """Note the first Ctrl-C or SIGTERM while the block runs, so that the step in progress can finish.
 
-    Args:
-        parameters: What is averaged; all of it trains.
-        decay: Limit of the decay, reached as (1 + n) / (10 + n).
-
-    Source: Polyak & Juditsky 1992, Acceleration of Stochastic Approximation by Averaging
+    After it a Ctrl-C kills at once; further SIGTERMs change nothing, because launchers send several. Outside the main
+    thread, where Python cannot listen, nothing changes.
     """
+    noted: list[int] = []
 
-    def __init__(self, parameters: Iterable[Tensor], decay: float) -> None:
-        super().__init__(parameters, decay=decay)
-        self._scratch: dict[torch.dtype, Tensor] = {}
-
-    @torch.no_grad()
-    def step(self, parameters: Iterable[Tensor]) -> None:
-        """Move the average towards the parameters: s <- s - (1 - decay) (s - p)."""
-        self.optimization_step += 1
-        self.cur_decay_value = self.get_decay(self.optimization_step)
-        share = 1 - self.cur_decay_value
-        pairs = list(zip(self.shadow_params, parameters, strict=True))
-        if pairs and pairs[0][0].device.type != "cpu":  # there launches cost, not memory
-            difference = torch._foreach_sub(self.shadow_params, [p for _, p in pairs])
-            torch._foreach_mul_(difference, share)
-            torch._foreach_sub_(self.shadow_params, difference)
-            return
-        for shadow, parameter in pairs:
-            if shadow.dtype not in self._scratch:
-                largest = max(s.numel() for s in self.shadow_params if s.dtype == shadow.dtype)
-                self._scratch[shadow.dtype] = torch.empty(largest, dtype=shadow.dtype)
-            room = self._scratch[shadow.dtype][: shadow.numel()].view(shadow.shape)
-            torch.sub(shadow, parameter, out=room)
-            shadow.sub_(room.mul_(share))
-
-
-class StopRequest:
-    """Notes Ctrl-C and SIGTERM in `number` while its block runs, so that the step in progress can finish.
-
-    After the first signal a Ctrl-C kills at once; further SIGTERMs change nothing, because launchers send several.
-    Outside the main thread, where Python cannot listen, nothing changes.
-    """
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if not self.number:
-            self.number = number
+        if not noted:
+            noted.append(number)
             os.write(2, b"\nstopping: this step ends, then the run is saved; Ctrl-C quits at once\n")
+
+    listens = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, note) for number in SIGNALS} if listens else {}
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Loop:
@@ -113,39 +73,27 @@ class Loop:
     rounding and dropout, the weights are those of one process. `validate` runs in the main process alone; `out` must
     be on a disk that all of them see.
 
-    Args:
-        objective: Module whose forward takes a batch and returns {"loss": (B,), ...}; every parameter that requires a
-            gradient is trained.
-        batch: Row numbers and epoch -> the objective's inputs.
-        rows: Rows in the training data.
-        validate: Called with EMA weights in place every `validate_every` steps and at the end.
-        config: How to train.
-        out: Run folder.
-        identity: What must be the same for a run to be resumed (data, model settings).
-        data_fingerprint: Identity of the rows' contents, see `train.checkpoint.fingerprint_of`; where given, it counts
-            and identity's "data", a path, does not.
-        budget: Seconds of training in place of `config.steps` and `config.validate_every`.
-
     Raises ConfigError if the machine cannot train so: fp16 on a CPU, fewer examples than processes and micro-batches.
     """
 
     def __init__(
         self,
-        objective: nn.Module,
+        objective: nn.Module,  # Takes a batch and returns {"loss": (B,), ...}; all that requires a gradient is trained
         batch: Batch,
-        rows: int,
-        validate: Validate,
+        rows: int,  # How many there are
+        validate: Validate,  # Called every `validate_every` steps and at the end
         config: LoopConfig,
-        out: Path,
-        identity: dict[str, Any],
-        data_fingerprint: str = "",
-        budget: Budget | None = None,
+        out: Path,  # Run folder
+        identity: dict[str, Any],  # What must be the same for a run to be resumed (data, model settings)
+        data_fingerprint: str = "",  # Of the rows' contents; where given, it counts and identity's "data", a path, not
+        budget: Budget | None = None,  # In place of `config.steps` and `config.validate_every`
     ) -> None:
         self.accelerator = _accelerator(config)
         self.main = self.accelerator.is_main_process
         if self.main:
             note_precision(config.mixed_precision, "mixed_precision")
         self.config, self.batch, self.rows, self.validate, self.out = config, batch, rows, validate, out
+        self.checkpoint = out / "checkpoint.pt"
         content = {"data_fingerprint": data_fingerprint} if data_fingerprint else {}
         self.identity = json.loads(json.dumps(identity | {"rows": rows} | content, default=str))
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
@@ -154,23 +102,21 @@ class Loop:
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
         )
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
-        self.ema = Average(self.parameters, decay=config.ema_decay)
-        self.order, self.best, self.stop = RowOrder(rows, config.seed), Best(config), StopRequest()
+        self.ema = EMAModel(self.parameters, decay=config.ema_decay, foreach=True)  # Polyak & Juditsky 1992
+        self.order, self.best = RowOrder(rows, config.seed), Best(config)
         self.budget, self.used, self.looked = budget, 0.0, 0.0
         on_cpu = self.accelerator.device.type == "cpu"
         self.clock = (budget and budget.clock) or (time.process_time if on_cpu else time.monotonic)
         self.step = self.validated = self.seen = 0
         self.sums: dict[str, float] = {}
         self.unsaved = True
+        self.signals: list[int] = []
         self._stop_agreed = self._locked = False
 
     # a step
 
     def train_step(self) -> dict[str, float]:
-        """One optimiser step; returns the mean of everything the objective reported.
-
-        Raises TrainingError if the loss or its gradient is not finite; the weights are as before.
-        """
+        """One optimiser step; returns the mean of all reported. TrainingError, before it, unless all is finite."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, self.config, self.share)
         means, norm = self.gradients()
@@ -184,11 +130,7 @@ class Loop:
         return figures
 
     def gradients(self) -> tuple[dict[str, Tensor], Tensor]:
-        """Leave the gradient of the step's mean loss in the parameters, not clipped yet.
-
-        Returns:
-            This process's share of the mean of everything reported, each (), and the gradient's norm, ().
-        """
+        """Leave the gradient in the parameters, unclipped; returns this process's share of the means, and the norm."""
         rows, epoch = self.order.at(self.step, self.config.batch_size)
         processes, means = self.accelerator.num_processes, dict[str, Tensor]()
         chunks = rows[self.accelerator.process_index :: processes].tensor_split(self.config.accumulate)
@@ -198,10 +140,9 @@ class Loop:
                 inputs = [tensor.to(self.accelerator.device) for tensor in self.batch(chunk, epoch)]
                 share = len(chunk) / len(rows)
                 reported = {name: value.mean() for name, value in self.forward(inputs, part).items()}
-                weight = share * processes  # gradients are averaged over processes
-                self.accelerator.backward(reported["loss"] if weight == 1 else reported["loss"] * weight)
+                self.accelerator.backward(reported["loss"] * (share * processes))  # processes average their gradients
             for name, value in reported.items():
-                mean = value.detach() if share == 1 else value.detach() * share
+                mean = value.detach() * share
                 means[name] = means[name] + mean if part else mean
         self.accelerator.unscale_gradients()
         return means, torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
@@ -220,57 +161,43 @@ class Loop:
 
         The exchange also agrees on stopping. Raises TrainingError unless loss and gradient are finite.
         """
-        names = [*means, "stop"]
-        asked = norm.new_tensor(float(self.stop.number > 0))
+        asked = norm.new_tensor(float(len(self.signals)))
         values = torch.stack([value.to(norm.device).float() for value in [*means.values(), asked]])
         if self.accelerator.num_processes > 1:
             values = self.accelerator.reduce(values, "sum")
-        *numbers, gradient = torch.cat([values, norm.float().reshape(1)]).tolist()
-        figures = dict(zip(names, numbers, strict=True))
-        self._stop_agreed = figures.pop("stop") > 0
-        finite = {"loss": figures["loss"]}
-        if self.accelerator.scaler is None:  # fp16's scaler leaves such steps out itself
-            finite["gradient"] = gradient
-        for name, value in finite.items():
-            if value - value != 0:
+        *numbers, stop, gradient = torch.cat([values, norm.float().reshape(1)]).tolist()
+        figures, self._stop_agreed = dict(zip(means, numbers, strict=True)), stop > 0
+        scaled = self.accelerator.scaler is not None  # fp16's scaler leaves steps without a finite gradient out itself
+        for name, value in (("loss", figures["loss"]), ("gradient", 0.0 if scaled else gradient)):
+            if not math.isfinite(value):
                 raise TrainingError(f"step {self.step + 1}: the {name} is {value}; lower learning_rate in the config")
         return figures, gradient
 
     # the state
 
-    @property
-    def checkpoint(self) -> Path:
-        """Where the state is kept."""
-        return self.out / "checkpoint.pt"
-
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run folder, made where it is missing; `run` does, and so should what writes there afterwards.
 
-        Raises:
-            LockedError: Another process trains there.
-            ResumeError: The folder cannot be written to.
+        Raises LockedError if another process trains there, ResumeError if the folder cannot be written to.
         """
         with contextlib.ExitStack() as stack:
             problem: ResumeError | None = None
-            if self.main and not self._locked:
-                try:
+            try:
+                if self.main and not self._locked:
                     stack.enter_context(checkpoint.run_lock(self.out))
-                    self._locked = True
                     stack.callback(setattr, self, "_locked", False)
-                except ResumeError as error:
-                    problem = error
+                    self._locked = True
+            except ResumeError as error:
+                problem = error
             if problem := self._from_main(problem):
                 raise problem
             yield
 
     def save(self) -> None:
-        """Write the whole state, complete or not at all.
-
-        Raises SaveError if the disk refuses; the last checkpoint stands.
-        """
+        """Write the whole state, complete or not at all; SaveError if the disk refuses, and the last one stands."""
+        self.unsaved = False
         if not self.main:
-            self.unsaved = False
             return
         scaler = self.accelerator.scaler
         state = {
@@ -290,14 +217,9 @@ class Loop:
         }
         with writing(self.out):
             checkpoint.write_state(self.checkpoint, state)
-        self.unsaved = False
 
     def resume(self) -> None:
-        """Continue from the checkpoint, where there is one.
-
-        Raises ResumeError if the checkpoint belongs to other data, another model or other settings (those of
-        `train.schedule.FREE` may differ), is damaged, or is not the same for all processes.
-        """
+        """Continue from the checkpoint, if any; ResumeError unless it is whole and of this run, for all processes."""
         if self.checkpoint.exists():
             state = checkpoint.read_state(self.checkpoint)
             checkpoint.require_same(self.out, state, asdict(self.config), self.identity)
@@ -307,27 +229,23 @@ class Loop:
 
     @torch.no_grad()
     def _restore(self, state: dict[str, Any]) -> None:
-        """Take up a state, whose "buffers" and all from "scaler" on earlier versions did not write."""
-        pairs = [(self.parameters, state["parameters"]), (self.ema.shadow_params, state["ema"])]
-        if "buffers" in state:
-            pairs.append((self.buffers, state["buffers"]))
-        for ours, saved in pairs:
+        """Take up a state; earlier versions did not write all of it."""
+        absent: dict[str, Any] = {"validated": state["step"], "buffers": self.buffers, "scaler": {}, "best": {}}
+        state = absent | {"time": {"used": 0.0, "looked": 0.0}, "since": {"sums": {}, "seen": 0}} | state
+        pairs = [(self.parameters, "parameters"), (self.ema.shadow_params, "ema"), (self.buffers, "buffers")]
+        for ours, saved in ((tensors, state[name]) for tensors, name in pairs):
             if [t.shape for t in ours] != [t.shape for t in saved]:
                 raise ResumeError(f"{self.out}: cannot resume: the checkpoint is of another model; name another `out`")
             for tensor, value in zip(ours, saved, strict=True):
                 tensor.copy_(value)
         self.ema.optimization_step = state["ema_step"]
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.accelerator.scaler and state.get("scaler"):
+        if self.accelerator.scaler and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.step, self.unsaved = state["step"], False
-        self.validated = state.get("validated", self.step)
-        spent = state.get("time", {"used": 0.0, "looked": 0.0})
-        self.used, self.looked = spent["used"], spent["looked"]
-        since = state.get("since", {"sums": {}, "seen": 0})
-        self.sums, self.seen = since["sums"], since["seen"]
-        if "best" in state:
-            self.best.restore(state["best"])
+        self.step, self.validated, self.unsaved = state["step"], state["validated"], False
+        self.used, self.looked = (state["time"][name] for name in ("used", "looked"))
+        self.sums, self.seen = (state["since"][name] for name in ("sums", "seen"))
+        self.best.restore(state["best"])
 
     # a run
 
@@ -337,36 +255,33 @@ class Loop:
         With `stop_on`, the best of them. A first Ctrl-C or SIGTERM ends the step and saves; a second Ctrl-C kills at
         once, without harm.
 
-        Raises:
-            ResumeError: See `resume` and `locked`.
-            TrainingError: The loss or its gradient is not finite, or the disk refuses (SaveError); the last checkpoint
-                is untouched.
-            SystemExit: A signal came and all is saved; code 130 after Ctrl-C, 143 after SIGTERM.
+        Raises ResumeError, see `resume` and `locked`; TrainingError if the loss or its gradient is not finite, or the
+        disk refuses (SaveError), the last checkpoint being untouched; SystemExit when a signal came and all is saved,
+        with code 130 after Ctrl-C and 143 after SIGTERM.
         """
-        with self.locked(), StopRequest() as self.stop:
+        with self.locked(), stop_request() as self.signals:
             if self.main:
                 remove_stale(self.checkpoint)
             self.resume()
             self._train()
             if self.unsaved:
                 self.save()
-            if signals := [number for number in gather_object([self.stop.number]) if number]:
+            if signals := gather_object(list(self.signals)):
                 if self.main:
                     of = f" of {self.config.steps}" if self.budget is None else ""
                     done = f"stopped by {signal.Signals(signals[0]).name} after step {self.step}{of}"
-                    saved = f"saved in {self.checkpoint}; run the same command to resume"
-                    print(f"{done}; {saved}", file=sys.stderr)
+                    say(f"{done}; saved in {self.checkpoint}; run the same command to resume")
                 raise SystemExit(128 + signals[0])
             if self.main:
                 checkpoint.previous_of(self.checkpoint).unlink(missing_ok=True)
-            self.ema.copy_to(self.parameters)
-            if self.best.weights:
-                self.best.copy_to(self.parameters)
+            with torch.no_grad():
+                for parameter, weight in zip(self.parameters, self.best.weights or self.ema.shadow_params, strict=True):
+                    parameter.copy_(weight)
 
     @property
     def stopping(self) -> bool:
         """Whether a signal came; the same in all processes, which must not part."""
-        return self._stop_agreed if self.accelerator.num_processes > 1 else self.stop.number > 0
+        return self._stop_agreed if self.accelerator.num_processes > 1 else bool(self.signals)
 
     @property
     def share(self) -> float | None:
@@ -392,16 +307,15 @@ class Loop:
         return self.step % self.config.validate_every == 0 or self.step == self.config.steps
 
     def _train(self) -> None:
-        saved = time.monotonic()
+        saved, total = time.monotonic(), self.config.steps if self.budget is None else None
         board = _tensorboard(self.out, self.validated) if self.main and self.config.tensorboard else None
         if self.main:
             with writing(self.out):
                 checkpoint.rewind(self.out, self.validated)
-        total = self.config.steps if self.budget is None else None
-        bar = tqdm(
-            total=total, initial=self.step, desc=self.out.name, file=sys.stderr, mininterval=5, disable=not self.main
-        )
-        with contextlib.closing(bar), contextlib.closing(board) if board else contextlib.nullcontext():
+        with (
+            tqdm(total=total, initial=self.step, desc=self.out.name, mininterval=5, disable=not self.main) as bar,
+            contextlib.closing(board) if board else contextlib.nullcontext(),
+        ):
             if self.due:  # stopped between this step and its validation
                 self._report(bar, board)
             while not (self.over or self.stopping):
@@ -437,8 +351,8 @@ class Loop:
         if self.main:
             self.ema.store(self.parameters)
             self.ema.copy_to(self.parameters)
+            self.objective.eval()
             try:
-                self.objective.eval()
                 with torch.no_grad():
                     figures = self.validate(self.step)
             finally:
@@ -471,14 +385,10 @@ def _buffers(objective: nn.Module) -> list[Tensor]:
 
 
 def _tensorboard(out: Path, step: int) -> Any:
-    """A SummaryWriter in `out/tensorboard`, which hides what an interrupted run logged after `step`.
-
-    Not accelerate's tracker, which leaves a missing TensorBoard out in silence.
-    """
+    """A SummaryWriter that hides what came after `step`; accelerate's says nothing where TensorBoard is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
     except ImportError as error:
-        raise ConfigError(
-            "tensorboard: not installed; `pip install tensorboard`, or set `tensorboard: false`"
-        ) from error
+        told = "tensorboard: not installed; `pip install tensorboard`, or set `tensorboard: false`"
+        raise ConfigError(told) from error
     return SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)

@@ -22,8 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from bridge.checkpoint import check_replaceable
-from bridge.codecs import LatentDistribution, load_codec
-from bridge.errors import UserError
+from bridge.codecs import load_codec
 from bridge.images import contact_sheet, save_png, to_pil
 from bridge.mappers import FAMILIES, LocalFlowMapper, Mapper, TransformerFlowMapper
 from bridge.mappers.local import NETWORKS
@@ -32,9 +31,9 @@ from bridge.noise import generator_for
 from bridge.pipeline import MEMORY, BridgePipeline, Settings, check_settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
 from train.checkpoint import fingerprint_of
-from train.config import ConfigError, read_card, run_config
+from train.config import ConfigError, named, read_card, run_config
 from train.copies import CopyTest, thumbnails
-from train.data.cache import CACHE, Codes, Latents, can_read, caption_codes
+from train.data.cache import CACHE, Codes, Held, Latents, can_read, caption_codes
 from train.data.dataset import (
     CaptionTable,
     latents_of,
@@ -56,56 +55,35 @@ FORMER = {"replay": 0, "replay_share": 0.5}
 
 @dataclass(frozen=True)
 class MapperConfig:
-    """What to train, on what, and how the model then samples by default.
+    """What to train, on what, and how the model then samples by default."""
 
-    Attributes:
-        data: Folder of a dataset; only its "train" rows are trained on.
-        vae: Folder of a trained codec: a VAE, or any other that `bridge.codecs.load_codec` opens.
-        out: Run folder; the model ends in `out/model`.
-        loop: How to train.
-        text: The text encoder: a hub id, a folder, or a file of word vectors.
-        text_digest: sha256 of its weights, to take no others; empty takes those that are there (of MiniLM by
-            its id, only the known ones).
-        family: Class name of the mapper.
-        memory: Folder of a model whose local flow is corrected; for family LocalFlowMapper, and no other.
-        mapper: Its arguments beside z_shape and text_dim; of a local flow those of its correction, see there.
-        strength: Of a correction, in the finished model; chosen on validation data, like the next.
-        begin: Time from which on it corrects there; it is trained at all times.
-        caption_dropout: Share of examples trained without their caption, for guidance.
-        label_share: Share of captions that are the label itself; the others are its variants.
-        mix_share: Share of captions moved towards the code of a near training caption.
-        family_power: Rows are drawn in proportion to (size of their family) ** -family_power; 1 weighs
-            families equally, 0 rows.
-        init: Model folder whose mapper to start from, for a second training stage or another codec; empty starts
-            from nothing.
-        copies_of: Held-out captions of which pictures are drawn at each validation. The log then tells `copies`, the
-            share that repeats a training picture, and `steps_without_copies`: the step where that share is at most
-            `most_copies`, else 0. To stop on its maximum is to train as long as nothing is copied.
-        most_copies: Of held-out real pictures .01 count as copies, by construction.
-        settings: Defaults of the finished model, chosen on validation data.
-        card: Markdown file that becomes the model's README.md.
-    """
-
-    data: Path
-    vae: Path
-    out: Path
-    loop: LoopConfig
-    text: str = DEFAULT_ID
+    data: Path  # Folder of a dataset; only its "train" rows are trained on
+    vae: Path  # Folder of a trained codec: a VAE, or any other that `bridge.codecs.load_codec` opens
+    out: Path  # Run folder; the model ends in `out/model`
+    loop: LoopConfig  # How to train
+    text: str = DEFAULT_ID  # The text encoder: a hub id, a folder, or a file of word vectors
+    # sha256 of its weights, to take no others; empty takes any (of MiniLM by its id, the known ones)
     text_digest: str = ""
-    family: str = "FlowMatchingMapper"
-    memory: str = ""
+    family: str = "FlowMatchingMapper"  # Class name of the mapper
+    memory: str = ""  # Folder of a model whose local flow is corrected; for family LocalFlowMapper, and no other
+    # Its arguments beside z_shape and text_dim; of a local flow those of its correction, see there
     mapper: dict[str, Any] = field(default_factory=dict)
-    strength: float = 1.0
-    begin: float = 0.0
-    caption_dropout: float = 0.1
-    label_share: float = 0.4
-    mix_share: float = 0.0
+    strength: float = 1.0  # Of a correction, in the finished model; chosen on validation data, like the next
+    begin: float = 0.0  # Time from which on it corrects there; it is trained at all times
+    caption_dropout: float = 0.1  # Share of examples trained without their caption, for guidance
+    label_share: float = 0.4  # Share of captions that are the label itself; the others are its variants
+    mix_share: float = 0.0  # Share of captions moved towards the code of a near training caption
+    # Rows are drawn in proportion to (size of their family) ** -family_power; 1 weighs families equally, 0 rows
     family_power: float = 0.5
+    # Model folder whose mapper to start from, for a second stage or another codec; empty starts from nothing
     init: str = ""
+    # Held-out captions of which pictures are drawn at each validation. The log then tells `copies`, the share that
+    # repeats a training picture, and `steps_without_copies`: the step where that share is at most `most_copies`, else
+    # 0. To stop on its maximum is to train as long as nothing is copied.
     copies_of: int = 0
-    most_copies: float = 0.02
-    settings: Settings = field(default_factory=Settings)
-    card: str = ""
+    most_copies: float = 0.02  # Of held-out real pictures .01 count as copies, by construction
+    settings: Settings = field(default_factory=Settings)  # Defaults of the finished model, chosen on validation data
+    card: str = ""  # Markdown file that becomes the model's README.md
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -141,82 +119,24 @@ class MapperObjective(nn.Module):
 
 
 @dataclass(frozen=True)
-class KnownLatents:
-    """Latents of some of the pictures that a local flow remembers; as `Latents`."""
-
-    mapper: LocalFlowMapper
-    index: Tensor
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def rows(self, index: Tensor) -> LatentDistribution:
-        z = self.mapper.picture_latents(self.index[index])
-        return LatentDistribution(z, torch.zeros_like(z))
-
-
-@dataclass(frozen=True)
-class KnownCodes:
-    """Codes of the captions that a local flow remembers, without tokens; as `Codes`."""
-
-    all_pooled: Tensor
-
-    def pooled(self, index: Tensor) -> Tensor:
-        return self.all_pooled[index]
-
-    def rows(self, index: Tensor) -> TextCode:
-        pooled = self.all_pooled[index]
-        none = pooled.new_zeros(len(pooled), 0, pooled.shape[1])
-        return TextCode(pooled, none, none.any(2))
-
-
-@dataclass(frozen=True)
 class Side:
-    """One split, encoded: latents, and the codes that may stand for each row's caption.
+    """One split, encoded: latents, captions of each row, codes of all captions; `content` is the identity of them."""
 
-    Args:
-        latents: Of the pictures.
-        table: Captions of each row.
-        codes: Of all captions.
-        content: Identity of pictures and captions, wherever they lie.
-    """
-
-    latents: Latents | KnownLatents
+    latents: Latents
     table: CaptionTable
-    codes: Codes | KnownCodes
+    codes: Codes
     content: str
-
-    @property
-    def labels(self) -> TextCode:
-        """Code of each row's label, N of them."""
-        return self.codes.rows(self.table.labels)
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """The nearest other labels of each of K labels.
-
-    Args:
-        of_row: Place of each training row's label among the K, (N,).
-        numbers: Numbers of the neighbours' texts, nearest first, (K, k).
-    """
-
-    of_row: Tensor
-    numbers: Tensor
-
-    def pick(self, rows: Tensor, u: Tensor) -> Tensor:
-        """Number of one neighbour of each row's label, (B,), the one at share `u` in [0, 1) of them, (B,)."""
-        return self.numbers[self.of_row[rows], (u.double() * self.numbers.shape[1]).long()]
 
 
 class MapperTraining:
     """Everything a mapper run needs around the loop."""
 
     def __init__(self, config: MapperConfig) -> None:
-        self.config = config
+        self.config, self.cache = config, config.data / CACHE
         self.card = read_card(config.card)
         dataset = load_dataset(config.data)
-        self.encoder = open_encoder(config)
+        with named("text"):
+            self.encoder = TextEncoder.from_pretrained(config.text, digest=config.text_digest or None)
         if not (config.vae / "config.json").exists():
             raise ConfigError(f"vae: {config.vae} holds no VAE; train it with `python -m train.autoencoder` first")
         self.codec = load_codec(config.vae)
@@ -237,28 +157,13 @@ class MapperTraining:
         self.held_out = {split: self.encode(*self.readable(rows_of(dataset, split), split)) for split in there}
         self.near = self.neighbours() if config.mix_share else None
         self.copy_test = copy_test_of(dataset, there[0]) if config.copies_of else None
-        left_out = (
-            "loop",
-            "out",
-            "settings",
-            "card",
-            "vae",
-            "init",
-            "text_digest",
-            *(() if config.memory else ("memory",)),
-        )
+        left_out = ["loop", "out", "settings", "card", "vae", "init", "text_digest"]
+        left_out += [] if config.memory else ["memory"]
         settings = FORMER | {k: v for k, v in asdict(config).items() if k not in left_out}
         identity = settings | {"vae": self.codec.fingerprint, "text": self.encoder.fingerprint}
-        self.loop = Loop(
-            MapperObjective(self.mapper),
-            self.batch,
-            len(self.cumulative),
-            self.validate,
-            config.loop,
-            config.out,
-            identity,
-            fingerprint_of([self.train.content, self.cumulative]),
-        )
+        rows, content = len(self.cumulative), fingerprint_of([self.train.content, self.cumulative])
+        objective = MapperObjective(self.mapper)
+        self.loop = Loop(objective, self.batch, rows, self.validate, config.loop, config.out, identity, content)
 
     def build_mapper(self) -> Mapper:
         """An untrained mapper for these encoders."""
@@ -270,10 +175,7 @@ class MapperTraining:
             return family(z_shape=self.codec.z_shape, text_dim=self.encoder.dim, **self.config.mapper)
 
     def local_flow(self) -> LocalFlowMapper:
-        """The local flow of `config.memory` with an untrained correction.
-
-        While it is trained it draws from the kinds of pictures that the finished model does.
-        """
+        """The local flow of `config.memory`, of the kinds of pictures that are drawn, with an untrained correction."""
         options = {"family": TransformerFlowMapper.__name__} | self.config.mapper
         if options["family"] not in NETWORKS:
             raise ConfigError(f"mapper: unknown family {options['family']!r}; known: {', '.join(NETWORKS)}")
@@ -305,11 +207,7 @@ class MapperTraining:
             raise ConfigError(f"mapper: {str(error).splitlines()[0]}") from error
 
     def first_mapper(self) -> Mapper:
-        """The mapper that training begins with: a new one, with the weights of `config.init` where it is given.
-
-        Raises:
-            ConfigError: `init` holds no mapper, or one of another shape than the config's.
-        """
+        """A new mapper, with the weights of `config.init` where it is given. ConfigError unless they fit."""
         mapper, folder = self.build_mapper(), Path(self.config.init) / "mapper"
         if not self.config.init:
             return mapper
@@ -322,12 +220,7 @@ class MapperTraining:
         return mapper
 
     def saved_mapper(self, argument: str, folder: Path) -> Mapper:
-        """The mapper of a model that the config's `argument` names.
-
-        Raises:
-            ConfigError: There is none, or it is damaged, of another family, or has settings that this version does
-                not know.
-        """
+        """The mapper of a model that the config's `argument` names. ConfigError unless it is of the family."""
         model, family = folder.parent, FAMILIES[self.config.family]
         if not (folder / "config.json").exists():
             raise ConfigError(f"{argument}: {model} holds no mapper; name the `model` folder of a finished run")
@@ -340,15 +233,13 @@ class MapperTraining:
             told = f"has a {found}, this config trains a {family.__name__}"
             raise ConfigError(f"{argument}: {model} {told}; name another model, or set `family: {found}`")
         if unknown := sorted({k for k in config if k[0] != "_"} - set(inspect.signature(family.__init__).parameters)):
-            raise ConfigError(
-                f"{argument}: {model} was written by a newer version: unknown {', '.join(unknown)}; update bridge"
-            )
+            told = f"was written by a newer version: unknown {', '.join(unknown)}; update bridge"
+            raise ConfigError(f"{argument}: {model} {told}")
         try:
             return family.from_pretrained(folder, use_safetensors=True, local_files_only=True)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ConfigError(
-                f"{argument}: {folder} cannot be opened ({str(error).splitlines()[0]}); copy it again"
-            ) from error
+            why = str(error).splitlines()[0]
+            raise ConfigError(f"{argument}: {folder} cannot be opened ({why}); copy it again") from error
 
     def remembered(self) -> Side:
         """What a local flow remembers, of the kinds of pictures that the finished model draws from."""
@@ -360,20 +251,22 @@ class MapperTraining:
         ends = torch.tensor([0, *map(len, numbers)]).cumsum(0)
         texts = self.memory.captions
         table = CaptionTable(texts, torch.tensor([n for row in numbers for n in row]).int(), ends)
+        codes = Codes(Held(len(texts), {"pooled": mapper.unit_codes.__getitem__}), with_tokens=False)
         if mapper.reads_tokens:
-            codes: Codes | KnownCodes = caption_codes(self.encoder, texts, self.cache, with_tokens=True)
-        else:
-            codes = KnownCodes(mapper.unit_codes)
-        latents = KnownLatents(mapper, allowed)
-        return Side(latents, table, codes, fingerprint_of([mapper.latents, mapper.codes, allowed, table.number]))
+            codes = caption_codes(self.encoder, texts, self.cache, with_tokens=True)
+
+        def mean(index: Tensor) -> Tensor:
+            return mapper.picture_latents(allowed[index])
+
+        latents = Held(len(allowed), {"mean": mean, "std": lambda index: torch.zeros_like(mean(index))})
+        content = fingerprint_of([mapper.latents, mapper.codes, allowed, table.number])
+        return Side(Latents(latents, []), table, codes, content)
 
     def readable(self, rows: Dataset, split: str) -> tuple[Dataset, list[list[str]]]:
         """Rows with a caption that the encoder can read, and those captions of each, the label first.
 
         Word vectors know some words only. What they cannot read is left out, and said on standard error.
-
-        Raises:
-            ConfigError: No row is left.
+        Raises ConfigError if no row is left.
         """
         captions = [[text for text in row if can_read(self.encoder, text)] for row in rows["captions"]]
         kept = [i for i, row in enumerate(captions) if row]
@@ -384,11 +277,6 @@ class MapperTraining:
             raise ConfigError(f"text: {self.config.text} can read no caption of split {split!r}; name another")
         return (rows.select(kept) if len(kept) < len(rows) else rows), [captions[i] for i in kept]
 
-    @property
-    def cache(self) -> Path:
-        """Where what is encoded is kept: beside the data."""
-        return self.config.data / CACHE
-
     def encode(self, rows: Dataset, captions: Sequence[Sequence[str]]) -> Side:
         """Latents of rows and codes of their captions; from the cache where they are there."""
         encoded = latents_of(self.codec, rows, self.cache)
@@ -397,8 +285,8 @@ class MapperTraining:
         content = fingerprint_of([*encoded.names, table.number, table.start, *table.texts])
         return Side(encoded, table, codes, content)
 
-    def neighbours(self, k: int = 8) -> Neighbours:
-        """For each training label, the `k` nearest other ones."""
+    def neighbours(self, k: int = 8) -> Tensor:
+        """Texts of the `k` nearest other training labels of each row's label, nearest first, (N, k)."""
         labels, of_row = self.train.table.labels.unique(return_inverse=True)
         codes = self.train.codes.pooled(labels)
         nearest = []
@@ -406,7 +294,7 @@ class MapperTraining:
             similarity = codes[start : start + NEAR_CHUNK] @ codes.T
             similarity.diagonal(start).fill_(-1)
             nearest.append(similarity.topk(min(k, len(labels))).indices)
-        return Neighbours(of_row, labels[torch.cat(nearest)])
+        return labels[torch.cat(nearest)][of_row]
 
     def batch(self, positions: Tensor, epoch: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Latents, pooled codes, tokens, their mask and noise, all keyed by (seed, epoch, position)."""
@@ -424,13 +312,9 @@ class MapperTraining:
         return z, code.pooled, code.tokens, code.mask, noise
 
     def draw_codes(self, rows: Tensor, uniform: Tensor) -> TextCode:
-        """One code a row: a variant of its caption, now and then mixed with a neighbour's, or none.
+        """One code a training row (B,): a variant of its caption, now and then mixed with a neighbour's, or none.
 
-        A mixed code has no tokens, like one that `CaptionMemory.soften` has drawn.
-
-        Args:
-            rows: Training rows, (B,).
-            uniform: In [0, 1), (B, 5).
+        A mixed code has no tokens, like one that `CaptionMemory.soften` has drawn. `uniform` is in [0, 1), (B, 5).
         """
         config = self.config
         at = uniform[:, 1].masked_fill(uniform[:, 0] < config.label_share, 0)
@@ -438,7 +322,8 @@ class MapperTraining:
         mixed, dropped = uniform[:, 2] < config.mix_share, uniform[:, 4] < config.caption_dropout
         pooled, without = code.pooled, mixed | dropped
         if self.near is not None:
-            near = self.train.codes.pooled(self.near.pick(rows, uniform[:, 3]))
+            place = (uniform[:, 3].double() * self.near.shape[1]).long()
+            near = self.train.codes.pooled(self.near[rows, place])
             share = (uniform[:, 2] / config.mix_share)[:, None]
             between = nn.functional.normalize((1 - share) * pooled + share * near, dim=1)
             pooled = torch.where(mixed[:, None], between, pooled)
@@ -477,23 +362,20 @@ class MapperTraining:
         shown = captions[:: max(len(captions) // self.config.copies_of, 1)][: self.config.copies_of]
         count = len(shown) * COPIES_EACH
         generators = [generator_for(self.config.loop.seed, -4, i) for i in range(count)]
-        pipe = BridgePipeline(
-            self.encoder, copy.deepcopy(self.mapper).cpu(), self.codec, self.memory, self.config.settings
-        )
+        pipe = self.pipeline(copy.deepcopy(self.mapper))
         pictures = pipe(shown, COPIES_EACH, generator=generators, output_type="pt").images
         return float(test(thumbnails(pictures.numpy()))[0].mean())
 
-    def sheet(self, split: str, side: Side, step: int, captions: int = 8, images: int = 8) -> None:
-        """Write sheet-SPLIT-STEP.png: samples of the first captions of a split."""
+    def sheet(self, split: str, side: Side, step: int) -> None:
+        """Write sheet-SPLIT-STEP.png: eight samples each of the first eight captions of a split."""
         first = list(dict.fromkeys(side.table.labels.tolist()))
-        shown = first[:: max(len(first) // captions, 1)][:captions]
-        code = side.codes.rows(torch.tensor(shown).repeat_interleave(images)).to(self.mapper.device)
-        noise = torch.randn(images, *self.mapper.sample_noise_shape, generator=generator_for(0))
+        shown = first[:: max(len(first) // 8, 1)][:8]
+        code = side.codes.rows(torch.tensor(shown).repeat_interleave(8)).to(self.mapper.device)
+        noise = torch.randn(8, *self.mapper.sample_noise_shape, generator=generator_for(0))
         noise = noise.repeat(len(shown), *[1] * len(self.mapper.sample_noise_shape))
         z = self.mapper.sample(code, noise=noise.to(self.mapper.device))
-        pictures = to_pil(self.codec.decode(z.cpu()))
-        rows = [pictures[i * images : (i + 1) * images] for i in range(len(shown))]
-        texts = [side.table.texts[i] for i in shown]
+        pictures, texts = to_pil(self.codec.decode(z.cpu())), [side.table.texts[i] for i in shown]
+        rows = [pictures[start : start + 8] for start in range(0, len(pictures), 8)]
         save_png(contact_sheet(rows, texts), self.config.out / f"sheet-{split}-{step:06d}.png", {"step": step})
 
     @cached_property
@@ -504,16 +386,16 @@ class MapperTraining:
         codes = caption_codes(self.encoder, self.labels, self.cache, with_tokens=False)
         return CaptionMemory(codes.all_pooled, self.labels)
 
-    def pipeline(self) -> BridgePipeline:
-        """The trained model, its memory the training captions."""
-        return BridgePipeline(self.encoder, self.mapper.cpu(), self.codec, self.memory, self.config.settings)
+    def pipeline(self, mapper: Mapper) -> BridgePipeline:
+        """The model with this mapper, which moves to the CPU; its memory is the training captions."""
+        return BridgePipeline(self.encoder, mapper.cpu(), self.codec, self.memory, self.config.settings)
 
     def run(self) -> Path:
         """Train and write `out/model`; returns that folder."""
         with self.loop.locked():
             check_replaceable(self.config.out / "model")
             self.loop.run()
-            self.pipeline().save_pretrained(self.config.out / "model", self.card)
+            self.pipeline(self.mapper).save_pretrained(self.config.out / "model", self.card)
         return self.config.out / "model"
 
 
@@ -521,24 +403,10 @@ def copy_test_of(dataset: Dataset, held_out: str) -> CopyTest:
     """Tells copies of a dataset's training pictures, calibrated on those of a held-out split."""
 
     def small(split: str) -> np.ndarray:
-        rows = rows_of(dataset, split)
-        parts = torch.arange(len(rows)).split(256)
-        return np.concatenate([thumbnails(to_unit(pixels_of(rows.select(part.tolist()))).numpy()) for part in parts])
+        parts = rows_of(dataset, split).iter(256)
+        return np.concatenate([thumbnails(to_unit(pixels_of(part)).numpy()) for part in parts])
 
     return CopyTest.fit(small("train"), small(held_out))
-
-
-def open_encoder(config: MapperConfig) -> TextEncoder:
-    """The text encoder of a run.
-
-    Raises:
-        ConfigError: It cannot be had, or is another than `text_digest` says.
-    """
-    try:
-        return TextEncoder.from_pretrained(config.text, digest=config.text_digest or None)
-    except UserError as error:
-        told = str(error).splitlines()[0].removeprefix("source: ").removeprefix("digest: ")
-        raise ConfigError(f"text: {told}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

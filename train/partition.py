@@ -5,9 +5,10 @@ A family is captions that mean nearly the same, that are told of one picture, or
 
 import re
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,40 +29,22 @@ from train.splits import (
     order_of,
 )
 
-DISTANCE = 0.45
-"""Cosine distance of text codes at which families stop growing."""
-MAX_LINKED, MAX_ENCODED = 5_000, 50_000
-"""Labels up to which families are average-linkage clusters, and up to which they are grouped by leaders."""
-BIG_SHARE = 0.2
-"""A family with more of the pictures is held out only where there are too few others."""
-HIDE_FROM, HIDE = 4, 2
-"""A training caption with so many artists (pictures, where artists are unknown) may have so many of them hidden."""
-LISTED = 1000
-"""Bad rows and leaks that a summary lists."""
-
+DISTANCE = 0.45  # Cosine distance of text codes at which families stop growing
+MAX_LINKED, MAX_ENCODED = 5_000, 50_000  # Labels up to which families are clusters, and up to which they have leaders
+BIG_SHARE = 0.2  # A family with more of the pictures is held out only where there are too few others
+HIDE_FROM, HIDE = 4, 2  # A training caption with so many artists (or pictures) may have so many of them hidden
+LISTED, SHOWN = 1000, 10  # Bad rows and leaks that a summary lists, and that are told
 Encode = Callable[[list[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Families and splits of N pairs.
+    """Families and splits of N pairs."""
 
-    Attributes:
-        family: Numbers from 0, (N,).
-        split: "train", "validation", "test", "seen" or "seen_validation" each; "" is left out, near a held-out picture.
-        leaks: What stands on both sides all the same, one line each.
-        notes: How it was made, one line each.
-    """
-
-    family: np.ndarray
-    split: list[str]
-    leaks: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def counts(self) -> dict[str, int]:
-        """Pictures of each split that has any, those left out under ""."""
-        surveyed = Counter(self.split)
-        return {name: surveyed[name] for name in (*SPLITS, "") if surveyed[name]}
+    family: np.ndarray  # Numbers from 0, (N,)
+    split: list[str]  # One of SPLITS each; "" is left out, near a held-out picture
+    leaks: tuple[str, ...] = ()  # What stands on both sides all the same, one line each
+    notes: tuple[str, ...] = ()  # How it was made, one line each
 
 
 def partition(surveyed: Survey, encode: Encode, seed: int = 0, *, resplit: bool = False) -> Partition:
@@ -93,19 +76,14 @@ def partition(surveyed: Survey, encode: Encode, seed: int = 0, *, resplit: bool 
 
 
 def own_splits(pairs: Sequence[Pair]) -> list[str]:
-    """The source's splits by our names; empty where it has none.
-
-    Raises ConfigError if a name is unknown, or some rows have none.
-    """
+    """The source's splits, empty where it has none. ConfigError if a name is unknown, or some rows have none."""
     names = [pair.split for pair in pairs]
     if not any(names):
         return []
-    unknown = next((i for i, name in enumerate(names) if name not in SPLITS), None)
-    if unknown is not None:
-        raise ConfigError(
-            f"split: {pairs[unknown].name} has split {pairs[unknown].split!r}; expected one of "
-            f"{', '.join(SPLITS)}, or pass --resplit"
-        )
+    for pair in pairs:
+        if pair.split not in SPLITS:
+            told = f"{pair.name} has split {pair.split!r}; expected one of {', '.join(SPLITS)}, or pass --resplit"
+            raise ConfigError(f"split: {told}")
     return names
 
 
@@ -137,34 +115,19 @@ def find_families(pairs: Sequence[Pair], groups: np.ndarray, encode: Encode) -> 
         family = leader_families(encode(labels), DISTANCE)
     else:
         family = caption_families(encode(labels), DISTANCE) if len(labels) > 1 else np.zeros(1, int)
-    links = _chain(groups, label_of)
-    general = 0
-    for numbers in _tellers(pairs, label_of).values():
-        if len(numbers) > MAX_HELD_OUT:
-            general += 1
-        else:
-            links += [(numbers[0], other) for other in numbers[1:]]
+    near: dict[int, set[int]] = defaultdict(set)
+    told: dict[str, set[int]] = defaultdict(set)
+    for pair, group, label in zip(pairs, groups.tolist(), label_of.tolist(), strict=True):
+        near[group].add(label)
+        for words in map(same_words, pair.captions):
+            told[words].add(label)
+    general = sum(len(labels) > MAX_HELD_OUT for labels in told.values())
     if general:
         notes.append(f"{general} captions stand with more than {MAX_HELD_OUT} labels; they join no families")
+    joined = [*near.values(), *(labels for labels in told.values() if len(labels) <= MAX_HELD_OUT)]
+    links = [(min(labels), other) for labels in joined for other in labels]
     family = merge_families(family, np.array(links, dtype=int).reshape(-1, 2))
     return family[label_of], notes
-
-
-def _tellers(pairs: Sequence[Pair], label_of: np.ndarray) -> dict[str, list[int]]:
-    """Words of every caption -> labels of the pictures that have it, each once."""
-    tellers: dict[str, dict[int, None]] = defaultdict(dict)
-    for pair, label in zip(pairs, label_of, strict=True):
-        for caption in pair.captions:
-            tellers[same_words(caption)][int(label)] = None
-    return {words: list(labels) for words, labels in tellers.items()}
-
-
-def _chain(groups: np.ndarray, label_of: np.ndarray) -> list[tuple[int, int]]:
-    """Links between the labels of each group of pictures."""
-    first: dict[int, int] = {}
-    return [
-        (first.setdefault(int(group), int(label)), int(label)) for group, label in zip(groups, label_of, strict=True)
-    ]
 
 
 def leader_families(codes: np.ndarray, distance: float, block: int = 1024) -> np.ndarray:
@@ -195,31 +158,25 @@ def hold_out(family: np.ndarray, labels: Sequence[str], seed: int, splits: Seque
     """Split of each family: 8 of a hundred families to each of `splits`, at least one, the others train.
 
     Families of very many captions or pictures come last in the order, which is fixed by a hash.
-
     Raises ConfigError if there are too few families to leave one for training.
     """
-    members: dict[int, set[str]] = defaultdict(set)
+    members: dict[int, list[str]] = defaultdict(list)
     for number, label in zip(family.tolist(), labels, strict=True):
-        members[number].add(label)
+        members[number].append(label)
     if len(members) <= len(splits):
-        raise ConfigError(
-            f"source: its captions form {len(members)} families, too few to hold out one each for "
-            f"{' and '.join(splits)}; add pictures of other things, or a column 'split'"
-        )
-    pictures = Counter(family.tolist())
-    salt = f"side {seed}"
+        told = f"too few to hold out one each for {' and '.join(splits)}"
+        remedy = "add pictures of other things, or a column 'split'"
+        raise ConfigError(f"source: its captions form {len(members)} families, {told}; {remedy}")
 
     def rank(number: int) -> tuple[bool, str]:
-        big = len(members[number]) > MAX_HELD_OUT or pictures[number] > BIG_SHARE * len(family)
-        return big, order_of(min(members[number]), salt)
+        own = members[number]
+        big = len(set(own)) > MAX_HELD_OUT or len(own) > BIG_SHARE * len(family)
+        return big, order_of(min(own), f"side {seed}")
 
-    order = sorted(members, key=rank)
+    order = iter(sorted(members, key=rank))
     sides = dict.fromkeys(members, "train")
-    start = 0
     for name in splits:
-        count = max(1, round(SHARES[name] * len(members)))
-        sides |= dict.fromkeys(order[start : start + count], name)
-        start += count
+        sides |= dict.fromkeys(islice(order, max(1, round(SHARES[name] * len(members)))), name)
     return sides
 
 
@@ -233,12 +190,12 @@ def hide(split: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
     enough = sum(len(artists) >= HIDE_FROM for artists in drawn.values())
     count = max(1, round(0.08 * enough)) if enough > 1 else 0
     hidden = hide_artists(drawn, {"seen_validation": count, "seen": count}, HIDE_FROM, HIDE)
-    out = list(split)
-    for i, (pair, who) in enumerate(zip(pairs, artist, strict=True)):
-        for name, chosen in hidden.items():
-            if split[i] == "train" and who in chosen.get(pair.captions[0], []):
-                out[i] = name
-    return out
+
+    def side_of(side: str, pair: Pair, who: str) -> str:
+        names = [name for name, chosen in hidden.items() if who in chosen.get(pair.captions[0], [])]
+        return names[-1] if side == "train" and names else side
+
+    return [side_of(*row) for row in zip(split, pairs, artist, strict=True)]
 
 
 def leaks_of(surveyed: Survey, split: Sequence[str], groups: np.ndarray) -> tuple[str, ...]:
@@ -250,19 +207,19 @@ def leaks_of(surveyed: Survey, split: Sequence[str], groups: np.ndarray) -> tupl
             pictures[group].setdefault(side, pair.name)
         for caption in pair.captions if side in ("train", "validation", "test") else ():
             captions[same_words(caption)].setdefault(side, f"{caption!r} ({pair.name})")
-    leaks = [f"caption {_sides(sides)}" for sides in captions.values() if _leaks(sides)]
-    leaks += [f"picture {_sides(sides)}" for sides in pictures.values() if _leaks(sides)]
-    near = near_held_out(split, surveyed.thumbnails) & ~np.array([_leaks(pictures[group]) for group in groups.tolist()])
+
+    def leak(sides: dict[str, str]) -> bool:
+        return "train" in sides and len(sides) > 1
+
+    leaks = [
+        f"{what} {', '.join(f'{where} in {name}' for name, where in sides.items())}"
+        for what, places in (("caption", captions), ("picture", pictures))
+        for sides in places.values()
+        if leak(sides)
+    ]
+    near = near_held_out(split, surveyed.thumbnails) & ~np.array([leak(pictures[group]) for group in groups.tolist()])
     leaks += [f"picture {surveyed.pairs[i].name} of train is near a held-out one" for i in np.flatnonzero(near)]
     return tuple(leaks)
-
-
-def _leaks(sides: dict[str, str]) -> bool:
-    return "train" in sides and len(sides) > 1
-
-
-def _sides(sides: dict[str, str]) -> str:
-    return ", ".join(f"{where} in {name}" for name, where in sides.items())
 
 
 def encoding(encoder: TextEncoder | None = None) -> Any:
@@ -278,16 +235,30 @@ def encoding(encoder: TextEncoder | None = None) -> Any:
     return encode
 
 
+def reasons(rows: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    """Where and why, fit for JSON."""
+    return [{"row": name, "why": why} for name, why in rows]
+
+
+def shortened(lines: Sequence[str], count: int, more: str = "") -> list[str]:
+    """The first ten lines, and one that says how many of `count` are left."""
+    return [*lines[:SHOWN], *([f"and {count - SHOWN} more{more}"] if count > SHOWN else [])]
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Counts by name in one line."""
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
 def summary(surveyed: Survey, plan: Partition) -> dict[str, Any]:
     """Counts, what was left out and why, and leaks, fit for JSON."""
-    splits = plan.counts()
     return {
         "rows": surveyed.rows,
-        "pictures": splits | {"left out": splits.pop("")} if "" in splits else splits,
+        "pictures": {name or "left out": plan.split.count(name) for name in (*SPLITS, "") if name in plan.split},
         "families": len(set(plan.family.tolist())),
         "bad_rows": len(surveyed.bad),
-        "bad": [{"row": name, "why": why} for name, why in surveyed.bad[:LISTED]],
-        "lost_captions": [{"row": name, "why": why} for name, why in surveyed.lost[:LISTED]],
+        "bad": reasons(surveyed.bad[:LISTED]),
+        "lost_captions": reasons(surveyed.lost[:LISTED]),
         "joined_rows": surveyed.joined,
         "leak_count": len(plan.leaks),
         "leaks": list(plan.leaks[:LISTED]),

@@ -20,7 +20,6 @@ import hashlib
 import json
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -44,34 +43,23 @@ from train.command import Parser, number, run_command, whole, writable_file, wri
 from train.config import ConfigError, named
 from train.data.dataset import CAPTIONED, features, load_dataset, rows_of
 from train.inspect import inspect, render
-from train.partition import Partition, encoding, partition, summary
+from train.partition import Partition, counted, encoding, partition, shortened, summary
 
-FACTS = "prepared.json"
-VERSION = 1
-"""Counts changes to what the same source becomes."""
+FACTS, VERSION = "prepared.json", 1  # The version counts changes to what the same source becomes
 FEATURES = features(f"{CAPTIONED} source")
-WINDOW, EPOCHS, SEED = 5, 20, 0
-"""Captions are short: within one, every word is near every other."""
+EPOCHS, SEED = 20, 0
 
 
 def prepare(
-    source: str | Path | Wanted,
+    source: str | Path | Wanted,  # A folder, a file or a hub id; a `Wanted` says also which columns
     out: str | Path,
     how: Reading | None = None,
-    seed: int = 0,
+    seed: int = 0,  # Another one holds out other captions
     *,
-    resplit: bool = False,
-    encoder: TextEncoder | None = None,
+    resplit: bool = False,  # Leave splits of the source's own aside
+    encoder: TextEncoder | None = None,  # Tells families of captions apart; by default MiniLM
 ) -> Path:
-    """Make a dataset folder of a source, complete or not at all; returns `out`.
-
-    Args:
-        source: A folder, a file or a hub id; a `Wanted` says also which columns.
-        out: The dataset's folder. If it was made of the same source in the same way, nothing is done.
-        how: Size, fit and background of the pictures, and how many bad rows are allowed.
-        seed: Another one holds out other captions.
-        resplit: Leave splits of the source's own aside.
-        encoder: Tells families of captions apart; by default MiniLM.
+    """Make a dataset folder of a source, complete or not at all, unless `out` is made of it already; returns `out`.
 
     Raises ConfigError if the source cannot be read, too much of it is bad, it is too small to be split, or `out` holds
     anything else.
@@ -118,8 +106,7 @@ def _write(surveyed: Survey, plan: Partition, fingerprint: str, folder: Path) ->
                 }
 
     cache = str(folder / ".work" / "cache")
-    made = datasets.Dataset.from_generator(rows, features=FEATURES, cache_dir=cache, fingerprint=fingerprint)
-    made.save_to_disk(str(folder))
+    datasets.Dataset.from_generator(rows, FEATURES, cache, fingerprint=fingerprint).save_to_disk(str(folder))
 
 
 def _is_done(out: Path, fingerprint: str) -> bool:
@@ -127,25 +114,18 @@ def _is_done(out: Path, fingerprint: str) -> bool:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
-        facts = json.loads((out / FACTS).read_text("utf-8"))
+        found = json.loads((out / FACTS).read_text("utf-8"))["fingerprint"]
         verify_folder(out)
-        same = facts["fingerprint"] == fingerprint
+        why = "" if found == fingerprint else "was made of another source, of other files or with other settings"
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = str(error) if isinstance(error, CheckpointError) else "is no dataset made by train.prepare"
-        raise ConfigError(f"out: {out} {why}; remove it or choose another folder") from error
-    if not same:
-        raise ConfigError(
-            f"out: {out} was made of another source, of other files or with other settings; "
-            "remove it or choose another folder"
-        )
+    if why:
+        raise ConfigError(f"out: {out} {why}; remove it or choose another folder")
     return True
 
 
 def training_sentences(data: Path, every: bool = False) -> list[list[str]]:
-    """Words of each distinct training caption of a dataset, or with `every` of its captions, in their order.
-
-    Raises ConfigError if `data` is no dataset, or has no training rows.
-    """
+    """Words of each distinct training caption of a dataset, or of all of its captions, in order; see `load_dataset`."""
     dataset = load_dataset(data)
     rows = dataset if every else rows_of(dataset, "train")
     captions = (text for row in rows["captions"] for text in row)
@@ -161,9 +141,10 @@ def idf_weights(sentences: Sequence[Sequence[str]], words: Sequence[str]) -> Ten
     >>> idf_weights([["red", "cat"], ["red", "bus"]], ["red", "unseen"])
     tensor([1.0000, 2.0986])
     """
-    holders = Counter(word for sentence in sentences for word in set(sentence))
-    counts = torch.tensor([holders[word] for word in words], dtype=torch.float64)
-    return (torch.log((1 + len(sentences)) / (1 + counts)) + 1).float()
+    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
+
+    fitted = TfidfVectorizer(analyzer=list, vocabulary=words).fit(sentences)
+    return torch.from_numpy(fitted.idf_).float()
 
 
 def fit_words(sentences: Sequence[Sequence[str]], dim: int, epochs: int = EPOCHS, seed: int = SEED) -> WordVectors:
@@ -180,7 +161,8 @@ def fit_words(sentences: Sequence[Sequence[str]], dim: int, epochs: int = EPOCHS
             raise ConfigError(f"{name}: expected 1 or more, got {value}")
     if not any(sentences):
         raise ConfigError("data: its training captions hold no words")
-    model = Word2Vec(sentences, vector_size=dim, window=WINDOW, min_count=1, sg=1, workers=1, epochs=epochs, seed=seed)
+    # Captions are short: within a window of 5 every word is near every other.
+    model = Word2Vec(sentences, vector_size=dim, window=5, min_count=1, sg=1, workers=1, epochs=epochs, seed=seed)
     words = list(model.wv.index_to_key)
     vectors = torch.from_numpy(np.array(model.wv.vectors, np.float32))
     return WordVectors(words, vectors, idf_weights(sentences, words))
@@ -211,15 +193,14 @@ def chosen(args: argparse.Namespace) -> tuple[Wanted, Reading]:
     return wanted, Reading(args.size, args.fit, (red, green, blue), args.max_bad)
 
 
-def lines_of(facts: dict[str, Any], listed: int = 10) -> list[str]:
+def lines_of(facts: dict[str, Any]) -> list[str]:
     """A dataset's prepared.json in a few lines."""
-    splits = ", ".join(f"{count} {name}" for name, count in facts["pictures"].items())
-    lines = [f"{facts['rows']} rows, {facts['families']} families of captions: {splits}"]
-    left_out = [f"left out: {bad['row']}: {bad['why']}" for bad in facts["bad"]]
-    leaks = [f"leak: {leak}" for leak in facts["leaks"]]
-    for each, count, what in ((left_out, facts["bad_rows"], ""), (leaks, facts["leak_count"], " leaks")):
-        lines += [*each[:listed], *([f"and {count - listed} more{what}"] if count > listed else [])]
-    return lines + facts["notes"]
+    return [
+        f"{facts['rows']} rows, {facts['families']} families of captions: {counted(facts['pictures'])}",
+        *shortened([f"left out: {bad['row']}: {bad['why']}" for bad in facts["bad"]], facts["bad_rows"]),
+        *shortened([f"leak: {leak}" for leak in facts["leaks"]], facts["leak_count"], " leaks"),
+        *facts["notes"],
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -247,6 +228,8 @@ def _run(args: argparse.Namespace) -> None:
             raise UserError(f"--{option}: is of a source that is only looked at; leave --out and --words out, or it")
     if args.all_captions and not args.words:
         raise UserError("--all-captions: says what --words reads; give --words FOLDER")
+    if not (args.out or args.words):
+        _look(args)
     if args.words:
         check_replaceable(args.words)
         writable_folder(args.words.parent, "--words")
@@ -258,20 +241,17 @@ def _run(args: argparse.Namespace) -> None:
         print(out)
     if args.words:
         with named("--out" if args.out else "SOURCE"):
-            encoder = fit_words(
-                training_sentences(args.out or Path(args.source), args.all_captions), args.dim, args.epochs
-            )
+            sentences = training_sentences(args.out or Path(args.source), args.all_captions)
+            encoder = fit_words(sentences, args.dim, args.epochs)
         with atomic_folder(args.words) as scratch:
             encoder.save(scratch)
         print(args.words)
-    if not (args.out or args.words):
-        _look(args)
 
 
 def _look(args: argparse.Namespace) -> None:
-    if args.sheet and not args.sheet.parent.is_dir():
-        raise UserError(f"--sheet: {args.sheet.parent} is no folder; make it, or name another file")
     if args.sheet:
+        if not args.sheet.parent.is_dir():
+            raise UserError(f"--sheet: {args.sheet.parent} is no folder; make it, or name another file")
         writable_file(args.sheet, "--sheet")
     facts, sheet = inspect(*chosen(args), args.seed, resplit=args.resplit)
     if args.sheet:

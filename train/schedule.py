@@ -12,8 +12,7 @@ from bridge.errors import UserError
 from bridge.noise import generator_for
 
 SCHEDULES, PRECISIONS, GOALS = ("trapezoid", "cosine", "constant"), ("no", "bf16", "fp16"), ("min", "max")
-FIRST_LOOK = 0.02
-"""Share of a budget after which the first validation comes, where there are several."""
+FIRST_LOOK = 0.02  # Share of a budget after which the first validation comes, where there are several
 
 
 class TrainingError(UserError):
@@ -22,47 +21,27 @@ class TrainingError(UserError):
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How to train.
+    """How to train."""
 
-    Attributes:
-        steps: Optimiser steps in all.
-        batch_size: Examples a step, over all processes and micro-batches.
-        learning_rate: The plateau of the trapezoid, the top of the cosine.
-        warmup: Steps to reach it.
-        cooldown: Share of `steps`, at the end, over which the trapezoid falls to zero.
-        weight_decay: AdamW's.
-        clip: Largest gradient norm.
-        ema_decay: Limit of the moving average's decay, reached by warm-up.
-        mixed_precision: "no", "bf16" or "fp16"; in YAML `"no"` needs its quotes.
-        validate_every: Steps between validations.
-        save_minutes: Minutes between checkpoints.
-        seed: Key of all randomness.
-        schedule: "trapezoid", "cosine" or "constant".
-        accumulate: Micro-batches that a process's share of a step is computed in, to save memory.
-        stop_on: Name of a validation figure; its best weights are kept, and training stops early. Empty for neither.
-        goal: "min" or "max": which way `stop_on` gets better.
-        patience: Validations in a row without a better figure after which training stops.
-        tensorboard: Whether to log for TensorBoard too, in the run folder.
-    """
-
-    steps: int
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    warmup: int = 200
-    cooldown: float = 0.35
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    ema_decay: float = 0.999
-    mixed_precision: str = "no"
-    validate_every: int = 1000
-    save_minutes: float = 5.0
-    seed: int = 0
-    schedule: str = "trapezoid"
-    accumulate: int = 1
+    steps: int  # Optimiser steps in all
+    batch_size: int = 16  # Examples a step, over all processes and micro-batches
+    learning_rate: float = 1e-3  # The plateau of the trapezoid, the top of the cosine
+    warmup: int = 200  # Steps to reach it
+    cooldown: float = 0.35  # Share of `steps`, at the end, over which the trapezoid falls to zero
+    weight_decay: float = 0.01  # AdamW's
+    clip: float = 1.0  # Largest gradient norm
+    ema_decay: float = 0.999  # Limit of the moving average's decay, reached as (1 + n) / (10 + n)
+    mixed_precision: str = "no"  # "no", "bf16" or "fp16"; in YAML `"no"` needs its quotes
+    validate_every: int = 1000  # Steps between validations
+    save_minutes: float = 5.0  # Minutes between checkpoints
+    seed: int = 0  # Key of all randomness
+    schedule: str = "trapezoid"  # "trapezoid", "cosine" or "constant"
+    accumulate: int = 1  # Micro-batches that a process's share of a step is computed in, to save memory
+    # Name of a validation figure; its best weights are kept, and training stops early. Empty for neither.
     stop_on: str = ""
-    goal: str = "min"
-    patience: int = 5
-    tensorboard: bool = False
+    goal: str = "min"  # "min" or "max": which way `stop_on` gets better
+    patience: int = 5  # Validations in a row without a better figure after which training stops
+    tensorboard: bool = False  # Whether to log for TensorBoard too, in the run folder
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "validate_every", "accumulate", "patience"):
@@ -88,20 +67,14 @@ FREE = frozenset(
 
 @dataclass(frozen=True)
 class Budget:
-    """Seconds of training steps, batches included, in place of a number of steps.
-
-    Attributes:
-        seconds: After which training ends.
-        growth: Above 1, validations come at times that grow by this factor, and `stop_on` may end training earlier;
-            at 1 there is one validation, at the end.
-        least: Seconds before which training is not ended earlier.
-        clock: Seconds; None for processor time, or the wall's on an accelerator.
-    """
+    """Seconds of training steps, batches included, in place of a number of steps."""
 
     seconds: float
+    # Above 1, validations come at times that grow by this factor, and `stop_on` may end training earlier, but not
+    # before `least` seconds; at 1 there is one validation, at the end
     growth: float = 1.0
     least: float = 0.0
-    clock: Callable[[], float] | None = None
+    clock: Callable[[], float] | None = None  # Seconds; None for processor time, or the wall's on an accelerator
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:
@@ -116,7 +89,7 @@ class Budget:
 def learning_rate_at(step: int, config: LoopConfig, share: float | None = None) -> float:
     """The trapezoid: linear warm-up, plateau, linear cool-down to zero at `steps`; or the cosine, or no cool-down.
 
-    With `share`, the part of a `Budget` that is used, in place of the part of `steps` that is done.
+    `share` is the part of a `Budget` that is used, in place of the part of `steps` that is done.
 
     Source: Haegele et al. 2024, Scaling Laws Beyond Fixed Training Durations, arXiv:2405.18392; the cosine
         Loshchilov & Hutter 2017, SGDR, arXiv:1608.03983
@@ -128,19 +101,14 @@ def learning_rate_at(step: int, config: LoopConfig, share: float | None = None) 
     >>> [round(learning_rate_at(s, config), 2) for s in (0, 10, 60, 109)]
     [0.1, 1.0, 0.5, 0.0]
     """
-    up = (step + 1) / max(config.warmup, 1)
+    up, cosine = (step + 1) / max(config.warmup, 1), config.schedule == "cosine"
     if config.schedule == "constant":
         return config.learning_rate * min(1.0, up)
-    if share is not None:
-        left = max(1 - share, 0.0)
-        down = left / max(config.cooldown, 1e-9)
-        if config.schedule == "cosine":
-            down = 0.5 - 0.5 * math.cos(math.pi * left)
-    elif config.schedule == "cosine":
-        share = max(step - config.warmup, 0) / max(config.steps - config.warmup, 1)
-        down = 0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))
-    else:
-        down = (config.steps - step) / max(config.cooldown * config.steps, 1)
+    if share is None:
+        begin = config.warmup if cosine else 0
+        share = max(step - begin, 0) / max(config.steps - begin, 1)
+    left = max(1 - share, 0.0)
+    down = 0.5 - 0.5 * math.cos(math.pi * left) if cosine else left / max(config.cooldown, 1e-9)
     return config.learning_rate * min(1.0, up, down)
 
 
@@ -169,16 +137,15 @@ class RowOrder:
 class Best:
     """Early stopping: the best averaged weights so far by `config.stop_on`, and for how long none were better.
 
-    Attributes:
-        weights: Copies on the CPU; empty before the first validation, and without `stop_on`.
-        step: When they were validated.
-        worse: Validations in a row that were no better.
+    `weights` are copies on the CPU, validated at `step`, and empty where there are none; `worse` counts validations in
+    a row that were no better.
 
     Source: Prechelt 1998, Early Stopping - But When?
     """
 
     def __init__(self, config: LoopConfig) -> None:
         self.config = config
+        self.aim = {"stop_on": config.stop_on, "goal": config.goal}
         self.value, self.step, self.worse = math.inf, 0, 0
         self.weights: list[Tensor] = []
 
@@ -188,10 +155,7 @@ class Best:
         return bool(self.config.stop_on) and self.worse >= self.config.patience
 
     def look(self, step: int, figures: dict[str, float], weights: Sequence[Tensor]) -> None:
-        """Compare the figures of a validation with the best; NaN counts as worse.
-
-        Raises TrainingError if there is no figure of that name.
-        """
+        """Compare the figures of a validation with the best; NaN counts as worse. TrainingError if it is not there."""
         name = self.config.stop_on
         if not name:
             return
@@ -206,18 +170,9 @@ class Best:
 
     def state(self) -> dict[str, Any]:
         """What `restore` takes: numbers, strings and tensors."""
-        return {k: v for k, v in vars(self).items() if k != "config"} | self._aim()
+        return {k: getattr(self, k) for k in ("value", "step", "worse", "weights")} | self.aim
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state`, unless it is that of another figure."""
-        if all(state[name] == value for name, value in self._aim().items()):
+        if self.aim.items() <= state.items():
             self.value, self.step, self.worse, self.weights = (state[k] for k in ("value", "step", "worse", "weights"))
-
-    def _aim(self) -> dict[str, Any]:
-        return {"stop_on": self.config.stop_on, "goal": self.config.goal}
-
-    @torch.no_grad()
-    def copy_to(self, parameters: Sequence[Tensor]) -> None:
-        """Put the best weights in place."""
-        for parameter, best in zip(parameters, self.weights, strict=True):
-            parameter.copy_(best)

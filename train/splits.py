@@ -8,8 +8,9 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 SHARES = {"test": 0.08, "validation": 0.08}
-MAX_HELD_OUT = 40
-"""Families with more base captions stay in training: one would own every average."""
+MAX_HELD_OUT = 40  # Families with more base captions stay in training: one would own every average
 SAME_RMSE, LEAK_RMSE = 0.02, 0.03
 """Thumbnails closer than the first are one drawing; training pictures closer than the second to one outside training
 are left out. Root mean squared difference, on the scale 0 to 1."""
@@ -27,21 +27,15 @@ are left out. Root mean squared difference, on the scale 0 to 1."""
 
 @dataclass(frozen=True)
 class Splits:
-    """Which captions and artists belong to which side.
+    """Which captions and artists belong to which side."""
 
-    Attributes:
-        families: Base captions (without skin tone), one list a family; `sides` "train", "validation" or "test", one
-            each. hidden: {"seen" | "seen_validation": {label: [artists that never reach training]}}.
-    """
-
-    families: list[list[str]]
-    sides: list[str]
-    hidden: dict[str, dict[str, list[str]]]
+    families: list[list[str]]  # Base captions (without skin tone), one list a family
+    sides: list[str]  # "train", "validation" or "test", one each
+    hidden: dict[str, dict[str, list[str]]]  # {"seen" | "seen_validation": {label: [artists never trained on]}}
 
     def save(self, path: Path) -> None:
         """Write the splits as one JSON file."""
-        facts = {name: getattr(self, name) for name in ("families", "sides", "hidden")}
-        path.write_text(json.dumps(facts, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "Splits":
@@ -122,35 +116,27 @@ def near_pictures(pixels: np.ndarray, others: np.ndarray, rmse: float = LEAK_RMS
 def near_held_out(split: Sequence[str], thumbnails: np.ndarray) -> np.ndarray:
     """Which training pictures are near-duplicates of one of another split, (N,) bool; split "" counts nowhere."""
     sides = np.array(split)
-    train, held_out = np.flatnonzero(sides == "train"), np.flatnonzero((sides != "train") & (sides != ""))
-    near = np.zeros(len(sides), dtype=bool)
-    near[train] = near_pictures(thumbnails[train], thumbnails[held_out])
+    near, train = np.zeros(len(sides), dtype=bool), sides == "train"
+    near[train] = near_pictures(thumbnails[train], thumbnails[~train & (sides != "")])
     return near
 
 
 def near_groups(thumbnails: np.ndarray, rmse: float = SAME_RMSE, block: int = 1024) -> np.ndarray:
-    """Group numbers, (N,), of small pictures (N, H, W, 3) uint8 linked by near-duplicates, mirrored ones too.
-
-    Two pictures can only be close if their means are, so only those are compared.
-    """
-    flat = thumbnails.reshape(len(thumbnails), -1)
-    first: dict[bytes, int] = {}
-    same = np.array([first.setdefault(row.tobytes(), len(first)) for row in flat])
-    distinct = np.stack([np.frombuffer(row, np.uint8) for row in first]).reshape(-1, *thumbnails.shape[1:])
-    means = distinct.reshape(len(distinct), -1).mean(1) / 255
+    """Group numbers, (N,), of small pictures (N, H, W, 3) uint8 linked by near-duplicates, mirrored ones too."""
+    flat, same = np.unique(thumbnails.reshape(len(thumbnails), -1), axis=0, return_inverse=True)
+    means = flat.mean(1) / 255
     order = np.argsort(means, kind="stable")
-    means, distinct = means[order], distinct[order]
+    means, distinct = means[order], flat[order].reshape(-1, *thumbnails.shape[1:])
     group = np.arange(len(order))
     for start in range(0, len(order), block):
+        # Two pictures can only be close if their means are, so only those are compared.
         stop = int(np.searchsorted(means, means[min(start + block, len(means)) - 1] + rmse, "right"))
         for at in range(start, stop, 8 * block):  # bounds the memory
             others = distinct[at : min(at + 8 * block, stop)]
             for mirrored in (False, True):
                 links = close_pairs(distinct[start : start + block], others, rmse, mirrored=mirrored)
                 group = merge_families(group, links + np.array([start, at]))
-    numbers = np.empty_like(group)
-    numbers[order] = group
-    return np.unique(numbers[same], return_inverse=True)[1]
+    return np.unique(group[np.argsort(order)][same.ravel()], return_inverse=True)[1]
 
 
 # captions
@@ -172,14 +158,11 @@ def merge_families(family: np.ndarray, links: np.ndarray) -> np.ndarray:
 def assign_sides(families: Sequence[Sequence[str]]) -> list[str]:
     """Side of each family, 84/8/8 by number of families, in an order fixed by a hash."""
     order = sorted(range(len(families)), key=lambda i: order_of(families[i][0], "side"))
-    small = [i for i in order if len(families[i]) <= MAX_HELD_OUT]
+    small = iter([i for i in order if len(families[i]) <= MAX_HELD_OUT])
     sides = ["train"] * len(families)
-    start = 0
     for side, share in SHARES.items():
-        count = round(share * len(families))
-        for i in small[start : start + count]:
+        for i in islice(small, round(share * len(families))):
             sides[i] = side
-        start += count
     return sides
 
 
@@ -188,37 +171,27 @@ def hide_artists(
 ) -> dict[str, dict[str, list[str]]]:
     """Choose seen captions and the artists whose pictures of them never reach training: {set name: {caption: artists}}.
 
-    `artists` are those of each training caption. Each named set takes so many captions, in order, of those that at
-    least `at_least` artists drew, and hides `hide` of them.
+    Each named set takes so many of the training captions that at least `at_least` `artists` drew, and hides `hide`.
     """
-    eligible = sorted((c for c, a in artists.items() if len(a) >= at_least), key=lambda c: order_of(c, "seen"))
-    chosen: dict[str, dict[str, list[str]]] = {}
-    start = 0
-    for name, count in counts.items():
-        captions = eligible[start : start + count]
-        start += count
-        chosen[name] = {
-            c: sorted(sorted(artists[c], key=lambda a, c=c: order_of(f"{c}/{a}", "artist"))[:hide])  # type: ignore[misc]
-            for c in sorted(captions)
-        }
-    return chosen
+
+    def hidden(caption: str) -> list[str]:
+        return sorted(sorted(artists[caption], key=lambda artist: order_of(f"{caption}/{artist}", "artist"))[:hide])
+
+    enough = (caption for caption, drawn in artists.items() if len(drawn) >= at_least)
+    eligible = iter(sorted(enough, key=lambda caption: order_of(caption, "seen")))
+    return {name: {c: hidden(c) for c in sorted(islice(eligible, count))} for name, count in counts.items()}
 
 
 def make_splits(
     labels: Sequence[str], artists: Sequence[str], thumbnails: np.ndarray, encode: Callable[[list[str]], np.ndarray]
 ) -> Splits:
-    """Compute the splits of N captioned pictures, of their thumbnails in [0, 1], (N, H, W, 3).
-
-    `encode` makes unit-norm text codes (M, D) of captions.
-    """
-    bases = sorted({base_label(label) for label in labels})
-    number = {base: i for i, base in enumerate(bases)}
-    caption_of = np.array([number[base_label(label)] for label in labels])
+    """Splits of N captioned pictures, thumbnails (N, H, W, 3) in [0, 1]; `encode` makes unit-norm codes of captions."""
+    bases, caption_of = np.unique([base_label(label) for label in labels], return_inverse=True)
     same = caption_of[close_pairs(thumbnails, thumbnails, SAME_RMSE)]
-    family = merge_families(caption_families(encode(bases)), same)
+    family = merge_families(caption_families(encode(bases.tolist())), same)
     members: dict[int, list[str]] = defaultdict(list)
-    for base, i in zip(bases, family, strict=True):
-        members[int(i)].append(base)
+    for base, i in zip(bases.tolist(), family.tolist(), strict=True):
+        members[i].append(base)
     families = [members[i] for i in sorted(members)]
     sides = assign_sides(families)
     side_of = {base: side for group, side in zip(families, sides, strict=True) for base in group}

@@ -8,45 +8,31 @@ import os
 import sys
 from collections.abc import Sequence
 
-STOPPED = 130
-"""Exit code of a command that Ctrl-C ended: 128 + SIGINT."""
-NEW_NAMES = {
-    "eval.cheats": "eval.studies.checks cheats",
-    "eval.factors": "eval.studies.latents factors",
-    "eval.familiarity": "eval.studies.checks familiarity",
-    "eval.families": "eval.studies.compare families",
-    "eval.latents": "eval.studies.latents",
-    "eval.pairs": "eval.studies.compare pairs",
-    "eval.peers": "eval.studies.compare peers",
-    "eval.scoring": "eval.studies.checks retrieval",
-    "eval.sheets": "eval MODEL --sheet PNG",
-    "eval.speed": "eval.studies.cost speed",
-    "eval.studies.cheats": "eval.studies.checks cheats",
-    "eval.studies.disentangle": "eval.studies.latents factors",
-    "eval.studies.familiarity": "eval.studies.checks familiarity",
-    "eval.studies.families": "eval.studies.compare families",
-    "eval.studies.pairs": "eval.studies.compare pairs",
-    "eval.studies.peers": "eval.studies.compare peers",
-    "eval.studies.retrieval": "eval.studies.checks retrieval",
-    "eval.studies.speed": "eval.studies.cost speed",
-    "eval.studies.swap": "eval.studies.checks swap",
-    "eval.swap": "eval.studies.checks swap",
-    "train.bench": "eval.studies.cost",
-    "train.codec": "train.autoencoder",
-    "train.emoji": "train.recipes emoji",
-    "train.icons": "train.recipes icons",
-    "train.inspect": "train.prepare SOURCE, without --out",
-    "train.openclipart": "train.recipes clipart",
-    "train.own": "train",
-    "train.recipes.clipart": "train.recipes clipart",
-    "train.recipes.emoji": "train.recipes emoji",
-    "train.recipes.icons": "train.recipes icons",
-    "train.recipes.pictures": "train.recipes pictures",
-    "train.recipes.shapes": "train.recipes shapes",
-    "train.shapes": "train.recipes shapes",
-    "train.vae": "train.autoencoder",
-    "train.words": "train.prepare DATASET --words FOLDER",
+STOPPED = 130  # Exit code of a command that Ctrl-C ended: 128 + SIGINT
+FORMER_NAMES = {
+    "eval MODEL --sheet PNG": "eval.sheets",
+    "eval.studies.checks cheats": "eval.cheats eval.studies.cheats",
+    "eval.studies.checks familiarity": "eval.familiarity eval.studies.familiarity",
+    "eval.studies.checks retrieval": "eval.scoring eval.studies.retrieval",
+    "eval.studies.checks swap": "eval.studies.swap eval.swap",
+    "eval.studies.compare families": "eval.families eval.studies.families",
+    "eval.studies.compare pairs": "eval.pairs eval.studies.pairs",
+    "eval.studies.compare peers": "eval.peers eval.studies.peers",
+    "eval.studies.cost": "train.bench",
+    "eval.studies.cost speed": "eval.speed eval.studies.speed",
+    "eval.studies.latents": "eval.latents",
+    "eval.studies.latents factors": "eval.factors eval.studies.disentangle",
+    "train": "train.own",
+    "train.autoencoder": "train.codec train.vae",
+    "train.prepare DATASET --words FOLDER": "train.words",
+    "train.prepare SOURCE, without --out": "train.inspect",
+    "train.recipes clipart": "train.openclipart train.recipes.clipart",
+    "train.recipes emoji": "train.emoji train.recipes.emoji",
+    "train.recipes icons": "train.icons train.recipes.icons",
+    "train.recipes pictures": "train.recipes.pictures",
+    "train.recipes shapes": "train.recipes.shapes train.shapes",
 }
+NEW_NAMES = {former: name for name, all_former in FORMER_NAMES.items() for former in all_former.split()}
 """Commands that changed name."""
 
 

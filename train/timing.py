@@ -2,15 +2,13 @@
 
 import functools
 import time
+import timeit
 from collections.abc import Callable, Mapping
 from statistics import median
 
 import torch
 
 from train.command import say
-
-SIDE, REPEATS, SLOWER = 256, 10, 2.0
-"""Of the matrices multiplied, how often, and how many times slower bfloat16 must be to be worth a word."""
 
 
 def clock() -> float:
@@ -41,26 +39,21 @@ def interleaved(
 @functools.cache
 def slowdown() -> float:
     """Time of a matrix product in bfloat16 over that in float32 on this processor; below 1 where it is faster."""
-    least = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        x, taken = torch.ones(SIDE, SIDE, dtype=dtype), []
-        for _ in range(REPEATS):
-            start = time.perf_counter()
-            _ = x @ x
-            taken.append(time.perf_counter() - start)
-        least[dtype] = min(taken)
-    return least[torch.bfloat16] / least[torch.float32]
+
+    def least(dtype: torch.dtype) -> float:
+        x = torch.ones(256, 256, dtype=dtype)
+        return min(timeit.repeat(lambda: x @ x, number=1, repeat=10))
+
+    return least(torch.bfloat16) / least(torch.float32)
 
 
 def slow_bfloat16() -> bool:
     """Whether training would be on a processor without bfloat16; an accelerator is taken to have it."""
-    return not torch.accelerator.is_available() and slowdown() > SLOWER
+    return not torch.accelerator.is_available() and slowdown() > 2
 
 
 def note_precision(mixed_precision: str, option: str) -> None:
     """Say on standard error that "bf16" is slow here, where it is; `option` is what the reader sets to "no" instead."""
     if mixed_precision == "bf16" and slow_bfloat16():
-        say(
-            f"{option}: on this processor bfloat16 takes {slowdown():.0f} times as long as float32; "
-            f'"no" trains in float32'
-        )
+        told = f"on this processor bfloat16 takes {slowdown():.0f} times as long as float32"
+        say(f'{option}: {told}; "no" trains in float32')

@@ -1,8 +1,7 @@
 """Encode once: text codes and latents on disk, filed by what made them; read without being loaded.
 
-Rows of tensors lie in Arrow files, a few thousand a file, mapped into memory when they are read. A shard is filed by
-what made it and by the content of its own rows: it is complete or absent, is made by one of however many processes work
-on the same rows, and is taken up again by every later run that has those rows.
+Rows of tensors lie in Arrow files, a few thousand a file, mapped into memory when they are read. Such a shard, filed by
+what made it and by the content of its rows, is complete or absent, and taken up again by every run that has those rows.
 """
 
 import contextlib
@@ -14,6 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -28,23 +28,12 @@ from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.errors import UserError
 from bridge.text import TextCode, TextEncoder
 
-CACHE = ".cache"
-"""Folder inside a dataset's, for all that is made of it once."""
-PICTURES, CAPTIONS = 64, 256
-"""Encoded at a time."""
-SHOWN_AFTER = 1.0
-"""Seconds of encoding before progress is shown: what is there already says nothing."""
-
-
+CACHE = ".cache"  # Folder inside a dataset's, for all that is made of it once
+PICTURES, CAPTIONS = 64, 256  # Encoded at a time
 PixelsOf = Callable[[int, int], Tensor]
 """First and last row, the last excluded, to these pictures, (B, 3, H, W) in [0, 1]."""
-ROWS = 4096
-"""Rows of a shard; the last one has fewer."""
-WAIT_SECONDS = 0.2
-LOCK = ".lock"
-NAME = 24
-"""Digits of a content hash in a file's name."""
-FACTS = b"bridge"
+ROWS, NAME = 4096, 24  # Rows of a shard, of which the last one has fewer; digits of a content hash in a file's name
+LOCK, FACTS = ".lock", b"bridge"
 
 
 @dataclass(frozen=True)
@@ -56,39 +45,35 @@ class Ragged:
 
 
 Column = Tensor | Ragged
-Compute = Callable[[int, int], Mapping[str, Column]]
-"""First and last row, the last excluded, to columns of those rows."""
+Compute = Callable[[int, int], Mapping[str, Column]]  # First and last row, the last excluded, to columns of those rows
 
 
 def encoded_once(
-    folder: Path,
-    kind: str,
-    maker: Sequence[str],
-    names: Sequence[str],
+    folder: Path,  # Of all caches of a dataset
+    kind: str,  # With what the name of the folder in it begins
+    maker: Sequence[str],  # Fingerprints of everything but the rows that the columns depend on
+    names: Sequence[str],  # Content hash of each row, (N,)
     compute: Compute,
-    progress: Callable[[int], object] = lambda _: None,
+    what: str = "rows",  # How progress calls them
 ) -> "Shards":
     """Rows from `folder`, where they are there; the others are computed, shard by shard, and kept there.
 
     Several processes may work on the same rows: each shard is made by one of them, and one that dies is stood in for.
-
-    Args:
-        folder: Of all caches of a dataset; a folder in it, its name beginning with `kind`, is made when first written.
-        maker: Fingerprints of everything but the rows that the columns depend on.
-        names: Content hash of each row, (N,).
-        compute: Makes columns.
-        progress: Told how many rows have come to be there, each time some have.
+    Progress is shown after a second: what is there already says nothing.
     """
     made_by = _digest([kind, *maker])
     home = folder / f"{kind}-{made_by[:16]}"
     parts = [names[start : start + ROWS] for start in range(0, len(names), ROWS)]
     shards = Shards([Shard(home, made_by, _digest(part), len(part)) for part in parts])
     missing = {i for i, shard in enumerate(shards.parts) if not shard.find()}
-    progress(len(names) - sum(len(parts[i]) for i in missing))
     if not missing:
         return shards
     home.mkdir(parents=True, exist_ok=True)
-    with (home / LOCK).open("ab") as file:
+    there = len(names) - sum(len(parts[i]) for i in missing)
+    with (
+        (home / LOCK).open("ab") as file,
+        tqdm(total=len(names), initial=there, desc=what, file=sys.stderr, delay=1.0) as bar,
+    ):
         while missing:
             done = set()
             for i in sorted(missing):
@@ -97,18 +82,15 @@ def encoded_once(
                         shards.parts[i].write(compute(i * ROWS, i * ROWS + len(parts[i])))
                     done |= {i} if mine or shards.parts[i].path else set()
             missing -= done
-            progress(sum(len(parts[i]) for i in done))
+            bar.update(sum(len(parts[i]) for i in done))
             if not done:
-                time.sleep(WAIT_SECONDS)
+                time.sleep(0.2)
     return shards
 
 
 @contextlib.contextmanager
 def _claimed(file: IO[bytes], number: int) -> Iterator[bool]:
-    """Whether no other process holds byte `number` of the lock file; held while the block runs.
-
-    The kernel lets go when the process dies, however it dies.
-    """
+    """Whether no other process holds byte `number` of the lock file; held while the block runs, or until death."""
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
     except (BlockingIOError, PermissionError):
@@ -121,15 +103,11 @@ def _claimed(file: IO[bytes], number: int) -> Iterator[bool]:
 
 
 class Shard:
-    """One file of rows in `home`, named after the digest of their content hashes and the checksum of the whole file.
-
-    `path` is the file, None until it is there; `made_by` the digest of what made it.
-    """
+    """One file of rows in `home`, `path` once it is there, named after the digest of their content and its checksum."""
 
     def __init__(self, home: Path, made_by: str, content: str, rows: int) -> None:
         self.home, self.made_by, self.content, self.rows = home, made_by, content, rows
         self.path: Path | None = None
-        self._columns: dict[str, np.ndarray] = {}
 
     def find(self) -> bool:
         """Whether the file is there by now."""
@@ -145,28 +123,22 @@ class Shard:
                 raise ValueError(f"columns: {name!r} has {count} rows, expected {self.rows}")
             shapes[name] = list(column.shape[1:]) if isinstance(column, Tensor) else None
             arrays.append(_to_arrow(column))
-        batch = pa.record_batch(arrays, names=list(columns))
         facts = {"made_by": self.made_by, "content": self.content, "shapes": shapes}
-        schema = batch.schema.with_metadata({FACTS: json.dumps(facts).encode()})
+        batch = pa.record_batch(arrays, names=list(columns), metadata={FACTS: json.dumps(facts).encode()})
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, schema) as writer:
-            writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+        with pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
         data = sink.getvalue().to_pybytes()
         path = self.home / f"{self.content[:NAME]}-{zlib.crc32(data):08x}.arrow"
         atomic_write(path, data)
         self.path = path
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, np.ndarray]:
         """The columns, mapped; of a ragged one NAME its values, and its (B + 1,) starts as "NAME starts".
 
         Raises CheckpointError if the file is damaged, or was made by something else or of other rows.
         """
-        if not self._columns:
-            self._columns = self._read()
-        return self._columns
-
-    def _read(self) -> dict[str, np.ndarray]:
         if self.path is None:
             raise CheckpointError(f"{self.home}: a shard is missing; run the same command again")
         data = pa.memory_map(str(self.path)).read_buffer() if self.path.stat().st_size else b""
@@ -188,11 +160,7 @@ class Shard:
 
 
 class Shards:
-    """N rows in shards, on disk until they are asked for.
-
-    Args:
-        parts: The shards, in the order of the rows.
-    """
+    """N rows in shards, in the order of the rows, on disk until they are asked for."""
 
     def __init__(self, parts: Sequence[Shard]) -> None:
         self.parts = parts
@@ -202,24 +170,18 @@ class Shards:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def rows(self, name: str, index: Tensor) -> Tensor:
-        """A column of rows (B,), (B, ...), in memory. Raises IndexError if there is no such row."""
-        which, local = self._where(index)
+        """A column of rows (B,), (B, ...), in memory; like `ragged`, raises IndexError if there is no such row."""
         first = self.parts[0].columns[name]
         out = np.empty((len(index), *first.shape[1:]), first.dtype)
-        for row, (number, at) in enumerate(zip(which.tolist(), local.tolist(), strict=True)):
-            out[row] = self.parts[number].columns[name][at]
+        for row, (columns, at) in enumerate(self._where(index)):
+            out[row] = columns[name][at]
         return torch.from_numpy(out)
 
     def ragged(self, name: str, index: Tensor, places: int) -> tuple[Tensor, Tensor]:
-        """A ragged column of rows (B,), (B, places, D), what is shorter filled with zeros, and which are there.
-
-        Raises IndexError if there is no such row.
-        """
-        which, local = self._where(index)
+        """A ragged column of rows (B,), (B, places, D), what is shorter filled with zeros, and which are there."""
         first = self.parts[0].columns[name]
         out, there = np.zeros((len(index), places, first.shape[1]), first.dtype), np.zeros((len(index), places), bool)
-        for row, (number, at) in enumerate(zip(which, local, strict=True)):
-            columns = self.parts[number].columns
+        for row, (columns, at) in enumerate(self._where(index)):
             start, end = columns[f"{name} starts"][at : at + 2]
             count = min(int(end - start), places)
             out[row, :count], there[row, :count] = columns[name][start : start + count], True
@@ -229,13 +191,29 @@ class Shards:
         """Largest length of a row of a ragged column."""
         return max((int(np.diff(p.columns[f"{name} starts"]).max(initial=0)) for p in self.parts), default=0)
 
-    def _where(self, index: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Shard of each row and its place there."""
+    def _where(self, index: Tensor) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+        """Columns of each row's shard and its place there."""
         rows = index.numpy()
         if len(rows) and not (rows.min() >= 0 and rows.max() < len(self)):
             raise IndexError(f"index: expected rows 0 to {len(self) - 1}, got {rows.min()} to {rows.max()}")
         which = np.searchsorted(self._ends, rows, side="right")
-        return which, rows - (self._ends - [part.rows for part in self.parts])[which]
+        local = rows - (self._ends - [part.rows for part in self.parts])[which]
+        return ((self.parts[number].columns, at) for number, at in zip(which.tolist(), local.tolist(), strict=True))
+
+
+class Held(Shards):
+    """N rows that are not on disk: for each column a function of row numbers (B,)."""
+
+    def __init__(self, count: int, columns: Mapping[str, Callable[[Tensor], Tensor]]) -> None:
+        super().__init__([])
+        self.count, self.columns = count, columns
+
+    def __len__(self) -> int:
+        return self.count
+
+    def rows(self, name: str, index: Tensor) -> Tensor:
+        """A column of rows (B,), (B, ...)."""
+        return self.columns[name](index)
 
 
 def _digest(words: Sequence[str]) -> str:
@@ -257,12 +235,11 @@ def _to_arrow(column: Column) -> pa.Array:
 
 
 class Codes:
-    """Codes of T texts on disk: a column "pooled" and, where asked for, a ragged one "tokens", at half precision."""
+    """Codes of T texts: columns "pooled" and, where asked for, "tokens", at half precision, `places` to the longest."""
 
     def __init__(self, shards: Shards, *, with_tokens: bool) -> None:
         self.shards = shards
         self.places = shards.longest("tokens") if with_tokens else 0
-        """Token places of every code: the longest text's."""
 
     def pooled(self, index: Tensor) -> Tensor:
         """Pooled codes of texts (B,), (B, D)."""
@@ -278,14 +255,14 @@ class Codes:
         pooled = self.pooled(index)
         count = self.places if places is None else places
         if not count:
-            none = pooled.new_zeros(len(index), 0, pooled.shape[1])
-            return TextCode(pooled, none, torch.zeros(len(index), 0, dtype=torch.bool))
+            null = TextCode.null(*pooled.shape)
+            return TextCode(pooled, null.tokens, null.mask)
         tokens, mask = self.shards.ragged("tokens", index, count)
         return TextCode(pooled, tokens.float(), mask)
 
 
 class Latents:
-    """Latent distributions of N pictures on disk, in columns "mean" and "std"; `names` are their content hashes."""
+    """Latent distributions of N pictures, in columns "mean" and "std"; `names` are their content hashes."""
 
     def __init__(self, shards: Shards, names: Sequence[str]) -> None:
         self.shards, self.names = shards, names
@@ -331,8 +308,7 @@ def caption_codes(encoder: TextEncoder, texts: Sequence[str], folder: Path, *, w
         return columns | {"tokens": Ragged(torch.cat(tokens), torch.cat(length))} if with_tokens else columns
 
     kind = "tokens" if with_tokens else "codes"
-    with tqdm(total=len(texts), desc="captions", file=sys.stderr, delay=SHOWN_AFTER) as bar:
-        shards = encoded_once(folder, kind, [encoder.fingerprint], texts, compute, bar.update)
+    shards = encoded_once(folder, kind, [encoder.fingerprint], texts, compute, "captions")
     return Codes(shards, with_tokens=with_tokens)
 
 
@@ -342,8 +318,7 @@ def latents(codec: ImageCodec, names: Sequence[str], pixels: PixelsOf, folder: P
     def compute(start: int, stop: int) -> Mapping[str, Column]:
         return vars(encode(codec, pixels, start, stop))
 
-    with tqdm(total=len(names), desc="pictures", file=sys.stderr, delay=SHOWN_AFTER) as bar:
-        return Latents(encoded_once(folder, "latents", [codec.fingerprint], names, compute, bar.update), names)
+    return Latents(encoded_once(folder, "latents", [codec.fingerprint], names, compute, "pictures"), names)
 
 
 def encode(codec: ImageCodec, pixels: PixelsOf, start: int, stop: int) -> LatentDistribution:

@@ -20,8 +20,7 @@ from train.config import ConfigError
 from train.data.cache import Latents, latents
 
 COLUMNS = ("image", "captions", "label", "family", "split")
-CAPTIONED = "image captions label artist style family split"
-"""Columns that every dataset made here has."""
+CAPTIONED = "image captions label artist style family split"  # Columns that every dataset made here has
 _TYPES = {"image": datasets.Image()}
 _TYPES |= dict.fromkeys(("captions", "tags"), datasets.List(datasets.Value("string")))
 _TYPES |= dict.fromkeys(("family", "duplicate", "factor"), datasets.Value("int32"))
@@ -35,10 +34,7 @@ def features(names: str) -> datasets.Features:
 
 
 def load_dataset(folder: Path, columns: Sequence[str] = COLUMNS) -> Dataset:
-    """Open a folder written by `datasets.Dataset.save_to_disk`.
-
-    Raises ConfigError if the folder is no dataset, lacks a column, or column "image" holds no pictures.
-    """
+    """Open a folder that `datasets.Dataset.save_to_disk` wrote. ConfigError if it lacks a column, or pictures."""
     try:
         dataset = load_from_disk(str(folder))
     except OSError as error:
@@ -81,10 +77,7 @@ def content_hash(data: bytes) -> str:
 
 
 def encoded_picture(number: int, row: dict[str, Any] | None) -> bytes:
-    """The bytes of a picture, read from its file where the dataset only names it.
-
-    Raises ConfigError if the row has no picture.
-    """
+    """The bytes of a picture, from its file where the dataset only names it. ConfigError if the row has none."""
     if row and row["bytes"] is not None:
         return bytes(row["bytes"])
     if row and row["path"]:
@@ -98,8 +91,8 @@ def picture_hashes(dataset: Dataset) -> list[str]:
     return [content_hash(encoded_picture(i, row)) for i, row in enumerate(raw["image"])]
 
 
-def pixels_of(dataset: Dataset) -> Tensor:
-    """Every picture of a dataset as bytes, (N, 3, H, W) uint8, white where they are transparent."""
+def pixels_of(dataset: Dataset | dict[str, Any]) -> Tensor:
+    """Every picture of a dataset, or of a batch, as bytes, (N, 3, H, W) uint8, white where they are transparent."""
     arrays = [np.asarray(flatten(image)) for image in dataset["image"]]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
@@ -125,10 +118,7 @@ def to_unit(pixels: Tensor) -> Tensor:
 
 
 def latents_of(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
-    """Latent distributions of a dataset's pictures, scaled to the codec's size where they have another.
-
-    They are kept in `folder`; a few pictures are decoded at a time.
-    """
+    """Latent distributions of a dataset's pictures, scaled to the codec's size if need be, once; kept in `folder`."""
     size = (codec.image_size, codec.image_size)
 
     def pixels(start: int, stop: int) -> Tensor:
@@ -140,22 +130,18 @@ def latents_of(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
 
 @dataclass(frozen=True)
 class CaptionTable:
-    """Caption variants enumerated once: row i may be told by any of `texts` whose numbers `of(i)` gives.
-
-    `number` are numbers into `texts`, int32, row after row, a row's first its label;
-    `start`, (N + 1,), is where each of N rows starts there, and the end of the last.
-    """
+    """Captions enumerated once: row i may be told by any of `texts` with number[start[i] : start[i + 1]]."""
 
     texts: list[str]
-    number: Tensor
-    start: Tensor
+    number: Tensor  # Of the captions of all rows, int32; the first of a row is its label
+    start: Tensor  # Where each of N rows starts there, and where the last ends, (N + 1,)
 
     @classmethod
     def enumerate(cls, captions: Sequence[Sequence[str]]) -> "CaptionTable":
-        """Enumerate the variants of all rows.
+        """The variants of all rows.
 
-        >>> CaptionTable.enumerate([["cat", "kitten"], ["dog"], ["cat"]]).of(2)
-        [0]
+        >>> CaptionTable.enumerate([["cat", "kitten"], ["dog"], ["cat"]]).number.tolist()
+        [0, 1, 2, 0]
         """
         known: dict[str, int] = {}
         number = torch.tensor([known.setdefault(text, len(known)) for row in captions for text in row])
@@ -164,11 +150,6 @@ class CaptionTable:
 
     def __len__(self) -> int:
         return len(self.start) - 1
-
-    def of(self, row: int) -> list[int]:
-        """Numbers of the captions that a row may be told by, the label first."""
-        numbers: list[int] = self.number[self.start[row] : self.start[row + 1]].tolist()
-        return numbers
 
     @property
     def labels(self) -> Tensor:
