@@ -29,8 +29,7 @@ class Text:
 def texts(given: Any, name: str) -> Iterator[Text]:
     """Captions of an argument that takes one or several; the argument is checked at once, each in its turn.
 
-    Raises:
-        UserError: It is neither, or one of them is no text.
+    Raises UserError if it is neither, or one of them is no text.
 
     >>> [text.name for text in texts(["a cat", "a dog"], "prompt")]
     ['prompt[0]', 'prompt[1]']
@@ -105,10 +104,7 @@ def whole(value: Any, name: str, low: int | None = None, high: int | None = None
     >>> whole(numpy.int64(3), "steps", 1, 9)
     3
     """
-    try:
-        result = None if _is_bool(value) else operator.index(value)
-    except (TypeError, ValueError, RuntimeError):
-        result = None
+    result = _index(value)
     if result is None or not (low is None or low <= result) or not (high is None or result <= high):
         span = "" if low is None or high is None else f" from {low} to {high}"
         raise UserError(f"{name}: expected a whole number{span}, got {_shown(value)}")
@@ -122,11 +118,11 @@ def number(value: Any, name: str, low: float, high: float) -> float:
     >>> number(numpy.float32(0.5), "scale", -1, 1)
     0.5
     """
-    if isinstance(value, int) and not _is_bool(value):
-        result: float = value
-    else:
+    several = getattr(value, "ndim", 0) > 0
+    result: float | None = None if several else _index(value)
+    if result is None:
         try:
-            result = math.nan if _is_bool(value) or isinstance(value, str | bytes) else _float_or_int(value)
+            result = math.nan if several or _is_bool(value) or isinstance(value, str | bytes) else float(value)
         except (TypeError, ValueError, RuntimeError, OverflowError):
             result = math.nan
     if not low <= result <= high:
@@ -134,13 +130,11 @@ def number(value: Any, name: str, low: float, high: float) -> float:
     return result
 
 
-def _float_or_int(value: Any) -> float:
-    if getattr(value, "ndim", 0):
-        raise TypeError("a row of numbers")
+def _index(value: Any) -> int | None:
     try:
-        return operator.index(value)
+        return None if _is_bool(value) else operator.index(value)
     except (TypeError, ValueError, RuntimeError):
-        return float(value)
+        return None
 
 
 def _is_bool(value: Any) -> bool:

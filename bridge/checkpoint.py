@@ -54,7 +54,7 @@ def fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
     """Identity of weights and configuration, 16 hex digits; equal on every device.
 
     Keys of `config` that start with "_" do not count: diffusers keeps its version and the folder's name there.
-    Raises CheckpointError if the state holds something else than tensors, as that of a quantised module does.
+    Raises CheckpointError if the state of `module` holds anything but tensors, as when it is quantised.
 
     >>> fingerprint(nn.Identity(), {"width": (2, 3)}) == fingerprint(nn.Identity(), {"width": [2, 3]})
     True
@@ -142,18 +142,15 @@ def verify_folder(path: str | Path) -> None:
         _refuse_pickle(path / name)
     listed, aside = _read_manifest(path), []
     for name in sorted(listed.keys() | files):
-        damage = _damage_of(path, name, listed)
-        if damage is None:
+        if (damage := _damage_of(path, name, listed)) is None:
             continue
         if _is_loaded(name, name in listed):
             raise CheckpointError(f"{path / name}: {damage}")
         aside.append(f"{name} ({damage.split(';')[0]})")
     if aside:
-        more = f" and {len(aside) - 3} more" if len(aside) > 3 else ""
-        message = (
-            f"{path}: {', '.join(aside[:3])}{more}; nothing is loaded from there, and the model is as it was saved"
-        )
-        warnings.warn(UnverifiedWarning(message), stacklevel=2)
+        some = ", ".join(aside[:3]) + (f" and {len(aside) - 3} more" if len(aside) > 3 else "")
+        what = "nothing is loaded from there, and the model is as it was saved"
+        warnings.warn(UnverifiedWarning(f"{path}: {some}; {what}"), stacklevel=2)
 
 
 def _damage_of(folder: Path, name: str, listed: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -233,10 +230,12 @@ def check_replaceable(path: str | Path) -> None:
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise CheckpointError(f"{path}: is a file; choose another folder")
-    for taken, what in ((path.is_mount(), "a disk's own folder"), (_is_current(path), "the current folder")):
+    current = path.is_dir() and Path.cwd().is_relative_to(path.resolve())
+    for taken, what in ((path.is_mount(), "a disk's own folder"), (current, "the current folder")):
         if taken:
             raise CheckpointError(f"{path}: is {what}, which cannot be replaced; choose a folder in it")
-    entries = {e.relative_to(path).as_posix() for e in path.rglob("*") if e.is_symlink() or _ends(e)}
+    ends = [entry for entry in path.rglob("*") if entry.is_symlink() or not entry.is_dir() or not any(entry.iterdir())]
+    entries = {entry.relative_to(path).as_posix() for entry in ends}  # files, and folders that are empty
     listed = _read_manifest(path) if MANIFEST in entries else {}
     entries = {name for name in entries if Path(name).parts[0] != CACHE}
     for name in sorted(entries - listed.keys() - {MANIFEST}):
@@ -246,15 +245,6 @@ def check_replaceable(path: str | Path) -> None:
     for name in sorted(entries & listed.keys()):
         if not _is_loaded(name, True) and sha256_of(path / name) != listed[name]["sha256"]:
             raise CheckpointError(f"{path / name}: was edited and would be lost; move it, or choose another folder")
-
-
-def _ends(entry: Path) -> bool:
-    """Whether it is a file or an empty folder."""
-    return not entry.is_dir() or not any(entry.iterdir())
-
-
-def _is_current(path: Path) -> bool:
-    return path.is_dir() and Path.cwd().is_relative_to(path.resolve())
 
 
 def _write_manifest(folder: Path) -> None:

@@ -6,19 +6,21 @@ in one line that names the argument and the remedy, with exit code 2, before any
 """
 
 import argparse
-import contextlib
 import importlib
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from bridge import __version__
 from bridge.commands.common import as_caption
 from bridge.errors import UserError
 from bridge.streams import STOPPED, guarded, interruptible
 from bridge.writing import tell
+
+Add = Callable[..., Any]
+"""`ArgumentParser.add_argument`."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,26 +29,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = _Parser(prog="bridge", description="Captions to several plausible images, and what lies between them.")
-    parser.add_argument("--version", action="version", version=f"bridge {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    _add_generate(commands.add_parser("generate", help="several images of each caption"))
-    _add_learn(commands.add_parser("learn", help="a model from captioned pictures of your own, without training"))
-    _add_interpolate(commands.add_parser("interpolate", help="the pictures between two images or captions"))
-    _add_edit(commands.add_parser("edit", help="more of one caption and less of another in an image"))
-    _add_vary(commands.add_parser("vary", help="pictures around an image, as far from it as you say"))
-    _add_redo(commands.add_parser("redo", help="a picture again from its own text chunks, bit for bit"))
-    _add_score(commands.add_parser("score", help="how well images fit captions, as a table"))
-    _add_serve(commands.add_parser("serve", help="a web page to look, compare and explore"))
-    _add_info(commands.add_parser("info", help="what is in a model: parts, data, figures, fingerprints"))
-    _add_push(commands.add_parser("push", help="share a model on the hub"))
-    return parser
-
-
-def _add_generate(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+def _add_generate(add: Add) -> None:
     add("caption", nargs="*", type=as_caption, metavar="CAPTION", help="what to draw; quote it")
     add("--captions", metavar="FILE", help="a caption a line, UTF-8; - reads standard input")
     add("-n", type=_count, default=8, metavar="N", help="images of each caption (default 8)")
@@ -56,54 +39,40 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--temperature", type=_number, metavar="T", help="0: one image a caption; more: more variety")
     add("--negative", type=as_caption, metavar="CAPTION", help="what to move away from")
     add("--pairs", metavar="SOURCE", help="draw from captioned pictures of your own: a folder, a table, a dataset")
-    add(
-        "--novelty",
-        type=_number,
-        metavar="X",
-        help="-1 to 1: how far from the pictures in memory; below 0 in one style each (default: the model's)",
-    )
-    add(
-        "--style",
-        metavar="WORD",
-        help="draw from one kind of picture in memory, or with 'not WORD' from the others; see `bridge info`",
-    )
-    add(
-        "--no-compose",
-        action="store_true",
-        help="do not compose captions of two things, nor paint things in another colour",
-    )
-    _add_files(parser)
+    far = "-1 to 1: how far from the pictures in memory; below 0 in one style each (default: the model's)"
+    add("--novelty", type=_number, metavar="X", help=far)
+    kind = "draw from one kind of picture in memory, or with 'not WORD' from the others; see `bridge info`"
+    add("--style", metavar="WORD", help=kind)
+    alone = "do not compose captions of two things, nor paint things in another colour"
+    add("--no-compose", action="store_true", help=alone)
+    _add_files(add)
     add("--no-sheet", action="store_true", help="no contact sheet")
-    _add_source(parser)
-    _add_common(parser)
+    _add_source(add)
+    _add_common(add)
 
 
-def _add_files(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+def _add_files(add: Add) -> None:
     add("--size", type=_whole, metavar="PIXELS", help="side of an image, of a model that draws at any")
     add("--transparent", action="store_true", help="leave the background transparent, of a model that knows it")
     add("--format", choices=("png", "webp"), default="png", help="of the images (default png); both lose nothing")
     add("--svg", action="store_true", help="an SVG beside each image, of a model that draws in layers")
 
 
-def _add_learn(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+def _add_learn(add: Add) -> None:
     add("pairs", metavar="SOURCE", help="captioned pictures: a folder, a table, a hub id")
     add("--out", type=Path, required=True, metavar="MODEL", help="the model folder to write")
-    _add_source(parser)
-    _add_model(parser)
+    _add_source(add)
+    _add_model(add)
 
 
-def _add_source(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+def _add_source(add: Add) -> None:
     add("--with-default", action="store_true", help="keep what --model knows beside your pictures")
     add("--caption-column", metavar="NAME", help="the table's column of captions, if not found by its name")
     add("--image-column", metavar="NAME", help="the table's column of pictures, likewise")
     add("--captions-from", choices=("file", "folder"), default="", help="take file or folder names for captions")
 
 
-def _add_interpolate(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+def _add_interpolate(add: Add) -> None:
     add("a", metavar="A", help="an image file, or a caption")
     add("b", metavar="B", help="an image file, or a caption")
     add("--steps", type=_whole, default=9, metavar="N", help="pictures, both ends included (default 9)")
@@ -113,86 +82,79 @@ def _add_interpolate(parser: argparse.ArgumentParser) -> None:
     add("--space", choices=("latent", "noise"), default="latent", help="where to walk (default latent)")
     add("--kind", choices=("linear", "spherical"), help="how (default: linear in latents, spherical in noise)")
     add("--sampling-steps", type=_whole, metavar="K", help="of --space noise (default: the model's)")
-    _add_common(parser)
+    _add_common(add)
 
 
-def _add_edit(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+def _add_edit(add: Add) -> None:
     add("start", metavar="IMAGE", help="an image file, or a caption")
     add("--plus", type=as_caption, metavar="CAPTION", help="what to have more of")
     add("--minus", type=as_caption, metavar="CAPTION", help="what to have less of")
     add("--scale", type=_number, default=1.0, metavar="S", help="how much of the difference (default 1)")
     add("--out", type=Path, default=Path("edit.png"), metavar="FILE", help="PNG to write (default edit.png)")
-    _add_common(parser)
+    _add_common(add)
 
 
-def _add_vary(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+def _add_vary(add: Add) -> None:
     add("start", metavar="IMAGE", help="an image file, or a caption")
     add("--distance", type=_number, default=0.5, metavar="D", help="0: the image itself, 1: another (default 0.5)")
     add("-n", type=_whole, default=8, metavar="N", help="variations (default 8)")
     add("--caption", type=as_caption, metavar="CAPTION", help="what it shows (default: as it tells, or as is nearest)")
     add("--out", type=Path, default=Path("out"), metavar="DIR", help="where to write (default out)")
-    _add_files(parser)
-    _add_common(parser)
+    _add_files(add)
+    _add_common(add)
 
 
-def _add_redo(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+def _add_redo(add: Add) -> None:
     add("png", metavar="PNG", help="a picture by bridge, PNG or WebP, with its text chunks")
     add("--out", type=Path, default=Path("redo.png"), metavar="FILE", help="PNG or WebP to write (default redo.png)")
     add("--pairs", metavar="SOURCE", help="captioned pictures that it was drawn from")
-    _add_source(parser)
-    _add_model(parser)
+    _add_source(add)
+    _add_model(add)
 
 
-def _add_score(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+def _add_score(add: Add) -> None:
     add("image", nargs="+", metavar="IMAGE", help="image files")
     add("--captions", required=True, metavar="FILE", help="a caption a line, UTF-8; - reads standard input")
     add("--by", choices=("image", "caption"), default="image", help="best caption of each image, or best image first")
     add("--samples", type=_whole, default=32, metavar="K", help="the model's own, for the last column; 0: none")
-    _add_common(parser)
+    _add_common(add)
 
 
-def _add_info(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a shipped name, a folder, or a hub id")
+def _add_info(add: Add) -> None:
+    add("model", metavar="MODEL", help="a shipped name, a folder, or a hub id")
 
 
-def _add_serve(parser: argparse.ArgumentParser) -> None:
-    _add_model(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen (default 127.0.0.1: this machine alone)")
-    parser.add_argument("--port", type=_whole, default=7860, help="where to listen (default 7860; 0: any)")
+def _add_serve(add: Add) -> None:
+    _add_model(add)
+    add("--host", default="127.0.0.1", help="where to listen (default 127.0.0.1: this machine alone)")
+    add("--port", type=_whole, default=7860, help="where to listen (default 7860; 0: any)")
 
 
-def _add_push(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a model folder, such as runs/mine/model")
-    parser.add_argument("repo", metavar="USER/NAME", help="where on the hub; made where it is missing")
-    parser.add_argument("--private", action="store_true", help="for you alone")
+def _add_push(add: Add) -> None:
+    add("model", metavar="MODEL", help="a model folder, such as runs/mine/model")
+    add("repo", metavar="USER/NAME", help="where on the hub; made where it is missing")
+    add("--private", action="store_true", help="for you alone")
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def _add_model(add: Add) -> None:
     name = "a shipped name, a folder, or a hub id (default pictures)"
-    parser.add_argument("--model", default="pictures", metavar="MODEL", help=name)
+    add("--model", default="pictures", metavar="MODEL", help=name)
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    _add_model(parser)
-    parser.add_argument("--seed", type=_whole, default=0, help="same seed, same result (default 0)")
+def _add_common(add: Add) -> None:
+    _add_model(add)
+    add("--seed", type=_whole, default=0, help="same seed, same result (default 0)")
+
+
+def _number(text: str, kind: type[float] = float, what: str = "a number") -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}") from None
 
 
 def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
+    return int(_number(text, int, "a whole number"))
 
 
 def _count(text: str) -> int:
@@ -204,27 +166,29 @@ def _count(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error).removeprefix("N: ")) from None
 
 
-@contextlib.contextmanager
-def _warnings_as_lines() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = lambda message, *_args, **_kwargs: tell(f"warning: {message}")
-        yield
-
-
-MODULES = {
-    "generate": "drawing",
-    "learn": "drawing",
-    "interpolate": "walks",
-    "edit": "walks",
-    "vary": "walks",
-    "redo": "again",
-    "score": "scoring",
-    "serve": "serve",
-    "info": "models",
-    "push": "models",
+COMMANDS = {
+    "generate": ("drawing", _add_generate, "several images of each caption"),
+    "learn": ("models", _add_learn, "a model from captioned pictures of your own, without training"),
+    "interpolate": ("walks", _add_interpolate, "the pictures between two images or captions"),
+    "edit": ("walks", _add_edit, "more of one caption and less of another in an image"),
+    "vary": ("walks", _add_vary, "pictures around an image, as far from it as you say"),
+    "redo": ("walks", _add_redo, "a picture again from its own text chunks, bit for bit"),
+    "score": ("models", _add_score, "how well images fit captions, as a table"),
+    "serve": ("models", _add_serve, "a web page to look, compare and explore"),
+    "info": ("models", _add_info, "what is in a model: parts, data, figures, fingerprints"),
+    "push": ("models", _add_push, "share a model on the hub"),
 }
-"""Command -> module of `bridge.commands` whose function of that name runs it."""
+"""Command -> module of `bridge.commands` whose function of that name runs it, its arguments, and its help."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = _Parser(prog="bridge", description="Captions to several plausible images, and what lies between them.")
+    parser.add_argument("--version", action="version", version=f"bridge {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    for name, (_, add_arguments, said) in COMMANDS.items():
+        add_arguments(commands.add_parser(name, help=said).add_argument)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -235,11 +199,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     name = "bridge"
     try:
-        with interruptible("bridge: stopped; run it again to go on"):
+        with interruptible("bridge: stopped; run it again to go on"), warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = lambda message, *_args, **_kwargs: tell(f"warning: {message}")
             args = build_parser().parse_args(argv)
             name = f"bridge {args.command}"
-            with _warnings_as_lines():
-                getattr(importlib.import_module(f"bridge.commands.{MODULES[args.command]}"), args.command)(args)
+            getattr(importlib.import_module(f"bridge.commands.{COMMANDS[args.command][0]}"), args.command)(args)
     except UserError as error:
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

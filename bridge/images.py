@@ -36,8 +36,6 @@ ENDINGS = frozenset(
     }
 )
 """Endings of their files, in lower case."""
-
-
 _OURS = "bridge:"
 _DESCRIPTION = 0x010E  # ImageDescription, of EXIF
 
@@ -64,11 +62,7 @@ def read_image(
         background: The colour behind what is transparent, RGB in 0..255; None keeps transparency.
         max_pixels: More than that are refused from the header, before they are decoded.
 
-    Raises:
-        ImageError: It is empty, truncated, too large, or no picture.
-
-    Warns:
-        AnimatedImageWarning: It has more than one frame.
+    Raises ImageError if it is empty, truncated, too large, or no picture; warns AnimatedImageWarning of several frames.
     """
     if size is not None and size < 1:
         raise UserError(f"size: expected 1 or more pixels, got {size}")
@@ -88,8 +82,7 @@ def read_image(
 def flatten(image: Image.Image, background: tuple[int, int, int] | None = WHITE) -> Image.Image:
     """A decoded picture as 8-bit RGB, `background` behind what is transparent; RGBA where that is None.
 
-    Raises:
-        ImageError: It has floating-point pixels.
+    Raises ImageError if it has floating-point pixels.
     """
     if image.mode == "F":
         raise ImageError("it has floating-point pixels, expected 8 or 16 bits")
@@ -108,8 +101,7 @@ def flatten(image: Image.Image, background: tuple[int, int, int] | None = WHITE)
 def to_tensor(images: Sequence[Image.Image]) -> Tensor:
     """RGB pictures of one size as pixels `x`, (B, 3, H, W) float32 in [0, 1].
 
-    Raises:
-        ValueError: There are none, or they differ in size or are not RGB.
+    Raises ValueError if there are none, or they differ in size or are not RGB.
     """
     kinds = {(image.mode, image.size) for image in images}
     if len(kinds) != 1 or next(iter(kinds))[0] != "RGB":
@@ -119,19 +111,14 @@ def to_tensor(images: Sequence[Image.Image]) -> Tensor:
 
 
 def on_white(images: Sequence[Image.Image]) -> Tensor:
-    """Pictures of one size, RGB or RGBA, laid on white, as pixels `x`, (B, 3, H, W) float32 in [0, 1].
-
-    Raises:
-        ValueError: See `to_tensor`.
-    """
+    """Pictures of one size, RGB or RGBA, laid on white, as pixels `x`, (B, 3, H, W) in [0, 1]; see `to_tensor`."""
     return to_tensor([flatten(image, WHITE) for image in images])
 
 
 def to_pil(x: Tensor) -> list[Image.Image]:
     """Pixels `x` (B, 3 or 4, H, W) as RGB or RGBA pictures, rounded to 8 bits; beyond [0, 1] they are cut off.
 
-    Raises:
-        ValueError: `x` has another shape, or values that are not finite.
+    Raises ValueError if `x` has another shape, or values that are not finite.
     """
     if x.ndim != 4 or x.shape[1] not in (3, 4) or not torch.isfinite(x).all():
         raise ValueError(f"x: expected finite pixels (B, 3 or 4, H, W), got {tuple(x.shape)}")
@@ -140,16 +127,10 @@ def to_pil(x: Tensor) -> list[Image.Image]:
 
 
 def save_png(image: Image.Image, path: str | Path, facts: Mapping[str, str | float | int]) -> None:
-    """Write a PNG with its provenance, whole or not at all.
+    """Write a PNG with its provenance, whole or not at all; an old file is replaced.
 
-    Args:
-        image: Any mode PNG can hold.
-        path: A file in a folder that exists; an old one is replaced.
-        facts: Each becomes a text chunk "bridge:<name>", which Pillow gives back in `image.text`.
-
-    Raises:
-        ValueError: A fact's name is not 1 to 70 printable ASCII characters.
-        OSError: It cannot be written.
+    Each fact becomes a text chunk "bridge:<name>", which Pillow gives back in `image.text`.
+    Raises ValueError if a fact's name is not 1 to 70 printable ASCII characters, OSError if it cannot be written.
     """
     info = PngInfo()
     for name, value in facts.items():
@@ -162,10 +143,7 @@ def save_png(image: Image.Image, path: str | Path, facts: Mapping[str, str | flo
 
 
 def save_picture(image: Image.Image, path: str | Path, facts: Mapping[str, str | float | int]) -> None:
-    """Write a picture with its provenance, whole or not at all: a lossless WebP where `path` ends so, else a PNG.
-
-    A WebP holds the facts as JSON in its EXIF description. See `save_png` for arguments and errors.
-    """
+    """`save_png`, or where `path` ends so a lossless WebP, which holds the facts as JSON in its EXIF description."""
     if Path(path).suffix.lower() != ".webp":
         return save_png(image, path, facts)
     exif = Image.Exif()
@@ -177,11 +155,7 @@ def save_picture(image: Image.Image, path: str | Path, facts: Mapping[str, str |
 
 
 def read_facts(data: bytes) -> dict[str, str]:
-    """The facts that `save_picture` put into a picture; none in anybody else's.
-
-    Raises:
-        ImageError: It is no picture.
-    """
+    """The facts that `save_picture` put into a picture; none in anybody else's. Raises ImageError if it is none."""
     try:
         with Image.open(io.BytesIO(data), formats=["PNG", "WEBP"]) as image:
             if image.format == "PNG":
@@ -241,8 +215,7 @@ def contact_sheet(
         cell: Width and height that a picture is scaled to fit, in pixels.
         columns: Pictures side by side; a longer row continues below.
 
-    Raises:
-        ValueError: There are no rows, or not as many captions or notes as rows.
+    Raises ValueError if there are no rows, or not as many captions or notes as rows.
     """
     notes = [None] * len(rows) if notes is None else notes
     if not rows or not len(rows) == len(captions) == len(notes) or cell < 16 or columns < 1:

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridge.captions import well_formed
 from bridge.errors import UserError
@@ -19,9 +19,7 @@ KEYS = frozenset({"file", "caption", "seed", "index", "model"})
 _START = b'{"file": "'
 _NAMED = re.compile(rb'\{"file": "[a-z0-9-]+-[0-9a-f]{8}/seed')
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-_BREAKS = {
-    code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)
-}  # line breaks to some readers, and so to some eyes
+_BREAKS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}  # line breaks to some readers
 
 
 class Manifest:
@@ -48,19 +46,17 @@ class Manifest:
 
         Raises UserError if the manifest has become one that bridge did not write, OSError if it cannot be written.
         """
-        text = json.dumps(
-            {key: well_formed(v) if isinstance(v, str) else v for key, v in row.items()}, ensure_ascii=False
-        )
-        file, line = str(row["file"]), text.translate(_BREAKS) + "\n"
+        known = {key: well_formed(v) if isinstance(v, str) else v for key, v in row.items()}
+        file, line = str(row["file"]), json.dumps(known, ensure_ascii=False).translate(_BREAKS) + "\n"
         with self._opened(create=True) as handle:
             size, lines = os.fstat(handle).st_size, ""
             if self.state != _state(handle):
                 listed = _read(_bytes_of(handle), self.path)
                 self.listed, size = listed.files, listed.length
                 lines = "" if listed.ended else "\n"
-                missing = self.added.keys() - self.listed
-                lines += "".join(self.added[name] for name in self.added if name in missing and self._exists(name))
-                self.listed |= missing
+                missing = {name: line for name, line in self.added.items() if name not in self.listed}
+                lines += "".join(old for name, old in missing.items() if (self.path.parent / name).is_file())
+                self.listed |= missing.keys()
             if file not in self.listed:
                 lines += line
             if lines or size != os.fstat(handle).st_size:
@@ -68,9 +64,6 @@ class Manifest:
             self.listed.add(file)
             self.added[file] = line
             self.state = _state(handle)
-
-    def _exists(self, name: str) -> bool:
-        return (self.path.parent / name).is_file()
 
     @contextlib.contextmanager
     def _opened(self, *, create: bool) -> Iterator[int]:
@@ -94,11 +87,12 @@ class Manifest:
             yield handle
 
 
-class _Found:
+class _Found(NamedTuple):
     """What a manifest holds: pictures listed, bytes up to a line cut off, whether these end with a line's end."""
 
-    def __init__(self, files: set[str], length: int, ended: bool) -> None:
-        self.files, self.length, self.ended = files, length, ended
+    files: set[str]
+    length: int
+    ended: bool
 
 
 def _read(data: bytes, path: Path) -> _Found:

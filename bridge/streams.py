@@ -84,8 +84,7 @@ def guarded(name: str, work: Callable[[], int]) -> int:
         name: How the command is called.
         work: Does it, with `sys.stdout` and `sys.stderr` made safe; returns the exit code.
 
-    Returns:
-        Its exit code; 2 where all went well but for standard output.
+    Returns its exit code; 2 where all went well but for standard output.
     """
     _fill_gaps()
     with _safe_streams() as out:
@@ -167,10 +166,7 @@ class _Interrupt:
 def interruptible(line: str) -> Iterator[None]:
     """A block that Ctrl-C ends as KeyboardInterrupt, whatever libraries make of that.
 
-    While something is imported, the process ends at once with exit code 130.
-
-    Args:
-        line: What is told on standard error then.
+    While something is imported, the process ends at once with `line` on standard error and exit code 130.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

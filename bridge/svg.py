@@ -36,11 +36,7 @@ _PATH = re.compile(r'<path d="([^"]*)"[^>]*?transform="translate\(([-0-9.]+),([-
 
 
 def check_traceable(codec: ImageCodec) -> PaletteCodec:
-    """The codec, if its pictures can be traced and the libraries are there.
-
-    Raises:
-        UserError: They cannot.
-    """
+    """The codec. Raises UserError if its pictures cannot be traced, or a library is missing."""
     if not isinstance(codec, PaletteCodec):
         raise UserError("svg: this model does not draw in layers, which is what is traced; leave it out")
     import_extra("vtracer", "svg", "vtracer", "an SVG")
@@ -49,23 +45,13 @@ def check_traceable(codec: ImageCodec) -> PaletteCodec:
 
 
 def trace(codec: ImageCodec, z: Tensor, *, transparent: bool = False, title: str = "") -> str:
-    """The SVG of a latent.
+    """The SVG of a latent (*z_shape); `transparent` is without the white background, `title` what it shows.
 
-    Args:
-        codec: One that draws in layers.
-        z: Latent, (*z_shape).
-        transparent: Without the white background.
-        title: What it shows.
-
-    Raises:
-        UserError: See `check_traceable`; or resvg cannot open the SVG.
-
-    Warns:
-        UserWarning: resvg does not draw the SVG as the codec draws the latent.
+    Raises UserError, see `check_traceable`, or if resvg cannot open the SVG; warns if it draws it otherwise.
     """
-    palette = check_traceable(codec)
-    text = svg_of(palette.layers(z[None]), transparent=transparent, title=title)
-    error = float(np.abs(drawn(text) - drawn_layers(palette.layers(z[None]))).mean())
+    layers = check_traceable(codec).layers(z[None])
+    text = svg_of(layers, transparent=transparent, title=title)
+    error = float(np.abs(drawn(text) - drawn_layers(layers)).mean())
     if error > LARGEST_ERROR:
         told = f"the SVG of {title[:40]!r} differs from the picture by {error:.2f} of 1: its layers are too soft"
         warnings.warn(told, stacklevel=2)
@@ -120,22 +106,15 @@ def _outline(region: np.ndarray) -> str:
 
 def _moved(data: str, x: float, y: float) -> str:
     """A path's data in absolute coordinates, as vtracer writes it, moved by (x, y)."""
-    out, place = [], 0
-    for token in re.findall(r"[A-Za-z]|-?[0-9.]+", data):
-        if token.isalpha():
-            out.append(token)
-            place = 0
-        else:
-            out.append(f"{float(token) + (y if place % 2 else x):.5g}")
-            place += 1
-    return " ".join(out)
+    return re.sub(
+        r"(-?[0-9.]+)[ ,]+(-?[0-9.]+)", lambda pair: f"{float(pair[1]) + x:.5g} {float(pair[2]) + y:.5g}", data
+    )
 
 
 def _fill(colour: np.ndarray, number: int) -> tuple[str, str]:
     """A layer's colour (3, 3) as a fill and the gradient that it needs, if any.
 
-    The three channels may change along directions of their own, and an SVG's gradient has one: that along which they
-    change most together, by singular values.
+    Each channel may change along a direction of its own; the gradient's is that along which they change most together.
     """
     middle, slopes = colour[:, 0], colour[:, 1:]
     u, s, v = np.linalg.svd(slopes, full_matrices=False)
@@ -159,11 +138,7 @@ def _hex(colour: np.ndarray) -> str:
 
 
 def drawn(text: str) -> np.ndarray:
-    """What resvg draws of an SVG, on white, (CHECKED, CHECKED, 3) in [0, 1].
-
-    Raises:
-        UserError: It cannot open it.
-    """
+    """What resvg draws of an SVG, on white, (CHECKED, CHECKED, 3) in [0, 1]. Raises UserError if it cannot open it."""
     resvg = import_extra("resvg_py", "svg", "resvg-py", "an SVG")
     try:
         data = bytes(resvg.svg_to_bytes(svg_string=text, width=CHECKED, height=CHECKED, background="white"))

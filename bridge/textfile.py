@@ -23,8 +23,7 @@ class EncodingError(UserError):
 def decode(data: bytes) -> tuple[str, str]:
     """Text, and the encoding it is in: by its byte order mark, else UTF-8, UTF-16 or Windows-1252.
 
-    Raises:
-        EncodingError: It is none of them, or is UTF-8 with broken bytes.
+    Raises EncodingError if it is none of them, or is UTF-8 with broken bytes.
 
     >>> decode("un café".encode("utf-16-le")), decode("un café".encode("latin-1"))
     (('un café', 'utf-16-le'), ('un café', 'cp1252'))

@@ -54,19 +54,16 @@ class Writer:
         more: Mapping[str, Any] | None = None,
     ) -> None:
         self.out, self.kind = out, kind
-        chosen = asdict(settings)
-        later = {name: chosen.pop(name) for name in LATER}
-        later = {name: value for name, value in later.items() if value != getattr(type(settings), name)}
-        rendered = {name: value for name, value in (("size", size), ("transparent", transparent)) if value}
-        self.facts: dict[str, Any] = {"model": pipe.fingerprint, "negative": negative, **chosen, **later, **rendered}
+        defaults = {name: getattr(type(settings), name) for name in LATER} | {"size": None, "transparent": False}
+        chosen = {**asdict(settings), "size": size, "transparent": transparent}
+        self.facts: dict[str, Any] = {"model": pipe.fingerprint, "negative": negative}
+        self.facts |= {name: value for name, value in chosen.items() if name not in defaults or value != defaults[name]}
         self.facts |= more or {}
         self.key = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:6]
         self.manifest = Manifest(out)
 
     def write(self, item: GeneratedImage, svg: str | None = None) -> Path:
-        """Write one image and its line of the manifest, both or neither; returns its path.
-
-        `svg` is its tracing, written beside it.
+        """Write one image, its tracing `svg` and its line of the manifest, all or none; returns the image's path.
 
         Raises UserError if the manifest has become one that bridge did not write, OSError if a file cannot be written.
         """
@@ -119,10 +116,8 @@ class Sheet:
 
         shown = list(self.captions[: len(self.rows)])
         if len(shown) < len(self.captions) or self.each < self.count:
-            tell(
-                f"the contact sheet shows {self.each} of {self.count} images of "
-                f"{len(shown)} of {len(self.captions)} captions"
-            )
+            images, captions = f"{self.each} of {self.count} images", f"{len(shown)} of {len(self.captions)} captions"
+            tell(f"the contact sheet shows {images} of {captions}")
         name = slug("\n".join(self.captions)) if len(self.captions) > 1 else slug(self.captions[0])
         path = out / f"sheet-{name}-seed{seed}-{key}.png"
         save_png(contact_sheet(self.rows, shown, self.notes, columns=self.columns), path, {"seed": seed})
@@ -135,20 +130,13 @@ def tell(message: str) -> None:
 
 
 def strip(frames: Sequence[Image], gap: int = GAP) -> Image:
-    """Frames of one height side by side, from left to right, on white.
-
-    Raises ValueError if there are none, or their heights differ.
-    """
+    """Frames of one size side by side, from left to right, on white."""
     from PIL import Image  # noqa: PLC0415
 
-    if len({frame.height for frame in frames}) != 1:
-        raise ValueError(f"frames: expected one or more of one height, got {sorted({f.height for f in frames})}")
-    width = sum(frame.width for frame in frames) + gap * (len(frames) - 1)
-    page = Image.new("RGB", (width, frames[0].height), (255, 255, 255))
-    x = 0
-    for frame in frames:
-        page.paste(frame, (x, 0))
-        x += frame.width + gap
+    width, height = frames[0].size
+    page = Image.new("RGB", ((width + gap) * len(frames) - gap, height), (255, 255, 255))
+    for place, frame in enumerate(frames):
+        page.paste(frame, (place * (width + gap), 0))
     return page
 
 

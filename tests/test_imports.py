@@ -144,7 +144,7 @@ def test_bridge_needs_only_what_its_wheel_declares():
     known = declared | {"tokenizers"}  # transformers' own dependency
     packages = importlib.metadata.packages_distributions()
     serve = ROOT / "bridge" / "serve"  # the extra `serve`
-    page = {serve / "page.py", serve / "app.py", *(serve / "tabs").glob("*.py")}
+    page = {serve / "page.py", serve / "parts.py", serve / "app.py"}
     heads = {name.split(".")[0] for path in files("bridge") if path not in page for name in imports_of(path)}
     third_party = heads - set(sys.stdlib_module_names) - {"bridge"}
     found = {head: {dist.lower().replace("_", "-") for dist in packages.get(head, ["?"])} for head in third_party}
@@ -180,7 +180,7 @@ def test_what_bridge_imports_only_at_need_is_an_extra():
 
 
 def test_gradio_is_imported_by_the_page_alone():
-    page = {"bridge.serve.page", *(module_of(path) for path in files("bridge/serve/tabs"))}
+    page = {"bridge.serve.page", "bridge.serve.parts"}
     for path in files("bridge"):
         if module_of(path) in page:
             continue

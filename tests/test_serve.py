@@ -25,10 +25,10 @@ from bridge.captions import well_formed
 from bridge.cli import main
 from bridge.errors import UserError
 from bridge.images import read_facts
-from bridge.serve import atlas, limits, link, said
+from bridge.serve import atlas, limits, said
 from bridge.serve.app import LOCAL, OneLineFormatter, Served, free_port, hosts_of, served
 from bridge.serve.files import Files
-from bridge.serve.link import Fields
+from bridge.serve.limits import Fields
 from bridge.serve.studio import ScoredPicture
 from tests.fixtures import KNOWN, make_tiny_pipeline
 from tests.pictures import bomb, encoded, pattern, png
@@ -336,7 +336,7 @@ def test_a_link_says_what_differs_and_restores_it():
     default = Fields(style="flat")
     fields = Fields("a cat & a <dog>\nbus", 3, 7, "", 2.5, 0.5, 9, 0.25, 256, True)
     query = dict(urllib.parse.parse_qsl(fields.query(default), keep_blank_values=True))
-    assert link.restored(query, default, ["", "flat"]) == (fields, [])
+    assert limits.restored(query, default, ["", "flat"]) == (fields, [])
     assert default.query(default) == ""
 
 
@@ -351,7 +351,7 @@ def test_a_link_says_what_differs_and_restores_it():
     ],
 )
 def test_a_hostile_link_changes_nothing(name: str, value: str):
-    found, left_out = link.restored({name: value, "__class__": "x", "nonsense": "y"}, Fields(), ["", "flat"])
+    found, left_out = limits.restored({name: value, "__class__": "x", "nonsense": "y"}, Fields(), ["", "flat"])
     assert found == Fields()
     assert len(left_out) == 1 and left_out[0].startswith(f"the link's {name}")
     assert len(left_out[0]) < 200
@@ -364,8 +364,6 @@ def test_files_do_not_pile_up(tmp_path: Path):
     files = Files(tmp_path / "drawn", kept=3)
     paths = [Path(files.save(Image.new("RGB", (2, 2)), "a.png")) for _ in range(5)]
     assert [path.exists() for path in paths] == [False, False, True, True, True]
-    files.close()
-    assert not (tmp_path / "drawn").exists()
     old = Files(tmp_path / "old", seconds=0)
     first = old.place("a.png")
     old.place("b.png")
@@ -446,7 +444,7 @@ def test_without_gradio_the_command_names_the_extra(monkeypatch, capsys):
 def test_no_other_command_imports_gradio():
     code = (
         "import sys, bridge, bridge.cli\n"
-        "from bridge.commands import again, drawing, models, scoring, serve, walks\n"
+        "from bridge.commands import drawing, models, walks\n"
         "print([name for name in ('gradio', 'fastapi', 'uvicorn', 'torch') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

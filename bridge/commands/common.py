@@ -1,4 +1,4 @@
-"""What commands share: refusals in one line that name the argument, inputs, outputs. Importing this is cheap."""
+"""What commands share: refusals in one line that name the argument, inputs, outputs."""
 
 import argparse
 import contextlib
@@ -17,95 +17,76 @@ from bridge.writing import tell
 
 if TYPE_CHECKING:
     from bridge.pipeline import BridgePipeline, GeneratedImage
-
+    from bridge.writing import Writer
 
 RENDERING = {"size": "--size", "transparent": "--transparent", "svg": "--svg"}
 """Arguments of rendering -> what they are called on the command line."""
 
 
-class UsageError(UserError):
-    """Something the user gave cannot be used; the message names it and the remedy."""
-
-
 def read_captions(captions: Sequence[str], file: str | None) -> list[str]:
-    """Every caption asked for, in order.
+    """Captions of the command line, and those of a file, a line each, blank ones left out; "-" is standard input.
 
-    Args:
-        captions: Those on the command line.
-        file: A file with a caption a line, "-" for standard input, or None. Blank lines are skipped.
-
-    Raises:
-        UsageError: There is none, one is blank, or the file cannot be read.
+    Raises UserError if there is none, or the file cannot be read.
     """
     if not captions and file is None:
-        raise UsageError("CAPTION: none given; pass one in quotes, or --captions FILE")
+        raise UserError("CAPTION: none given; pass one in quotes, or --captions FILE")
     if file is None:
         return list(captions)
     name = "standard input" if file == "-" else file
+    data = read_input() if file == "-" else read_file(file, "--captions")
     try:
-        text, encoding = decode(read_input() if file == "-" else Path(file).read_bytes())
+        text, encoding = decode(data)
     except EncodingError as error:
-        raise UsageError(f"--captions: {name}: {error}") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        why = error.strerror if isinstance(error, OSError) else error  # a null byte in a name is a ValueError
-        raise UsageError(f"--captions: cannot read {name}: {why}; check the path") from None
+        raise UserError(f"--captions: {name}: {error}") from None
     if encoding == WESTERN:
         tell(f"warning: {name} is not UTF-8 text; it is read as {WESTERN}")
     found = [line.strip() for line in split_lines(text) if line.strip()]
     if not found:
-        raise UsageError(f"--captions: {name} holds no caption; write one a line")
+        raise UserError(f"--captions: {name} holds no caption; write one a line")
     return [*captions, *found]
 
 
-def prepare_folder(out: Path, argument: str = "--out") -> None:
-    """Make the output folder and try to write in it.
+def read_file(file: str, argument: str) -> bytes:
+    """What a file holds. Raises UserError if it cannot be read."""
+    try:
+        return Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error  # a null byte in a name is a ValueError
+        raise UserError(f"{argument}: cannot read {file}: {why}; check the path") from None
 
-    Raises:
-        UsageError: It cannot be written.
-    """
+
+def prepare_folder(out: Path, argument: str = "--out") -> None:
+    """Make the output folder and try to write in it. Raises UserError if it cannot be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise UsageError(f"{argument}: cannot write in {out}: {error.strerror}; choose another folder") from None
+        raise UserError(f"{argument}: cannot write in {out}: {error.strerror}; choose another folder") from None
 
 
 def check_out(
     out: Path, inputs: Mapping[str, str], endings: Sequence[str] = (".png",), argument: str = "--out"
 ) -> None:
-    """Refuse a name under which such a file would not be looked for, or which would replace what is drawn from.
+    """Raise UserError if a file to write is a folder, ends like one of another kind, or is one of `inputs`.
 
-    Args:
-        out: The name.
-        inputs: Pictures or captions, by their arguments.
-        endings: Those of such files; the first stands for them.
-        argument: What gave the name.
-
-    Raises:
-        UsageError: It ends like a file of another kind, is a folder, or is one of `inputs`.
+    `inputs` are pictures or captions by their arguments; the first of `endings` is what the file is told to have.
     """
     if out.is_dir():
-        raise UsageError(f"{argument}: {out} is a folder; name a file, such as {out / f'picture{endings[0]}'}")
+        raise UserError(f"{argument}: {out} is a folder; name a file, such as {out / f'picture{endings[0]}'}")
     if out.suffix.lower() not in (*endings, *("" for ending in endings if ending == ".png")):
         kind = endings[0][1:].upper()
-        raise UsageError(f"{argument}: {out} would hold a {kind}; name it {out.with_suffix(endings[0])}")
+        raise UserError(f"{argument}: {out} would hold a {kind}; name it {out.with_suffix(endings[0])}")
     for given, name in inputs.items():
         same = False
         with contextlib.suppress(OSError, ValueError):  # one of them is no file
             same = out.samefile(name)
         if same:
-            raise UsageError(f"{argument}: {out} is {given} itself and would be lost; name another file")
+            raise UserError(f"{argument}: {out} is {given} itself and would be lost; name another file")
 
 
 def load_model(name: str, argument: str = "--model") -> "BridgePipeline":
-    """Open a model.
-
-    Raises:
-        UsageError: It cannot be opened.
-    """
+    """Open a model. Raises UserError if it cannot be opened."""
     with prefixed(argument), words({"model": argument}):
         from bridge.pipeline import BridgePipeline  # noqa: PLC0415
 
@@ -113,11 +94,7 @@ def load_model(name: str, argument: str = "--model") -> "BridgePipeline":
 
 
 def learn_model(args: argparse.Namespace, argument: str) -> "BridgePipeline":
-    """The model of somebody's captioned pictures.
-
-    Raises:
-        UsageError: They cannot be read.
-    """
+    """The model of somebody's captioned pictures. Raises UserError if they cannot be read."""
     options = {"model": "--model", "with_default": "--with-default", "names": "--captions-from"}
     with words(options | {"source": argument, "pairs": argument}):
         from bridge.pipeline import BridgePipeline  # noqa: PLC0415
@@ -134,28 +111,20 @@ def learn_model(args: argparse.Namespace, argument: str) -> "BridgePipeline":
 
 
 def check_caption(argument: str, caption: str, pipe: "BridgePipeline") -> None:
-    """Refuse a caption that the text encoder cannot read.
-
-    Raises:
-        UsageError: It cannot.
-    """
+    """Raise UserError if the text encoder cannot read a caption."""
     try:
         pipe.text_encoder.prepare(caption)
     except UserError as error:
-        raise UsageError(f"{argument}: {caption[:40]!r}: {str(error).removeprefix('caption: ')}") from None
+        raise UserError(f"{argument}: {caption[:40]!r}: {str(error).removeprefix('caption: ')}") from None
 
 
 @contextlib.contextmanager
 def words(options: Mapping[str, str]) -> Iterator[None]:
-    """Let errors name the command line's arguments.
-
-    Args:
-        options: What an argument of Python's is called on the command line.
-    """
+    """Let errors name the command line's arguments; `options` says what Python's are called there."""
     try:
         yield
     except UserError as error:
-        raise UsageError(renamed(str(error), options)) from error
+        raise UserError(renamed(str(error), options)) from error
 
 
 def renamed(message: str, options: Mapping[str, str]) -> str:
@@ -176,23 +145,19 @@ def prefixed(argument: str) -> Iterator[None]:
         yield
     except UserError as error:
         told = " ".join(str(error).split())
-        raise UsageError(told if told.startswith(f"{argument}: ") else f"{argument}: {told}") from error
+        raise UserError(told if told.startswith(f"{argument}: ") else f"{argument}: {told}") from error
 
 
 @contextlib.contextmanager
 def writing(argument: str) -> Iterator[None]:
-    """A block that writes below an argument's folder; what a disk refuses is told of that argument.
-
-    Raises:
-        UsageError: Something could not be written.
-    """
+    """A block that writes below an argument's folder; what a disk refuses is a UserError that names the argument."""
     try:
         with prefixed(argument):
             yield
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         told = f"{argument}: {where}{error.strerror or error}; make room or choose another folder"
-        raise UsageError(f"{told}; what was written before stands") from error
+        raise UserError(f"{told}; what was written before stands") from error
 
 
 def as_caption(text: str) -> str:
@@ -229,22 +194,22 @@ def one_line(path: Path) -> str:
     return str(path) if len(str(path).splitlines()) == 1 else field(str(path))
 
 
-def check_svg(pipe: "BridgePipeline", args: argparse.Namespace) -> None:
-    """Refuse --svg where it cannot be made.
+def check_rendering(pipe: "BridgePipeline", args: argparse.Namespace) -> None:
+    """Raise UserError if --size, --transparent or --svg cannot be had of a model."""
+    with words(RENDERING):
+        pipe.codec.check_render(args.size, args.transparent)
+        if args.svg:
+            from bridge.svg import check_traceable  # noqa: PLC0415
 
-    Raises:
-        UserError: The model's pictures have no layers, or a library is missing.
-    """
-    if args.svg:
-        from bridge.svg import check_traceable  # noqa: PLC0415
-
-        check_traceable(pipe.codec)
+            check_traceable(pipe.codec)
 
 
-def traced(pipe: "BridgePipeline", item: "GeneratedImage", args: argparse.Namespace) -> str | None:
-    """The SVG of an image, where the command line asks for one."""
-    if not args.svg or item.latent is None:
-        return None
-    from bridge.svg import trace  # noqa: PLC0415
+def write_picture(writer: "Writer", pipe: "BridgePipeline", item: "GeneratedImage", args: argparse.Namespace) -> Path:
+    """Write an image, its line of the manifest and, where the command line asks for one, its SVG; returns its path."""
+    svg = None
+    with writing("--out"):
+        if args.svg and item.latent is not None:
+            from bridge.svg import trace  # noqa: PLC0415
 
-    return trace(pipe.codec, item.latent, transparent=args.transparent, title=item.prompt)
+            svg = trace(pipe.codec, item.latent, transparent=args.transparent, title=item.prompt)
+        return writer.write(item, svg)

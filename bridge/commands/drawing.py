@@ -1,20 +1,18 @@
-"""bridge generate and bridge learn."""
+"""bridge generate."""
 
 import argparse
 import sys
 
 from bridge.commands.common import (
-    RENDERING,
     check_caption,
-    check_svg,
+    check_rendering,
     learn_model,
     load_model,
     one_line,
-    prefixed,
     prepare_folder,
     read_captions,
-    traced,
     words,
+    write_picture,
     writing,
 )
 from bridge.manifest import Manifest
@@ -27,16 +25,11 @@ SAMPLING = {
     "negative_prompt": "--negative",
     "novelty": "--novelty",
     "style": "--style",
-    **RENDERING,
 }
 
 
 def generate(args: argparse.Namespace) -> None:
-    """bridge generate.
-
-    Raises:
-        UsageError: An argument cannot be used; nothing has been written then.
-    """
+    """Several images of each caption, their manifest and a contact sheet."""
     captions = read_captions(args.caption, args.captions)
     with writing("--out"):
         Manifest(args.out)  # is it ours?
@@ -45,39 +38,21 @@ def generate(args: argparse.Namespace) -> None:
         check_caption("CAPTION", caption, pipe)
     if args.negative is not None:
         check_caption("--negative", args.negative, pipe)
-    compose = False if args.no_compose else None
+    asked = {name: getattr(args, option[2:].replace("-", "_")) for name, option in SAMPLING.items()}
+    asked["compose"] = False if args.no_compose else None
     with words(SAMPLING):
-        settings = pipe.resolve(
-            args.guidance_scale, args.steps, args.temperature, args.negative, args.novelty, args.style, compose
-        )
-        pipe.codec.check_render(args.size, args.transparent)
-        check_svg(pipe, args)
+        settings = pipe.resolve(**asked)
+    check_rendering(pipe, args)
     prepare_folder(args.out)
+    rendered = {"size": args.size, "transparent": args.transparent}
     with writing("--out"):
-        writer = Writer(
-            args.out, pipe, settings, args.negative, size=args.size, transparent=args.transparent, kind=args.format
-        )
+        writer = Writer(args.out, pipe, settings, args.negative, kind=args.format, **rendered)
     sheet = Sheet([pipe.text_encoder.prepare(caption) for caption in captions], args.n)
-    images = pipe.stream(
-        captions,
-        args.n,
-        seed=args.seed,
-        guidance_scale=args.guidance_scale,
-        num_inference_steps=args.steps,
-        temperature=args.temperature,
-        negative_prompt=args.negative,
-        novelty=args.novelty,
-        style=args.style,
-        compose=compose,
-        size=args.size,
-        transparent=args.transparent,
-    )
     total = args.n * len(captions)
-    for done, item in enumerate(images, start=1):
+    for done, item in enumerate(pipe.stream(captions, args.n, seed=args.seed, **asked, **rendered), start=1):
         if item.index == 0 and item.note:
             tell(f"{item.prompt!r} is {item.note}")
-        with writing("--out"):
-            path = writer.write(item, traced(pipe, item, args))
+        path = write_picture(writer, pipe, item, args)
         print(one_line(path), flush=done % 100 == 0)
         sheet.add(item)
         if sys.stderr.isatty():
@@ -86,21 +61,3 @@ def generate(args: argparse.Namespace) -> None:
         with writing("--out"):
             path = sheet.save(args.out, args.seed, writer.key)
         print(one_line(path))
-
-
-def learn(args: argparse.Namespace) -> None:
-    """bridge learn.
-
-    Raises:
-        UsageError: An argument cannot be used; nothing has been written then.
-    """
-    from bridge.about import learnt_card  # noqa: PLC0415
-    from bridge.checkpoint import check_replaceable  # noqa: PLC0415
-
-    prepare_folder(args.out.parent)
-    with prefixed("--out"):
-        check_replaceable(args.out)
-    pipe = learn_model(args, "SOURCE")
-    with writing("--out"):
-        pipe.save_pretrained(args.out, learnt_card(pipe, args.pairs))
-    print(one_line(args.out))

@@ -1,4 +1,4 @@
-"""bridge interpolate, edit and vary: from pictures or captions to others near or between them."""
+"""bridge interpolate, edit, vary and redo: from pictures or captions to others near or between them, or the same."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,33 +7,32 @@ from typing import TYPE_CHECKING
 
 from bridge.arguments import number, whole
 from bridge.commands.common import (
-    RENDERING,
-    UsageError,
     as_caption,
     check_caption,
     check_out,
-    check_svg,
+    check_rendering,
+    learn_model,
     load_model,
     one_line,
     prefixed,
     prepare_folder,
-    traced,
+    read_file,
     words,
+    write_picture,
     writing,
 )
+from bridge.errors import UserError
 from bridge.writing import Writer, save_gif, save_walk, tell
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from bridge.explore import End
     from bridge.pipeline import BridgePipeline
 
 
 def interpolate(args: argparse.Namespace) -> None:
-    """bridge interpolate.
-
-    Raises:
-        UsageError: An argument cannot be used; nothing has been written then.
-    """
+    """The pictures between two images or captions."""
     from bridge.explore import between, weights  # noqa: PLC0415
 
     kind = args.kind or ("linear" if args.space == "latent" else "spherical")
@@ -50,9 +49,9 @@ def interpolate(args: argparse.Namespace) -> None:
         z = between(
             pipe, ends[0], ends[1], args.steps, space=args.space, kind=kind, num_inference_steps=args.sampling_steps
         )
-    sampling = {} if args.sampling_steps is None else {"sampling_steps": args.sampling_steps}
-    walked = {"space": args.space, "kind": kind, "steps": args.steps, **sampling}
-    facts = {**walked, **facts_of_ends(pipe, args.seed, ends)}
+    facts = {"space": args.space, "kind": kind, "steps": args.steps, **facts_of_ends(pipe, args.seed, ends)}
+    if args.sampling_steps is not None:
+        facts["sampling_steps"] = args.sampling_steps
     if args.gif is not None:
         prepare_folder(args.gif.parent, "--gif")
     if args.frames is not None:
@@ -70,16 +69,12 @@ def interpolate(args: argparse.Namespace) -> None:
 
 
 def edit(args: argparse.Namespace) -> None:
-    """bridge edit.
-
-    Raises:
-        UsageError: An argument cannot be used; nothing has been written then.
-    """
+    """More of one caption and less of another in an image."""
     from bridge import explore  # noqa: PLC0415
     from bridge.images import save_png  # noqa: PLC0415
 
     if args.plus is None and args.minus is None:
-        raise UsageError("--plus, --minus: none given; name a caption to have more of, or less of")
+        raise UserError("--plus, --minus: none given; name a caption to have more of, or less of")
     check_out(args.out, {"IMAGE": args.start})
     with words({"scale": "--scale"}):
         explore.check_scale(args.scale)
@@ -89,20 +84,15 @@ def edit(args: argparse.Namespace) -> None:
             check_caption(argument, caption, pipe)
     start = open_named(pipe, "IMAGE", args.start, args.seed)
     z = explore.edit(pipe, start, args.plus, args.minus, scale=args.scale, seed=args.seed)
-    said = {"plus": args.plus, "minus": args.minus}
-    facts = {**{k: v for k, v in said.items() if v is not None}, "scale": args.scale}
+    said = {"plus": args.plus, "minus": args.minus, "scale": args.scale, **facts_of_ends(pipe, args.seed, [start])}
     prepare_folder(args.out.parent)
     with writing("--out"):
-        save_png(pipe.decode(z[None])[0], args.out, {**facts, **facts_of_ends(pipe, args.seed, [start])})
+        save_png(pipe.decode(z[None])[0], args.out, {k: v for k, v in said.items() if v is not None})
     print(one_line(args.out))
 
 
 def vary(args: argparse.Namespace) -> None:
-    """bridge vary.
-
-    Raises:
-        UsageError: An argument cannot be used; nothing has been written then.
-    """
+    """Pictures around an image."""
     from bridge import explore  # noqa: PLC0415
     from bridge.manifest import Manifest  # noqa: PLC0415
     from bridge.pipeline import GeneratedImage  # noqa: PLC0415
@@ -115,9 +105,7 @@ def vary(args: argparse.Namespace) -> None:
     pipe = load_model(args.model)
     if args.caption is not None:
         check_caption("--caption", args.caption, pipe)
-    with words(RENDERING):
-        pipe.codec.check_render(args.size, args.transparent)
-        check_svg(pipe, args)
+    check_rendering(pipe, args)
     start = open_named(pipe, "IMAGE", args.start, args.seed)
     shown = args.caption if args.caption is not None else explore.caption_shown(pipe, start)
     if shown != start.name:
@@ -133,9 +121,47 @@ def vary(args: argparse.Namespace) -> None:
     name = start.name if start.kind == "caption" else Path(start.name).stem
     for index, image in enumerate(pipe.decode(z, args.size, args.transparent)):
         item = GeneratedImage(image, name, 0, index, args.seed, None, z[index])
-        with writing("--out"):
-            path = writer.write(item, traced(pipe, item, args))
-        print(one_line(path))
+        print(one_line(write_picture(writer, pipe, item, args)))
+
+
+def redo(args: argparse.Namespace) -> None:
+    """A picture again from its own text chunks, and whether it is the same."""
+    from bridge.again import remake  # noqa: PLC0415
+    from bridge.images import read_facts, save_picture  # noqa: PLC0415
+
+    check_out(args.out, {"PNG": args.png}, (".png", ".webp"))
+    data = read_file(args.png, "PNG")
+    with prefixed("PNG"):
+        facts = read_facts(data)
+        if not facts:
+            told = "another program may have taken its text chunks out"
+            raise UserError(f"PNG: {args.png} holds nothing that bridge wrote; {told}")
+    pipe = load_model(args.model) if args.pairs is None else learn_model(args, "--pairs")
+    with prefixed("PNG"):
+        image = remake(pipe, facts)
+    prepare_folder(args.out.parent)
+    with writing("--out"):
+        save_picture(image, args.out, facts)
+    tell(_compared(image, data))
+    print(one_line(args.out))
+
+
+def _compared(image: "Image", data: bytes) -> str:
+    """Whether a picture is that of a file, in words."""
+    import io  # noqa: PLC0415
+
+    import numpy as np  # noqa: PLC0415
+    from PIL import Image as Pictures  # noqa: PLC0415
+
+    with Pictures.open(io.BytesIO(data)) as before:
+        if (before.mode, before.size) != (image.mode, image.size):
+            return f"warning: it was {before.mode} of {before.size}, and is {image.mode} of {image.size}"
+        difference = np.abs(np.asarray(before).astype(int) - np.asarray(image).astype(int))
+    if not difference.any():
+        return "the same, bit for bit"
+    pixels = int(difference.any(-1).sum())
+    why = "another machine, number of threads or version made it, or it was changed"
+    return f"warning: {pixels} pixels differ, by up to {difference.max()} of 255; {why}"
 
 
 def open_named(pipe: "BridgePipeline", argument: str, name: str, seed: int) -> "End":
@@ -153,11 +179,11 @@ def facts_of_ends(pipe: "BridgePipeline", seed: int, ends: Sequence["End"]) -> d
     """What a picture tells of the model, its settings and what it was made from."""
     from dataclasses import asdict  # noqa: PLC0415
 
-    from bridge.again import sha256_of  # noqa: PLC0415
+    from bridge.checkpoint import sha256_of  # noqa: PLC0415
 
     facts: dict[str, str | float | int] = {"model": pipe.fingerprint, "seed": seed, **asdict(pipe.settings)}
     for letter, end in zip("ab", ends, strict=False):
         facts |= {letter: end.name, f"{letter}_kind": end.kind}
         if end.kind == "image":
-            facts[f"{letter}_sha256"] = sha256_of(end.name)
+            facts[f"{letter}_sha256"] = sha256_of(Path(end.name))
     return facts

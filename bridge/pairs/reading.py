@@ -209,8 +209,7 @@ def _captions(value: Any) -> tuple[tuple[str, ...], list[str]]:
 def clean_caption(value: Any) -> str:
     """A caption as it is kept: NFC, one line, single spaces, no control characters; emoji and marks stay.
 
-    Raises:
-        UnusableError: It is missing, empty, blank, no text, or the word a lost value leaves.
+    Raises UnusableError if it is missing, empty, blank, no text, or the word a lost value leaves.
 
     >>> clean_caption("  a cafe\\u0301\\n by the\\x00sea ")
     'a café by the sea'
@@ -311,9 +310,8 @@ def load_pairs(
 
     Raises UserError if the source cannot be read, or no row of it has a picture and a caption.
     """
-    opened = open_source(
-        source if isinstance(source, Wanted) else Wanted(source, caption_column, image_column, names, subset)
-    )
+    wanted = source if isinstance(source, Wanted) else Wanted(source, caption_column, image_column, names, subset)
+    opened = open_source(wanted)
     pictures: list[Image.Image] = []
     spoken = time.monotonic()
 

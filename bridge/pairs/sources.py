@@ -133,7 +133,7 @@ def open_source(wanted: Wanted) -> Source:
     if os.path.isfile(wanted.source):
         return _open_file(path, wanted)
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(wanted.source)) and not _is_known(path):
-        return _open_hub(wanted)
+        return _open_built(wanted, "hub dataset", str(wanted.source))
     raise UserError(f"source: {wanted.title!r} is no folder or file; a hub dataset is called like owner/name")
 
 
@@ -144,7 +144,7 @@ def _is_known(path: Path) -> bool:
 def _open_file(path: Path, wanted: Wanted) -> Source:
     ending = path.suffix.lower()
     if ending == PARQUET:
-        return _open_parquet(path, wanted)
+        return _open_built(wanted, "Parquet file", "parquet", data_files=str(path), base=path.parent)
     if ending in TABLES | {".txt"}:
         return _open_tables(path.parent, [path], [], wanted, inside=False)
     remedy = "pass its folder" if ending in ENDINGS else next((r for r, e in REMEDIES if ending in e.split()), "")
@@ -383,6 +383,10 @@ class Locator:
         actual = names.get(name) or names.get(name.casefold())
         return parent / actual if actual else None
 
+    def is_there(self, folder: Path, cell: str) -> bool:
+        """Whether a cell of a table names a file from a folder."""
+        return bool(cell.strip()) and self.find(Path(os.path.normpath(folder / _path(cell)))) is not None
+
     def _names(self, folder: Path) -> dict[str, str]:
         if folder not in self._listed:
             names = sorted(os.listdir(folder)) if folder.is_dir() else []
@@ -412,7 +416,7 @@ def _open_tables(
     for table in tables:
         where = shown(os.path.relpath(table, root))
         try:
-            read = read_table(table, where, wanted.asked, functools.partial(_is_there, table.parent, locator))
+            read = read_table(table, where, wanted.asked, functools.partial(locator.is_there, table.parent))
         except UserError as error:
             refused.append(error)
             continue
@@ -472,10 +476,6 @@ def _path(cell: str) -> Path:
     return Path(cell.strip().replace("\\", "/"))
 
 
-def _is_there(folder: Path, locator: Locator, cell: str) -> bool:
-    return bool(cell.strip()) and locator.find(Path(os.path.normpath(folder / _path(cell)))) is not None
-
-
 def _placed(raw: Raw, table: Path, locator: Locator, inside: bool) -> Raw:
     """The row with its file as the folder spells it."""
     if not isinstance(raw.picture, Path):
@@ -490,10 +490,7 @@ def _placed(raw: Raw, table: Path, locator: Locator, inside: bool) -> Raw:
 
 
 def _datasets() -> Any:
-    """The package `datasets`, which plain folders and tables do without.
-
-    Raises UserError if it is not installed; says how to install it.
-    """
+    """The package `datasets`, which plain folders and tables do without; UserError says how to install it."""
     return import_extra("datasets", "pairs", "datasets", "this source")
 
 
@@ -533,19 +530,11 @@ def _in_memory(kind: str, parts: Mapping[str, Any], wanted: Wanted, fingerprint:
     return replace(_from_parts(kind, streams, wanted, fingerprint), total=sum(map(len, parts.values())))
 
 
-def _open_parquet(path: Path, wanted: Wanted) -> Source:
-    with _reading(path.name), tempfile.TemporaryDirectory() as scratch:
-        stream = _datasets().Dataset.from_parquet(str(path), cache_dir=scratch, streaming=True)
-        return _from_parts(
-            "Parquet file", {"": stream}, wanted, _stat_fingerprint([path], path.parent), base=path.parent
-        )
-
-
 def _open_parquets(folder: Folder, wanted: Wanted) -> Source:
     """A folder of Parquet; the hub's rules hold where names are as the hub has them, and no pictures lie beside."""
     files = [file for file in folder.files if file.suffix.lower() == PARQUET]
     if all(file.suffix == PARQUET and (not folder.pictures or file.stem == "metadata") for file in files):
-        return _open_hub(wanted)
+        return _open_built(wanted, "folder in the hub's format", str(wanted.source))
     parts: dict[str, list[str]] = {}
     for file in files:
         words = [split_name(word) for word in re.split(r"[-_. ]", file.stem)]
@@ -555,14 +544,9 @@ def _open_parquets(folder: Folder, wanted: Wanted) -> Source:
     return _open_built(wanted, "folder of Parquet", "parquet", data_files=parts, base=base)
 
 
-def _open_hub(wanted: Wanted) -> Source:
-    """A hub id, or a local folder in the hub's format, streamed: nothing of it is kept on disk."""
-    local = os.path.isdir(wanted.source)
-    return _open_built(wanted, "folder in the hub's format" if local else "hub dataset", str(wanted.source))
-
-
 def _open_built(wanted: Wanted, kind: str, path: str, data_files: Any = None, base: Path | None = None) -> Source:
-    missing = "" if os.path.isdir(wanted.source) else " (no folder here, so taken for a hub dataset)"
+    """A hub id, a folder in the hub's format or files of Parquet, streamed: nothing of it is kept on disk."""
+    missing = "" if os.path.exists(wanted.source) else " (no folder here, so taken for a hub dataset)"
     options = {"data_files": data_files} if data_files else {}
     with _reading(f"{wanted.source}{missing}"), tempfile.TemporaryDirectory() as scratch:  # its locks
         builder = _datasets().load_dataset_builder(path, wanted.subset, cache_dir=scratch, **options)
@@ -577,7 +561,8 @@ def _from_parts(
     kind: str, parts: Mapping[str, Any], wanted: Wanted, fingerprint: str, base: Path | None = None
 ) -> Source:
     with _reading(wanted.title):
-        streams = {name: _undecoded(part) for name, part in parts.items()}
+        typed = {n: part if part.features is not None else part._resolve_features() for n, part in parts.items()}
+        streams = {name: part.decode(False) for name, part in typed.items()}
         features = next(iter(streams.values())).features
     pictures = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
     asked = wanted.asked | ({"image": pictures[0]} if len(pictures) == 1 and not wanted.image_column else {})
@@ -598,11 +583,6 @@ def _from_parts(
     if len(streams) > 1:
         columns = {**columns, "split": f"its parts {', '.join(streams)}"}
     return Source(kind, columns, rows, fingerprint)
-
-
-def _undecoded(stream: Any) -> Any:
-    stream = stream if stream.features is not None else stream._resolve_features()
-    return stream.decode(False)
 
 
 def _dataset_row(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
-import shutil
 import socket
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from bridge.errors import UserError
 from bridge.extras import import_extra
 from bridge.serve.files import Files
-from bridge.serve.limits import BODY_BYTES, UPLOAD_BYTES
+from bridge.serve.limits import BODY_BYTES, UPLOAD_BYTES, WAITING
 from bridge.serve.said import line_of
 from bridge.serve.studio import Studio
 
@@ -57,28 +56,17 @@ ENVIRONMENT = {
 """What Gradio reads."""
 
 
-class Guard:
-    """Bounds requests and adds HEADERS to answers; ASGI.
+def guarded(app: Any, hosts: set[str] | None) -> Any:
+    """An ASGI app behind bounds on requests, its answers with HEADERS.
 
-    Args:
-        app: What answers.
-        hosts: Names under which it may be asked, so that no other site's page can be made to; None: any.
+    `hosts` are names under which it may be asked, so that no other site's page can be made to; None: any.
     """
+    from starlette.datastructures import Headers  # noqa: PLC0415
+    from starlette.responses import JSONResponse  # noqa: PLC0415
 
-    def __init__(self, app: Any, hosts: set[str] | None) -> None:
-        self.app, self.hosts = app, hosts
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer, or refuse."""
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        headers = dict(scope["headers"])
-        host = headers.get(b"host", b"").decode("latin-1").rsplit(":", 1)[0]
-        if self.hosts is not None and host not in self.hosts:
-            return await _answer(send, 400, {"error": "this server is not asked under that name"})
-        length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > BODY_BYTES:
-            return await _answer(send, 413, {"error": f"at most {BODY_BYTES} bytes a request"})
+            return await app(scope, receive, send)
         taken = 0
 
         async def bounded() -> Any:
@@ -92,54 +80,39 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
             await send(message)
 
-        return await self.app(scope, bounded, headed)
+        headers, inner = Headers(scope=scope), app
+        length = headers.get("content-length", "0")
+        if hosts is not None and headers.get("host", "").rsplit(":", 1)[0] not in hosts:
+            inner = JSONResponse({"error": "this server is not asked under that name"}, 400)
+        elif not length.isdecimal() or int(length) > BODY_BYTES:
+            inner = JSONResponse({"error": f"at most {BODY_BYTES} bytes a request"}, 413)
+        return await inner(scope, bounded, headed)
 
-
-async def _answer(send: Any, status: int, body: dict[str, str]) -> None:
-    headers = [(b"content-type", b"application/json"), *HEADERS]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+    return answer
 
 
 @contextlib.contextmanager
-def opened(
-    pipe: BridgePipeline, hosts: set[str] | None = None, waiting: int | None = None
-) -> Iterator[tuple[Any, Studio]]:
-    """The app of a model and its studio, and temporary files that are gone when the block ends.
-
-    Raises:
-        UserError: Gradio is not installed.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="bridge-"))
-    settings = {"GRADIO_TEMP_DIR": str(folder), **ENVIRONMENT}
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ |= settings
-    studio = Studio(pipe, Files(folder / "drawn"), waiting)
-    try:
-        yield _made(studio, hosts), studio
-    finally:
-        studio.close()
-        shutil.rmtree(folder, ignore_errors=True)
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+def opened(pipe: BridgePipeline, hosts: set[str] | None = None, waiting: int = WAITING) -> Iterator[tuple[Any, Studio]]:
+    """The app of a model, its studio and its files, which are gone when the block ends; UserError without Gradio."""
+    with tempfile.TemporaryDirectory(prefix="bridge-", ignore_cleanup_errors=True) as folder:
+        settings = {"GRADIO_TEMP_DIR": folder, **ENVIRONMENT}
+        before = {name: os.environ.get(name) for name in settings}
+        os.environ |= settings
+        studio = Studio(pipe, Files(Path(folder) / "drawn"), waiting)
+        try:
+            with ThreadPoolExecutor(1) as thread:  # the caller may run an event loop of its own
+                app = thread.submit(asyncio.run, _app(studio, hosts)).result()
+            yield app, studio
+        finally:
+            studio.batcher.close()
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
 
 
-def _made(studio: Studio, hosts: set[str] | None) -> Any:
+async def _app(studio: Studio, hosts: set[str] | None) -> Any:
     """The app, made while an event loop runs: else Gradio makes several, and closes none."""
-
-    async def make() -> Any:
-        return _app(studio, hosts)
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(make())
-    return _app(studio, hosts)
-
-
-def _app(studio: Studio, hosts: set[str] | None) -> Any:
     gradio = import_extra("gradio", "serve", "gradio", "the web page")
     import fastapi  # noqa: PLC0415
     from gradio import queueing, route_utils, routes  # noqa: PLC0415
@@ -159,7 +132,7 @@ def _app(studio: Studio, hosts: set[str] | None) -> Any:
         app, page, "/", footer_links=["settings"], run_history=False, max_file_size=UPLOAD_BYTES, ssr_mode=False,
         enable_monitoring=False, show_error=True, **look(),
     )  # fmt: skip
-    return Guard(app, hosts)
+    return guarded(app, hosts)
 
 
 class _OneLine:
@@ -181,11 +154,7 @@ class OneLineFormatter(logging.Formatter):
 
 
 def free_port(host: str, port: int) -> int:
-    """The port, if it can be listened at; of 0, any.
-
-    Raises:
-        UserError: It cannot.
-    """
+    """The port, of 0 any. Raises UserError if it cannot be listened at."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -211,18 +180,11 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(pipe: BridgePipeline, waiting: int | None = None) -> Iterator[Served]:
+def served(pipe: BridgePipeline, waiting: int = WAITING) -> Iterator[Served]:
     """The page of a model at a free port of this machine, served by a thread until the block ends."""
-    import_extra("gradio", "serve", "gradio", "the web page")
-    import uvicorn  # noqa: PLC0415
-
     port = free_port(LOCAL, 0)
     with opened(pipe, hosts_of(LOCAL), waiting) as (app, studio):
-        config = uvicorn.Config(
-            app, host=LOCAL, port=port, log_config=None, log_level="error", access_log=False,
-            timeout_graceful_shutdown=1,
-        )  # fmt: skip
-        server = uvicorn.Server(config)
+        server = _server(app, LOCAL, port)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         while not server.started:
@@ -238,13 +200,18 @@ def served(pipe: BridgePipeline, waiting: int | None = None) -> Iterator[Served]
 
 def run(pipe: BridgePipeline, host: str, port: int) -> None:
     """Serve until Ctrl-C."""
-    import_extra("gradio", "serve", "gradio", "the web page")
-    import uvicorn  # noqa: PLC0415
-
     handler = logging.StreamHandler()
     handler.setFormatter(OneLineFormatter())
     logging.basicConfig(handlers=[handler], level=logging.ERROR)
     with opened(pipe, hosts_of(host)) as (app, _):
-        config = uvicorn.Config(app, host=host, port=port, log_config=None, log_level="error", access_log=False,
-                                timeout_graceful_shutdown=2, limit_concurrency=512)  # fmt: skip
-        uvicorn.Server(config).run()
+        _server(app, host, port).run()
+
+
+def _server(app: Any, host: str, port: int) -> Any:
+    import uvicorn  # noqa: PLC0415
+
+    config = uvicorn.Config(
+        app, host=host, port=port, log_config=None, log_level="error", access_log=False,
+        timeout_graceful_shutdown=2, limit_concurrency=512,
+    )  # fmt: skip
+    return uvicorn.Server(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,14 +22,7 @@ _GREY, _CHOSEN = (225, 225, 225), (234, 88, 12)
 
 @dataclass(frozen=True)
 class Atlas:
-    """N captions with a picture each, and where they lie.
-
-    Attributes:
-        captions: N of them.
-        pictures: One each.
-        places: For each side, the numbers of the captions row by row.
-        vectors: For each side, what they are laid out by, (N, D).
-    """
+    """N captions with a picture each; for each side their numbers row by row, and what they are laid out by, (N, D)."""
 
     captions: list[str]
     pictures: list[Image.Image]
@@ -120,8 +112,7 @@ def grid(vectors: Tensor, columns: int) -> list[int]:
 
 def _write(draw: ImageDraw.ImageDraw, caption: str, x: int, y: int) -> None:
     font = ImageFont.load_default(19)
-    lines: Sequence[str] = text_lines(caption, font, CELL[0] - 8)[:3]
-    top = y + (CELL[1] - 23 * len(lines)) // 2
-    for number, line in enumerate(lines):
-        left = x + (CELL[0] - font.getlength(line)) / 2
-        draw.text((left, top + 23 * number), line, fill=(30, 30, 30), font=font)
+    lines = "\n".join(text_lines(caption, font, CELL[0] - 8)[:3])
+    draw.multiline_text(
+        (x + CELL[0] / 2, y + CELL[1] / 2), lines, fill=(30, 30, 30), font=font, anchor="mm", align="center"
+    )

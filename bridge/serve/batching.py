@@ -11,7 +11,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, TypeVar
@@ -48,50 +48,34 @@ class Request:
 
 @dataclass(eq=False)
 class _Ticket:
-    """A request in the queue, or a function to be called in its turn."""
+    """A request in the queue, or a function to be called in its turn.
+
+    `events` gets what the visitor waits for, then an exception, or None at the end.
+    """
 
     owner: str
-    loop: asyncio.AbstractEventLoop
-    events: asyncio.Queue[Any]
     request: Request | None = None
     work: Callable[[], Any] | None = None
     jobs: deque[Job] | None = None
-    cancelled: bool = False
+    events: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
-    def send(self, event: object) -> None:
+    def send(self, *events: object) -> None:
         """Hand something over to the visitor's loop, unless that has ended."""
         with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
-
-
-@dataclass(frozen=True)
-class _End:
-    """The last event of a ticket."""
-
-    error: BaseException | None = None
-    value: Any = None
-
-
-@dataclass
-class Tally:
-    """What a batcher has done: batches, and pictures in them."""
-
-    batches: int = 0
-    pictures: int = 0
-    cancelled: int = field(default=0)
+            for event in events:
+                self.loop.call_soon_threadsafe(self.events.put_nowait, event)
 
 
 class Batcher:
-    """Works for all visitors, oldest request first.
+    """Works for all visitors, oldest request first; so many may be `waiting` or worked on.
 
-    Args:
-        pipe: The model; from now on only the batcher's thread touches it.
-        waiting: Requests that may wait or be worked on.
+    From now on only the batcher's thread touches the model.
     """
 
     def __init__(self, pipe: BridgePipeline, waiting: int = WAITING) -> None:
-        self.pipe, self.most, self.tally = pipe, waiting, Tally()
-        self._tickets: deque[_Ticket] = deque()
+        self.pipe, self.most = pipe, waiting
+        self._tickets: list[_Ticket] = []
         self._change = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="bridge-batcher", daemon=True)
@@ -100,90 +84,68 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Requests that wait or are worked on."""
-        with self._change:
-            return len(self._tickets)
+        return len(self._tickets)
 
     def close(self) -> None:
         """End the thread; what waits is stopped."""
         with self._change:
             self._closed = True
-            left = list(self._tickets)
-            for ticket in left:
-                self._drop(ticket)
             self._change.notify_all()
-        for ticket in left:
-            ticket.send(_End(StoppedError("stopped: the server is closing")))
+        self._drop(list(self._tickets), StoppedError("stopped: the server is closing"))
         self._thread.join(timeout=60)
 
     def cancel(self, owner: str) -> int:
         """Stop whatever a visitor waits for, and free its places; returns how many."""
-        with self._change:
-            found = [ticket for ticket in self._tickets if ticket.owner == owner]
-            for ticket in found:
-                self._drop(ticket)
-        for ticket in found:
-            ticket.send(_End(StoppedError("stopped")))
-        return len(found)
+        return self._drop([ticket for ticket in list(self._tickets) if ticket.owner == owner], StoppedError("stopped"))
 
-    async def draw(self, request: Request, owner: str = "") -> AsyncIterator[GeneratedImage]:
+    async def draw(self, request: Request, owner: str = "") -> AsyncGenerator[GeneratedImage]:
         """The pictures of a request, as they are made; ending the iteration early frees its place.
 
-        Raises:
-            FullError: Too many wait, at once.
-            StoppedError: See `cancel`.
-            UserError: A caption cannot be read.
+        Raises FullError at once if too many wait, StoppedError (see `cancel`), UserError if a caption cannot be read.
         """
-        ticket = self._enter(_Ticket(owner, asyncio.get_running_loop(), asyncio.Queue(), request=request))
-        try:
-            while not isinstance(event := await ticket.events.get(), _End):
-                yield event
-            if event.error is not None:
-                raise event.error
-        finally:
-            self._leave(ticket)
+        async with contextlib.aclosing(self._events(_Ticket(owner, request))) as pictures:
+            async for picture in pictures:
+                yield picture
 
     async def call(self, work: Callable[[], T], owner: str = "") -> T:
         """What `work` returns, called in its turn on the batcher's thread.
 
-        Raises:
-            FullError: Too many wait, at once.
-            StoppedError: See `cancel`.
+        Raises FullError at once if too many wait, StoppedError (see `cancel`), and what `work` raises.
         """
-        ticket = self._enter(_Ticket(owner, asyncio.get_running_loop(), asyncio.Queue(), work=work))
-        try:
-            end: _End = await ticket.events.get()
-            if end.error is not None:
-                raise end.error
-            result: T = end.value
-            return result
-        finally:
-            self._leave(ticket)
+        [result] = [event async for event in self._events(_Ticket(owner, work=work))]
+        value: T = result
+        return value
 
-    def _enter(self, ticket: _Ticket) -> _Ticket:
+    async def _events(self, ticket: _Ticket) -> AsyncGenerator[Any]:
         with self._change:
             if len(self._tickets) >= self.most or self._closed:
                 raise FullError(f"busy: {len(self._tickets)} requests wait already; try again in a minute")
             self._tickets.append(ticket)
             self._change.notify_all()
-        return ticket
+        try:
+            while (event := await ticket.events.get()) is not None:
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+        finally:
+            self._drop([ticket])
 
-    def _leave(self, ticket: _Ticket) -> None:
+    def _drop(self, tickets: Iterable[_Ticket], *events: object) -> int:
+        """Take tickets out that have not ended; returns how many."""
+        return sum(self._end(ticket, *events) for ticket in tickets)
+
+    def _end(self, ticket: _Ticket, *events: object) -> bool:
+        """Take a ticket out and send its last events; whether it was there."""
         with self._change:
-            if ticket in self._tickets:
-                self._drop(ticket)
-
-    def _drop(self, ticket: _Ticket) -> None:
-        """Take a ticket out before it has ended; holds the lock."""
-        self._tickets.remove(ticket)
-        ticket.cancelled = True
-        self.tally.cancelled += 1
-
-    def _end(self, ticket: _Ticket, end: _End) -> None:
-        with self._change:
-            if ticket.cancelled:
-                return
+            if ticket not in self._tickets:
+                return False
             self._tickets.remove(ticket)
-        ticket.send(end)
+        ticket.send(*events)
+        return True
+
+    def _waits(self, ticket: _Ticket) -> bool:
+        with self._change:
+            return ticket in self._tickets
 
     def _run(self) -> None:
         while True:
@@ -196,12 +158,16 @@ class Batcher:
                 if self._closed:
                     return
                 tickets = list(self._tickets)
-            if not tickets:
-                continue
-            if tickets[0].work is not None:
-                self._end(tickets[0], _outcome(tickets[0].work))
+            if tickets and tickets[0].work is not None:
+                self._work(tickets[0], tickets[0].work)
             else:
                 self._batch(tickets)
+
+    def _work(self, ticket: _Ticket, work: Callable[[], Any]) -> None:
+        try:
+            self._end(ticket, work(), None)
+        except Exception as error:
+            self._end(ticket, error)
 
     def _batch(self, tickets: Iterable[_Ticket]) -> None:
         """Sample and draw once for the oldest request and those after it that can share its batch."""
@@ -211,42 +177,36 @@ class Batcher:
             request = ticket.request
             if len(rows) == SAMPLE_BATCH or request is None or settings not in (None, request.settings):
                 continue
-            if not self._prepare(ticket, request):
-                continue
-            settings, jobs = request.settings, ticket.jobs
-            assert jobs is not None
-            while jobs and len(rows) < SAMPLE_BATCH and jobs[0].places == (rows or [(ticket, jobs[0])])[0][1].places:
+            jobs = self._jobs(ticket, request)
+            while jobs and len(rows) < SAMPLE_BATCH and (not rows or jobs[0].places == rows[0][1].places):
+                settings = request.settings
                 rows.append((ticket, jobs.popleft()))
-        if not rows or settings is None:
+        if settings is None:
             return
+        shared = dict.fromkeys(ticket for ticket, _ in rows)
         try:
             self._draw(rows, settings)
         except Exception as error:
-            for ticket in {id(ticket): ticket for ticket, _ in rows}.values():
-                self._end(ticket, _End(error))
-            return
-        for ticket in {id(ticket): ticket for ticket, _ in rows}.values():
+            for ticket in shared:
+                self._end(ticket, error)
+        for ticket in shared:
             if not ticket.jobs:
-                self._end(ticket, _End())
+                self._end(ticket, None)
 
-    def _prepare(self, ticket: _Ticket, request: Request) -> bool:
-        """Whether a ticket has jobs; a caption that cannot be read ends it."""
+    def _jobs(self, ticket: _Ticket, request: Request) -> deque[Job]:
+        """What is left to draw of a request; a caption that cannot be read ends it."""
         if ticket.jobs is None:
-            jobs = _outcome(lambda: self._jobs(request))
-            if jobs.error is not None:
-                self._end(ticket, jobs)
-                return False
-            ticket.jobs = jobs.value
-        return not ticket.cancelled
-
-    def _jobs(self, request: Request) -> deque[Job]:
-        seed, negative, settings = request.seed, request.negative, request.settings
-        made = self.pipe.jobs(request.captions, request.count, seed=seed, negative_prompt=negative, settings=settings)
-        return deque(made)
+            seed, negative, settings = request.seed, request.negative, request.settings
+            captions, count, ticket.jobs = request.captions, request.count, deque()
+            try:
+                made = self.pipe.jobs(captions, count, seed=seed, negative_prompt=negative, settings=settings)
+                ticket.jobs.extend(made)
+            except Exception as error:
+                self._end(ticket, error)
+        return ticket.jobs if self._waits(ticket) else deque()
 
     def _draw(self, rows: list[tuple[_Ticket, Job]], settings: Settings) -> None:
         z = self.pipe.sample([job for _, job in rows], settings)
-        self.tally.batches += 1
 
         def look(row: int) -> tuple[int, bool]:
             request = rows[row][0].request
@@ -256,19 +216,10 @@ class Batcher:
         for (size, transparent), alike in groupby(sorted(range(len(rows)), key=look), key=look):
             numbers = list(alike)
             for first in range(0, len(numbers), MICRO_BATCH):
-                some = [row for row in numbers[first : first + MICRO_BATCH] if not rows[row][0].cancelled]
+                some = [row for row in numbers[first : first + MICRO_BATCH] if self._waits(rows[row][0])]
                 images = self.pipe.decode(z[some], size or None, transparent) if some else []
-                self.tally.pictures += len(images)
                 for row, image in zip(some, images, strict=True):
                     ticket, job = rows[row]
                     assert ticket.request is not None
-                    seed, latent = ticket.request.seed, z[row].clone()
-                    place = job.prompt_index
-                    ticket.send(GeneratedImage(image, job.prompt, place, job.index, seed, job.note, latent))
-
-
-def _outcome(work: Callable[[], Any]) -> _End:
-    try:
-        return _End(value=work())
-    except Exception as error:
-        return _End(error)
+                    seed, place = ticket.request.seed, job.prompt_index
+                    ticket.send(GeneratedImage(image, job.prompt, place, job.index, seed, job.note, z[row].clone()))

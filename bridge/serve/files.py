@@ -19,17 +19,11 @@ KEPT, SECONDS = 4000, 3600
 
 
 class Files:
-    """Folders of random names below one folder, the oldest removed as new ones come.
-
-    Args:
-        root: Where; it is made, and emptied by `close`.
-        kept: Most folders that are kept.
-        seconds: How long each is kept.
-    """
+    """Folders of random names below `root`: at most `kept`, each for so many `seconds`, the oldest removed first."""
 
     def __init__(self, root: Path, kept: int = KEPT, seconds: float = SECONDS) -> None:
         self.root, self.kept, self.seconds = root, kept, seconds
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir()
         self._made: deque[tuple[float, Path]] = deque()
         self._lock = Lock()
 
@@ -51,7 +45,3 @@ class Files:
         path = self.place(name)
         save_png(image, path, facts or {})
         return str(path)
-
-    def close(self) -> None:
-        """Remove all of them."""
-        shutil.rmtree(self.root, ignore_errors=True)

@@ -1,12 +1,14 @@
-"""What one visitor may ask of the page, and what is said to who asks for more."""
+"""What one visitor may ask of the page, by its fields or by a link, and what is said to who asks for more."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
-from bridge.arguments import whole
+from bridge.arguments import number, whole
 from bridge.errors import UserError
 from bridge.textfile import split_lines
 
@@ -23,14 +25,73 @@ WAITING = 64
 """Requests that wait or are worked on; one more is refused at once."""
 MAX_SEED = 2**53
 """Numbers up to this are whole in a browser too."""
+RANGES = {
+    "count": (1, PICTURES),
+    "seed": (0, MAX_SEED),
+    "guidance": (0, 20),
+    "temperature": (0, 2),
+    "steps": (1, 50),
+    "novelty": (-1, 1),
+    "size": (64, 1024),
+}
+"""Least and greatest of each number of the tab Draw."""
+WHOLE = ("count", "seed", "steps", "size")
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What the fields of the tab Draw hold; see `bridge.pipeline.Settings`."""
+
+    captions: str = ""
+    count: int = 8
+    seed: int = 0
+    style: str = ""
+    guidance: float = 1.0
+    temperature: float = 1.0
+    steps: int = 12
+    novelty: float = 0.0
+    size: int = 128
+    transparent: bool = False
+
+    def query(self, default: Fields) -> str:
+        """What of a link restores these, where it differs from `default`."""
+        changed = {name: value for name, value in asdict(self).items() if value != getattr(default, name)}
+        return urlencode({name: int(value) if isinstance(value, bool) else value for name, value in changed.items()})
+
+
+def restored(query: Mapping[str, str], default: Fields, styles: Sequence[str]) -> tuple[Fields, list[str]]:
+    """Fields as a link's query has them, else as `default`, and what of it is left out, a line each.
+
+    It is text and nothing else; unknown names are passed over, and so are styles that are none of `styles`.
+    """
+    values, wrong = asdict(default), []
+    for name in [name for name in values if name in query]:
+        try:
+            values[name] = _value(name, str(query[name]), styles)
+        except UserError as error:
+            wrong.append(f"the link's {error}")
+    return Fields(**values), wrong
+
+
+def _value(name: str, text: str, styles: Sequence[str]) -> Any:
+    if name == "captions":
+        return "\n".join(captions_of(text))
+    if name == "style":
+        return style_of(text, styles)
+    if name == "transparent":
+        return text == "1"
+    try:
+        value = float(text[:40])
+    except ValueError:
+        value = float("nan")
+    found = whole_number(number(value, name, *RANGES[name]))
+    if name in WHOLE and not isinstance(found, int):
+        raise UserError(f"{name}: expected a whole number")
+    return found
 
 
 def captions_of(text: str, name: str = "captions", most: int = CAPTIONS) -> list[str]:
-    """Captions, one a line.
-
-    Raises:
-        UserError: There is none, there are too many, or one is too long.
-    """
+    """Captions, one a line. Raises UserError if there is none, there are too many, or one is too long."""
     if not isinstance(text, str) or len(text) > (CAPTION_LENGTH + 2) * most:
         raise UserError(f"{name}: at most {most} lines of {CAPTION_LENGTH} characters; shorten them")
     lines = [line.strip() for line in split_lines(text) if line.strip()]
@@ -48,22 +109,21 @@ def one_caption(text: str, name: str) -> str | None:
     return captions_of(text, name, 1)[0] if isinstance(text, str) and text.strip() else None
 
 
-def count_of(count: object, captions: int = 1, name: str = "pictures") -> int:
-    """How many pictures of each caption.
+def style_of(style: object, styles: Sequence[str]) -> str:
+    """A style. Raises UserError if it is none of `styles`."""
+    if style not in styles:
+        raise UserError("style: is none that this model knows")
+    return str(style)
 
-    Raises:
-        UserError: They are too many all together, or no whole number.
-    """
-    return whole(whole_number(count), name, 1, max(1, PICTURES // captions))
+
+def count_of(count: object, captions: int = 1) -> int:
+    """How many pictures of each caption. Raises UserError if all are too many, or it is no whole number."""
+    return whole(whole_number(count), "pictures", 1, max(1, PICTURES // captions))
 
 
 def seed_of(seed: object) -> int:
-    """A seed from 0 to MAX_SEED.
-
-    Raises:
-        UserError: It is none.
-    """
-    return whole(whole_number(seed), "seed", 0, MAX_SEED)
+    """A seed. Raises UserError unless it is from 0 to MAX_SEED."""
+    return whole(whole_number(seed), "seed", *RANGES["seed"])
 
 
 def whole_number(value: Any) -> Any:
@@ -71,33 +131,25 @@ def whole_number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def open_upload(path: str | None, name: str, size: int | None = None) -> Image:
-    """A picture that a visitor gave, as RGB.
+def open_upload(path: str, name: str, size: int) -> Image:
+    """A picture that a visitor gave, as RGB of `size` pixels a side.
 
-    Raises:
-        UserError: It is too large, by file or by its header, or cannot be read; its path is not told.
+    Raises UserError if it is too large, by file or by its header, or cannot be read; its path is not told.
     """
     from bridge.images import ImageError, read_image  # noqa: PLC0415
 
-    if not path:
-        raise UserError(f"{name}: choose one first")
-    data = Path(path).read_bytes() if Path(path).stat().st_size <= UPLOAD_BYTES else None
-    if data is None:
+    if Path(path).stat().st_size > UPLOAD_BYTES:
         raise UserError(f"{name}: at most {UPLOAD_BYTES // 2**20} MB; choose a smaller one")
     try:
-        return read_image(data, size=size, max_pixels=UPLOAD_PIXELS)
+        return read_image(Path(path).read_bytes(), size=size, max_pixels=UPLOAD_PIXELS)
     except ImageError as error:
         raise UserError(f"{name}: {str(error).partition(': ')[2]}") from None
 
 
-def check_uploads(paths: Sequence[str] | None) -> list[str]:
-    """Several uploaded files.
-
-    Raises:
-        UserError: There are none, or too many.
-    """
+def open_uploads(paths: Sequence[str] | None, size: int) -> list[Image]:
+    """Several pictures; see `open_upload`. Raises UserError also if there are none, or too many."""
     if not paths:
         raise UserError("pictures: choose one or more first")
     if len(paths) > UPLOADS:
         raise UserError(f"pictures: at most {UPLOADS} at a time")
-    return list(paths)
+    return [open_upload(path, f"picture {n}", size) for n, path in enumerate(paths, 1)]

@@ -68,11 +68,7 @@ class TextCode:
         return TextCode(self.pooled.to(device), self.tokens.to(device), self.mask.to(device))
 
     def padded(self, places: int) -> TextCode:
-        """The same code with `places` token places, L <= places; those added are empty.
-
-        Raises:
-            ValueError: L is larger.
-        """
+        """The same code with `places` token places, those added empty. Raises ValueError if it has more than those."""
         more = places - self.mask.shape[1]
         if more < 0:
             raise ValueError(f"places: expected {self.mask.shape[1]} or more, got {places}")
@@ -152,10 +148,7 @@ class TextEncoder(nn.Module, abc.ABC):
         super().__setattr__(name, unwrapped(value))
 
     def prepare(self, caption: str) -> str:
-        """The text that is encoded.
-
-        Raises ValueError if the encoder cannot read `caption`; see `bridge.captions.prepare_caption`.
-        """
+        """The text that is encoded. Raises UserError if the encoder cannot read it; see `prepare_caption`."""
         return prepare_caption(caption)
 
     @plain_torch()

@@ -31,14 +31,12 @@ def open_text_encoder(source: str | Path = DEFAULT_ID, *, digest: str | None = N
 
     if Path(source).is_file() or (Path(source) / INDEX).is_file():
         return WordVectors.from_pretrained(source, digest=digest)
+    if str(source) == DEFAULT_ID and not isinstance(source, os.PathLike):
+        return _open_network(SENTENCE, DEFAULT_ID, digest or DEFAULT_DIGEST)
     if isinstance(source, os.PathLike):  # a folder, whatever it is called
-        folder = Path(source).absolute()
-        if not folder.is_dir():
+        if not Path(source).is_dir():
             raise MissingModelError(f"source: {str(source)!r}: no such file or folder; a hub id is given as text")
-        find_folder(str(folder))
-        return _open_network(SENTENCE if (folder / MODULES).is_file() else TOWER, str(folder), digest, folder)
-    if str(source) == DEFAULT_ID:
-        return _open_network(SENTENCE, str(source), digest or DEFAULT_DIGEST)
+        source = Path(source).absolute()
     folder = find_folder(str(source))
     return _open_network(SENTENCE if (folder / MODULES).is_file() else TOWER, str(source), digest, folder)
 

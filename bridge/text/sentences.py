@@ -18,9 +18,9 @@ from bridge.text.sources import CONFIG, LIMITS, MODULES, TOKENIZER, check_digest
 from bridge.text.towers import (
     TOWERS,
     NetworkEncoder,
+    TransformerEncoder,
     config_facts,
     load_network,
-    mean_pooled,
     quiet_transformers,
     token_limit,
 )
@@ -28,7 +28,7 @@ from bridge.text.towers import (
 POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 
-class SentenceEncoder(NetworkEncoder):
+class SentenceEncoder(TransformerEncoder):
     """A BERT of sentence-transformers, run by transformers alone: mean of the last layer's tokens, unit length.
 
     Importing sentence-transformers would add a second to every start; a test holds both to the same codes.
@@ -38,11 +38,6 @@ class SentenceEncoder(NetworkEncoder):
 
     kind = SENTENCE
     facts = MappingProxyType({"pooling": "mean, unit"})
-
-    def read(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """See `NetworkEncoder.read`."""
-        tokens = self.model(input_ids=inputs, attention_mask=mask.long()).last_hidden_state.float()
-        return mean_pooled(tokens, mask), tokens
 
 
 class LibraryEncoder(NetworkEncoder):
@@ -98,12 +93,8 @@ def _load_by_library(folder: Path) -> Any:
     library = import_extra("sentence_transformers", "sentence", "sentence-transformers")
     with quiet_transformers():
         try:
-            return library.SentenceTransformer(
-                str(folder),
-                device="cpu",
-                local_files_only=True,
-                model_kwargs={"use_safetensors": True, "dtype": torch.float32},
-            )
+            weights = {"use_safetensors": True, "dtype": torch.float32}
+            return library.SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs=weights)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"source: sentence-transformers cannot open {folder}: {reason}; pass another") from error

@@ -62,10 +62,7 @@ def weight_files(folder: Path) -> list[str]:
 
 
 def check_digest(folder: Path, digest: str | None) -> str:
-    """sha256 of the weights, 64 hex digits: of the one file, or of the digests of all shards.
-
-    Raises ValueError if it is not `digest`.
-    """
+    """sha256 of the weights: of the one file, or of the digests of all shards. Raises UserError if not `digest`."""
     names = weight_files(folder)
     digests = [sha256_of(folder / name) for name in names]
     whole = digests[0] if len(names) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
@@ -88,18 +85,12 @@ def read_json(path: Path) -> Any:
 def _places(source: str, *, cache_first: bool) -> Iterator[Path]:
     if cache_first and (folder := _from_hub(source, offline=True)):
         yield folder
-    if folder := _from_package(source):
-        yield folder
-    if folder := _from_hub(source, offline=False):
-        yield folder
-
-
-def _from_package(source: str) -> Path | None:
     # The package's own code is not run: its author is not the model's, and only the files are checked.
     spec = importlib.util.find_spec(PACKAGE) if source == DEFAULT_ID else None
-    if spec is None or spec.origin is None:
-        return None
-    return Path(spec.origin).parent / "model"
+    if spec is not None and spec.origin is not None:
+        yield Path(spec.origin).parent / "model"
+    if folder := _from_hub(source, offline=False):
+        yield folder
 
 
 def _from_hub(source: str, *, offline: bool) -> Path | None:

@@ -143,9 +143,9 @@ class TransformerEncoder(NetworkEncoder):
     def read(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """See `NetworkEncoder.read`."""
         tokens = self.model(input_ids=inputs, attention_mask=mask.long()).last_hidden_state.float()
-        if self.facts["pooling"] == "mean":
-            return mean_pooled(tokens, mask), tokens
-        return tokens[torch.arange(len(tokens), device=tokens.device), mask.sum(1) - 1], tokens
+        if self.facts["pooling"] == "end":
+            return tokens[torch.arange(len(tokens), device=tokens.device), mask.sum(1) - 1], tokens
+        return (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), tokens
 
 
 def _unknown_token(model: Mapping[str, Any], tokenizer: Any) -> int | None:
@@ -172,7 +172,8 @@ def token_limit(folder: Path) -> int:
     limits = []
     if places := text.get("max_position_embeddings"):
         # RoBERTa's and MPNet's positions begin after the padding token's.
-        offset = int(text.get("pad_token_id") or 0) + 1 if _begins_late(config) else 0
+        late = any(name in str(config.get("model_type")) for name in ("roberta", "camembert", "mpnet"))
+        offset = int(text.get("pad_token_id") or 0) + 1 if late else 0
         limits.append(int(places) - offset)
     path = folder / "tokenizer_config.json"
     said = read_json(path).get("model_max_length") if path.is_file() else None
@@ -181,20 +182,8 @@ def token_limit(folder: Path) -> int:
     return min(limits, default=UNLIMITED)
 
 
-def _begins_late(config: Mapping[str, Any]) -> bool:
-    return any(name in str(config.get("model_type")) for name in ("roberta", "camembert", "mpnet"))
-
-
-def mean_pooled(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Mean (B, D) of the tokens (B, L, D) where the mask (B, L) is True."""
-    return (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-
-
 def load_network(folder: Path, name: str) -> nn.Module:
-    """A network of transformers, float32, by its class's name.
-
-    Raises ValueError if it cannot be loaded, or lacks weights.
-    """
+    """A network of transformers, float32, by its class's name. Raises UserError if it cannot be loaded whole."""
     import transformers  # noqa: PLC0415
 
     with quiet_transformers():

@@ -114,11 +114,7 @@ class WordVectors(TextEncoder):
         (folder / INDEX).write_text(json.dumps(index, ensure_ascii=False, indent=0) + "\n", "utf-8")
 
     def prepare(self, caption: str) -> str:
-        """The text that is encoded; see `TextEncoder.prepare`.
-
-        Raises:
-            ValueError: Also where the caption has no known word.
-        """
+        """See `TextEncoder.prepare`. Raises UserError also where the caption has no known word."""
         text = super().prepare(caption)
         if not self._rows(text):
             raise UserError(

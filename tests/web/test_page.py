@@ -132,7 +132,7 @@ def test_around_a_picture_that_was_drawn(visit, width, place):
     tab.click("#around-go")
     tab.wait_for_function("document.querySelectorAll('#variations .grid-container img').length == 8")
     tab.fill("#plus textarea, #plus input", "crying face" if MODEL else "fire")
-    tab.click("#around-edit")
+    tab.click("#edit-go")
     tab.wait_for_selector("#edited img")
     visitor.shoot(f"around-{place}")
     assert fits(tab)
