@@ -31,6 +31,8 @@ SLACK = 0.1
 """Cosine by which a caption may be farther than the nearest, and still be the same."""
 ASIDE = 0.1
 """Cosine by which a caption that only alludes to its picture counts as farther; of .05, .1 and .13 the best, by eye."""
+UNTOLD = 2.0
+"""The same where it matters what is known, not what to draw from: palm trees do not show "a palm tree on a beach"."""
 EXACT = 100_000
 """Captions that are compared with one by one; of more, an index gives a short list."""
 PROBED, SHORT_LIST = 64, 4096
@@ -442,13 +444,17 @@ class LocalFlowMapper(CleanMapper):
 
         Args:
             code: Text code, (text_dim,).
-            whitened: Whether both are whitened first, as far as this mapper does that.
+            whitened: Whether both are whitened first, as far as this mapper does that, and captions that only allude to
+                their picture count.
         """
         cosine = self._cosine(code, None, whitened)
         return np.maximum.reduceat(cosine[self.link.cpu().numpy()], self.start[:-1].cpu().numpy())
 
     def _cosine(self, code: Tensor, captions: np.ndarray | None, whitened: bool) -> np.ndarray:
-        """Cosine of a text code (text_dim,) with captions, of all or of these numbers; less for those that allude."""
+        """Cosine of a text code (text_dim,) with captions, of all or of these numbers.
+
+        Those that allude to their pictures are farther by `aside`, or beyond all others where it tells what is known.
+        """
         code = code.detach().cpu().float()
         if captions is None:
             codes = self.unit_codes
@@ -458,7 +464,7 @@ class LocalFlowMapper(CleanMapper):
         cosine = self._white_cosine(code, codes, captions) if white else codes @ code
         if self.config.aside:
             allusion = self.allusion.cpu() if captions is None else self.allusion.cpu()[captions]
-            cosine = cosine - self.config.aside * allusion
+            cosine = cosine - (self.config.aside if whitened else UNTOLD) * allusion
         return np.asarray(cosine.numpy())
 
     def _white_cosine(self, code: Tensor, codes: Tensor, captions: np.ndarray | None) -> Tensor:
