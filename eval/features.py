@@ -57,6 +57,13 @@ class Features(Columns):
     late: np.ndarray  # What is shown: pooled final features, (B, F) float32
     early: np.ndarray  # How it is drawn: channel statistics of shallow layers, (B, E) float32
 
+    def __post_init__(self) -> None:
+        if self.late.ndim != 2 or self.early.ndim != 2 or len(self.late) != len(self.early):
+            raise ValueError(
+                f"late and early must be (B, F) and (B, E) with one row a picture, "
+                f"got {self.late.shape} and {self.early.shape}"
+            )
+
 
 class Extractor(abc.ABC):
     """A frozen network (or any fixed function) that describes pictures."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from torch import Tensor
 
 from bridge.text import TextEncoder
 from eval.baselines import text_codes
@@ -34,10 +35,15 @@ def division(judge: Judge) -> Division:
     return Division.of(judge, "validation", N)
 
 
+def given(division: Division) -> Tensor:
+    """The given pictures, (C, N, 3, H, W)."""
+    return division.bench.judge.pictures.pixels(division.given.ravel()).unflatten(0, division.given.shape)
+
+
 @pytest.fixture(scope="module")
 def looked(division: Division) -> Seen:
     """What the judge sees of the given pictures, caption by caption: looked at once, for all tests rearrange them."""
-    return division.bench.judge.look(division.pictures().flatten(0, 1))
+    return division.bench.judge.look(given(division).flatten(0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +116,7 @@ def test_the_order_of_pictures_and_captions_does_not_count(division, looked, row
 def test_stable_in_the_number_of_pictures(judge, judged):
     """Three artists give instead of four, of the same captions and more: within the interval of four."""
     division = Division.of(judge, "validation", N - 1, n=N - 1)
-    fewer = division.bench.figures(division.bench.samples(seen(division.bench.judge, division.pictures())))
+    fewer = division.bench.figures(division.bench.samples(seen(division.bench.judge, given(division))))
     for name in HEADLINES:
         interval = getattr(judged, name)
         assert interval.low <= getattr(fewer, name).value <= interval.high
