@@ -79,7 +79,7 @@ class Memory:
             [*self.hashes, *other.hashes],
             [*self.styles, *other.styles],
             (*self.notes, *other.notes),
-            self.allusions - {*other.texts} | other.allusions - {*self.texts} | self.allusions & other.allusions,
+            (self.allusions | other.allusions) - ({*self.texts} - self.allusions) - ({*other.texts} - other.allusions),
         )
 
     def mapper(self, settings: Mapping[str, Any] | None = None) -> LocalFlowMapper:

@@ -81,9 +81,20 @@ class Answer:
 def to_html(report: Report, shown: Mapping[str, Sequence[Shown]]) -> str:
     """The page, with sample sheets by row; the same arguments give the same bytes.
 
-    Calibration is that of each row's first model. ValueError if a plot's figure is not finite.
+    Calibration is that of each row's first model.
+
+    Raises:
+        ValueError: A sheet is of no row, a sheet is uneven, a row has no model, or a plot's figure is not finite.
     """
     rows = report.rows
+    for name, row in rows.items():
+        if not models_of(row):
+            raise ValueError(f"report: row {name!r} has no model, only {', '.join(row.methods)}")
+    if unknown := sorted(set(shown) - set(rows)):
+        raise ValueError(f"shown: the report has no row {unknown[0]!r}, only {', '.join(rows)}")
+    for sheet in (s for sheets in shown.values() for s in sheets):
+        if len({len(sheet.samples), len(sheet.nearest), len(sheet.nearest_captions), len(sheet.copied)}) > 1:
+            raise ValueError(f"shown: {sheet.caption!r} needs one nearest picture, caption and flag for each sample")
     if not all(math.isfinite(v) for points in report.trade_off.values() for p in points for v in vars(p).values()):
         raise ValueError("trade_off: a figure is not finite; leave it out")
     words = SINGLE if report.singly else ARTISTS

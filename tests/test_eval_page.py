@@ -331,6 +331,23 @@ def test_scale_keeps_to_the_drawing():
     assert [Scale(-1, 1).x(v) for v in (-2, -1, 0, 1, 2)] == [0, 0, 50, 100, 100]
 
 
-def test_a_figure_that_is_not_finite_is_named():
-    with pytest.raises(ValueError, match="trade_off: a figure is not finite"):
-        to_html(report(trade_off={"seen": [TradeOff(1, 1, math.nan, 0, 0, 0)]}), {})
+UNEVEN = dataclasses.replace(sheet(), nearest_captions=["one"])
+ENDLESS = [TradeOff(1, 1, math.nan, 0, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("shown", "rest", "named"),
+    [
+        ({"sen": []}, {}, "shown: the report has no row 'sen'"),
+        ({"seen": [UNEVEN]}, {}, "shown: 'a cat' needs one"),
+        ({}, {"trade_off": {"seen": ENDLESS}}, "trade_off: a figure is not finite"),
+    ],
+)
+def test_wrong_arguments_are_named(shown, rest, named):
+    with pytest.raises(ValueError, match=re.escape(named)):
+        to_html(report(**rest), shown)
+
+
+def test_row_without_a_model_is_named():
+    with pytest.raises(ValueError, match="'seen' has no model"):
+        to_html(report(row(methods={"real": figures()})), {})

@@ -115,6 +115,8 @@ class Known:
         By families of captions where every value is known in two of them; else by artists, where every value was
         drawn by two.
         """
+        if factor not in FACTORS:
+            raise ValueError(f"factor: expected one of {', '.join(FACTORS)}, got {factor!r}")
         known = np.array([emoji_factors(str(label))[factor] or "" for label in labels])
         rows = np.flatnonzero(known != "")
         values = known[rows]
@@ -132,6 +134,8 @@ def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str 
     What a fold's other folds do not show is counted as wrong.
     """
     count = len(np.unique(groups))
+    if count < 2:
+        raise UserError(f"groups: a probe needs two, one to train on and one to ask, got {count}")
     answers = np.empty_like(values)
     for fit, asked in GroupKFold(min(FOLDS, count)).split(codes, groups=groups):
         answers[asked] = linear_probe(codes[fit], values[fit], codes[asked])
