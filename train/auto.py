@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -37,6 +36,7 @@ from bridge.pairs.sources import Wanted
 from bridge.pipeline import Settings
 from bridge.text import DEFAULT_ID
 from train.autoencoder import VAEConfig, VAEObjective, VAETraining, build_vae
+from train.checkpoint import previous_of
 from train.codec import CodecConfig, fit, psnr
 from train.command import Parser, number, run_command, say, writable_folder
 from train.config import ConfigError, load_config
@@ -314,10 +314,11 @@ class Own:
         """Held-out loss after a short training, seconds a step, and seconds of a validation."""
 
         def run() -> tuple[dict[str, float], str]:
-            shutil.rmtree(self.out / "trial", ignore_errors=True)  # an interrupted one: the rest could not be timed
             config = self.mapper_config(vae, TRIAL_STEPS, rows, self.out / "trial", pace)
             once = replace(config.loop, validate_every=TRIAL_STEPS, stop_on="validation_loss", goal="min")
             training = MapperTraining(replace(config, loop=once))
+            for path in (training.loop.checkpoint, previous_of(training.loop.checkpoint)):
+                path.unlink(missing_ok=True)  # an interrupted trial begins again: what remained could not be timed
             _ = training.memory  # encoded once, so no part of what a validation takes
             loop, start = training.loop, time.monotonic()
             loop.clock = time.monotonic
