@@ -26,7 +26,7 @@ from train.autoencoder import (
     VAETraining,
     build_vae,
     make_deterministic,
-    shifted,
+    placed,
     total_correlation,
 )
 from train.config import ConfigError, load_config
@@ -180,8 +180,36 @@ def test_a_shift_moves_half_of_the_pictures_and_lets_white_in(artwork_folder, tm
 
 def test_what_leaves_a_moved_picture_is_lost():
     x = torch.arange(9.0).view(1, 3, 3)
-    assert shifted(x, 1, -1, 9.0)[0].tolist() == [[9, 9, 9], [1, 2, 9], [4, 5, 9]]
-    assert shifted(x, 0, 0, 9.0) is x
+    assert placed(x, 1, -1, 1.0, 9.0)[0].tolist() == [[9, 9, 9], [1, 2, 9], [4, 5, 9]]
+    assert placed(x, 0, 0, 1.0, 9.0) is x
+
+
+def test_a_reduced_picture_lies_in_the_middle_of_what_comes_in_and_an_enlarged_one_loses_its_edges():
+    x = torch.zeros(1, 8, 8)
+    x[:, 2:6, 2:6] = 1
+    reduced, enlarged = placed(x, 0, 0, 0.5, 9.0), placed(x, 0, 0, 2.0, 9.0)
+    assert (reduced == 9).sum() == 64 - 16
+    assert float(reduced[0, 3:5, 3:5].mean()) > 0.75
+    assert (enlarged[0, 1:7, 1:7] > 0.7).all()
+    torch.testing.assert_close(placed(x, 1, 0, 0.5, 9.0)[:, 1:], reduced[:, :-1])
+
+
+def test_a_zoom_scales_the_pictures_that_are_moved(artwork_folder, tmp_path):
+    options: dict[str, Any] = {"flip": False, "shift": 1, "family_power": 0.0}
+    scaled = VAETraining(config_of(artwork_folder, tmp_path, zoom=1.5, **options))
+    moved = VAETraining(config_of(artwork_folder, tmp_path, **options))
+    rows = torch.arange(len(moved.pixels))
+    (x, *_), (y, *_) = scaled.batch(rows, 0), moved.batch(rows, 0)
+    still = (y == to_unit(moved.pixels)).flatten(1).all(1)
+    differs = (x != y).flatten(1).any(1)
+    assert 0 < differs.sum() < len(rows)
+    assert not bool((differs & still).all())
+
+
+@pytest.mark.parametrize(("shift", "zoom", "told"), [(1, 0.5, "from 1 to 4"), (0, 1.5, "set `shift` above 0")])
+def test_a_zoom_that_cannot_be_is_refused(artwork_folder, tmp_path, shift, zoom, told):
+    with pytest.raises(ConfigError, match=rf"^zoom: .*{told}"):
+        config_of(artwork_folder, tmp_path, shift=shift, zoom=zoom)
 
 
 def test_opacity_moves_with_its_picture_and_opaque_pictures_stay_opaque(artwork_folder, tmp_path):

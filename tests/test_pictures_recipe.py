@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from bridge.captions import prepare_caption
 from bridge.colours import HUES, WORDS
+from bridge.text import TextEncoder
 from tests.fixtures import ARTWORK
 from tests.test_clipart_recipe import put
 from tests.test_icons_recipe import put_package
@@ -20,8 +21,9 @@ from train.recipes import clipart, pictures
 from train.recipes.drawing import colour_word, draw, drawn_of, turned
 from train.recipes.emoji import EMOJIBASE, STYLES
 from train.recipes.iconify import MissingToolError
+from train.recipes.icons import Codes
 from train.recipes.names import captions_of, clean_title, colour_is_free, says_nothing, with_article
-from train.recipes.pictures import duplicate_numbers, hold_near, main, spells
+from train.recipes.pictures import duplicate_numbers, hold_near, main, rank_tags, spells
 from train.splits import Splits
 
 RED_CAR = '<path d="M5 20h30v8h-30z" fill="#d00"/><circle cx="12" cy="30" r="4"/><circle cx="28" cy="30" r="4"/>'
@@ -264,6 +266,16 @@ def test_an_article_where_it_is_natural(name, said):
 def test_only_synonyms_stand_alone():
     captions = captions_of("automobile", "flat", ["car", "drive"], "red", 1)
     assert {"car", "red car", "a red car", "automobile, flat"} <= set(captions) and "drive" not in captions
+
+
+def test_what_women_are_called_stands_alone_for_no_man():
+    tags = ["wizard", "witch"]
+    rows: list[dict[str, Any]] = [{"label": f"{who} mage", "tags": tags} for who in ("man", "woman", "old")]
+    codes = Codes(["man mage", "woman mage", "old mage", "wizard", "witch"], TextEncoder.from_pretrained())
+    for row in rows:
+        rank_tags(row, codes, set())
+    assert [row["tags"][: row["synonyms"]] for row in rows[:2]] == [["wizard"], ["witch"]]
+    assert set(rows[2]["tags"][: rows[2]["synonyms"]]) == {"wizard", "witch"}
 
 
 def test_a_label_that_names_a_colour_gets_no_other():

@@ -45,7 +45,7 @@ AnyVAE: TypeAlias = AutoencoderKL | DenseVAE | PaletteVAE
 SHAPE = ("block_out_channels", "latent_channels", "norm_num_groups", "units", "sample_size", "widths")
 """Settings that a VAE to start from must share; of layers, see `PaletteVAE.extend`."""
 LATER = (
-    *("layers", "blocks", "crop", "gradient", "entropy", "opacity", "recolour", "shift", "total_correlation"),
+    *("layers", "blocks", "crop", "gradient", "entropy", "opacity", "recolour", "shift", "zoom", "total_correlation"),
     *("adversarial", "decoder_alone", "noise"),
 )
 """Settings that older runs did not have; at their defaults they are no part of a run's identity: those resume."""
@@ -90,6 +90,7 @@ class VAEConfig:
         flip: Whether half of the pictures are mirrored.
         recolour: Share of the pictures whose red, green and blue are exchanged at random.
         shift: Most pixels by which half of the pictures are moved along each side, white coming in.
+        zoom: Most by which those are also enlarged or reduced, at random, as a factor.
         init: Folder of a VAE to start from, for a further training stage; empty starts from nothing. A VAE of layers
             may have fewer latent channels or blocks than this config asks for: it is extended.
         sheet_rows: Rows of a sheet of held-out pictures and their reconstructions; 0 writes none.
@@ -118,6 +119,7 @@ class VAEConfig:
     flip: bool = True
     recolour: float = 0.0
     shift: int = 0
+    zoom: float = 1.0
     more: str = ""
     more_share: float = 0.3
     family_power: float = 0.5
@@ -153,6 +155,8 @@ class VAEConfig:
             (not decoder or self.init, "decoder_alone: needs an encoder; name a folder with a VAE as `init`"),
             (0 <= self.noise <= 1, f"noise: expected a factor from 0 to 1, got {self.noise!r}"),
             (self.shift >= 0, f"shift: expected 0 or more pixels, got {self.shift}"),
+            (1 <= self.zoom <= 4, f"zoom: expected a factor from 1 to 4, got {self.zoom!r}"),
+            (self.zoom == 1 or self.shift, "zoom: scales the pictures that `shift` moves; set `shift` above 0"),
         ):
             if not fine:
                 raise ConfigError(told)
@@ -403,7 +407,7 @@ class VAETraining:
         return to_unit(picked)
 
     def batch(self, positions: Tensor, epoch: int) -> tuple[Tensor, ...]:
-        """Pictures, mirrored, recoloured and moved, posterior noise, and opacity, keyed by (seed, epoch, position)."""
+        """Pictures, mirrored, recoloured, moved and scaled, noise and opacity, keyed by (seed, epoch, position)."""
         x = self.pictures(positions, epoch)
         keys = [(self.config.loop.seed, epoch, int(position)) for position in positions]
         flipped = torch.zeros(len(x), 1, 1, 1, dtype=torch.bool)
@@ -418,23 +422,23 @@ class VAETraining:
         noise = normal_rows(keys, self.z_shape)
         moves = [self.move(generator_for(*key, 3)) for key in keys] if self.config.shift else []
         if moves:
-            x = torch.stack([shifted(p, *move, 1.0) for p, move in zip(x, moves, strict=True)])
+            x = torch.stack([placed(p, *move, 1.0) for p, move in zip(x, moves, strict=True)])
         if self.opacity is None:
             return x, noise
         opacity = to_unit(self.opacity[self.rows(positions, epoch)])
         opacity = torch.where(flipped, opacity.flip(-1), opacity)
         if moves:
             outside = (opacity.amin((1, 2, 3)) == 1).float().tolist()  # opaque, or nobody knows
-            opacity = torch.stack([shifted(p, *m, o) for p, m, o in zip(opacity, moves, outside, strict=True)])
+            opacity = torch.stack([placed(p, *m, o) for p, m, o in zip(opacity, moves, outside, strict=True)])
         return x, noise, opacity
 
-    def move(self, generator: torch.Generator) -> tuple[int, int]:
-        """Pixels down and to the right, of half of the pictures."""
-        most = self.config.shift
+    def move(self, generator: torch.Generator) -> tuple[int, int, float]:
+        """Pixels down and to the right, and the factor of the size, of half of the pictures."""
+        most, zoom = self.config.shift, self.config.zoom
         if float(torch.rand((), generator=generator)) < 0.5:
-            return 0, 0
+            return 0, 0, 1.0
         down, right = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
-        return down, right
+        return down, right, zoom ** float(torch.rand((), generator=generator) * 2 - 1)
 
     def validate(self, step: int) -> dict[str, float]:
         """Pooled PSNR in dB of held-out pictures, from the posterior mean; writes a sheet."""
@@ -484,14 +488,16 @@ def recoloured(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     return x[torch.randperm(3, generator=generator)]
 
 
-def shifted(x: Tensor, down: int, right: int, fill: float) -> Tensor:
-    """A picture (C, H, W) moved by so many pixels; `fill` comes in, what leaves is lost."""
+def placed(x: Tensor, down: int, right: int, scale: float, fill: float) -> Tensor:
+    """A picture (C, H, W) scaled about its middle and moved by so many pixels; `fill` comes in, what leaves is lost."""
     height, width = x.shape[-2:]
-    room = max(abs(down), abs(right))
-    if not room:
+    if scale != 1:
+        sides = (max(1, round(height * scale)), max(1, round(width * scale)))
+        x = F.interpolate(x[None], sides, mode="bilinear", antialias=True)[0]
+    top, left = (height - x.shape[-2]) // 2 + down, (width - x.shape[-1]) // 2 + right
+    if x.shape[-2:] == (height, width) and not (top or left):
         return x
-    top, left = room - down, room - right
-    return F.pad(x, [room] * 4, value=fill)[..., top : top + height, left : left + width]
+    return F.pad(x, [left, width - x.shape[-1] - left, top, height - x.shape[-2] - top], value=fill)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -30,7 +30,7 @@ from train.recipes.emoji import EMOJIBASE, SPLITS, STYLES, emoji_entries, matche
 from train.recipes.iconify import GLYPH_SETS, PALETTE_SETS, IconSet, icon_svg, npm_pack
 from train.recipes.icons import Codes, content_words, leaking
 from train.recipes.names import KINDS, captions_of, clean_name, clean_title, colour_is_free, says_nothing, words_of
-from train.recipes.writing import Row, add_downloads, in_pool, run_recipe, write_rows
+from train.recipes.writing import LISTS, Row, add_downloads, in_pool, run_recipe, write_rows
 from train.splits import Splits, base_label, near_groups, near_held_out, near_pictures
 
 COPIES = {"icon": 1, "glyph": 0}
@@ -39,6 +39,8 @@ ON_DISCS = {"streamline-kameleon-color"}
 """Sets whose pictures stand on coloured discs."""
 SYNONYM = 0.45
 """A tag at least this near its label, in cosine similarity, may stand alone as a caption."""
+OF_OTHERS = dict.fromkeys(("man", "men", "boy"), "OF_WOMEN") | dict.fromkeys(("woman", "women", "girl"), "OF_MEN")
+"""Words of a label, and of whom the words are that may then not stand alone."""
 HELD = "held"
 
 GLYPH_WORDS = 3
@@ -141,14 +143,16 @@ def add_clip_art(gathered: Gathered, folder: Path, known: set[str]) -> None:
 def rank_tags(row: Row, codes: Codes, labels: set[str]) -> None:
     """Put a row's tags in the order of their nearness to its label, and count those that may stand alone.
 
-    Near ones may, unless they only repeat words of the label or are what another picture shows.
+    Near ones may, unless they only repeat words of the label, are what another picture shows, or are a woman's of a man
+    ("witch" of "man mage") or the other way.
     """
     label, words = row["label"], set(words_of(row["label"]))
+    others = {word for own, of in OF_OTHERS.items() if own in words for word in LISTS[of]}
     row["synonyms"] = 0
     if row["tags"]:
         likeness = codes[row["tags"]] @ codes[[label]][0]
         ranked = sorted(zip(-likeness, row["tags"], strict=True))
-        alone = [t for n, t in ranked if -n >= SYNONYM and t not in labels and not set(words_of(t)) <= words]
+        alone = [t for n, t in ranked if -n >= SYNONYM and t not in labels | others and not set(words_of(t)) <= words]
         row["tags"] = alone + [t for _, t in ranked if t not in alone]
         row["synonyms"] = len(alone)
 
