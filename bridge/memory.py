@@ -10,6 +10,7 @@ Blattmann et al. 2022, Semi-Parametric Neural Image Synthesis, arXiv:2204.11824
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from bridge.text import TextCode
 
 CODES, CAPTIONS = "memory.safetensors", "captions.json"
 NEIGHBOURS = 64  # beyond these a softmax at temperature .05 has next to no mass
+REMEMBERED = 8
+"""Captions whose similarities to all known ones are kept: a caption is asked about more than once as it is drawn."""
 
 
 class CaptionMemory:
@@ -40,6 +43,7 @@ class CaptionMemory:
             raise ValueError("codes: expected unit norm, as in TextCode.pooled")
         self.codes = rows.div_(norm)
         self.captions = list(captions)
+        self._last: OrderedDict[bytes, Tensor] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -115,5 +119,15 @@ class CaptionMemory:
         if not len(pooled):
             return torch.empty(0, len(self))
         rows, inverse = torch.unique(pooled.detach().cpu().float(), dim=0, return_inverse=True)
-        # One matrix-vector product a row: a matrix product rounds differently as the batch grows.
-        return torch.stack([self.codes @ row for row in rows]).clamp(-1, 1)[inverse]
+        return torch.stack([self._cosine_of(row) for row in rows])[inverse]
+
+    def _cosine_of(self, row: Tensor) -> Tensor:
+        """Cosine similarity of a unit code (D,) to every known caption, (N,); of the last few codes remembered."""
+        key = row.numpy().tobytes()
+        cosine = self._last.get(key)
+        if cosine is None:
+            # A matrix-vector product: one with a matrix of rows rounds differently as the batch grows.
+            cosine = self._last[key] = (self.codes @ row).clamp(-1, 1)
+            while len(self._last) > REMEMBERED:
+                self._last.popitem(last=False)
+        return cosine

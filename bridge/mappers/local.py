@@ -5,6 +5,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, TypeAlias, cast
 
 import numpy as np
@@ -212,6 +213,7 @@ class LocalFlowMapper(CleanMapper):
         self.allowed: Tensor | None = None
         self._near: Found = OrderedDict()
         self._lists: Found = OrderedDict()
+        self._plain: Found = OrderedDict()
         self._made: dict[str, Any] = {}  # made of the memory once, for all views of it
         self._views: dict[tuple[str | None, float], LocalFlowMapper] = {}
         self._given: dict[bytes, Material] = {}
@@ -349,8 +351,15 @@ class LocalFlowMapper(CleanMapper):
     def picture_latents(self, index: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standardised latents of pictures in memory, (*index.shape, *z_shape)."""
         if self._made.get("of") is not self.latents:
-            self._made |= {"of": self.latents, "whole": _unpacked(self.latents, self.bits, self.z_shape)}
-        return self._made["whole"][index].to(dtype) * self._across(self.scale.to(dtype))
+            self._made |= {"of": self.latents, "whole": None, "asked": 0}
+        self._made["asked"] += index.numel()
+        if self._made["whole"] is None and self._made["asked"] >= len(self.latents):  # before that, few are unpacked
+            self._made["whole"] = _unpacked(self.latents, self.bits, self.z_shape)
+        if (whole := self._made["whole"]) is not None:
+            some = whole[index]
+        else:
+            some = _unpacked(self.latents[index.flatten()], self.bits, self.z_shape).view(*index.shape, *self.z_shape)
+        return some.to(dtype) * self._across(self.scale.to(dtype))
 
     @property
     def unit_codes(self) -> Tensor:
@@ -407,7 +416,8 @@ class LocalFlowMapper(CleanMapper):
     ) -> "LocalFlowMapper":
         """A view of the same memory with other settings; see the class."""
         view = object.__new__(type(self))
-        view.__dict__ = self.__dict__ | {"_near": OrderedDict(), "_lists": OrderedDict(), "_views": {}, "_last": None}
+        view.__dict__ = self.__dict__ | {"_views": {}, "_last": None}
+        view.__dict__ |= {name: OrderedDict() for name in ("_near", "_lists", "_plain")}
         view.window = self.window if window is None else window
         view.perplexity = self.perplexity if perplexity is None else perplexity
         view.coherence = self.coherence if coherence is None else coherence
@@ -420,7 +430,7 @@ class LocalFlowMapper(CleanMapper):
         if not material:
             return self
         view = self.varied()
-        view._near, view._lists = self._near, self._lists
+        view._near, view._lists, view._plain = self._near, self._lists, self._plain
         view._given = {_key(code): each for code, each in material}
         return view
 
@@ -485,13 +495,17 @@ class LocalFlowMapper(CleanMapper):
             code: Text code, (text_dim,).
             slack: Cosine by which they may be farther.
         """
-        near, cosine = self._ranked(code, whitened=False)
+        near, cosine = self._nearest_plainly(code)
         group = self.group.cpu().numpy()[near[cosine >= cosine[0] - slack]]
         return int((group < 0).sum() + len(np.unique(group[group >= 0])))
 
     def familiarity(self, code: Tensor) -> float:
         """Cosine of a text code (text_dim,) with the nearest caption in memory, in [-1, 1]."""
-        return float(self._ranked(code, whitened=False)[1][0])
+        return float(self._nearest_plainly(code)[1][0])
+
+    def _nearest_plainly(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """See `_ranked`; neither whitened nor by allusions, and remembered."""
+        return _remembered(self._plain, REMEMBERED, code, partial(self._ranked, whitened=False))
 
     def nearest(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """The pictures that a caption draws from, and the logarithms of their weights.
@@ -649,7 +663,7 @@ class LocalFlowMapper(CleanMapper):
         """Windowed |z_t - t z_i|^2 / 2 (1 - t)^2 of each row, position and picture, (B, P, K), less a constant in i."""
         t = t.view(-1, 1, 1)
         at = z.reshape(*z.shape[:2], -1).transpose(1, 2)
-        here = (known.latents @ at[..., None])[..., 0]
+        here = (at[:, :, None] @ known.latents.mT)[:, :, 0]  # a row times a matrix: a quarter of the time of its mirror
         here = t.square() * known.square - t * here
         return window @ here / (1 - t).clamp(min=1e-3).square()
 
