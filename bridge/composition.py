@@ -175,7 +175,7 @@ def compose(
     """Compositions that show a caption, or None where nothing is to be composed.
 
     That is so where the caption does not name two things, memory does not know one of them or already shows both in
-    one picture, or the codec draws no opacity.
+    one picture, a style that is rather not drawn shows more than others do, or the codec draws no opacity.
 
     Args:
         caption: An English caption.
@@ -192,6 +192,8 @@ def compose(
     except UserError:  # one of them is nothing that the encoder reads
         return None
     if mapper.familiarity(code) >= TOGETHER or min(map(mapper.familiarity, codes)) < KNOWN:
+        return None
+    if any(map(mapper.yields, (code, *codes))):  # a glyph of the whole is better than two things, and worse beside one
         return None
     near, log_weight = mapper.nearest(code)
     both = np.minimum(*(mapper.similarity(c, whitened=False)[near] for c in codes))

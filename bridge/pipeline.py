@@ -24,7 +24,7 @@ from bridge.errors import UserError
 from bridge.hub import resolve_model
 from bridge.images import to_pil
 from bridge.mappers import LocalFlowMapper, Mapper, VelocityMapper
-from bridge.mappers.local import Material
+from bridge.mappers.local import RATHER_NOT, Material
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.opening import load_mapper, read_index
@@ -47,6 +47,7 @@ TO_THE_LETTER = 0.98
 """Cosine with a known caption from which on a caption is taken for that one."""
 COMPOSED = "composed of {0.first!r} and {0.second!r}: memory shows them one by one, not together"
 COLOURED = "drawn from pictures of {0.thing!r} painted {0.colour}: memory shows none of that colour"
+YIELDED = "drawn as a {0}: memory shows it in no other style"
 ONE_PICTURE = "shown by one picture in memory alone: expect near copies of it; a higher novelty goes further from it"
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 PARTS: dict[str, Any] = {"text_encoder": TextEncoder, "mapper": Mapper, "codec": ImageCodec}
@@ -66,7 +67,8 @@ class Settings:
         trusted: Pictures of captions whose best cosine with a known one is lower were not shown to be better than
             chance (`eval.studies.checks familiarity`); 0 where nobody measured it.
         novelty: -1 to 1, how far from a memory of pictures; see `LocalFlowMapper.restricted`.
-        style: Of such a memory, the kind of picture to draw from; "not glyph" is any but glyphs, "" is any.
+        style: Of such a memory, the kind of picture to draw from; "not glyph" is any but glyphs, "rather not glyph" the
+            same but for captions that glyphs alone show, "" is any.
         compose: Whether a caption of two things which such a memory shows only apart is composed of both, and a thing
             that it shows in other colours alone is painted; see `bridge.composition` and `bridge.colours`.
     """
@@ -579,7 +581,7 @@ class BridgePipeline:
                 away = self._encode(negative)
             places = token_places(max(code.mask.shape[1], away.mask.shape[1]), self.text_encoder.max_tokens)
             made, why = self._material(prompt.text, code, settings)
-            note = why or self.note(code)
+            note = why or self._note(code, settings)
             other = None if negative is None else self._material(negative.text, away, settings)[0]
             material = tuple((c.pooled[0], m) for c, m in ((code, made), (away, other)) if m is not None)
             for index in range(count):
@@ -598,6 +600,13 @@ class BridgePipeline:
             return mapper
         made = [(code.pooled[0], self._material(text, code, self.settings)[0]) for text, code in captions.items()]
         return mapper.given([(code, each) for code, each in made if each is not None])
+
+    def _note(self, code: TextCode, settings: Settings) -> str | None:
+        """See `note`; also that a caption is drawn from pictures of a style that is rather not drawn."""
+        notes, mapper = [self.note(code)], view_of(self.mapper, settings)
+        if isinstance(mapper, LocalFlowMapper) and mapper.yields(code.pooled[0]):
+            notes.append(YIELDED.format(settings.style.removeprefix(RATHER_NOT)))
+        return "; ".join(filter(None, notes)) or None
 
     def _material(self, caption: str, code: TextCode, settings: Settings) -> tuple[Material | None, str | None]:
         """What a caption draws from and what that is, or None and None where that is what is nearest in memory."""

@@ -1,5 +1,6 @@
 """Captions of two things: how they are read, laid out, composed and drawn."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -61,13 +62,16 @@ def drawing(colour: tuple[int, int, int]) -> Tensor:
     return PaintCodec().render(block(colour)[None] * 2 - 1, None, transparent=True)[0]
 
 
-def make_pipeline(encoder, together: str = "", codec: ImageCodec | None = None) -> BridgePipeline:
-    """Two pictures each of a cat, a ball and a tree; a further one where there is a caption of both."""
+def make_pipeline(
+    encoder, together: str = "", codec: ImageCodec | None = None, glyphs: tuple[str, ...] = ()
+) -> BridgePipeline:
+    """Two pictures each of a cat, a ball and a tree; two further ones where there is a caption of both."""
     captions = [*COLOURS, *([together] if together else [])]
     pictures = [block(COLOURS.get(caption, (0, 0, 0)), size) for caption in captions for size in (8, 10)]
     codes = encoder.encode(captions, with_tokens=False).pooled
     numbers = [[i] for i in range(len(captions)) for _ in range(2)]
-    mapper = LocalFlowMapper.from_memory(torch.stack(pictures) * 2 - 1, codes, numbers, perplexity=2)
+    styles = ["glyph" if caption in glyphs else "flat" for caption in captions for _ in range(2)]
+    mapper = LocalFlowMapper.from_memory(torch.stack(pictures) * 2 - 1, codes, numbers, perplexity=2, styles=styles)
     memory = CaptionMemory(mapper.unit_codes, captions)
     return BridgePipeline(encoder, mapper, codec or PaintCodec(), memory, Settings(num_inference_steps=6))
 
@@ -83,6 +87,28 @@ def where(x: Tensor, colour: tuple[int, int, int]) -> tuple[float, float]:
     assert near.any()
     row, column = near.nonzero().float().add(0.5).div(x.shape[-1]).mean(0).tolist()
     return row, column
+
+
+@pytest.mark.parametrize(
+    ("caption", "glyphs"), [("a cat and a ball", ("a ball",)), ("a cat beside a ball", ("a cat with a ball",))]
+)
+def test_a_glyph_is_laid_beside_nothing_and_one_of_both_is_drawn_alone(encoder, caption, glyphs):
+    pipe = make_pipeline(encoder, together="a cat with a ball", glyphs=glyphs)
+    code = pipe.code(caption).pooled[0]
+
+    def composed(style: str) -> bool:
+        mapper = pipe.mapper.restricted(style=style)
+        return compose(caption, code, mapper, lambda text: pipe.code(text).pooled[0], pipe.codec) is not None
+
+    assert composed("not glyph") == ("a ball" not in glyphs)
+    assert not composed("rather not glyph")
+
+
+def test_a_style_that_is_rather_not_drawn_is_told(encoder):
+    pipe = make_pipeline(encoder, glyphs=("a ball",))
+    pipe.settings = replace(pipe.settings, style="rather not glyph")
+    assert [note and "drawn as a glyph" in note for note in pipe(["a ball", "a tree"], 1, seed=0).notes] == [True, None]
+    assert pipe("a ball", 1, seed=0, style="not glyph").notes == [None]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bridge.mappers import LocalFlowMapper
 from bridge.mappers.local import _largest, log_kernel
@@ -384,6 +385,27 @@ def test_a_coherent_latent_is_of_one_style(tmp_path):
     assert LocalFlowMapper.from_pretrained(tmp_path).coherence == 1
     one_style = LocalFlowMapper.from_memory(latents, codes, numbers, window=(0.3, 0.3), perplexity=10, coherence=1.0)
     assert torch.equal(one_style.sample(code_of(0, 16), noise=noise), mixed)
+
+
+def test_a_style_that_is_rather_not_drawn_is_drawn_where_no_other_shows_a_caption():
+    """Four captions, the last of a glyph alone, the third of a glyph and of a flat picture."""
+    codes = torch.eye(5)
+    codes[4] = F.normalize(codes[0] + codes[3], dim=0)
+    latents = torch.randn(5, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    styles = ["flat", "flat", "flat", "glyph", "glyph"]
+    mapper = LocalFlowMapper.from_memory(latents, codes[:4], [[0], [1], [2], [2], [3]], styles=styles)
+    soft, strict = (mapper.restricted(style=style) for style in ("rather not glyph", "not glyph"))
+
+    def drawn(view: LocalFlowMapper, code: torch.Tensor) -> set[str]:
+        return {view.config.styles[i] for i in view.style[view.nearest(code)[0]].tolist()}
+
+    assert [drawn(soft, code) for code in codes[:4]] == [{"flat"}, {"flat"}, {"flat"}, {"glyph"}]
+    assert [soft.yields(code) for code in codes[:4]] == [False, False, False, True]
+    assert soft.familiarity(codes[3]) == pytest.approx(1, abs=0.02)
+    assert not soft.yields(codes[4])  # as near to a flat picture
+    assert drawn(soft, torch.zeros(5)) == {"flat"}
+    assert drawn(strict, codes[3]) == {"flat"}
+    assert not strict.yields(codes[3])
 
 
 def test_a_style_may_be_left_out():

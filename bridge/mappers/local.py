@@ -38,7 +38,9 @@ EXACT = 100_000
 """Captions that are compared with one by one; of more, an index gives a short list."""
 PROBED, SHORT_LIST = 64, 4096
 """Cells of the index that are looked into, and captions of the list, whose similarity is then exact."""
-NOT = "not "
+NOT, RATHER_NOT = "not ", "rather not "
+MISSED = 0.08
+"""Cosine by which a kind of picture that is rather not drawn must be nearer to a caption than others, to be drawn."""
 COLDEST, HOTTEST = 1e-4, 10.0
 """Range of the caption kernel's temperature."""
 NETWORKS: dict[str, type[FlowMatchingMapper | TransformerFlowMapper]] = {
@@ -211,6 +213,7 @@ class LocalFlowMapper(CleanMapper):
         grid = grid.float().view(math.prod(self.z_shape[1:]), -1)
         self.register_buffer("squared", torch.cdist(grid, grid).square().round(), persistent=False)
         self.allowed: Tensor | None = None
+        self.yielding = False
         self._near: Found = OrderedDict()
         self._lists: Found = OrderedDict()
         self._plain: Found = OrderedDict()
@@ -378,14 +381,15 @@ class LocalFlowMapper(CleanMapper):
         """A view of the same memory.
 
         Args:
-            style: Draw only from pictures of this kind; "not WORD" from all but those of a kind.
+            style: Draw only from pictures of this kind; "not WORD" from all but those of a kind; "rather not WORD" from
+                those alone for captions that they show and others do not, and else from all but those.
             novelty: 0 to 1: towards smaller windows and more pictures, so fewer copies and less order. 0 to -1: towards
                 one style in a latent, so more copies and more order.
 
         Raises:
             UserError: Memory holds no picture of that kind, or `novelty` is out of range.
         """
-        styles, kind = tuple(self.config.styles), (style or "").removeprefix(NOT)
+        styles, kind = tuple(self.config.styles), (style or "").removeprefix(RATHER_NOT).removeprefix(NOT)
         if style is not None and kind not in styles:
             known = ", ".join(filter(None, styles)) or "none"
             raise UserError(f"style: this model knows no style {style!r}; its styles: {known}")
@@ -399,7 +403,8 @@ class LocalFlowMapper(CleanMapper):
             view = self.varied(window=window, perplexity=self.perplexity * (1 + 3 * more), coherence=less)
             if style is not None:
                 of_kind = self.style == styles.index(kind)
-                view.allowed = ~of_kind if style.startswith(NOT) else of_kind
+                view.allowed = ~of_kind if style.startswith((NOT, RATHER_NOT)) else of_kind
+                view.yielding = style.startswith(RATHER_NOT)
                 if not bool(view.allowed.any()):
                     raise UserError(f"style: all pictures in memory are {kind!r}; leave the style out")
             self._views[style, novelty] = view
@@ -507,6 +512,12 @@ class LocalFlowMapper(CleanMapper):
         """See `_ranked`; neither whitened nor by allusions, and remembered."""
         return _remembered(self._plain, REMEMBERED, code, partial(self._ranked, whitened=False))
 
+    def yields(self, code: Tensor) -> bool:
+        """Whether a caption, (text_dim,), is drawn from the kind of pictures that is rather not drawn."""
+        if not self.yielding or self.allowed is None or not bool(code.any()):
+            return False
+        return not bool(self.allowed[int(self._nearest_plainly(code)[0][0])])
+
     def nearest(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """The pictures that a caption draws from, and the logarithms of their weights.
 
@@ -532,6 +543,11 @@ class LocalFlowMapper(CleanMapper):
             near, cosine = np.arange(len(self.latents)), self.similarity(code, whitened)
         if self.allowed is not None:
             allowed = self.allowed.cpu().numpy()[near]
+            if self.yielding and whitened:
+                allowed = ~allowed if self.yields(code) else allowed
+            elif self.yielding:
+                best, other = (cosine[kind].max(initial=-1) for kind in (allowed, ~allowed))
+                allowed = ~allowed if other > best + MISSED else allowed
             near, cosine = near[allowed], cosine[allowed]
         order = _largest(cosine, 4 * self.neighbours)
         return near[order], cosine[order]

@@ -17,7 +17,7 @@ from bridge.codecs.palette import PaletteCodec
 from bridge.errors import UserError
 from bridge.images import slug
 from bridge.mappers import LocalFlowMapper, VelocityMapper
-from bridge.mappers.local import NOT
+from bridge.mappers.local import NOT, RATHER_NOT
 from bridge.pipeline import BridgePipeline
 from bridge.serve.batching import Batcher, Request
 from bridge.serve.limits import (
@@ -112,7 +112,8 @@ class Studio:
     @property
     def style_choices(self) -> list[tuple[str, str]]:
         """Styles, and what they are called on the page; the model's own first."""
-        words = {style: style.replace(NOT, "all but ", 1) for style in self.styles} | {"": "any"}
+        words = {style: style.replace(RATHER_NOT, NOT).replace(NOT, "all but ", 1) for style in self.styles}
+        words[""] = "any"
         return [(words[style], style) for style in self.styles]
 
     def complete(self, text: str, count: int = COMPLETIONS) -> list[str]:
