@@ -39,8 +39,9 @@ EXACT = 100_000
 PROBED, SHORT_LIST = 64, 4096
 """Cells of the index that are looked into, and captions of the list, whose similarity is then exact."""
 NOT, RATHER_NOT = "not ", "rather not "
-MISSED = 0.08
-"""Cosine by which a kind of picture that is rather not drawn must be nearer to a caption than others, to be drawn."""
+ENOUGH, MISSED = 0.8, 0.08
+"""A kind of picture that is rather not drawn is, for a caption that others show with less than this cosine, and it with so
+much more."""
 COLDEST, HOTTEST = 1e-4, 10.0
 """Range of the caption kernel's temperature."""
 NETWORKS: dict[str, type[FlowMatchingMapper | TransformerFlowMapper]] = {
@@ -547,7 +548,7 @@ class LocalFlowMapper(CleanMapper):
                 allowed = ~allowed if self.yields(code) else allowed
             elif self.yielding:
                 best, other = (cosine[kind].max(initial=-1) for kind in (allowed, ~allowed))
-                allowed = ~allowed if other > best + MISSED else allowed
+                allowed = ~allowed if best < ENOUGH and other > best + MISSED else allowed
             near, cosine = near[allowed], cosine[allowed]
         order = _largest(cosine, 4 * self.neighbours)
         return near[order], cosine[order]
