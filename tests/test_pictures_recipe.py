@@ -23,7 +23,7 @@ from train.recipes.emoji import EMOJIBASE, STYLES
 from train.recipes.iconify import MissingToolError
 from train.recipes.icons import Codes
 from train.recipes.names import captions_of, clean_title, colour_is_free, says_nothing, with_article
-from train.recipes.pictures import duplicate_numbers, hold_near, main, rank_tags, spells
+from train.recipes.pictures import duplicate_numbers, hold_near, main, rank_tags, spells, taken_words
 from train.splits import Splits
 
 RED_CAR = '<path d="M5 20h30v8h-30z" fill="#d00"/><circle cx="12" cy="30" r="4"/><circle cx="28" cy="30" r="4"/>'
@@ -266,6 +266,13 @@ def test_an_article_where_it_is_natural(name, said):
 def test_only_synonyms_stand_alone():
     captions = captions_of("automobile", "flat", ["car", "drive"], "red", 1)
     assert {"car", "red car", "a red car", "automobile, flat"} <= set(captions) and "drive" not in captions
+
+
+def test_a_category_and_the_label_of_another_picture_are_no_names_of_one():
+    rows = [{"label": f"beast {i}", "tags": ["animal", "pet"] if i else ["animal", "pet", "fur"]} for i in range(9)]
+    rows += [{"label": "hat", "tags": ["fur"]}, {"label": "beast 1: dark skin tone", "tags": ["pet", "shade"]}]
+    assert taken_words(rows) - {row["label"] for row in rows} == {"animal", "pet"}
+    assert taken_words(rows[1:]) - {row["label"] for row in rows} == set()
 
 
 def test_what_women_are_called_stands_alone_for_no_man():

@@ -40,8 +40,8 @@ PROBED, SHORT_LIST = 64, 4096
 """Cells of the index that are looked into, and captions of the list, whose similarity is then exact."""
 NOT, RATHER_NOT = "not ", "rather not "
 ENOUGH, MISSED = 0.8, 0.08
-"""A kind of picture that is rather not drawn is, for a caption that others show with less than this cosine, and it with so
-much more."""
+"""A kind of picture that is rather not drawn is drawn for a caption with which others have less than this cosine, and
+it so much more."""
 COLDEST, HOTTEST = 1e-4, 10.0
 """Range of the caption kernel's temperature."""
 NETWORKS: dict[str, type[FlowMatchingMapper | TransformerFlowMapper]] = {

@@ -41,6 +41,8 @@ SYNONYM = 0.45
 """A tag at least this near its label, in cosine similarity, may stand alone as a caption."""
 OF_OTHERS = dict.fromkeys(("man", "men", "boy"), "OF_WOMEN") | dict.fromkeys(("woman", "women", "girl"), "OF_MEN")
 """Words of a label, and of whom the words are that may then not stand alone."""
+CATEGORY = 8
+"""A tag of more labels is a category, such as "animal"."""
 HELD = "held"
 
 GLYPH_WORDS = 3
@@ -140,11 +142,11 @@ def add_clip_art(gathered: Gathered, folder: Path, known: set[str]) -> None:
     gathered.credits.append("- Open Clip Art Library by its contributors (https://openclipart.org), public domain")
 
 
-def rank_tags(row: Row, codes: Codes, labels: set[str]) -> None:
+def rank_tags(row: Row, codes: Codes, taken: set[str]) -> None:
     """Put a row's tags in the order of their nearness to its label, and count those that may stand alone.
 
-    Near ones may, unless they only repeat words of the label, are what another picture shows, or are a woman's of a man
-    ("witch" of "man mage") or the other way.
+    Near ones may, unless they only repeat words of the label, are `taken` (by what other pictures show, see
+    `taken_words`), or are a woman's of a man ("witch" of "man mage") or the other way.
     """
     label, words = row["label"], set(words_of(row["label"]))
     others = {word for own, of in OF_OTHERS.items() if own in words for word in LISTS[of]}
@@ -152,9 +154,15 @@ def rank_tags(row: Row, codes: Codes, labels: set[str]) -> None:
     if row["tags"]:
         likeness = codes[row["tags"]] @ codes[[label]][0]
         ranked = sorted(zip(-likeness, row["tags"], strict=True))
-        alone = [t for n, t in ranked if -n >= SYNONYM and t not in labels | others and not set(words_of(t)) <= words]
+        alone = [t for n, t in ranked if -n >= SYNONYM and t not in taken | others and not set(words_of(t)) <= words]
         row["tags"] = alone + [t for _, t in ranked if t not in alone]
         row["synonyms"] = len(alone)
+
+
+def taken_words(rows: Sequence[Row]) -> set[str]:
+    """What no picture's tag may be called alone: labels and categories."""
+    borne = Counter(tag for _, tag in {(base_label(row["label"]), tag) for row in rows for tag in row["tags"]})
+    return {row["label"] for row in rows} | {tag for tag, number in borne.items() if number > CATEGORY}
 
 
 def hold_back(rows: list[Row], codes: Codes, splits: Splits) -> None:
@@ -261,8 +269,8 @@ def build(downloads: Path, size: int) -> tuple[list[Row], Gathered]:
     add_clip_art(gathered, clip_art_folder(downloads), known)
     jobs = [(drawing, may_be_coloured(row)) for row, drawing in zip(gathered.rows, gathered.drawings, strict=True)]
     drawn = in_pool(partial(drawn_of, size=size), jobs, "draw")
-    labels = {row["label"] for row in gathered.rows}
-    codes = Codes([*labels, *(tag for row in gathered.rows for tag in row["tags"]), *splits.family_of], encoder)
+    taken = taken_words(gathered.rows)
+    codes = Codes([*taken, *(tag for row in gathered.rows for tag in row["tags"]), *splits.family_of], encoder)
     hold_back(gathered.rows, codes, splits)
     held_out = coloured_labels(splits)
     rows: list[Row] = []
@@ -276,7 +284,7 @@ def build(downloads: Path, size: int) -> tuple[list[Row], Gathered]:
             gathered.left_out[f"{row['style']}: the same drawing and title again"] += 1
             continue
         same.add(key)
-        rank_tags(row, codes, labels)
+        rank_tags(row, codes, taken)
         captions = captions_of(row["label"], row["style"], row["tags"], colour, row["synonyms"])
         if row["split"] == "train":
             captions = [captions[0], *(c for c in captions[1:] if not spells(c, held_out))]
