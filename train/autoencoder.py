@@ -53,78 +53,56 @@ LATER = (
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """What to train and on what.
+    """What to train and on what."""
 
-    Attributes:
-        data: Folder of a dataset; only its "train" rows are trained on.
-        out: Run folder; the VAE ends in `out/vae`.
-        more: Folder of a second dataset, for more pictures than `data` has; empty for none.
-        more_share: Share of an epoch's pictures that come from `more`.
-        family_power: Pictures of `data` are drawn in proportion to (size of their family) ** -family_power;
-            1 weighs families equally, 0 pictures.
-        loop: How to train.
-        widths: Channels of each resolution, finest first; each but the last halves the side.
-        latent_channels: Channels of a latent.
-        units: Width of a dense layer between convolutions and latents, so that a latent has no place in the picture
-            (bridge.codecs.dense.DenseVAE; each of `widths` then halves the side). 0 is AutoencoderKL, all convolutions.
-        layers: Layers that a picture is drawn in (bridge.codecs.PaletteVAE; `widths` are then its three). 0 is a
-            decoder to pixels.
-        blocks: Transformer blocks of a VAE of layers, in its encoder and in its decoder.
-        groups: Groups of the group normalisation; few of them, so that colour and contrast survive.
-        mse: Weight of the squared error beside the absolute error's 1.
-        perceptual: Weight of the perceptual distance.
-        crop: Side of the square, at a random place, on which that distance is taken; 0 takes all of a picture.
-        adversarial: Weight of what a discriminator on the perceptual distance's features takes for drawn, not real
-            (VAE/GAN, Larsen et al. 2016, arXiv:1512.09300).
-        gradient: Weight of the absolute error of differences between neighbouring pixels.
-        entropy: Weight of the masks' mean entropy in nats, which makes layers clear-cut.
-        opacity: Weight of the absolute error of the opacity, where a picture has a transparent part.
-        kl: Weight of the mean KL divergence a latent dimension, in nats. 0 trains a plain autoencoder: latents
-            without noise, and nothing that pulls them anywhere.
-        total_correlation: Weight of the latents' total correlation a dimension, in nats, beside its share in the KL
-            (beta-TCVAE, whose beta is 1 + total_correlation / kl); it is estimated within a batch, so micro-batches
-            (`accumulate`) and processes make it coarser.
-        decoder_alone: Whether the encoder stays that of `init`, so that latents mean what they did.
-        noise: Factor on the posterior's noise, 0 to 1. A decoder that will draw means, or what is near them, can learn
-            to with less of it than the latents need.
-        flip: Whether half of the pictures are mirrored.
-        recolour: Share of the pictures whose red, green and blue are exchanged at random.
-        shift: Most pixels by which half of the pictures are moved along each side, white coming in.
-        zoom: Most by which those are also enlarged or reduced, at random, as a factor.
-        init: Folder of a VAE to start from, for a further training stage; empty starts from nothing. A VAE of layers
-            may have fewer latent channels or blocks than this config asks for: it is extended.
-        sheet_rows: Rows of a sheet of held-out pictures and their reconstructions; 0 writes none.
-    """
-
-    data: Path
-    out: Path
-    loop: LoopConfig
+    data: Path  # Folder of a dataset; only its "train" rows are trained on
+    out: Path  # Run folder; the VAE ends in `out/vae`
+    loop: LoopConfig  # How to train
+    # Channels of each resolution, finest first; each but the last halves the side
     widths: tuple[int, ...] = (16, 32, 64, 128)
-    latent_channels: int = 4
+    latent_channels: int = 4  # Channels of a latent
+    # Width of a dense layer between convolutions and latents, so that a latent has no place in the picture
+    # (bridge.codecs.dense.DenseVAE; each of `widths` then halves the side). 0 is AutoencoderKL, all
+    # convolutions.
     units: int = 0
+    # Layers that a picture is drawn in (bridge.codecs.PaletteVAE; `widths` are then its three). 0 is a decoder
+    # to pixels.
     layers: int = 0
-    blocks: int = 2
-    groups: int = 4
-    mse: float = 2.0
-    perceptual: float = 0.1
-    crop: int = 0
+    blocks: int = 2  # Transformer blocks of a VAE of layers, in its encoder and in its decoder
+    groups: int = 4  # Groups of the group normalisation; few of them, so that colour and contrast survive
+    mse: float = 2.0  # Weight of the squared error beside the absolute error's 1
+    perceptual: float = 0.1  # Weight of the perceptual distance
+    crop: int = 0  # Side of the square, at a random place, on which that distance is taken; 0 takes all of a picture
+    # Weight of what a discriminator on the perceptual distance's features takes for drawn, not real (VAE/GAN,
+    # Larsen et al. 2016, arXiv:1512.09300).
     adversarial: float = 0.0
-    gradient: float = 0.0
-    entropy: float = 0.0
-    opacity: float = 0.0
+    gradient: float = 0.0  # Weight of the absolute error of differences between neighbouring pixels
+    entropy: float = 0.0  # Weight of the masks' mean entropy in nats, which makes layers clear-cut
+    opacity: float = 0.0  # Weight of the absolute error of the opacity, where a picture has a transparent part
+    # Weight of the mean KL divergence a latent dimension, in nats. 0 trains a plain autoencoder: latents
+    # without noise, and nothing that pulls them anywhere.
     kl: float = 3e-4
+    # Weight of the latents' total correlation a dimension, in nats, beside its share in the KL (beta-TCVAE,
+    # whose beta is 1 + total_correlation / kl); it is estimated within a batch, so micro-batches (`accumulate`)
+    # and processes make it coarser
     total_correlation: float = 0.0
-    decoder_alone: bool = False
+    decoder_alone: bool = False  # Whether the encoder stays that of `init`, so that latents mean what they did
+    # Factor on the posterior's noise, 0 to 1. A decoder that will draw means, or what is near them, can learn
+    # to with less of it than the latents need.
     noise: float = 1.0
-    flip: bool = True
-    recolour: float = 0.0
-    shift: int = 0
-    zoom: float = 1.0
-    more: str = ""
-    more_share: float = 0.3
+    flip: bool = True  # Whether half of the pictures are mirrored
+    recolour: float = 0.0  # Share of the pictures whose red, green and blue are exchanged at random
+    shift: int = 0  # Most pixels by which half of the pictures are moved along each side, white coming in
+    zoom: float = 1.0  # Most by which those are also enlarged or reduced, at random, as a factor
+    more: str = ""  # Folder of a second dataset, for more pictures than `data` has; empty for none
+    more_share: float = 0.3  # Share of an epoch's pictures that come from `more`
+    # Pictures of `data` are drawn in proportion to (size of their family) ** -family_power; 1 weighs families
+    # equally, 0 pictures
     family_power: float = 0.5
+    # Folder of a VAE to start from, for a further training stage; empty starts from nothing. A VAE of layers
+    # may have fewer latent channels or blocks than this config asks for: it is extended.
     init: str = ""
-    sheet_rows: int = 4
+    sheet_rows: int = 4  # Rows of a sheet of held-out pictures and their reconstructions; 0 writes none
 
     def __post_init__(self) -> None:
         layered, decoder, judged = self.layers, self.decoder_alone, self.adversarial

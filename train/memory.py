@@ -34,47 +34,27 @@ HELD_OUT, VIEWS, AT_ONCE = 256, 4, 32
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """Which pictures to keep, and how to draw from them.
+    """Which pictures to keep, and how to draw from them."""
 
-    Attributes:
-        data: Folder of a dataset.
-        vae: Folder of a codec.
-        out: Run folder; the model ends in `out/model`.
-        splits: Whose rows go into memory.
-        half: Round the weights of codec and correction to half precision, which halves their bytes.
-        captions: Most captions of a picture that are kept, those that say nothing new apart.
-        tags: Most tags of an emoji that become further captions, see `allusions`.
-        text: The text encoder; see `TextEncoder.from_pretrained`.
-        window: See `bridge.mappers.LocalFlowMapper`, like the next two.
-        perplexity: Pictures that a caption effectively draws from.
-        neighbours: The nearest pictures, which alone are weighed.
-        whitening: How far captions are whitened before they are compared, 0 to 1; see `LocalFlowMapper`.
-        bits: One number for all channels of a latent, or one each; see `LocalFlowMapper`.
-        correction: A model folder whose learned correction is added; empty for none. See `train.mapper`.
-        strength: Factor on it.
-        begin: Time from which on it corrects.
-        settings: Of sampling, see `bridge.pipeline.Settings`.
-        card: A file that becomes the model's README.md, with the data's CREDITS.md below it; empty for none.
-    """
-
-    data: Path
-    vae: Path
-    out: Path
-    splits: tuple[str, ...] = ("train",)
-    half: bool = False
-    captions: int = 4
-    tags: int = 0
-    text: str = DEFAULT_ID
-    window: tuple[float, float] = (2.0, 1.7)
-    perplexity: float = 8.0
-    neighbours: int = 192
+    data: Path  # Folder of a dataset
+    vae: Path  # Folder of a codec
+    out: Path  # Run folder; the model ends in `out/model`
+    splits: tuple[str, ...] = ("train",)  # Whose rows go into memory
+    half: bool = False  # Round the weights of codec and correction to half precision, which halves their bytes
+    captions: int = 4  # Most captions of a picture that are kept, those that say nothing new apart
+    tags: int = 0  # Most tags of an emoji that become further captions, see `allusions`
+    text: str = DEFAULT_ID  # The text encoder; see `TextEncoder.from_pretrained`
+    window: tuple[float, float] = (2.0, 1.7)  # See `bridge.mappers.LocalFlowMapper`, like the next two
+    perplexity: float = 8.0  # Pictures that a caption effectively draws from
+    neighbours: int = 192  # The nearest pictures, which alone are weighed
+    # How far captions are whitened before they are compared, 0 to 1; see `LocalFlowMapper`
     whitening: float = WHITENING
-    bits: tuple[int, ...] = (8,)
-    correction: str = ""
-    strength: float = 1.0
-    begin: float = 0.0
-    settings: Settings = field(default_factory=Settings)
-    card: str = ""
+    bits: tuple[int, ...] = (8,)  # One number for all channels of a latent, or one each; see `LocalFlowMapper`
+    correction: str = ""  # A model folder whose learned correction is added; empty for none. See `train.mapper`.
+    strength: float = 1.0  # Factor on it
+    begin: float = 0.0  # Time from which on it corrects
+    settings: Settings = field(default_factory=Settings)  # Of sampling, see `bridge.pipeline.Settings`
+    card: str = ""  # A file that becomes the model's README.md, with the data's CREDITS.md below it; empty for none
 
     def __post_init__(self) -> None:
         if self.captions < 1:
