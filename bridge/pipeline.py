@@ -291,7 +291,9 @@ class BridgePipeline:
                 mapper = mapper.corrected_like(base.mapper, base.mapper.strength, base.mapper.begin)
         for note in memory.notes if say else ():
             say(note)  # type: ignore[misc]
-        settings = Settings(num_inference_steps=LOCAL_STEPS, familiar=base.settings.familiar)
+        settings = base.settings
+        if not with_default:
+            settings = Settings(num_inference_steps=LOCAL_STEPS, familiar=settings.familiar)
         return cls(base.text_encoder, mapper, base.codec, CaptionMemory(mapper.unit_codes, memory.texts), settings)
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> None:
