@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import operator
 import secrets
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bridge.errors import UserError
@@ -148,3 +150,15 @@ def _shown(value: Any) -> str:
     except ValueError:  # of a number of more digits than Python writes
         return "a number without end"
     return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def writable_folder(path: str | Path, argument: str = "--out") -> Path:
+    """The folder for results, made if missing. UserError if nothing can be written there, which is tried."""
+    out = Path(path)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UserError(f"{argument}: cannot write to {out}: {error.strerror}; name another folder") from error
+    return out

@@ -6,7 +6,6 @@ the local flow then draws from these in place of pictures in memory.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bridge.codecs import ImageCodec
-from bridge.composition import DETERMINERS, drawn, draws_opacity
+from bridge.composition import content_words, drawn, draws_opacity
 from bridge.errors import UserError
 from bridge.mappers.local import Material
 
@@ -149,7 +148,7 @@ def colour_and_thing(caption: str) -> tuple[str, str] | None:
     >>> colour_and_thing("A gray school bus."), colour_and_thing("an orange"), colour_and_thing("a dog in a red box")
     (('grey', 'school bus'), None, None)
     """
-    words = [word for word in re.findall(r"[\w'-]+", caption.lower()) if word not in DETERMINERS]
+    words = content_words(caption)
     colour = words[0].replace("gray", "grey") if words else ""
     return (colour, " ".join(words[1:])) if colour in WORDS and len(words) > 1 else None
 

@@ -109,7 +109,7 @@ def parts_of(caption: str) -> Parts | None:
     """
     for found in _BETWEEN.finditer(caption) if ":" not in caption else ():
         first, second = caption[: found.start()].strip(), caption[found.end() :].strip(" .!?")
-        if _words(first) and (words := _words(second)):
+        if content_words(first) and (words := content_words(second)):
             between, last = found[1].lower(), words[-1]
             if last in ATTRIBUTES and between != "and":
                 return None
@@ -118,8 +118,9 @@ def parts_of(caption: str) -> Parts | None:
     return None
 
 
-def _words(text: str) -> list[str]:
-    return [word for word in re.findall(r"\w+", text.lower()) if word not in DETERMINERS]
+def content_words(text: str) -> list[str]:
+    """The words of an English text in lower case, without determiners."""
+    return [word for word in re.findall(r"[\w'-]+", text.lower()) if word not in DETERMINERS]
 
 
 def lay_out(first: Tensor, second: Tensor, layout: Layout) -> Tensor:

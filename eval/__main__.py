@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bridge.arguments import MAX_IMAGES_PER_PROMPT
+from bridge.arguments import MAX_IMAGES_PER_PROMPT, writable_folder
 from bridge.captions import well_formed
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
@@ -27,7 +27,7 @@ from eval.page import to_html
 from eval.report import ROWS, check_counts, evaluate, to_json, to_text, trade_off
 from eval.samples import Gallery, Generated, draw_sheet, first_captions, generate_with, varied
 from eval.stream import Generate
-from train.command import Parser, number, run_command, say, spelled, whole, writable_file, writable_folder
+from train.command import Parser, number, run_command, say, spelled, whole, writable_file
 
 NAME = "python -m eval"
 QUICK, SHEETS = 24, 8  # Captions of a row that a quick report judges, and that any report shows

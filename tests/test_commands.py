@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from bridge.arguments import writable_folder
 from bridge.errors import UserError
-from train.command import Parser, blaming, exit_code, number, run_command, whole, writable_file, writable_folder
+from train.command import Parser, blaming, exit_code, number, run_command, whole, writable_file
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = sorted(

@@ -25,6 +25,7 @@ import yaml
 from accelerate import PartialState
 from datasets import Dataset
 
+from bridge.arguments import writable_folder
 from bridge.checkpoint import CheckpointError, atomic_write
 from bridge.codecs import AUTOENCODERS, CONFIG, codec_from_diffusers, load_codec, read_config
 from bridge.codecs.palette import PaletteCodec
@@ -38,7 +39,7 @@ from bridge.text import DEFAULT_ID
 from train.autoencoder import VAEConfig, VAEObjective, VAETraining, build_vae
 from train.checkpoint import previous_of
 from train.codec import CodecConfig, fit, psnr
-from train.command import Parser, number, run_command, say, writable_folder
+from train.command import Parser, number, run_command, say
 from train.config import ConfigError, load_config
 from train.data.dataset import at_once, load_dataset, pixels_of, rows_of
 from train.loop import LoopConfig

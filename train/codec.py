@@ -10,11 +10,11 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from bridge.arguments import writable_folder
 from bridge.checkpoint import CheckpointError, atomic_folder, check_replaceable
 from bridge.codecs import AutoencoderCodec, ImageCodec, codec_from_diffusers, load_codec
 from bridge.codecs.standardize import PCACodec, PrincipalAxes, WhitenedCodec
 from bridge.errors import UserError
-from train.command import writable_folder
 from train.config import ConfigError
 from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 

@@ -11,11 +11,11 @@ import math
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from bridge.arguments import writable_folder
 from bridge.captions import well_formed
 from bridge.errors import UserError
 from bridge.streams import guarded
@@ -176,18 +176,6 @@ def _over(file: Path, paths: Mapping[str, Any]) -> str | None:
     given = {name: os.path.abspath(path) for name, path in paths.items() if isinstance(path, str | Path) and str(path)}
     above = {name: path for name, path in given.items() if Path(os.path.abspath(file)).is_relative_to(path)}
     return max(above, key=lambda name: len(above[name]), default=None)
-
-
-def writable_folder(path: str | Path, argument: str = "--out") -> Path:
-    """The folder for results, made if missing. UserError if nothing can be written there, which is tried."""
-    out = Path(path)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise UserError(f"{argument}: cannot write to {out}: {error.strerror}; name another folder") from error
-    return out
 
 
 def writable_file(path: str | Path, argument: str = "--out") -> Path:

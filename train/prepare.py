@@ -31,6 +31,7 @@ import torch
 from PIL import ImageColor
 from torch import Tensor
 
+from bridge.arguments import writable_folder
 from bridge.captions import prepare_caption, well_formed
 from bridge.checkpoint import CheckpointError, atomic_folder, check_replaceable, verify_folder
 from bridge.errors import UserError
@@ -39,7 +40,7 @@ from bridge.pairs.reading import Reading, Survey, survey
 from bridge.pairs.sources import Wanted, open_source
 from bridge.text import TextEncoder
 from bridge.text.words import WordVectors, split_words
-from train.command import Parser, number, run_command, whole, writable_file, writable_folder
+from train.command import Parser, number, run_command, whole, writable_file
 from train.config import ConfigError, named
 from train.data.dataset import CAPTIONED, features, load_dataset, rows_of
 from train.inspect import inspect, render

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,16 +52,6 @@ def read_file(file: str, argument: str) -> bytes:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error  # a null byte in a name is a ValueError
         raise UserError(f"{argument}: cannot read {file}: {why}; check the path") from None
-
-
-def prepare_folder(out: Path, argument: str = "--out") -> None:
-    """Make the output folder and try to write in it. Raises UserError if it cannot be written."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise UserError(f"{argument}: cannot write in {out}: {error.strerror}; choose another folder") from None
 
 
 def check_out(

@@ -3,13 +3,13 @@
 import argparse
 import sys
 
+from bridge.arguments import writable_folder
 from bridge.commands.common import (
     check_caption,
     check_rendering,
     learn_model,
     load_model,
     one_line,
-    prepare_folder,
     read_captions,
     words,
     write_picture,
@@ -43,7 +43,7 @@ def generate(args: argparse.Namespace) -> None:
     with words(SAMPLING):
         settings = pipe.resolve(**asked)
     check_rendering(pipe, args)
-    prepare_folder(args.out)
+    writable_folder(args.out)
     rendered = {"size": args.size, "transparent": args.transparent}
     with writing("--out"):
         writer = Writer(args.out, pipe, settings, args.negative, kind=args.format, **rendered)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bridge.arguments import writable_folder
 from bridge.commands.common import (
     check_caption,
     field,
@@ -12,7 +13,6 @@ from bridge.commands.common import (
     load_model,
     one_line,
     prefixed,
-    prepare_folder,
     read_captions,
     words,
     writing,
@@ -30,7 +30,7 @@ def learn(args: argparse.Namespace) -> None:
     """A model folder of captioned pictures."""
     from bridge.checkpoint import check_replaceable  # noqa: PLC0415
 
-    prepare_folder(args.out.parent)
+    writable_folder(args.out.parent)
     with prefixed("--out"):
         check_replaceable(args.out)
     pipe = learn_model(args, "SOURCE")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bridge.arguments import number, whole
+from bridge.arguments import number, whole, writable_folder
 from bridge.commands.common import (
     as_caption,
     check_caption,
@@ -15,7 +15,6 @@ from bridge.commands.common import (
     load_model,
     one_line,
     prefixed,
-    prepare_folder,
     read_file,
     words,
     write_picture,
@@ -53,10 +52,10 @@ def interpolate(args: argparse.Namespace) -> None:
     if args.sampling_steps is not None:
         facts["sampling_steps"] = args.sampling_steps
     if args.gif is not None:
-        prepare_folder(args.gif.parent, "--gif")
+        writable_folder(args.gif.parent, "--gif")
     if args.frames is not None:
-        prepare_folder(args.frames, "--frames")
-    prepare_folder(args.out.parent)
+        writable_folder(args.frames, "--frames")
+    writable_folder(args.out.parent)
     pictures = pipe.decode(z)
     with writing("--out"):
         written = save_walk(pictures, places, args.out, args.frames, facts)
@@ -85,7 +84,7 @@ def edit(args: argparse.Namespace) -> None:
     start = open_named(pipe, "IMAGE", args.start, args.seed)
     z = explore.edit(pipe, start, args.plus, args.minus, scale=args.scale, seed=args.seed)
     said = {"plus": args.plus, "minus": args.minus, "scale": args.scale, **facts_of_ends(pipe, args.seed, [start])}
-    prepare_folder(args.out.parent)
+    writable_folder(args.out.parent)
     with writing("--out"):
         save_png(pipe.decode(z[None])[0], args.out, {k: v for k, v in said.items() if v is not None})
     print(one_line(args.out))
@@ -112,7 +111,7 @@ def vary(args: argparse.Namespace) -> None:
         tell(f"{start.name!r} is taken to show {shown!r}" if shown else f"what {start.name!r} shows is not known")
     z = explore.vary(pipe, start, args.n, shown=shown, distance=args.distance, seed=args.seed)
     more = {**facts_of_ends(pipe, args.seed, [start]), "shown": shown, "distance": args.distance}
-    prepare_folder(args.out)
+    writable_folder(args.out)
     with writing("--out"):
         writer = Writer(
             args.out, pipe, pipe.settings, None,
@@ -139,7 +138,7 @@ def redo(args: argparse.Namespace) -> None:
     pipe = load_model(args.model) if args.pairs is None else learn_model(args, "--pairs")
     with prefixed("PNG"):
         image = remake(pipe, facts)
-    prepare_folder(args.out.parent)
+    writable_folder(args.out.parent)
     with writing("--out"):
         save_picture(image, args.out, facts)
     tell(_compared(image, data))

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import datasets
 from tqdm import tqdm
 
+from bridge.arguments import writable_folder
 from bridge.checkpoint import atomic_folder, check_replaceable
-from train.command import Parser, run_command, writable_folder
+from train.command import Parser, run_command
 
 SIZE, SMALLEST, LARGEST = 64, 16, 1024
 """Side of a picture, in pixels."""

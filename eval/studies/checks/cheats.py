@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bridge.arguments import writable_folder
 from bridge.checkpoint import atomic_write
 from bridge.codecs import ImageCodec
 from bridge.errors import UserError
@@ -29,7 +30,7 @@ from eval.features import EfficientNetLite0
 from eval.judge import Judge, Say
 from eval.report import COLUMNS, ROWS, check_counts, table, to_json
 from eval.studies import Study, add_common
-from train.command import Parser, say, writable_folder
+from train.command import Parser, say
 
 NOISE = 0.1  # Standard deviation of the noise on one right image, pixels in [0, 1]
 COPY_NOISE, REPLACED, SHIFT = 0.3, 0.25, 0.05

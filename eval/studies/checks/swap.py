@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from bridge.arguments import writable_folder
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
@@ -22,7 +23,7 @@ from eval.judge import Judge
 from eval.metrics.bootstrap import Interval, paired_bootstrap
 from eval.report import table, to_json
 from eval.studies import Study, add_common
-from train.command import Parser, say, whole, writable_folder
+from train.command import Parser, say, whole
 
 
 @dataclass(frozen=True)

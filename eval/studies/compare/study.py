@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bridge.arguments import writable_folder
 from bridge.codecs import ImageCodec, load_codec
 from bridge.errors import UserError
 from bridge.noise import generator_for
@@ -31,7 +32,7 @@ from eval.studies import add_common
 from eval.studies.compare.base import Batch, Peer, PeerNet, Sampling, SimplePeer, Space, TrainedPeer, Trial
 from eval.studies.compare.material import MICRO_BATCH, NONE, Asked, Material, Neighbours, keyed, load
 from eval.studies.compare.nets import LocalFlow
-from train.command import Parser, number, say, whole, writable_folder
+from train.command import Parser, number, say, whole
 from train.loop import Budget, Loop, LoopConfig, SaveError, TrainingError
 from train.timing import note_precision
 

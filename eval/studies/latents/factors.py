@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from bridge.arguments import writable_folder
 from bridge.checkpoint import atomic_write
 from bridge.codecs import ImageCodec, load_codec
 from bridge.errors import UserError
@@ -27,7 +28,7 @@ from eval.metrics.bootstrap import Interval
 from eval.plots import Curve, to_svg
 from eval.report import table, to_json
 from eval.studies import Study
-from train.command import Parser, number, say, whole, writable_folder
+from train.command import Parser, number, say, whole
 from train.copies import thumbnails
 
 PREFIX = "factor_"

@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GroupKFold
 
+from bridge.arguments import writable_folder
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
 from eval.baselines import flat_latents
@@ -23,7 +24,7 @@ from eval.metrics.disentangle import explained, linear_probe, mutual_information
 from eval.report import table, to_json
 from eval.studies import Study, add_common
 from eval.studies.latents.factors import about, add_codecs, load_codecs
-from train.command import Parser, say, writable_folder
+from train.command import Parser, say
 from train.copies import thumbnails
 
 FACTORS = ("skin tone", "hair", "age", "gender", "expression")
