@@ -1,7 +1,8 @@
 """Colours by their words: those of pixels, drawings painted in another, and captions of a thing in one.
 
 Of "a pink elephant", memory has elephants and pink things. Its elephants are painted and encoded: for this caption,
-the local flow then draws from these in place of pictures in memory.
+the local flow then draws from these in place of pictures in memory. Of "a black cat", it has black cats, of which some
+are violet: those that are black are drawn from.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ SHADED = 0.7
 """How much of the differences in saturation and value painting leaves."""
 LEAST = 0.2
 """Share of what is drawn below which a hue is not its colour; then black, white or grey is."""
+KEPT, WEIGHTY = 0.1, 0.01
+"""Weight of the pictures that have a caption's colour, of all that it draws from, below which all are drawn from; and
+of one of them, below which it does not count."""
 LINE = 0.6
 """Grey of the line around what is painted white."""
 PAINTED = 24
@@ -135,11 +139,12 @@ def painted(pixels: np.ndarray, target: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Coloured:
-    """The colour and the thing of a caption, and pictures of that in this colour."""
+    """The colour and the thing of a caption, and pictures of that in this colour; whether they were painted in it."""
 
     colour: str
     thing: str
     material: Material
+    painted: bool = True
 
 
 def colour_and_thing(caption: str) -> tuple[str, str] | None:
@@ -158,21 +163,43 @@ def coloured(
 ) -> Coloured | None:
     """Pictures that show a caption, or None where nothing is to be painted.
 
-    That is so where the caption does not begin with a colour, memory knows all of it or not the thing, or the codec
-    draws no opacity. For the arguments, see `bridge.composition.compose`.
+    That is so where the caption does not begin with a colour, memory knows all of it, in this colour, or not the thing,
+    or the codec draws no opacity. For the arguments, see `bridge.composition.compose`.
     """
     found = colour_and_thing(caption)
-    if found is None or not draws_opacity(codec) or mapper.familiarity(code) >= WHOLE:
+    if found is None or not draws_opacity(codec):
         return None
+    if mapper.familiarity(code) >= WHOLE:
+        return _of_that_colour(found, code, mapper, codec)
     try:
         its_code = encode(found[1])
     except UserError:  # nothing that the encoder reads
         return None
     if mapper.familiarity(its_code) < THING:
         return None
-    near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(its_code))
-    rgba = drawn(near.numpy(), mapper, codec).movedim(1, -1).numpy()
+    near, log_weight, rgba = _nearest(its_code, mapper, codec)
     pixels = torch.from_numpy(np.stack([painted(x, found[0]) for x in rgba])).movedim(-1, 1).float()
     on_white = pixels[:, :3] * pixels[:, 3:] + 1 - pixels[:, 3:]
     latents = codec.encode(on_white.to(code.device)).mean
     return Coloured(*found, Material(latents, log_weight.log_softmax(0), mapper.style.cpu()[near]))
+
+
+def _of_that_colour(
+    found: tuple[str, str], code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec
+) -> Coloured | None:
+    """Those of a caption's nearest pictures that have its colour; None where all have it, or too few."""
+    near, log_weight, rgba = _nearest(code, mapper, codec)
+    seen = rgba[..., 3] > 0.5
+    own = (colour_numbers(rgba[..., :3]) == WORDS.index(found[0])) & seen
+    weight = log_weight.exp()
+    has = torch.from_numpy(own.sum((1, 2)) >= LEAST * seen.sum((1, 2))) & (weight >= WEIGHTY)
+    if weight[has].sum() < KEPT:
+        return None
+    latents = mapper.picture_latents(near[has].to(mapper.latents.device)).to(code.device)
+    return Coloured(*found, Material(latents, log_weight[has].log_softmax(0), mapper.style.cpu()[near[has]]), False)
+
+
+def _nearest(code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Numbers and log weights (K,) of the pictures nearest to a caption, and these drawn, (K, H, W, 4) in [0, 1]."""
+    near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(code))
+    return near, log_weight, drawn(near.numpy(), mapper, codec).movedim(1, -1).numpy()

@@ -622,7 +622,8 @@ class BridgePipeline:
         if (made := compose(caption, code.pooled[0], mapper, encode, self.codec)) is not None:
             return made.material, COMPOSED.format(made.parts)
         if (painted := coloured(caption, code.pooled[0], mapper, encode, self.codec)) is not None:
-            return painted.material, COLOURED.format(painted)
+            few = ONE_PICTURE if len(painted.material.latents) == 1 else None
+            return painted.material, COLOURED.format(painted) if painted.painted else few
         return None, None
 
     def _encode(self, caption: Text) -> TextCode:

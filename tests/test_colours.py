@@ -6,8 +6,10 @@ import torch
 from PIL import Image
 
 from bridge.colours import WORDS, colour_and_thing, coloured, painted
-from bridge.pipeline import BridgePipeline
-from tests.test_composition import OpaqueCodec, PaintCodec, make_pipeline
+from bridge.mappers import LocalFlowMapper
+from bridge.memory import CaptionMemory
+from bridge.pipeline import BridgePipeline, Settings
+from tests.test_composition import OpaqueCodec, PaintCodec, block, make_pipeline
 from train.recipes.drawing import colour_word
 
 SIDE = 64
@@ -114,6 +116,25 @@ def test_painted_pictures_depend_on_no_other_caption(pipe):
 
 def test_what_is_known_as_it_is_is_not_painted(encoder):
     assert made(make_pipeline(encoder, "a green cat"), "a green cat") is None
+
+
+def test_of_what_is_known_in_this_colour_those_that_have_it_are_drawn(encoder):
+    """Three of four pictures of "a green cat" are green, one of two of "a red cat" is red, that of "a blue cat" yellow."""
+    colours = [(0, 0.6, 0), (0, 0.6, 0), (1, 0, 0), (0, 0.5, 0), (1, 0, 0), (0, 0, 1), (1, 1, 0)]
+    latents = torch.stack([block(colour) for colour in colours]) * 2 - 1
+    captions = ["a green cat", "a red cat", "a blue cat"]
+    codes = encoder.encode(captions, with_tokens=False).pooled
+    mapper = LocalFlowMapper.from_memory(latents, codes, [[0]] * 4 + [[1]] * 2 + [[2]], perplexity=2)
+    memory = CaptionMemory(mapper.unit_codes, captions)
+    pipe = BridgePipeline(encoder, mapper, PaintCodec(), memory, Settings(num_inference_steps=6))
+    found = made(pipe, "a green cat")
+    assert not found.painted
+    assert len(found.material.latents) == 3
+    assert share_of(PaintCodec().decode(found.material.latents), 0) == 0
+    assert made(pipe, "a blue cat") is None
+    out = pipe(["a green cat", "a red cat"], 4, seed=0, output_type="pt")
+    assert share_of(out.images[:4], 0) == share_of(out.images[4:], 1) == share_of(out.images[4:], 2) == 0
+    assert [note and note[:20] for note in out.notes] == [None, "shown by one picture"]
 
 
 @pytest.mark.parametrize("caption", ["a cat", "a green submarine", "green"])
