@@ -119,7 +119,7 @@ def test_what_is_known_as_it_is_is_not_painted(encoder):
 
 
 def test_of_what_is_known_in_this_colour_those_that_have_it_are_drawn(encoder):
-    """Three of four pictures of "a green cat" are green, one of two of "a red cat" is red, that of "a blue cat" yellow."""
+    """Three of four pictures of "a green cat" are green, one of two of "a red cat" red, that of "a blue cat" yellow."""
     colours = [(0, 0.6, 0), (0, 0.6, 0), (1, 0, 0), (0, 0.5, 0), (1, 0, 0), (0, 0, 1), (1, 1, 0)]
     latents = torch.stack([block(colour) for colour in colours]) * 2 - 1
     captions = ["a green cat", "a red cat", "a blue cat"]
