@@ -100,6 +100,18 @@ def test_memory_holds_what_the_split_model_must_not_see(model: BridgePipeline) -
     assert {"rocket", "rainbow", "witch"} <= set(model.memory.captions)
 
 
+def test_what_glyphs_alone_show_is_drawn_as_a_glyph_and_told(model: BridgePipeline) -> None:
+    notes = model(["a centaur", "a cat"], 1, seed=0, output_type="latent").notes
+    assert "drawn as a glyph" in str(notes[0])
+    assert notes[1] is None
+
+
+def test_a_black_cat_is_black(model: BridgePipeline) -> None:
+    x = torch.from_numpy(model("a black cat", 2, seed=0, output_type="np").images)
+    drawn = x.amin(-1) < 0.9
+    assert float(x.amax(-1)[drawn].median()) < 0.35
+
+
 @pytest.fixture(scope="module")
 def drawn(model: BridgePipeline, judge: EfficientNetLite0, centroids: dict[str, Tensor]) -> Tensor:
     """Features of pictures of every caption by the model's own settings."""

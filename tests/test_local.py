@@ -292,6 +292,19 @@ def test_the_caption_kernel_has_the_perplexity_asked_for(perplexity):
     assert math.exp(-(np.exp(log_p) * log_p).sum()) == pytest.approx(perplexity, rel=1e-3)
 
 
+def test_a_caption_with_few_near_pictures_draws_from_no_far_ones_below_a_temperature():
+    cosine = np.array([1.0, 1.0, *np.linspace(0.5, 0.3, 30)])
+    far = [float(np.exp(log_kernel(cosine, 8.0, hottest))[2:].sum()) for hottest in (10.0, 0.08)]
+    assert far[0] > 0.2
+    assert far[1] < 0.02
+    near = np.linspace(1, 0.98, 30)
+    np.testing.assert_allclose(log_kernel(near, 8.0, 0.08), log_kernel(near, 8.0))
+    mapper = memory(hottest=0.05)
+    assert mapper.restricted(novelty=0.5).hottest == pytest.approx(0.125)
+    with pytest.raises(ValueError, match=r"^hottest: expected a number above 0.0001 and up to 10.0, got 0"):
+        memory(hottest=0)
+
+
 def test_the_largest_are_those_of_a_stable_sort():
     x = np.random.default_rng(0).integers(0, 5, 50).astype(float)
     for k in (1, 7, 49, 50, 80):

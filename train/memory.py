@@ -18,6 +18,7 @@ from bridge.checkpoint import check_replaceable
 from bridge.codecs import AutoencoderCodec, ImageCodec, load_codec
 from bridge.learn import WHITENING, Memory
 from bridge.mappers import LocalFlowMapper
+from bridge.mappers.local import HOTTEST
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
@@ -47,6 +48,7 @@ class MemoryConfig:
     window: tuple[float, float] = (2.0, 1.7)  # See `bridge.mappers.LocalFlowMapper`, like the next two
     perplexity: float = 8.0  # Pictures that a caption effectively draws from
     neighbours: int = 192  # The nearest pictures, which alone are weighed
+    hottest: float = HOTTEST  # Most that the temperature of the captions' kernel may be; see `LocalFlowMapper`
     # How far captions are whitened before they are compared, 0 to 1; see `LocalFlowMapper`
     whitening: float = WHITENING
     bits: tuple[int, ...] = (8,)  # One number for all channels of a latent, or one each; see `LocalFlowMapper`
@@ -68,7 +70,7 @@ class MemoryConfig:
 
     def local(self) -> dict[str, Any]:
         """Settings of the local flow, but for `bits`."""
-        return {k: getattr(self, k) for k in ("window", "perplexity", "neighbours", "whitening")}
+        return {k: getattr(self, k) for k in ("window", "perplexity", "neighbours", "whitening", "hottest")}
 
 
 def telling(captions: Sequence[str], style: str, most: int) -> list[str]:

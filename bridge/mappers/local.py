@@ -137,6 +137,8 @@ class LocalFlowMapper(CleanMapper):
         bits: 2, 4, 6 or 8, in which a number of a latent is kept: of all, or of each channel.
         index_bytes: Size of the captions' index, which `from_memory` makes for more than EXACT of them.
         coherence: How far a latent keeps to one style, from 0, not at all, to 1, wholly.
+        hottest: Most that tau may be. A caption with few near pictures then draws from fewer than the perplexity asks
+            for, and from none that show something else.
         aside: Cosine by which captions that only allude to their picture count as farther; 0 where there are none.
         time_mean: See `CleanMapper`; of the loss alone.
         correction: Arguments of a network that is added to the clean latent, and "family", its class; empty for none.
@@ -189,6 +191,7 @@ class LocalFlowMapper(CleanMapper):
         bits: int | tuple[int, ...] = 8,
         coherence: float = 0.0,
         aside: float = 0.0,
+        hottest: float = HOTTEST,
     ) -> None:
         super().__init__()
         self.bits = tuple(bits) if isinstance(bits, Sequence) else (bits,) * z_shape[0]
@@ -203,12 +206,14 @@ class LocalFlowMapper(CleanMapper):
             raise UserError(f"window: expected two numbers above 0, in grid positions, got {tuple(window)}")
         if not 1 <= perplexity < math.inf or neighbours < 1:
             raise UserError(f"perplexity, neighbours: expected 1 or more, got {perplexity} and {neighbours}")
+        if not COLDEST < hottest <= HOTTEST:
+            raise UserError(f"hottest: expected a number above {COLDEST} and up to {HOTTEST}, got {hottest}")
         if min(pictures, captions, links) < 1:
             raise UserError("pictures: the memory is empty; give it at least one captioned picture")
         self.z_shape, self.text_dim, self.time_mean = tuple(z_shape), text_dim, time_mean
         self.sample_noise_shape, self.loss_noise_shape = self.z_shape, (math.prod(z_shape) + 1,)
         self.window, self.perplexity, self.neighbours = tuple(window), perplexity, neighbours
-        self.coherence = coherence
+        self.coherence, self.hottest = coherence, hottest
         self._make_room(pictures, captions, links, index_bytes)
         grid = torch.cartesian_prod(*[torch.arange(side) for side in self.z_shape[1:]] or [torch.zeros(1)])
         grid = grid.float().view(math.prod(self.z_shape[1:]), -1)
@@ -295,6 +300,7 @@ class LocalFlowMapper(CleanMapper):
         whitening: float = 0.0,
         bits: int | tuple[int, ...] = 8,
         coherence: float = 0.0,
+        hottest: float = HOTTEST,
         allusions: Sequence[bool] | None = None,
     ) -> Self:
         """A mapper over these pictures.
@@ -312,6 +318,7 @@ class LocalFlowMapper(CleanMapper):
             whitening: See the class.
             bits: See the class.
             coherence: See the class.
+            hottest: See the class.
             allusions: For each caption, whether it only alludes to its picture, as a tag does, and counts as farther
                 than it is, by ASIDE.
 
@@ -325,7 +332,7 @@ class LocalFlowMapper(CleanMapper):
         mapper = cls(
             tuple(latents.shape[1:]), codes.shape[1], len(latents), len(codes), sum(map(len, captions)),
             window, perplexity, neighbours, kinds, len(index), whitening=whitening, bits=bits, coherence=coherence,
-            aside=ASIDE if any(allusions or ()) else 0.0,
+            hottest=hottest, aside=ASIDE if any(allusions or ()) else 0.0,
         )  # fmt: skip
         channelwise = latents.transpose(0, 1).flatten(1)
         levels, clipped = (torch.tensor([of[b] for b in mapper.bits]).to(latents) for of in (LEVELS, CLIPPED))
@@ -402,6 +409,7 @@ class LocalFlowMapper(CleanMapper):
             more, less = max(novelty, 0.0), max(-novelty, self.coherence)
             window = tuple(s * (1 - 0.6 * more) for s in self.window)
             view = self.varied(window=window, perplexity=self.perplexity * (1 + 3 * more), coherence=less)
+            view.hottest = min(HOTTEST, self.hottest * (1 + 3 * more))
             if style is not None:
                 of_kind = self.style == styles.index(kind)
                 view.allowed = ~of_kind if style.startswith((NOT, RATHER_NOT)) else of_kind
@@ -534,7 +542,7 @@ class LocalFlowMapper(CleanMapper):
         near, cosine = (rows[: self.neighbours] for rows in self._candidates(code))
         if not bool(code.any()):
             return near, np.full(len(near), -math.log(len(near)))
-        return near, log_kernel(cosine, self.perplexity)
+        return near, log_kernel(cosine, self.perplexity, self.hottest)
 
     def _ranked(self, code: Tensor, whitened: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Allowed pictures, the nearest first, and their cosines; at most four times as many as are weighed."""
@@ -627,7 +635,7 @@ class LocalFlowMapper(CleanMapper):
         other |= ~(other & np.isfinite(cosine)).any(1, keepdims=True)  # where nothing else is known
         cosine[~other] = -np.inf
         style = self.style[torch.from_numpy(index).to(self.style.device)]
-        return Known.of(known, torch.from_numpy(log_kernel(cosine, self.perplexity)).to(z), style)
+        return Known.of(known, torch.from_numpy(log_kernel(cosine, self.perplexity, self.hottest)).to(z), style)
 
     def _listed(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Pictures, nearest first, of a group the nearest alone, and their cosines; (K,) of both, remembered."""
@@ -779,8 +787,10 @@ def _largest(x: np.ndarray, k: int) -> np.ndarray:
     return np.asarray(chosen[np.argsort(-x[chosen], kind="stable")])
 
 
-def log_kernel(cosine: np.ndarray, perplexity: float) -> np.ndarray:
+def log_kernel(cosine: np.ndarray, perplexity: float, hottest: float = HOTTEST) -> np.ndarray:
     """log softmax(cosine / tau) of similarities (..., K), tau by bisection such that its perplexity is as asked.
+
+    With tau at `hottest`, it may be less.
 
     Minus infinity stands for no picture. Fewer pictures than twice the perplexity share at most half of their number.
 
@@ -790,7 +800,7 @@ def log_kernel(cosine: np.ndarray, perplexity: float) -> np.ndarray:
     cosine = cosine.astype(np.float64)
     present = np.isfinite(cosine)
     goal = np.log(np.clip(present.sum(-1, keepdims=True) / 2, 1, perplexity))
-    low, high = np.full(goal.shape, math.log(COLDEST)), np.full(goal.shape, math.log(HOTTEST))
+    low, high = np.full(goal.shape, math.log(COLDEST)), np.full(goal.shape, math.log(hottest))
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         sharp = _entropy(cosine / np.exp(middle), present) < goal
