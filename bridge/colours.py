@@ -192,8 +192,9 @@ def _of_that_colour(
     seen = rgba[..., 3] > 0.5
     own = (colour_numbers(rgba[..., :3]) == WORDS.index(found[0])) & seen
     weight = log_weight.exp()
-    has = torch.from_numpy(own.sum((1, 2)) >= LEAST * seen.sum((1, 2))) & (weight >= WEIGHTY)
-    if weight[has].sum() < KEPT:
+    counted = weight >= WEIGHTY
+    has = torch.from_numpy(own.sum((1, 2)) >= LEAST * seen.sum((1, 2))) & counted
+    if torch.equal(has, counted) or weight[has].sum() < KEPT:
         return None
     latents = mapper.picture_latents(near[has].to(mapper.latents.device)).to(code.device)
     return Coloured(*found, Material(latents, log_weight[has].log_softmax(0), mapper.style.cpu()[near[has]]), False)
