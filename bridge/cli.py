@@ -41,8 +41,8 @@ def _add_generate(add: Add) -> None:
     add("--pairs", metavar="SOURCE", help="draw from captioned pictures of your own: a folder, a table, a dataset")
     far = "-1 to 1: how far from the pictures in memory; below 0 in one style each (default: the model's)"
     add("--novelty", type=_number, metavar="X", help=far)
-    kind = "draw from one kind of picture in memory, with 'not WORD' from the others, with 'rather not WORD' from them unless"
-    kind += " that kind alone shows a caption; see `bridge info`"
+    kind = "draw from one kind of picture in memory, with 'not WORD' from the others, with 'rather not WORD' from them"
+    kind += " unless that kind alone shows a caption; see `bridge info`"
     add("--style", metavar="WORD", help=kind)
     alone = "do not compose captions of two things, nor paint things in another colour"
     add("--no-compose", action="store_true", help=alone)
