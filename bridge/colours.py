@@ -161,7 +161,7 @@ def colour_and_thing(caption: str) -> tuple[str, str] | None:
 def coloured(
     caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor], codec: ImageCodec
 ) -> Coloured | None:
-    """Pictures that show a caption, or None where nothing is to be painted.
+    """Pictures that show a caption in its colour, or None where nothing is to be painted or left out.
 
     That is so where the caption does not begin with a colour, memory knows all of it, in this colour, or not the thing,
     or the codec draws no opacity. For the arguments, see `bridge.composition.compose`.
@@ -177,7 +177,8 @@ def coloured(
         return None
     if mapper.familiarity(its_code) < THING:
         return None
-    near, log_weight, rgba = _nearest(its_code, mapper, codec)
+    near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(its_code))
+    rgba = _drawn(near, mapper, codec)
     pixels = torch.from_numpy(np.stack([painted(x, found[0]) for x in rgba])).movedim(-1, 1).float()
     on_white = pixels[:, :3] * pixels[:, 3:] + 1 - pixels[:, 3:]
     latents = codec.encode(on_white.to(code.device)).mean
@@ -188,19 +189,21 @@ def _of_that_colour(
     found: tuple[str, str], code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec
 ) -> Coloured | None:
     """Those of a caption's nearest pictures that have its colour; None where all have it, or too few."""
-    near, log_weight, rgba = _nearest(code, mapper, codec)
+    near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(code))
+    counted = log_weight.exp() >= WEIGHTY
+    near, log_weight = near[counted], log_weight[counted]
+    if log_weight.exp().sum() < KEPT:
+        return None
+    rgba = _drawn(near, mapper, codec)
     seen = rgba[..., 3] > 0.5
     own = (colour_numbers(rgba[..., :3]) == WORDS.index(found[0])) & seen
-    weight = log_weight.exp()
-    counted = weight >= WEIGHTY
-    has = torch.from_numpy(own.sum((1, 2)) >= LEAST * seen.sum((1, 2))) & counted
-    if torch.equal(has, counted) or weight[has].sum() < KEPT:
+    has = torch.from_numpy(own.sum((1, 2)) >= LEAST * seen.sum((1, 2)))
+    if has.all() or log_weight[has].exp().sum() < KEPT:
         return None
     latents = mapper.picture_latents(near[has].to(mapper.latents.device)).to(code.device)
     return Coloured(*found, Material(latents, log_weight[has].log_softmax(0), mapper.style.cpu()[near[has]]), False)
 
 
-def _nearest(code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec) -> tuple[Tensor, Tensor, np.ndarray]:
-    """Numbers and log weights (K,) of the pictures nearest to a caption, and these drawn, (K, H, W, 4) in [0, 1]."""
-    near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(code))
-    return near, log_weight, drawn(near.numpy(), mapper, codec).movedim(1, -1).numpy()
+def _drawn(numbers: Tensor, mapper: LocalFlowMapper, codec: ImageCodec) -> np.ndarray:
+    """Pictures in memory, (K, H, W, 4) in [0, 1]; see `bridge.composition.drawn`."""
+    return drawn(numbers.numpy(), mapper, codec).movedim(1, -1).numpy()

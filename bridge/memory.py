@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bridge.text import TextCode
+
+T = TypeVar("T")
 
 CODES, CAPTIONS = "memory.safetensors", "captions.json"
 NEIGHBOURS = 64  # beyond these a softmax at temperature .05 has next to no mass
@@ -123,11 +126,21 @@ class CaptionMemory:
 
     def _cosine_of(self, row: Tensor) -> Tensor:
         """Cosine similarity of a unit code (D,) to every known caption, (N,); of the last few codes remembered."""
-        key = row.numpy().tobytes()
-        cosine = self._last.get(key)
-        if cosine is None:
-            # A matrix-vector product: one with a matrix of rows rounds differently as the batch grows.
-            cosine = self._last[key] = (self.codes @ row).clamp(-1, 1)
-            while len(self._last) > REMEMBERED:
-                self._last.popitem(last=False)
-        return cosine
+        # A matrix-vector product: one with a matrix of rows rounds differently as the batch grows.
+        return remembered(self._last, REMEMBERED, row, lambda code: (self.codes @ code).clamp(-1, 1))
+
+
+def code_key(code: Tensor) -> bytes:
+    """What a text code, (D,), is remembered by."""
+    return code.detach().cpu().float().numpy().tobytes()
+
+
+def remembered(found: OrderedDict[bytes, T], most: int, code: Tensor, find: Callable[[Tensor], T]) -> T:
+    """What `find` gives for a text code, kept in `found` for the last `most` of them."""
+    key = code_key(code)
+    value = found.get(key)
+    if value is None:
+        value = found[key] = find(code)
+        while len(found) > most:
+            found.popitem(last=False)
+    return value

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self, TypeAlias, cast
@@ -19,6 +19,7 @@ from bridge.extras import import_extra
 from bridge.mappers.base import CleanMapper, velocity_error
 from bridge.mappers.matching import FlowMatchingMapper
 from bridge.mappers.transformer import TransformerFlowMapper
+from bridge.memory import code_key, remembered
 from bridge.text import TextCode
 
 LEVELS = {2: 1, 4: 7, 6: 31, 8: 127}
@@ -445,7 +446,7 @@ class LocalFlowMapper(CleanMapper):
             return self
         view = self.varied()
         view._near, view._lists, view._plain = self._near, self._lists, self._plain
-        view._given = {_key(code): each for code, each in material}
+        view._given = {code_key(code): each for code, each in material}
         return view
 
     def _whiten(self) -> None:
@@ -519,7 +520,7 @@ class LocalFlowMapper(CleanMapper):
 
     def _nearest_plainly(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """See `_ranked`; neither whitened nor by allusions, and remembered."""
-        return _remembered(self._plain, REMEMBERED, code, partial(self._ranked, whitened=False))
+        return remembered(self._plain, REMEMBERED, code, partial(self._ranked, whitened=False))
 
     def yields(self, code: Tensor) -> bool:
         """Whether a caption, (text_dim,), is drawn from the kind of pictures that is rather not drawn."""
@@ -536,7 +537,7 @@ class LocalFlowMapper(CleanMapper):
         Returns:
             Numbers of pictures, nearest first, and log weights, which sum to one; each (K,).
         """
-        return _remembered(self._near, REMEMBERED, code, self._search)
+        return remembered(self._near, REMEMBERED, code, self._search)
 
     def _search(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         near, cosine = (rows[: self.neighbours] for rows in self._candidates(code))
@@ -639,7 +640,7 @@ class LocalFlowMapper(CleanMapper):
 
     def _listed(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Pictures, nearest first, of a group the nearest alone, and their cosines; (K,) of both, remembered."""
-        return _remembered(self._lists, REMEMBERED_IN_TRAINING, code, self._candidates)
+        return remembered(self._lists, REMEMBERED_IN_TRAINING, code, self._candidates)
 
     def _candidates(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         if not bool(code.any()):
@@ -655,7 +656,7 @@ class LocalFlowMapper(CleanMapper):
 
     def _known(self, pooled: Tensor, like: Tensor) -> Known:
         """Each row's neighbours; rows with fewer weigh 0 beyond. What a solver asks for at every step is made once."""
-        key = (_key(pooled), like.dtype, like.device)
+        key = (code_key(pooled), like.dtype, like.device)
         if self._last is None or self._last[0] != key:
             self._last = key, self._gathered(pooled, like)
         return self._last[1]
@@ -671,7 +672,7 @@ class LocalFlowMapper(CleanMapper):
         index = index.to(self.latents.device)
         known, style = self.picture_latents(index, like.dtype), self.style[index]
         for row, code in enumerate(pooled if self._given else ()):
-            if (given := self._given.get(_key(code))) is not None:
+            if (given := self._given.get(code_key(code))) is not None:
                 count = len(given.latents)
                 known[row, :count], style[row, :count] = given.latents.to(known), given.style.to(style)
                 log_weight[row] = -math.inf
@@ -758,22 +759,6 @@ def _unpacked(packed: Tensor, bits: Sequence[int], z_shape: tuple[int, ...]) -> 
             plane += 1
         whole[:, channel] = (unsigned.to(torch.int16) - (1 << number - 1)).to(torch.int8)
     return whole.view(len(packed), *z_shape)
-
-
-def _key(code: Tensor) -> bytes:
-    return code.detach().cpu().float().numpy().tobytes()
-
-
-def _remembered(
-    found: Found, most: int, code: Tensor, find: Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """What `find` gives for a code, kept in `found` for the last `most` of them."""
-    key = _key(code)
-    if key not in found:
-        found[key] = find(code)
-        while len(found) > most:
-            found.popitem(last=False)
-    return found[key]
 
 
 def _largest(x: np.ndarray, k: int) -> np.ndarray:

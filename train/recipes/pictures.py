@@ -154,7 +154,8 @@ def rank_tags(row: Row, codes: Codes, taken: set[str]) -> None:
     if row["tags"]:
         likeness = codes[row["tags"]] @ codes[[label]][0]
         ranked = sorted(zip(-likeness, row["tags"], strict=True))
-        alone = [t for n, t in ranked if -n >= SYNONYM and t not in taken | others and not set(words_of(t)) <= words]
+        near = [t for n, t in ranked if -n >= SYNONYM and not set(words_of(t)) <= words]
+        alone = [t for t in near if t not in taken and t not in others]
         row["tags"] = alone + [t for _, t in ranked if t not in alone]
         row["synonyms"] = len(alone)
 
