@@ -46,6 +46,7 @@ class Objective(nn.Module):
             if not parameter.any():  # adaLN-Zero's, without which gradients would be zero as well
                 nn.init.normal_(parameter, std=0.1, generator=generator)
         self.double()
+        self.register_buffer("remembered", torch.zeros(3, dtype=torch.int16))  # which gloo cannot send
 
     def forward(self, z: Tensor, pooled: Tensor, noise: Tensor) -> dict[str, Tensor]:
         code = TextCode(pooled, pooled.new_zeros(len(pooled), 0, 8), torch.zeros(len(pooled), 0, dtype=torch.bool))

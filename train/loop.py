@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from bridge.checkpoint import remove_stale
@@ -101,6 +102,10 @@ class Loop:
         optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
         )
+        kept = {id(buffer) for buffer in self.buffers}
+        frozen = [name for name, buffer in objective.named_buffers() if id(buffer) not in kept]
+        # The same in every process, and not all of a type that gloo can send
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(objective, frozen)
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.ema = EMAModel(self.parameters, decay=config.ema_decay, foreach=True)  # Polyak & Juditsky 1992
         self.order, self.best = RowOrder(rows, config.seed), Best(config)
