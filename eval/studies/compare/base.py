@@ -1,8 +1,8 @@
-"""What every rival promises: how it is built, its loss, and pictures from codes and noise."""
+"""What every peer promises: how it is made, its loss, and pictures from codes and noise; and those without training."""
 
 import abc
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from eval.stream import Generate
 
 TOKENS = 16  # Tokens of a caption that are kept; longer captions lose their last ones, never the pooled code
 LOOP_KEYS = ("learning_rate", "batch_size")
-"""Entries of a trial that the training loop reads; the others are the network's."""
+"""Entries of a trial that the training loop reads; the others are arguments of the network."""
 
 Trial = dict[str, Any]  # One set of hyperparameters
 
@@ -47,23 +47,17 @@ class Sampling:
     neighbours: bool = False  # Draw the code of an unfamiliar caption among near known ones, as the pipeline does
 
 
-@dataclass(frozen=True)
-class LocalSampling(Sampling):
-    """How a local flow draws."""
-
-    window: tuple[float, float] = (2.0, 1.7)  # At t = 0 and 1, in positions of a grid of GRID x GRID
-    perplexity: float = 8.0  # Pictures that a caption effectively draws from
-
-
 GUIDED = (Sampling(), Sampling(guidance=2.0), Sampling(guidance=2.0, neighbours=True))
 PLAIN = (Sampling(), Sampling(temperature=0.7), Sampling(temperature=0.7, neighbours=True))
 """What peers with guidance, and without, choose from; every trained peer has three settings."""
 
 
 class PeerNet(nn.Module, abc.ABC):
-    """A conditional generative network."""
+    """A conditional generative network of latents or, with `pixels`, of pixels in [-1, 1]."""
 
     noise_shape: tuple[int, ...]  # Standard normal numbers that one picture takes
+    codec: ImageCodec
+    pixels = False
 
     @abc.abstractmethod
     def loss(self, batch: Batch) -> Tensor:
@@ -73,44 +67,44 @@ class PeerNet(nn.Module, abc.ABC):
     def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1] of codes and noise (B, *noise_shape)."""
 
+    def decode(self, data: Tensor) -> Tensor:
+        """Pictures in [0, 1] of what the network generates."""
+        return (data / 2 + 0.5).clamp(0, 1) if self.pixels else self.codec.decode(data)
 
-class Peer(abc.ABC):
+
+@dataclass(frozen=True)
+class Peer:
     """One way from captions to pictures."""
 
     name: str  # In the table and on the command line
-    uses_vae: bool = True  # Works on the VAE's latents, so that the VAE's training is charged to it
     trials: tuple[Trial, ...] = ({},)  # Hyperparameters to choose from on validation
     settings: tuple[Sampling, ...] = (Sampling(),)  # Ways to sample to choose from on validation
-    follows: str | None = None  # Name of the peer whose chosen trial this one takes instead of choosing
+    _: KW_ONLY
+    uses_vae: bool = True  # Works on the VAE's latents, so that the VAE's training is charged to it
+    whitened: bool = False  # Works on PCA-whitened latents; see `families`
+    follows: str = ""  # Name of the peer whose chosen trial this one takes instead of choosing
 
 
+@dataclass(frozen=True, kw_only=True)
 class TrainedPeer(Peer):
-    net: type[PeerNet]
+    net: Callable[..., PeerNet]  # Of a Space and a trial's arguments
     tokens: bool = False  # Reads the caption's tokens, not only its pooled code
     plateau: bool = False  # Trained until validation stops improving instead of for the budget
 
     def build(self, trial: Trial, space: Space) -> PeerNet:
         """An untrained network."""
-        return self.net(space, **net_arguments(trial))
+        return self.net(space, **{name: value for name, value in trial.items() if name not in LOOP_KEYS})
 
 
-def net_arguments(trial: Trial) -> Trial:
-    """The entries of a trial that the network takes."""
-    return {name: value for name, value in trial.items() if name not in LOOP_KEYS}
-
-
-# --- without training ----------------------------------------------------------------------------------------------
-
-
+@dataclass(frozen=True, kw_only=True)
 class SimplePeer(Peer):
     """A fitted `Baselines` asked caption by caption, so that a caption's pictures depend on no other's.
 
     Pictures without captions are of no use to it: there is nothing to retrieve them by, nor to regress on.
     """
 
-    @abc.abstractmethod
-    def draw(self, fitted: Baselines, trial: Trial, code: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Flattened latents (1, n, Z) of one text code (1, D)."""
+    draw: Callable[[Baselines, Trial, np.ndarray, int, np.random.Generator], np.ndarray]
+    """Flattened latents (1, n, Z) of one text code (1, D) and a count n."""
 
     def generate(self, fitted: Baselines, trial: Trial, seed: int) -> Generate:
         """Pictures keyed by (seed, caption); a caption's first pictures are the same however many are asked for."""
@@ -126,19 +120,11 @@ class SimplePeer(Peer):
         return pictures
 
 
-class Retrieval(SimplePeer):
-    """Training pictures of near captions, through the codec: n of the nearest, or one of each of the n nearest."""
-
-    name = "retrieval"
-    trials = ({"pick": "nearest1"}, {"pick": "nearestk"})
-
-    def draw(self, fitted: Baselines, trial: Trial, code: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-        retrieve = baselines.retrieve_one if trial["pick"] == "nearest1" else baselines.retrieve_each
-        return fitted.z[retrieve(baselines.nearest_captions(code, fitted.codes), fitted.caption, n, rng)]
+def _retrieve(fitted: Baselines, trial: Trial, code: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Training pictures of near captions: n of the nearest, or one of each of the n nearest."""
+    pick = baselines.retrieve_one if trial["pick"] == "nearest1" else baselines.retrieve_each
+    return fitted.z[pick(baselines.nearest_captions(code, fitted.codes), fitted.caption, n, rng)]
 
 
-class Ridge(SimplePeer):
-    name = "ridge"
-
-    def draw(self, fitted: Baselines, trial: Trial, code: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-        return fitted.ridge.sample(code, n, rng)
+RETRIEVAL = SimplePeer("retrieval", ({"pick": "nearest1"}, {"pick": "nearestk"}), draw=_retrieve)
+RIDGE = SimplePeer("ridge", draw=lambda fitted, _, code, n, rng: fitted.ridge.sample(code, n, rng))

@@ -30,7 +30,7 @@ from eval.plots import Curve, to_svg
 from eval.report import ROWS, table, to_json
 from eval.studies import Study, named
 from eval.studies.compare.base import Sampling, TrainedPeer
-from eval.studies.compare.nets import BridgeFlow, Direct, DirectPlateau, LocalFlow, LocalPixels
+from eval.studies.compare.nets import BRIDGE_FLOW, DIRECT, DIRECT_PLATEAU, LOCAL_FLOW, LOCAL_PIXELS, LocalPeer
 from eval.studies.compare.study import SINGLE, Workshop, add_workshop, in_space, open_workshop
 from train.command import Parser, whole, writable_file
 from train.data.dataset import content_hash
@@ -38,23 +38,15 @@ from train.data.dataset import content_hash
 SIZES = (100, 300, 1000, 3000, 10000)
 """Numbers of pairs that are tried unless others are asked for, as far as the data has so many; and all."""
 METHODS = ("bridge_flow", "direct")
-SHOWN, ENDS = ("fit", "diversity", "joint"), ("score", "low", "high")  # Figures of a table, and of a chart
+SHOWN, ENDS = ("fit", "diversity", "joint", "score"), ("score", "low", "high")  # Figures of a table, and of a chart
 CLAIM = 5.0  # How many times fewer pairs the bridge is said to need
 FEWER = 3.0  # Whether more pairs help is told from so many times fewer
 Scores = Mapping[int, Interval]  # By pairs
-
-
-class BridgePlateau(BridgeFlow):
-    """Ours, run on until its validation loss stops improving."""
-
-    name, plateau = "bridge_flow_plateau", True
-
-
 UNTRAINED = "no training"
-MODES: dict[str, tuple[TrainedPeer | LocalFlow, TrainedPeer | LocalFlow]] = {
-    UNTRAINED: (LocalFlow(), LocalPixels()),
-    "equal minutes": (BridgeFlow(), Direct()),
-    "plateau": (BridgePlateau(), DirectPlateau()),
+MODES: dict[str, tuple[TrainedPeer | LocalPeer, TrainedPeer | LocalPeer]] = {
+    UNTRAINED: (LOCAL_FLOW, LOCAL_PIXELS),
+    "equal minutes": (BRIDGE_FLOW, DIRECT),
+    "plateau": (replace(BRIDGE_FLOW, name="bridge_flow_plateau", plateau=True), DIRECT_PLATEAU),
 }
 
 
@@ -198,8 +190,8 @@ def measure(shop: Workshop, mode: str, method: str, seed: int, trial: int, space
     if tested is None:
         raise UserError(f"{peer.name}: diverged with {pairs} pairs; see results.jsonl")
     seconds = None if tested.drawing is None else 60 * tested.minutes + tested.drawing
-    taken = (seed, tested.sampling, tested.steps, tested.minutes, seconds)
-    return Point(mode, method, pairs, tested.rows, *taken, space=space)
+    taken = tested.sampling, tested.steps, tested.minutes, seconds
+    return Point(mode, method, pairs, tested.rows, seed, *taken, space=space)
 
 
 def with_pairs(shop: Workshop, order: Tensor, count: int) -> Workshop:
@@ -244,25 +236,22 @@ def to_text(report: PairsReport) -> str:
     """A table a row of the test, the verdicts, and what more pairs brought."""
     lines = []
     for row in report.points[0].rows:
-        cells = [["", "", "", "pairs", *SHOWN, "score", "copies", "steps", "seconds"]]
+        cells = [["", "", "", "pairs", *SHOWN, "copies", "steps", "seconds"]]
         for p in report.points:
-            f = p.rows[row]
-            score = str(Interval(f["score"], f["low"], f["high"]))
-            figures = [*(_cell(f, name) for name in SHOWN), score, _cell(f, "copied"), str(p.steps)]
-            cells.append([p.mode, p.method, p.space, str(p.pairs), *figures])
-            cells[-1].append("–" if p.seconds is None else f"{p.seconds:.1f}")
+            figures = [_cell(p.rows[row], name) for name in (*SHOWN, "copied")]
+            seconds = "–" if p.seconds is None else f"{p.seconds:.1f}"
+            cells.append([p.mode, p.method, p.space, str(p.pairs), *figures, str(p.steps), seconds])
         lines += [row, *table(cells), ""]
     judged = [f"judged {report.about['judged']}"] if "judged" in report.about else []
     return "\n".join([*lines, *map(str, report.verdicts), *map(str, report.trends), *judged])
 
 
 def _cell(figures: Mapping[str, float], name: str) -> str:
-    """A figure with its interval, as far as there is one."""
+    """A figure with its interval, which studies did not always keep."""
     if name not in figures:
         return "–"
-    if f"{name}_low" not in figures:  # a study of before intervals were kept
-        return f"{figures[name]:.2f}"
-    return str(Interval(figures[name], figures[f"{name}_low"], figures[f"{name}_high"]))
+    low, high = ENDS[1:] if name == "score" else (f"{name}_low", f"{name}_high")
+    return str(Interval(figures[name], figures[low], figures[high])) if low in figures else f"{figures[name]:.2f}"
 
 
 def chart(points: Sequence[Point], row: str) -> str:
@@ -310,7 +299,9 @@ def _run(args: argparse.Namespace, command: str) -> None:
     order = torch.from_numpy(pair_order(pictures, pictures.where("train")))
     sizes, points = sizes_of(args.sizes, len(order)), list[Point]()
     for space, (codec, encoder) in spaces.items():
-        here = in_space(shop, args, codec=codec, encoder=encoder) if codec or encoder else shop
+        here = shop
+        if codec or encoder:
+            here = replace(shop, **in_space(args, pictures, codec or shop.codec, encoder or shop.encoder))
         points += [
             measure(with_pairs(here, order, size), mode, method, seed, trial, space)
             for size in sizes
@@ -334,11 +325,7 @@ STUDY = Study(__doc__, "pictures --data data/pictures --minutes 10", _arguments,
 
 
 def points_of(path: Path) -> list[Point]:
-    """The points of a pairs.json.
-
-    Raises:
-        UserError: There is no such file, or it is none that `pairs` writes.
-    """
+    """The points of a pairs.json. Raises UserError if there is no such file, or it is none that `pairs` writes."""
     try:
         points = json.loads(path.read_text("utf-8"))["points"]
         read = [Point(p["mode"], p["method"], int(p["pairs"]), p["rows"], space=p.get("space", "")) for p in points]

@@ -9,7 +9,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
@@ -17,19 +16,19 @@ from eval.baselines import text_codes
 from eval.report import BASES, Report, evaluate, table, to_json
 from eval.studies import Study
 from eval.studies.compare import nets
-from eval.studies.compare.base import Peer, Retrieval, Ridge, Sampling, TrainedPeer, Trial
-from eval.studies.compare.study import HEADLINES, Chosen, Spread, Workshop, add_workshop, open_workshop
-from train.command import Parser, whole
+from eval.studies.compare.base import RETRIEVAL, RIDGE, Peer, Sampling, TrainedPeer, Trial
+from eval.studies.compare.study import HEADLINES, Chosen, Spread, Workshop, add_workshop, best_first, open_workshop
+from train.command import Parser, say, whole
 
-OURS = (nets.LocalFlow(), nets.LocalPixels(), nets.BridgeFlow())
-TRAINED = (nets.Direct(), nets.DirectPlateau(), nets.Latent(), nets.Invertible(), nets.Prior())
-ALL: tuple[Peer, ...] = (*OURS, *TRAINED, Retrieval(), Ridge())
+OURS: tuple[Peer, ...] = (nets.LOCAL_FLOW, nets.LOCAL_PIXELS, nets.BRIDGE_FLOW)
+TRAINED = (nets.DIRECT, nets.DIRECT_PLATEAU, nets.LATENT, nets.INVERTIBLE, nets.PRIOR)
+ALL: tuple[Peer, ...] = (*OURS, *TRAINED, RETRIEVAL, RIDGE)
 PLATEAU_SEEDS = 1  # A run to the plateau is made once
 
 
 @dataclass(frozen=True)
 class Entry:
-    peer: Peer  # Who
+    peer: Peer
     chosen: Chosen | None  # Trial and sampling; None where every trial diverged
     scores: dict[int, float]  # Validation score of each seed that did not diverge, by seed
 
@@ -72,14 +71,13 @@ def enter(shop: Workshop, peer: Peer, trials: int, seeds: int, peers: Mapping[st
     """Choose a peer's trial, by another of `peers` where it follows that, and train its other seeds."""
     chooser = peers[peer.follows] if peer.follows else peer
     chosen = shop.choose(chooser, range(min(trials, len(chooser.trials))))
-    scores = {}
-    if chosen is not None:
-        plateau = isinstance(peer, TrainedPeer) and peer.plateau
-        for seed in range(min(seeds, PLATEAU_SEEDS) if plateau else seeds):
-            (score,) = shop.validated(peer, peer.trials[chosen.trial], seed, [chosen.sampling])
-            if score is not None:
-                scores[seed] = score
-    return Entry(peer, chosen, scores)
+    if chosen is None:
+        return Entry(peer, None, {})
+    if isinstance(peer, TrainedPeer) and peer.plateau:
+        seeds = min(seeds, PLATEAU_SEEDS)
+    trial, settings = peer.trials[chosen.trial], [chosen.sampling]
+    scores = {seed: shop.validated(peer, trial, seed, settings)[0] for seed in range(seeds)}
+    return Entry(peer, chosen, {seed: score for seed, score in scores.items() if score is not None})
 
 
 def judge_all(shop: Workshop, entries: Sequence[Entry]) -> Report:
@@ -90,8 +88,8 @@ def judge_all(shop: Workshop, entries: Sequence[Entry]) -> Report:
         if (chosen := entry.chosen) is not None
         for seed in entry.scores
     }
-    rest: dict[str, Any] = {"codec": shop.codec, "encode_text": text_codes(shop.encoder), "say": shop.say}
-    return evaluate(models, shop.benches.judge, split="test", **shop.judged, **rest)
+    judge, codec, encode = shop.benches.judge, shop.codec, text_codes(shop.encoder)
+    return evaluate(models, judge, split="test", codec=codec, encode_text=encode, say=say, **shop.judged)
 
 
 def line_of(shop: Workshop, entry: Entry, report: Report) -> Line:
@@ -115,8 +113,7 @@ def to_text(report: PeersReport) -> str:
         f"{report.vae_minutes:g} of them for the VAE where one is used · mean ± deviation over seeds"
     ]
     for row, references in report.references.items():
-        here = sorted((line for line in report.lines if row in line.rows), key=lambda one: -one.rows[row]["score"].mean)
-        rows = [["", *HEADLINES, "steps", "minutes", ""], *(line.cells(row) for line in here)]
+        rows = [["", *HEADLINES, "steps", "minutes", ""], *best_first(report.lines, row)]
         rows += [[name, "", "", "", f"{value:.2f}", "", "", "", ""] for name, value in references.items()]
         text += ["", row, *table(rows)]
     return "\n".join(text + [f"{line.peer}: absent, {line.failed}" for line in report.lines if line.failed])
@@ -132,8 +129,8 @@ def _arguments(parser: Parser) -> None:
 def _run(args: argparse.Namespace, command: str) -> None:
     shop = open_workshop(args)
     peers = {peer.name: peer for peer in ALL}
-    chosen = [peer for peer in ALL if not args.only or peer.name in args.only]
-    entries = [enter(shop, peer, args.trials, args.seeds, peers) for peer in chosen]
+    asked = args.only or list(peers)
+    entries = [enter(shop, peer, args.trials, args.seeds, peers) for peer in ALL if peer.name in asked]
     if not any(entry.scores for entry in entries):
         raise UserError("every trial of every peer diverged; see the messages above")
     report = judge_all(shop, entries)
