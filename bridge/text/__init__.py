@@ -1,10 +1,8 @@
-"""Captions to text codes `c`: the code, and what every text encoder promises.
+"""Captions to text codes `c`. Importing this is cheap: an encoder's libraries are imported when it is loaded.
 
-    >>> null = TextCode.null(2, dim=384)  # the code of "no caption", for guidance and log p(z)
-    >>> null.pooled.shape, null.tokens.shape
-    (torch.Size([2, 384]), torch.Size([2, 0, 384]))
-
-Importing this package is cheap: an encoder's libraries are imported when it is loaded, and no others.
+>>> null = TextCode.null(2, dim=384)  # the code of "no caption", for guidance and log p(z)
+>>> null.pooled.shape, null.tokens.shape
+(torch.Size([2, 384]), torch.Size([2, 0, 384]))
 """
 
 from bridge.captions import emoji_labels, prepare_caption
