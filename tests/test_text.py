@@ -10,19 +10,18 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
+from bridge.captions import emoji_labels, prepare_caption
 from bridge.checkpoint import sha256_of
 from bridge.text import (
-    DEFAULT_DIGEST,
     DEFAULT_ID,
     CaptionTruncatedWarning,
     CaptionUnknownWarning,
     TextCode,
     TextEncoder,
-    emoji_labels,
     encoders,
     networks,
-    prepare_caption,
 )
+from bridge.text.base import DEFAULT_DIGEST
 from bridge.text.encoders import find_folder
 from bridge.text.networks import SentenceEncoder
 

@@ -5,29 +5,16 @@
 (torch.Size([2, 384]), torch.Size([2, 0, 384]))
 """
 
-from bridge.captions import emoji_labels, prepare_caption
-from bridge.text.base import (
-    DEFAULT_DIGEST,
-    DEFAULT_ID,
-    CaptionTruncatedWarning,
-    CaptionUnknownWarning,
-    TextCode,
-    TextEncoder,
-)
-from bridge.text.encoders import KINDS, load_text_encoder, open_text_encoder
+from bridge.text.base import DEFAULT_ID, CaptionTruncatedWarning, CaptionUnknownWarning, TextCode, TextEncoder
+from bridge.text.encoders import open_text_encoder
 
 TextEncoder.opener = staticmethod(open_text_encoder)
 
 __all__ = [
-    "DEFAULT_DIGEST",
     "DEFAULT_ID",
-    "KINDS",
     "CaptionTruncatedWarning",
     "CaptionUnknownWarning",
     "TextCode",
     "TextEncoder",
-    "emoji_labels",
-    "load_text_encoder",
     "open_text_encoder",
-    "prepare_caption",
 ]

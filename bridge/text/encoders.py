@@ -5,6 +5,7 @@ A new text space is a subclass of `TextEncoder` and a line in `KINDS`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -93,30 +94,24 @@ def find_folder(source: str, kind: str | None = None) -> Path:
 
 def _missing_files(folder: Path, kind: str | None, others: list[str]) -> list[str]:
     """Files that a folder lacks, weights first, then `others` and those of sentence-transformers."""
-    needed, listed = [*networks.weight_files(folder), CONFIG, TOKENIZER, *others], (folder / MODULES).is_file()
-    if kind == SENTENCE:
-        needed.append(MODULES)
-    if listed:
-        kinds = ((module["type"].rsplit(".", 1)[-1], module["path"]) for module in networks.read_json(folder / MODULES))
-        needed += [f"{path}/{CONFIG}" for kind, path in kinds if kind == "Pooling"]
+    needed = [*networks.weight_files(folder), CONFIG, TOKENIZER, *others, *([MODULES] if kind == SENTENCE else [])]
+    modules = networks.read_json(folder / MODULES) if (folder / MODULES).is_file() else []
+    needed += [f"{module['path']}/{CONFIG}" for module in modules if module["type"].rsplit(".", 1)[-1] == "Pooling"]
     return [name for name in needed if not (folder / name).is_file()]
 
 
 def _places(source: str, *, cache_first: bool) -> Iterator[Path]:
     """Where a hub id's files may be: in the hub's cache, MiniLM's package, or on the hub."""
-    if cache_first and (folder := _from_hub(source, offline=True)):
-        yield folder
+
+    def hub(offline: bool) -> Iterator[Path]:
+        wanted, ignored = ["*.json", "*.safetensors", "*.txt"], ["*/*.safetensors", "onnx/*", "openvino/*"]
+        with contextlib.suppress(HubError):
+            yield snapshot(source, wanted, ignored=ignored, offline=offline)
+
+    if cache_first:
+        yield from hub(offline=True)
     # The package's own code is not run: its author is not the model's, and only the files are checked.
     spec = importlib.util.find_spec(PACKAGE) if source == DEFAULT_ID else None
     if spec is not None and spec.origin is not None:
         yield Path(spec.origin).parent / "model"
-    if folder := _from_hub(source, offline=False):
-        yield folder
-
-
-def _from_hub(source: str, *, offline: bool) -> Path | None:
-    wanted, ignored = ["*.json", "*.safetensors", "*.txt"], ["*/*.safetensors", "onnx/*", "openvino/*"]
-    try:
-        return snapshot(source, wanted, ignored=ignored, offline=offline)
-    except HubError:
-        return None
+    yield from hub(offline=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import hashlib
 import json
@@ -39,16 +38,22 @@ UNLIMITED = 512
 """Tokens that are read by a model which sets no limit itself, such as T5 with its relative positions."""
 
 
-class NetworkEncoder(TextEncoder):
-    """A network over a tokenizer's ids.
+class TransformerEncoder(TextEncoder):
+    """A text encoder of transformers: CLIP's text tower, T5's encoder, or a BERT.
 
     Args:
         model: The network; frozen here.
         tokenizer_json: Text of a tokenizer.json; its truncation and padding are not used.
         dim: Length D of a code; by default the network's width.
-        facts: What else tells its codes from others', for the fingerprint.
+        facts: What else tells its codes from others', for the fingerprint. "pooling" is "end", the state of the last
+            token, which closes the text, or "mean", the mean of all; "prompt" stands before every caption, and with
+            "lower" captions are lowered.
+
+    Source: Radford et al. 2021, Learning Transferable Visual Models, arXiv:2103.00020 (CLIP); Raffel et al. 2019,
+        Exploring the Limits of Transfer Learning, arXiv:1910.10683 (T5)
     """
 
+    kind = TOWER
     facts: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
@@ -78,16 +83,16 @@ class NetworkEncoder(TextEncoder):
         all_facts = {"weights": digest, "tokenizer": spec, "max_tokens": max_tokens, **self.facts}
         self.fingerprint = hashlib.sha256(json.dumps(all_facts, sort_keys=True).encode()).hexdigest()[:16]
 
-    @abc.abstractmethod
     def read(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Pooled (B, D), of any norm, and token vectors (B, L, D) of padded ids (B, L) under a mask (B, L) bool."""
-
-    def spell(self, text: str) -> str:
-        """What the tokenizer gets of a prepared text."""
-        return text
+        tokens = self.model(input_ids=inputs, attention_mask=mask.long()).last_hidden_state.float()
+        if self.facts["pooling"] == "end":
+            return tokens[torch.arange(len(tokens), device=tokens.device), mask.sum(1) - 1], tokens
+        return (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), tokens
 
     def token_ids(self, text: str) -> Tensor:
-        text = self.spell(text)
+        text = self.facts.get("prompt", "") + text
+        text = text.lower() if self.facts.get("lower") else text
         encoding = self.tokenizer.encode(text)
         ids, special = encoding.ids, encoding.special_tokens_mask
         if all(special_ or id_ == self.unknown for id_, special_ in zip(ids, special, strict=True)):
@@ -108,24 +113,6 @@ class NetworkEncoder(TextEncoder):
         return TextCode(F.normalize(pooled.float(), dim=1), tokens.float() * mask[..., None], mask)
 
 
-class TransformerEncoder(NetworkEncoder):
-    """A text encoder of transformers: CLIP's text tower, T5's encoder, or a BERT.
-
-    Its fact "pooling" is "end", the state of the last token, which closes the text, or "mean", the mean of all.
-
-    Source: Radford et al. 2021, Learning Transferable Visual Models, arXiv:2103.00020 (CLIP); Raffel et al. 2019,
-        Exploring the Limits of Transfer Learning, arXiv:1910.10683 (T5)
-    """
-
-    kind = TOWER
-
-    def read(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = self.model(input_ids=inputs, attention_mask=mask.long()).last_hidden_state.float()
-        if self.facts["pooling"] == "end":
-            return tokens[torch.arange(len(tokens), device=tokens.device), mask.sum(1) - 1], tokens
-        return (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), tokens
-
-
 class SentenceEncoder(TransformerEncoder):
     """A BERT of sentence-transformers, run by transformers alone: mean of the last layer's tokens, unit length.
 
@@ -138,17 +125,10 @@ class SentenceEncoder(TransformerEncoder):
     facts = MappingProxyType({"pooling": "mean, unit"})
 
 
-class LibraryEncoder(NetworkEncoder):
-    """Any other model of sentence-transformers, run by that library: it pools as its modules say.
-
-    Its facts "prompt" and "lower" say what stands before every caption, and whether captions are lowered first.
-    """
+class LibraryEncoder(TransformerEncoder):
+    """Any other model of sentence-transformers, run by that library: it pools as its modules say."""
 
     kind = SENTENCE
-
-    def spell(self, text: str) -> str:
-        text = f"{self.facts['prompt']}{text}"
-        return text.lower() if self.facts["lower"] else text
 
     def read(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         out = self.model({"input_ids": inputs, "attention_mask": mask.long()})
@@ -176,7 +156,7 @@ def open_transformer_encoder(folder: Path, *, id: str, digest: str | None) -> Tr
     return encoder
 
 
-def open_sentence_encoder(folder: Path, *, id: str, digest: str | None) -> NetworkEncoder:
+def open_sentence_encoder(folder: Path, *, id: str, digest: str | None) -> TransformerEncoder:
     """Open a folder of sentence-transformers: a BERT with mean and normalisation without that library, others with it.
 
     Raises UserError if the weights have another digest, the model pools into another width than its tokens have, or

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bridge.codecs import ImageCodec
+from bridge.noise import generator_for
 from bridge.text import TextCode
 from eval import baselines
 from eval.baselines import Baselines
@@ -63,6 +64,10 @@ class PeerNet(nn.Module, abc.ABC):
     def loss(self, batch: Batch) -> Tensor:
         """Training loss of each example, (B,)."""
 
+    def forward(self, data: Tensor, pooled: Tensor, tokens: Tensor, mask: Tensor, key: Tensor) -> dict[str, Tensor]:
+        """The loss as train's loop reads it; its noise depends on `key`, (3,), alone."""
+        return {"loss": self.loss(Batch(data, TextCode(pooled, tokens, mask), generator_for(*key.tolist())))}
+
     @abc.abstractmethod
     def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1] of codes and noise (B, *noise_shape)."""
@@ -98,10 +103,7 @@ class TrainedPeer(Peer):
 
 @dataclass(frozen=True, kw_only=True)
 class SimplePeer(Peer):
-    """A fitted `Baselines` asked caption by caption, so that a caption's pictures depend on no other's.
-
-    Pictures without captions are of no use to it: there is nothing to retrieve them by, nor to regress on.
-    """
+    """A fitted `Baselines` asked caption by caption, so that a caption's pictures depend on no other's."""
 
     draw: Callable[[Baselines, Trial, np.ndarray, int, np.random.Generator], np.ndarray]
     """Flattened latents (1, n, Z) of one text code (1, D) and a count n."""

@@ -120,10 +120,7 @@ class Material:
         return self.train.data(self.paired, uses_vae, None), self.captions.pooled(numbers), captions
 
     def draw(self, size: int, uses_vae: bool, tokens: bool, *key: int) -> Batch:
-        """A training batch that depends on `key`, (seed, step), alone.
-
-        The share of `paired` is as in the data, at least PAIRED_SHARE.
-        """
+        """A batch that depends on `key`, (seed, step), alone; `paired` have their share, at least PAIRED_SHARE."""
         g = generator_for(*key)
         rows = self.paired[torch.multinomial(self.weights, size, replacement=True, generator=g)]
         share = len(self.paired) / (len(self.paired) + len(self.unpaired))
@@ -181,14 +178,8 @@ def load(folder: Path, pictures: Pictures, codec: ImageCodec, encoder: TextEncod
     return Material(shelf, held_out, codes, texts, known, rest, weights)
 
 
-# --- pictures for the judge ----------------------------------------------------------------------------------------
-
-
 class Asked:
-    """Codes of captions asked for, each encoded alone and once, as training reads them.
-
-    That is with TOKENS token places, the tokens rounded to half precision.
-    """
+    """Codes of captions asked for, each encoded alone and once, as training reads them: TOKENS tokens, rounded."""
 
     def __init__(self, encoder: TextEncoder) -> None:
         self.encoder = encoder

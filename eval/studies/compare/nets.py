@@ -256,10 +256,7 @@ class LocalNet(PeerNet):
 
 @dataclass(frozen=True)
 class LocalPeer(Peer):
-    """Ours without training: the closed form of flow matching over a memory, local and weighed by caption.
-
-    Pictures without captions are of no use to it.
-    """
+    """Ours without training: the closed form of flow matching over a memory of pairs, local, weighed by caption."""
 
     def remember(self, data: Tensor, codes: Tensor, captions: Sequence[Sequence[int]], space: Space) -> PeerNet:
         """A network that draws, over pairs as `Material.pairs` gives them."""

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bridge.checkpoint import atomic_write
 from bridge.codecs import ImageCodec, load_codec
@@ -40,7 +39,7 @@ SIZES = (100, 300, 1000, 3000, 10000)
 METHODS = ("bridge_flow", "direct")
 SHOWN, ENDS = ("fit", "diversity", "joint", "score"), ("score", "low", "high")  # Figures of a table, and of a chart
 CLAIM = 5.0  # How many times fewer pairs the bridge is said to need
-FEWER = 3.0  # Whether more pairs help is told from so many times fewer
+FEWER = 3.0  # How many times fewer pairs a trend begins with
 Scores = Mapping[int, Interval]  # By pairs
 UNTRAINED = "no training"
 MODES: dict[str, tuple[TrainedPeer | LocalPeer, TrainedPeer | LocalPeer]] = {
@@ -91,10 +90,10 @@ class Verdict:
         start = f"{self.row}, {self.mode}: the direct way's best score, {self.target:.2f} with {self.direct_pairs:,.0f}"
         if self.ratio is None or self.bridge_pairs is None:
             return f"{start} pairs; the bridge: never reached"
-        least = "at least " if self.at_fewest else ""
+        ratio = f"{'at least ' if self.at_fewest else ''}{self.ratio:.1f}"
         verdict = "as claimed" if self.reached else f"claimed: {CLAIM:g}"
-        asked = f"the bridge needs {self.bridge_pairs:,.0f}"
-        claim = f"{start} pairs; {asked}: pairs needed for the same score: ratio {least}{self.ratio:.1f} ({verdict})"
+        needed = f"the bridge needs {self.bridge_pairs:,.0f}: pairs needed for the same score"
+        claim = f"{start} pairs; {needed}: ratio {ratio} ({verdict})"
         doubts = ["the direct way was best with the fewest pairs, so no larger ratio could be found"] * self.untold
         doubts += ["their intervals overlap there"] * (not self.apart)
         if round(self.target, 2) < 0:
@@ -120,8 +119,8 @@ class Trend:
             verdict = "more pairs made it worse: they take more minutes"
         else:
             verdict = "no clear difference (their intervals overlap): more pairs like these may not help"
-        scores = f"{self.before.value:.2f} to {self.after.value:.2f}"
-        return f"{self.row}, {self.mode}: the bridge from {self.few:,} to {self.many:,} pairs, {scores}: {verdict}"
+        change = f"{self.before.value:.2f} to {self.after.value:.2f}"
+        return f"{self.row}, {self.mode}: the bridge from {self.few:,} to {self.many:,} pairs, {change}: {verdict}"
 
 
 @dataclass(frozen=True)
@@ -183,21 +182,17 @@ def scores(points: Sequence[Point], mode: str, method: str, row: str, space: str
     }
 
 
-def measure(shop: Workshop, mode: str, method: str, seed: int, trial: int, space: str = "") -> Point:
-    """Give a method the workshop's pairs, choose how to sample on validation, judge on test; or look it up."""
-    peer, pairs = MODES[mode][METHODS.index(method)], len(shop.material.paired)
+def measure(
+    shop: Workshop, peer: TrainedPeer | LocalPeer, mode: str, method: str, seed: int, trial: int, space: str
+) -> Point:
+    """Give a peer the workshop's pairs, choose how to sample on validation, judge on test; or look it up."""
+    pairs = len(shop.material.paired)
     tested = shop.tested(peer, trial if isinstance(peer, TrainedPeer) else 0, seed)
     if tested is None:
         raise UserError(f"{peer.name}: diverged with {pairs} pairs; see results.jsonl")
     seconds = None if tested.drawing is None else 60 * tested.minutes + tested.drawing
     taken = tested.sampling, tested.steps, tested.minutes, seconds
     return Point(mode, method, pairs, tested.rows, seed, *taken, space=space)
-
-
-def with_pairs(shop: Workshop, order: Tensor, count: int) -> Workshop:
-    """The same workshop with captions for the first `count` of `order`; all other pictures have none."""
-    material = shop.material.only(order[:count])
-    return replace(shop, material=material, identity={**shop.identity, "pairs": len(material.paired)})
 
 
 def sizes_of(asked: Sequence[str] | None, most: int) -> list[int]:
@@ -302,14 +297,16 @@ def _run(args: argparse.Namespace, command: str) -> None:
         here = shop
         if codec or encoder:
             here = replace(shop, **in_space(args, pictures, codec or shop.codec, encoder or shop.encoder))
-        points += [
-            measure(with_pairs(here, order, size), mode, method, seed, trial, space)
-            for size in sizes
-            for mode in args.modes
-            for peer, method, trial in zip(MODES[mode], METHODS, args.trial, strict=True)
-            if method in args.methods and (peer.uses_vae or not codec)
-            for seed in range(args.seeds)
-        ]
+        for size in sizes:
+            material = here.material.only(order[:size])
+            some = replace(here, material=material, identity={**here.identity, "pairs": len(material.paired)})
+            points += [
+                measure(some, peer, mode, method, seed, trial, space)
+                for mode in args.modes
+                for peer, method, trial in zip(MODES[mode], METHODS, args.trial, strict=True)
+                if method in args.methods and (peer.uses_vae or not codec)
+                for seed in range(args.seeds)
+            ]
     judged = {"judged": f"singly: {SINGLE}"} if shop.benches.judge.singly else {}
     report = report_of(points, {"command": command} | judged)
     atomic_write(Path(args.out) / "pairs.json", to_json(report))
@@ -319,9 +316,6 @@ def _run(args: argparse.Namespace, command: str) -> None:
 
 
 STUDY = Study(__doc__, "pictures --data data/pictures --minutes 10", _arguments, _run)
-
-
-# --- charts of several studies -------------------------------------------------------------------------------------
 
 
 def points_of(path: Path) -> list[Point]:
@@ -337,15 +331,6 @@ def points_of(path: Path) -> list[Point]:
     return read
 
 
-def chosen(points: Sequence[Point], curves: Sequence[str] | None) -> list[Point]:
-    """The points of some curves by their names in the legend, in that order; all of None."""
-    names = list(dict.fromkeys(p.way for p in points))
-    for name in curves or ():
-        if name not in names:
-            raise UserError(f"--curves: there is no {name!r}; there are: {'; '.join(names)}")
-    return [p for name in curves or names for p in points if p.way == name]
-
-
 def _chart_arguments(parser: Parser) -> None:
     add, rows = parser.add_argument, list(ROWS["test"])
     add("results", type=Path, nargs="+", metavar="FILE", help="a pairs.json; of several, the points of all")
@@ -359,7 +344,12 @@ def _draw(args: argparse.Namespace, _: str) -> None:
 
     Reads the pairs.json of one run or several, and draws one chart for captions seen and one for captions held out.
     """
-    points = chosen([p for path in args.results for p in points_of(path)], args.curves)
+    every = [p for path in args.results for p in points_of(path)]
+    ways = list(dict.fromkeys(p.way for p in every))
+    for name in args.curves or ():
+        if name not in ways:
+            raise UserError(f"--curves: there is no {name!r}; there are: {'; '.join(ways)}")
+    points = [p for name in args.curves or ways for p in every if p.way == name]
     rows = [row for row in args.rows if any(row in p.rows for p in points)]
     if not rows:
         raise UserError(f"--rows: no result has {' or '.join(args.rows)}")

@@ -6,34 +6,25 @@ VAE's where they use it), up to three trials and three ways to sample chosen on 
 
 import argparse
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
 from eval.baselines import text_codes
-from eval.report import BASES, Report, evaluate, table, to_json
+from eval.report import BASES, evaluate, table, to_json
+from eval.stream import Generate
 from eval.studies import Study
 from eval.studies.compare import nets
 from eval.studies.compare.base import RETRIEVAL, RIDGE, Peer, Sampling, TrainedPeer, Trial
-from eval.studies.compare.study import HEADLINES, Chosen, Spread, Workshop, add_workshop, best_first, open_workshop
+from eval.studies.compare.study import HEADLINES, Spread, Workshop, add_workshop, best_first, open_workshop
 from train.command import Parser, say, whole
 
 OURS: tuple[Peer, ...] = (nets.LOCAL_FLOW, nets.LOCAL_PIXELS, nets.BRIDGE_FLOW)
 TRAINED = (nets.DIRECT, nets.DIRECT_PLATEAU, nets.LATENT, nets.INVERTIBLE, nets.PRIOR)
 ALL: tuple[Peer, ...] = (*OURS, *TRAINED, RETRIEVAL, RIDGE)
 PLATEAU_SEEDS = 1  # A run to the plateau is made once
-
-
-@dataclass(frozen=True)
-class Entry:
-    peer: Peer
-    chosen: Chosen | None  # Trial and sampling; None where every trial diverged
-    scores: dict[int, float]  # Validation score of each seed that did not diverge, by seed
-
-    def name(self, seed: int) -> str:
-        return f"{self.peer.name}, seed {seed}"
 
 
 @dataclass(frozen=True)
@@ -67,43 +58,29 @@ class PeersReport:
     about: dict[str, str]  # What the caller adds
 
 
-def enter(shop: Workshop, peer: Peer, trials: int, seeds: int, peers: Mapping[str, Peer]) -> Entry:
-    """Choose a peer's trial, by another of `peers` where it follows that, and train its other seeds."""
+def trained(
+    shop: Workshop, peer: Peer, trials: int, seeds: int, peers: Mapping[str, Peer]
+) -> tuple[Line, dict[str, Generate]]:
+    """A peer's line, still without rows, and its models by name, one a seed: none where all diverged.
+
+    Trial and sampling are chosen with the first seed, by another of `peers` where the peer follows that.
+    """
     chooser = peers[peer.follows] if peer.follows else peer
-    chosen = shop.choose(chooser, range(min(trials, len(chooser.trials))))
-    if chosen is None:
-        return Entry(peer, None, {})
+    choice = shop.choose(chooser, range(min(trials, len(chooser.trials))))
+    failed = Line(peer.name, peer.uses_vae, failed="every trial or seed diverged")
+    if choice is None:
+        return failed, {}
+    trial, sampling = peer.trials[choice[0]], choice[1]
     if isinstance(peer, TrainedPeer) and peer.plateau:
         seeds = min(seeds, PLATEAU_SEEDS)
-    trial, settings = peer.trials[chosen.trial], [chosen.sampling]
-    scores = {seed: shop.validated(peer, trial, seed, settings)[0] for seed in range(seeds)}
-    return Entry(peer, chosen, {seed: score for seed, score in scores.items() if score is not None})
-
-
-def judge_all(shop: Workshop, entries: Sequence[Entry]) -> Report:
-    """One report on the test split of every seed of every peer."""
-    models = {
-        entry.name(seed): shop.generate(entry.peer, entry.peer.trials[chosen.trial], seed)(chosen.sampling)
-        for entry in entries
-        if (chosen := entry.chosen) is not None
-        for seed in entry.scores
-    }
-    judge, codec, encode = shop.benches.judge, shop.codec, text_codes(shop.encoder)
-    return evaluate(models, judge, split="test", codec=codec, encode_text=encode, say=say, **shop.judged)
-
-
-def line_of(shop: Workshop, entry: Entry, report: Report) -> Line:
-    peer, chosen, seeds = entry.peer, entry.chosen, entry.scores
-    if chosen is None or not seeds:
-        return Line(peer.name, peer.uses_vae, failed="every trial or seed diverged")
-    trial = peer.trials[chosen.trial]
-    runs = [run for s in seeds if (run := shop.results.get({"trained": shop.key(peer, trial, s)}))]
-    rows = {
-        row: {h: Spread.of(judged.methods[entry.name(s)].value(h) for s in seeds) for h in HEADLINES}
-        for row, judged in report.rows.items()
-    }
+    each = {seed: shop.validated(peer, trial, seed, [sampling]).get(sampling) for seed in range(seeds)}
+    scores = {seed: score for seed, score in each.items() if score is not None}
+    if not scores:
+        return failed, {}
+    runs = [run for seed in scores if (run := shop.results.get({"trained": shop.key(peer, trial, seed)}))]
     cost = [run["seconds"] / 60 for run in runs], [run["steps"] for run in runs]
-    return Line(peer.name, peer.uses_vae, *cost, trial, chosen.sampling, Spread.of(seeds.values()), rows)
+    models = {f"{peer.name}, seed {seed}": shop.generate(peer, trial, seed)(sampling) for seed in scores}
+    return Line(peer.name, peer.uses_vae, *cost, trial, sampling, Spread.of(scores.values())), models
 
 
 def to_text(report: PeersReport) -> str:
@@ -130,11 +107,20 @@ def _run(args: argparse.Namespace, command: str) -> None:
     shop = open_workshop(args)
     peers = {peer.name: peer for peer in ALL}
     asked = args.only or list(peers)
-    entries = [enter(shop, peer, args.trials, args.seeds, peers) for peer in ALL if peer.name in asked]
-    if not any(entry.scores for entry in entries):
+    entries = [trained(shop, peer, args.trials, args.seeds, peers) for peer in ALL if peer.name in asked]
+    models = {name: model for _, own in entries for name, model in own.items()}
+    if not models:
         raise UserError("every trial of every peer diverged; see the messages above")
-    report = judge_all(shop, entries)
-    lines = [line_of(shop, entry, report) for entry in entries]
+    judge, codec, encode = shop.benches.judge, shop.codec, text_codes(shop.encoder)
+    report = evaluate(models, judge, split="test", codec=codec, encode_text=encode, say=say, **shop.judged)
+    lines = []
+    for line, own in entries:
+        rows = {
+            row: {h: Spread.of(judged.methods[name].value(h) for name in own) for h in HEADLINES}
+            for row, judged in report.rows.items()
+            if own
+        }
+        lines.append(replace(line, rows=rows))
     real = {row: {b: judged.methods[b].value("score") for b in BASES} for row, judged in report.rows.items()}
     counts = (args.minutes, args.vae_minutes, args.captions, args.samples)
     comparison = PeersReport(report.split, *counts, lines, real, {"command": command, "data": report.data})

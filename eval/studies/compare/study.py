@@ -7,6 +7,7 @@ import json
 import os
 import statistics
 import time
+import timeit
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bridge.arguments import writable_folder
 from bridge.codecs import ImageCodec, load_codec
 from bridge.errors import UserError
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline
-from bridge.text import TextCode, TextEncoder
+from bridge.text import TextEncoder
 from eval.baselines import Baselines, text_codes
 from eval.bench import Bench, bench_of
 from eval.data import Pictures, why_single
@@ -50,6 +51,7 @@ HEADLINES = ("fit", "diversity", "joint", "score", "copied")
 SINGLE = "the score is fit alone, with which diversity and joint have no scale in common"
 """What a judge of single pictures takes for the score."""
 Key = dict[str, Any]
+Choice = tuple[int, Sampling]  # Number of a trial, and how its pictures are drawn
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,7 @@ def best_first(lines: Iterable[Any], row: str) -> list[list[str]]:
 
 
 class Results:
-    """Results by key, in a file of JSON lines that only grows, so that an interrupted study resumes.
-
-    A last line cut short by a kill is left alone and written again.
-    """
+    """Results by key, in a file of JSON lines that only grows; a last line cut short by a kill is written again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -155,16 +154,6 @@ class Outcome:
     validation: float | None
 
 
-class Objective(nn.Module):
-    def __init__(self, net: PeerNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, data: Tensor, pooled: Tensor, tokens: Tensor, mask: Tensor, key: Tensor) -> dict[str, Tensor]:
-        """Loss of each example, (B,); its noise depends on `key`, (3,), alone."""
-        return {"loss": self.net.loss(Batch(data, TextCode(pooled, tokens, mask), generator_for(*key.tolist())))}
-
-
 def loop_of(
     net: PeerNet,
     draw: Callable[[int], Batch],
@@ -203,7 +192,7 @@ def loop_of(
             losses = [net.loss(batch).cpu() for batch in same]
         return {"validation_loss": float(torch.cat(losses).mean()), "seconds": loop.used}
 
-    loop = Loop(Objective(net), batch, trial["batch_size"], validate, config, folder, identity, budget=budget)
+    loop = Loop(net, batch, trial["batch_size"], validate, config, folder, identity, budget=budget)
     return loop
 
 
@@ -214,15 +203,6 @@ def train(loop: Loop, net: PeerNet) -> Outcome:
     lines = [json.loads(line) for line in (loop.out / "log.jsonl").read_text("utf-8").splitlines()]
     best = min(lines, key=lambda line: line["validation_loss"]) if loop.config.stop_on else lines[-1]
     return Outcome(loop.step, loop.used, best["seconds"], best["validation_loss"])
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The outcome of a choice on validation."""
-
-    trial: int  # Number of the trial
-    sampling: Sampling
-    score: float  # Mean over the validation rows of the smallest headline
 
 
 @dataclass(frozen=True)
@@ -302,13 +282,10 @@ class Workshop:
         train, texts, rows = self.material.train, self.material.texts, self.material.paired
         some = rows[torch.linspace(0, len(rows) - 1, min(TIMED, len(rows))).long()]
         every, few = (variants[variants != NONE].unique() for variants in (train.variants[rows], train.variants[some]))
-        begin = time.process_time()
-        self.encoder.encode([texts[i] for i in few], MICRO_BATCH, with_tokens=False)
-        between = time.process_time()
-        for part in some.split(MICRO_BATCH) if uses_vae else ():
-            self.codec.encode(train.data(part, False, None))
-        of_pictures = (time.process_time() - between) * len(rows) / len(some)
-        return (between - begin) * len(every) / len(few) + of_pictures
+        parts = some.split(MICRO_BATCH) if uses_vae else ()
+        captions = seconds_of(lambda: self.encoder.encode([texts[i] for i in few], MICRO_BATCH, with_tokens=False))
+        pictures = seconds_of(lambda: [self.codec.encode(train.data(part, False, None)) for part in parts])
+        return captions * len(every) / len(few) + pictures * len(rows) / len(some)
 
     def generate(self, peer: Peer, trial: Trial, seed: int) -> Callable[[Sampling], Generate]:
         """Pictures of a peer, trained first where it has to be, by how they are to be drawn."""
@@ -318,55 +295,60 @@ class Workshop:
         net = self.network(peer, trial, seed)
         return lambda sampling: keyed(net, self.asked, self.material, sampling, seed)
 
-    def validated(self, peer: Peer, trial: Trial, seed: int, settings: Sequence[Sampling]) -> list[float | None]:
-        """Validation score of every setting: mean of the rows' smallest headlines; None for what diverged."""
-        keys = [{"validated": self.key(peer, trial, seed), **asdict(s), **self.judged} for s in settings]
-        if all(self.results.get(key) is not None for key in keys):
-            return [self.results.get(key)["score"] for key in keys]
-        say(f"{peer.name}, seed {seed}: {trial}")
-        try:
-            generator = self.generate(peer, trial, seed)
-        except SaveError:
-            raise
-        except TrainingError as error:
-            say(f"{peer.name}: {error}")
-            return [self.results.add(key, {"score": None, "why": str(error)})["score"] for key in keys]
-        scores: list[float | None] = []
-        for key, sampling in zip(keys, settings, strict=True):
-            rows = self.benches.figures(generator(sampling), "validation")
-            score = sum(row["score"] for row in rows.values()) / len(rows)
-            say(f"{peer.name}: validation score {score:.3f} with {sampling}")
-            scores.append(self.results.add(key, {"score": score, "rows": rows})["score"])
-        return scores
+    def validated(self, peer: Peer, trial: Trial, seed: int, settings: Sequence[Sampling]) -> dict[Sampling, float]:
+        """Validation score of every setting, mean of the rows' smallest headlines; without those that diverged."""
+        keys = {s: {"validated": self.key(peer, trial, seed), **asdict(s), **self.judged} for s in settings}
+        if any(self.results.get(key) is None for key in keys.values()):
+            say(f"{peer.name}, seed {seed}: {trial}")
+            try:
+                generator = self.generate(peer, trial, seed)
+            except SaveError:
+                raise
+            except TrainingError as error:
+                say(f"{peer.name}: {error}")
+                for key in keys.values():
+                    self.results.add(key, {"score": None, "why": str(error)})
+            else:
+                for sampling, key in keys.items():
+                    rows = self.benches.figures(generator(sampling), "validation")
+                    score = sum(row["score"] for row in rows.values()) / len(rows)
+                    say(f"{peer.name}: validation score {score:.3f} with {sampling}")
+                    self.results.add(key, {"score": score, "rows": rows})
+        scores = {sampling: self.results.get(key)["score"] for sampling, key in keys.items()}
+        return {sampling: score for sampling, score in scores.items() if score is not None}
 
-    def choose(self, peer: Peer, trials: Iterable[int], seed: int = 0) -> Chosen | None:
+    def choose(self, peer: Peer, trials: Iterable[int], seed: int = 0) -> Choice | None:
         """The best of some trials and ways to sample on validation; None where all diverged."""
-        choices = []
-        for trial in trials:
-            scores = self.validated(peer, peer.trials[trial], seed, peer.settings)
-            each = zip(peer.settings, scores, strict=True)
-            choices += [Chosen(trial, sampling, score) for sampling, score in each if score is not None]
-        return max(choices, key=lambda c: c.score, default=None)
+        scores = {
+            (trial, sampling): score
+            for trial in trials
+            for sampling, score in self.validated(peer, peer.trials[trial], seed, peer.settings).items()
+        }
+        return max(scores, key=scores.__getitem__, default=None)
 
     def tested(self, peer: TrainedPeer | LocalPeer, trial: int, seed: int) -> Tested | None:
         """A peer on the test, sampled as is best on validation; None where its training diverged."""
-        chosen = self.choose(peer, [trial], seed)
-        if chosen is None:
+        if (choice := self.choose(peer, [trial], seed)) is None:
             return None
+        _, sampling = choice
         trained = self.key(peer, peer.trials[trial], seed)
-        key = {"test": trained, **asdict(chosen.sampling), **self.judged}
+        key = {"test": trained, **asdict(sampling), **self.judged}
         if (rows := self.results.get(key)) is None:
             net = self.network(peer, peer.trials[trial], seed)
             caption = self.benches.judge.pictures.label[0]
             noise = torch.randn(1, *net.noise_shape, generator=generator_for(0))
-            begin = time.process_time()
             with torch.no_grad():
-                net.sample(self.encoder.encode([caption]), noise, chosen.sampling)
-            self.results.add({"drawing": key}, time.process_time() - begin)
-            generate = keyed(net, self.asked, self.material, chosen.sampling, seed)
+                drawing = seconds_of(lambda: net.sample(self.encoder.encode([caption]), noise, sampling))
+            self.results.add({"drawing": key}, drawing)
+            generate = keyed(net, self.asked, self.material, sampling, seed)
             rows = self.results.add(key, self.benches.figures(generate, "test"))
         run, drawing = self.results.get({"trained": trained}), self.results.get({"drawing": key})
-        return Tested(chosen.sampling, rows, run["steps"], run["seconds"] / 60, drawing)
+        return Tested(sampling, rows, run["steps"], run["seconds"] / 60, drawing)
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Seconds of processor time that a work takes."""
+    return timeit.timeit(work, timer=time.process_time, number=1)
 
 
 def minutes_left(vae_minutes: float, minutes: float) -> float:
