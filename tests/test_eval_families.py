@@ -14,9 +14,8 @@ from torch import Tensor
 from bridge.mappers import DensityMapper, FlowMatchingMapper, GaussianMapper, Mapper
 from eval.studies.compare import __main__ as command
 from eval.studies.compare import families
-from eval.studies.compare.base import Sampling, Space, TrainedPeer
 from eval.studies.compare.families import density_of, family_peer, held_out_latents, whitened
-from eval.studies.compare.nets import LOCAL_FLOW
+from eval.studies.compare.nets import LOCAL_FLOW, Sampling, Space, TrainedPeer
 from eval.studies.compare.study import Workshop
 from tests.test_eval_peers import drawings, drawings_judge, opened
 from train.loop import Loop

@@ -22,9 +22,8 @@ from eval.metrics.bootstrap import Interval
 from eval.plots import Curve
 from eval.studies.compare import __main__ as command
 from eval.studies.compare import pairs, study
-from eval.studies.compare.base import Sampling
 from eval.studies.compare.material import NONE
-from eval.studies.compare.nets import LOCAL_FLOW, LOCAL_PIXELS
+from eval.studies.compare.nets import LOCAL_FLOW, LOCAL_PIXELS, Sampling
 from eval.studies.compare.pairs import MODES, Point, pair_order, pairs_needed, scores, sizes_of, trend, verdict
 from eval.studies.compare.study import Workshop
 from tests import test_eval_report, test_eval_single

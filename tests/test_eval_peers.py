@@ -24,18 +24,6 @@ from eval.judge import Judge
 from eval.studies import parser_of
 from eval.studies.compare import __main__ as command
 from eval.studies.compare import peers, study
-from eval.studies.compare.base import (
-    RETRIEVAL,
-    RIDGE,
-    TOKENS,
-    Batch,
-    Peer,
-    PeerNet,
-    Sampling,
-    Space,
-    TrainedPeer,
-    Trial,
-)
 from eval.studies.compare.material import MICRO_BATCH, NONE, Asked, Material, Shelf, keyed, load
 from eval.studies.compare.nets import (
     BRIDGE_FLOW,
@@ -46,9 +34,19 @@ from eval.studies.compare.nets import (
     LOCAL_FLOW,
     LOCAL_PIXELS,
     PRIOR,
+    RETRIEVAL,
+    RIDGE,
+    TOKENS,
+    Batch,
     LocalNet,
     LocalPeer,
     LocalSampling,
+    Peer,
+    PeerNet,
+    Sampling,
+    Space,
+    TrainedPeer,
+    Trial,
 )
 from eval.studies.compare.peers import Line, PeersReport, to_text
 from eval.studies.compare.study import Benches, Outcome, Results, Spread, Workshop, minutes_left, train

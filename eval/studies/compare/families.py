@@ -11,7 +11,6 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,9 +23,9 @@ from bridge.codecs.standardize import PrincipalAxes, WhitenedCodec
 from bridge.noise import generator_for
 from eval.report import ROWS, table, to_json
 from eval.studies import Study
-from eval.studies.compare.base import GUIDED, PLAIN, Sampling, TrainedPeer, Trial
+from eval.studies.compare import nets
 from eval.studies.compare.material import Shelf
-from eval.studies.compare.nets import BRIDGE_FLOW, LOCAL_FLOW, LocalNet, LocalPeer, MapperNet
+from eval.studies.compare.nets import LocalNet, LocalPeer, MapperNet, Sampling, TrainedPeer, Trial
 from eval.studies.compare.study import HEADLINES, Spread, Workshop, add_workshop, best_first, open_workshop
 from train.command import Parser
 from train.timing import interleaved
@@ -38,17 +37,16 @@ SPEED_IMAGES, SPEED_REPEATS = 64, 3
 
 def family_peer(name: str, family: type[mappers.Mapper], trial: Trial, whitened: bool = False) -> TrainedPeer:
     """A mapping family with one trial: learning rate, batch size, and arguments of the mapper."""
-    settings = GUIDED if issubclass(family, mappers.VelocityMapper) else PLAIN
-    net = partial(MapperNet, family)
-    return TrainedPeer(name, (trial,), settings, whitened=whitened, net=net, tokens=family.reads_tokens)
+    settings = nets.GUIDED if issubclass(family, mappers.VelocityMapper) else nets.PLAIN
+    return TrainedPeer(name, (trial,), settings, whitened=whitened, family=family, tokens=family.reads_tokens)
 
 
 FAST = {"learning_rate": 1e-3, "batch_size": 256}
 SLOW = {"learning_rate": 5e-4, "batch_size": 128}
 AUTOREGRESSIVE = SLOW | {"kind": "autoregressive"}
 ALL: tuple[TrainedPeer | LocalPeer, ...] = (
-    replace(LOCAL_FLOW, name="local flow"),
-    replace(BRIDGE_FLOW, name="flow matching, MLP", trials=BRIDGE_FLOW.trials[:1]),
+    replace(nets.LOCAL_FLOW, name="local flow"),
+    replace(nets.BRIDGE_FLOW, name="flow matching, MLP", trials=nets.BRIDGE_FLOW.trials[:1]),
     family_peer("flow matching, transformer", mappers.TransformerFlowMapper, SLOW),
     family_peer("flow, coupling", mappers.NormalizingFlowMapper, SLOW),
     family_peer("flow, coupling, whitened", mappers.NormalizingFlowMapper, SLOW, whitened=True),

@@ -17,7 +17,7 @@ from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
 from eval.data import Pictures, caption_number, picture_latents
 from eval.stream import Generate
-from eval.studies.compare.base import TOKENS, Batch, PeerNet, Sampling
+from eval.studies.compare.nets import TOKENS, Batch, PeerNet, Sampling
 from train.checkpoint import fingerprint_of
 from train.command import say
 from train.data.cache import CACHE, Codes, caption_codes

@@ -1,15 +1,16 @@
-"""The trained peers: diffusion on pixels and on latents, a prior, an invertible network, and ours; and local flows.
+"""The networks under comparison, what each promises, and the peers: networks with trials and ways to sample.
 
-All train pictures without captions under the null code, as classifier-free guidance does with dropped captions.
+Diffusion on pixels and on latents, a prior, an invertible network, ours, local flows, retrieval and ridge. All that
+train see pictures without captions under the null code, as classifier-free guidance does with dropped captions.
 """
 
 import abc
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler, PriorTransformer, UNet2DConditionModel
 from torch import Tensor, nn
@@ -17,16 +18,73 @@ from torch.nn import functional as F
 from zuko.distributions import DiagNormal
 from zuko.lazy import Flow, UnconditionalDistribution
 
+from bridge.codecs import ImageCodec
 from bridge.guidance import guided
 from bridge.mappers import FlowMatchingMapper, LocalFlowMapper, Mapper, NormalizingFlowMapper, VelocityMapper
+from bridge.noise import generator_for
 from bridge.text import TextCode
-from eval.studies.compare.base import GUIDED, PLAIN, TOKENS, Batch, Peer, PeerNet, Sampling, Space, TrainedPeer, Trial
+from eval import baselines
+from eval.baselines import Baselines
+from eval.data import caption_number
+from eval.stream import Generate
 
+TOKENS = 16  # Tokens of a caption that are kept; longer captions lose their last ones, never the pooled code
 TIMES, DDIM_STEPS = 1000, 25  # Noise levels in training, and solver steps in sampling
 FLOW_STEPS = 16
 HEADS = 4
 GRID = 8
 """Side of the grid that windows are given on; on another they cover the same share of a picture."""
+LOOP_KEYS = ("learning_rate", "batch_size")
+"""Entries of a trial that the training loop reads; the others are arguments of the network."""
+Trial = dict[str, Any]  # One set of hyperparameters
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a network has to fit: pictures <-> latents by a frozen codec, and text codes of dimension D."""
+
+    codec: ImageCodec
+    text_dim: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    data: Tensor  # Latents z (B, *z_shape) where the peer uses the VAE, else pictures x (B, 3, H, W) in [0, 1]
+    c: TextCode  # Codes; a null code is a picture without caption
+    generator: torch.Generator  # Source of all noise of this batch, on the CPU
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn; chosen on validation, after training, among a peer's `settings`."""
+
+    guidance: float = 1.0  # Classifier-free guidance scale, 1 is none
+    temperature: float = 1.0  # Factor on the noise
+    neighbours: bool = False  # Draw the code of an unfamiliar caption among near known ones, as the pipeline does
+
+
+class PeerNet(nn.Module, abc.ABC):
+    """A conditional generative network of latents or, with `pixels`, of pixels in [-1, 1]."""
+
+    noise_shape: tuple[int, ...]  # Standard normal numbers that one picture takes
+    codec: ImageCodec
+    pixels = False
+
+    @abc.abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """Training loss of each example, (B,)."""
+
+    def forward(self, data: Tensor, pooled: Tensor, tokens: Tensor, mask: Tensor, key: Tensor) -> dict[str, Tensor]:
+        """The loss as train's loop reads it; its noise depends on `key`, (3,), alone."""
+        return {"loss": self.loss(Batch(data, TextCode(pooled, tokens, mask), generator_for(*key.tolist())))}
+
+    @abc.abstractmethod
+    def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] of codes and noise (B, *noise_shape)."""
+
+    def decode(self, data: Tensor) -> Tensor:
+        """Pictures in [0, 1] of what the network generates."""
+        return (data / 2 + 0.5).clamp(0, 1) if self.pixels else self.codec.decode(data)
 
 
 class DenoisingNet(PeerNet):
@@ -203,7 +261,7 @@ class InvertibleNet(PeerNet):
 class MapperNet(PeerNet):
     """One of the bridge's mapping families with its codec; `arguments` are the mapper's, beside its shapes."""
 
-    def __init__(self, family: type[Mapper], space: Space, **arguments: Any) -> None:
+    def __init__(self, space: Space, family: type[Mapper], arguments: Trial) -> None:
         super().__init__()
         self.codec = space.codec
         self.mapper: Mapper = family(space.codec.z_shape, space.text_dim, **arguments)
@@ -255,6 +313,53 @@ class LocalNet(PeerNet):
 
 
 @dataclass(frozen=True)
+class Peer:
+    """One way from captions to pictures."""
+
+    name: str  # In the table and on the command line
+    trials: tuple[Trial, ...] = ({},)  # Hyperparameters to choose from on validation
+    settings: tuple[Sampling, ...] = (Sampling(),)  # Ways to sample to choose from on validation
+    _: KW_ONLY
+    uses_vae: bool = True  # Works on the VAE's latents, so that the VAE's training is charged to it
+    whitened: bool = False  # Works on PCA-whitened latents; see `families`
+    follows: str = ""  # Name of the peer whose chosen trial this one takes instead of choosing
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedPeer(Peer):
+    net: type[PeerNet] = MapperNet
+    family: type[Mapper] | None = None  # Of a MapperNet
+    tokens: bool = False  # Reads the caption's tokens, not only its pooled code
+    plateau: bool = False  # Trained until validation stops improving instead of for the budget
+
+    def build(self, trial: Trial, space: Space) -> PeerNet:
+        """An untrained network."""
+        arguments = {name: value for name, value in trial.items() if name not in LOOP_KEYS}
+        return MapperNet(space, self.family, arguments) if self.family else self.net(space, **arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimplePeer(Peer):
+    """A fitted `Baselines` asked caption by caption, so that a caption's pictures depend on no other's."""
+
+    draw: Callable[[Baselines, Trial, np.ndarray, int, np.random.Generator], np.ndarray]
+    """Flattened latents (1, n, Z) of one text code (1, D) and a count n."""
+
+    def generate(self, fitted: Baselines, trial: Trial, seed: int) -> Generate:
+        """Pictures keyed by (seed, caption); a caption's first pictures are the same however many are asked for."""
+
+        def pictures(captions: Sequence[str], n: int) -> Tensor:
+            drawn = []
+            for caption in captions:
+                rng = np.random.default_rng([seed, caption_number(caption)])
+                z = self.draw(fitted, trial, fitted.encode_text([caption]), n, rng)
+                drawn.append(torch.cat([fitted.decode(z[:, i : i + 1]) for i in range(n)], dim=1))
+            return torch.cat(drawn)
+
+        return pictures
+
+
+@dataclass(frozen=True)
 class LocalPeer(Peer):
     """Ours without training: the closed form of flow matching over a memory of pairs, local, weighed by caption."""
 
@@ -262,6 +367,12 @@ class LocalPeer(Peer):
         """A network that draws, over pairs as `Material.pairs` gives them."""
         data = data if self.uses_vae else data * 2 - 1
         return LocalNet(space, LocalFlowMapper.from_memory(data, codes, captions), not self.uses_vae)
+
+
+def _retrieve(fitted: Baselines, trial: Trial, code: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Training pictures of near captions: n of the nearest, or one of each of the n nearest."""
+    pick = baselines.retrieve_one if trial["pick"] == "nearest1" else baselines.retrieve_each
+    return fitted.z[pick(baselines.nearest_captions(code, fitted.codes), fitted.caption, n, rng)]
 
 
 TRIALS: dict[str, tuple[Trial, ...]] = {
@@ -291,14 +402,19 @@ TRIALS: dict[str, tuple[Trial, ...]] = {
         {"learning_rate": 1e-3, "batch_size": 64, "patch": 2, "layers": 4, "heads": 4},
     ),
 }
+GUIDED = (Sampling(), Sampling(guidance=2.0), Sampling(guidance=2.0, neighbours=True))
+PLAIN = (Sampling(), Sampling(temperature=0.7), Sampling(temperature=0.7, neighbours=True))
+"""What peers with guidance, and without, choose from; every trained peer has three settings."""
 LOCAL = (LocalSampling(), LocalSampling(window=(1.5, 1.3)), LocalSampling(window=(1.5, 1.3), perplexity=24.0))
 """What a local flow chooses from: the default, smaller parts, smaller parts of more pictures."""
 
 LOCAL_FLOW = LocalPeer("local_flow", settings=LOCAL)
 LOCAL_PIXELS = LocalPeer("local_pixels", settings=LOCAL, uses_vae=False)  # The closed form without a latent space
-BRIDGE_FLOW = TrainedPeer("bridge_flow", TRIALS["bridge_flow"], GUIDED, net=partial(MapperNet, FlowMatchingMapper))
+BRIDGE_FLOW = TrainedPeer("bridge_flow", TRIALS["bridge_flow"], GUIDED, family=FlowMatchingMapper)
 DIRECT = TrainedPeer("direct", TRIALS["direct"], GUIDED, net=UNet, tokens=True, uses_vae=False)
 DIRECT_PLATEAU = replace(DIRECT, name="direct_plateau", plateau=True, follows="direct")  # What more time would buy it
 LATENT = TrainedPeer("latent", TRIALS["latent"], GUIDED, net=UNet, tokens=True)
 INVERTIBLE = TrainedPeer("invertible", TRIALS["invertible"], PLAIN, net=InvertibleNet)
 PRIOR = TrainedPeer("prior", TRIALS["prior"], GUIDED, net=PriorNet, tokens=True)
+RETRIEVAL = SimplePeer("retrieval", ({"pick": "nearest1"}, {"pick": "nearestk"}), draw=_retrieve)
+RIDGE = SimplePeer("ridge", draw=lambda fitted, _, code, n, rng: fitted.ridge.sample(code, n, rng))

@@ -28,8 +28,8 @@ from eval.metrics.bootstrap import Interval
 from eval.plots import Curve, to_svg
 from eval.report import ROWS, table, to_json
 from eval.studies import Study, named
-from eval.studies.compare.base import Sampling, TrainedPeer
-from eval.studies.compare.nets import BRIDGE_FLOW, DIRECT, DIRECT_PLATEAU, LOCAL_FLOW, LOCAL_PIXELS, LocalPeer
+from eval.studies.compare import nets
+from eval.studies.compare.nets import LocalPeer, Sampling, TrainedPeer
 from eval.studies.compare.study import SINGLE, Workshop, add_workshop, in_space, open_workshop
 from train.command import Parser, whole, writable_file
 from train.data.dataset import content_hash
@@ -43,9 +43,9 @@ FEWER = 3.0  # How many times fewer pairs a trend begins with
 Scores = Mapping[int, Interval]  # By pairs
 UNTRAINED = "no training"
 MODES: dict[str, tuple[TrainedPeer | LocalPeer, TrainedPeer | LocalPeer]] = {
-    UNTRAINED: (LOCAL_FLOW, LOCAL_PIXELS),
-    "equal minutes": (BRIDGE_FLOW, DIRECT),
-    "plateau": (replace(BRIDGE_FLOW, name="bridge_flow_plateau", plateau=True), DIRECT_PLATEAU),
+    UNTRAINED: (nets.LOCAL_FLOW, nets.LOCAL_PIXELS),
+    "equal minutes": (nets.BRIDGE_FLOW, nets.DIRECT),
+    "plateau": (replace(nets.BRIDGE_FLOW, name="bridge_flow_plateau", plateau=True), nets.DIRECT_PLATEAU),
 }
 
 
@@ -182,11 +182,9 @@ def scores(points: Sequence[Point], mode: str, method: str, row: str, space: str
     }
 
 
-def measure(
-    shop: Workshop, peer: TrainedPeer | LocalPeer, mode: str, method: str, seed: int, trial: int, space: str
-) -> Point:
-    """Give a peer the workshop's pairs, choose how to sample on validation, judge on test; or look it up."""
-    pairs = len(shop.material.paired)
+def measure(shop: Workshop, mode: str, method: str, seed: int, trial: int, space: str) -> Point:
+    """Give a method the workshop's pairs, choose how to sample on validation, judge on test; or look it up."""
+    peer, pairs = MODES[mode][METHODS.index(method)], len(shop.material.paired)
     tested = shop.tested(peer, trial if isinstance(peer, TrainedPeer) else 0, seed)
     if tested is None:
         raise UserError(f"{peer.name}: diverged with {pairs} pairs; see results.jsonl")
@@ -301,7 +299,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
             material = here.material.only(order[:size])
             some = replace(here, material=material, identity={**here.identity, "pairs": len(material.paired)})
             points += [
-                measure(some, peer, mode, method, seed, trial, space)
+                measure(some, mode, method, seed, trial, space)
                 for mode in args.modes
                 for peer, method, trial in zip(MODES[mode], METHODS, args.trial, strict=True)
                 if method in args.methods and (peer.uses_vae or not codec)

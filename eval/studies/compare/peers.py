@@ -17,13 +17,12 @@ from eval.report import BASES, evaluate, table, to_json
 from eval.stream import Generate
 from eval.studies import Study
 from eval.studies.compare import nets
-from eval.studies.compare.base import RETRIEVAL, RIDGE, Peer, Sampling, TrainedPeer, Trial
+from eval.studies.compare.nets import Peer, Sampling, TrainedPeer, Trial
 from eval.studies.compare.study import HEADLINES, Spread, Workshop, add_workshop, best_first, open_workshop
 from train.command import Parser, say, whole
 
-OURS: tuple[Peer, ...] = (nets.LOCAL_FLOW, nets.LOCAL_PIXELS, nets.BRIDGE_FLOW)
 TRAINED = (nets.DIRECT, nets.DIRECT_PLATEAU, nets.LATENT, nets.INVERTIBLE, nets.PRIOR)
-ALL: tuple[Peer, ...] = (*OURS, *TRAINED, RETRIEVAL, RIDGE)
+ALL: tuple[Peer, ...] = (nets.LOCAL_FLOW, nets.LOCAL_PIXELS, nets.BRIDGE_FLOW, *TRAINED, nets.RETRIEVAL, nets.RIDGE)
 PLATEAU_SEEDS = 1  # A run to the plateau is made once
 
 

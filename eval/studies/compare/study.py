@@ -10,7 +10,7 @@ import time
 import timeit
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,8 @@ from eval.judge import Judge
 from eval.report import ROWS
 from eval.stream import Generate, seen_of
 from eval.studies import add_common
-from eval.studies.compare.base import Batch, Peer, PeerNet, Sampling, SimplePeer, Space, TrainedPeer, Trial
 from eval.studies.compare.material import MICRO_BATCH, NONE, Asked, Material, keyed, load
-from eval.studies.compare.nets import LocalPeer
+from eval.studies.compare.nets import Batch, LocalPeer, Peer, PeerNet, Sampling, SimplePeer, Space, TrainedPeer, Trial
 from train.command import Parser, number, say, whole
 from train.loop import Budget, Loop, LoopConfig, SaveError, TrainingError
 from train.timing import note_precision
@@ -50,6 +49,7 @@ UNCOUNTED = 10**9  # Steps of a run whose seconds are counted
 HEADLINES = ("fit", "diversity", "joint", "score", "copied")
 SINGLE = "the score is fit alone, with which diversity and joint have no scale in common"
 """What a judge of single pictures takes for the score."""
+seconds_of = partial(timeit.timeit, timer=time.process_time, number=1)  # Of the processor, that a function takes
 Key = dict[str, Any]
 Choice = tuple[int, Sampling]  # Number of a trial, and how its pictures are drawn
 
@@ -97,7 +97,6 @@ class Results:
     def add(self, key: Key, value: Any) -> Any:
         """Append a result and return it as it will be read again."""
         line = json.dumps({"key": key, "value": value}, allow_nan=False, ensure_ascii=False)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:
             file.write(b"\n" + line.encode())  # a line that was cut short stays one of its own
             file.flush()
@@ -111,10 +110,9 @@ def _canonical(key: Key) -> str:
 
 
 class Benches:
-    """What a peer's pictures are held against: n a caption, of at most `captions` captions of each row.
+    """What a peer's pictures, n a caption, are held against: `rows` by split and name, as far as the dataset has them.
 
-    Attributes:
-        rows: Benches by split and row, as far as the dataset has the row. UserError where it has none of a split.
+    At most `captions` captions of each. Raises UserError where a split has no row.
     """
 
     def __init__(self, judge: Judge, n: int, captions: int | None) -> None:
@@ -143,15 +141,12 @@ class Benches:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run used and where it ended; the weights that stay were reached at `best_seconds` of training.
+    """What a run took; of a peer that trains nothing, what encoding its pairs did."""
 
-    Of a way that trains nothing, the seconds are those of encoding its pairs, and nothing is validated.
-    """
-
-    steps: int
+    steps: int  # Of the optimiser
     seconds: float
-    best_seconds: float
-    validation: float | None
+    best_seconds: float  # When the weights that stay were reached
+    validation: float | None  # Their loss
 
 
 def loop_of(
@@ -344,11 +339,6 @@ class Workshop:
             rows = self.results.add(key, self.benches.figures(generate, "test"))
         run, drawing = self.results.get({"trained": trained}), self.results.get({"drawing": key})
         return Tested(sampling, rows, run["steps"], run["seconds"] / 60, drawing)
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    """Seconds of processor time that a work takes."""
-    return timeit.timeit(work, timer=time.process_time, number=1)
 
 
 def minutes_left(vae_minutes: float, minutes: float) -> float:
