@@ -252,11 +252,13 @@ class Workshop:
     def network(self, peer: TrainedPeer | LocalPeer, trial: Trial, seed: int) -> PeerNet:
         """What draws a peer's pictures: trained, or loaded where that is done, or filled with the pairs."""
         space, key = Space(self.codec, self.encoder.dim), self.key(peer, trial, seed)
+        known = self.results.get({"trained": key}) is not None
         if isinstance(peer, LocalPeer):
             data, codes, captions = self.material.pairs(peer.uses_vae)
             begin = time.process_time()
             net = peer.remember(data, codes, captions, space)
-            filling = time.process_time() - begin
+            seconds = time.process_time() - begin + (0 if known else self.encoding(peer.uses_vae))
+            outcome = Outcome(0, seconds, seconds, None)
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
@@ -265,10 +267,7 @@ class Workshop:
             batches = (lambda step: self.material.draw(*kind, seed, step)), self.material.watched(*kind)
             folder = self.runs / f"{peer.name}-{hashlib.sha256(_canonical(key).encode()).hexdigest()[:12]}"
             outcome = train(loop_of(net, *batches, trial, self.budget(peer), folder, seed, key, self.precision), net)
-        if self.results.get({"trained": key}) is None:
-            if isinstance(peer, LocalPeer):
-                seconds = filling + self.encoding(peer.uses_vae)
-                outcome = Outcome(0, seconds, seconds, None)
+        if not known:
             self.results.add({"trained": key}, asdict(outcome))
         return net
 
