@@ -18,7 +18,7 @@ from bridge.codecs import VAECodec
 from bridge.mappers import FlowMatchingMapper
 from bridge.memory import CaptionMemory
 from bridge.pipeline import BridgePipeline, Settings
-from bridge.text import TextEncoder, sentences
+from bridge.text import TextEncoder, networks
 from eval import __main__ as judge
 from eval.metrics.bootstrap import paired_bootstrap
 from train import auto
@@ -76,14 +76,14 @@ def encoder() -> TextEncoder:
 @pytest.fixture(scope="module")
 def one_encoder(encoder: TextEncoder) -> Iterator[None]:
     """Whoever opens MiniLM gets `encoder`, for modules that open many models and test something else."""
-    whole = sentences.open_sentence_encoder
+    whole = networks.open_sentence_encoder
 
     def shared(folder: Path, *, id: str, digest: str | None) -> TextEncoder:
         same = (id, digest) == (encoder.id, encoder.digest)
         return encoder if same else whole(folder, id=id, digest=digest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sentences, "open_sentence_encoder", shared)
+        patch.setattr(networks, "open_sentence_encoder", shared)
         yield
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from torch import Tensor
 from bridge.mappers import DensityMapper, FlowMatchingMapper, GaussianMapper, Mapper
 from eval.studies.compare import __main__ as command
 from eval.studies.compare import families
-from eval.studies.compare.base import Sampling, Space
-from eval.studies.compare.families import FamilyPeer, LocalFamily, density_of, held_out_latents, whitened
+from eval.studies.compare.families import density_of, family_peer, held_out_latents, whitened
+from eval.studies.compare.nets import LOCAL_FLOW, Sampling, Space, TrainedPeer
 from eval.studies.compare.study import Workshop
 from tests.test_eval_peers import drawings, drawings_judge, opened
 from train.loop import Loop
@@ -24,10 +25,10 @@ __all__ = ["drawings", "drawings_judge", "opened"]
 FAST = {"learning_rate": 1e-3, "batch_size": 16}
 SMALL = {"width": 16, "hidden": 16, "blocks": 1}
 TINY = (
-    LocalFamily(),
-    FamilyPeer("matching", FlowMatchingMapper, FAST | SMALL | {"condition": 16}),
-    FamilyPeer("gaussian", GaussianMapper, FAST | SMALL),
-    FamilyPeer("gaussian, whitened", GaussianMapper, FAST | SMALL, whitened=True),
+    replace(LOCAL_FLOW, name="local flow"),
+    family_peer("matching", FlowMatchingMapper, FAST | SMALL | {"condition": 16}),
+    family_peer("gaussian", GaussianMapper, FAST | SMALL),
+    family_peer("gaussian, whitened", GaussianMapper, FAST | SMALL, whitened=True),
 )
 
 
@@ -123,6 +124,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.Ca
 
 def test_guidance_is_refused_where_there_is_none(shop: Workshop) -> None:
     peer = TINY[2]
+    assert isinstance(peer, TrainedPeer)
     net = peer.build(peer.trials[0], Space(shop.codec, shop.encoder.dim))
     with pytest.raises(ValueError, match="guidance"):
         net.sample(shop.asked(["a"]), torch.zeros(1, *net.noise_shape), Sampling(guidance=2.0))

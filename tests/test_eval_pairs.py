@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,13 +22,12 @@ from eval.metrics.bootstrap import Interval
 from eval.plots import Curve
 from eval.studies.compare import __main__ as command
 from eval.studies.compare import pairs, study
-from eval.studies.compare.base import Sampling
 from eval.studies.compare.material import NONE
-from eval.studies.compare.nets import BridgeFlow, Direct, DirectPlateau, LocalFlow, LocalPixels
-from eval.studies.compare.pairs import BridgePlateau, Point, pair_order, pairs_needed, scores, sizes_of, trend, verdict
+from eval.studies.compare.nets import LOCAL_FLOW, LOCAL_PIXELS, Sampling
+from eval.studies.compare.pairs import MODES, Point, pair_order, pairs_needed, scores, sizes_of, trend, verdict
 from eval.studies.compare.study import Workshop
 from tests import test_eval_report, test_eval_single
-from tests.test_eval_peers import Coarse, Tiny, drawings, drawings_judge, opened, toy
+from tests.test_eval_peers import TINY, TINY_DIRECT, TINY_PLATEAU, Coarse, drawings, drawings_judge, opened, toy
 from train.loop import Loop
 
 __all__ = ["drawings", "drawings_judge", "opened"]  # fixtures
@@ -63,12 +63,12 @@ def test_fewer_pairs_are_part_of_more_and_all_other_pictures_lose_their_captions
     few, more = material.only(order[:3]), material.only(order[:6])
     assert set(few.paired.tolist()) == {3, 1, 4} < set(more.paired.tolist())
     assert sorted([*few.paired.tolist(), *few.unpaired.tolist()]) == list(range(12))
-    assert len(few.weights) == 3 and sorted(few.labels().tolist()) == [1, 3, 4]
+    assert len(few.weights) == 3 and sorted(few.labels.tolist()) == [1, 3, 4]
     batch = few.draw(500, False, True, 0, 0)
     assert {tuple(c.tolist()) for c in batch.c.pooled[batch.c.pooled.any(1)]} == {
         tuple(c.tolist()) for c in material.captions.pooled(torch.tensor([1, 3, 4]))
     }
-    assert NONE not in few.labels()
+    assert NONE not in few.labels
 
 
 def test_needed_pairs_lie_between_sizes_on_a_logarithmic_scale() -> None:
@@ -179,33 +179,21 @@ def test_near_sizes_do_not_run_into_one_another() -> None:
     assert apart > 0.8 * labels[0].get_fontsize()
 
 
-class TinyBridgePlateau(Tiny, BridgePlateau):
-    pass
-
-
-class TinyDirect(Direct):
-    trials = ({"learning_rate": 1e-3, "batch_size": 4, "grid": 8, "widths": (8,)},)
-
-
-class TinyDirectPlateau(TinyDirect, DirectPlateau):
-    pass
-
-
 def test_command_prints_table_and_verdicts_and_does_nothing_twice(
     opened: Callable[..., Workshop],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    modes = {
-        "no training": (LocalFlow(), LocalPixels()),
-        "equal minutes": (Tiny(), TinyDirect()),
-        "plateau": (TinyBridgePlateau(), TinyDirectPlateau()),
+    peers = {
+        "no training": (LOCAL_FLOW, LOCAL_PIXELS),
+        "equal minutes": (TINY, TINY_DIRECT),
+        "plateau": (replace(MODES["plateau"][0], trials=TINY.trials), TINY_PLATEAU),
     }
+    # how to sample is not chosen: that is the peers' test
+    modes = {mode: tuple(replace(p, settings=p.settings[:1]) for p in pair) for mode, pair in peers.items()}
     monkeypatch.setattr(pairs, "MODES", modes)
     monkeypatch.setattr(pairs, "open_workshop", opened)
-    for peer in (LocalFlow, BridgeFlow, Direct):  # the choice of how to sample is the peers' test
-        monkeypatch.setattr(peer, "settings", peer.settings[:1])
     out = tmp_path / "out"
     argv = [
         "pairs",
@@ -388,7 +376,7 @@ def quick_judge(few_draws: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures described without a network, tiny networks."""
     monkeypatch.setattr(study, "EfficientNetLite0", test_eval_report.Pooled)
     monkeypatch.setattr(study, "load_codec", lambda folder: test_eval_report.Coarse())
-    monkeypatch.setattr(pairs, "MODES", {"equal minutes": (Tiny(), TinyDirect())})
+    monkeypatch.setattr(pairs, "MODES", {"equal minutes": (TINY, TINY_DIRECT)})
     monkeypatch.setattr("eval.studies.compare.material.WATCHED", 8)
     monkeypatch.setattr("eval.studies.compare.nets.DDIM_STEPS", 2)
 

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,30 +24,29 @@ from eval.judge import Judge
 from eval.studies import parser_of
 from eval.studies.compare import __main__ as command
 from eval.studies.compare import peers, study
-from eval.studies.compare.base import (
+from eval.studies.compare.material import MICRO_BATCH, NONE, Asked, Material, Shelf, keyed, load
+from eval.studies.compare.nets import (
+    BRIDGE_FLOW,
+    DIRECT,
+    DIRECT_PLATEAU,
+    INVERTIBLE,
+    LATENT,
+    LOCAL_FLOW,
+    LOCAL_PIXELS,
+    PRIOR,
+    RETRIEVAL,
+    RIDGE,
     TOKENS,
     Batch,
+    LocalNet,
+    LocalPeer,
     LocalSampling,
     Peer,
     PeerNet,
-    Retrieval,
-    Ridge,
     Sampling,
     Space,
     TrainedPeer,
     Trial,
-)
-from eval.studies.compare.material import MICRO_BATCH, NONE, Asked, Material, Neighbours, Shelf, keyed, load
-from eval.studies.compare.nets import (
-    BridgeFlow,
-    Direct,
-    DirectPlateau,
-    Invertible,
-    Latent,
-    LocalFlow,
-    LocalNet,
-    LocalPixels,
-    Prior,
 )
 from eval.studies.compare.peers import Line, PeersReport, to_text
 from eval.studies.compare.study import Benches, Outcome, Results, Spread, Workshop, minutes_left, train
@@ -56,13 +56,13 @@ from train.loop import Budget, Loop, LoopConfig, ResumeError, TrainingError, lea
 
 DIM = 16
 SMALL: dict[str, tuple[TrainedPeer, Trial]] = {
-    "bridge_flow": (BridgeFlow(), {"width": 32, "hidden": 32, "blocks": 1, "condition": 16}),
-    "direct": (Direct(), {"grid": 4, "widths": (8, 16)}),
-    "latent": (Latent(), {"widths": (8,)}),
-    "invertible": (Invertible(), {"blocks": 4, "hidden": 32, "condition": 16}),
-    "invertible, spline": (Invertible(), {"blocks": 2, "hidden": 32, "condition": 16, "bins": 4}),
-    "prior, one token": (Prior(), {"patch": 4, "layers": 1, "heads": 1}),
-    "prior, patches": (Prior(), {"patch": 2, "layers": 1, "heads": 1}),
+    "bridge_flow": (BRIDGE_FLOW, {"width": 32, "hidden": 32, "blocks": 1, "condition": 16}),
+    "direct": (DIRECT, {"grid": 4, "widths": (8, 16)}),
+    "latent": (LATENT, {"widths": (8,)}),
+    "invertible": (INVERTIBLE, {"blocks": 4, "hidden": 32, "condition": 16}),
+    "invertible, spline": (INVERTIBLE, {"blocks": 2, "hidden": 32, "condition": 16, "bins": 4}),
+    "prior, one token": (PRIOR, {"patch": 4, "layers": 1, "heads": 1}),
+    "prior, patches": (PRIOR, {"patch": 2, "layers": 1, "heads": 1}),
 }
 LOOP = {"learning_rate": 5e-3, "batch_size": 16}
 
@@ -190,7 +190,7 @@ def test_a_picture_depends_on_its_key_alone(name: str) -> None:
         if not p.any():
             nn.init.normal_(p, std=0.1)  # else an untrained network ignores its caption
     net.eval()
-    draw = keyed(net, lambda c: ask(c, material), Neighbours.of(material), Sampling(guidance=2.0), 3)
+    draw = keyed(net, lambda c: ask(c, material), material, Sampling(guidance=2.0), 3)
     alone, together = draw(["caption 2"], 2), draw([f"caption {i}" for i in range(12)], 3)
     assert together.shape == (12, 3, 3, 16, 16) and MICRO_BATCH < 12 * 3
     assert together.min() >= 0 and together.max() <= 1
@@ -210,8 +210,8 @@ def test_another_caption_gives_another_picture(name: str) -> None:
     assert not torch.equal(*x), peer.name
 
 
-@pytest.mark.parametrize("peer", [LocalFlow(), LocalPixels()])
-def test_a_local_flow_draws_the_picture_of_a_known_caption_without_training(peer: LocalFlow) -> None:
+@pytest.mark.parametrize("peer", [LOCAL_FLOW, LOCAL_PIXELS])
+def test_a_local_flow_draws_the_picture_of_a_known_caption_without_training(peer: LocalPeer) -> None:
     material = toy()
     net = peer.remember(*material.pairs(peer.uses_vae), SPACE)
     noise = torch.randn(4, *net.noise_shape, generator=generator_for(0))
@@ -229,7 +229,7 @@ def test_a_local_flow_knows_pairs_alone() -> None:
 
 
 def test_windows_cover_the_same_share_of_any_grid() -> None:
-    nets = [peer.remember(*toy().pairs(peer.uses_vae), SPACE) for peer in (LocalFlow(), LocalPixels())]
+    nets = [peer.remember(*toy().pairs(peer.uses_vae), SPACE) for peer in (LOCAL_FLOW, LOCAL_PIXELS)]
     windows = [net.varied(LocalSampling(window=(2.0, 1.0))).window for net in nets if isinstance(net, LocalNet)]
     assert windows == [(1.0, 0.5), (4.0, 2.0)]  # grids of 4 x 4 and 16 x 16
 
@@ -339,7 +339,7 @@ class Bad(PeerNet):
 
 def test_loss_that_is_no_number_is_named_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="step 1: the loss is nan; lower learning_rate"):
-        loop_of(BridgeFlow(), Bad(), tmp_path, 3).run()
+        loop_of(BRIDGE_FLOW, Bad(), tmp_path, 3).run()
 
 
 @pytest.mark.parametrize(
@@ -382,17 +382,16 @@ def test_null_codes_have_neither_pooled_code_nor_tokens() -> None:
 
 def test_unfamiliar_captions_take_a_known_ones_whole_code() -> None:
     material = toy()
-    neighbours = Neighbours.of(material)
     far = material.codes(torch.tensor([11, 2, NONE]))
-    got = neighbours.soften(far, torch.zeros(3))
-    near = int(neighbours.memory.nearest(far.pooled[:1], 1)[1])
+    got = material.soften(far, torch.zeros(3))
+    near = int(material.memory.nearest(far.pooled[:1], 1)[1])
     assert torch.equal(got.tokens[0], material.codes(torch.tensor([near])).tokens[0])
-    assert torch.equal(got.pooled[1:], far.pooled[1:]) and isinstance(neighbours.memory, CaptionMemory)
+    assert torch.equal(got.pooled[1:], far.pooled[1:]) and isinstance(material.memory, CaptionMemory)
 
 
 def test_material_keeps_variants_and_hides_more_pictures_captions(tiny_pipeline: BridgePipeline, artwork: Path) -> None:
     pictures = Pictures.load(artwork)
-    material = load(artwork, pictures, tiny_pipeline.codec, tiny_pipeline.text_encoder, artwork, lambda _: None)
+    material = load(artwork, pictures, tiny_pipeline.codec, tiny_pipeline.text_encoder, artwork)
     train = pictures.where("train")
     assert (len(material.paired), len(material.unpaired)) == (len(train), len(train))
     row = int(train[0])
@@ -426,27 +425,21 @@ def test_table_sorts_by_score_and_says_who_is_absent() -> None:
     assert text.endswith("c: absent, every trial or seed diverged")
 
 
-class Tiny(BridgeFlow):
-    """Ours, small enough for a test."""
-
-    trials = tuple(
+TINY = replace(  # Ours, small enough for a test
+    BRIDGE_FLOW,
+    trials=tuple(
         {"learning_rate": rate, "batch_size": 8, "width": 16, "hidden": 16, "blocks": 1, "condition": 16}
         for rate in (1e-3, 1e-2)
-    )
-
-
-class TinyDirect(Direct):
-    trials = ({"learning_rate": 1e-3, "batch_size": 4, "grid": 8, "widths": (8,)},)
-
-
-class TinyPlateau(TinyDirect, DirectPlateau):
-    pass
+    ),
+)
+TINY_DIRECT = replace(DIRECT, trials=({"learning_rate": 1e-3, "batch_size": 4, "grid": 8, "widths": (8,)},))
+TINY_PLATEAU = replace(DIRECT_PLATEAU, trials=TINY_DIRECT.trials)
 
 
 @pytest.fixture
 def tiny_peers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Peer]:
     """Small networks, a step a second, a plateau at twice the budget at the latest."""
-    tiny = {p.name: p for p in (LocalFlow(), Tiny(), TinyDirect(), TinyPlateau(), Retrieval(), Ridge())}
+    tiny = {p.name: p for p in (LOCAL_FLOW, TINY, TINY_DIRECT, TINY_PLATEAU, RETRIEVAL, RIDGE)}
     monkeypatch.setattr(peers, "ALL", tuple(tiny.values()))
     return tiny
 
@@ -485,7 +478,7 @@ def opened(
             Asked(encoder),
             codec,
             encoder,
-            load(drawings, judge.pictures, codec, encoder, None, lambda _: None),
+            load(drawings, judge.pictures, codec, encoder, None),
             Results(Path(args.out) / "results.jsonl"),
             Path(args.out) / "runs",
             args.minutes,

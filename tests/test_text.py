@@ -10,20 +10,20 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
+from bridge.captions import emoji_labels, prepare_caption
 from bridge.checkpoint import sha256_of
 from bridge.text import (
-    DEFAULT_DIGEST,
     DEFAULT_ID,
     CaptionTruncatedWarning,
     CaptionUnknownWarning,
     TextCode,
     TextEncoder,
-    emoji_labels,
-    prepare_caption,
-    sources,
+    encoders,
+    networks,
 )
-from bridge.text.sentences import SentenceEncoder
-from bridge.text.sources import find_folder
+from bridge.text.base import DEFAULT_DIGEST
+from bridge.text.encoders import find_folder
+from bridge.text.networks import SentenceEncoder
 
 CAPTIONS = [
     "a smiling cat",
@@ -289,21 +289,21 @@ def test_another_missing_encoder_does_not_name_that_package(monkeypatch):
 
 
 def test_the_hubs_cache_comes_first(monkeypatch, tmp_path):
-    for name in (sources.WEIGHTS, sources.CONFIG, sources.TOKENIZER, sources.LIMITS):
+    for name in (networks.WEIGHTS, networks.CONFIG, networks.TOKENIZER, networks.LIMITS):
         (tmp_path / name).touch()
-    (tmp_path / sources.MODULES).write_text("[]")
+    (tmp_path / networks.MODULES).write_text("[]")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
     assert find_folder(DEFAULT_ID) == tmp_path
 
 
-@pytest.mark.parametrize("lacking", [sources.WEIGHTS, sources.MODULES, sources.LIMITS])
+@pytest.mark.parametrize("lacking", [networks.WEIGHTS, networks.MODULES, networks.LIMITS])
 def test_half_a_cached_model_is_passed_over(monkeypatch, tmp_path, lacking):
-    for name in {sources.WEIGHTS, sources.CONFIG, sources.TOKENIZER, sources.LIMITS} - {lacking}:
+    for name in {networks.WEIGHTS, networks.CONFIG, networks.TOKENIZER, networks.LIMITS} - {lacking}:
         (tmp_path / name).touch()
-    if lacking != sources.MODULES:
-        (tmp_path / sources.MODULES).write_text("[]")
+    if lacking != networks.MODULES:
+        (tmp_path / networks.MODULES).write_text("[]")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
-    assert find_folder(DEFAULT_ID).parent.name == sources.PACKAGE
+    assert find_folder(DEFAULT_ID).parent.name == encoders.PACKAGE
 
 
 def test_loading_prints_nothing(encoder, capfd):

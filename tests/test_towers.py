@@ -17,9 +17,7 @@ from transformers import BertConfig, CLIPConfig, CLIPTextConfig, PreTrainedToken
 from bridge.checkpoint import CheckpointError
 from bridge.text import CaptionTruncatedWarning, TextEncoder, encoders
 from bridge.text.encoders import load_text_encoder
-from bridge.text.sentences import LibraryEncoder, SentenceEncoder
-from bridge.text.sources import check_digest
-from bridge.text.towers import TransformerEncoder
+from bridge.text.networks import LibraryEncoder, SentenceEncoder, TransformerEncoder, check_digest
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
 

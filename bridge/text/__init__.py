@@ -1,35 +1,20 @@
-"""Captions to text codes `c`: the code, and what every text encoder promises.
+"""Captions to text codes `c`. Importing this is cheap: an encoder's libraries are imported when it is loaded.
 
-    >>> null = TextCode.null(2, dim=384)  # the code of "no caption", for guidance and log p(z)
-    >>> null.pooled.shape, null.tokens.shape
-    (torch.Size([2, 384]), torch.Size([2, 0, 384]))
-
-Importing this package is cheap: an encoder's libraries are imported when it is loaded, and no others.
+>>> null = TextCode.null(2, dim=384)  # the code of "no caption", for guidance and log p(z)
+>>> null.pooled.shape, null.tokens.shape
+(torch.Size([2, 384]), torch.Size([2, 0, 384]))
 """
 
-from bridge.captions import emoji_labels, prepare_caption
-from bridge.text.base import (
-    DEFAULT_DIGEST,
-    DEFAULT_ID,
-    CaptionTruncatedWarning,
-    CaptionUnknownWarning,
-    TextCode,
-    TextEncoder,
-)
-from bridge.text.encoders import KINDS, load_text_encoder, open_text_encoder
+from bridge.text.base import DEFAULT_ID, CaptionTruncatedWarning, CaptionUnknownWarning, TextCode, TextEncoder
+from bridge.text.encoders import open_text_encoder
 
 TextEncoder.opener = staticmethod(open_text_encoder)
 
 __all__ = [
-    "DEFAULT_DIGEST",
     "DEFAULT_ID",
-    "KINDS",
     "CaptionTruncatedWarning",
     "CaptionUnknownWarning",
     "TextCode",
     "TextEncoder",
-    "emoji_labels",
-    "load_text_encoder",
     "open_text_encoder",
-    "prepare_caption",
 ]

@@ -1,11 +1,11 @@
-"""The text code, and what every text encoder promises."""
+"""The text code `c`, and what every text encoder promises."""
 
 from __future__ import annotations
 
 import abc
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -34,22 +34,16 @@ class CaptionUnknownWarning(UserWarning):
 
 @dataclass(frozen=True, eq=False)
 class TextCode:
-    """What a mapper knows of B captions. Zero `pooled` rows are the null code: no caption.
+    """What a mapper knows of B captions. Zero `pooled` rows are the null code: no caption."""
 
-    Args:
-        pooled: One unit vector a caption, (B, D).
-        tokens: One vector a token, zero where padded, (B, L, D). L may be 0.
-        mask: True where `tokens` holds a token, (B, L) bool.
-    """
-
-    pooled: Tensor
-    tokens: Tensor
-    mask: Tensor
+    pooled: Tensor  # One unit vector a caption, (B, D)
+    tokens: Tensor  # One vector a token, zero where padded, (B, L, D); L may be 0
+    mask: Tensor  # True where `tokens` holds a token, (B, L) bool
 
     def __post_init__(self) -> None:
-        b, d = self.pooled.shape if self.pooled.ndim == 2 else (-1, -1)
-        if b < 0 or self.mask.ndim != 2 or self.mask.dtype != torch.bool:
+        if self.pooled.ndim != 2 or self.mask.ndim != 2 or self.mask.dtype != torch.bool:
             raise ValueError("pooled, mask: expected pooled (B, D) and mask (B, L) bool")
+        b, d = self.pooled.shape
         if len(self.mask) != b or self.tokens.shape != (*self.mask.shape, d):
             shapes = [tuple(t.shape) for t in (self.pooled, self.tokens, self.mask)]
             raise ValueError(f"tokens: expected (B, D), (B, L, D), (B, L), got {shapes}")
@@ -64,11 +58,10 @@ class TextCode:
         return TextCode(self.pooled[index], self.tokens[index], self.mask[index])
 
     def to(self, device: torch.device | str) -> TextCode:
-        """The same code on `device`."""
         return TextCode(self.pooled.to(device), self.tokens.to(device), self.mask.to(device))
 
     def padded(self, places: int) -> TextCode:
-        """The same code with `places` token places, those added empty. Raises ValueError if it has more than those."""
+        """The same code with `places` token places, those added empty; ValueError if it has more."""
         more = places - self.mask.shape[1]
         if more < 0:
             raise ValueError(f"places: expected {self.mask.shape[1]} or more, got {places}")
@@ -90,8 +83,8 @@ class TextCode:
         if not codes:
             raise ValueError("codes: expected at least one TextCode, got none")
         length = max(c.mask.shape[1] for c in codes)
-        even = [c.padded(length) for c in codes]
-        return cls(*(torch.cat([getattr(c, name) for c in even]) for name in ("pooled", "tokens", "mask")))
+        parts = ((c.pooled, c.tokens, c.mask) for c in (code.padded(length) for code in codes))
+        return cls(*map(torch.cat, zip(*parts, strict=True)))
 
 
 class TextEncoder(nn.Module, abc.ABC):
@@ -99,28 +92,19 @@ class TextEncoder(nn.Module, abc.ABC):
 
     Frozen means frozen: weights take no gradient, `train()` changes nothing. A new text space is a subclass
     with `token_ids` and `code_batch`, and a line in `bridge.text.encoders`.
-
-    Attributes:
-        kind: How a model folder names this class of encoders.
-        opener: `bridge.text.encoders.open_text_encoder`.
-        id: The name it was asked for by.
-        digest: sha256 of its weights, 64 hex digits.
-        fingerprint: 16 hex digits; equal exactly where the codes are.
-        dim: Length D of a code.
-        max_tokens: Tokens it reads of a caption, special ones included.
     """
 
-    kind: ClassVar[str]
-    opener: ClassVar[Callable[..., TextEncoder]]
-    id: str
-    digest: str
-    fingerprint: str
-    dim: int
-    max_tokens: int
+    kind: ClassVar[str]  # How a model folder names this class of encoders
+    opener: ClassVar[Callable[..., TextEncoder]]  # `bridge.text.encoders.open_text_encoder`
+    id: str  # The name it was asked for by
+    digest: str  # sha256 of its weights, 64 hex digits
+    fingerprint: str  # 16 hex digits; equal exactly where the codes are
+    dim: int  # Length D of a code
+    max_tokens: int  # Tokens it reads of a caption, special ones included
 
     @classmethod
     def from_pretrained(cls, source: str | Path = DEFAULT_ID, *, digest: str | None = None) -> TextEncoder:
-        """Load any encoder: the folder tells its kind; see `bridge.text.encoders.open_text_encoder`."""
+        """Load an encoder of any kind; see `bridge.text.encoders.open_text_encoder`."""
         return TextEncoder.opener(source, digest=digest)
 
     @abc.abstractmethod
@@ -137,11 +121,9 @@ class TextEncoder(nn.Module, abc.ABC):
 
     def save(self, folder: Path) -> None:
         """Write the encoder's own files into `folder`, where it is not to be had elsewhere; here: none."""
-        del folder
 
     def train(self, mode: bool = True) -> TextEncoder:
         """No effect: a frozen encoder has no training mode."""
-        del mode
         return self
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -156,45 +138,40 @@ class TextEncoder(nn.Module, abc.ABC):
         """Text codes of B captions, float32, on the encoder's device.
 
         Args:
-            captions: B captions; UserError names one that is no string, or has nothing to read in it.
             batch_size: 1 encodes each caption alone and unpadded, so that its code depends on nothing
                 else. Larger is faster, and equal up to float rounding.
             with_tokens: False leaves the tokens out (L = 0), which keeps large caches small.
 
-        Warns CaptionTruncatedWarning of a caption longer than `max_tokens`, with what was cut, CaptionUnknownWarning of
-        one of which the encoder knows nothing.
+        Raises UserError naming a caption that is no string, or has nothing to read in it. Warns CaptionTruncatedWarning
+        of one longer than `max_tokens`, with what was cut, CaptionUnknownWarning of one whose words are all unknown.
         """
         if isinstance(captions, str) or batch_size < 1:
             raise UserError("captions, batch_size: expected a list of captions and a size of 1 or more")
-        ids = list(map(self.token_ids, self._prepare_all(captions)))
+        ids = []
+        for row, caption in enumerate(captions):
+            try:
+                text = self.prepare(caption)
+            except UserError as error:
+                raise UserError(f"captions[{row}]: {str(error).removeprefix('caption: ')}") from None
+            ids.append(self.token_ids(text))
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # stable: like lengths go together
-        rows = torch.empty(len(ids), dtype=torch.long)
-        rows[torch.tensor(order, dtype=torch.long)] = torch.arange(len(ids))
         codes = []
         for start in range(0, len(ids), batch_size):
             code = self.code_batch([ids[i] for i in order[start : start + batch_size]])
             codes.append(code if with_tokens else code.without_tokens())
+        rows = torch.tensor(order, dtype=torch.long).argsort()
         return TextCode.cat(codes or [TextCode.null(0, self.dim).to(self.device)])[rows.to(self.device)]
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
         return next(itertools.chain(self.parameters(), self.buffers())).device
-
-    def _prepare_all(self, captions: Sequence[str]) -> Iterator[str]:
-        for row, caption in enumerate(captions):
-            try:
-                yield self.prepare(caption)
-            except UserError as error:
-                raise UserError(f"captions[{row}]: {str(error).removeprefix('caption: ')}") from None
 
     def _warn_cut(self, text: str, tokens: int, start: int) -> None:
         """Warn whoever called `encode`, from `token_ids`, that `text` is read up to character `start` only."""
         cut = text[start:].strip()
         shown = cut if len(cut) <= 200 else f"{cut[:200]}…"
-        read = f"has {tokens} tokens, the encoder reads {self.max_tokens}"
-        message = f"caption {text[:40]!r}… {read}; cut: {shown!r}"
-        warnings.warn(CaptionTruncatedWarning(message), stacklevel=5)
+        message = f"has {tokens} tokens, the encoder reads {self.max_tokens}; cut: {shown!r}"
+        warnings.warn(CaptionTruncatedWarning(f"caption {text[:40]!r}… {message}"), stacklevel=5)
 
     def _warn_unknown(self, text: str) -> None:
         """Warn whoever called `encode`, from `token_ids`, that the encoder knows nothing of `text`."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import mmap
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -29,14 +29,12 @@ _WORD = re.compile(r"[^\W_]+")
 class WordVectors(TextEncoder):
     """Word vectors, a caption's code their mean weighted by inverse document frequency, at unit length.
 
-    A caption's tokens are the vectors of its words in order; words that are not known are skipped.
+    A caption's tokens are the vectors of its words in order, at most `max_tokens`; unknown words are skipped.
 
     Args:
         words: V distinct words. A caption's word is looked up as it is written, then lowered.
         vectors: One vector a word, (V, D).
         idf: Weight of each word, (V,), none negative; without it all weigh the same.
-        id: The name it was asked for by.
-        max_tokens: Words it reads of a caption.
 
     Source: Mikolov et al. 2013, Distributed Representations of Words and Phrases, arXiv:1310.4546; idf: Spärck
         Jones 1972, A Statistical Interpretation of Term Specificity
@@ -85,11 +83,11 @@ class WordVectors(TextEncoder):
     def from_pretrained(
         cls, source: str | Path = "", *, digest: str | None = None, id: str | None = None
     ) -> WordVectors:
-        """Open a folder that `save` wrote, or a file of word vectors, which goes by `id`, or by its own name.
+        """Open a folder that `save` wrote, or a file of word vectors; its `id` is the given one, or its path.
 
-        A file is text (a word and its numbers a line, after a line with their counts or not: GloVe, word2vec,
-        fastText), .bin (word2vec) or .npz (words, vectors and, if they are there, idf). Of a word that stands twice the
-        first counts. No pickle is loaded: not gensim's .kv, and no objects in an .npz.
+        A file is text (a word and its numbers a line, with or without a first line of counts: GloVe, word2vec,
+        fastText), .bin (word2vec) or .npz (words, vectors and perhaps idf). Of a word that stands twice the first
+        counts. No pickle is loaded: not gensim's .kv, and no objects in an .npz.
 
         Raises MissingModelError if there is no such file, UserError if it is damaged, of another format, or its
         `WordVectors.digest` is not `digest`.
@@ -97,8 +95,8 @@ class WordVectors(TextEncoder):
         path = Path(source)
         if not str(source) or not path.exists():
             raise MissingModelError(f"source: no such file or folder {str(source)!r}; pass a file of word vectors")
-        words, vectors, idf, max_tokens = _read_folder(path) if path.is_dir() else _read_file(path)
-        encoder = cls(words, vectors, idf, id=id or str(source), max_tokens=max_tokens)
+        parts, max_tokens = _read_folder(path) if path.is_dir() else (_read_file(path), MAX_TOKENS)
+        encoder = cls(*parts, id=id or str(source), max_tokens=max_tokens)
         if digest not in (None, encoder.digest):
             raise UserError(
                 f"digest: {path} has {encoder.digest}, expected {digest}; these are not the vectors asked for: "
@@ -114,7 +112,7 @@ class WordVectors(TextEncoder):
         (folder / INDEX).write_text(json.dumps(index, ensure_ascii=False, indent=0) + "\n", "utf-8")
 
     def prepare(self, caption: str) -> str:
-        """See `TextEncoder.prepare`. Raises UserError also where the caption has no known word."""
+        """The text that is encoded. Raises UserError also where the caption has no known word."""
         text = super().prepare(caption)
         if not self._rows(text):
             raise UserError(
@@ -124,21 +122,19 @@ class WordVectors(TextEncoder):
         return text
 
     def token_ids(self, text: str) -> Tensor:
-        """See `TextEncoder.token_ids`."""
         rows = self._rows(text)
         if len(rows) > self.max_tokens:
             self._warn_cut(text, len(rows), rows[self.max_tokens][1])
         return torch.tensor([row for row, _ in rows[: self.max_tokens]], dtype=torch.long)
 
     def code_batch(self, ids: Sequence[Tensor]) -> TextCode:
-        """See `TextEncoder.code_batch`."""
         mask = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in ids], batch_first=True).to(self.device)
         rows = pad_sequence(list(ids), batch_first=True).to(self.device)
         tokens = self.vectors[rows] * mask[..., None]
         pooled = (tokens * self.idf[rows][..., None]).sum(1)
-        if not (pooled.norm(dim=1) > 0).all():
-            named = [self.words[int(i)] for i in ids[int((pooled.norm(dim=1) == 0).nonzero()[0, 0])]]
-            raise UserError(f"captions: the vectors of {' '.join(named)!r} cancel out; use other words")
+        for row in (pooled.norm(dim=1) == 0).nonzero()[:, 0].tolist():
+            named = " ".join(self.words[i] for i in ids[row].tolist())
+            raise UserError(f"captions: the vectors of {named!r} cancel out; use other words")
         return TextCode(F.normalize(pooled, dim=1), tokens, mask)
 
     def _rows(self, text: str) -> list[tuple[int, int]]:
@@ -156,44 +152,39 @@ def split_words(text: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(text)]
 
 
-Parts = tuple[list[str], Tensor, Tensor | None, int]
+Parts = tuple[list[str], Tensor, Tensor | None]
+"""Words, vectors and idf."""
 
 
-def _read_folder(folder: Path) -> Parts:
+def _read_folder(folder: Path) -> tuple[Parts, int]:
     if (folder / MANIFEST).is_file():
         verify_folder(folder)
     if missing := [name for name in (INDEX, VECTORS) if not (folder / name).is_file()]:
         raise MissingModelError(f"source: {folder} lacks {', '.join(missing)}; copy it whole")
     try:
-        index = json.loads((folder / INDEX).read_text("utf-8"))
-        tensors = load_file(folder / VECTORS)
-        return list(index["words"]), tensors["vectors"], tensors["idf"], int(index["max_tokens"])
+        index, tensors = json.loads((folder / INDEX).read_text("utf-8")), load_file(folder / VECTORS)
+        return (list(index["words"]), tensors["vectors"], tensors["idf"]), int(index["max_tokens"])
     except Exception as error:  # safetensors' own error is none of Python's
-        raise UserError(
-            f"source: {folder} is damaged ({_line(error)}); make it again with train.prepare --words"
-        ) from error
+        remedy = "make it again with train.prepare --words"
+        raise UserError(f"source: {folder} is damaged ({_line(error)}); {remedy}") from error
 
 
 def _read_file(path: Path) -> Parts:
-    readers: dict[str, Callable[[Path], Parts]] = {".npz": _read_npz, ".bin": _read_binary}
+    readers = {".npz": _read_npz, ".bin": _read_binary}
     try:
-        _refuse_pickle(path)
+        with path.open("rb") as file:
+            head = file.read(2)
+        if path.suffix.lower() == ".kv" or (head[:1] == b"\x80" and head[1:] in (b"\2", b"\3", b"\4", b"\5")):
+            raise UserError(
+                "it is a pickle, which runs code when it is opened, and is not loaded; of one that you trust, "
+                "`gensim.models.KeyedVectors.load(PATH).save_word2vec_format('words.txt')` makes text"
+            )
         return readers.get(path.suffix.lower(), _read_text)(path)
     except FileNotFoundError:
         raise
     except (ValueError, OSError, EOFError, KeyError, BadZipFile) as error:
         reason = _line(error).removeprefix("source: ")
         raise UserError(f"source: {path}: {reason}; pass word vectors as text, .bin or .npz") from error
-
-
-def _refuse_pickle(path: Path) -> None:
-    with path.open("rb") as file:
-        head = file.read(2)
-    if path.suffix.lower() == ".kv" or (head[:1] == b"\x80" and head[1:] in (b"\2", b"\3", b"\4", b"\5")):
-        raise UserError(
-            "it is a pickle, which runs code when it is opened, and is not loaded; of one that you trust, "
-            "`gensim.models.KeyedVectors.load(PATH).save_word2vec_format('words.txt')` makes text"
-        )
 
 
 def _read_text(path: Path) -> Parts:
@@ -212,7 +203,7 @@ def _read_text(path: Path) -> Parts:
             words.setdefault(word, np.array(numbers, dtype=np.float32))
     if not words:
         raise UserError("it is empty")
-    return list(words), torch.from_numpy(np.stack(list(words.values()))), None, MAX_TOKENS
+    return list(words), torch.from_numpy(np.stack(list(words.values()))), None
 
 
 def _read_npz(path: Path) -> Parts:
@@ -220,14 +211,13 @@ def _read_npz(path: Path) -> Parts:
         missing = [name for name in ("words", "vectors") if name not in file]
         if missing:
             raise UserError(f"it lacks {', '.join(missing)}, it has {', '.join(file) or 'nothing'}")
-        words, vectors = [str(word) for word in file["words"]], torch.from_numpy(file["vectors"].astype(np.float32))
         idf = torch.from_numpy(file["idf"].astype(np.float32)) if "idf" in file else None
-    return words, vectors, idf, MAX_TOKENS
+        return [str(word) for word in file["words"]], torch.from_numpy(file["vectors"].astype(np.float32)), idf
 
 
 def _read_binary(path: Path) -> Parts:
     """word2vec's own format: a line with the counts of words and numbers, then each word, a space, its float32."""
-    size = path.stat().st_size
+    size, words = path.stat().st_size, dict[str, np.ndarray]()
     with path.open("rb") as file:
         head = file.readline(64)
         counts = head.split()
@@ -237,16 +227,16 @@ def _read_binary(path: Path) -> Parts:
         if not rows or not dim or rows * (4 * dim + 2) > size:
             raise UserError(f"it is cut short, or damaged: {size} bytes do not hold {rows} words of {dim} numbers")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            words, place = dict[str, np.ndarray](), len(head)
-            for row in range(rows):
+            place = len(head)
+            for row in range(1, rows + 1):
                 end = data.find(b" ", place) + 1
                 vector = data[end : end + 4 * dim]
                 if not end or len(vector) < 4 * dim:
-                    raise UserError(f"it is cut short: it ends in word {row + 1} of {rows}")
+                    raise UserError(f"it is cut short: it ends in word {row} of {rows}")
                 word = data[place : end - 1].lstrip(b"\r\n").decode("utf-8", "replace")
                 words.setdefault(word, np.frombuffer(vector, "<f4"))
                 place = end + 4 * dim
-    return list(words), torch.from_numpy(np.stack(list(words.values())).astype(np.float32)), None, MAX_TOKENS
+    return list(words), torch.from_numpy(np.stack(list(words.values())).astype(np.float32)), None
 
 
 def _line(error: BaseException) -> str:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,10 +23,10 @@ from bridge.codecs.standardize import PrincipalAxes, WhitenedCodec
 from bridge.noise import generator_for
 from eval.report import ROWS, table, to_json
 from eval.studies import Study
-from eval.studies.compare.base import GUIDED, PLAIN, Sampling
+from eval.studies.compare import nets
 from eval.studies.compare.material import Shelf
-from eval.studies.compare.nets import BridgeFlow, LocalFlow, LocalNet, MapperNet, MapperPeer
-from eval.studies.compare.study import HEADLINES, Spread, Workshop, add_workshop, open_workshop
+from eval.studies.compare.nets import LocalNet, LocalPeer, MapperNet, Sampling, TrainedPeer, Trial
+from eval.studies.compare.study import HEADLINES, Spread, Workshop, add_workshop, best_first, open_workshop
 from train.command import Parser
 from train.timing import interleaved
 
@@ -36,38 +35,26 @@ DENSITY_PICTURES, STEPS, PROBES = 128, 16, 4
 SPEED_IMAGES, SPEED_REPEATS = 64, 3
 
 
-class FamilyPeer(MapperPeer):
-    """A mapping family with one set of hyperparameters: learning rate, batch size, and arguments of the mapper.
-
-    With `whitened` it works on whitened latents.
-    """
-
-    def __init__(self, name: str, family: type[mappers.Mapper], trial: dict[str, Any], whitened: bool = False) -> None:
-        self.name, self.family, self.trials, self.whitened = name, family, (trial,), whitened
-        self.tokens = family.reads_tokens
-        self.settings = GUIDED if issubclass(family, mappers.VelocityMapper) else PLAIN
-
-
-class LocalFamily(LocalFlow):
-    """The local flow, which trains nothing."""
-
-    name, family, whitened = "local flow", mappers.LocalFlowMapper, False
+def family_peer(name: str, family: type[mappers.Mapper], trial: Trial, whitened: bool = False) -> TrainedPeer:
+    """A mapping family with one trial: learning rate, batch size, and arguments of the mapper."""
+    settings = nets.GUIDED if issubclass(family, mappers.VelocityMapper) else nets.PLAIN
+    return TrainedPeer(name, (trial,), settings, whitened=whitened, family=family, tokens=family.reads_tokens)
 
 
 FAST = {"learning_rate": 1e-3, "batch_size": 256}
 SLOW = {"learning_rate": 5e-4, "batch_size": 128}
 AUTOREGRESSIVE = SLOW | {"kind": "autoregressive"}
-ALL: tuple[FamilyPeer | LocalFamily, ...] = (
-    LocalFamily(),
-    FamilyPeer("flow matching, MLP", BridgeFlow.family, BridgeFlow.trials[0]),
-    FamilyPeer("flow matching, transformer", mappers.TransformerFlowMapper, SLOW),
-    FamilyPeer("flow, coupling", mappers.NormalizingFlowMapper, SLOW),
-    FamilyPeer("flow, coupling, whitened", mappers.NormalizingFlowMapper, SLOW, whitened=True),
-    FamilyPeer("flow, autoregressive, whitened", mappers.NormalizingFlowMapper, AUTOREGRESSIVE, True),
-    FamilyPeer("Gaussian, diagonal", mappers.GaussianMapper, FAST),
-    FamilyPeer("Gaussian, diagonal, whitened", mappers.GaussianMapper, FAST, whitened=True),
-    FamilyPeer("Gaussian, rank 16", mappers.GaussianMapper, FAST | {"rank": 16}),
-    FamilyPeer("mixture of 8 Gaussians, whitened", mappers.MixtureMapper, FAST, whitened=True),
+ALL: tuple[TrainedPeer | LocalPeer, ...] = (
+    replace(nets.LOCAL_FLOW, name="local flow"),
+    replace(nets.BRIDGE_FLOW, name="flow matching, MLP", trials=nets.BRIDGE_FLOW.trials[:1]),
+    family_peer("flow matching, transformer", mappers.TransformerFlowMapper, SLOW),
+    family_peer("flow, coupling", mappers.NormalizingFlowMapper, SLOW),
+    family_peer("flow, coupling, whitened", mappers.NormalizingFlowMapper, SLOW, whitened=True),
+    family_peer("flow, autoregressive, whitened", mappers.NormalizingFlowMapper, AUTOREGRESSIVE, whitened=True),
+    family_peer("Gaussian, diagonal", mappers.GaussianMapper, FAST),
+    family_peer("Gaussian, diagonal, whitened", mappers.GaussianMapper, FAST, whitened=True),
+    family_peer("Gaussian, rank 16", mappers.GaussianMapper, FAST | {"rank": 16}),
+    family_peer("mixture of 8 Gaussians, whitened", mappers.MixtureMapper, FAST, whitened=True),
 )
 
 
@@ -81,7 +68,7 @@ class Density:
 
 @dataclass(frozen=True)
 class Family:
-    name: str  # Of the family
+    name: str
     sampling: Sampling | None = None  # Chosen on validation, of seed 0
     rows: dict[str, dict[str, Spread]] = field(default_factory=dict)  # HEADLINES by row; none if training diverged
     steps: list[int] = field(default_factory=list)  # Optimiser steps, by seed
@@ -139,23 +126,23 @@ def density_of(shop: Workshop, mapper: mappers.Mapper, splits: Mapping[str, str]
     if not isinstance(mapper, mappers.DensityMapper):
         return None
     shift = shop.codec.log_abs_det if isinstance(shop.codec, WhitenedCodec) else 0.0
-    bits, errors = {}, []
+    bits, errors = {}, [0.0]
     for row, split in splits.items():
         z, labels = held_out_latents(shop, split)
-        c, dims = shop.asked(labels), z[0].numel()
+        c, nats = shop.asked(labels), z[0].numel() * math.log(2)
         if isinstance(mapper, mappers.VelocityMapper):
             value, error = mapper.log_prob_with_error(
                 z, c, num_inference_steps=STEPS, trace="hutchinson", probes=PROBES, generator=generator_for(0)
             )
-            errors.append(float(error.square().mean().sqrt()) / math.sqrt(len(z)) / dims / math.log(2))
+            errors.append(float(error.square().mean().sqrt()) / math.sqrt(len(z)) / nats)
         else:
             with torch.no_grad():
                 value = mapper.log_prob(z, c)
-        bits[row] = -(float(value.mean()) + shift) / dims / math.log(2)
-    return Density(bits, max(errors, default=0.0))
+        bits[row] = -(float(value.mean()) + shift) / nats
+    return Density(bits, max(errors))
 
 
-def measure(shop: Workshop, peer: FamilyPeer | LocalFamily, seeds: int) -> Family:
+def measure(shop: Workshop, peer: TrainedPeer | LocalPeer, seeds: int) -> Family:
     """Train a family with every seed, judge each on the test, and measure density and speed with the first."""
     tested = [one for seed in range(seeds) if (one := shop.tested(peer, 0, seed)) is not None]
     if len(tested) < seeds:
@@ -172,7 +159,7 @@ def measure(shop: Workshop, peer: FamilyPeer | LocalFamily, seeds: int) -> Famil
         rate = SPEED_IMAGES / interleaved(works, SPEED_REPEATS, time.perf_counter)["draw"]
     steps, minutes = [one.steps for one in tested], [one.minutes for one in tested]
     count = sum(p.numel() for p in net.parameters()) or sum(b.numel() for b in net.buffers())
-    absent = {} if density else {"density": f"{peer.family.__name__} has none"}
+    absent = {} if density else {"density": f"{type(mapper).__name__} has none"}
     return Family(peer.name, sampling, rows, steps, minutes, count, rate, density, absent)
 
 
@@ -182,13 +169,11 @@ def to_text(report: FamiliesReport) -> str:
         f"{report.minutes:g} minutes each, {report.vae_minutes:g} of them for the VAE · {report.samples} samples a "
         "caption · bits/dim of the codec's own latents, the smaller the better"
     ]
+    head = ["", *HEADLINES, "bits/dim", "minutes", "images/s", "parameters"]
     for row in dict.fromkeys(row for one in report.families for row in one.rows):
-        here = sorted((f for f in report.families if row in f.rows), key=lambda f: -f.rows[row]["score"].mean)
-        head = ["", *HEADLINES, "bits/dim", "minutes", "images/s", "parameters"]
-        text += ["", row, *table([head, *(one.cells(row) for one in here)])]
-    return "\n".join(
-        text + [f"{one.name}: {what} absent, {why}" for one in report.families for what, why in one.absent.items()]
-    )
+        text += ["", row, *table([head, *best_first(report.families, row)])]
+    absent = [f"{one.name}: {what} absent, {why}" for one in report.families for what, why in one.absent.items()]
+    return "\n".join(text + absent)
 
 
 def _arguments(parser: Parser) -> None:

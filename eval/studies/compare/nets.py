@@ -1,13 +1,16 @@
-"""The trained rivals: diffusion on pixels and on latents, a prior, an invertible network, and ours.
+"""The networks under comparison, what each promises, and the peers: networks with trials and ways to sample.
 
-All train pictures without captions under the null code, as classifier-free guidance does with dropped captions.
+Diffusion on pixels and on latents, a prior, an invertible network, ours, local flows, retrieval and ridge. All that
+train see pictures without captions under the null code, as classifier-free guidance does with dropped captions.
 """
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler, PriorTransformer, UNet2DConditionModel
 from torch import Tensor, nn
@@ -15,71 +18,106 @@ from torch.nn import functional as F
 from zuko.distributions import DiagNormal
 from zuko.lazy import Flow, UnconditionalDistribution
 
+from bridge.codecs import ImageCodec
 from bridge.guidance import guided
 from bridge.mappers import FlowMatchingMapper, LocalFlowMapper, Mapper, NormalizingFlowMapper, VelocityMapper
+from bridge.noise import generator_for
 from bridge.text import TextCode
-from eval.studies.compare.base import (
-    GUIDED,
-    PLAIN,
-    TOKENS,
-    Batch,
-    LocalSampling,
-    Peer,
-    PeerNet,
-    Sampling,
-    Space,
-    TrainedPeer,
-    Trial,
-    net_arguments,
-)
+from eval import baselines
+from eval.baselines import Baselines
+from eval.data import caption_number
+from eval.stream import Generate
 
+TOKENS = 16  # Tokens of a caption that are kept; longer captions lose their last ones, never the pooled code
 TIMES, DDIM_STEPS = 1000, 25  # Noise levels in training, and solver steps in sampling
 FLOW_STEPS = 16
 HEADS = 4
 GRID = 8
 """Side of the grid that windows are given on; on another they cover the same share of a picture."""
-LOCAL = (LocalSampling(), LocalSampling(window=(1.5, 1.3)), LocalSampling(window=(1.5, 1.3), perplexity=24.0))
-"""What a local flow chooses from: the default, smaller parts, smaller parts of more pictures."""
+LOOP_KEYS = ("learning_rate", "batch_size")
+"""Entries of a trial that the training loop reads; the others are arguments of the network."""
+Trial = dict[str, Any]  # One set of hyperparameters
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a network has to fit: pictures <-> latents by a frozen codec, and text codes of dimension D."""
+
+    codec: ImageCodec
+    text_dim: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    data: Tensor  # Latents z (B, *z_shape) where the peer uses the VAE, else pictures x (B, 3, H, W) in [0, 1]
+    c: TextCode  # Codes; a null code is a picture without caption
+    generator: torch.Generator  # Source of all noise of this batch, on the CPU
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn; chosen on validation, after training, among a peer's `settings`."""
+
+    guidance: float = 1.0  # Classifier-free guidance scale, 1 is none
+    temperature: float = 1.0  # Factor on the noise
+    neighbours: bool = False  # Draw the code of an unfamiliar caption among near known ones, as the pipeline does
+
+
+class PeerNet(nn.Module, abc.ABC):
+    """A conditional generative network of latents or, with `pixels`, of pixels in [-1, 1]."""
+
+    noise_shape: tuple[int, ...]  # Standard normal numbers that one picture takes
+    codec: ImageCodec
+    pixels = False
+
+    @abc.abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """Training loss of each example, (B,)."""
+
+    def forward(self, data: Tensor, pooled: Tensor, tokens: Tensor, mask: Tensor, key: Tensor) -> dict[str, Tensor]:
+        """The loss as train's loop reads it; its noise depends on `key`, (3,), alone."""
+        return {"loss": self.loss(Batch(data, TextCode(pooled, tokens, mask), generator_for(*key.tolist())))}
+
+    @abc.abstractmethod
+    def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] of codes and noise (B, *noise_shape)."""
+
+    def decode(self, data: Tensor) -> Tensor:
+        """Pictures in [0, 1] of what the network generates."""
+        return (data / 2 + 0.5).clamp(0, 1) if self.pixels else self.codec.decode(data)
 
 
 class DenoisingNet(PeerNet):
-    """A network trained to undo noise on data (B, *shape), sampled by DDIM without noise of its own.
+    """A network trained to undo noise on latents or `pixels`, sampled by DDIM without noise of its own.
 
-    `prediction`, "v_prediction" or "sample" (the clean datum), is what `predict` gives; `clip` keeps the clean datum
-    in [-1, 1] while sampling: right for pixels.
+    `prediction`, "v_prediction" or "sample" (the clean datum), is what `predict` gives.
 
     Source: Ho et al. 2020, arXiv:2006.11239; sampling: Song et al. 2021, arXiv:2010.02502; v: Salimans & Ho 2022,
         arXiv:2202.00512; cosine schedule: Nichol & Dhariwal 2021, arXiv:2102.09672; zero terminal SNR: Lin et al.
         2024, arXiv:2305.08891
     """
 
-    def __init__(self, space: Space, shape: tuple[int, ...], prediction: str, clip: bool = False) -> None:
+    def __init__(self, space: Space, prediction: str, pixels: bool = False) -> None:
         super().__init__()
-        self.codec, self.noise_shape = space.codec, shape
+        side = space.codec.image_size
+        self.codec, self.pixels = space.codec, pixels
+        self.noise_shape = (3, side, side) if pixels else space.codec.z_shape
         self.scheduler = DDIMScheduler(
             num_train_timesteps=TIMES,
             beta_schedule="squaredcos_cap_v2",
             prediction_type=prediction,
-            clip_sample=clip,
+            clip_sample=pixels,
             rescale_betas_zero_snr=True,
             timestep_spacing="trailing",
         )
 
     @abc.abstractmethod
     def predict(self, noisy: Tensor, t: Tensor, c: TextCode) -> Tensor:
-        """What the scheduler expects, (B, *shape), of noisy data (B, *shape) and noise levels t (B,) long."""
-
-    def enter(self, data: Tensor) -> Tensor:
-        """A batch's data as the network wants them, (B, *shape)."""
-        return data
-
-    def leave(self, clean: Tensor) -> Tensor:
-        """Pictures in [0, 1] of clean data (B, *shape)."""
-        return self.codec.decode(clean)
+        """What the scheduler expects, (B, *noise_shape), of noisy data of that shape and noise levels t (B,) long."""
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean squared error of each prediction, (B,), at uniform noise levels."""
-        clean = self.enter(batch.data)
+        clean = batch.data * 2 - 1 if self.pixels else batch.data
         noise = torch.randn(clean.shape, generator=batch.generator).to(clean.device)
         t = torch.randint(TIMES, (len(clean),), generator=batch.generator).to(clean.device)
         noisy = self.scheduler.add_noise(clean, noise, t)
@@ -91,36 +129,41 @@ class DenoisingNet(PeerNet):
     @torch.no_grad()
     def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
         self.scheduler.set_timesteps(DDIM_STEPS)
-        away = TextCode.null(len(c), c.pooled.shape[1]).to(noise.device)
+        null = TextCode.null(len(c), c.pooled.shape[1]).to(noise.device)
         noisy = noise * sampling.temperature
         for step in self.scheduler.timesteps:
             t = torch.full((len(noisy),), int(step), device=noisy.device)
-            predicted = guided(self.predict, noisy, t, c, away, sampling.guidance)
+            predicted = guided(self.predict, noisy, t, c, null, sampling.guidance)
             noisy = self.scheduler.step(predicted, int(step), noisy).prev_sample
-        return self.leave(noisy)
+        return self.decode(noisy)
 
 
 class UNet(DenoisingNet):
-    """A UNet2DConditionModel with one layer a level, and cross-attention on the `attend` lowest levels.
+    """A UNet2DConditionModel, one layer a level: on latents, with cross-attention on every level, or on pixels.
 
-    `widths` are the channels of its levels, each halving the side; multiples of 8. It works on squares of `fold`
-    positions, folded into channels: that loses nothing and learns nothing, every number is seen and predicted.
+    With `grid`, on pixels: folded to squares of channels so that a CPU can follow, to a side of `grid`, at most a
+    picture's own. That loses and learns nothing, every number is seen and predicted; only the lowest level attends.
+    `widths` are the channels of the levels, each halving the side; multiples of 8.
+
+    Source: Saharia et al. 2022 (Imagen), arXiv:2205.11487; on latents: Rombach et al. 2022, High-Resolution Image
+        Synthesis with Latent Diffusion Models, arXiv:2112.10752
     """
 
-    def __init__(
-        self, space: Space, shape: tuple[int, ...], widths: tuple[int, ...], attend: int, fold: int, clip: bool
-    ) -> None:
-        super().__init__(space, shape, "v_prediction", clip)
-        self.fold, channels = fold, shape[0] * fold**2
-        shallow = len(widths) - attend
+    def __init__(self, space: Space, widths: tuple[int, ...], grid: int | None = None) -> None:
+        super().__init__(space, "v_prediction", pixels=grid is not None)
+        channels, side, _ = self.noise_shape
+        grid, attending = (side, len(widths)) if grid is None else (min(grid, side), 1)
+        if side % grid:
+            raise ValueError(f"grid: {grid} does not divide pictures of {side} pixels; give a divisor")
+        self.fold, plain = side // grid, len(widths) - attending
         self.unet = UNet2DConditionModel(
-            sample_size=shape[1] // fold,
-            in_channels=channels,
-            out_channels=channels,
+            sample_size=grid,
+            in_channels=channels * self.fold**2,
+            out_channels=channels * self.fold**2,
             block_out_channels=tuple(widths),
             layers_per_block=1,
-            down_block_types=("DownBlock2D",) * shallow + ("CrossAttnDownBlock2D",) * attend,
-            up_block_types=("CrossAttnUpBlock2D",) * attend + ("UpBlock2D",) * shallow,
+            down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",) * attending,
+            up_block_types=("CrossAttnUpBlock2D",) * attending + ("UpBlock2D",) * plain,
             mid_block_type="UNetMidBlock2DCrossAttn",
             cross_attention_dim=space.text_dim,
             attention_head_dim=HEADS,  # diffusers takes it for the number of heads
@@ -136,75 +179,20 @@ class UNet(DenoisingNet):
         return F.pixel_shuffle(out, self.fold)
 
 
-class DirectNet(UNet):
-    """A UNet on pixels, folded so that a CPU can follow: to a side of `grid`, at most a picture's own."""
-
-    def __init__(self, space: Space, grid: int, widths: tuple[int, ...]) -> None:
-        side = space.codec.image_size
-        grid = min(grid, side)
-        if side % grid:
-            raise ValueError(f"grid: {grid} does not divide pictures of {side} pixels; give a divisor")
-        super().__init__(space, (3, side, side), widths, 1, side // grid, clip=True)
-
-    def enter(self, data: Tensor) -> Tensor:
-        return data * 2 - 1
-
-    def leave(self, clean: Tensor) -> Tensor:
-        return (clean / 2 + 0.5).clamp(0, 1)
-
-
-class Direct(TrainedPeer):
-    """The direct way: pixel diffusion with cross-attention over pooled code and tokens, no latent space anywhere.
-
-    Source: Ho et al. 2020, arXiv:2006.11239; Saharia et al. 2022 (Imagen), arXiv:2205.11487
-    """
-
-    name, net, uses_vae, settings, tokens = "direct", DirectNet, False, GUIDED, True
-    trials: tuple[Trial, ...] = (
-        {"learning_rate": 1e-3, "batch_size": 32, "grid": 16, "widths": (64, 128)},
-        {"learning_rate": 1e-3, "batch_size": 16, "grid": 32, "widths": (32, 64, 96)},
-        {"learning_rate": 1e-3, "batch_size": 16, "grid": 16, "widths": (48, 96)},
-    )
-
-
-class DirectPlateau(Direct):
-    """The same, run on until its validation loss stops improving: what more time would buy it."""
-
-    name, plateau, follows = "direct_plateau", True, "direct"
-
-
-class LatentNet(UNet):
-    """A UNet on standardised latents, with attention on every level."""
-
-    def __init__(self, space: Space, widths: tuple[int, ...]) -> None:
-        super().__init__(space, space.codec.z_shape, widths, len(widths), 1, clip=False)
-
-
-class Latent(TrainedPeer):
-    """Latent diffusion on the same VAE.
-
-    Source: Rombach et al. 2022, High-Resolution Image Synthesis with Latent Diffusion Models, arXiv:2112.10752
-    """
-
-    name, net, settings, tokens = "latent", LatentNet, GUIDED, True
-    trials = (
-        {"learning_rate": 1e-3, "batch_size": 64, "widths": (64, 128)},
-        {"learning_rate": 5e-4, "batch_size": 64, "widths": (96, 192)},
-        {"learning_rate": 1e-3, "batch_size": 64, "widths": (128,)},
-    )
-
-
 class PriorNet(DenoisingNet):
-    """Text tokens, pooled code, time and the noisy latent in one sequence; the clean latent comes out.
+    """DALL-E 2's diffusion prior, on VAE latents instead of CLIP codes: one sequence of tokens, pooled code, time and
+    the noisy latent; the clean latent comes out.
 
     With `patch` the latent's whole side it is one token, causal, read off a last learned one, as in the paper. With a
     smaller `patch` it is a token for every square, without a mask (padding is zero). `heads` have 64 features each.
+
+    Source: Ramesh et al. 2022, Hierarchical Text-Conditional Image Generation with CLIP Latents, arXiv:2204.06125
     """
 
     def __init__(self, space: Space, patch: int, layers: int, heads: int) -> None:
-        shape = space.codec.z_shape
-        super().__init__(space, shape, "sample")
-        self.patch, squares = patch, (shape[1] // patch) ** 2
+        super().__init__(space, "sample")
+        channels, side, _ = self.noise_shape
+        self.patch, squares = patch, (side // patch) ** 2
         self.whole = squares == 1
         self.text_scale = math.sqrt(space.text_dim)
         self.tokens = nn.Linear(space.text_dim, heads * 64)
@@ -212,7 +200,7 @@ class PriorNet(DenoisingNet):
             num_attention_heads=heads,
             attention_head_dim=64,
             num_layers=layers,
-            embedding_dim=shape[0] * patch**2,
+            embedding_dim=channels * patch**2,
             num_embeddings=TOKENS,
             additional_embeddings=4 if self.whole else 2 + squares,
             embedding_proj_dim=space.text_dim,
@@ -221,47 +209,35 @@ class PriorNet(DenoisingNet):
         )
 
     def predict(self, noisy: Tensor, t: Tensor, c: TextCode) -> Tensor:
-        missing = TOKENS - c.mask.shape[1]
-        tokens, mask = F.pad(c.tokens, (0, 0, 0, missing)), F.pad(c.mask, (0, missing))
+        c = c.padded(TOKENS)
         flat = F.pixel_unshuffle(noisy, self.patch).flatten(2).transpose(1, 2)
         out = self.transformer(
             flat,
             t,
             proj_embedding=c.pooled * self.text_scale,
-            encoder_hidden_states=self.tokens(tokens) * mask[..., None],
-            attention_mask=mask if self.whole else None,
+            encoder_hidden_states=self.tokens(c.tokens) * c.mask[..., None],
+            attention_mask=c.mask if self.whole else None,
         ).predicted_image_embedding
         folded = out.view_as(flat).transpose(1, 2).unflatten(2, (noisy.shape[2] // self.patch, -1))
         return F.pixel_shuffle(folded, self.patch)
 
 
-class Prior(TrainedPeer):
-    """DALL-E 2's diffusion prior, on VAE latents instead of CLIP codes.
-
-    Source: Ramesh et al. 2022, Hierarchical Text-Conditional Image Generation with CLIP Latents, arXiv:2204.06125
-    """
-
-    name, net, settings, tokens = "prior", PriorNet, GUIDED, True
-    trials = (
-        {"learning_rate": 5e-4, "batch_size": 64, "patch": 8, "layers": 6, "heads": 6},
-        {"learning_rate": 5e-4, "batch_size": 64, "patch": 2, "layers": 6, "heads": 4},
-        {"learning_rate": 1e-3, "batch_size": 64, "patch": 2, "layers": 4, "heads": 4},
-    )
-
-
 class InvertibleNet(PeerNet):
-    """The coupling blocks of `NormalizingFlowMapper` on a plain embedding of the text code, without jitter.
+    """Exact likelihood from text code to image latent, in the manner of net2net: the coupling blocks of
+    `NormalizingFlowMapper` on a plain embedding of the text code, without jitter. It has a temperature, no guidance.
 
-    There is no guidance; the temperature is chosen instead. `blocks` are the mapper's `transforms`.
+    Source: Rombach et al. 2020, Network-to-Network Translation with Conditional Invertible Neural Networks,
+        arXiv:2005.13580; splines: Durkan et al. 2019, arXiv:1906.04032
     """
 
     def __init__(self, space: Space, blocks: int, hidden: int, condition: int = 128, bins: int = 0) -> None:
         super().__init__()
         self.codec, self.text_scale = space.codec, math.sqrt(space.text_dim)
-        self.noise_shape = (math.prod(space.codec.z_shape),)
+        dim = math.prod(space.codec.z_shape)
+        self.noise_shape = (dim,)
         self.text = nn.Sequential(nn.Linear(space.text_dim, condition), nn.SiLU(), nn.Linear(condition, condition))
-        shape, (dim,) = (space.codec.z_shape, space.text_dim), self.noise_shape
-        couplings = NormalizingFlowMapper(*shape, "coupling", blocks, hidden, condition, bins).flow.transform
+        shapes = space.codec.z_shape, space.text_dim
+        couplings = NormalizingFlowMapper(*shapes, "coupling", blocks, hidden, condition, bins).flow.transform
         # The base by these names, which checkpoints have.
         base = UnconditionalDistribution(DiagNormal, loc=torch.zeros(dim), scale=torch.ones(dim), buffer=True)
         self.flow = Flow(couplings, base)
@@ -279,22 +255,7 @@ class InvertibleNet(PeerNet):
     @torch.no_grad()
     def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
         z = self.flow(self.embed(c)).transform.inv(noise * sampling.temperature)
-        return self.codec.decode(z.unflatten(1, self.codec.z_shape))
-
-
-class Invertible(TrainedPeer):
-    """Exact likelihood from text code to image latent, in the manner of net2net.
-
-    Source: Rombach et al. 2020, Network-to-Network Translation with Conditional Invertible Neural Networks,
-        arXiv:2005.13580; splines: Durkan et al. 2019, arXiv:1906.04032
-    """
-
-    name, net, settings = "invertible", InvertibleNet, PLAIN
-    trials = (
-        {"learning_rate": 5e-4, "batch_size": 128, "blocks": 12, "hidden": 512},
-        {"learning_rate": 5e-4, "batch_size": 128, "blocks": 20, "hidden": 384},
-        {"learning_rate": 5e-4, "batch_size": 128, "blocks": 8, "hidden": 384, "bins": 8},
-    )
+        return self.decode(z.unflatten(1, self.codec.z_shape))
 
 
 class MapperNet(PeerNet):
@@ -316,29 +277,19 @@ class MapperNet(PeerNet):
             guidance = {"guidance_scale": sampling.guidance, "num_inference_steps": FLOW_STEPS}
         elif sampling.guidance != 1:
             raise ValueError(f"guidance: {type(self.mapper).__name__} has none; leave it at 1")
-        return self.codec.decode(self.mapper.sample(c, noise=noise, temperature=sampling.temperature, **guidance))
+        return self.decode(self.mapper.sample(c, noise=noise, temperature=sampling.temperature, **guidance))
 
 
-class MapperPeer(TrainedPeer):
-    family: type[Mapper]  # The mapper's class
+@dataclass(frozen=True)
+class LocalSampling(Sampling):
+    """How a local flow draws."""
 
-    def build(self, trial: Trial, space: Space) -> PeerNet:
-        return MapperNet(space, self.family, net_arguments(trial))
-
-
-class BridgeFlow(MapperPeer):
-    """Ours: conditional flow matching by a modulated perceptron; pooled codes only."""
-
-    name, family, settings = "bridge_flow", FlowMatchingMapper, GUIDED
-    trials = (
-        {"learning_rate": 1e-3, "batch_size": 256},
-        {"learning_rate": 1e-3, "batch_size": 256, "dropout": 0.1},
-        {"learning_rate": 7e-4, "batch_size": 256, "width": 768, "hidden": 1536},
-    )
+    window: tuple[float, float] = (2.0, 1.7)  # At t = 0 and 1, in positions of a grid of GRID x GRID
+    perplexity: float = 8.0  # Pictures that a caption effectively draws from
 
 
 class LocalNet(PeerNet):
-    """A local flow over a memory of latents with their codec, or of pixels without one."""
+    """A local flow over a memory of latents with their codec, or of `pixels`."""
 
     def __init__(self, space: Space, mapper: LocalFlowMapper, pixels: bool = False) -> None:
         super().__init__()
@@ -358,17 +309,59 @@ class LocalNet(PeerNet):
         return self._varied[sampling]
 
     def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
-        z = self.varied(sampling).sample(c, noise=noise, num_inference_steps=FLOW_STEPS)
-        return (z / 2 + 0.5).clamp(0, 1) if self.pixels else self.codec.decode(z)
+        return self.decode(self.varied(sampling).sample(c, noise=noise, num_inference_steps=FLOW_STEPS))
 
 
-class LocalFlow(Peer):
-    """Ours without training: the closed form of flow matching over a memory, local and weighed by caption.
+@dataclass(frozen=True)
+class Peer:
+    """One way from captions to pictures."""
 
-    Pictures without captions are of no use to it.
-    """
+    name: str  # In the table and on the command line
+    trials: tuple[Trial, ...] = ({},)  # Hyperparameters to choose from on validation
+    settings: tuple[Sampling, ...] = (Sampling(),)  # Ways to sample to choose from on validation
+    _: KW_ONLY
+    uses_vae: bool = True  # Works on the VAE's latents, so that the VAE's training is charged to it
+    whitened: bool = False  # Works on PCA-whitened latents; see `families`
+    follows: str = ""  # Name of the peer whose chosen trial this one takes instead of choosing
 
-    name, settings = "local_flow", LOCAL
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedPeer(Peer):
+    net: type[PeerNet] = MapperNet
+    family: type[Mapper] | None = None  # Of a MapperNet
+    tokens: bool = False  # Reads the caption's tokens, not only its pooled code
+    plateau: bool = False  # Trained until validation stops improving instead of for the budget
+
+    def build(self, trial: Trial, space: Space) -> PeerNet:
+        """An untrained network."""
+        arguments = {name: value for name, value in trial.items() if name not in LOOP_KEYS}
+        return MapperNet(space, self.family, arguments) if self.family else self.net(space, **arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimplePeer(Peer):
+    """A fitted `Baselines` asked caption by caption, so that a caption's pictures depend on no other's."""
+
+    draw: Callable[[Baselines, Trial, np.ndarray, int, np.random.Generator], np.ndarray]
+    """Flattened latents (1, n, Z) of one text code (1, D) and a count n."""
+
+    def generate(self, fitted: Baselines, trial: Trial, seed: int) -> Generate:
+        """Pictures keyed by (seed, caption); a caption's first pictures are the same however many are asked for."""
+
+        def pictures(captions: Sequence[str], n: int) -> Tensor:
+            drawn = []
+            for caption in captions:
+                rng = np.random.default_rng([seed, caption_number(caption)])
+                z = self.draw(fitted, trial, fitted.encode_text([caption]), n, rng)
+                drawn.append(torch.cat([fitted.decode(z[:, i : i + 1]) for i in range(n)], dim=1))
+            return torch.cat(drawn)
+
+        return pictures
+
+
+@dataclass(frozen=True)
+class LocalPeer(Peer):
+    """Ours without training: the closed form of flow matching over a memory of pairs, local, weighed by caption."""
 
     def remember(self, data: Tensor, codes: Tensor, captions: Sequence[Sequence[int]], space: Space) -> PeerNet:
         """A network that draws, over pairs as `Material.pairs` gives them."""
@@ -376,7 +369,52 @@ class LocalFlow(Peer):
         return LocalNet(space, LocalFlowMapper.from_memory(data, codes, captions), not self.uses_vae)
 
 
-class LocalPixels(LocalFlow):
-    """The same on pixels: the closed form without a latent space."""
+def _retrieve(fitted: Baselines, trial: Trial, code: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Training pictures of near captions: n of the nearest, or one of each of the n nearest."""
+    pick = baselines.retrieve_one if trial["pick"] == "nearest1" else baselines.retrieve_each
+    return fitted.z[pick(baselines.nearest_captions(code, fitted.codes), fitted.caption, n, rng)]
 
-    name, uses_vae = "local_pixels", False
+
+TRIALS: dict[str, tuple[Trial, ...]] = {
+    "bridge_flow": (
+        {"learning_rate": 1e-3, "batch_size": 256},
+        {"learning_rate": 1e-3, "batch_size": 256, "dropout": 0.1},
+        {"learning_rate": 7e-4, "batch_size": 256, "width": 768, "hidden": 1536},
+    ),
+    "direct": (
+        {"learning_rate": 1e-3, "batch_size": 32, "grid": 16, "widths": (64, 128)},
+        {"learning_rate": 1e-3, "batch_size": 16, "grid": 32, "widths": (32, 64, 96)},
+        {"learning_rate": 1e-3, "batch_size": 16, "grid": 16, "widths": (48, 96)},
+    ),
+    "latent": (
+        {"learning_rate": 1e-3, "batch_size": 64, "widths": (64, 128)},
+        {"learning_rate": 5e-4, "batch_size": 64, "widths": (96, 192)},
+        {"learning_rate": 1e-3, "batch_size": 64, "widths": (128,)},
+    ),
+    "invertible": (
+        {"learning_rate": 5e-4, "batch_size": 128, "blocks": 12, "hidden": 512},
+        {"learning_rate": 5e-4, "batch_size": 128, "blocks": 20, "hidden": 384},
+        {"learning_rate": 5e-4, "batch_size": 128, "blocks": 8, "hidden": 384, "bins": 8},
+    ),
+    "prior": (
+        {"learning_rate": 5e-4, "batch_size": 64, "patch": 8, "layers": 6, "heads": 6},
+        {"learning_rate": 5e-4, "batch_size": 64, "patch": 2, "layers": 6, "heads": 4},
+        {"learning_rate": 1e-3, "batch_size": 64, "patch": 2, "layers": 4, "heads": 4},
+    ),
+}
+GUIDED = (Sampling(), Sampling(guidance=2.0), Sampling(guidance=2.0, neighbours=True))
+PLAIN = (Sampling(), Sampling(temperature=0.7), Sampling(temperature=0.7, neighbours=True))
+"""What peers with guidance, and without, choose from; every trained peer has three settings."""
+LOCAL = (LocalSampling(), LocalSampling(window=(1.5, 1.3)), LocalSampling(window=(1.5, 1.3), perplexity=24.0))
+"""What a local flow chooses from: the default, smaller parts, smaller parts of more pictures."""
+
+LOCAL_FLOW = LocalPeer("local_flow", settings=LOCAL)
+LOCAL_PIXELS = LocalPeer("local_pixels", settings=LOCAL, uses_vae=False)  # The closed form without a latent space
+BRIDGE_FLOW = TrainedPeer("bridge_flow", TRIALS["bridge_flow"], GUIDED, family=FlowMatchingMapper)
+DIRECT = TrainedPeer("direct", TRIALS["direct"], GUIDED, net=UNet, tokens=True, uses_vae=False)
+DIRECT_PLATEAU = replace(DIRECT, name="direct_plateau", plateau=True, follows="direct")  # What more time would buy it
+LATENT = TrainedPeer("latent", TRIALS["latent"], GUIDED, net=UNet, tokens=True)
+INVERTIBLE = TrainedPeer("invertible", TRIALS["invertible"], PLAIN, net=InvertibleNet)
+PRIOR = TrainedPeer("prior", TRIALS["prior"], GUIDED, net=PriorNet, tokens=True)
+RETRIEVAL = SimplePeer("retrieval", ({"pick": "nearest1"}, {"pick": "nearestk"}), draw=_retrieve)
+RIDGE = SimplePeer("ridge", draw=lambda fitted, _, code, n, rng: fitted.ridge.sample(code, n, rng))

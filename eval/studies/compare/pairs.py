@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bridge.checkpoint import atomic_write
 from bridge.codecs import ImageCodec, load_codec
@@ -29,8 +28,8 @@ from eval.metrics.bootstrap import Interval
 from eval.plots import Curve, to_svg
 from eval.report import ROWS, table, to_json
 from eval.studies import Study, named
-from eval.studies.compare.base import Sampling, TrainedPeer
-from eval.studies.compare.nets import BridgeFlow, Direct, DirectPlateau, LocalFlow, LocalPixels
+from eval.studies.compare import nets
+from eval.studies.compare.nets import LocalPeer, Sampling, TrainedPeer
 from eval.studies.compare.study import SINGLE, Workshop, add_workshop, in_space, open_workshop
 from train.command import Parser, whole, writable_file
 from train.data.dataset import content_hash
@@ -38,23 +37,15 @@ from train.data.dataset import content_hash
 SIZES = (100, 300, 1000, 3000, 10000)
 """Numbers of pairs that are tried unless others are asked for, as far as the data has so many; and all."""
 METHODS = ("bridge_flow", "direct")
-SHOWN, ENDS = ("fit", "diversity", "joint"), ("score", "low", "high")  # Figures of a table, and of a chart
+SHOWN, ENDS = ("fit", "diversity", "joint", "score"), ("score", "low", "high")  # Figures of a table, and of a chart
 CLAIM = 5.0  # How many times fewer pairs the bridge is said to need
-FEWER = 3.0  # Whether more pairs help is told from so many times fewer
+FEWER = 3.0  # How many times fewer pairs a trend begins with
 Scores = Mapping[int, Interval]  # By pairs
-
-
-class BridgePlateau(BridgeFlow):
-    """Ours, run on until its validation loss stops improving."""
-
-    name, plateau = "bridge_flow_plateau", True
-
-
 UNTRAINED = "no training"
-MODES: dict[str, tuple[TrainedPeer | LocalFlow, TrainedPeer | LocalFlow]] = {
-    UNTRAINED: (LocalFlow(), LocalPixels()),
-    "equal minutes": (BridgeFlow(), Direct()),
-    "plateau": (BridgePlateau(), DirectPlateau()),
+MODES: dict[str, tuple[TrainedPeer | LocalPeer, TrainedPeer | LocalPeer]] = {
+    UNTRAINED: (nets.LOCAL_FLOW, nets.LOCAL_PIXELS),
+    "equal minutes": (nets.BRIDGE_FLOW, nets.DIRECT),
+    "plateau": (replace(nets.BRIDGE_FLOW, name="bridge_flow_plateau", plateau=True), nets.DIRECT_PLATEAU),
 }
 
 
@@ -99,10 +90,10 @@ class Verdict:
         start = f"{self.row}, {self.mode}: the direct way's best score, {self.target:.2f} with {self.direct_pairs:,.0f}"
         if self.ratio is None or self.bridge_pairs is None:
             return f"{start} pairs; the bridge: never reached"
-        least = "at least " if self.at_fewest else ""
+        ratio = f"{'at least ' if self.at_fewest else ''}{self.ratio:.1f}"
         verdict = "as claimed" if self.reached else f"claimed: {CLAIM:g}"
-        asked = f"the bridge needs {self.bridge_pairs:,.0f}"
-        claim = f"{start} pairs; {asked}: pairs needed for the same score: ratio {least}{self.ratio:.1f} ({verdict})"
+        needed = f"the bridge needs {self.bridge_pairs:,.0f}: pairs needed for the same score"
+        claim = f"{start} pairs; {needed}: ratio {ratio} ({verdict})"
         doubts = ["the direct way was best with the fewest pairs, so no larger ratio could be found"] * self.untold
         doubts += ["their intervals overlap there"] * (not self.apart)
         if round(self.target, 2) < 0:
@@ -128,8 +119,8 @@ class Trend:
             verdict = "more pairs made it worse: they take more minutes"
         else:
             verdict = "no clear difference (their intervals overlap): more pairs like these may not help"
-        scores = f"{self.before.value:.2f} to {self.after.value:.2f}"
-        return f"{self.row}, {self.mode}: the bridge from {self.few:,} to {self.many:,} pairs, {scores}: {verdict}"
+        change = f"{self.before.value:.2f} to {self.after.value:.2f}"
+        return f"{self.row}, {self.mode}: the bridge from {self.few:,} to {self.many:,} pairs, {change}: {verdict}"
 
 
 @dataclass(frozen=True)
@@ -191,21 +182,15 @@ def scores(points: Sequence[Point], mode: str, method: str, row: str, space: str
     }
 
 
-def measure(shop: Workshop, mode: str, method: str, seed: int, trial: int, space: str = "") -> Point:
+def measure(shop: Workshop, mode: str, method: str, seed: int, trial: int, space: str) -> Point:
     """Give a method the workshop's pairs, choose how to sample on validation, judge on test; or look it up."""
     peer, pairs = MODES[mode][METHODS.index(method)], len(shop.material.paired)
     tested = shop.tested(peer, trial if isinstance(peer, TrainedPeer) else 0, seed)
     if tested is None:
         raise UserError(f"{peer.name}: diverged with {pairs} pairs; see results.jsonl")
     seconds = None if tested.drawing is None else 60 * tested.minutes + tested.drawing
-    taken = (seed, tested.sampling, tested.steps, tested.minutes, seconds)
-    return Point(mode, method, pairs, tested.rows, *taken, space=space)
-
-
-def with_pairs(shop: Workshop, order: Tensor, count: int) -> Workshop:
-    """The same workshop with captions for the first `count` of `order`; all other pictures have none."""
-    material = shop.material.only(order[:count])
-    return replace(shop, material=material, identity={**shop.identity, "pairs": len(material.paired)})
+    taken = tested.sampling, tested.steps, tested.minutes, seconds
+    return Point(mode, method, pairs, tested.rows, seed, *taken, space=space)
 
 
 def sizes_of(asked: Sequence[str] | None, most: int) -> list[int]:
@@ -244,25 +229,22 @@ def to_text(report: PairsReport) -> str:
     """A table a row of the test, the verdicts, and what more pairs brought."""
     lines = []
     for row in report.points[0].rows:
-        cells = [["", "", "", "pairs", *SHOWN, "score", "copies", "steps", "seconds"]]
+        cells = [["", "", "", "pairs", *SHOWN, "copies", "steps", "seconds"]]
         for p in report.points:
-            f = p.rows[row]
-            score = str(Interval(f["score"], f["low"], f["high"]))
-            figures = [*(_cell(f, name) for name in SHOWN), score, _cell(f, "copied"), str(p.steps)]
-            cells.append([p.mode, p.method, p.space, str(p.pairs), *figures])
-            cells[-1].append("–" if p.seconds is None else f"{p.seconds:.1f}")
+            figures = [_cell(p.rows[row], name) for name in (*SHOWN, "copied")]
+            seconds = "–" if p.seconds is None else f"{p.seconds:.1f}"
+            cells.append([p.mode, p.method, p.space, str(p.pairs), *figures, str(p.steps), seconds])
         lines += [row, *table(cells), ""]
     judged = [f"judged {report.about['judged']}"] if "judged" in report.about else []
     return "\n".join([*lines, *map(str, report.verdicts), *map(str, report.trends), *judged])
 
 
 def _cell(figures: Mapping[str, float], name: str) -> str:
-    """A figure with its interval, as far as there is one."""
+    """A figure with its interval, which studies did not always keep."""
     if name not in figures:
         return "–"
-    if f"{name}_low" not in figures:  # a study of before intervals were kept
-        return f"{figures[name]:.2f}"
-    return str(Interval(figures[name], figures[f"{name}_low"], figures[f"{name}_high"]))
+    low, high = ENDS[1:] if name == "score" else (f"{name}_low", f"{name}_high")
+    return str(Interval(figures[name], figures[low], figures[high])) if low in figures else f"{figures[name]:.2f}"
 
 
 def chart(points: Sequence[Point], row: str) -> str:
@@ -310,15 +292,19 @@ def _run(args: argparse.Namespace, command: str) -> None:
     order = torch.from_numpy(pair_order(pictures, pictures.where("train")))
     sizes, points = sizes_of(args.sizes, len(order)), list[Point]()
     for space, (codec, encoder) in spaces.items():
-        here = in_space(shop, args, codec=codec, encoder=encoder) if codec or encoder else shop
-        points += [
-            measure(with_pairs(here, order, size), mode, method, seed, trial, space)
-            for size in sizes
-            for mode in args.modes
-            for peer, method, trial in zip(MODES[mode], METHODS, args.trial, strict=True)
-            if method in args.methods and (peer.uses_vae or not codec)
-            for seed in range(args.seeds)
-        ]
+        here = shop
+        if codec or encoder:
+            here = replace(shop, **in_space(args, pictures, codec or shop.codec, encoder or shop.encoder))
+        for size in sizes:
+            material = here.material.only(order[:size])
+            some = replace(here, material=material, identity={**here.identity, "pairs": len(material.paired)})
+            points += [
+                measure(some, mode, method, seed, trial, space)
+                for mode in args.modes
+                for peer, method, trial in zip(MODES[mode], METHODS, args.trial, strict=True)
+                if method in args.methods and (peer.uses_vae or not codec)
+                for seed in range(args.seeds)
+            ]
     judged = {"judged": f"singly: {SINGLE}"} if shop.benches.judge.singly else {}
     report = report_of(points, {"command": command} | judged)
     atomic_write(Path(args.out) / "pairs.json", to_json(report))
@@ -330,15 +316,8 @@ def _run(args: argparse.Namespace, command: str) -> None:
 STUDY = Study(__doc__, "pictures --data data/pictures --minutes 10", _arguments, _run)
 
 
-# --- charts of several studies -------------------------------------------------------------------------------------
-
-
 def points_of(path: Path) -> list[Point]:
-    """The points of a pairs.json.
-
-    Raises:
-        UserError: There is no such file, or it is none that `pairs` writes.
-    """
+    """The points of a pairs.json. Raises UserError if there is no such file, or it is none that `pairs` writes."""
     try:
         points = json.loads(path.read_text("utf-8"))["points"]
         read = [Point(p["mode"], p["method"], int(p["pairs"]), p["rows"], space=p.get("space", "")) for p in points]
@@ -348,15 +327,6 @@ def points_of(path: Path) -> list[Point]:
     if not (read and scored):
         raise UserError(f"{path}: holds no scores; give a pairs.json that `pairs` wrote")
     return read
-
-
-def chosen(points: Sequence[Point], curves: Sequence[str] | None) -> list[Point]:
-    """The points of some curves by their names in the legend, in that order; all of None."""
-    names = list(dict.fromkeys(p.way for p in points))
-    for name in curves or ():
-        if name not in names:
-            raise UserError(f"--curves: there is no {name!r}; there are: {'; '.join(names)}")
-    return [p for name in curves or names for p in points if p.way == name]
 
 
 def _chart_arguments(parser: Parser) -> None:
@@ -372,7 +342,12 @@ def _draw(args: argparse.Namespace, _: str) -> None:
 
     Reads the pairs.json of one run or several, and draws one chart for captions seen and one for captions held out.
     """
-    points = chosen([p for path in args.results for p in points_of(path)], args.curves)
+    every = [p for path in args.results for p in points_of(path)]
+    ways = list(dict.fromkeys(p.way for p in every))
+    for name in args.curves or ():
+        if name not in ways:
+            raise UserError(f"--curves: there is no {name!r}; there are: {'; '.join(ways)}")
+    points = [p for name in args.curves or ways for p in every if p.way == name]
     rows = [row for row in args.rows if any(row in p.rows for p in points)]
     if not rows:
         raise UserError(f"--rows: no result has {' or '.join(args.rows)}")

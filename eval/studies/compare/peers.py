@@ -6,35 +6,24 @@ VAE's where they use it), up to three trials and three ways to sample chosen on 
 
 import argparse
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
 from eval.baselines import text_codes
-from eval.report import BASES, Report, evaluate, table, to_json
+from eval.report import BASES, evaluate, table, to_json
+from eval.stream import Generate
 from eval.studies import Study
 from eval.studies.compare import nets
-from eval.studies.compare.base import Peer, Retrieval, Ridge, Sampling, TrainedPeer, Trial
-from eval.studies.compare.study import HEADLINES, Chosen, Spread, Workshop, add_workshop, open_workshop
-from train.command import Parser, whole
+from eval.studies.compare.nets import Peer, Sampling, TrainedPeer, Trial
+from eval.studies.compare.study import HEADLINES, Spread, Workshop, add_workshop, best_first, open_workshop
+from train.command import Parser, say, whole
 
-OURS = (nets.LocalFlow(), nets.LocalPixels(), nets.BridgeFlow())
-TRAINED = (nets.Direct(), nets.DirectPlateau(), nets.Latent(), nets.Invertible(), nets.Prior())
-ALL: tuple[Peer, ...] = (*OURS, *TRAINED, Retrieval(), Ridge())
+TRAINED = (nets.DIRECT, nets.DIRECT_PLATEAU, nets.LATENT, nets.INVERTIBLE, nets.PRIOR)
+ALL: tuple[Peer, ...] = (nets.LOCAL_FLOW, nets.LOCAL_PIXELS, nets.BRIDGE_FLOW, *TRAINED, nets.RETRIEVAL, nets.RIDGE)
 PLATEAU_SEEDS = 1  # A run to the plateau is made once
-
-
-@dataclass(frozen=True)
-class Entry:
-    peer: Peer  # Who
-    chosen: Chosen | None  # Trial and sampling; None where every trial diverged
-    scores: dict[int, float]  # Validation score of each seed that did not diverge, by seed
-
-    def name(self, seed: int) -> str:
-        return f"{self.peer.name}, seed {seed}"
 
 
 @dataclass(frozen=True)
@@ -68,44 +57,29 @@ class PeersReport:
     about: dict[str, str]  # What the caller adds
 
 
-def enter(shop: Workshop, peer: Peer, trials: int, seeds: int, peers: Mapping[str, Peer]) -> Entry:
-    """Choose a peer's trial, by another of `peers` where it follows that, and train its other seeds."""
+def trained(
+    shop: Workshop, peer: Peer, trials: int, seeds: int, peers: Mapping[str, Peer]
+) -> tuple[Line, dict[str, Generate]]:
+    """A peer's line, still without rows, and its models by name, one a seed: none where all diverged.
+
+    Trial and sampling are chosen with the first seed, by another of `peers` where the peer follows that.
+    """
     chooser = peers[peer.follows] if peer.follows else peer
-    chosen = shop.choose(chooser, range(min(trials, len(chooser.trials))))
-    scores = {}
-    if chosen is not None:
-        plateau = isinstance(peer, TrainedPeer) and peer.plateau
-        for seed in range(min(seeds, PLATEAU_SEEDS) if plateau else seeds):
-            (score,) = shop.validated(peer, peer.trials[chosen.trial], seed, [chosen.sampling])
-            if score is not None:
-                scores[seed] = score
-    return Entry(peer, chosen, scores)
-
-
-def judge_all(shop: Workshop, entries: Sequence[Entry]) -> Report:
-    """One report on the test split of every seed of every peer."""
-    models = {
-        entry.name(seed): shop.generate(entry.peer, entry.peer.trials[chosen.trial], seed)(chosen.sampling)
-        for entry in entries
-        if (chosen := entry.chosen) is not None
-        for seed in entry.scores
-    }
-    rest: dict[str, Any] = {"codec": shop.codec, "encode_text": text_codes(shop.encoder), "say": shop.say}
-    return evaluate(models, shop.benches.judge, split="test", **shop.judged, **rest)
-
-
-def line_of(shop: Workshop, entry: Entry, report: Report) -> Line:
-    peer, chosen, seeds = entry.peer, entry.chosen, entry.scores
-    if chosen is None or not seeds:
-        return Line(peer.name, peer.uses_vae, failed="every trial or seed diverged")
-    trial = peer.trials[chosen.trial]
-    runs = [run for s in seeds if (run := shop.results.get({"trained": shop.key(peer, trial, s)}))]
-    rows = {
-        row: {h: Spread.of(judged.methods[entry.name(s)].value(h) for s in seeds) for h in HEADLINES}
-        for row, judged in report.rows.items()
-    }
+    choice = shop.choose(chooser, range(min(trials, len(chooser.trials))))
+    failed = Line(peer.name, peer.uses_vae, failed="every trial or seed diverged")
+    if choice is None:
+        return failed, {}
+    trial, sampling = peer.trials[choice[0]], choice[1]
+    if isinstance(peer, TrainedPeer) and peer.plateau:
+        seeds = min(seeds, PLATEAU_SEEDS)
+    each = {seed: shop.validated(peer, trial, seed, [sampling]).get(sampling) for seed in range(seeds)}
+    scores = {seed: score for seed, score in each.items() if score is not None}
+    if not scores:
+        return failed, {}
+    runs = [run for seed in scores if (run := shop.results.get({"trained": shop.key(peer, trial, seed)}))]
     cost = [run["seconds"] / 60 for run in runs], [run["steps"] for run in runs]
-    return Line(peer.name, peer.uses_vae, *cost, trial, chosen.sampling, Spread.of(seeds.values()), rows)
+    models = {f"{peer.name}, seed {seed}": shop.generate(peer, trial, seed)(sampling) for seed in scores}
+    return Line(peer.name, peer.uses_vae, *cost, trial, sampling, Spread.of(scores.values())), models
 
 
 def to_text(report: PeersReport) -> str:
@@ -115,8 +89,7 @@ def to_text(report: PeersReport) -> str:
         f"{report.vae_minutes:g} of them for the VAE where one is used · mean ± deviation over seeds"
     ]
     for row, references in report.references.items():
-        here = sorted((line for line in report.lines if row in line.rows), key=lambda one: -one.rows[row]["score"].mean)
-        rows = [["", *HEADLINES, "steps", "minutes", ""], *(line.cells(row) for line in here)]
+        rows = [["", *HEADLINES, "steps", "minutes", ""], *best_first(report.lines, row)]
         rows += [[name, "", "", "", f"{value:.2f}", "", "", "", ""] for name, value in references.items()]
         text += ["", row, *table(rows)]
     return "\n".join(text + [f"{line.peer}: absent, {line.failed}" for line in report.lines if line.failed])
@@ -132,12 +105,21 @@ def _arguments(parser: Parser) -> None:
 def _run(args: argparse.Namespace, command: str) -> None:
     shop = open_workshop(args)
     peers = {peer.name: peer for peer in ALL}
-    chosen = [peer for peer in ALL if not args.only or peer.name in args.only]
-    entries = [enter(shop, peer, args.trials, args.seeds, peers) for peer in chosen]
-    if not any(entry.scores for entry in entries):
+    asked = args.only or list(peers)
+    entries = [trained(shop, peer, args.trials, args.seeds, peers) for peer in ALL if peer.name in asked]
+    models = {name: model for _, own in entries for name, model in own.items()}
+    if not models:
         raise UserError("every trial of every peer diverged; see the messages above")
-    report = judge_all(shop, entries)
-    lines = [line_of(shop, entry, report) for entry in entries]
+    judge, codec, encode = shop.benches.judge, shop.codec, text_codes(shop.encoder)
+    report = evaluate(models, judge, split="test", codec=codec, encode_text=encode, say=say, **shop.judged)
+    lines = []
+    for line, own in entries:
+        rows = {
+            row: {h: Spread.of(judged.methods[name].value(h) for name in own) for h in HEADLINES}
+            for row, judged in report.rows.items()
+            if own
+        }
+        lines.append(replace(line, rows=rows))
     real = {row: {b: judged.methods[b].value("score") for b in BASES} for row, judged in report.rows.items()}
     counts = (args.minutes, args.vae_minutes, args.captions, args.samples)
     comparison = PeersReport(report.split, *counts, lines, real, {"command": command, "data": report.data})

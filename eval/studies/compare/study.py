@@ -1,37 +1,38 @@
 """Trials chosen on validation, then several seeds of the chosen one; every step kept and never done twice."""
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import statistics
 import time
+import timeit
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bridge.arguments import writable_folder
 from bridge.codecs import ImageCodec, load_codec
 from bridge.errors import UserError
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline
-from bridge.text import TextCode, TextEncoder
+from bridge.text import TextEncoder
 from eval.baselines import Baselines, text_codes
 from eval.bench import Bench, bench_of
 from eval.data import Pictures, why_single
 from eval.features import EfficientNetLite0
-from eval.judge import Judge, Say
+from eval.judge import Judge
 from eval.report import ROWS
 from eval.stream import Generate, seen_of
 from eval.studies import add_common
-from eval.studies.compare.base import Batch, Peer, PeerNet, Sampling, SimplePeer, Space, TrainedPeer, Trial
-from eval.studies.compare.material import MICRO_BATCH, NONE, Asked, Material, Neighbours, keyed, load
-from eval.studies.compare.nets import LocalFlow
+from eval.studies.compare.material import MICRO_BATCH, NONE, Asked, Material, keyed, load
+from eval.studies.compare.nets import Batch, LocalPeer, Peer, PeerNet, Sampling, SimplePeer, Space, TrainedPeer, Trial
 from train.command import Parser, number, say, whole
 from train.loop import Budget, Loop, LoopConfig, SaveError, TrainingError
 from train.timing import note_precision
@@ -48,7 +49,9 @@ UNCOUNTED = 10**9  # Steps of a run whose seconds are counted
 HEADLINES = ("fit", "diversity", "joint", "score", "copied")
 SINGLE = "the score is fit alone, with which diversity and joint have no scale in common"
 """What a judge of single pictures takes for the score."""
+seconds_of = partial(timeit.timeit, timer=time.process_time, number=1)  # Of the processor, that a function takes
 Key = dict[str, Any]
+Choice = tuple[int, Sampling]  # Number of a trial, and how its pictures are drawn
 
 
 @dataclass(frozen=True)
@@ -71,24 +74,22 @@ class Spread:
         return f"{self.mean:.2f}" if self.deviation is None else f"{self.mean:.2f} ± {self.deviation:.2f}"
 
 
-# --- results -------------------------------------------------------------------------------------------------------
+def best_first(lines: Iterable[Any], row: str) -> list[list[str]]:
+    """Cells of the lines of a report that have a row, best score first."""
+    here = [line for line in lines if row in line.rows]
+    return [line.cells(row) for line in sorted(here, key=lambda line: -line.rows[row]["score"].mean)]
 
 
 class Results:
-    """Results by key, in a file of JSON lines that only grows, so that an interrupted study resumes.
-
-    A last line cut short by a kill is left alone and written again.
-    """
+    """Results by key, in a file of JSON lines that only grows; a last line cut short by a kill is written again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known: dict[str, Any] = {}
         for line in path.read_text("utf-8").splitlines() if path.exists() else []:
-            try:
+            with contextlib.suppress(ValueError):
                 entry = json.loads(line)
-            except ValueError:
-                continue
-            self._known[_canonical(entry["key"])] = entry["value"]
+                self._known[_canonical(entry["key"])] = entry["value"]
 
     def get(self, key: Key) -> Any:
         return self._known.get(_canonical(key))
@@ -96,7 +97,6 @@ class Results:
     def add(self, key: Key, value: Any) -> Any:
         """Append a result and return it as it will be read again."""
         line = json.dumps({"key": key, "value": value}, allow_nan=False, ensure_ascii=False)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:
             file.write(b"\n" + line.encode())  # a line that was cut short stays one of its own
             file.flush()
@@ -109,33 +109,26 @@ def _canonical(key: Key) -> str:
     return json.dumps(key, sort_keys=True)
 
 
-# --- judging -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
 class Benches:
-    """What a peer's pictures are held against."""
+    """What a peer's pictures, n a caption, are held against: `rows` by split and name, as far as the dataset has them.
 
-    judge: Judge  # The dataset and the space fitted to it
-    n: int  # Pictures a caption
-    captions: int | None  # Judge at most so many of each row
-    made: dict[str, dict[str, Bench]] = field(default_factory=dict)  # So far, by split and row
+    At most `captions` captions of each. Raises UserError where a split has no row.
+    """
 
-    def of(self, split: str) -> dict[str, Bench]:
-        """The rows of a split that the dataset has, by name."""
-        if split not in self.made:
-            parts = {name: part for name, part in ROWS[split].items() if part in self.judge.pictures.split}
-            if not parts:
-                raise UserError(f"data: no picture has split {' or '.join(map(repr, ROWS[split].values()))}")
-            benches = {row: bench_of(self.judge, part, self.n, captions=self.captions) for row, part in parts.items()}
-            self.made[split] = benches
-        return self.made[split]
+    def __init__(self, judge: Judge, n: int, captions: int | None) -> None:
+        self.judge, self.n, self.captions = judge, n, captions
+        self.rows: dict[str, dict[str, Bench]] = {}
+        for split, parts in ROWS.items():
+            here = {row: part for row, part in parts.items() if part in judge.pictures.split}
+            if not here:
+                raise UserError(f"data: no picture has split {' or '.join(map(repr, parts.values()))}")
+            self.rows[split] = {row: bench_of(judge, part, n, captions=captions) for row, part in here.items()}
 
     def figures(self, generate: Generate, split: str) -> dict[str, dict[str, float]]:
         """Figures by row of a split: headlines and copies as far as they exist, each with the ends of its interval as
         `NAME_low` and `NAME_high`, those of the score as `low` and `high`; for single pictures the score is fit."""
         rows = {}
-        for row, bench in self.of(split).items():
+        for row, bench in self.rows[split].items():
             (seen,) = seen_of([self.judge], "peer", generate, bench.refs.captions, self.n)
             figures, rows[row] = bench.figures(bench.samples(seen)), dict[str, float]()
             for name in HEADLINES:
@@ -146,30 +139,14 @@ class Benches:
         return rows
 
 
-# --- training ------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Outcome:
-    """What a run used and where it ended; the weights that stay were reached at `best_seconds` of training.
+    """What a run took; of a peer that trains nothing, what encoding its pairs did."""
 
-    Of a way that trains nothing, the seconds are those of encoding its pairs, and nothing is validated.
-    """
-
-    steps: int
+    steps: int  # Of the optimiser
     seconds: float
-    best_seconds: float
-    validation: float | None
-
-
-class Objective(nn.Module):
-    def __init__(self, net: PeerNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, data: Tensor, pooled: Tensor, tokens: Tensor, mask: Tensor, key: Tensor) -> dict[str, Tensor]:
-        """Loss of each example, (B,); its noise depends on `key`, (3,), alone."""
-        return {"loss": self.net.loss(Batch(data, TextCode(pooled, tokens, mask), generator_for(*key.tolist())))}
+    best_seconds: float  # When the weights that stay were reached
+    validation: float | None  # Their loss
 
 
 def loop_of(
@@ -204,15 +181,13 @@ def loop_of(
         return drawn.data, drawn.c.pooled, drawn.c.tokens, drawn.c.mask, torch.tensor([seed, epoch, 1])
 
     def validate(_: int) -> dict[str, float]:
-        device, losses = loop.accelerator.device, []
-        for b in watched:
-            generator = torch.Generator()
-            generator.set_state(b.generator.get_state())  # the same noise every time
-            with loop.accelerator.autocast():
-                losses.append(net.loss(Batch(b.data.to(device), b.c.to(device), generator)).cpu())
+        device = loop.accelerator.device
+        with loop.accelerator.autocast():  # the same noise every time
+            same = (Batch(b.data.to(device), b.c.to(device), b.generator.clone_state()) for b in watched)
+            losses = [net.loss(batch).cpu() for batch in same]
         return {"validation_loss": float(torch.cat(losses).mean()), "seconds": loop.used}
 
-    loop = Loop(Objective(net), batch, trial["batch_size"], validate, config, folder, identity, budget=budget)
+    loop = Loop(net, batch, trial["batch_size"], validate, config, folder, identity, budget=budget)
     return loop
 
 
@@ -225,34 +200,22 @@ def train(loop: Loop, net: PeerNet) -> Outcome:
     return Outcome(loop.step, loop.used, best["seconds"], best["validation_loss"])
 
 
-# --- the workshop --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The outcome of a choice on validation."""
-
-    trial: int  # Number of the trial
-    sampling: Sampling  # How its pictures are drawn
-    score: float  # Mean over the validation rows of the smallest headline
-
-
 @dataclass(frozen=True)
 class Tested:
-    """A trained peer on the test."""
+    """A peer on the test."""
 
     sampling: Sampling  # Chosen on validation
-    rows: dict[str, dict[str, float]]  # See `Benches.figures`, of the test
+    rows: dict[str, dict[str, float]]  # See `Benches.figures`
     steps: int  # Optimiser steps
     minutes: float  # Of training or, where there is none, of encoding the pairs; the VAE's not included
-    drawing: float | None  # Seconds that one picture then takes; None where an older study did not measure it
+    drawing: float | None  # Processor seconds of one picture and its caption's code; None in older studies
 
 
 @dataclass(frozen=True)
 class Workshop:
     """Trains and judges peers, and remembers."""
 
-    benches: Benches  # Judge of all pictures
+    benches: Benches
     asked: Asked  # Codes of captions to draw
     codec: ImageCodec  # Of all peers that use latents
     encoder: TextEncoder  # Of all captions
@@ -263,21 +226,21 @@ class Workshop:
     vae_minutes: float  # Of these, charged to what uses the VAE
     identity: Mapping[str, Any]  # Everything else that results depend on
     precision: str = "no"  # Of training, one of PRECISIONS; pictures are always made in float32
-    say: Say = lambda _: None  # Called with what is being done
     clock: Callable[[], float] | None = None  # Seconds of training; None for the process' own
 
     @cached_property
-    def neighbours(self) -> Neighbours:
-        return Neighbours.of(self.material)
-
-    @cached_property
     def baselines(self) -> Baselines:
-        self.say("baselines: encoding the training pictures")
+        say("baselines: encoding the training pictures")
         return Baselines.fit(self.benches.judge.pictures, self.codec, text_codes(self.encoder))
 
     @property
     def judged(self) -> Key:
         return {"n": self.benches.n, "captions": self.benches.captions}
+
+    def key(self, peer: Peer, trial: Trial, seed: int) -> Key:
+        """What a trained network depends on."""
+        about = {"peer": peer.name, "trial": trial, "seed": seed, **self.identity}
+        return about | {"minutes": self.minutes, "vae_minutes": self.vae_minutes, "precision": self.precision}
 
     def budget(self, peer: TrainedPeer) -> Budget:
         """Of a peer: the minutes less the VAE's part where it uses one; more in plateau mode."""
@@ -286,35 +249,26 @@ class Workshop:
             return Budget(PLATEAU_TIMES * seconds, GROWTH, seconds, self.clock)
         return Budget(seconds, clock=self.clock)
 
-    def key(self, peer: Peer, trial: Trial, seed: int) -> Key:
-        """What a trained network depends on."""
-        about = {"peer": peer.name, "trial": trial, "seed": seed, **self.identity}
-        return about | {"minutes": self.minutes, "vae_minutes": self.vae_minutes, "precision": self.precision}
-
-    def train(self, peer: TrainedPeer, trial: Trial, seed: int) -> PeerNet:
-        """The network of a trial, trained or, where that is done, loaded."""
-        key = self.key(peer, trial, seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            net = peer.build(trial, Space(self.codec, self.encoder.dim))
-        kind = (trial["batch_size"], peer.uses_vae, peer.tokens)
-        batches = (lambda step: self.material.draw(*kind, seed, step)), self.material.watched(*kind)
-        folder = self.runs / f"{peer.name}-{hashlib.sha256(_canonical(key).encode()).hexdigest()[:12]}"
-        loop = loop_of(net, *batches, trial, self.budget(peer), folder, seed, key, self.precision)
-        outcome = train(loop, net)
-        if self.results.get({"trained": key}) is None:
+    def network(self, peer: TrainedPeer | LocalPeer, trial: Trial, seed: int) -> PeerNet:
+        """What draws a peer's pictures: trained, or loaded where that is done, or filled with the pairs."""
+        space, key = Space(self.codec, self.encoder.dim), self.key(peer, trial, seed)
+        known = self.results.get({"trained": key}) is not None
+        if isinstance(peer, LocalPeer):
+            data, codes, captions = self.material.pairs(peer.uses_vae)
+            begin = time.process_time()
+            net = peer.remember(data, codes, captions, space)
+            seconds = time.process_time() - begin + (0 if known else self.encoding(peer.uses_vae))
+            outcome = Outcome(0, seconds, seconds, None)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                net = peer.build(trial, space)
+            kind = (trial["batch_size"], peer.uses_vae, peer.tokens)
+            batches = (lambda step: self.material.draw(*kind, seed, step)), self.material.watched(*kind)
+            folder = self.runs / f"{peer.name}-{hashlib.sha256(_canonical(key).encode()).hexdigest()[:12]}"
+            outcome = train(loop_of(net, *batches, trial, self.budget(peer), folder, seed, key, self.precision), net)
+        if not known:
             self.results.add({"trained": key}, asdict(outcome))
-        return net
-
-    def remember(self, peer: LocalFlow, trial: Trial, seed: int) -> PeerNet:
-        """The memory of a way that trains nothing; how long it takes to make from pictures is measured once."""
-        data, codes, captions = self.material.pairs(peer.uses_vae)
-        begin = time.process_time()
-        net = peer.remember(data, codes, captions, Space(self.codec, self.encoder.dim))
-        key = {"trained": self.key(peer, trial, seed)}
-        if self.results.get(key) is None:
-            seconds = time.process_time() - begin + self.encoding(peer.uses_vae)
-            self.results.add(key, asdict(Outcome(0, seconds, seconds, None)))
         return net
 
     def encoding(self, uses_vae: bool) -> float:
@@ -322,79 +276,68 @@ class Workshop:
         train, texts, rows = self.material.train, self.material.texts, self.material.paired
         some = rows[torch.linspace(0, len(rows) - 1, min(TIMED, len(rows))).long()]
         every, few = (variants[variants != NONE].unique() for variants in (train.variants[rows], train.variants[some]))
-        begin = time.process_time()
-        self.encoder.encode([texts[i] for i in few], MICRO_BATCH, with_tokens=False)
-        between = time.process_time()
-        for part in some.split(MICRO_BATCH) if uses_vae else ():
-            self.codec.encode(train.data(part, False, None))
-        of_pictures = (time.process_time() - between) * len(rows) / len(some)
-        return (between - begin) * len(every) / len(few) + of_pictures
-
-    def network(self, peer: TrainedPeer | LocalFlow, trial: Trial, seed: int) -> PeerNet:
-        """What draws a way's pictures, trained or filled first where that is not done."""
-        return self.train(peer, trial, seed) if isinstance(peer, TrainedPeer) else self.remember(peer, trial, seed)
+        parts = some.split(MICRO_BATCH) if uses_vae else ()
+        captions = seconds_of(lambda: self.encoder.encode([texts[i] for i in few], MICRO_BATCH, with_tokens=False))
+        pictures = seconds_of(lambda: [self.codec.encode(train.data(part, False, None)) for part in parts])
+        return captions * len(every) / len(few) + pictures * len(rows) / len(some)
 
     def generate(self, peer: Peer, trial: Trial, seed: int) -> Callable[[Sampling], Generate]:
         """Pictures of a peer, trained first where it has to be, by how they are to be drawn."""
         if isinstance(peer, SimplePeer):
             return lambda _: peer.generate(self.baselines, trial, seed)
-        assert isinstance(peer, TrainedPeer | LocalFlow)
+        assert isinstance(peer, TrainedPeer | LocalPeer)
         net = self.network(peer, trial, seed)
-        return lambda sampling: keyed(net, self.asked, self.neighbours, sampling, seed)
+        return lambda sampling: keyed(net, self.asked, self.material, sampling, seed)
 
-    def validated(self, peer: Peer, trial: Trial, seed: int, settings: Sequence[Sampling]) -> list[float | None]:
-        """Validation score of every setting: mean of the rows' smallest headlines; None for what diverged."""
-        keys = [{"validated": self.key(peer, trial, seed), **asdict(s), **self.judged} for s in settings]
-        if all(self.results.get(key) is not None for key in keys):
-            return [self.results.get(key)["score"] for key in keys]
-        self.say(f"{peer.name}, seed {seed}: {trial}")
-        try:
-            maker = self.generate(peer, trial, seed)
-        except SaveError:
-            raise
-        except TrainingError as error:
-            self.say(f"{peer.name}: {error}")
-            return [self.results.add(key, {"score": None, "why": str(error)})["score"] for key in keys]
-        scores: list[float | None] = []
-        for key, sampling in zip(keys, settings, strict=True):
-            rows = self.benches.figures(maker(sampling), "validation")
-            score = sum(row["score"] for row in rows.values()) / len(rows)
-            self.say(f"{peer.name}: validation score {score:.3f} with {sampling}")
-            scores.append(self.results.add(key, {"score": score, "rows": rows})["score"])
-        return scores
+    def validated(self, peer: Peer, trial: Trial, seed: int, settings: Sequence[Sampling]) -> dict[Sampling, float]:
+        """Validation score of every setting, mean of the rows' smallest headlines; without those that diverged."""
+        keys = {s: {"validated": self.key(peer, trial, seed), **asdict(s), **self.judged} for s in settings}
+        if any(self.results.get(key) is None for key in keys.values()):
+            say(f"{peer.name}, seed {seed}: {trial}")
+            try:
+                generator = self.generate(peer, trial, seed)
+            except SaveError:
+                raise
+            except TrainingError as error:
+                say(f"{peer.name}: {error}")
+                for key in keys.values():
+                    self.results.add(key, {"score": None, "why": str(error)})
+            else:
+                for sampling, key in keys.items():
+                    rows = self.benches.figures(generator(sampling), "validation")
+                    score = sum(row["score"] for row in rows.values()) / len(rows)
+                    say(f"{peer.name}: validation score {score:.3f} with {sampling}")
+                    self.results.add(key, {"score": score, "rows": rows})
+        scores = {sampling: self.results.get(key)["score"] for sampling, key in keys.items()}
+        return {sampling: score for sampling, score in scores.items() if score is not None}
 
-    def choose(self, peer: Peer, trials: Iterable[int], seed: int = 0) -> Chosen | None:
+    def choose(self, peer: Peer, trials: Iterable[int], seed: int = 0) -> Choice | None:
         """The best of some trials and ways to sample on validation; None where all diverged."""
-        choices = []
-        for trial in trials:
-            scores = self.validated(peer, peer.trials[trial], seed, peer.settings)
-            each = zip(peer.settings, scores, strict=True)
-            choices += [Chosen(trial, sampling, score) for sampling, score in each if score is not None]
-        return max(choices, key=lambda c: c.score, default=None)
+        scores = {
+            (trial, sampling): score
+            for trial in trials
+            for sampling, score in self.validated(peer, peer.trials[trial], seed, peer.settings).items()
+        }
+        return max(scores, key=scores.__getitem__, default=None)
 
-    def drawing(self, net: PeerNet, sampling: Sampling) -> float:
-        """Seconds of processor time that one picture takes, the caption's code included."""
-        caption = self.benches.judge.pictures.label[0]
-        noise = torch.randn(1, *net.noise_shape, generator=generator_for(0))
-        begin = time.process_time()
-        with torch.no_grad():
-            net.sample(self.encoder.encode([caption]), noise, sampling)
-        return time.process_time() - begin
-
-    def tested(self, peer: TrainedPeer | LocalFlow, trial: int, seed: int) -> Tested | None:
-        """A way on the test, sampled as is best on validation; None where its training diverged."""
-        chosen = self.choose(peer, [trial], seed)
-        if chosen is None:
+    def tested(self, peer: TrainedPeer | LocalPeer, trial: int, seed: int) -> Tested | None:
+        """A peer on the test, sampled as is best on validation; None where its training diverged."""
+        if (choice := self.choose(peer, [trial], seed)) is None:
             return None
+        _, sampling = choice
         trained = self.key(peer, peer.trials[trial], seed)
-        key = {"test": trained, **asdict(chosen.sampling), **self.judged}
+        key = {"test": trained, **asdict(sampling), **self.judged}
         if (rows := self.results.get(key)) is None:
             net = self.network(peer, peer.trials[trial], seed)
-            self.results.add({"drawing": key}, self.drawing(net, chosen.sampling))
-            generate = keyed(net, self.asked, self.neighbours, chosen.sampling, seed)
+            caption = self.benches.judge.pictures.label[0]
+            noise = torch.randn(1, *net.noise_shape, generator=generator_for(0))
+            with torch.no_grad():
+                drawing = seconds_of(lambda: net.sample(self.encoder.encode([caption]), noise, sampling))
+            self.results.add({"drawing": key}, drawing)
+            generate = keyed(net, self.asked, self.material, sampling, seed)
             rows = self.results.add(key, self.benches.figures(generate, "test"))
         run, drawing = self.results.get({"trained": trained}), self.results.get({"drawing": key})
-        return Tested(chosen.sampling, rows, run["steps"], run["seconds"] / 60, drawing)
+        return Tested(sampling, rows, run["steps"], run["seconds"] / 60, drawing)
 
 
 def minutes_left(vae_minutes: float, minutes: float) -> float:
@@ -405,9 +348,6 @@ def minutes_left(vae_minutes: float, minutes: float) -> float:
             "give more minutes, or a codec that was trained for fewer (configs/peers-vae.yaml)"
         )
     return minutes - vae_minutes
-
-
-# --- the commands --------------------------------------------------------------------------------------------------
 
 
 def add_workshop(parser: Parser, out: str, seeds: int) -> None:
@@ -438,19 +378,21 @@ def open_workshop(args: argparse.Namespace, *, singly: bool = False) -> Workshop
             others = "eval and eval.studies.compare pairs take such data"
             raise UserError(f"--data: {why}, so there is no one score to compare by; {others}")
         say(f"judged singly: {why}; {SINGLE}")
-    benches = Benches(Judge.of(pictures, EfficientNetLite0(), why, say), args.samples, args.captions)
-    for split in ROWS:
-        benches.of(split)  # what cannot be judged is not trained first
-    kept: dict[str, Any] = {"results": Results(out / "results.jsonl"), "runs": out / "runs", "say": say}
-    kept |= {name: getattr(args, name) for name in ("minutes", "vae_minutes", "precision")}
-    return Workshop(benches, **kept, **_in_space(args, pictures, codec, pipe.text_encoder, say))
+    judge = Judge.of(pictures, EfficientNetLite0(), why, say)
+    return Workshop(
+        Benches(judge, args.samples, args.captions),  # what cannot be judged is not trained first
+        results=Results(out / "results.jsonl"),
+        runs=out / "runs",
+        minutes=args.minutes,
+        vae_minutes=args.vae_minutes,
+        precision=args.precision,
+        **in_space(args, pictures, codec, pipe.text_encoder),
+    )
 
 
-def _in_space(
-    args: argparse.Namespace, pictures: Pictures, codec: ImageCodec, encoder: TextEncoder, say: Say
-) -> dict[str, Any]:
-    """What of a command's workshop depends on codec and text encoder."""
-    material = load(Path(args.data), pictures, codec, encoder, args.pictures, say)
+def in_space(args: argparse.Namespace, pictures: Pictures, codec: ImageCodec, encoder: TextEncoder) -> dict[str, Any]:
+    """The fields of a command's workshop that depend on codec and text encoder."""
+    material = load(Path(args.data), pictures, codec, encoder, args.pictures)
     identity = {
         "data": pictures.fingerprint,
         "pictures": Pictures.load(args.pictures).fingerprint if args.pictures else None,
@@ -459,11 +401,3 @@ def _in_space(
         "text": encoder.fingerprint,
     }
     return {"asked": Asked(encoder), "codec": codec, "encoder": encoder, "material": material, "identity": identity}
-
-
-def in_space(
-    shop: Workshop, args: argparse.Namespace, *, codec: ImageCodec | None = None, encoder: TextEncoder | None = None
-) -> Workshop:
-    """The workshop of a command with another codec or text encoder, its pictures and captions encoded by these."""
-    pictures = shop.benches.judge.pictures
-    return replace(shop, **_in_space(args, pictures, codec or shop.codec, encoder or shop.encoder, shop.say))
