@@ -1,26 +1,28 @@
-"""The command: bridge generate CAPTION…, interpolate A B, edit IMAGE, vary IMAGE, redo PNG, score IMAGE….
+"""The command line: bridge generate CAPTION…, interpolate A B, edit IMAGE, vary IMAGE, redo PNG, score IMAGE….
 
-Standard output carries results alone (paths, or a table), standard error everything else. What is wrong is told
-in one line that names the argument and the remedy, with exit code 2, before anything is written; Ctrl-C is one line and
-130. An error that is not a `UserError` is a fault of ours and stays a traceback.
+Standard output carries results alone (paths, or a table), standard error everything else. Bad input is one line that
+names the argument and the remedy, and exit code 2, before anything is written; Ctrl-C is one line and 130. An error
+that is not a `UserError` is a fault of ours and stays a traceback.
 """
 
 import argparse
 import importlib
+import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from bridge import __version__
+from bridge.arguments import check_count
 from bridge.commands.common import as_caption
 from bridge.errors import UserError
 from bridge.streams import STOPPED, guarded, interruptible
 from bridge.writing import tell
 
 Add = Callable[..., Any]
-"""`ArgumentParser.add_argument`."""
+"""`ArgumentParser.add_argument`; a `dest` is what Python calls the argument, so that errors can be `renamed`."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,9 +37,9 @@ def _add_generate(add: Add) -> None:
     add("-n", type=_count, default=8, metavar="N", help="images of each caption (default 8)")
     add("--out", type=Path, default=Path("out"), metavar="DIR", help="where to write (default out)")
     add("--guidance-scale", type=_number, metavar="G", help="1: as learned; more: closer to the caption")
-    add("--steps", type=_whole, metavar="K", help="sampling steps")
+    add("--steps", type=_whole, dest="num_inference_steps", metavar="K", help="sampling steps")
     add("--temperature", type=_number, metavar="T", help="0: one image a caption; more: more variety")
-    add("--negative", type=as_caption, metavar="CAPTION", help="what to move away from")
+    add("--negative", type=as_caption, dest="negative_prompt", metavar="CAPTION", help="what to move away from")
     add("--pairs", metavar="SOURCE", help="draw from captioned pictures of your own: a folder, a table, a dataset")
     far = "-1 to 1: how far from the pictures in memory; below 0 in one style each (default: the model's)"
     add("--novelty", type=_number, metavar="X", help=far)
@@ -45,7 +47,7 @@ def _add_generate(add: Add) -> None:
     kind += " unless that kind alone shows a caption; see `bridge info`"
     add("--style", metavar="WORD", help=kind)
     alone = "do not compose captions of two things, nor paint things in another colour"
-    add("--no-compose", action="store_true", help=alone)
+    add("--no-compose", action="store_const", const=False, dest="compose", help=alone)
     _add_files(add)
     add("--no-sheet", action="store_true", help="no contact sheet")
     _add_source(add)
@@ -70,7 +72,8 @@ def _add_source(add: Add) -> None:
     add("--with-default", action="store_true", help="keep what --model knows beside your pictures")
     add("--caption-column", metavar="NAME", help="the table's column of captions, if not found by its name")
     add("--image-column", metavar="NAME", help="the table's column of pictures, likewise")
-    add("--captions-from", choices=("file", "folder"), default="", help="take file or folder names for captions")
+    names = "take file or folder names for captions"
+    add("--captions-from", choices=("file", "folder"), default="", dest="names", help=names)
 
 
 def _add_interpolate(add: Add) -> None:
@@ -82,7 +85,8 @@ def _add_interpolate(add: Add) -> None:
     add("--gif", type=Path, metavar="FILE", help="write a GIF too, there and back again")
     add("--space", choices=("latent", "noise"), default="latent", help="where to walk (default latent)")
     add("--kind", choices=("linear", "spherical"), help="how (default: linear in latents, spherical in noise)")
-    add("--sampling-steps", type=_whole, metavar="K", help="of --space noise (default: the model's)")
+    steps = "of --space noise (default: the model's)"
+    add("--sampling-steps", type=_whole, dest="num_inference_steps", metavar="K", help=steps)
     _add_common(add)
 
 
@@ -147,11 +151,11 @@ def _add_common(add: Add) -> None:
     add("--seed", type=_whole, default=0, help="same seed, same result (default 0)")
 
 
-def _number(text: str, kind: type[float] = float, what: str = "a number") -> Any:
+def _number(text: str, kind: type[float] = float, expected: str = "a number") -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}") from None
 
 
 def _whole(text: str) -> int:
@@ -159,21 +163,19 @@ def _whole(text: str) -> int:
 
 
 def _count(text: str) -> int:
-    from bridge.arguments import check_count  # noqa: PLC0415
-
     try:
         return check_count(_whole(text), "N")
-    except ValueError as error:
+    except UserError as error:
         raise argparse.ArgumentTypeError(str(error).removeprefix("N: ")) from None
 
 
 COMMANDS = {
-    "generate": ("drawing", _add_generate, "several images of each caption"),
+    "generate": ("pictures", _add_generate, "several images of each caption"),
     "learn": ("models", _add_learn, "a model from captioned pictures of your own, without training"),
-    "interpolate": ("walks", _add_interpolate, "the pictures between two images or captions"),
-    "edit": ("walks", _add_edit, "more of one caption and less of another in an image"),
-    "vary": ("walks", _add_vary, "pictures around an image, as far from it as you say"),
-    "redo": ("walks", _add_redo, "a picture again from its own text chunks, bit for bit"),
+    "interpolate": ("pictures", _add_interpolate, "the pictures between two images or captions"),
+    "edit": ("pictures", _add_edit, "more of one caption and less of another in an image"),
+    "vary": ("pictures", _add_vary, "pictures around an image, as far from it as you say"),
+    "redo": ("pictures", _add_redo, "a picture again from its own text chunks, bit for bit"),
     "score": ("models", _add_score, "how well images fit captions, as a table"),
     "serve": ("models", _add_serve, "a web page to look, compare and explore"),
     "info": ("models", _add_info, "what is in a model: parts, data, figures, fingerprints"),
@@ -183,13 +185,28 @@ COMMANDS = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The command line; what it parses has `options`, the user's name of each argument by Python's."""
     parser = _Parser(prog="bridge", description="Captions to several plausible images, and what lies between them.")
     parser.add_argument("--version", action="version", version=f"bridge {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for name, (_, add_arguments, said) in COMMANDS.items():
-        add_arguments(commands.add_parser(name, help=said).add_argument)
+    for command, (_, add_arguments, summary) in COMMANDS.items():
+        subparser = commands.add_parser(command, help=summary)
+        add_arguments(subparser.add_argument)
+        options = {action.dest: [*action.option_strings, action.metavar][0] for action in subparser._actions}
+        subparser.set_defaults(options={**options, "source": options.get("pairs")})
     return parser
+
+
+def renamed(message: str, options: Mapping[str, str | None]) -> str:
+    """A message that begins with an argument's name, or quotes longer ones, in the words of the command line.
+
+    >>> renamed("steps: 3 steps at num_inference_steps 2", {"steps": "--steps", "num_inference_steps": "-k"})
+    '--steps: 3 steps at -k 2'
+    """
+    for name, option in options.items():
+        pattern = rf"^{name}(\[\d+\])?(?=[:,])" + (rf"|\b{name}\b" if "_" in name else "")
+        message = re.sub(pattern, option or name, message)
+    return message
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -198,18 +215,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    name = "bridge"
+    args = build_parser().parse_args(argv)
     try:
         with interruptible("bridge: stopped; run it again to go on"), warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = lambda message, *_args, **_kwargs: tell(f"warning: {message}")
-            args = build_parser().parse_args(argv)
-            name = f"bridge {args.command}"
-            getattr(importlib.import_module(f"bridge.commands.{COMMANDS[args.command][0]}"), args.command)(args)
+            module = importlib.import_module(f"bridge.commands.{COMMANDS[args.command][0]}")
+            getattr(module, args.command)(args)
     except UserError as error:
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"bridge {args.command}: {renamed(' '.join(str(error).split()), args.options)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{name}: stopped; run it again to go on", file=sys.stderr)
+        print(f"bridge {args.command}: stopped; run it again to go on", file=sys.stderr)
         return STOPPED
     return 0

@@ -1,4 +1,4 @@
-"""What one visitor may ask of the page, by its fields or by a link, and what is said to who asks for more."""
+"""What one visitor may ask of the page, by its fields or by a link; what is out of bounds is a UserError."""
 
 from __future__ import annotations
 
@@ -84,14 +84,14 @@ def _value(name: str, text: str, styles: Sequence[str]) -> Any:
         value = float(text[:40])
     except ValueError:
         value = float("nan")
-    found = whole_number(number(value, name, *RANGES[name]))
-    if name in WHOLE and not isinstance(found, int):
+    value = whole_number(number(value, name, *RANGES[name]))
+    if name in WHOLE and not isinstance(value, int):
         raise UserError(f"{name}: expected a whole number")
-    return found
+    return value
 
 
 def captions_of(text: str, name: str = "captions", most: int = CAPTIONS) -> list[str]:
-    """Captions, one a line. Raises UserError if there is none, there are too many, or one is too long."""
+    """Captions, one a line: at least one, at most `most` of CAPTION_LENGTH characters."""
     if not isinstance(text, str) or len(text) > (CAPTION_LENGTH + 2) * most:
         raise UserError(f"{name}: at most {most} lines of {CAPTION_LENGTH} characters; shorten them")
     lines = [line.strip() for line in split_lines(text) if line.strip()]
@@ -110,19 +110,19 @@ def one_caption(text: str, name: str) -> str | None:
 
 
 def style_of(style: object, styles: Sequence[str]) -> str:
-    """A style. Raises UserError if it is none of `styles`."""
+    """A style, one of `styles`."""
     if style not in styles:
         raise UserError("style: is none that this model knows")
     return str(style)
 
 
 def count_of(count: object, captions: int = 1) -> int:
-    """How many pictures of each caption. Raises UserError if all are too many, or it is no whole number."""
+    """How many pictures of each caption; all captions' together are at most PICTURES."""
     return whole(whole_number(count), "pictures", 1, max(1, PICTURES // captions))
 
 
 def seed_of(seed: object) -> int:
-    """A seed. Raises UserError unless it is from 0 to MAX_SEED."""
+    """A seed from 0 to MAX_SEED."""
     return whole(whole_number(seed), "seed", *RANGES["seed"])
 
 
@@ -132,9 +132,9 @@ def whole_number(value: Any) -> Any:
 
 
 def open_upload(path: str, name: str, size: int) -> Image:
-    """A picture that a visitor gave, as RGB of `size` pixels a side.
+    """A visitor's picture as RGB of `size` pixels a side, bounded by its file and header before it is decoded.
 
-    Raises UserError if it is too large, by file or by its header, or cannot be read; its path is not told.
+    Errors do not give its path away.
     """
     from bridge.images import ImageError, read_image  # noqa: PLC0415
 
@@ -144,12 +144,3 @@ def open_upload(path: str, name: str, size: int) -> Image:
         return read_image(Path(path).read_bytes(), size=size, max_pixels=UPLOAD_PIXELS)
     except ImageError as error:
         raise UserError(f"{name}: {str(error).partition(': ')[2]}") from None
-
-
-def open_uploads(paths: Sequence[str] | None, size: int) -> list[Image]:
-    """Several pictures; see `open_upload`. Raises UserError also if there are none, or too many."""
-    if not paths:
-        raise UserError("pictures: choose one or more first")
-    if len(paths) > UPLOADS:
-        raise UserError(f"pictures: at most {UPLOADS} at a time")
-    return [open_upload(path, f"picture {n}", size) for n, path in enumerate(paths, 1)]

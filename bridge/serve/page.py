@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.resources import files as resources
 from typing import Any
 
 import gradio as gr
 
 from bridge.serve.atlas import SIDES, Atlas, make_atlas
-from bridge.serve.limits import CAPTION_LENGTH, PICTURES, RANGES, Fields, captions_of, restored
+from bridge.serve.limits import CAPTION_LENGTH, PICTURES, RANGES, Fields, restored
 from bridge.serve.parts import (
     PRIVATE,
     UNQUEUED,
@@ -21,16 +22,17 @@ from bridge.serve.parts import (
     gallery_of,
     go_button,
     owner_of,
+    said,
     seed_field,
     start,
     stopper,
+    table,
+    wrong,
 )
-from bridge.serve.said import said, table, wrong
 from bridge.serve.studio import MOST_STEPS, Shown, Studio
 
 TABS = 200
 """Tabs whose state is kept, the last used ones: Gradio never forgets one that was closed."""
-FONTS = ["system-ui", "sans-serif"]
 HOW = "Write a caption, then press Draw (or Shift and Enter)."
 ATLAS_DRAWN = 4
 """Pictures that a click on the map draws."""
@@ -41,66 +43,58 @@ def build(studio: Studio) -> gr.Blocks:
     """The page of a model."""
     with gr.Blocks(title="Bridge", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.HTML("<h1>Bridge</h1><p>Captions to several pictures, and what lies between them.</p>", elem_id="title")
-        around = start("around", "A picture, or a caption below", "What it shows", "as is nearest")
-        ends = [start(name.lower(), f"{name}: a picture", f"{name}: or a caption") for name in ("From", "To")]
+        starts = {
+            "around": start("around", "A picture, or a caption below", "What it shows", "as is nearest"),
+            "from": start("from", "From: a picture", "From: or a caption"),
+            "to": start("to", "To: a picture", "To: or a caption"),
+        }
         with gr.Tabs(elem_id="tabs") as tabs:
-            sending = {"Vary or edit": ("around", *around)}
-            sending |= {
-                f"Interpolate {name}": ("between", *end) for name, end in zip(("from", "to"), ends, strict=True)
-            }
-            _draw(studio, page, tabs, sending)
-            _between(studio, ends)
-            _around(studio, around)
+            _draw(studio, page, tabs, starts)
+            _between(studio, starts["from"], starts["to"])
+            _around(studio, starts["around"])
             _map(studio)
             _score(studio)
         page.unload(stopper(studio))
     for field in page.blocks.values():
         if isinstance(field, gr.Slider | gr.Number | gr.Dropdown | gr.Radio):
-            field.preprocess = _as_given
+            field.preprocess = lambda value: value  # `Studio` checks it, whose messages the page shows
     page.state_session_capacity = TABS
     page.queue(default_concurrency_limit=None, max_size=4 * studio.batcher.most, api_open=False)
     return page
 
 
-def _as_given(value: Any) -> Any:
-    """What a field holds. It is checked by `bridge.serve.studio`, whose messages the page shows."""
-    return value
-
-
 def look() -> dict[str, Any]:
     """Theme, style sheet and script of the page; nothing of them comes from another host."""
-    theme = gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"])
-    css, script = (
-        resources("bridge.serve").joinpath("assets", f"page.{kind}").read_text("utf-8") for kind in ("css", "js")
-    )
-    return {"theme": theme, "css": css, "head": f"<script>{script}</script>"}
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    assets = resources("bridge.serve") / "assets"
+    script = (assets / "page.js").read_text("utf-8")
+    return {"theme": theme, "css": (assets / "page.css").read_text("utf-8"), "head": f"<script>{script}</script>"}
 
 
-def _draw(
-    studio: Studio, page: gr.Blocks, tabs: gr.Tabs, sending: Mapping[str, tuple[str, gr.Image, gr.Textbox]]
-) -> None:
-    """Captions to pictures; `sending` names buttons that take a picture to another tab, and its fields there."""
+def _draw(studio: Studio, page: gr.Blocks, tabs: gr.Tabs, starts: Mapping[str, Start]) -> None:
+    """Captions to pictures, which buttons take to other tabs as `starts`."""
+    default = studio.default
     with gr.Tab("Draw", id="draw"):
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 captions = caption_lines("captions", 2, "a smiling cat", autofocus=True)
                 with gr.Row():
-                    count = gr.Slider(1, PICTURES, studio.default.count, step=1, label="Pictures")
-                    seed = seed_field(studio.default.seed)
+                    count = gr.Slider(1, PICTURES, default.count, step=1, label="Pictures")
+                    seed = seed_field(default.seed)
                 styles = studio.style_choices or [("any", "")]
-                style = gr.Dropdown(styles, value=studio.default.style, label="Style", visible=bool(studio.styles))
+                style = gr.Dropdown(styles, value=default.style, label="Style", visible=bool(studio.styles))
                 with gr.Accordion("More settings", open=False):
                     more = _more(studio)
                 go = go_button(studio, "Draw", "draw")
             with gr.Column(scale=3, min_width=320):
                 gallery = drawn_pictures("Pictures", "pictures")
-                told = gr.HTML(said(HOW))
+                message = gr.HTML(said(HOW))
                 with gr.Row(visible=False) as actions:
-                    places = ("around", "from", "to")
-                    buttons = [
-                        gr.Button(label, size="sm", min_width=110, elem_id=f"to-{place}")
-                        for label, place in zip(sending, places, strict=True)
-                    ]
+                    labels = {"around": "Vary or edit", "from": "Interpolate from", "to": "Interpolate to"}
+                    buttons = {
+                        name: gr.Button(label, size="sm", min_width=110, elem_id=f"to-{name}")
+                        for name, label in labels.items()
+                    }
                     save = gr.DownloadButton("Download", size="sm", min_width=110, elem_id="download")
         drawn: gr.State = gr.State([])
         chosen: gr.State = gr.State(0)
@@ -112,16 +106,16 @@ def _draw(
         total = asked.count * len(asked.captions)
         before = studio.batcher.waiting
         queue = f"Waiting for {before} earlier requests…" if before else f"Drawing {total} pictures…"
-        yield {gallery: [], told: said(queue), actions: gr.update(visible=False), drawn: [], chosen: 0}
+        yield {gallery: [], message: said(queue), actions: gr.update(visible=False), drawn: [], chosen: 0}
         shown: list[Shown] = []
         async for picture in studio.draw(asked, owner_of(request)):
             shown.append(picture)
             if len(shown) % 4 == 0 and len(shown) < total:
-                yield {gallery: gallery_of(shown), told: said(f"{len(shown)} of {total}"), drawn: shown}
+                yield {gallery: gallery_of(shown), message: said(f"{len(shown)} of {total}"), drawn: shown}
         notes = dict.fromkeys(f"{picture.caption}: {picture.note}" for picture in shown if picture.note)
         done = f"{total} pictures. Click one to vary it, edit it or download it."
-        done = said(done, notes=notes, link=given.query(studio.default))
-        yield {gallery: gallery_of(shown), told: done, actions: gr.update(visible=True), drawn: shown, chosen: 0}
+        done = said(done, notes, link=given.query(default))
+        yield {gallery: gallery_of(shown), message: done, actions: gr.update(visible=True), drawn: shown, chosen: 0}
 
     def pick(drawn: list[Shown], event: gr.SelectData) -> list[Any]:
         place = event.index if isinstance(event.index, int) and 0 <= event.index < len(drawn) else 0
@@ -131,35 +125,18 @@ def _draw(
         """The fields as the link has them; without one they stay, for somebody may have begun to write."""
         if not request.query_params:
             return gr.skip()
-        linked, left_out = restored(dict(request.query_params), studio.default, studio.styles or [""])
+        linked, left_out = restored(dict(request.query_params), default, studio.styles or [""])
         return [*vars(linked).values(), wrong("; ".join(left_out)) if left_out else said(HOW)]
 
     gr.on(
-        [go.click, captions.submit], answering(told, draw), fields, [gallery, told, actions, drawn, chosen],
+        [go.click, captions.submit], answering(message, draw), fields, [gallery, message, actions, drawn, chosen],
         api_name="draw", show_progress="hidden", concurrency_limit=None,
     )  # fmt: skip
     gallery.select(pick, drawn, [chosen, save], **UNQUEUED)
-    for button, (tab, *ends) in zip(buttons, sending.values(), strict=True):
-        button.click(_sender(tab), [drawn, chosen], [tabs, *ends], **UNQUEUED)
-    page.load(restore, None, [*fields, told], **PRIVATE)
-
-
-def _more(studio: Studio) -> list[gr.components.Component]:
-    """Fields of settings that few change; the model's own are shown."""
-    default = studio.default
-
-    def slider(name: str, label: str, step: float, shown: bool = True) -> gr.Slider:
-        low, high = RANGES[name]
-        return gr.Slider(low, high, getattr(default, name), step=step, label=label, visible=shown)
-
-    return [
-        slider("guidance", "Guidance: more is closer to the caption", 0.1, studio.has_steps),
-        slider("temperature", "Temperature: more is more variety", 0.05),
-        slider("steps", "Steps", 1, studio.has_steps),
-        slider("novelty", "Novelty: further from known pictures", 0.05, studio.has_novelty),
-        slider("size", "Size in pixels", 1, studio.has_layers),
-        gr.Checkbox(default.transparent, label="Transparent background", visible=studio.has_layers),
-    ]
+    for name, button in buttons.items():
+        tab = "around" if name == "around" else "between"
+        button.click(_sender(tab), [drawn, chosen], [tabs, *starts[name]], **UNQUEUED)
+    page.load(restore, None, [*fields, message], **PRIVATE)
 
 
 def _sender(tab: str) -> Callable[[list[Shown], int], Any]:
@@ -174,7 +151,26 @@ def _sender(tab: str) -> Callable[[list[Shown], int], Any]:
     return send
 
 
-def _between(studio: Studio, ends: list[Start]) -> None:
+def _more(studio: Studio) -> list[gr.components.Component]:
+    """Fields of settings that few change; the model's own are shown."""
+    steps, layers = studio.has_steps, studio.has_layers
+    sliders = [
+        ("guidance", "Guidance: more is closer to the caption", 0.1, steps),
+        ("temperature", "Temperature: more is more variety", 0.05, True),
+        ("steps", "Steps", 1, steps),
+        ("novelty", "Novelty: further from known pictures", 0.05, studio.has_novelty),
+        ("size", "Size in pixels", 1, layers),
+    ]
+    return [
+        *(
+            gr.Slider(*RANGES[name], getattr(studio.default, name), step=step, label=label, visible=visible)
+            for name, label, step, visible in sliders
+        ),
+        gr.Checkbox(studio.default.transparent, label="Transparent background", visible=layers),
+    ]
+
+
+def _between(studio: Studio, *ends: Start) -> None:
     """The pictures between two."""
     with gr.Tab("Between", id="between"):
         with gr.Row():
@@ -187,7 +183,7 @@ def _between(studio: Studio, ends: list[Start]) -> None:
             kind = gr.Radio([("straight", "linear"), ("along the sphere", "spherical")], value="linear", label="Way")
             seed = seed_field()
         go = go_button(studio, "Interpolate", "between")
-        told = gr.HTML(said("Two pictures or captions, and what lies between them."))
+        message = gr.HTML(said("Two pictures or captions, and what lies between them."))
         place = gr.Slider(0, 8, 4, step=1, label="Along the way", elem_id="along", visible=False)
         with gr.Row():
             frame = drawn_picture("Picture", "frame", height=260)
@@ -196,13 +192,10 @@ def _between(studio: Studio, ends: list[Start]) -> None:
         frames: gr.State = gr.State([])
 
     async def walk(request: gr.Request, *values: Any) -> Changes:
-        from_picture, from_text, to_picture, to_text, steps, kind, seed = values
-        given = (from_picture, from_text), (to_picture, to_text)
-        yield {told: said("Drawing…")}
-        made, strip, gif = await studio.walk(given, steps, kind, seed, owner_of(request))
+        made, strip, gif = await studio.walk(*values, owner_of(request))
         middle = len(made) // 2
         yield {
-            told: said(f"{len(made)} pictures; move the slider, or use its arrow keys."),
+            message: said(f"{len(made)} pictures; move the slider, or use its arrow keys."),
             place: gr.update(maximum=len(made) - 1, value=middle, visible=True),
             frame: gr.update(value=made[middle], visible=True),
             moving: gr.update(value=gif, visible=True),
@@ -213,8 +206,8 @@ def _between(studio: Studio, ends: list[Start]) -> None:
     def step(frames: list[str], place: float) -> Any:
         return frames[max(0, min(int(place), len(frames) - 1))] if frames else gr.update()
 
-    inputs = [*ends[0], *ends[1], steps, kind, seed]
-    go.click(answering(told, walk), inputs, [told, place, frame, moving, line, frames], **PRIVATE)
+    inputs, outputs = [*ends[0], *ends[1], steps, kind, seed], [message, place, frame, moving, line, frames]
+    go.click(answering(message, walk, "Drawing…"), inputs, outputs, **PRIVATE)
     place.input(step, [frames, place], frame, **UNQUEUED)
 
 
@@ -235,32 +228,30 @@ def _around(studio: Studio, start: Start) -> None:
             scale = gr.Slider(0, 2, 1, step=0.1, label="How much")
             edit = go_button(studio, "Edit", "edit", variant="secondary")
         with gr.Column(scale=3, min_width=320):
-            told = gr.HTML(said("Choose a picture, then vary it, or move it with the sliders and press Edit."))
+            message = gr.HTML(said("Choose a picture, then vary it, or move it with the sliders and press Edit."))
             gallery = drawn_pictures("Variations", "variations")
             edited = drawn_picture("Edited", "edited", height=280)
 
     async def vary(request: gr.Request, *values: Any) -> Changes:
-        yield {told: said("Drawing…")}
-        path, text, distance, count, seed = values
-        shown, caption = await studio.vary(path, text, distance, count, seed, owner_of(request))
+        shown, caption = await studio.vary(*values, owner_of(request))
         known = f"taken to show “{caption}”" if caption else "of which nothing is known"
-        yield {gallery: gallery_of(shown), told: said(f"{len(shown)} variations of a picture {known}.")}
+        yield {gallery: gallery_of(shown), message: said(f"{len(shown)} variations of a picture {known}.")}
 
     async def steer(request: gr.Request, *values: Any) -> Changes:
         path, text, plus, minus, scale, *amounts = values
-        yield {told: said("Drawing…")}
-        path = await studio.steer(path, text, amounts, plus, minus, scale, owner_of(request))
-        yield {edited: gr.update(value=path, visible=True), told: said("Edited.")}
+        picture = await studio.steer(path, text, plus, minus, scale, amounts, owner_of(request))
+        yield {edited: gr.update(value=picture, visible=True), message: said("Edited.")}
 
-    go.click(answering(told, vary), [*start, distance, count, seed], [gallery, told], **PRIVATE)
-    moved = [edit.click, *(amount.release for amount in amounts)]
-    gr.on(moved, answering(told, steer), [*start, plus, minus, scale, *amounts], [edited, told], **PRIVATE)
+    answer = answering(message, vary, "Drawing…")
+    go.click(answer, [*start, distance, count, seed], [gallery, message], **PRIVATE)
+    moved, answer = [edit.click, *(amount.release for amount in amounts)], answering(message, steer, "Drawing…")
+    gr.on(moved, answer, [*start, plus, minus, scale, *amounts], [edited, message], **PRIVATE)
 
 
 def _map(studio: Studio) -> None:
     """Captions and pictures laid out by their latents."""
     with gr.Tab("Map", id="map") as tab:
-        told = gr.HTML(said("Laying out captions and pictures…"))
+        message = gr.HTML(said("Laying out captions and pictures…"))
         with gr.Row():
             sides = {
                 side: gr.Image(
@@ -269,7 +260,7 @@ def _map(studio: Studio) -> None:
                 )
                 for side, label in zip(SIDES, ("By caption", "By picture"), strict=True)
             }  # fmt: skip
-        gallery = drawn_pictures("Drawn", "map-drawn", ATLAS_DRAWN, visible=False)
+        gallery = drawn_pictures("Drawn", "map-drawn", visible=False)
     made: list[Atlas] = []
 
     async def laid_out(owner: str) -> Atlas:
@@ -284,7 +275,7 @@ def _map(studio: Studio) -> None:
     async def show(request: gr.Request) -> Changes:
         atlas = await laid_out(owner_of(request))
         what = f"{len(atlas.captions)} captions that the model knows, left by their text, right by a picture of each: "
-        yield {told: said(f"{what}neighbours are alike. Click one to draw it."), **pages(atlas)}
+        yield {message: said(f"{what}neighbours are alike. Click one to draw it."), **pages(atlas)}
 
     def clicked(side: str) -> Callable[..., Changes]:
         async def click(event: gr.SelectData, request: gr.Request) -> Changes:
@@ -294,16 +285,16 @@ def _map(studio: Studio) -> None:
                 return
             caption = atlas.captions[number]
             near = [f"Near by {name}: {', '.join(atlas.near(name, number))}" for name in SIDES]
-            yield {told: said(f"Drawing “{caption}”…", notes=near), **pages(atlas, number)}
-            asked = studio.request(Fields(**{**vars(studio.default), "captions": caption, "count": ATLAS_DRAWN}))
+            yield {message: said(f"Drawing “{caption}”…", near), **pages(atlas, number)}
+            asked = studio.request(replace(studio.default, captions=caption, count=ATLAS_DRAWN))
             shown = [picture async for picture in studio.draw(asked, owner_of(request))]
-            yield {told: said(f"“{caption}”", notes=near), gallery: gr.update(value=gallery_of(shown), visible=True)}
+            yield {message: said(f"“{caption}”", near), gallery: gr.update(value=gallery_of(shown), visible=True)}
 
         return click
 
-    tab.select(answering(told, show), None, [told, *sides.values()], **PRIVATE)
+    tab.select(answering(message, show), None, [message, *sides.values()], **PRIVATE)
     for side, image in sides.items():
-        image.select(answering(told, clicked(side)), None, [told, *sides.values(), gallery], **PRIVATE)
+        image.select(answering(message, clicked(side)), None, [message, *sides.values(), gallery], **PRIVATE)
 
 
 def _score(studio: Studio) -> None:
@@ -316,14 +307,13 @@ def _score(studio: Studio) -> None:
             captions = caption_lines("score-captions", 4)
             go = go_button(studio, "Score", "score")
         with gr.Column(scale=3, min_width=320):
-            told = gr.HTML(said("Which caption fits which picture: the best first."))
+            message = gr.HTML(said("Which caption fits which picture: the best first."))
             scores = gr.HTML("", elem_id="scores")
 
     async def score(paths: list[str] | None, text: str, request: gr.Request) -> Changes:
-        yield {told: said("Scoring…")}
-        scored = await studio.score(paths, text, owner_of(request))
+        matrix, near = await studio.score(paths, text, owner_of(request))
         names = [str(path).replace("\\", "/").rsplit("/", 1)[-1] for path in paths or []]
         what = "Score: evidence for the caption, in nats. Typical: share of the model's own that fit no better."
-        yield {told: said(what), scores: table(scored, captions_of(text), names)}
+        yield {message: said(what), scores: table(matrix, near, names)}
 
-    go.click(answering(told, score), [pictures, captions], [told, scores], **PRIVATE)
+    go.click(answering(message, score, "Scoring…"), [pictures, captions], [message, scores], **PRIVATE)

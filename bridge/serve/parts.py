@@ -1,17 +1,18 @@
-"""What the page's tabs are made of: fields, places for pictures, and handlers of events that tell what goes wrong."""
+"""What the page's tabs are made of: fields, places for pictures, handlers of events, and text in HTML."""
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from html import escape
+from typing import Any
 
 import gradio as gr
 
 from bridge.errors import UserError
+from bridge.score import ScoreMatrix
 from bridge.serve.limits import CAPTION_LENGTH, CAPTIONS, MAX_SEED
-from bridge.serve.said import line_of, wrong
 from bridge.serve.studio import Shown, Studio
 
 LOG = logging.getLogger("bridge.serve")
@@ -19,30 +20,54 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden
 UNQUEUED: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
 SAVED = ["download", "fullscreen"]
 """What can be done with a picture in its place."""
+LONGEST = 300
+"""Characters of a visitor's text that the page repeats."""
 Changes = AsyncIterator[dict[Any, Any]]
 """New values of the page's parts that change."""
 
 
-def answering(told: gr.HTML, handler: Callable[..., Changes]) -> Callable[..., Changes]:
-    """A handler of events that says in `told` what goes wrong."""
+# Handlers
+
+
+def answering(message: gr.HTML, handler: Callable[..., Changes], working: str = "") -> Callable[..., Changes]:
+    """A handler of events that says in `message` that it is `working`, and what goes wrong."""
 
     @functools.wraps(handler)
     async def answer(*values: Any) -> Changes:
+        if working:
+            yield {message: said(working)}
         try:
             async for changes in handler(*values):
                 yield changes
+        except UserError as error:
+            yield {message: wrong(str(error))}
         except Exception as error:
-            yield {told: refusal(error)}
+            log_fault(error)
+            yield {message: wrong("the server could not do that; try something else")}
 
     return answer
 
 
-def refusal(error: Exception) -> str:
-    """What the page says of an error: what the visitor can mend; of a fault of ours the log has one line."""
-    if isinstance(error, UserError):
-        return wrong(str(error))
-    LOG.error(line_of(error))
-    return wrong("the server could not do that; try something else")
+def log_fault(error: BaseException | None) -> None:
+    """A fault of ours as one line of the log."""
+    LOG.error("%s: %s", type(error).__name__, error)
+
+
+def owner_of(request: gr.Request) -> str:
+    """Whose tab asks."""
+    return str(request.session_hash or "")
+
+
+def stopper(studio: Studio) -> Callable[[gr.Request], None]:
+    """Stops whatever a tab waits for."""
+
+    def stop(request: gr.Request) -> None:
+        studio.batcher.cancel(owner_of(request))
+
+    return stop
+
+
+# Fields and places for pictures
 
 
 def start(name: str, picture: str, caption: str, placeholder: str | None = None) -> tuple[gr.Image, gr.Textbox]:
@@ -56,9 +81,8 @@ def start(name: str, picture: str, caption: str, placeholder: str | None = None)
     )  # fmt: skip
     # Gradio has checked that it is an upload of this page's. A subclass would be taken for a custom component.
     field.preprocess = lambda payload: None if payload is None else payload.path
-    elem_id = f"{name}-caption"
     return field, gr.Textbox(
-        label=caption, max_length=CAPTION_LENGTH, elem_id=elem_id, placeholder=placeholder, render=False
+        label=caption, max_length=CAPTION_LENGTH, elem_id=f"{name}-caption", placeholder=placeholder, render=False
     )
 
 
@@ -75,7 +99,7 @@ def seed_field(value: int = 0) -> gr.Number:
     return gr.Number(value, label="Seed", precision=0, minimum=0, maximum=MAX_SEED)
 
 
-def go_button(studio: Studio, label: str, name: str, variant: Literal["primary", "secondary"] = "primary") -> gr.Button:
+def go_button(studio: Studio, label: str, name: str, variant: str = "primary") -> gr.Button:
     """A button that starts something, beside one that cancels whatever the tab waits for."""
     with gr.Row():
         go = gr.Button(label, variant=variant, elem_id=f"{name}-go", min_width=100)
@@ -91,10 +115,10 @@ def drawn_picture(label: str, name: str, height: int | None = None, kind: str = 
     )  # fmt: skip
 
 
-def drawn_pictures(label: str, name: str, columns: int = 4, visible: bool = True) -> gr.Gallery:
+def drawn_pictures(label: str, name: str, visible: bool = True) -> gr.Gallery:
     """Pictures that the server makes, side by side."""
     return gr.Gallery(
-        label=label, show_label=False, columns=columns, height="auto", elem_id=name, format="png", buttons=SAVED,
+        label=label, show_label=False, columns=4, height="auto", elem_id=name, format="png", buttons=SAVED,
         interactive=False, visible=visible, object_fit="contain",
     )  # fmt: skip
 
@@ -105,15 +129,39 @@ def gallery_of(shown: Sequence[Shown]) -> list[tuple[str, str]]:
     return [(picture.path, picture.caption if several else "") for picture in shown]
 
 
-def owner_of(request: gr.Request) -> str:
-    """Whose tab asks."""
-    return str(request.session_hash or "")
+# HTML in which a visitor's words are text and nothing else
 
 
-def stopper(studio: Studio) -> Callable[[gr.Request], None]:
-    """Stops whatever a tab waits for."""
+def said(line: str, notes: Iterable[str] = (), link: str | None = None) -> str:
+    """A line, notes in grey below it, and a link that restores the settings."""
+    parts = [f"<p>{_text(line)}</p>", *(f'<p class="note">{_text(note)}</p>' for note in notes)]
+    if link is not None:
+        parts.append(f'<p><a href="?{escape(link)}">Link to these settings</a></p>')
+    return _live("".join(parts))
 
-    def stop(request: gr.Request) -> None:
-        studio.batcher.cancel(owner_of(request))
 
-    return stop
+def wrong(message: str) -> str:
+    """What is wrong with what a visitor asked for."""
+    return _live(f'<p class="wrong">{_text(message[:1].upper() + message[1:])}</p>')
+
+
+def table(scores: ScoreMatrix, near: Sequence[Sequence[str]], names: Sequence[str]) -> str:
+    """Scores of pictures of these `names` as a table, the best caption of each first; below it what each is `near`."""
+    rows = ["<tr><th>Picture</th><th>Caption</th><th>Score</th><th>Typical</th></tr>"]
+    for i, name in enumerate(names):
+        for place, k in enumerate(scores.best_captions(i)):
+            typical = "" if scores.typical is None else f"{float(scores.typical[i, k]):.0%}"
+            rows.append(
+                f"<tr{' class=best' if place == 0 else ''}><td>{_text(name)}</td><td>{_text(scores.captions[k])}</td>"
+                f'<td class="number">{float(scores.score[i, k]):.2f}</td><td class="number">{typical}</td></tr>'
+            )
+    lines = [f"<p>{_text(n)} is nearest to {_text(', '.join(c))}.</p>" for n, c in zip(names, near, strict=True) if c]
+    return f'<div class="scores"><table>{"".join(rows)}</table>{"".join(lines)}</div>'
+
+
+def _live(html: str) -> str:
+    return f'<div class="said" role="status" aria-live="polite">{html}</div>'
+
+
+def _text(text: str) -> str:
+    return escape(text if len(text) <= LONGEST else f"{text[:LONGEST]}…")
