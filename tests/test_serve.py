@@ -27,7 +27,7 @@ from bridge.cli import main
 from bridge.errors import UserError
 from bridge.images import read_facts
 from bridge.score import ScoreMatrix
-from bridge.serve import atlas, limits, parts
+from bridge.serve import atlas, limits, page
 from bridge.serve.app import LOCAL, OneLineFormatter, Served, free_port, hosts_of, served
 from bridge.serve.limits import Fields
 from bridge.serve.studio import Files
@@ -162,10 +162,10 @@ def test_a_path_in_a_field_is_a_caption(site: Served, caption: str):
 
 
 def test_what_a_visitor_wrote_is_never_markup():
-    for text in (parts.said("<script>"), parts.wrong("<script>"), parts.said("", ["<script>"], '"><script>')):
+    for text in (page.said("<script>"), page.wrong("<script>"), page.said("", ["<script>"], '"><script>')):
         assert "<script" not in text
     scores = ScoreMatrix(("<script>",), torch.ones(1, 1), torch.ones(1, 1), "density")
-    assert "<script" not in parts.table(scores, [["<script>"]], ["<script>.png"])
+    assert "<script" not in page.table(scores, [["<script>"]], ["<script>.png"])
 
 
 def test_a_fault_of_ours_is_one_line_and_the_server_goes_on(site: Served, monkeypatch, caplog, capfd):
@@ -204,8 +204,6 @@ def test_a_full_queue_says_so_at_once(encoder):
 
 def test_tabs_that_are_gone_are_forgotten(site: Served, monkeypatch):
     from gradio.routes import App  # noqa: PLC0415
-
-    from bridge.serve import page  # noqa: PLC0415
 
     monkeypatch.setattr(page, "TABS", 3)
 
@@ -440,8 +438,7 @@ def test_without_gradio_the_command_names_the_extra(monkeypatch, capsys):
 
 def test_no_other_command_imports_gradio():
     code = (
-        "import sys, bridge, bridge.cli\n"
-        "from bridge.commands import models, pictures\n"
+        "import sys, bridge, bridge.cli, bridge.commands\n"
         "print([name for name in ('gradio', 'fastapi', 'uvicorn', 'torch') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

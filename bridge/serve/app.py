@@ -115,8 +115,7 @@ async def _app(studio: Studio) -> Any:
     import gradio  # noqa: PLC0415
     from gradio import queueing, route_utils, routes  # noqa: PLC0415
 
-    from bridge.serve.page import build, look  # noqa: PLC0415
-    from bridge.serve.parts import log_fault  # noqa: PLC0415
+    from bridge.serve.page import build, log_fault, look  # noqa: PLC0415
 
     for module in (queueing, route_utils, routes):  # what Gradio prints of a request that it cannot read
         module.traceback = SimpleNamespace(print_exc=lambda: log_fault(sys.exception()))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
+from threading import Lock
 from typing import Any, TypeVar, cast
 
 from bridge.errors import UserError
@@ -21,8 +22,7 @@ from bridge.pipeline import MICRO_BATCH, SAMPLE_BATCH, BridgePipeline, Generated
 from bridge.serve.limits import WAITING
 
 T = TypeVar("T")
-GATHER = 0.02
-"""Seconds that an idle thread waits for others to come with the first."""
+GATHER = 0.02  # seconds that a visitor who is alone waits for others to share the first batch
 
 
 class FullError(UserError):
@@ -75,10 +75,8 @@ class Batcher:
     def __init__(self, pipe: BridgePipeline, waiting: int = WAITING) -> None:
         self.pipe, self.most = pipe, waiting
         self._tickets: list[_Ticket] = []
-        self._change = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="bridge-batcher", daemon=True)
-        self._thread.start()
+        self._lock, self._closed = Lock(), False
+        self._thread = ThreadPoolExecutor(1, "bridge-batcher")
 
     @property
     def waiting(self) -> int:
@@ -87,12 +85,11 @@ class Batcher:
 
     def close(self) -> None:
         """End the thread; what waits is stopped."""
-        with self._change:
+        with self._lock:
             self._closed = True
-            self._change.notify_all()
         for ticket in list(self._tickets):
             self._end(ticket, StoppedError("stopped: the server is closing"))
-        self._thread.join(timeout=60)
+        self._thread.shutdown()
 
     def cancel(self, owner: str) -> int:
         """Stop whatever a visitor waits for, and free its places; returns how many."""
@@ -116,11 +113,11 @@ class Batcher:
 
     async def _events(self, work: Request | Callable[[], Any], owner: str) -> AsyncGenerator[Any]:
         ticket = _Ticket(owner, work)
-        with self._change:
+        with self._lock:
             if len(self._tickets) >= self.most or self._closed:
                 raise FullError(f"busy: {len(self._tickets)} requests wait already; try again in a minute")
             self._tickets.append(ticket)
-            self._change.notify_all()
+            self._thread.submit(self._run, ticket)
         try:
             while (event := await ticket.events.get()) is not None:
                 if isinstance(event, BaseException):
@@ -131,7 +128,7 @@ class Batcher:
 
     def _end(self, ticket: _Ticket, *events: object) -> bool:
         """Take a ticket out and send its last events; whether it was there."""
-        with self._change:
+        with self._lock:
             if ticket not in self._tickets:
                 return False
             self._tickets.remove(ticket)
@@ -147,22 +144,16 @@ class Batcher:
             for ticket in tickets:
                 self._end(ticket, error)
 
-    def _run(self) -> None:
-        while True:
-            with self._change:
-                idle = not self._tickets
-                self._change.wait_for(lambda: self._tickets or self._closed)
-            if idle:
-                time.sleep(GATHER)  # who comes together shares the first batch
-            with self._change:
-                if self._closed:
-                    return
-                tickets = list(self._tickets)
-            if not tickets or isinstance(tickets[0].work, Request):
-                self._batch(tickets)
-                continue
-            with self._failing(tickets[:1]):
-                self._end(tickets[0], tickets[0].work(), None)
+    def _run(self, ticket: _Ticket) -> None:
+        """Work on the oldest ticket until it has ended."""
+        if len(self._tickets) == 1:
+            time.sleep(GATHER)
+        while ticket in self._tickets:
+            if isinstance(ticket.work, Request):
+                self._batch(list(self._tickets))
+            else:
+                with self._failing([ticket]):
+                    self._end(ticket, ticket.work(), None)
 
     def _batch(self, tickets: Iterable[_Ticket]) -> None:
         """Sample and draw once for the oldest request and those after it that can share its batch."""

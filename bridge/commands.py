@@ -1,27 +1,26 @@
-"""bridge generate, interpolate, edit, vary and redo: the commands that draw."""
+"""What each command does; `bridge.cli` reads the command line and calls these.
+
+Each raises UserError if an argument cannot be used, and nothing has been written then. Importing this is cheap.
+"""
 
 import argparse
 import contextlib
 import io
+import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridge.arguments import number, whole, writable_folder
-from bridge.commands.common import (
-    as_caption,
-    check_caption,
-    open_model,
-    prefixed,
-    print_path,
-    read_captions,
-    read_file,
-    writing,
-)
+from bridge.captions import well_formed
 from bridge.errors import UserError
+from bridge.extras import import_extra
 from bridge.manifest import Manifest
+from bridge.streams import read_input
+from bridge.textfile import WESTERN, EncodingError, decode, split_lines
 from bridge.writing import Sheet, Writer, save_gif, save_walk, tell
 
 if TYPE_CHECKING:
@@ -32,6 +31,10 @@ if TYPE_CHECKING:
 
 SAMPLING = ("guidance_scale", "num_inference_steps", "temperature", "negative_prompt", "novelty", "style", "compose")
 """Arguments of `bridge generate` that are `BridgePipeline.resolve`'s."""
+_ESCAPES = str.maketrans(
+    {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
+    | {c: f"\\u{ord(c):04x}" for c in "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"}
+)
 
 
 def generate(args: argparse.Namespace) -> None:
@@ -165,6 +168,224 @@ def redo(args: argparse.Namespace) -> None:
         save_picture(image, args.out, facts)
     tell(_compared(image, data))
     print_path(args.out)
+
+
+def learn(args: argparse.Namespace) -> None:
+    """A model folder of captioned pictures."""
+    from bridge.checkpoint import check_replaceable  # noqa: PLC0415
+
+    writable_folder(args.out.parent)
+    with prefixed("--out"):
+        check_replaceable(args.out)
+    pipe = open_model(args)
+    card = (
+        f"# A model of {len(pipe.mapper.latents):,} pictures\n\nMade by `bridge learn {Path(args.pairs).name}` from "
+        f"{len(pipe.memory):,} captions, without training: a local flow over the pictures' latents. The pictures can "
+        "be recovered from it nearly as they are; their licences hold for it too.\n"
+    )
+    with writing("--out"):
+        pipe.save_pretrained(args.out, card)
+    print_path(args.out)
+
+
+def info(args: argparse.Namespace) -> None:
+    """What is in a model: parts, sizes, settings and fingerprints, then its card with data and figures."""
+    from bridge.hub import resolve_model  # noqa: PLC0415
+    from bridge.mappers import LocalFlowMapper  # noqa: PLC0415
+
+    pipe, folder = open_model(args), resolve_model(args.model)
+    mapper, codec = pipe.mapper, pipe.codec
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    parameters = sum(p.numel() for p in mapper.parameters())
+    rows = [
+        ("folder", f"{folder} ({size / 1e6:.1f} MB)"),
+        ("text encoder", f"{pipe.text_encoder.id}: codes of {pipe.text_encoder.dim}"),
+        ("mapper", f"{type(mapper).__name__}: {parameters:,} parameters"),
+        ("codec", f"{type(codec).__name__}: {codec.image_size} px, latents {tuple(codec.z_shape)}"),
+        ("captions", f"{len(pipe.memory):,} known"),
+    ]
+    if isinstance(mapper, LocalFlowMapper):
+        styles = ", ".join(filter(None, mapper.config.styles)) or "none told"
+        rows.append(("memory", f"{len(mapper.latents):,} pictures; styles: {styles}"))
+    rows.append(
+        ("settings", ", ".join(f"{name}={value}" for name, value in vars(pipe.settings).items() if value != ""))
+    )
+    rows += [("fingerprint", f"{part} {value}") for part, value in pipe.fingerprints.items()]
+    for name, text in rows:
+        print(f"{name:13} {text}")
+    if card := _card_of(folder).strip():
+        print(f"\n{card}")
+
+
+def push(args: argparse.Namespace) -> None:
+    """Upload a model with its card, and print where it is. Raises UserError also if the hub does not take it."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
+
+    from bridge.hub import resolve_model  # noqa: PLC0415
+
+    pipe = open_model(args)
+    try:
+        print(pipe.push_to_hub(args.repo, _card_of(resolve_model(args.model)), private=args.private))
+    except HFValidationError as error:
+        raise UserError(f"USER/NAME: {str(error).splitlines()[0]}") from None
+    except (HfHubHTTPError, OSError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise UserError(f"USER/NAME: the hub did not take {args.repo} ({why}); log in with `hf auth login`") from None
+
+
+def _card_of(folder: Path) -> str:
+    """The model card; empty where there is none."""
+    path = folder / "README.md"
+    return path.read_text("utf-8") if path.is_file() else ""
+
+
+def serve(args: argparse.Namespace) -> None:
+    """The web page of a model, until Ctrl-C."""
+    import_extra("gradio", "serve", "gradio", "the web page")
+    from bridge.serve.app import free_port, hosts_of, run  # noqa: PLC0415
+
+    port = free_port(args.host, args.port)
+    pipe = open_model(args)
+    where = "for everybody who can reach it" if hosts_of(args.host) is None else "for this machine alone"
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    tell(f"http://{host}:{port}, {where}; Ctrl-C ends it")
+    run(pipe, args.host, port)
+
+
+def score(args: argparse.Namespace) -> None:
+    """A table of how well images fit captions."""
+    from bridge.images import read_image  # noqa: PLC0415
+    from bridge.score import check_samples, resolve_method  # noqa: PLC0415
+
+    check_samples(args.samples)
+    captions = read_captions([], args.captions)
+    pipe = open_model(args)
+    for caption in captions:
+        check_caption("--captions", caption, pipe)
+    method = resolve_method(pipe.mapper)
+    with prefixed("IMAGE"):
+        images = [read_image(name, size=pipe.codec.image_size) for name in args.image]
+    scores = pipe.score(images, captions, samples=args.samples, seed=args.seed)
+    tell(f"scores by {method}; columns: file, caption, score, typical")
+    if args.by == "image":
+        cells = [(i, c) for i in range(len(images)) for c in scores.best_captions(i)]
+    else:
+        cells = [(i, c) for c in range(len(captions)) for i in scores.best_images(c)]
+    for i, c in cells:
+        typical = [] if scores.typical is None else [f"{float(scores.typical[i, c]):.2f}"]
+        print(field(args.image[i]), field(captions[c]), f"{float(scores.score[i, c]):.3f}", *typical, sep="\t")
+
+
+# what they share
+
+
+def open_model(args: argparse.Namespace) -> "BridgePipeline":
+    """The model of the command line, or that of its captioned pictures. Raises UserError if it cannot be opened."""
+    from bridge.pipeline import BridgePipeline  # noqa: PLC0415
+
+    if getattr(args, "pairs", None) is None:
+        with prefixed(args.options["model"], "model"):
+            return BridgePipeline.from_pretrained(args.model)
+    return BridgePipeline.from_pairs(
+        args.pairs,
+        args.model,
+        with_default=args.with_default,
+        caption_column=args.caption_column,
+        image_column=args.image_column,
+        names=args.names,
+        say=tell,
+    )
+
+
+def read_captions(captions: Sequence[str], file: str | None) -> list[str]:
+    """Captions of the command line, and those of a file, a line each, blank ones left out; "-" is standard input.
+
+    Raises UserError if there is none, or the file cannot be read.
+    """
+    if file is None:
+        if not captions:
+            raise UserError("CAPTION: none given; pass one in quotes, or --captions FILE")
+        return list(captions)
+    name = "standard input" if file == "-" else file
+    data = read_input() if file == "-" else read_file(file, "--captions")
+    try:
+        text, encoding = decode(data)
+    except EncodingError as error:
+        raise UserError(f"--captions: {name}: {error}") from None
+    if encoding == WESTERN:
+        tell(f"warning: {name} is not UTF-8 text; it is read as {WESTERN}")
+    lines = [line.strip() for line in split_lines(text) if line.strip()]
+    if not lines:
+        raise UserError(f"--captions: {name} holds no caption; write one a line")
+    return [*captions, *lines]
+
+
+def as_caption(text: str) -> str:
+    """A caption as it was typed, whatever the encoding of terminal and locale."""
+    if well_formed(text) == text:
+        return text
+    halves = re.search("[\ud800-\udc7f\udd00-\udfff]", text)  # of characters, not bytes that were no text
+    try:
+        caption, encoding = (well_formed(text), "") if halves else decode(os.fsencode(text))
+    except EncodingError:
+        caption, encoding = well_formed(text), ""
+    if encoding != "utf-8":  # which it is where the locale knows no UTF-8
+        tell(f"warning: {text!r} is not UTF-8 text; it is read as {caption!r}")
+    return caption
+
+
+def check_caption(argument: str, caption: str | None, pipe: "BridgePipeline") -> None:
+    """Raise UserError if the text encoder cannot read a caption, where there is one."""
+    if caption is not None:
+        with prefixed(f"{argument}: {caption[:40]!r}", "caption"):
+            pipe.text_encoder.prepare(caption)
+
+
+def read_file(file: str, argument: str) -> bytes:
+    """The bytes of a file. Raises UserError if it cannot be read."""
+    try:
+        return Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error  # a null byte in a name is a ValueError
+        raise UserError(f"{argument}: cannot read {file}: {why}; check the path") from None
+
+
+@contextlib.contextmanager
+def prefixed(argument: str, *names: str) -> Iterator[None]:
+    """Let errors begin with an argument, in place of the name, one of `names`, that they begin with."""
+    try:
+        yield
+    except UserError as error:
+        message = " ".join(str(error).split())
+        for name in (argument, *names):
+            message = message.removeprefix(f"{name}: ")
+        raise UserError(f"{argument}: {message}") from error
+
+
+@contextlib.contextmanager
+def writing(argument: str) -> Iterator[None]:
+    """A block that writes below an argument's folder; what a disk refuses is a UserError that names the argument."""
+    try:
+        with prefixed(argument):
+            yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        message = f"{argument}: {where}{error.strerror or error}; make room or choose another folder"
+        raise UserError(f"{message}; what was written before stands") from error
+
+
+def field(text: str) -> str:
+    r"""A field of a table whose columns are parted by tabs; tabs, line breaks and \ are escaped by \.
+
+    >>> print(field("a\tb"))
+    a\tb
+    """
+    return text.translate(_ESCAPES)
+
+
+def print_path(path: Path) -> None:
+    """Print a path on a line: as it is, unless it would take several, which are escaped as in `field`."""
+    print(path if len(str(path).splitlines()) == 1 else field(str(path)), flush=True)
 
 
 def _check_out(
