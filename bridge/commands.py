@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from bridge.pipeline import BridgePipeline, GeneratedImage
 
 SAMPLING = ("guidance_scale", "num_inference_steps", "temperature", "negative_prompt", "novelty", "style", "compose")
-"""Arguments of `bridge generate` that are `BridgePipeline.resolve`'s."""
+READING = ("with_default", "caption_column", "image_column", "names")
+"""Arguments that go to `BridgePipeline.resolve` and `BridgePipeline.from_pairs` as they are."""
 _ESCAPES = str.maketrans(
     {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
     | {c: f"\\u{ord(c):04x}" for c in "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"}
@@ -43,9 +44,8 @@ def generate(args: argparse.Namespace) -> None:
     with writing("--out"):
         Manifest(args.out)  # is it ours?
     pipe = open_model(args)
-    for caption in captions:
-        check_caption("CAPTION", caption, pipe)
-    check_caption("--negative", args.negative_prompt, pipe)
+    check_captions(pipe, "CAPTION", *captions)
+    check_captions(pipe, "--negative", args.negative_prompt)
     sampling = {name: getattr(args, name) for name in SAMPLING}
     settings = pipe.resolve(**sampling)
     _check_rendering(pipe, args)
@@ -65,7 +65,7 @@ def generate(args: argparse.Namespace) -> None:
     if not args.no_sheet:
         with writing("--out"):
             path = sheet.save(args.out, args.seed, writer.key)
-        print_path(path)
+        print_paths(path)
 
 
 def interpolate(args: argparse.Namespace) -> None:
@@ -73,9 +73,10 @@ def interpolate(args: argparse.Namespace) -> None:
     from bridge.explore import between, weights  # noqa: PLC0415
 
     kind = args.kind or ("linear" if args.space == "latent" else "spherical")
-    _check_out(args.out, {"A": args.a, "B": args.b})
+    inputs = {"A": args.a, "B": args.b}
+    _check_out(args.out, inputs, ".png", "")
     if args.gif is not None:
-        _check_out(args.gif, {"A": args.a, "B": args.b}, (".gif",), "--gif")
+        _check_out(args.gif, inputs, ".gif", argument="--gif")
     places, steps = weights(args.steps), args.num_inference_steps
     pipe = open_model(args)
     pipe.resolve(num_inference_steps=steps)
@@ -97,8 +98,7 @@ def interpolate(args: argparse.Namespace) -> None:
         with writing("--gif"):
             save_gif(pictures, args.gif)
         written.append(args.gif)
-    for path in written:
-        print_path(path)
+    print_paths(*written)
 
 
 def edit(args: argparse.Namespace) -> None:
@@ -108,18 +108,18 @@ def edit(args: argparse.Namespace) -> None:
 
     if args.plus is None and args.minus is None:
         raise UserError("--plus, --minus: none given; name a caption to have more of, or less of")
-    _check_out(args.out, {"IMAGE": args.start})
+    _check_out(args.out, {"IMAGE": args.start}, ".png", "")
     explore.check_scale(args.scale)
     pipe = open_model(args)
-    check_caption("--plus", args.plus, pipe)
-    check_caption("--minus", args.minus, pipe)
+    check_captions(pipe, "--plus", args.plus)
+    check_captions(pipe, "--minus", args.minus)
     start = _open_end(pipe, "IMAGE", args.start, args.seed)
     z = explore.edit(pipe, start, args.plus, args.minus, scale=args.scale, seed=args.seed)
     facts = {"plus": args.plus, "minus": args.minus, "scale": args.scale, **_provenance(pipe, args.seed, start)}
     writable_folder(args.out.parent)
     with writing("--out"):
         save_png(pipe.decode(z[None])[0], args.out, {k: v for k, v in facts.items() if v is not None})
-    print_path(args.out)
+    print_paths(args.out)
 
 
 def vary(args: argparse.Namespace) -> None:
@@ -132,7 +132,7 @@ def vary(args: argparse.Namespace) -> None:
     with writing("--out"):
         Manifest(args.out)  # is it ours?
     pipe = open_model(args)
-    check_caption("--caption", args.caption, pipe)
+    check_captions(pipe, "--caption", args.caption)
     _check_rendering(pipe, args)
     start = _open_end(pipe, "IMAGE", args.start, args.seed)
     shown = args.caption if args.caption is not None else explore.caption_shown(pipe, start)
@@ -153,7 +153,7 @@ def redo(args: argparse.Namespace) -> None:
     from bridge.again import remake  # noqa: PLC0415
     from bridge.images import read_facts, save_picture  # noqa: PLC0415
 
-    _check_out(args.out, {"PNG": args.png}, (".png", ".webp"))
+    _check_out(args.out, {"PNG": args.png}, ".png", ".webp", "")
     data = read_file(args.png, "PNG")
     with prefixed("PNG"):
         facts = read_facts(data)
@@ -167,7 +167,7 @@ def redo(args: argparse.Namespace) -> None:
     with writing("--out"):
         save_picture(image, args.out, facts)
     tell(_compared(image, data))
-    print_path(args.out)
+    print_paths(args.out)
 
 
 def learn(args: argparse.Namespace) -> None:
@@ -185,7 +185,7 @@ def learn(args: argparse.Namespace) -> None:
     )
     with writing("--out"):
         pipe.save_pretrained(args.out, card)
-    print_path(args.out)
+    print_paths(args.out)
 
 
 def info(args: argparse.Namespace) -> None:
@@ -197,22 +197,17 @@ def info(args: argparse.Namespace) -> None:
     mapper, codec = pipe.mapper, pipe.codec
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     parameters = sum(p.numel() for p in mapper.parameters())
-    rows = [
-        ("folder", f"{folder} ({size / 1e6:.1f} MB)"),
-        ("text encoder", f"{pipe.text_encoder.id}: codes of {pipe.text_encoder.dim}"),
-        ("mapper", f"{type(mapper).__name__}: {parameters:,} parameters"),
-        ("codec", f"{type(codec).__name__}: {codec.image_size} px, latents {tuple(codec.z_shape)}"),
-        ("captions", f"{len(pipe.memory):,} known"),
-    ]
+    print(f"folder        {folder} ({size / 1e6:.1f} MB)")
+    print(f"text encoder  {pipe.text_encoder.id}: codes of {pipe.text_encoder.dim}")
+    print(f"mapper        {type(mapper).__name__}: {parameters:,} parameters")
+    print(f"codec         {type(codec).__name__}: {codec.image_size} px, latents {tuple(codec.z_shape)}")
+    print(f"captions      {len(pipe.memory):,} known")
     if isinstance(mapper, LocalFlowMapper):
         styles = ", ".join(filter(None, mapper.config.styles)) or "none told"
-        rows.append(("memory", f"{len(mapper.latents):,} pictures; styles: {styles}"))
-    rows.append(
-        ("settings", ", ".join(f"{name}={value}" for name, value in vars(pipe.settings).items() if value != ""))
-    )
-    rows += [("fingerprint", f"{part} {value}") for part, value in pipe.fingerprints.items()]
-    for name, text in rows:
-        print(f"{name:13} {text}")
+        print(f"memory        {len(mapper.latents):,} pictures; styles: {styles}")
+    print("settings     ", ", ".join(f"{name}={value}" for name, value in vars(pipe.settings).items() if value != ""))
+    for part, value in pipe.fingerprints.items():
+        print(f"fingerprint   {part} {value}")
     if card := _card_of(folder).strip():
         print(f"\n{card}")
 
@@ -260,8 +255,7 @@ def score(args: argparse.Namespace) -> None:
     check_samples(args.samples)
     captions = read_captions([], args.captions)
     pipe = open_model(args)
-    for caption in captions:
-        check_caption("--captions", caption, pipe)
+    check_captions(pipe, "--captions", *captions)
     method = resolve_method(pipe.mapper)
     with prefixed("IMAGE"):
         images = [read_image(name, size=pipe.codec.image_size) for name in args.image]
@@ -286,15 +280,8 @@ def open_model(args: argparse.Namespace) -> "BridgePipeline":
     if getattr(args, "pairs", None) is None:
         with prefixed(args.options["model"], "model"):
             return BridgePipeline.from_pretrained(args.model)
-    return BridgePipeline.from_pairs(
-        args.pairs,
-        args.model,
-        with_default=args.with_default,
-        caption_column=args.caption_column,
-        image_column=args.image_column,
-        names=args.names,
-        say=tell,
-    )
+    reading = {name: getattr(args, name) for name in READING}
+    return BridgePipeline.from_pairs(args.pairs, args.model, say=tell, **reading)
 
 
 def read_captions(captions: Sequence[str], file: str | None) -> list[str]:
@@ -334,11 +321,12 @@ def as_caption(text: str) -> str:
     return caption
 
 
-def check_caption(argument: str, caption: str | None, pipe: "BridgePipeline") -> None:
-    """Raise UserError if the text encoder cannot read a caption, where there is one."""
-    if caption is not None:
-        with prefixed(f"{argument}: {caption[:40]!r}", "caption"):
-            pipe.text_encoder.prepare(caption)
+def check_captions(pipe: "BridgePipeline", argument: str, *captions: str | None) -> None:
+    """Raise UserError if the text encoder cannot read one of an argument's captions."""
+    for caption in captions:
+        if caption is not None:
+            with prefixed(f"{argument}: {caption[:40]!r}", "caption"):
+                pipe.text_encoder.prepare(caption)
 
 
 def read_file(file: str, argument: str) -> bytes:
@@ -383,21 +371,20 @@ def field(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
-def print_path(path: Path) -> None:
-    """Print a path on a line: as it is, unless it would take several, which are escaped as in `field`."""
-    print(path if len(str(path).splitlines()) == 1 else field(str(path)), flush=True)
+def print_paths(*paths: Path) -> None:
+    """Print paths, one a line: as it is, unless it would take several, which are escaped as in `field`."""
+    for path in paths:
+        print(path if len(str(path).splitlines()) == 1 else field(str(path)), flush=True)
 
 
-def _check_out(
-    out: Path, inputs: Mapping[str, str], endings: Sequence[str] = (".png",), argument: str = "--out"
-) -> None:
-    """Raise UserError if a file to write is a folder, ends like one of another kind, or is one of `inputs`.
+def _check_out(out: Path, inputs: Mapping[str, str], *endings: str, argument: str = "--out") -> None:
+    """Raise UserError if a file to write is a folder, ends in none of `endings`, or is one of `inputs`.
 
     `inputs` are pictures or captions by their arguments; the first of `endings` is the one that is suggested.
     """
     if out.is_dir():
         raise UserError(f"{argument}: {out} is a folder; name a file, such as {out / f'picture{endings[0]}'}")
-    if out.suffix.lower() not in (*endings, *("" for ending in endings if ending == ".png")):
+    if out.suffix.lower() not in endings:
         kind = endings[0][1:].upper()
         raise UserError(f"{argument}: {out} would hold a {kind}; name it {out.with_suffix(endings[0])}")
     for given, name in inputs.items():
@@ -426,7 +413,7 @@ def _write(writer: Writer, pipe: "BridgePipeline", item: "GeneratedImage", args:
 
             svg = trace(pipe.codec, item.latent, transparent=args.transparent, title=item.prompt)
         path = writer.write(item, svg)
-    print_path(path)
+    print_paths(path)
 
 
 def _open_end(pipe: "BridgePipeline", argument: str, name: str, seed: int) -> "End":

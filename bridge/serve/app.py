@@ -28,23 +28,21 @@ if TYPE_CHECKING:
     from bridge.pipeline import BridgePipeline
 
 LOCAL = "127.0.0.1"
-POLICY = (
+POLICY = (  # a browser may load what is this server's own, and nothing else
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'"
 )
-"""What a browser may load: this server's own, and nothing else."""
 HEADERS = [
-    (b"content-security-policy", POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+    ("content-security-policy", POLICY),
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
 ]
-ENVIRONMENT = {
+ENVIRONMENT = {  # what Gradio reads
     "GRADIO_ANALYTICS_ENABLED": "False",
     # A summary of the last requests, which costs more with each: made of one, and never again.
     "GRADIO_ANALYTICS_MAX_EVENTS": "1",
     "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
 }
-"""What Gradio reads."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def _opened(pipe: BridgePipeline, host: str, port: int, waiting: int) -> Iterato
                 app = guarded(thread.submit(asyncio.run, _app(studio)).result(), hosts_of(host))
             config = uvicorn.Config(
                 app, host=host, port=port, log_config=None, log_level="error", access_log=False,
-                timeout_graceful_shutdown=2, limit_concurrency=512,
+                timeout_graceful_shutdown=2, limit_concurrency=512, headers=HEADERS,
             )  # fmt: skip
             yield uvicorn.Server(config), studio
         finally:
@@ -133,7 +131,7 @@ async def _app(studio: Studio) -> Any:
 
 
 def guarded(app: Any, hosts: set[str] | None) -> Any:
-    """An ASGI app behind bounds on requests, its answers with HEADERS.
+    """An ASGI app behind bounds on requests.
 
     `hosts` are names under which it may be asked, so that no other site's page can be made to; None: any.
     """
@@ -151,18 +149,13 @@ def guarded(app: Any, hosts: set[str] | None) -> Any:
             taken += len(message.get("body", b""))
             return message if taken <= BODY_BYTES else {"type": "http.disconnect"}
 
-        async def headed(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
-            await send(message)
-
         headers, inner = Headers(scope=scope), app
         length = headers.get("content-length", "0")
         if hosts is not None and headers.get("host", "").rsplit(":", 1)[0] not in hosts:
             inner = JSONResponse({"error": "this server is not asked under that name"}, 400)
         elif not length.isdecimal() or int(length) > BODY_BYTES:
             inner = JSONResponse({"error": f"at most {BODY_BYTES} bytes a request"}, 413)
-        return await inner(scope, bounded, headed)
+        return await inner(scope, bounded, send)
 
     return answer
 

@@ -1,7 +1,7 @@
 """One thread that works for all visitors: their pictures share batches, everything else waits its turn.
 
-Image i of a request depends on its seed, caption and settings alone (`bridge.pipeline`), so that what shares a batch
-is bit for bit what each would get alone, and a batch costs the same full or not.
+Image i of a request depends on its seed, caption and settings alone (`bridge.pipeline`), so that pictures that share a
+batch are bit for bit those that each visitor would get alone, and a batch costs the same full or not.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from bridge.pipeline import MICRO_BATCH, SAMPLE_BATCH, BridgePipeline, Generated
 from bridge.serve.limits import WAITING
 
 T = TypeVar("T")
+Owner = str | None  # a visitor's tab
 GATHER = 0.02  # seconds that a visitor who is alone waits for others to share the first batch
 
 
@@ -45,6 +46,11 @@ class Request:
     size: int | None = None
     transparent: bool = False
 
+    def jobs(self, pipe: BridgePipeline) -> list[Job]:
+        """What a pipeline has to draw for it. Raises UserError if a caption cannot be read."""
+        negative, settings = self.negative, self.settings
+        return pipe.jobs(self.captions, self.count, seed=self.seed, negative_prompt=negative, settings=settings)
+
 
 @dataclass(eq=False)
 class _Ticket:
@@ -53,7 +59,7 @@ class _Ticket:
     `events` gets what the visitor waits for, then an exception, or None at the end. `jobs` is what is left to draw.
     """
 
-    owner: str
+    owner: Owner
     work: Request | Callable[[], Any]
     jobs: deque[Job] | None = None
     events: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
@@ -91,19 +97,19 @@ class Batcher:
             self._end(ticket, StoppedError("stopped: the server is closing"))
         self._thread.shutdown()
 
-    def cancel(self, owner: str) -> int:
+    def cancel(self, owner: Owner) -> int:
         """Stop whatever a visitor waits for, and free its places; returns how many."""
         own = [ticket for ticket in list(self._tickets) if ticket.owner == owner]
         return sum(self._end(ticket, StoppedError("stopped")) for ticket in own)
 
-    def draw(self, request: Request, owner: str = "") -> AsyncGenerator[GeneratedImage]:
+    def draw(self, request: Request, owner: Owner = None) -> AsyncGenerator[GeneratedImage]:
         """The pictures of a request, as they are made; ending the iteration early frees its place.
 
         Raises FullError at once if too many wait, StoppedError (see `cancel`), UserError if a caption cannot be read.
         """
         return self._events(request, owner)
 
-    async def call(self, work: Callable[[], T], owner: str = "") -> T:
+    async def call(self, work: Callable[[], T], owner: Owner = None) -> T:
         """What `work` returns, called in its turn on the batcher's thread.
 
         Raises FullError at once if too many wait, StoppedError (see `cancel`), and what `work` raises.
@@ -111,7 +117,7 @@ class Batcher:
         [result] = [event async for event in self._events(work, owner)]
         return cast(T, result)
 
-    async def _events(self, work: Request | Callable[[], Any], owner: str) -> AsyncGenerator[Any]:
+    async def _events(self, work: Request | Callable[[], Any], owner: Owner) -> AsyncGenerator[Any]:
         ticket = _Ticket(owner, work)
         with self._lock:
             if len(self._tickets) >= self.most or self._closed:
@@ -167,12 +173,7 @@ class Batcher:
             if ticket.jobs is None:
                 ticket.jobs = deque()
                 with self._failing([ticket]):
-                    seed, negative, settings = request.seed, request.negative, request.settings
-                    ticket.jobs.extend(
-                        self.pipe.jobs(
-                            request.captions, request.count, seed=seed, negative_prompt=negative, settings=settings
-                        )
-                    )
+                    ticket.jobs.extend(request.jobs(self.pipe))
             jobs = ticket.jobs if ticket in self._tickets else deque()
             while jobs and len(rows) < SAMPLE_BATCH and (not rows or jobs[0].places == rows[0][2].places):
                 rows.append((ticket, request, jobs.popleft()))

@@ -15,16 +15,12 @@ from bridge.textfile import split_lines
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CAPTION_LENGTH, CAPTIONS, PICTURES = 300, 8, 32
-"""Characters of a caption, captions of a request, and pictures of a request, all captions together."""
-UPLOAD_BYTES, UPLOAD_PIXELS, UPLOADS = 10 * 2**20, 16_000_000, 16
-"""Of a picture: bytes, pixels by its header, and how many at a time."""
-BODY_BYTES = UPLOAD_BYTES + 2**20
-"""Of a request."""
-WAITING = 64
-"""Requests that wait or are worked on; one more is refused at once."""
-MAX_SEED = 2**53
-"""Numbers up to this are whole in a browser too."""
+CAPTION_LENGTH = 300  # characters
+CAPTIONS, PICTURES = 8, 32  # of a request, all captions' pictures together
+UPLOAD_BYTES, UPLOAD_PIXELS, UPLOADS = 10 * 2**20, 16_000_000, 16  # of a picture, the latter by its header; how many
+BODY_BYTES = UPLOAD_BYTES + 2**20  # of a request
+WAITING = 64  # requests that wait or are worked on; one more is refused at once
+MAX_SEED = 2**53  # numbers up to this are whole in a browser too
 RANGES = {
     "count": (1, PICTURES),
     "seed": (0, MAX_SEED),
@@ -60,10 +56,7 @@ class Fields:
 
 
 def restored(query: Mapping[str, str], default: Fields, styles: Sequence[str]) -> tuple[Fields, list[str]]:
-    """Fields as a link's query has them, else as `default`, and what of it is left out, a line each.
-
-    It is text and nothing else; unknown names are passed over, and so are styles that are none of `styles`.
-    """
+    """Fields as a link's query has them, else as `default`, and why a field of the link is left out, a line each."""
     values, wrong = asdict(default), []
     for name in [name for name in values if name in query]:
         try:
@@ -132,10 +125,7 @@ def whole_number(value: Any) -> Any:
 
 
 def open_upload(path: str, name: str, size: int) -> Image:
-    """A visitor's picture as RGB of `size` pixels a side, bounded by its file and header before it is decoded.
-
-    Errors do not give its path away.
-    """
+    """A visitor's picture as RGB of `size` pixels a side, bounded before it is decoded; no error tells its path."""
     from bridge.images import ImageError, read_image  # noqa: PLC0415
 
     if Path(path).stat().st_size > UPLOAD_BYTES:

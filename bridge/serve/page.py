@@ -15,24 +15,21 @@ import gradio as gr
 from bridge.errors import UserError
 from bridge.score import ScoreMatrix
 from bridge.serve.atlas import SIDES, Atlas, make_atlas
+from bridge.serve.batching import Owner
 from bridge.serve.limits import CAPTION_LENGTH, CAPTIONS, MAX_SEED, PICTURES, RANGES, Fields, restored
 from bridge.serve.studio import MOST_STEPS, Shown, Studio
 
 LOG = logging.getLogger("bridge.serve")
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 UNQUEUED: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-SAVED = ["download", "fullscreen"]
-"""What can be done with a picture in its place."""
-LONGEST = 300
-"""Characters of a visitor's text that the page repeats."""
+SAVED = ["download", "fullscreen"]  # what can be done with a picture in its place
+LONGEST = 300  # characters of a visitor's text that the page repeats
+TABS = 200  # browser tabs whose state is kept, the last used ones: Gradio never forgets one that was closed
+ATLAS_DRAWN = 4  # pictures that a click on the map draws
+HOW = "Write a caption, then press Draw (or Shift and Enter)."
+Start = tuple[gr.Image, gr.Textbox]
 Changes = AsyncIterator[dict[Any, Any]]
 """New values of the page's parts that change."""
-TABS = 200
-"""Tabs whose state is kept, the last used ones: Gradio never forgets one that was closed."""
-HOW = "Write a caption, then press Draw (or Shift and Enter)."
-ATLAS_DRAWN = 4
-"""Pictures that a click on the map draws."""
-Start = tuple[gr.Image, gr.Textbox]
 
 
 def build(studio: Studio) -> gr.Blocks:
@@ -86,11 +83,11 @@ def _draw(studio: Studio, page: gr.Blocks, tabs: gr.Tabs, starts: Mapping[str, S
                 gallery = drawn_pictures("Pictures", "pictures")
                 message = gr.HTML(said(HOW))
                 with gr.Row(visible=False) as actions:
-                    labels = {"around": "Vary or edit", "from": "Interpolate from", "to": "Interpolate to"}
-                    buttons = {
-                        name: gr.Button(label, size="sm", min_width=110, elem_id=f"to-{name}")
-                        for name, label in labels.items()
-                    }
+                    labels = ("Vary or edit", "Interpolate from", "Interpolate to")
+                    buttons = [
+                        gr.Button(label, size="sm", min_width=110, elem_id=f"to-{name}")
+                        for label, name in zip(labels, starts, strict=True)
+                    ]
                     save = gr.DownloadButton("Download", size="sm", min_width=110, elem_id="download")
         drawn: gr.State = gr.State([])
         chosen: gr.State = gr.State(0)
@@ -104,13 +101,13 @@ def _draw(studio: Studio, page: gr.Blocks, tabs: gr.Tabs, starts: Mapping[str, S
         queue = f"Waiting for {before} earlier requests…" if before else f"Drawing {total} pictures…"
         yield {gallery: [], message: said(queue), actions: gr.update(visible=False), drawn: [], chosen: 0}
         shown: list[Shown] = []
-        async for picture in studio.draw(asked, owner_of(request)):
+        async for picture in studio.draw(asked, request.session_hash):
             shown.append(picture)
             if len(shown) % 4 == 0 and len(shown) < total:
                 yield {gallery: gallery_of(shown), message: said(f"{len(shown)} of {total}"), drawn: shown}
         notes = dict.fromkeys(f"{picture.caption}: {picture.note}" for picture in shown if picture.note)
-        done = f"{total} pictures. Click one to vary it, edit it or download it."
-        done = said(done, notes, link=given.query(default))
+        how = f"{total} pictures. Click one to vary it, edit it or download it."
+        done = said(how, notes, given.query(default))
         yield {gallery: gallery_of(shown), message: done, actions: gr.update(visible=True), drawn: shown, chosen: 0}
 
     def pick(drawn: list[Shown], event: gr.SelectData) -> list[Any]:
@@ -129,9 +126,8 @@ def _draw(studio: Studio, page: gr.Blocks, tabs: gr.Tabs, starts: Mapping[str, S
         api_name="draw", show_progress="hidden", concurrency_limit=None,
     )  # fmt: skip
     gallery.select(pick, drawn, [chosen, save], **UNQUEUED)
-    for name, button in buttons.items():
-        tab = "around" if name == "around" else "between"
-        button.click(_sender(tab), [drawn, chosen], [tabs, *starts[name]], **UNQUEUED)
+    for button, tab, start in zip(buttons, ("around", "between", "between"), starts.values(), strict=True):
+        button.click(_sender(tab), [drawn, chosen], [tabs, *start], **UNQUEUED)
     page.load(restore, None, [*fields, message], **PRIVATE)
 
 
@@ -149,21 +145,17 @@ def _sender(tab: str) -> Callable[[list[Shown], int], Any]:
 
 def _more(studio: Studio) -> list[gr.components.Component]:
     """Fields of settings that few change; the model's own are shown."""
-    steps, layers = studio.has_steps, studio.has_layers
-    sliders = [
-        ("guidance", "Guidance: more is closer to the caption", 0.1, steps),
-        ("temperature", "Temperature: more is more variety", 0.05, True),
-        ("steps", "Steps", 1, steps),
-        ("novelty", "Novelty: further from known pictures", 0.05, studio.has_novelty),
-        ("size", "Size in pixels", 1, layers),
+    fields: list[gr.components.Component] = [
+        gr.Slider(*RANGES[name], getattr(studio.default, name), step=step, label=label, visible=visible)
+        for name, label, step, visible in (
+            ("guidance", "Guidance: more is closer to the caption", 0.1, studio.has_steps),
+            ("temperature", "Temperature: more is more variety", 0.05, True),
+            ("steps", "Steps", 1, studio.has_steps),
+            ("novelty", "Novelty: further from known pictures", 0.05, studio.has_novelty),
+            ("size", "Size in pixels", 1, studio.has_layers),
+        )
     ]
-    return [
-        *(
-            gr.Slider(*RANGES[name], getattr(studio.default, name), step=step, label=label, visible=visible)
-            for name, label, step, visible in sliders
-        ),
-        gr.Checkbox(studio.default.transparent, label="Transparent background", visible=layers),
-    ]
+    return [*fields, gr.Checkbox(False, label="Transparent background", visible=studio.has_layers)]
 
 
 def _between(studio: Studio, *ends: Start) -> None:
@@ -188,7 +180,7 @@ def _between(studio: Studio, *ends: Start) -> None:
         frames: gr.State = gr.State([])
 
     async def walk(request: gr.Request, *values: Any) -> Changes:
-        made, strip, gif = await studio.walk(*values, owner_of(request))
+        made, strip, gif = await studio.batcher.call(lambda: studio.walk(*values), request.session_hash)
         middle = len(made) // 2
         yield {
             message: said(f"{len(made)} pictures; move the slider, or use its arrow keys."),
@@ -229,19 +221,18 @@ def _around(studio: Studio, start: Start) -> None:
             edited = drawn_picture("Edited", "edited", height=280)
 
     async def vary(request: gr.Request, *values: Any) -> Changes:
-        shown, caption = await studio.vary(*values, owner_of(request))
+        made, caption = await studio.batcher.call(lambda: studio.vary(*values), request.session_hash)
         known = f"taken to show “{caption}”" if caption else "of which nothing is known"
-        yield {gallery: gallery_of(shown), message: said(f"{len(shown)} variations of a picture {known}.")}
+        yield {gallery: made, message: said(f"{len(made)} variations of a picture {known}.")}
 
     async def steer(request: gr.Request, *values: Any) -> Changes:
-        path, text, plus, minus, scale, *amounts = values
-        picture = await studio.steer(path, text, plus, minus, scale, amounts, owner_of(request))
+        picture = await studio.batcher.call(lambda: studio.steer(*values), request.session_hash)
         yield {edited: gr.update(value=picture, visible=True), message: said("Edited.")}
 
-    answer = answering(message, vary, "Drawing…")
-    go.click(answer, [*start, distance, count, seed], [gallery, message], **PRIVATE)
-    moved, answer = [edit.click, *(amount.release for amount in amounts)], answering(message, steer, "Drawing…")
-    gr.on(moved, answer, [*start, plus, minus, scale, *amounts], [edited, message], **PRIVATE)
+    inputs, moved = [*start, distance, count, seed], [edit.click, *(amount.release for amount in amounts)]
+    go.click(answering(message, vary, "Drawing…"), inputs, [gallery, message], **PRIVATE)
+    inputs = [*start, plus, minus, scale, *amounts]
+    gr.on(moved, answering(message, steer, "Drawing…"), inputs, [edited, message], **PRIVATE)
 
 
 def _map(studio: Studio) -> None:
@@ -259,7 +250,7 @@ def _map(studio: Studio) -> None:
         gallery = drawn_pictures("Drawn", "map-drawn", visible=False)
     made: list[Atlas] = []
 
-    async def laid_out(owner: str) -> Atlas:
+    async def laid_out(owner: Owner) -> Atlas:
         """The atlas, which is made once."""
         if not made:
             made.append(await studio.batcher.call(lambda: made[0] if made else make_atlas(studio.pipe), owner))
@@ -269,13 +260,13 @@ def _map(studio: Studio) -> None:
         return {sides[side]: atlas.page(side, number) for side in SIDES}
 
     async def show(request: gr.Request) -> Changes:
-        atlas = await laid_out(owner_of(request))
+        atlas = await laid_out(request.session_hash)
         what = f"{len(atlas.captions)} captions that the model knows, left by their text, right by a picture of each: "
         yield {message: said(f"{what}neighbours are alike. Click one to draw it."), **pages(atlas)}
 
     def clicked(side: str) -> Callable[..., Changes]:
         async def click(event: gr.SelectData, request: gr.Request) -> Changes:
-            atlas = await laid_out(owner_of(request))
+            atlas = await laid_out(request.session_hash)
             number = atlas.at(side, float(event.index[0]), float(event.index[1]))
             if number is None:
                 return
@@ -283,7 +274,7 @@ def _map(studio: Studio) -> None:
             near = [f"Near by {name}: {', '.join(atlas.near(name, number))}" for name in SIDES]
             yield {message: said(f"Drawing “{caption}”…", near), **pages(atlas, number)}
             asked = studio.request(replace(studio.default, captions=caption, count=ATLAS_DRAWN))
-            shown = [picture async for picture in studio.draw(asked, owner_of(request))]
+            shown = [picture async for picture in studio.draw(asked, request.session_hash)]
             yield {message: said(f"“{caption}”", near), gallery: gr.update(value=gallery_of(shown), visible=True)}
 
         return click
@@ -307,7 +298,7 @@ def _score(studio: Studio) -> None:
             scores = gr.HTML("", elem_id="scores")
 
     async def score(paths: list[str] | None, text: str, request: gr.Request) -> Changes:
-        matrix, near = await studio.score(paths, text, owner_of(request))
+        matrix, near = await studio.batcher.call(lambda: studio.score(paths, text), request.session_hash)
         names = [str(path).replace("\\", "/").rsplit("/", 1)[-1] for path in paths or []]
         what = "Score: evidence for the caption, in nats. Typical: share of the model's own that fit no better."
         yield {message: said(what), scores: table(matrix, near, names)}
@@ -342,16 +333,11 @@ def log_fault(error: BaseException | None) -> None:
     LOG.error("%s: %s", type(error).__name__, error)
 
 
-def owner_of(request: gr.Request) -> str:
-    """Whose tab asks."""
-    return str(request.session_hash or "")
-
-
 def stopper(studio: Studio) -> Callable[[gr.Request], None]:
     """Stops whatever a tab waits for."""
 
     def stop(request: gr.Request) -> None:
-        studio.batcher.cancel(owner_of(request))
+        studio.batcher.cancel(request.session_hash)
 
     return stop
 

@@ -9,11 +9,11 @@ import secrets
 import shutil
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -26,7 +26,7 @@ from bridge.mappers import LocalFlowMapper, VelocityMapper
 from bridge.mappers.local import NOT, RATHER_NOT
 from bridge.pipeline import BridgePipeline
 from bridge.serve import limits
-from bridge.serve.batching import Batcher, Request
+from bridge.serve.batching import Batcher, Owner, Request
 from bridge.serve.limits import Fields, captions_of, count_of, one_caption, open_upload, seed_of, whole_number
 from bridge.writing import save_gif, strip
 
@@ -40,15 +40,11 @@ DIRECTIONS = (
     ("Sky: moon to sun", "moon", "sun"),
 )
 """Sliders: a name, and the captions at its left and right end; those are offered whose captions the model knows."""
-MOST_STEPS = 24
-"""Pictures of a walk."""
-NEAR = 5
-"""Nearest captions that are told."""
+MOST_STEPS = 24  # pictures of a walk
+NEAR = 5  # nearest captions that are shown
 COMPLETIONS = 8
-MEANS = 64
-"""Captions whose mean latents are kept."""
-KEPT, SECONDS = 4000, 3600
-"""Most folders of `Files`, and for how long each is kept."""
+MEANS = 64  # captions whose mean latents are kept for the next visitor
+KEPT, SECONDS = 4000, 3600  # folders of `Files`
 
 
 class Files:
@@ -104,7 +100,6 @@ class Studio:
         known = set(pipe.memory.captions)
         self.directions = [entry for entry in DIRECTIONS if known >= set(entry[1:])]
         self._sorted = sorted(known, key=lambda caption: (len(caption), caption))
-        # A caption's mean latent is kept for the next visitor.
         self._mean = functools.lru_cache(MEANS)(functools.partial(explore.caption_mean, pipe))
         self.default = Fields(
             style=settings.style,
@@ -148,10 +143,10 @@ class Studio:
         count, seed = count_of(fields.count, len(captions)), seed_of(fields.seed)
         return Request(tuple(captions), count, seed, settings, size=size, transparent=fields.transparent)
 
-    async def draw(self, request: Request, owner: str) -> AsyncIterator[Shown]:
+    async def draw(self, request: Request, owner: Owner) -> AsyncIterator[Shown]:
         """The pictures of a request, as files that tell how to make them again."""
         rendering = {"size": request.size, "transparent": request.transparent or None}
-        facts = {name: value for name, value in rendering.items() if value is not None}
+        facts: dict[str, Any] = {name: value for name, value in rendering.items() if value is not None}
         facts |= {"model": self.pipe.fingerprint, "seed": request.seed, **asdict(request.settings)}
         async with contextlib.aclosing(self.batcher.draw(request, owner)) as pictures:
             async for item in pictures:
@@ -159,79 +154,49 @@ class Studio:
                 path = self.files.save(item.image, name, {"caption": item.prompt, "index": item.index, **facts})
                 yield Shown(path, item.prompt, item.note)
 
-    async def walk(
+    # The following is for the batcher's thread: see `Batcher.call`.
+
+    def walk(
         self, from_picture: str | None, from_text: str, to_picture: str | None, to_text: str,
-        steps: object, kind: str, seed: object, owner: str,
+        steps: object, kind: str, seed: object,
     ) -> tuple[list[str], str, str]:  # fmt: skip
         """Frames, strip and GIF of a walk between two ends, each an uploaded picture or a caption."""
         count, seed = whole(whole_number(steps), "pictures", 2, MOST_STEPS), seed_of(seed)
-        open_a, _ = self._end(from_picture, from_text, "from", seed)
-        open_b, _ = self._end(to_picture, to_text, "to", seed)
-
-        def work() -> list[Image.Image]:
-            return self.pipe.decode(explore.between(self.pipe, open_a(), open_b(), count, kind=kind))
-
-        frames = await self.batcher.call(work, owner)
-        facts = {"model": self.pipe.fingerprint, "kind": kind, "seed": seed}
+        a, b = self._end(from_picture, from_text, "from", seed), self._end(to_picture, to_text, "to", seed)
+        frames = self.pipe.decode(explore.between(self.pipe, a, b, count, kind=kind))
+        facts: dict[str, Any] = {"model": self.pipe.fingerprint, "kind": kind, "seed": seed}
         paths = [self.files.save(frame, f"frame-{number:02d}.png", facts) for number, frame in enumerate(frames)]
         gif = self.files.place("between.gif")
         save_gif(frames, gif)
         return paths, self.files.save(strip(frames), "strip.png", facts), str(gif)
 
-    async def vary(
-        self, path: str | None, text: str, distance: object, count: object, seed: object, owner: str
-    ) -> tuple[list[Shown], str | None]:
+    def vary(
+        self, path: str | None, text: str, distance: object, count: object, seed: object
+    ) -> tuple[list[str], str | None]:
         """Variations of an uploaded picture or a caption, and what it is taken to show."""
-        count, seed = count_of(count), seed_of(seed)
-        start, caption = self._end(path, text, "picture", seed)
-        far = number(distance, "distance", 0, 1)
+        count, seed, far = count_of(count), seed_of(seed), number(distance, "distance", 0, 1)
+        start = self._end(path, text, "picture", seed)
+        shown = one_caption(text, "picture") or explore.caption_shown(self.pipe, start)
+        images = self.pipe.decode(explore.vary(self.pipe, start, count, shown=shown, distance=far, seed=seed))
+        facts: dict[str, Any] = {"model": self.pipe.fingerprint, "distance": far, "seed": seed}
+        facts["shown"] = shown or ""
+        return [self.files.save(image, f"variation-{n:02d}.png", facts) for n, image in enumerate(images)], shown
 
-        def work() -> tuple[list[Image.Image], str | None]:
-            end = start()
-            shown = caption or explore.caption_shown(self.pipe, end)
-            z = explore.vary(self.pipe, end, count, shown=shown, distance=far, seed=seed)
-            return self.pipe.decode(z), shown
-
-        images, shown = await self.batcher.call(work, owner)
-        facts = {"model": self.pipe.fingerprint, "distance": far, "seed": seed, "shown": shown or ""}
-        paths = [self.files.save(image, f"variation-{n:02d}.png", facts) for n, image in enumerate(images)]
-        return [Shown(path, shown or "") for path in paths], shown
-
-    async def steer(
-        self, path: str | None, text: str, plus: str, minus: str, scale: object, amounts: Sequence[object], owner: str
-    ) -> str:
+    def steer(self, path: str | None, text: str, plus: str, minus: str, scale: object, *amounts: object) -> str:
         """A picture moved along directions, and towards one caption and away from another; the path of its file."""
-        start, caption = self._end(path, text, "picture", 0)
-        moves = [
+        moves: list[tuple[float, str | None, str | None]] = [
             (number(amount, name, -2, 2), left, right)
             for amount, (name, left, right) in zip(amounts, self.directions, strict=True)
         ]
-        more, less = one_caption(plus, "more of"), one_caption(minus, "less of")
-        far = number(scale, "how much", 0, 2)
+        moves.append((number(scale, "how much", 0, 2), one_caption(minus, "less of"), one_caption(plus, "more of")))
+        z = self._end(path, text, "picture", 0).z
+        for amount, less, more in moves:
+            if amount and (less or more):
+                z = explore.arithmetic(z, self._mean(more), self._mean(less), amount)
+        facts = {"model": self.pipe.fingerprint, "shown": one_caption(text, "picture") or ""}
+        return self.files.save(self.pipe.decode(z[None])[0], "edit.png", facts)
 
-        def work() -> Image.Image:
-            z = start().z
-            for amount, left, right in moves:
-                if amount:
-                    z = explore.arithmetic(z, self._mean(right), self._mean(left), amount)
-            if more or less:
-                z = explore.arithmetic(z, self._mean(more), self._mean(less), far)
-            return self.pipe.decode(z[None])[0]
-
-        image = await self.batcher.call(work, owner)
-        return self.files.save(image, "edit.png", {"model": self.pipe.fingerprint, "shown": caption or ""})
-
-    def _end(self, path: str | None, text: str, name: str, seed: int) -> tuple[Callable[[], explore.End], str | None]:
-        """What opens, on the batcher's thread, a visitor's picture, or where there is none the caption; the caption."""
-        caption = one_caption(text, name)
-        if path:
-            picture = open_upload(path, name, self.pipe.codec.image_size)
-            return lambda: explore.picture_end(self.pipe, picture), caption
-        if caption is None:
-            raise UserError(f"{name}: choose a picture, or write a caption")
-        return lambda: explore.caption_end(self.pipe, caption, seed), caption
-
-    async def score(self, paths: Sequence[str] | None, text: str, owner: str) -> tuple[ScoreMatrix, list[list[str]]]:
+    def score(self, paths: Sequence[str] | None, text: str) -> tuple[ScoreMatrix, list[list[str]]]:
         """How well each uploaded picture fits each caption, and the known captions nearest to each picture."""
         captions, size = captions_of(text), self.pipe.codec.image_size
         if not paths:
@@ -239,10 +204,14 @@ class Studio:
         if len(paths) > limits.UPLOADS:
             raise UserError(f"pictures: at most {limits.UPLOADS} at a time")
         pictures = [open_upload(path, f"picture {n}", size) for n, path in enumerate(paths, 1)]
+        latents = [explore.picture_end(self.pipe, picture).z for picture in pictures]
+        return self.pipe.score(pictures, captions), [explore.near_captions(self.pipe, z, NEAR) for z in latents]
 
-        def work() -> tuple[ScoreMatrix, list[list[str]]]:
-            latents = [explore.picture_end(self.pipe, picture).z for picture in pictures]
-            near = [explore.near_captions(self.pipe, z, NEAR) for z in latents]
-            return self.pipe.score(pictures, captions), near
-
-        return await self.batcher.call(work, owner)
+    def _end(self, path: str | None, text: str, name: str, seed: int) -> explore.End:
+        """A visitor's picture, or where there is none the caption."""
+        caption = one_caption(text, name)
+        if path:
+            return explore.picture_end(self.pipe, open_upload(path, name, self.pipe.codec.image_size))
+        if caption is None:
+            raise UserError(f"{name}: choose a picture, or write a caption")
+        return explore.caption_end(self.pipe, caption, seed)
