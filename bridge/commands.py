@@ -285,10 +285,7 @@ def open_model(args: argparse.Namespace) -> "BridgePipeline":
 
 
 def read_captions(captions: Sequence[str], file: str | None) -> list[str]:
-    """Captions of the command line, and those of a file, a line each, blank ones left out; "-" is standard input.
-
-    Raises UserError if there is none, or the file cannot be read.
-    """
+    """Captions of the command line and of a file, a line each; "-" is standard input. UserError if there is none."""
     if file is None:
         if not captions:
             raise UserError("CAPTION: none given; pass one in quotes, or --captions FILE")
@@ -311,11 +308,10 @@ def as_caption(text: str) -> str:
     """A caption as it was typed, whatever the encoding of terminal and locale."""
     if well_formed(text) == text:
         return text
-    halves = re.search("[\ud800-\udc7f\udd00-\udfff]", text)  # of characters, not bytes that were no text
-    try:
-        caption, encoding = (well_formed(text), "") if halves else decode(os.fsencode(text))
-    except EncodingError:
-        caption, encoding = well_formed(text), ""
+    caption, encoding = well_formed(text), ""
+    if not re.search("[\ud800-\udc7f\udd00-\udfff]", text):  # bytes that were no text, not halves of characters
+        with contextlib.suppress(EncodingError):
+            caption, encoding = decode(os.fsencode(text))
     if encoding != "utf-8":  # which it is where the locale knows no UTF-8
         tell(f"warning: {text!r} is not UTF-8 text; it is read as {caption!r}")
     return caption
@@ -378,10 +374,7 @@ def print_paths(*paths: Path) -> None:
 
 
 def _check_out(out: Path, inputs: Mapping[str, str], *endings: str, argument: str = "--out") -> None:
-    """Raise UserError if a file to write is a folder, ends in none of `endings`, or is one of `inputs`.
-
-    `inputs` are pictures or captions by their arguments; the first of `endings` is the one that is suggested.
-    """
+    """Raise UserError if a file to write is a folder, ends in none of `endings`, or is an input, by its argument."""
     if out.is_dir():
         raise UserError(f"{argument}: {out} is a folder; name a file, such as {out / f'picture{endings[0]}'}")
     if out.suffix.lower() not in endings:

@@ -1,7 +1,5 @@
 """The server: the page behind bounds on what comes in, and headers that keep browsers from any other host."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging
@@ -17,26 +15,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bridge.errors import UserError
 from bridge.extras import import_extra
+from bridge.pipeline import BridgePipeline
 from bridge.serve.limits import BODY_BYTES, UPLOAD_BYTES, WAITING
 from bridge.serve.studio import Files, Studio
 
-if TYPE_CHECKING:
-    from bridge.pipeline import BridgePipeline
-
 LOCAL = "127.0.0.1"
-POLICY = (  # a browser may load what is this server's own, and nothing else
-    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'"
-)
-HEADERS = [
-    ("content-security-policy", POLICY),
-    ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "no-referrer"),
-]
+HEADERS = {  # a browser may load what is this server's own, and nothing else
+    "content-security-policy": "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
 ENVIRONMENT = {  # what Gradio reads
     "GRADIO_ANALYTICS_ENABLED": "False",
     # A summary of the last requests, which costs more with each: made of one, and never again.
@@ -87,24 +80,21 @@ def _opened(pipe: BridgePipeline, host: str, port: int, waiting: int) -> Iterato
     import uvicorn  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(prefix="bridge-", ignore_cleanup_errors=True) as folder:
-        settings = {"GRADIO_TEMP_DIR": folder, **ENVIRONMENT}
-        before = {name: os.environ.get(name) for name in settings}
-        os.environ |= settings
+        before = os.environ.copy()
+        os.environ |= {"GRADIO_TEMP_DIR": folder, **ENVIRONMENT}
         studio = Studio(pipe, Files(Path(folder) / "drawn"), waiting)
         try:
             with ThreadPoolExecutor(1) as thread:  # the caller may run an event loop of its own
                 app = guarded(thread.submit(asyncio.run, _app(studio)).result(), hosts_of(host))
             config = uvicorn.Config(
                 app, host=host, port=port, log_config=None, log_level="error", access_log=False,
-                timeout_graceful_shutdown=2, limit_concurrency=512, headers=HEADERS,
+                timeout_graceful_shutdown=2, limit_concurrency=512, headers=list(HEADERS.items()),
             )  # fmt: skip
             yield uvicorn.Server(config), studio
         finally:
             studio.batcher.close()
-            for name, value in before.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
+            os.environ.clear()
+            os.environ.update(before)
 
 
 async def _app(studio: Studio) -> Any:
@@ -131,10 +121,7 @@ async def _app(studio: Studio) -> Any:
 
 
 def guarded(app: Any, hosts: set[str] | None) -> Any:
-    """An ASGI app behind bounds on requests.
-
-    `hosts` are names under which it may be asked, so that no other site's page can be made to; None: any.
-    """
+    """An ASGI app behind bounds on requests, asked under one of `hosts`, so by no other site's page; None: any."""
     from starlette.datastructures import Headers  # noqa: PLC0415
     from starlette.responses import JSONResponse  # noqa: PLC0415
 

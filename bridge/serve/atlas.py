@@ -1,7 +1,5 @@
 """Captions and pictures of a model laid out by their latents: two grids of the same things, in two orders."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -4,8 +4,6 @@ Image i of a request depends on its seed, caption and settings alone (`bridge.pi
 batch are bit for bit those that each visitor would get alone, and a batch costs the same full or not.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import time
@@ -54,15 +52,12 @@ class Request:
 
 @dataclass(eq=False)
 class _Ticket:
-    """A request in the queue, or a function to be called in its turn.
-
-    `events` gets what the visitor waits for, then an exception, or None at the end. `jobs` is what is left to draw.
-    """
+    """A request in the queue, or a function to be called in its turn."""
 
     owner: Owner
     work: Request | Callable[[], Any]
-    jobs: deque[Job] | None = None
-    events: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+    jobs: deque[Job] | None = None  # what is left to draw
+    events: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)  # results, then an exception, or None at the end
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
     def send(self, *events: object) -> None:
@@ -73,9 +68,9 @@ class _Ticket:
 
 
 class Batcher:
-    """Works for all visitors, oldest request first; so many may be `waiting` or worked on.
+    """Works for all visitors, oldest request first; from now on only its thread touches the model.
 
-    From now on only the batcher's thread touches the model.
+    What waits raises FullError at once if `waiting` others do, and StoppedError if it is stopped; see `cancel`.
     """
 
     def __init__(self, pipe: BridgePipeline, waiting: int = WAITING) -> None:
@@ -105,15 +100,12 @@ class Batcher:
     def draw(self, request: Request, owner: Owner = None) -> AsyncGenerator[GeneratedImage]:
         """The pictures of a request, as they are made; ending the iteration early frees its place.
 
-        Raises FullError at once if too many wait, StoppedError (see `cancel`), UserError if a caption cannot be read.
+        Raises UserError if a caption cannot be read.
         """
         return self._events(request, owner)
 
     async def call(self, work: Callable[[], T], owner: Owner = None) -> T:
-        """What `work` returns, called in its turn on the batcher's thread.
-
-        Raises FullError at once if too many wait, StoppedError (see `cancel`), and what `work` raises.
-        """
+        """What `work` returns or raises, called in its turn on the batcher's thread."""
         [result] = [event async for event in self._events(work, owner)]
         return cast(T, result)
 

@@ -1,19 +1,17 @@
 """What one visitor may ask of the page, by its fields or by a link; what is out of bounds is a UserError."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
+
+from PIL.Image import Image
 
 from bridge.arguments import number, whole
 from bridge.errors import UserError
+from bridge.images import ImageError, read_image
 from bridge.textfile import split_lines
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 CAPTION_LENGTH = 300  # characters
 CAPTIONS, PICTURES = 8, 32  # of a request, all captions' pictures together
@@ -49,13 +47,13 @@ class Fields:
     size: int = 128
     transparent: bool = False
 
-    def query(self, default: Fields) -> str:
+    def query(self, default: "Fields") -> str:
         """What of a link restores these, where it differs from `default`."""
         changed = {name: value for name, value in asdict(self).items() if value != getattr(default, name)}
         return urlencode({name: int(value) if isinstance(value, bool) else value for name, value in changed.items()})
 
 
-def restored(query: Mapping[str, str], default: Fields, styles: Sequence[str]) -> tuple[Fields, list[str]]:
+def restored(query: Mapping[str, str], default: Fields, styles: Collection[str]) -> tuple[Fields, list[str]]:
     """Fields as a link's query has them, else as `default`, and why a field of the link is left out, a line each."""
     values, wrong = asdict(default), []
     for name in [name for name in values if name in query]:
@@ -66,7 +64,7 @@ def restored(query: Mapping[str, str], default: Fields, styles: Sequence[str]) -
     return Fields(**values), wrong
 
 
-def _value(name: str, text: str, styles: Sequence[str]) -> Any:
+def _value(name: str, text: str, styles: Collection[str]) -> Any:
     if name == "captions":
         return "\n".join(captions_of(text))
     if name == "style":
@@ -102,7 +100,7 @@ def one_caption(text: str, name: str) -> str | None:
     return captions_of(text, name, 1)[0] if isinstance(text, str) and text.strip() else None
 
 
-def style_of(style: object, styles: Sequence[str]) -> str:
+def style_of(style: object, styles: Collection[str]) -> str:
     """A style, one of `styles`."""
     if style not in styles:
         raise UserError("style: is none that this model knows")
@@ -126,8 +124,6 @@ def whole_number(value: Any) -> Any:
 
 def open_upload(path: str, name: str, size: int) -> Image:
     """A visitor's picture as RGB of `size` pixels a side, bounded before it is decoded; no error tells its path."""
-    from bridge.images import ImageError, read_image  # noqa: PLC0415
-
     if Path(path).stat().st_size > UPLOAD_BYTES:
         raise UserError(f"{name}: at most {UPLOAD_BYTES // 2**20} MB; choose a smaller one")
     try:

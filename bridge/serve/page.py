@@ -1,10 +1,8 @@
 """The page: five tabs of Gradio's components, and how they look; what they do is in `bridge.serve.studio`."""
 
-from __future__ import annotations
-
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from html import escape
 from importlib.resources import files as resources
@@ -36,17 +34,14 @@ def build(studio: Studio) -> gr.Blocks:
     """The page of a model."""
     with gr.Blocks(title="Bridge", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.HTML("<h1>Bridge</h1><p>Captions to several pictures, and what lies between them.</p>", elem_id="title")
-        starts = {
-            "around": start("around", "A picture, or a caption below", "What it shows", "as is nearest"),
-            "from": start("from", "From: a picture", "From: or a caption"),
-            "to": start("to", "To: a picture", "To: or a caption"),
-        }
         with gr.Tabs(elem_id="tabs") as tabs:
-            _draw(studio, page, tabs, starts)
-            _between(studio, starts["from"], starts["to"])
-            _around(studio, starts["around"])
+            chosen, buttons = _draw(studio, page)
+            ends = _between(studio)
+            starts = [("around", _around(studio)), *(("between", end) for end in ends)]
             _map(studio)
             _score(studio)
+        for button, (tab, start) in zip(buttons, starts, strict=True):
+            button.click(_sender(tab), chosen, [tabs, *start], **UNQUEUED)
         page.unload(stopper(studio))
     for field in page.blocks.values():
         if isinstance(field, gr.Slider | gr.Number | gr.Dropdown | gr.Radio):
@@ -64,8 +59,8 @@ def look() -> dict[str, Any]:
     return {"theme": theme, "css": (assets / "page.css").read_text("utf-8"), "head": f"<script>{script}</script>"}
 
 
-def _draw(studio: Studio, page: gr.Blocks, tabs: gr.Tabs, starts: Mapping[str, Start]) -> None:
-    """Captions to pictures, which buttons take to other tabs as `starts`."""
+def _draw(studio: Studio, page: gr.Blocks) -> tuple[gr.State, list[gr.Button]]:
+    """Captions to pictures; returns the chosen one, and buttons that take it to `_around` and to the ends of a walk."""
     default = studio.default
     with gr.Tab("Draw", id="draw"):
         with gr.Row():
@@ -73,9 +68,9 @@ def _draw(studio: Studio, page: gr.Blocks, tabs: gr.Tabs, starts: Mapping[str, S
                 captions = caption_lines("captions", 2, "a smiling cat", autofocus=True)
                 with gr.Row():
                     count = gr.Slider(1, PICTURES, default.count, step=1, label="Pictures")
-                    seed = seed_field(default.seed)
-                styles = studio.style_choices or [("any", "")]
-                style = gr.Dropdown(styles, value=default.style, label="Style", visible=bool(studio.styles))
+                    seed = seed_field()
+                styles = [(words, style) for style, words in studio.styles.items()]
+                style = gr.Dropdown(styles, value=default.style, label="Style", visible=len(styles) > 1)
                 with gr.Accordion("More settings", open=False):
                     more = _more(studio)
                 go = go_button(studio, "Draw", "draw")
@@ -83,14 +78,14 @@ def _draw(studio: Studio, page: gr.Blocks, tabs: gr.Tabs, starts: Mapping[str, S
                 gallery = drawn_pictures("Pictures", "pictures")
                 message = gr.HTML(said(HOW))
                 with gr.Row(visible=False) as actions:
-                    labels = ("Vary or edit", "Interpolate from", "Interpolate to")
+                    labels = {"around": "Vary or edit", "from": "Interpolate from", "to": "Interpolate to"}
                     buttons = [
                         gr.Button(label, size="sm", min_width=110, elem_id=f"to-{name}")
-                        for label, name in zip(labels, starts, strict=True)
+                        for name, label in labels.items()
                     ]
                     save = gr.DownloadButton("Download", size="sm", min_width=110, elem_id="download")
         drawn: gr.State = gr.State([])
-        chosen: gr.State = gr.State(0)
+        chosen: gr.State = gr.State(None)
     fields = [captions, count, seed, style, *more]
 
     async def draw(request: gr.Request, *values: Any) -> Changes:
@@ -99,7 +94,7 @@ def _draw(studio: Studio, page: gr.Blocks, tabs: gr.Tabs, starts: Mapping[str, S
         total = asked.count * len(asked.captions)
         before = studio.batcher.waiting
         queue = f"Waiting for {before} earlier requests…" if before else f"Drawing {total} pictures…"
-        yield {gallery: [], message: said(queue), actions: gr.update(visible=False), drawn: [], chosen: 0}
+        yield {gallery: [], message: said(queue), actions: gr.update(visible=False), drawn: [], chosen: None}
         shown: list[Shown] = []
         async for picture in studio.draw(asked, request.session_hash):
             shown.append(picture)
@@ -108,17 +103,18 @@ def _draw(studio: Studio, page: gr.Blocks, tabs: gr.Tabs, starts: Mapping[str, S
         notes = dict.fromkeys(f"{picture.caption}: {picture.note}" for picture in shown if picture.note)
         how = f"{total} pictures. Click one to vary it, edit it or download it."
         done = said(how, notes, given.query(default))
-        yield {gallery: gallery_of(shown), message: done, actions: gr.update(visible=True), drawn: shown, chosen: 0}
+        changes = {message: done, actions: gr.update(visible=True), drawn: shown, chosen: shown[0]}
+        yield {gallery: gallery_of(shown), **changes}
 
-    def pick(drawn: list[Shown], event: gr.SelectData) -> list[Any]:
+    def pick(drawn: list[Shown], event: gr.SelectData) -> Any:
         place = event.index if isinstance(event.index, int) and 0 <= event.index < len(drawn) else 0
-        return [place, gr.update(value=drawn[place].path) if drawn else gr.update()]
+        return [drawn[place], drawn[place].path] if drawn else gr.skip()
 
     def restore(request: gr.Request) -> Any:
         """The fields as the link has them; without one they stay, for somebody may have begun to write."""
         if not request.query_params:
             return gr.skip()
-        linked, left_out = restored(dict(request.query_params), default, studio.styles or [""])
+        linked, left_out = restored(dict(request.query_params), default, studio.styles)
         return [*vars(linked).values(), wrong("; ".join(left_out)) if left_out else said(HOW)]
 
     gr.on(
@@ -126,19 +122,15 @@ def _draw(studio: Studio, page: gr.Blocks, tabs: gr.Tabs, starts: Mapping[str, S
         api_name="draw", show_progress="hidden", concurrency_limit=None,
     )  # fmt: skip
     gallery.select(pick, drawn, [chosen, save], **UNQUEUED)
-    for button, tab, start in zip(buttons, ("around", "between", "between"), starts.values(), strict=True):
-        button.click(_sender(tab), [drawn, chosen], [tabs, *start], **UNQUEUED)
     page.load(restore, None, [*fields, message], **PRIVATE)
+    return chosen, buttons
 
 
-def _sender(tab: str) -> Callable[[list[Shown], int], Any]:
+def _sender(tab: str) -> Callable[[Shown | None], Any]:
     """Opens another tab with the chosen picture."""
 
-    def send(drawn: list[Shown], chosen: int) -> Any:
-        if not drawn:
-            return gr.skip()
-        picture = drawn[min(int(chosen), len(drawn) - 1)]
-        return [gr.update(selected=tab), picture.path, picture.caption]
+    def send(chosen: Shown | None) -> Any:
+        return gr.skip() if chosen is None else [gr.update(selected=tab), chosen.path, chosen.caption]
 
     return send
 
@@ -158,14 +150,14 @@ def _more(studio: Studio) -> list[gr.components.Component]:
     return [*fields, gr.Checkbox(False, label="Transparent background", visible=studio.has_layers)]
 
 
-def _between(studio: Studio, *ends: Start) -> None:
-    """The pictures between two."""
+def _between(studio: Studio) -> list[Start]:
+    """The pictures between two ends, which it returns."""
+    ends: list[Start] = []
     with gr.Tab("Between", id="between"):
         with gr.Row():
-            for end in ends:
+            for name in ("From", "To"):
                 with gr.Column(min_width=150):
-                    for field in end:
-                        field.render()
+                    ends.append(start(name.lower(), f"{name}: a picture", f"{name}: or a caption"))
         with gr.Row():
             steps = gr.Slider(3, MOST_STEPS, 9, step=1, label="Pictures")
             kind = gr.Radio([("straight", "linear"), ("along the sphere", "spherical")], value="linear", label="Way")
@@ -197,14 +189,14 @@ def _between(studio: Studio, *ends: Start) -> None:
     inputs, outputs = [*ends[0], *ends[1], steps, kind, seed], [message, place, frame, moving, line, frames]
     go.click(answering(message, walk, "Drawing…"), inputs, outputs, **PRIVATE)
     place.input(step, [frames, place], frame, **UNQUEUED)
+    return ends
 
 
-def _around(studio: Studio, start: Start) -> None:
-    """What lies around a picture: variations of it, and directions from it."""
+def _around(studio: Studio) -> Start:
+    """What lies around a picture, whose fields it returns: variations of it, and directions from it."""
     with gr.Tab("Around", id="around"), gr.Row():
         with gr.Column(scale=2, min_width=300):
-            for field in start:
-                field.render()
+            picture = start("around", "A picture, or a caption below", "What it shows", "as is nearest")
             distance = gr.Slider(0, 1, 0.5, step=0.05, label="Distance", elem_id="distance")
             with gr.Row():
                 count, seed = gr.Slider(1, PICTURES, 8, step=1, label="Variations"), seed_field()
@@ -226,13 +218,14 @@ def _around(studio: Studio, start: Start) -> None:
         yield {gallery: made, message: said(f"{len(made)} variations of a picture {known}.")}
 
     async def steer(request: gr.Request, *values: Any) -> Changes:
-        picture = await studio.batcher.call(lambda: studio.steer(*values), request.session_hash)
-        yield {edited: gr.update(value=picture, visible=True), message: said("Edited.")}
+        path = await studio.batcher.call(lambda: studio.steer(*values), request.session_hash)
+        yield {edited: gr.update(value=path, visible=True), message: said("Edited.")}
 
-    inputs, moved = [*start, distance, count, seed], [edit.click, *(amount.release for amount in amounts)]
+    inputs, moved = [*picture, distance, count, seed], [edit.click, *(amount.release for amount in amounts)]
     go.click(answering(message, vary, "Drawing…"), inputs, [gallery, message], **PRIVATE)
-    inputs = [*start, plus, minus, scale, *amounts]
+    inputs = [*picture, plus, minus, scale, *amounts]
     gr.on(moved, answering(message, steer, "Drawing…"), inputs, [edited, message], **PRIVATE)
+    return picture
 
 
 def _map(studio: Studio) -> None:
@@ -345,20 +338,17 @@ def stopper(studio: Studio) -> Callable[[gr.Request], None]:
 # Fields and places for pictures
 
 
-def start(name: str, picture: str, caption: str, placeholder: str | None = None) -> tuple[gr.Image, gr.Textbox]:
-    """Fields for a picture and for a caption, with their labels, which `render` puts into their place.
-
-    The picture's file is not decoded before `bridge.serve.limits.open_upload` has bounded it.
-    """
+def start(name: str, picture: str, caption: str, placeholder: str | None = None) -> Start:
+    """Fields for a picture and for a caption, with their labels."""
     field = gr.Image(
         label=picture, type="filepath", height=220, sources=["upload", "clipboard"], image_mode=None,
-        elem_id=f"{name}-picture", buttons=[], render=False,
+        elem_id=f"{name}-picture", buttons=[],
     )  # fmt: skip
-    # Gradio has checked that it is an upload of this page's. A subclass would be taken for a custom component.
+    # Gradio has checked that it is an upload of this page's; `open_upload` bounds it before it is decoded. A subclass
+    # would be taken for a custom component.
     field.preprocess = lambda payload: None if payload is None else payload.path
-    return field, gr.Textbox(
-        label=caption, max_length=CAPTION_LENGTH, elem_id=f"{name}-caption", placeholder=placeholder, render=False
-    )
+    elem_id = f"{name}-caption"
+    return field, gr.Textbox(label=caption, max_length=CAPTION_LENGTH, elem_id=elem_id, placeholder=placeholder)
 
 
 def caption_lines(name: str, lines: int, placeholder: str | None = None, *, autofocus: bool = False) -> gr.Textbox:
@@ -369,9 +359,9 @@ def caption_lines(name: str, lines: int, placeholder: str | None = None, *, auto
     )  # fmt: skip
 
 
-def seed_field(value: int = 0) -> gr.Number:
+def seed_field() -> gr.Number:
     """A field for a seed."""
-    return gr.Number(value, label="Seed", precision=0, minimum=0, maximum=MAX_SEED)
+    return gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED)
 
 
 def go_button(studio: Studio, label: str, name: str, variant: str = "primary") -> gr.Button:

@@ -1,7 +1,5 @@
 """What the page's tabs ask of the model, and the files that visitors see. Nothing here knows of Gradio."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools
@@ -13,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
@@ -25,13 +23,11 @@ from bridge.images import save_png, slug
 from bridge.mappers import LocalFlowMapper, VelocityMapper
 from bridge.mappers.local import NOT, RATHER_NOT
 from bridge.pipeline import BridgePipeline
+from bridge.score import ScoreMatrix
 from bridge.serve import limits
 from bridge.serve.batching import Batcher, Owner, Request
 from bridge.serve.limits import Fields, captions_of, count_of, one_caption, open_upload, seed_of, whole_number
 from bridge.writing import save_gif, strip
-
-if TYPE_CHECKING:
-    from bridge.score import ScoreMatrix
 
 DIRECTIONS = (
     ("Skin tone: lighter to darker", "waving hand: light skin tone", "waving hand: dark skin tone"),
@@ -94,7 +90,9 @@ class Studio:
         local, settings = isinstance(pipe.mapper, LocalFlowMapper), pipe.settings
         kinds = list(filter(None, pipe.mapper.config.styles)) if local else []
         own = [settings.style] if settings.style and settings.style not in kinds else []
-        self.styles: list[str] = [*own, "", *kinds] if kinds else []
+        styles = [*own, "", *kinds] if kinds else [""]  # the model's own first
+        self.styles = {style: style.replace(RATHER_NOT, NOT).replace(NOT, "all but ", 1) or "any" for style in styles}
+        """Styles, and what they are called on the page."""
         self.has_novelty, self.has_steps = local, isinstance(pipe.mapper, VelocityMapper)
         self.has_layers = isinstance(pipe.codec, PaletteCodec)
         known = set(pipe.memory.captions)
@@ -109,12 +107,6 @@ class Studio:
             novelty=settings.novelty,
             size=pipe.codec.image_size,
         )
-
-    @property
-    def style_choices(self) -> list[tuple[str, str]]:
-        """Styles, and what they are called on the page; the model's own first."""
-        words = {style: style.replace(RATHER_NOT, NOT).replace(NOT, "all but ", 1) for style in self.styles}
-        return [(words[style] or "any", style) for style in self.styles]
 
     def complete(self, text: str) -> list[str]:
         """Known captions that begin like a text, then those that hold it, the shortest first."""
@@ -136,7 +128,7 @@ class Studio:
             num_inference_steps=whole_number(fields.steps),
             temperature=fields.temperature,
             novelty=fields.novelty if self.has_novelty else 0.0,
-            style=limits.style_of(fields.style, self.styles or [""]),
+            style=limits.style_of(fields.style, self.styles),
         )
         size = whole_number(fields.size) if self.has_layers and fields.size != self.pipe.codec.image_size else None
         self.pipe.codec.check_render(size, fields.transparent)
