@@ -20,10 +20,8 @@ from bridge.errors import UserError
 from bridge.streams import STOPPED, guarded, interruptible
 from bridge.writing import tell
 
-Add = Callable[..., Any]
-"""`ArgumentParser.add_argument`; a `dest` is what Python calls the argument, so that errors can be `renamed`."""
-Command = Callable[[str, str], Add]
-"""Adds a command by its name and summary; gives what adds its arguments."""
+Add = Callable[..., Any]  # `add_argument`; a `dest` is what Python calls the argument, so that errors can be `renamed`
+Command = Callable[[str, str], Add]  # adds a command by its name and summary
 
 
 class _Parser(argparse.ArgumentParser):

@@ -250,17 +250,16 @@ def serve(args: argparse.Namespace) -> None:
 def score(args: argparse.Namespace) -> None:
     """A table of how well images fit captions."""
     from bridge.images import read_image  # noqa: PLC0415
-    from bridge.score import check_samples, resolve_method  # noqa: PLC0415
+    from bridge.score import check_samples  # noqa: PLC0415
 
     check_samples(args.samples)
     captions = read_captions([], args.captions)
     pipe = open_model(args)
     check_captions(pipe, "--captions", *captions)
-    method = resolve_method(pipe.mapper)
     with prefixed("IMAGE"):
         images = [read_image(name, size=pipe.codec.image_size) for name in args.image]
     scores = pipe.score(images, captions, samples=args.samples, seed=args.seed)
-    tell(f"scores by {method}; columns: file, caption, score, typical")
+    tell(f"scores by {scores.method}; columns: file, caption, score, typical")
     if args.by == "image":
         cells = [(i, c) for i in range(len(images)) for c in scores.best_captions(i)]
     else:

@@ -162,7 +162,7 @@ def test_a_path_in_a_field_is_a_caption(site: Served, caption: str):
 
 
 def test_what_a_visitor_wrote_is_never_markup():
-    for text in (page.said("<script>"), page.wrong("<script>"), page.said("", ["<script>"], '"><script>')):
+    for text in (page.status("<script>"), page.problem("<script>"), page.status("", ["<script>"], '"><script>')):
         assert "<script" not in text
     scores = ScoreMatrix(("<script>",), torch.ones(1, 1), torch.ones(1, 1), "density")
     assert "<script" not in page.table(scores, [["<script>"]], ["<script>.png"])

@@ -98,10 +98,7 @@ class Batcher:
         return sum(self._end(ticket, StoppedError("stopped")) for ticket in own)
 
     def draw(self, request: Request, owner: Owner = None) -> AsyncGenerator[GeneratedImage]:
-        """The pictures of a request, as they are made; ending the iteration early frees its place.
-
-        Raises UserError if a caption cannot be read.
-        """
+        """A request's pictures as they are made, UserError if a caption cannot be read; leaving frees its place."""
         return self._events(request, owner)
 
     async def call(self, work: Callable[[], T], owner: Owner = None) -> T:

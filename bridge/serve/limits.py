@@ -19,7 +19,7 @@ UPLOAD_BYTES, UPLOAD_PIXELS, UPLOADS = 10 * 2**20, 16_000_000, 16  # of a pictur
 BODY_BYTES = UPLOAD_BYTES + 2**20  # of a request
 WAITING = 64  # requests that wait or are worked on; one more is refused at once
 MAX_SEED = 2**53  # numbers up to this are whole in a browser too
-RANGES = {
+RANGES = {  # of the numbers of the tab Draw
     "count": (1, PICTURES),
     "seed": (0, MAX_SEED),
     "guidance": (0, 20),
@@ -28,7 +28,6 @@ RANGES = {
     "novelty": (-1, 1),
     "size": (64, 1024),
 }
-"""Least and greatest of each number of the tab Draw."""
 WHOLE = ("count", "seed", "steps", "size")
 
 
@@ -102,9 +101,9 @@ def one_caption(text: str, name: str) -> str | None:
 
 def style_of(style: object, styles: Collection[str]) -> str:
     """A style, one of `styles`."""
-    if style not in styles:
+    if not isinstance(style, str) or style not in styles:
         raise UserError("style: is none that this model knows")
-    return str(style)
+    return style
 
 
 def count_of(count: object, captions: int = 1) -> int:

@@ -76,7 +76,7 @@ def _draw(studio: Studio, page: gr.Blocks) -> tuple[gr.State, list[gr.Button]]:
                 go = go_button(studio, "Draw", "draw")
             with gr.Column(scale=3, min_width=320):
                 gallery = drawn_pictures("Pictures", "pictures")
-                message = gr.HTML(said(HOW))
+                message = gr.HTML(status(HOW))
                 with gr.Row(visible=False) as actions:
                     labels = {"around": "Vary or edit", "from": "Interpolate from", "to": "Interpolate to"}
                     buttons = [
@@ -94,15 +94,15 @@ def _draw(studio: Studio, page: gr.Blocks) -> tuple[gr.State, list[gr.Button]]:
         total = asked.count * len(asked.captions)
         before = studio.batcher.waiting
         queue = f"Waiting for {before} earlier requests…" if before else f"Drawing {total} pictures…"
-        yield {gallery: [], message: said(queue), actions: gr.update(visible=False), drawn: [], chosen: None}
+        yield {gallery: [], message: status(queue), actions: gr.update(visible=False), drawn: [], chosen: None}
         shown: list[Shown] = []
         async for picture in studio.draw(asked, request.session_hash):
             shown.append(picture)
             if len(shown) % 4 == 0 and len(shown) < total:
-                yield {gallery: gallery_of(shown), message: said(f"{len(shown)} of {total}"), drawn: shown}
+                yield {gallery: gallery_of(shown), message: status(f"{len(shown)} of {total}"), drawn: shown}
         notes = dict.fromkeys(f"{picture.caption}: {picture.note}" for picture in shown if picture.note)
         how = f"{total} pictures. Click one to vary it, edit it or download it."
-        done = said(how, notes, given.query(default))
+        done = status(how, notes, given.query(default))
         changes = {message: done, actions: gr.update(visible=True), drawn: shown, chosen: shown[0]}
         yield {gallery: gallery_of(shown), **changes}
 
@@ -115,7 +115,7 @@ def _draw(studio: Studio, page: gr.Blocks) -> tuple[gr.State, list[gr.Button]]:
         if not request.query_params:
             return gr.skip()
         linked, left_out = restored(dict(request.query_params), default, studio.styles)
-        return [*vars(linked).values(), wrong("; ".join(left_out)) if left_out else said(HOW)]
+        return [*vars(linked).values(), problem("; ".join(left_out)) if left_out else status(HOW)]
 
     gr.on(
         [go.click, captions.submit], answering(message, draw), fields, [gallery, message, actions, drawn, chosen],
@@ -163,7 +163,7 @@ def _between(studio: Studio) -> list[Start]:
             kind = gr.Radio([("straight", "linear"), ("along the sphere", "spherical")], value="linear", label="Way")
             seed = seed_field()
         go = go_button(studio, "Interpolate", "between")
-        message = gr.HTML(said("Two pictures or captions, and what lies between them."))
+        message = gr.HTML(status("Two pictures or captions, and what lies between them."))
         place = gr.Slider(0, 8, 4, step=1, label="Along the way", elem_id="along", visible=False)
         with gr.Row():
             frame = drawn_picture("Picture", "frame", height=260)
@@ -175,7 +175,7 @@ def _between(studio: Studio) -> list[Start]:
         made, strip, gif = await studio.batcher.call(lambda: studio.walk(*values), request.session_hash)
         middle = len(made) // 2
         yield {
-            message: said(f"{len(made)} pictures; move the slider, or use its arrow keys."),
+            message: status(f"{len(made)} pictures; move the slider, or use its arrow keys."),
             place: gr.update(maximum=len(made) - 1, value=middle, visible=True),
             frame: gr.update(value=made[middle], visible=True),
             moving: gr.update(value=gif, visible=True),
@@ -208,18 +208,18 @@ def _around(studio: Studio) -> Start:
             scale = gr.Slider(0, 2, 1, step=0.1, label="How much")
             edit = go_button(studio, "Edit", "edit", variant="secondary")
         with gr.Column(scale=3, min_width=320):
-            message = gr.HTML(said("Choose a picture, then vary it, or move it with the sliders and press Edit."))
+            message = gr.HTML(status("Choose a picture, then vary it, or move it with the sliders and press Edit."))
             gallery = drawn_pictures("Variations", "variations")
             edited = drawn_picture("Edited", "edited", height=280)
 
     async def vary(request: gr.Request, *values: Any) -> Changes:
         made, caption = await studio.batcher.call(lambda: studio.vary(*values), request.session_hash)
         known = f"taken to show “{caption}”" if caption else "of which nothing is known"
-        yield {gallery: made, message: said(f"{len(made)} variations of a picture {known}.")}
+        yield {gallery: made, message: status(f"{len(made)} variations of a picture {known}.")}
 
     async def steer(request: gr.Request, *values: Any) -> Changes:
         path = await studio.batcher.call(lambda: studio.steer(*values), request.session_hash)
-        yield {edited: gr.update(value=path, visible=True), message: said("Edited.")}
+        yield {edited: gr.update(value=path, visible=True), message: status("Edited.")}
 
     inputs, moved = [*picture, distance, count, seed], [edit.click, *(amount.release for amount in amounts)]
     go.click(answering(message, vary, "Drawing…"), inputs, [gallery, message], **PRIVATE)
@@ -231,7 +231,7 @@ def _around(studio: Studio) -> Start:
 def _map(studio: Studio) -> None:
     """Captions and pictures laid out by their latents."""
     with gr.Tab("Map", id="map") as tab:
-        message = gr.HTML(said("Laying out captions and pictures…"))
+        message = gr.HTML(status("Laying out captions and pictures…"))
         with gr.Row():
             sides = {
                 side: gr.Image(
@@ -255,7 +255,7 @@ def _map(studio: Studio) -> None:
     async def show(request: gr.Request) -> Changes:
         atlas = await laid_out(request.session_hash)
         what = f"{len(atlas.captions)} captions that the model knows, left by their text, right by a picture of each: "
-        yield {message: said(f"{what}neighbours are alike. Click one to draw it."), **pages(atlas)}
+        yield {message: status(f"{what}neighbours are alike. Click one to draw it."), **pages(atlas)}
 
     def clicked(side: str) -> Callable[..., Changes]:
         async def click(event: gr.SelectData, request: gr.Request) -> Changes:
@@ -265,10 +265,10 @@ def _map(studio: Studio) -> None:
                 return
             caption = atlas.captions[number]
             near = [f"Near by {name}: {', '.join(atlas.near(name, number))}" for name in SIDES]
-            yield {message: said(f"Drawing “{caption}”…", near), **pages(atlas, number)}
+            yield {message: status(f"Drawing “{caption}”…", near), **pages(atlas, number)}
             asked = studio.request(replace(studio.default, captions=caption, count=ATLAS_DRAWN))
             shown = [picture async for picture in studio.draw(asked, request.session_hash)]
-            yield {message: said(f"“{caption}”", near), gallery: gr.update(value=gallery_of(shown), visible=True)}
+            yield {message: status(f"“{caption}”", near), gallery: gr.update(value=gallery_of(shown), visible=True)}
 
         return click
 
@@ -287,14 +287,14 @@ def _score(studio: Studio) -> None:
             captions = caption_lines("score-captions", 4)
             go = go_button(studio, "Score", "score")
         with gr.Column(scale=3, min_width=320):
-            message = gr.HTML(said("Which caption fits which picture: the best first."))
+            message = gr.HTML(status("Which caption fits which picture: the best first."))
             scores = gr.HTML("", elem_id="scores")
 
     async def score(paths: list[str] | None, text: str, request: gr.Request) -> Changes:
         matrix, near = await studio.batcher.call(lambda: studio.score(paths, text), request.session_hash)
         names = [str(path).replace("\\", "/").rsplit("/", 1)[-1] for path in paths or []]
         what = "Score: evidence for the caption, in nats. Typical: share of the model's own that fit no better."
-        yield {message: said(what), scores: table(matrix, near, names)}
+        yield {message: status(what), scores: table(matrix, near, names)}
 
     go.click(answering(message, score, "Scoring…"), [pictures, captions], [message, scores], **PRIVATE)
 
@@ -308,15 +308,15 @@ def answering(message: gr.HTML, handler: Callable[..., Changes], working: str = 
     @functools.wraps(handler)
     async def answer(*values: Any) -> Changes:
         if working:
-            yield {message: said(working)}
+            yield {message: status(working)}
         try:
             async for changes in handler(*values):
                 yield changes
         except UserError as error:
-            yield {message: wrong(str(error))}
+            yield {message: problem(str(error))}
         except Exception as error:
             log_fault(error)
-            yield {message: wrong("the server could not do that; try something else")}
+            yield {message: problem("the server could not do that; try something else")}
 
     return answer
 
@@ -397,7 +397,7 @@ def gallery_of(shown: Sequence[Shown]) -> list[tuple[str, str]]:
 # HTML in which a visitor's words are text and nothing else
 
 
-def said(line: str, notes: Iterable[str] = (), link: str | None = None) -> str:
+def status(line: str, notes: Iterable[str] = (), link: str | None = None) -> str:
     """A line, notes in grey below it, and a link that restores the settings."""
     parts = [f"<p>{_text(line)}</p>", *(f'<p class="note">{_text(note)}</p>' for note in notes)]
     if link is not None:
@@ -405,7 +405,7 @@ def said(line: str, notes: Iterable[str] = (), link: str | None = None) -> str:
     return _live("".join(parts))
 
 
-def wrong(message: str) -> str:
+def problem(message: str) -> str:
     """What is wrong with what a visitor asked for."""
     return _live(f'<p class="wrong">{_text(message[:1].upper() + message[1:])}</p>')
 
