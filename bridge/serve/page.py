@@ -18,8 +18,8 @@ from bridge.serve.limits import CAPTION_LENGTH, CAPTIONS, MAX_SEED, PICTURES, RA
 from bridge.serve.studio import MOST_STEPS, Shown, Studio
 
 LOG = logging.getLogger("bridge.serve")
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
-UNQUEUED: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+UNQUEUED = PRIVATE | {"queue": False}
 SAVED = ["download", "fullscreen"]  # what can be done with a picture in its place
 LONGEST = 300  # characters of a visitor's text that the page repeats
 TABS = 200  # browser tabs whose state is kept, the last used ones: Gradio never forgets one that was closed
@@ -86,7 +86,7 @@ def _draw(studio: Studio, page: gr.Blocks) -> tuple[gr.State, list[gr.Button]]:
                     save = gr.DownloadButton("Download", size="sm", min_width=110, elem_id="download")
         drawn: gr.State = gr.State([])
         chosen: gr.State = gr.State(None)
-    fields = [captions, count, seed, style, *more]
+    fields, outputs = [captions, count, seed, style, *more], [gallery, message, actions, drawn, chosen]
 
     async def draw(request: gr.Request, *values: Any) -> Changes:
         given = Fields(*values)
@@ -117,10 +117,8 @@ def _draw(studio: Studio, page: gr.Blocks) -> tuple[gr.State, list[gr.Button]]:
         linked, left_out = restored(dict(request.query_params), default, studio.styles)
         return [*vars(linked).values(), problem("; ".join(left_out)) if left_out else status(HOW)]
 
-    gr.on(
-        [go.click, captions.submit], answering(message, draw), fields, [gallery, message, actions, drawn, chosen],
-        api_name="draw", show_progress="hidden", concurrency_limit=None,
-    )  # fmt: skip
+    answer = answering(message, draw)
+    gr.on([go.click, captions.submit], answer, fields, outputs, api_name="draw", show_progress="hidden")
     gallery.select(pick, drawn, [chosen, save], **UNQUEUED)
     page.load(restore, None, [*fields, message], **PRIVATE)
     return chosen, buttons
