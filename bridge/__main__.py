@@ -1,10 +1,10 @@
-"""The command `bridge`, also as `python -m bridge`."""
+"""The command `bridge`, also as `python -m bridge`: Ctrl-C is one line from the first import on."""
 
 import sys
 
 
 def main() -> int:
-    """Run the command line; returns the exit code. Ctrl-C is one line from the first import on."""
+    """Run the command line; returns the exit code."""
     try:
         from bridge.cli import main as run  # noqa: PLC0415
 

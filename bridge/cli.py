@@ -1,26 +1,27 @@
-"""The command: bridge generate CAPTION…, interpolate A B, edit IMAGE, vary IMAGE, redo PNG, score IMAGE….
+"""The command line: bridge generate CAPTION…, interpolate A B, edit IMAGE, vary IMAGE, redo PNG, score IMAGE….
 
-Standard output carries results alone (paths, or a table), standard error everything else. What is wrong is told
-in one line that names the argument and the remedy, with exit code 2, before anything is written; Ctrl-C is one line and
-130. An error that is not a `UserError` is a fault of ours and stays a traceback.
+Standard output carries results alone (paths, or a table), standard error everything else. Bad input is one line that
+names the argument and the remedy, and exit code 2, before anything is written; Ctrl-C is one line and 130. An error
+that is not a `UserError` is a fault of ours and stays a traceback.
 """
 
 import argparse
-import importlib
+import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bridge import __version__
-from bridge.commands.common import as_caption
+from bridge import __version__, commands
+from bridge.arguments import check_count
+from bridge.commands import as_caption
 from bridge.errors import UserError
 from bridge.streams import STOPPED, guarded, interruptible
 from bridge.writing import tell
 
-Add = Callable[..., Any]
-"""`ArgumentParser.add_argument`."""
+Add = Callable[..., Any]  # `add_argument`; a `dest` is what Python calls the argument, so that errors can be `renamed`
+Command = Callable[[str, str], Add]  # adds a command by its name and summary
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,51 +30,46 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def _add_generate(add: Add) -> None:
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; what it parses has `options`, the user's name of each argument by Python's."""
+    parser = _Parser(prog="bridge", description="Captions to several plausible images, and what lies between them.")
+    parser.add_argument("--version", action="version", version=f"bridge {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, summary: str) -> Add:
+        return subparsers.add_parser(name, help=summary).add_argument
+
+    _add_drawing(command)
+    _add_others(command)
+    for subparser in subparsers.choices.values():
+        options = {action.dest: [*action.option_strings, action.metavar][0] for action in subparser._actions}
+        subparser.set_defaults(options={**options, "source": options.get("pairs")})
+    return parser
+
+
+def _add_drawing(command: Command) -> None:
+    add = command("generate", "several images of each caption")
     add("caption", nargs="*", type=as_caption, metavar="CAPTION", help="what to draw; quote it")
     add("--captions", metavar="FILE", help="a caption a line, UTF-8; - reads standard input")
     add("-n", type=_count, default=8, metavar="N", help="images of each caption (default 8)")
     add("--out", type=Path, default=Path("out"), metavar="DIR", help="where to write (default out)")
     add("--guidance-scale", type=_number, metavar="G", help="1: as learned; more: closer to the caption")
-    add("--steps", type=_whole, metavar="K", help="sampling steps")
+    add("--steps", type=_whole, dest="num_inference_steps", metavar="K", help="sampling steps")
     add("--temperature", type=_number, metavar="T", help="0: one image a caption; more: more variety")
-    add("--negative", type=as_caption, metavar="CAPTION", help="what to move away from")
+    add("--negative", type=as_caption, dest="negative_prompt", metavar="CAPTION", help="what to move away from")
     add("--pairs", metavar="SOURCE", help="draw from captioned pictures of your own: a folder, a table, a dataset")
     far = "-1 to 1: how far from the pictures in memory; below 0 in one style each (default: the model's)"
     add("--novelty", type=_number, metavar="X", help=far)
     kind = "draw from one kind of picture in memory, with 'not WORD' from the others, with 'rather not WORD' from them"
-    kind += " unless that kind alone shows a caption; see `bridge info`"
-    add("--style", metavar="WORD", help=kind)
+    add("--style", metavar="WORD", help=f"{kind} unless that kind alone shows a caption; see `bridge info`")
     alone = "do not compose captions of two things, nor paint things in another colour"
-    add("--no-compose", action="store_true", help=alone)
-    _add_files(add)
+    add("--no-compose", action="store_const", const=False, dest="compose", help=alone)
+    _add_rendering(add)
     add("--no-sheet", action="store_true", help="no contact sheet")
-    _add_source(add)
-    _add_common(add)
+    _add_pairs(add)
+    _add_model(add, seed=True)
 
-
-def _add_files(add: Add) -> None:
-    add("--size", type=_whole, metavar="PIXELS", help="side of an image, of a model that draws at any")
-    add("--transparent", action="store_true", help="leave the background transparent, of a model that knows it")
-    add("--format", choices=("png", "webp"), default="png", help="of the images (default png); both lose nothing")
-    add("--svg", action="store_true", help="an SVG beside each image, of a model that draws in layers")
-
-
-def _add_learn(add: Add) -> None:
-    add("pairs", metavar="SOURCE", help="captioned pictures: a folder, a table, a hub id")
-    add("--out", type=Path, required=True, metavar="MODEL", help="the model folder to write")
-    _add_source(add)
-    _add_model(add)
-
-
-def _add_source(add: Add) -> None:
-    add("--with-default", action="store_true", help="keep what --model knows beside your pictures")
-    add("--caption-column", metavar="NAME", help="the table's column of captions, if not found by its name")
-    add("--image-column", metavar="NAME", help="the table's column of pictures, likewise")
-    add("--captions-from", choices=("file", "folder"), default="", help="take file or folder names for captions")
-
-
-def _add_interpolate(add: Add) -> None:
+    add = command("interpolate", "the pictures between two images or captions")
     add("a", metavar="A", help="an image file, or a caption")
     add("b", metavar="B", help="an image file, or a caption")
     add("--steps", type=_whole, default=9, metavar="N", help="pictures, both ends included (default 9)")
@@ -82,76 +78,90 @@ def _add_interpolate(add: Add) -> None:
     add("--gif", type=Path, metavar="FILE", help="write a GIF too, there and back again")
     add("--space", choices=("latent", "noise"), default="latent", help="where to walk (default latent)")
     add("--kind", choices=("linear", "spherical"), help="how (default: linear in latents, spherical in noise)")
-    add("--sampling-steps", type=_whole, metavar="K", help="of --space noise (default: the model's)")
-    _add_common(add)
+    steps = "of --space noise (default: the model's)"
+    add("--sampling-steps", type=_whole, dest="num_inference_steps", metavar="K", help=steps)
+    _add_model(add, seed=True)
 
-
-def _add_edit(add: Add) -> None:
+    add = command("edit", "more of one caption and less of another in an image")
     add("start", metavar="IMAGE", help="an image file, or a caption")
     add("--plus", type=as_caption, metavar="CAPTION", help="what to have more of")
     add("--minus", type=as_caption, metavar="CAPTION", help="what to have less of")
     add("--scale", type=_number, default=1.0, metavar="S", help="how much of the difference (default 1)")
     add("--out", type=Path, default=Path("edit.png"), metavar="FILE", help="PNG to write (default edit.png)")
-    _add_common(add)
+    _add_model(add, seed=True)
 
-
-def _add_vary(add: Add) -> None:
+    add = command("vary", "pictures around an image, as far from it as you say")
     add("start", metavar="IMAGE", help="an image file, or a caption")
     add("--distance", type=_number, default=0.5, metavar="D", help="0: the image itself, 1: another (default 0.5)")
     add("-n", type=_whole, default=8, metavar="N", help="variations (default 8)")
     add("--caption", type=as_caption, metavar="CAPTION", help="what it shows (default: as it tells, or as is nearest)")
     add("--out", type=Path, default=Path("out"), metavar="DIR", help="where to write (default out)")
-    _add_files(add)
-    _add_common(add)
+    _add_rendering(add)
+    _add_model(add, seed=True)
 
 
-def _add_redo(add: Add) -> None:
+def _add_others(command: Command) -> None:
+    add = command("redo", "a picture again from its own text chunks, bit for bit")
     add("png", metavar="PNG", help="a picture by bridge, PNG or WebP, with its text chunks")
     add("--out", type=Path, default=Path("redo.png"), metavar="FILE", help="PNG or WebP to write (default redo.png)")
     add("--pairs", metavar="SOURCE", help="captioned pictures that it was drawn from")
-    _add_source(add)
+    _add_pairs(add)
     _add_model(add)
 
+    add = command("learn", "a model from captioned pictures of your own, without training")
+    add("pairs", metavar="SOURCE", help="captioned pictures: a folder, a table, a hub id")
+    add("--out", type=Path, required=True, metavar="MODEL", help="the model folder to write")
+    _add_pairs(add)
+    _add_model(add)
 
-def _add_score(add: Add) -> None:
+    add = command("score", "how well images fit captions, as a table")
     add("image", nargs="+", metavar="IMAGE", help="image files")
     add("--captions", required=True, metavar="FILE", help="a caption a line, UTF-8; - reads standard input")
     add("--by", choices=("image", "caption"), default="image", help="best caption of each image, or best image first")
     add("--samples", type=_whole, default=32, metavar="K", help="the model's own, for the last column; 0: none")
-    _add_common(add)
+    _add_model(add, seed=True)
 
-
-def _add_info(add: Add) -> None:
-    add("model", metavar="MODEL", help="a shipped name, a folder, or a hub id")
-
-
-def _add_serve(add: Add) -> None:
+    add = command("serve", "a web page to look, compare and explore")
     _add_model(add)
     add("--host", default="127.0.0.1", help="where to listen (default 127.0.0.1: this machine alone)")
     add("--port", type=_whole, default=7860, help="where to listen (default 7860; 0: any)")
 
+    add = command("info", "what is in a model: parts, data, figures, fingerprints")
+    add("model", metavar="MODEL", help="a shipped name, a folder, or a hub id")
 
-def _add_push(add: Add) -> None:
+    add = command("push", "share a model on the hub")
     add("model", metavar="MODEL", help="a model folder, such as runs/mine/model")
     add("repo", metavar="USER/NAME", help="where on the hub; made where it is missing")
     add("--private", action="store_true", help="for you alone")
 
 
-def _add_model(add: Add) -> None:
+def _add_rendering(add: Add) -> None:
+    add("--size", type=_whole, metavar="PIXELS", help="side of an image, of a model that draws at any")
+    add("--transparent", action="store_true", help="leave the background transparent, of a model that knows it")
+    add("--format", choices=("png", "webp"), default="png", help="of the images (default png); both lose nothing")
+    add("--svg", action="store_true", help="an SVG beside each image, of a model that draws in layers")
+
+
+def _add_pairs(add: Add) -> None:
+    add("--with-default", action="store_true", help="keep what --model knows beside your pictures")
+    add("--caption-column", metavar="NAME", help="the table's column of captions, if not found by its name")
+    add("--image-column", metavar="NAME", help="the table's column of pictures, likewise")
+    names = "take file or folder names for captions"
+    add("--captions-from", choices=("file", "folder"), default="", dest="names", help=names)
+
+
+def _add_model(add: Add, seed: bool = False) -> None:
     name = "a shipped name, a folder, or a hub id (default pictures)"
     add("--model", default="pictures", metavar="MODEL", help=name)
+    if seed:
+        add("--seed", type=_whole, default=0, help="same seed, same result (default 0)")
 
 
-def _add_common(add: Add) -> None:
-    _add_model(add)
-    add("--seed", type=_whole, default=0, help="same seed, same result (default 0)")
-
-
-def _number(text: str, kind: type[float] = float, what: str = "a number") -> Any:
+def _number(text: str, kind: type[float] = float, expected: str = "a number") -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}") from None
 
 
 def _whole(text: str) -> int:
@@ -159,37 +169,22 @@ def _whole(text: str) -> int:
 
 
 def _count(text: str) -> int:
-    from bridge.arguments import check_count  # noqa: PLC0415
-
     try:
         return check_count(_whole(text), "N")
-    except ValueError as error:
+    except UserError as error:
         raise argparse.ArgumentTypeError(str(error).removeprefix("N: ")) from None
 
 
-COMMANDS = {
-    "generate": ("drawing", _add_generate, "several images of each caption"),
-    "learn": ("models", _add_learn, "a model from captioned pictures of your own, without training"),
-    "interpolate": ("walks", _add_interpolate, "the pictures between two images or captions"),
-    "edit": ("walks", _add_edit, "more of one caption and less of another in an image"),
-    "vary": ("walks", _add_vary, "pictures around an image, as far from it as you say"),
-    "redo": ("walks", _add_redo, "a picture again from its own text chunks, bit for bit"),
-    "score": ("models", _add_score, "how well images fit captions, as a table"),
-    "serve": ("models", _add_serve, "a web page to look, compare and explore"),
-    "info": ("models", _add_info, "what is in a model: parts, data, figures, fingerprints"),
-    "push": ("models", _add_push, "share a model on the hub"),
-}
-"""Command -> module of `bridge.commands` whose function of that name runs it, its arguments, and its help."""
+def renamed(message: str, options: Mapping[str, str | None]) -> str:
+    """A message that begins with an argument's name, or quotes longer ones, in the words of the command line.
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = _Parser(prog="bridge", description="Captions to several plausible images, and what lies between them.")
-    parser.add_argument("--version", action="version", version=f"bridge {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for name, (_, add_arguments, said) in COMMANDS.items():
-        add_arguments(commands.add_parser(name, help=said).add_argument)
-    return parser
+    >>> renamed("steps: 3 steps at num_inference_steps 2", {"steps": "--steps", "num_inference_steps": "-k"})
+    '--steps: 3 steps at -k 2'
+    """
+    for name, option in options.items():
+        pattern = rf"^{name}(\[\d+\])?(?=[:,])" + (rf"|\b{name}\b" if "_" in name else "")
+        message = re.sub(pattern, option or name, message)
+    return message
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -198,18 +193,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    name = "bridge"
+    args = build_parser().parse_args(argv)
     try:
         with interruptible("bridge: stopped; run it again to go on"), warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = lambda message, *_args, **_kwargs: tell(f"warning: {message}")
-            args = build_parser().parse_args(argv)
-            name = f"bridge {args.command}"
-            getattr(importlib.import_module(f"bridge.commands.{COMMANDS[args.command][0]}"), args.command)(args)
+            getattr(commands, args.command)(args)
     except UserError as error:
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"bridge {args.command}: {renamed(' '.join(str(error).split()), args.options)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{name}: stopped; run it again to go on", file=sys.stderr)
+        print(f"bridge {args.command}: stopped; run it again to go on", file=sys.stderr)
         return STOPPED
     return 0

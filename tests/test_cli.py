@@ -12,7 +12,7 @@ from PIL import Image
 
 from bridge import BridgePipeline, checkpoint
 from bridge.cli import main
-from bridge.commands.common import read_captions
+from bridge.commands import read_captions
 from bridge.writing import SHEET_ROWS
 
 pytestmark = pytest.mark.usefixtures("one_encoder")

@@ -119,8 +119,7 @@ def test_nobody_imports_the_tests():
 
 def test_arguments_are_parsed_only_at_bridges_faces():
     parsers = {path.name for path in files("bridge") if "argparse" in imports_of(path)}
-    commands = {path.name for path in files("bridge/commands")}
-    assert parsers <= FACES | commands
+    assert parsers <= FACES | {"commands.py"}
 
 
 def test_only_faces_exit_or_read_the_command_line():
@@ -144,7 +143,7 @@ def test_bridge_needs_only_what_its_wheel_declares():
     known = declared | {"tokenizers"}  # transformers' own dependency
     packages = importlib.metadata.packages_distributions()
     serve = ROOT / "bridge" / "serve"  # the extra `serve`
-    page = {serve / "page.py", serve / "parts.py", serve / "app.py"}
+    page = {serve / "page.py", serve / "app.py"}
     heads = {name.split(".")[0] for path in files("bridge") if path not in page for name in imports_of(path)}
     third_party = heads - set(sys.stdlib_module_names) - {"bridge"}
     found = {head: {dist.lower().replace("_", "-") for dist in packages.get(head, ["?"])} for head in third_party}
@@ -180,7 +179,7 @@ def test_what_bridge_imports_only_at_need_is_an_extra():
 
 
 def test_gradio_is_imported_by_the_page_alone():
-    page = {"bridge.serve.page", "bridge.serve.parts"}
+    page = {"bridge.serve.page"}
     for path in files("bridge"):
         if module_of(path) in page:
             continue

@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from bridge.captions import well_formed
 from bridge.cli import main
 from bridge.errors import UserError
 from bridge.images import read_facts
-from bridge.serve import atlas, limits, said
+from bridge.score import ScoreMatrix
+from bridge.serve import atlas, limits, page
 from bridge.serve.app import LOCAL, OneLineFormatter, Served, free_port, hosts_of, served
-from bridge.serve.files import Files
 from bridge.serve.limits import Fields
-from bridge.serve.studio import ScoredPicture
+from bridge.serve.studio import Files
 from tests.fixtures import KNOWN, make_tiny_pipeline
 from tests.pictures import bomb, encoded, pattern, png
 
@@ -161,10 +162,10 @@ def test_a_path_in_a_field_is_a_caption(site: Served, caption: str):
 
 
 def test_what_a_visitor_wrote_is_never_markup():
-    for text in (said.said("<script>"), said.wrong("<script>"), said.said(notes=["<script>"], link='"><script>')):
+    for text in (page.status("<script>"), page.problem("<script>"), page.status("", ["<script>"], '"><script>')):
         assert "<script" not in text
-    scored = ScoredPicture([1.0], [0.5], [0], ["<script>"])
-    assert "<script" not in said.table([scored], ["<script>"], ["<script>.png"])
+    scores = ScoreMatrix(("<script>",), torch.ones(1, 1), torch.ones(1, 1), "density")
+    assert "<script" not in page.table(scores, [["<script>"]], ["<script>.png"])
 
 
 def test_a_fault_of_ours_is_one_line_and_the_server_goes_on(site: Served, monkeypatch, caplog, capfd):
@@ -203,8 +204,6 @@ def test_a_full_queue_says_so_at_once(encoder):
 
 def test_tabs_that_are_gone_are_forgotten(site: Served, monkeypatch):
     from gradio.routes import App  # noqa: PLC0415
-
-    from bridge.serve import page  # noqa: PLC0415
 
     monkeypatch.setattr(page, "TABS", 3)
 
@@ -389,8 +388,6 @@ def test_the_map_lays_out_what_is_alike_side_by_side(site: Served):
 
 
 def test_a_grid_follows_the_widest_directions():
-    import torch  # noqa: PLC0415
-
     points = torch.tensor([[10.0 * column, float(row), 0.0] for row in range(3) for column in range(4)])
     shuffled = torch.randperm(12, generator=torch.Generator().manual_seed(0))
     order = atlas.grid(points[shuffled], 4)
@@ -400,8 +397,6 @@ def test_a_grid_follows_the_widest_directions():
 
 
 def test_few_vectors_have_a_grid_too():
-    import torch  # noqa: PLC0415
-
     for count in (1, 2, 7):
         assert sorted(atlas.grid(torch.randn(count, 1), 6)) == list(range(count))
 
@@ -443,8 +438,7 @@ def test_without_gradio_the_command_names_the_extra(monkeypatch, capsys):
 
 def test_no_other_command_imports_gradio():
     code = (
-        "import sys, bridge, bridge.cli\n"
-        "from bridge.commands import drawing, models, walks\n"
+        "import sys, bridge, bridge.cli, bridge.commands\n"
         "print([name for name in ('gradio', 'fastapi', 'uvicorn', 'torch') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,1 +1,1 @@
-"""The web page: `bridge serve`. Gradio, an extra, is imported by `page` and `parts` alone."""
+"""The web page: `bridge serve`. Gradio, an extra, is imported by `page` alone."""

@@ -1,7 +1,5 @@
 """The server: the page behind bounds on what comes in, and headers that keep browsers from any other host."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging
@@ -11,164 +9,33 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
 from bridge.errors import UserError
 from bridge.extras import import_extra
-from bridge.serve.files import Files
+from bridge.pipeline import BridgePipeline
 from bridge.serve.limits import BODY_BYTES, UPLOAD_BYTES, WAITING
-from bridge.serve.said import line_of
-from bridge.serve.studio import Studio
+from bridge.serve.studio import Files, Studio
 
-if TYPE_CHECKING:
-    from bridge.pipeline import BridgePipeline
-
-LOG = logging.getLogger("bridge.serve")
 LOCAL = "127.0.0.1"
-POLICY = "; ".join(
-    (
-        "default-src 'self' data: blob:",
-        "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
-        "style-src 'self' 'unsafe-inline'",
-        "frame-ancestors 'none'",
-        "form-action 'self'",
-        "base-uri 'self'",
-    )
-)
-"""What a browser may load: this server's own, and nothing else."""
-HEADERS = [
-    (b"content-security-policy", POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-]
-
-
-ENVIRONMENT = {
+HEADERS = {  # a browser may load what is this server's own, and nothing else
+    "content-security-policy": "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+ENVIRONMENT = {  # what Gradio reads
     "GRADIO_ANALYTICS_ENABLED": "False",
     # A summary of the last requests, which costs more with each: made of one, and never again.
     "GRADIO_ANALYTICS_MAX_EVENTS": "1",
     "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
 }
-"""What Gradio reads."""
-
-
-def guarded(app: Any, hosts: set[str] | None) -> Any:
-    """An ASGI app behind bounds on requests, its answers with HEADERS.
-
-    `hosts` are names under which it may be asked, so that no other site's page can be made to; None: any.
-    """
-    from starlette.datastructures import Headers  # noqa: PLC0415
-    from starlette.responses import JSONResponse  # noqa: PLC0415
-
-    async def answer(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            return await app(scope, receive, send)
-        taken = 0
-
-        async def bounded() -> Any:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            return message if taken <= BODY_BYTES else {"type": "http.disconnect"}
-
-        async def headed(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
-            await send(message)
-
-        headers, inner = Headers(scope=scope), app
-        length = headers.get("content-length", "0")
-        if hosts is not None and headers.get("host", "").rsplit(":", 1)[0] not in hosts:
-            inner = JSONResponse({"error": "this server is not asked under that name"}, 400)
-        elif not length.isdecimal() or int(length) > BODY_BYTES:
-            inner = JSONResponse({"error": f"at most {BODY_BYTES} bytes a request"}, 413)
-        return await inner(scope, bounded, headed)
-
-    return answer
-
-
-@contextlib.contextmanager
-def opened(pipe: BridgePipeline, hosts: set[str] | None = None, waiting: int = WAITING) -> Iterator[tuple[Any, Studio]]:
-    """The app of a model, its studio and its files, which are gone when the block ends; UserError without Gradio."""
-    with tempfile.TemporaryDirectory(prefix="bridge-", ignore_cleanup_errors=True) as folder:
-        settings = {"GRADIO_TEMP_DIR": folder, **ENVIRONMENT}
-        before = {name: os.environ.get(name) for name in settings}
-        os.environ |= settings
-        studio = Studio(pipe, Files(Path(folder) / "drawn"), waiting)
-        try:
-            with ThreadPoolExecutor(1) as thread:  # the caller may run an event loop of its own
-                app = thread.submit(asyncio.run, _app(studio, hosts)).result()
-            yield app, studio
-        finally:
-            studio.batcher.close()
-            for name, value in before.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
-
-
-async def _app(studio: Studio, hosts: set[str] | None) -> Any:
-    """The app, made while an event loop runs: else Gradio makes several, and closes none."""
-    gradio = import_extra("gradio", "serve", "gradio", "the web page")
-    import fastapi  # noqa: PLC0415
-    from gradio import queueing, route_utils, routes  # noqa: PLC0415
-
-    from bridge.serve.page import build, look  # noqa: PLC0415
-
-    for module in (queueing, route_utils, routes):
-        module.traceback = _OneLine  # what Gradio prints of a request that it cannot read
-    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.get("/known")
-    def known(q: str = "") -> list[str]:
-        return studio.complete(q)
-
-    page = build(studio)
-    gradio.mount_gradio_app(
-        app, page, "/", footer_links=["settings"], run_history=False, max_file_size=UPLOAD_BYTES, ssr_mode=False,
-        enable_monitoring=False, show_error=True, **look(),
-    )  # fmt: skip
-    return guarded(app, hosts)
-
-
-class _OneLine:
-    """In place of the module `traceback`."""
-
-    @staticmethod
-    def print_exc() -> None:
-        """One line in the log of the error at hand."""
-        LOG.error(line_of(sys.exception()))
-
-
-class OneLineFormatter(logging.Formatter):
-    """One line a record, also of an error."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The message, and the error without its traceback."""
-        error = f": {line_of(record.exc_info[1])}" if record.exc_info else ""
-        return f"bridge: {' '.join(record.getMessage().split())}{error}"
-
-
-def free_port(host: str, port: int) -> int:
-    """The port, of 0 any. Raises UserError if it cannot be listened at."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-            return int(probe.getsockname()[1])
-    except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UserError(f"port: cannot listen at {host}:{port} ({why}); choose another with --port or --host") from None
-
-
-def hosts_of(host: str) -> set[str] | None:
-    """Names under which a server that listens at `host` may be asked: of this machine alone, its own; else any."""
-    return {LOCAL, "localhost", "[::1]"} if host in (LOCAL, "localhost", "::1") else None
 
 
 @dataclass(frozen=True)
@@ -183,8 +50,7 @@ class Served:
 def served(pipe: BridgePipeline, waiting: int = WAITING) -> Iterator[Served]:
     """The page of a model at a free port of this machine, served by a thread until the block ends."""
     port = free_port(LOCAL, 0)
-    with opened(pipe, hosts_of(LOCAL), waiting) as (app, studio):
-        server = _server(app, LOCAL, port)
+    with _opened(pipe, LOCAL, port, waiting) as (server, studio):
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         while not server.started:
@@ -203,15 +69,106 @@ def run(pipe: BridgePipeline, host: str, port: int) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(OneLineFormatter())
     logging.basicConfig(handlers=[handler], level=logging.ERROR)
-    with opened(pipe, hosts_of(host)) as (app, _):
-        _server(app, host, port).run()
+    with _opened(pipe, host, port, WAITING) as (server, _):
+        server.run()
 
 
-def _server(app: Any, host: str, port: int) -> Any:
+@contextlib.contextmanager
+def _opened(pipe: BridgePipeline, host: str, port: int, waiting: int) -> Iterator[tuple[Any, Studio]]:
+    """The server of a model, its studio and its files, which are gone when the block ends; UserError without Gradio."""
+    import_extra("gradio", "serve", "gradio", "the web page")
     import uvicorn  # noqa: PLC0415
 
-    config = uvicorn.Config(
-        app, host=host, port=port, log_config=None, log_level="error", access_log=False,
-        timeout_graceful_shutdown=2, limit_concurrency=512,
+    with tempfile.TemporaryDirectory(prefix="bridge-", ignore_cleanup_errors=True) as folder:
+        before = os.environ.copy()
+        os.environ |= {"GRADIO_TEMP_DIR": folder, **ENVIRONMENT}
+        studio = Studio(pipe, Files(Path(folder) / "drawn"), waiting)
+        try:
+            with ThreadPoolExecutor(1) as thread:  # the caller may run an event loop of its own
+                app = guarded(thread.submit(asyncio.run, _app(studio)).result(), hosts_of(host))
+            config = uvicorn.Config(
+                app, host=host, port=port, log_config=None, log_level="error", access_log=False,
+                timeout_graceful_shutdown=2, limit_concurrency=512, headers=list(HEADERS.items()),
+            )  # fmt: skip
+            yield uvicorn.Server(config), studio
+        finally:
+            studio.batcher.close()
+            os.environ.clear()
+            os.environ.update(before)
+
+
+async def _app(studio: Studio) -> Any:
+    """The app, made while an event loop runs: else Gradio makes several, and closes none."""
+    import fastapi  # noqa: PLC0415
+    import gradio  # noqa: PLC0415
+    from gradio import queueing, route_utils, routes  # noqa: PLC0415
+
+    from bridge.serve.page import build, log_fault, look  # noqa: PLC0415
+
+    for module in (queueing, route_utils, routes):  # what Gradio prints of a request that it cannot read
+        module.traceback = SimpleNamespace(print_exc=lambda: log_fault(sys.exception()))
+    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/known")
+    def known(q: str = "") -> list[str]:
+        return studio.complete(q)
+
+    gradio.mount_gradio_app(
+        app, build(studio), "/", footer_links=["settings"], run_history=False, max_file_size=UPLOAD_BYTES,
+        ssr_mode=False, enable_monitoring=False, show_error=True, **look(),
     )  # fmt: skip
-    return uvicorn.Server(config)
+    return app
+
+
+def guarded(app: Any, hosts: set[str] | None) -> Any:
+    """An ASGI app behind bounds on requests, asked under one of `hosts`, so by no other site's page; None: any."""
+    from starlette.datastructures import Headers  # noqa: PLC0415
+    from starlette.responses import JSONResponse  # noqa: PLC0415
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return await app(scope, receive, send)
+        taken = 0
+
+        async def bounded() -> Any:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            return message if taken <= BODY_BYTES else {"type": "http.disconnect"}
+
+        headers, inner = Headers(scope=scope), app
+        length = headers.get("content-length", "0")
+        if hosts is not None and headers.get("host", "").rsplit(":", 1)[0] not in hosts:
+            inner = JSONResponse({"error": "this server is not asked under that name"}, 400)
+        elif not length.isdecimal() or int(length) > BODY_BYTES:
+            inner = JSONResponse({"error": f"at most {BODY_BYTES} bytes a request"}, 413)
+        return await inner(scope, bounded, send)
+
+    return answer
+
+
+class OneLineFormatter(logging.Formatter):
+    """One line a record, also of an error."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, and the error without its traceback."""
+        error = traceback.format_exception_only(record.exc_info[1])[-1] if record.exc_info else ""
+        return ": ".join(" ".join(text.split()) for text in ("bridge", record.getMessage()[:300], error[:300]) if text)
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, of 0 any. Raises UserError if it cannot be listened at."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"port: cannot listen at {host}:{port} ({why}); choose another with --port or --host") from None
+
+
+def hosts_of(host: str) -> set[str] | None:
+    """Names under which a server that listens at `host` may be asked: of this machine alone, its own; else any."""
+    return {LOCAL, "localhost", "[::1]"} if host in (LOCAL, "localhost", "::1") else None

@@ -1,28 +1,27 @@
 """One thread that works for all visitors: their pictures share batches, everything else waits its turn.
 
-Image i of a request depends on its seed, caption and settings alone (`bridge.pipeline`), so that what shares a batch
-is bit for bit what each would get alone, and a batch costs the same full or not.
+Image i of a request depends on its seed, caption and settings alone (`bridge.pipeline`), so that pictures that share a
+batch are bit for bit those that each visitor would get alone, and a batch costs the same full or not.
 """
-
-from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, TypeVar
+from threading import Lock
+from typing import Any, TypeVar, cast
 
 from bridge.errors import UserError
 from bridge.pipeline import MICRO_BATCH, SAMPLE_BATCH, BridgePipeline, GeneratedImage, Job, Settings
 from bridge.serve.limits import WAITING
 
 T = TypeVar("T")
-GATHER = 0.02
-"""Seconds that an idle thread waits for others to come with the first."""
+Owner = str | None  # a visitor's tab
+GATHER = 0.02  # seconds that a visitor who is alone waits for others to share the first batch
 
 
 class FullError(UserError):
@@ -45,19 +44,20 @@ class Request:
     size: int | None = None
     transparent: bool = False
 
+    def jobs(self, pipe: BridgePipeline) -> list[Job]:
+        """What a pipeline has to draw for it. Raises UserError if a caption cannot be read."""
+        negative, settings = self.negative, self.settings
+        return pipe.jobs(self.captions, self.count, seed=self.seed, negative_prompt=negative, settings=settings)
+
 
 @dataclass(eq=False)
 class _Ticket:
-    """A request in the queue, or a function to be called in its turn.
+    """A request in the queue, or a function to be called in its turn."""
 
-    `events` gets what the visitor waits for, then an exception, or None at the end.
-    """
-
-    owner: str
-    request: Request | None = None
-    work: Callable[[], Any] | None = None
-    jobs: deque[Job] | None = None
-    events: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+    owner: Owner
+    work: Request | Callable[[], Any]
+    jobs: deque[Job] | None = None  # what is left to draw
+    events: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)  # results, then an exception, or None at the end
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
     def send(self, *events: object) -> None:
@@ -68,18 +68,16 @@ class _Ticket:
 
 
 class Batcher:
-    """Works for all visitors, oldest request first; so many may be `waiting` or worked on.
+    """Works for all visitors, oldest request first; from now on only its thread touches the model.
 
-    From now on only the batcher's thread touches the model.
+    What waits raises FullError at once if `waiting` others do, and StoppedError if it is stopped; see `cancel`.
     """
 
     def __init__(self, pipe: BridgePipeline, waiting: int = WAITING) -> None:
         self.pipe, self.most = pipe, waiting
         self._tickets: list[_Ticket] = []
-        self._change = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="bridge-batcher", daemon=True)
-        self._thread.start()
+        self._lock, self._closed = Lock(), False
+        self._thread = ThreadPoolExecutor(1, "bridge-batcher")
 
     @property
     def waiting(self) -> int:
@@ -88,138 +86,106 @@ class Batcher:
 
     def close(self) -> None:
         """End the thread; what waits is stopped."""
-        with self._change:
+        with self._lock:
             self._closed = True
-            self._change.notify_all()
-        self._drop(list(self._tickets), StoppedError("stopped: the server is closing"))
-        self._thread.join(timeout=60)
+        for ticket in list(self._tickets):
+            self._end(ticket, StoppedError("stopped: the server is closing"))
+        self._thread.shutdown()
 
-    def cancel(self, owner: str) -> int:
+    def cancel(self, owner: Owner) -> int:
         """Stop whatever a visitor waits for, and free its places; returns how many."""
-        return self._drop([ticket for ticket in list(self._tickets) if ticket.owner == owner], StoppedError("stopped"))
+        own = [ticket for ticket in list(self._tickets) if ticket.owner == owner]
+        return sum(self._end(ticket, StoppedError("stopped")) for ticket in own)
 
-    async def draw(self, request: Request, owner: str = "") -> AsyncGenerator[GeneratedImage]:
-        """The pictures of a request, as they are made; ending the iteration early frees its place.
+    def draw(self, request: Request, owner: Owner = None) -> AsyncGenerator[GeneratedImage]:
+        """A request's pictures as they are made, UserError if a caption cannot be read; leaving frees its place."""
+        return self._events(request, owner)
 
-        Raises FullError at once if too many wait, StoppedError (see `cancel`), UserError if a caption cannot be read.
-        """
-        async with contextlib.aclosing(self._events(_Ticket(owner, request))) as pictures:
-            async for picture in pictures:
-                yield picture
+    async def call(self, work: Callable[[], T], owner: Owner = None) -> T:
+        """What `work` returns or raises, called in its turn on the batcher's thread."""
+        [result] = [event async for event in self._events(work, owner)]
+        return cast(T, result)
 
-    async def call(self, work: Callable[[], T], owner: str = "") -> T:
-        """What `work` returns, called in its turn on the batcher's thread.
-
-        Raises FullError at once if too many wait, StoppedError (see `cancel`), and what `work` raises.
-        """
-        [result] = [event async for event in self._events(_Ticket(owner, work=work))]
-        value: T = result
-        return value
-
-    async def _events(self, ticket: _Ticket) -> AsyncGenerator[Any]:
-        with self._change:
+    async def _events(self, work: Request | Callable[[], Any], owner: Owner) -> AsyncGenerator[Any]:
+        ticket = _Ticket(owner, work)
+        with self._lock:
             if len(self._tickets) >= self.most or self._closed:
                 raise FullError(f"busy: {len(self._tickets)} requests wait already; try again in a minute")
             self._tickets.append(ticket)
-            self._change.notify_all()
+            self._thread.submit(self._run, ticket)
         try:
             while (event := await ticket.events.get()) is not None:
                 if isinstance(event, BaseException):
                     raise event
                 yield event
         finally:
-            self._drop([ticket])
-
-    def _drop(self, tickets: Iterable[_Ticket], *events: object) -> int:
-        """Take tickets out that have not ended; returns how many."""
-        return sum(self._end(ticket, *events) for ticket in tickets)
+            self._end(ticket)
 
     def _end(self, ticket: _Ticket, *events: object) -> bool:
         """Take a ticket out and send its last events; whether it was there."""
-        with self._change:
+        with self._lock:
             if ticket not in self._tickets:
                 return False
             self._tickets.remove(ticket)
         ticket.send(*events)
         return True
 
-    def _waits(self, ticket: _Ticket) -> bool:
-        with self._change:
-            return ticket in self._tickets
-
-    def _run(self) -> None:
-        while True:
-            with self._change:
-                idle = not self._tickets
-                self._change.wait_for(lambda: self._tickets or self._closed)
-            if idle:
-                time.sleep(GATHER)  # who comes together shares the first batch
-            with self._change:
-                if self._closed:
-                    return
-                tickets = list(self._tickets)
-            if tickets and tickets[0].work is not None:
-                self._work(tickets[0], tickets[0].work)
-            else:
-                self._batch(tickets)
-
-    def _work(self, ticket: _Ticket, work: Callable[[], Any]) -> None:
+    @contextlib.contextmanager
+    def _failing(self, tickets: Iterable[_Ticket]) -> Iterator[None]:
+        """A block whose errors end these tickets."""
         try:
-            self._end(ticket, work(), None)
+            yield
         except Exception as error:
-            self._end(ticket, error)
+            for ticket in tickets:
+                self._end(ticket, error)
+
+    def _run(self, ticket: _Ticket) -> None:
+        """Work on the oldest ticket until it has ended."""
+        if len(self._tickets) == 1:
+            time.sleep(GATHER)
+        while ticket in self._tickets:
+            if isinstance(ticket.work, Request):
+                self._batch(list(self._tickets))
+            else:
+                with self._failing([ticket]):
+                    self._end(ticket, ticket.work(), None)
 
     def _batch(self, tickets: Iterable[_Ticket]) -> None:
         """Sample and draw once for the oldest request and those after it that can share its batch."""
-        rows: list[tuple[_Ticket, Job]] = []
-        settings: Settings | None = None
+        rows: list[tuple[_Ticket, Request, Job]] = []
         for ticket in tickets:
-            request = ticket.request
-            if len(rows) == SAMPLE_BATCH or request is None or settings not in (None, request.settings):
+            request = ticket.work
+            if len(rows) == SAMPLE_BATCH:
+                break
+            if not isinstance(request, Request) or (rows and request.settings != rows[0][1].settings):
                 continue
-            jobs = self._jobs(ticket, request)
-            while jobs and len(rows) < SAMPLE_BATCH and (not rows or jobs[0].places == rows[0][1].places):
-                settings = request.settings
-                rows.append((ticket, jobs.popleft()))
-        if settings is None:
-            return
-        shared = dict.fromkeys(ticket for ticket, _ in rows)
-        try:
-            self._draw(rows, settings)
-        except Exception as error:
-            for ticket in shared:
-                self._end(ticket, error)
+            if ticket.jobs is None:
+                ticket.jobs = deque()
+                with self._failing([ticket]):
+                    ticket.jobs.extend(request.jobs(self.pipe))
+            jobs = ticket.jobs if ticket in self._tickets else deque()
+            while jobs and len(rows) < SAMPLE_BATCH and (not rows or jobs[0].places == rows[0][2].places):
+                rows.append((ticket, request, jobs.popleft()))
+        shared = dict.fromkeys(ticket for ticket, _, _ in rows)
+        with self._failing(shared):
+            if rows:
+                self._draw(rows)
         for ticket in shared:
             if not ticket.jobs:
                 self._end(ticket, None)
 
-    def _jobs(self, ticket: _Ticket, request: Request) -> deque[Job]:
-        """What is left to draw of a request; a caption that cannot be read ends it."""
-        if ticket.jobs is None:
-            seed, negative, settings = request.seed, request.negative, request.settings
-            captions, count, ticket.jobs = request.captions, request.count, deque()
-            try:
-                made = self.pipe.jobs(captions, count, seed=seed, negative_prompt=negative, settings=settings)
-                ticket.jobs.extend(made)
-            except Exception as error:
-                self._end(ticket, error)
-        return ticket.jobs if self._waits(ticket) else deque()
+    def _draw(self, rows: list[tuple[_Ticket, Request, Job]]) -> None:
+        z = self.pipe.sample([job for _, _, job in rows], rows[0][1].settings)
 
-    def _draw(self, rows: list[tuple[_Ticket, Job]], settings: Settings) -> None:
-        z = self.pipe.sample([job for _, job in rows], settings)
-
-        def look(row: int) -> tuple[int, bool]:
-            request = rows[row][0].request
-            assert request is not None
+        def rendering(row: int) -> tuple[int, bool]:
+            request = rows[row][1]
             return request.size or 0, request.transparent
 
-        for (size, transparent), alike in groupby(sorted(range(len(rows)), key=look), key=look):
+        for (size, transparent), alike in groupby(sorted(range(len(rows)), key=rendering), key=rendering):
             numbers = list(alike)
             for first in range(0, len(numbers), MICRO_BATCH):
-                some = [row for row in numbers[first : first + MICRO_BATCH] if self._waits(rows[row][0])]
+                some = [row for row in numbers[first : first + MICRO_BATCH] if rows[row][0] in self._tickets]
                 images = self.pipe.decode(z[some], size or None, transparent) if some else []
                 for row, image in zip(some, images, strict=True):
-                    ticket, job = rows[row]
-                    assert ticket.request is not None
-                    seed, place = ticket.request.seed, job.prompt_index
-                    ticket.send(GeneratedImage(image, job.prompt, place, job.index, seed, job.note, z[row].clone()))
+                    ticket, request, job = rows[row]
+                    ticket.send(GeneratedImage(image, job.prompt, job.prompt_index, job.index, request.seed, job.note))

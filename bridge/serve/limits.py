@@ -1,31 +1,25 @@
-"""What one visitor may ask of the page, by its fields or by a link, and what is said to who asks for more."""
+"""What one visitor may ask of the page, by its fields or by a link; what is out of bounds is a UserError."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
+
+from PIL.Image import Image
 
 from bridge.arguments import number, whole
 from bridge.errors import UserError
+from bridge.images import ImageError, read_image
 from bridge.textfile import split_lines
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-CAPTION_LENGTH, CAPTIONS, PICTURES = 300, 8, 32
-"""Characters of a caption, captions of a request, and pictures of a request, all captions together."""
-UPLOAD_BYTES, UPLOAD_PIXELS, UPLOADS = 10 * 2**20, 16_000_000, 16
-"""Of a picture: bytes, pixels by its header, and how many at a time."""
-BODY_BYTES = UPLOAD_BYTES + 2**20
-"""Of a request."""
-WAITING = 64
-"""Requests that wait or are worked on; one more is refused at once."""
-MAX_SEED = 2**53
-"""Numbers up to this are whole in a browser too."""
-RANGES = {
+CAPTION_LENGTH = 300  # characters
+CAPTIONS, PICTURES = 8, 32  # of a request, all captions' pictures together
+UPLOAD_BYTES, UPLOAD_PIXELS, UPLOADS = 10 * 2**20, 16_000_000, 16  # of a picture, the latter by its header; how many
+BODY_BYTES = UPLOAD_BYTES + 2**20  # of a request
+WAITING = 64  # requests that wait or are worked on; one more is refused at once
+MAX_SEED = 2**53  # numbers up to this are whole in a browser too
+RANGES = {  # of the numbers of the tab Draw
     "count": (1, PICTURES),
     "seed": (0, MAX_SEED),
     "guidance": (0, 20),
@@ -34,7 +28,6 @@ RANGES = {
     "novelty": (-1, 1),
     "size": (64, 1024),
 }
-"""Least and greatest of each number of the tab Draw."""
 WHOLE = ("count", "seed", "steps", "size")
 
 
@@ -53,17 +46,14 @@ class Fields:
     size: int = 128
     transparent: bool = False
 
-    def query(self, default: Fields) -> str:
+    def query(self, default: "Fields") -> str:
         """What of a link restores these, where it differs from `default`."""
         changed = {name: value for name, value in asdict(self).items() if value != getattr(default, name)}
         return urlencode({name: int(value) if isinstance(value, bool) else value for name, value in changed.items()})
 
 
-def restored(query: Mapping[str, str], default: Fields, styles: Sequence[str]) -> tuple[Fields, list[str]]:
-    """Fields as a link's query has them, else as `default`, and what of it is left out, a line each.
-
-    It is text and nothing else; unknown names are passed over, and so are styles that are none of `styles`.
-    """
+def restored(query: Mapping[str, str], default: Fields, styles: Collection[str]) -> tuple[Fields, list[str]]:
+    """Fields as a link's query has them, else as `default`, and why a field of the link is left out, a line each."""
     values, wrong = asdict(default), []
     for name in [name for name in values if name in query]:
         try:
@@ -73,7 +63,7 @@ def restored(query: Mapping[str, str], default: Fields, styles: Sequence[str]) -
     return Fields(**values), wrong
 
 
-def _value(name: str, text: str, styles: Sequence[str]) -> Any:
+def _value(name: str, text: str, styles: Collection[str]) -> Any:
     if name == "captions":
         return "\n".join(captions_of(text))
     if name == "style":
@@ -84,14 +74,14 @@ def _value(name: str, text: str, styles: Sequence[str]) -> Any:
         value = float(text[:40])
     except ValueError:
         value = float("nan")
-    found = whole_number(number(value, name, *RANGES[name]))
-    if name in WHOLE and not isinstance(found, int):
+    value = whole_number(number(value, name, *RANGES[name]))
+    if name in WHOLE and not isinstance(value, int):
         raise UserError(f"{name}: expected a whole number")
-    return found
+    return value
 
 
 def captions_of(text: str, name: str = "captions", most: int = CAPTIONS) -> list[str]:
-    """Captions, one a line. Raises UserError if there is none, there are too many, or one is too long."""
+    """Captions, one a line: at least one, at most `most` of CAPTION_LENGTH characters."""
     if not isinstance(text, str) or len(text) > (CAPTION_LENGTH + 2) * most:
         raise UserError(f"{name}: at most {most} lines of {CAPTION_LENGTH} characters; shorten them")
     lines = [line.strip() for line in split_lines(text) if line.strip()]
@@ -109,20 +99,20 @@ def one_caption(text: str, name: str) -> str | None:
     return captions_of(text, name, 1)[0] if isinstance(text, str) and text.strip() else None
 
 
-def style_of(style: object, styles: Sequence[str]) -> str:
-    """A style. Raises UserError if it is none of `styles`."""
-    if style not in styles:
+def style_of(style: object, styles: Collection[str]) -> str:
+    """A style, one of `styles`."""
+    if not isinstance(style, str) or style not in styles:
         raise UserError("style: is none that this model knows")
-    return str(style)
+    return style
 
 
 def count_of(count: object, captions: int = 1) -> int:
-    """How many pictures of each caption. Raises UserError if all are too many, or it is no whole number."""
+    """How many pictures of each caption; all captions' together are at most PICTURES."""
     return whole(whole_number(count), "pictures", 1, max(1, PICTURES // captions))
 
 
 def seed_of(seed: object) -> int:
-    """A seed. Raises UserError unless it is from 0 to MAX_SEED."""
+    """A seed from 0 to MAX_SEED."""
     return whole(whole_number(seed), "seed", *RANGES["seed"])
 
 
@@ -132,24 +122,10 @@ def whole_number(value: Any) -> Any:
 
 
 def open_upload(path: str, name: str, size: int) -> Image:
-    """A picture that a visitor gave, as RGB of `size` pixels a side.
-
-    Raises UserError if it is too large, by file or by its header, or cannot be read; its path is not told.
-    """
-    from bridge.images import ImageError, read_image  # noqa: PLC0415
-
+    """A visitor's picture as RGB of `size` pixels a side, bounded before it is decoded; no error tells its path."""
     if Path(path).stat().st_size > UPLOAD_BYTES:
         raise UserError(f"{name}: at most {UPLOAD_BYTES // 2**20} MB; choose a smaller one")
     try:
         return read_image(Path(path).read_bytes(), size=size, max_pixels=UPLOAD_PIXELS)
     except ImageError as error:
         raise UserError(f"{name}: {str(error).partition(': ')[2]}") from None
-
-
-def open_uploads(paths: Sequence[str] | None, size: int) -> list[Image]:
-    """Several pictures; see `open_upload`. Raises UserError also if there are none, or too many."""
-    if not paths:
-        raise UserError("pictures: choose one or more first")
-    if len(paths) > UPLOADS:
-        raise UserError(f"pictures: at most {UPLOADS} at a time")
-    return [open_upload(path, f"picture {n}", size) for n, path in enumerate(paths, 1)]

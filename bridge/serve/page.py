@@ -1,110 +1,92 @@
 """The page: five tabs of Gradio's components, and how they look; what they do is in `bridge.serve.studio`."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
+import functools
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import replace
+from html import escape
 from importlib.resources import files as resources
 from typing import Any
 
 import gradio as gr
 
+from bridge.errors import UserError
+from bridge.score import ScoreMatrix
 from bridge.serve.atlas import SIDES, Atlas, make_atlas
-from bridge.serve.limits import CAPTION_LENGTH, PICTURES, RANGES, Fields, captions_of, restored
-from bridge.serve.parts import (
-    PRIVATE,
-    UNQUEUED,
-    Changes,
-    answering,
-    caption_lines,
-    drawn_picture,
-    drawn_pictures,
-    gallery_of,
-    go_button,
-    owner_of,
-    seed_field,
-    start,
-    stopper,
-)
-from bridge.serve.said import said, table, wrong
+from bridge.serve.batching import Owner
+from bridge.serve.limits import CAPTION_LENGTH, CAPTIONS, MAX_SEED, PICTURES, RANGES, Fields, restored
 from bridge.serve.studio import MOST_STEPS, Shown, Studio
 
-TABS = 200
-"""Tabs whose state is kept, the last used ones: Gradio never forgets one that was closed."""
-FONTS = ["system-ui", "sans-serif"]
+LOG = logging.getLogger("bridge.serve")
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+UNQUEUED = PRIVATE | {"queue": False}
+SAVED = ["download", "fullscreen"]  # what can be done with a picture in its place
+LONGEST = 300  # characters of a visitor's text that the page repeats
+TABS = 200  # browser tabs whose state is kept, the last used ones: Gradio never forgets one that was closed
+ATLAS_DRAWN = 4  # pictures that a click on the map draws
 HOW = "Write a caption, then press Draw (or Shift and Enter)."
-ATLAS_DRAWN = 4
-"""Pictures that a click on the map draws."""
 Start = tuple[gr.Image, gr.Textbox]
+Changes = AsyncIterator[dict[Any, Any]]
+"""New values of the page's parts that change."""
 
 
 def build(studio: Studio) -> gr.Blocks:
     """The page of a model."""
     with gr.Blocks(title="Bridge", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.HTML("<h1>Bridge</h1><p>Captions to several pictures, and what lies between them.</p>", elem_id="title")
-        around = start("around", "A picture, or a caption below", "What it shows", "as is nearest")
-        ends = [start(name.lower(), f"{name}: a picture", f"{name}: or a caption") for name in ("From", "To")]
         with gr.Tabs(elem_id="tabs") as tabs:
-            sending = {"Vary or edit": ("around", *around)}
-            sending |= {
-                f"Interpolate {name}": ("between", *end) for name, end in zip(("from", "to"), ends, strict=True)
-            }
-            _draw(studio, page, tabs, sending)
-            _between(studio, ends)
-            _around(studio, around)
+            chosen, buttons = _draw(studio, page)
+            ends = _between(studio)
+            starts = [("around", _around(studio)), *(("between", end) for end in ends)]
             _map(studio)
             _score(studio)
+        for button, (tab, start) in zip(buttons, starts, strict=True):
+            button.click(_sender(tab), chosen, [tabs, *start], **UNQUEUED)
         page.unload(stopper(studio))
     for field in page.blocks.values():
         if isinstance(field, gr.Slider | gr.Number | gr.Dropdown | gr.Radio):
-            field.preprocess = _as_given
+            field.preprocess = lambda value: value  # `Studio` checks it, whose messages the page shows
     page.state_session_capacity = TABS
     page.queue(default_concurrency_limit=None, max_size=4 * studio.batcher.most, api_open=False)
     return page
 
 
-def _as_given(value: Any) -> Any:
-    """What a field holds. It is checked by `bridge.serve.studio`, whose messages the page shows."""
-    return value
-
-
 def look() -> dict[str, Any]:
     """Theme, style sheet and script of the page; nothing of them comes from another host."""
-    theme = gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"])
-    css, script = (
-        resources("bridge.serve").joinpath("assets", f"page.{kind}").read_text("utf-8") for kind in ("css", "js")
-    )
-    return {"theme": theme, "css": css, "head": f"<script>{script}</script>"}
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    assets = resources("bridge.serve") / "assets"
+    script = (assets / "page.js").read_text("utf-8")
+    return {"theme": theme, "css": (assets / "page.css").read_text("utf-8"), "head": f"<script>{script}</script>"}
 
 
-def _draw(
-    studio: Studio, page: gr.Blocks, tabs: gr.Tabs, sending: Mapping[str, tuple[str, gr.Image, gr.Textbox]]
-) -> None:
-    """Captions to pictures; `sending` names buttons that take a picture to another tab, and its fields there."""
+def _draw(studio: Studio, page: gr.Blocks) -> tuple[gr.State, list[gr.Button]]:
+    """Captions to pictures; returns the chosen one, and buttons that take it to `_around` and to the ends of a walk."""
+    default = studio.default
     with gr.Tab("Draw", id="draw"):
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 captions = caption_lines("captions", 2, "a smiling cat", autofocus=True)
                 with gr.Row():
-                    count = gr.Slider(1, PICTURES, studio.default.count, step=1, label="Pictures")
-                    seed = seed_field(studio.default.seed)
-                styles = studio.style_choices or [("any", "")]
-                style = gr.Dropdown(styles, value=studio.default.style, label="Style", visible=bool(studio.styles))
+                    count = gr.Slider(1, PICTURES, default.count, step=1, label="Pictures")
+                    seed = seed_field()
+                styles = [(words, style) for style, words in studio.styles.items()]
+                style = gr.Dropdown(styles, value=default.style, label="Style", visible=len(styles) > 1)
                 with gr.Accordion("More settings", open=False):
                     more = _more(studio)
                 go = go_button(studio, "Draw", "draw")
             with gr.Column(scale=3, min_width=320):
                 gallery = drawn_pictures("Pictures", "pictures")
-                told = gr.HTML(said(HOW))
+                message = gr.HTML(status(HOW))
                 with gr.Row(visible=False) as actions:
-                    places = ("around", "from", "to")
+                    labels = {"around": "Vary or edit", "from": "Interpolate from", "to": "Interpolate to"}
                     buttons = [
-                        gr.Button(label, size="sm", min_width=110, elem_id=f"to-{place}")
-                        for label, place in zip(sending, places, strict=True)
+                        gr.Button(label, size="sm", min_width=110, elem_id=f"to-{name}")
+                        for name, label in labels.items()
                     ]
                     save = gr.DownloadButton("Download", size="sm", min_width=110, elem_id="download")
         drawn: gr.State = gr.State([])
-        chosen: gr.State = gr.State(0)
-    fields = [captions, count, seed, style, *more]
+        chosen: gr.State = gr.State(None)
+    fields, outputs = [captions, count, seed, style, *more], [gallery, message, actions, drawn, chosen]
 
     async def draw(request: gr.Request, *values: Any) -> Changes:
         given = Fields(*values)
@@ -112,82 +94,74 @@ def _draw(
         total = asked.count * len(asked.captions)
         before = studio.batcher.waiting
         queue = f"Waiting for {before} earlier requests…" if before else f"Drawing {total} pictures…"
-        yield {gallery: [], told: said(queue), actions: gr.update(visible=False), drawn: [], chosen: 0}
+        yield {gallery: [], message: status(queue), actions: gr.update(visible=False), drawn: [], chosen: None}
         shown: list[Shown] = []
-        async for picture in studio.draw(asked, owner_of(request)):
+        async for picture in studio.draw(asked, request.session_hash):
             shown.append(picture)
             if len(shown) % 4 == 0 and len(shown) < total:
-                yield {gallery: gallery_of(shown), told: said(f"{len(shown)} of {total}"), drawn: shown}
+                yield {gallery: gallery_of(shown), message: status(f"{len(shown)} of {total}"), drawn: shown}
         notes = dict.fromkeys(f"{picture.caption}: {picture.note}" for picture in shown if picture.note)
-        done = f"{total} pictures. Click one to vary it, edit it or download it."
-        done = said(done, notes=notes, link=given.query(studio.default))
-        yield {gallery: gallery_of(shown), told: done, actions: gr.update(visible=True), drawn: shown, chosen: 0}
+        how = f"{total} pictures. Click one to vary it, edit it or download it."
+        done = status(how, notes, given.query(default))
+        changes = {message: done, actions: gr.update(visible=True), drawn: shown, chosen: shown[0]}
+        yield {gallery: gallery_of(shown), **changes}
 
-    def pick(drawn: list[Shown], event: gr.SelectData) -> list[Any]:
+    def pick(drawn: list[Shown], event: gr.SelectData) -> Any:
         place = event.index if isinstance(event.index, int) and 0 <= event.index < len(drawn) else 0
-        return [place, gr.update(value=drawn[place].path) if drawn else gr.update()]
+        return [drawn[place], drawn[place].path] if drawn else gr.skip()
 
     def restore(request: gr.Request) -> Any:
         """The fields as the link has them; without one they stay, for somebody may have begun to write."""
         if not request.query_params:
             return gr.skip()
-        linked, left_out = restored(dict(request.query_params), studio.default, studio.styles or [""])
-        return [*vars(linked).values(), wrong("; ".join(left_out)) if left_out else said(HOW)]
+        linked, left_out = restored(dict(request.query_params), default, studio.styles)
+        return [*vars(linked).values(), problem("; ".join(left_out)) if left_out else status(HOW)]
 
-    gr.on(
-        [go.click, captions.submit], answering(told, draw), fields, [gallery, told, actions, drawn, chosen],
-        api_name="draw", show_progress="hidden", concurrency_limit=None,
-    )  # fmt: skip
+    answer = answering(message, draw)
+    gr.on([go.click, captions.submit], answer, fields, outputs, api_name="draw", show_progress="hidden")
     gallery.select(pick, drawn, [chosen, save], **UNQUEUED)
-    for button, (tab, *ends) in zip(buttons, sending.values(), strict=True):
-        button.click(_sender(tab), [drawn, chosen], [tabs, *ends], **UNQUEUED)
-    page.load(restore, None, [*fields, told], **PRIVATE)
+    page.load(restore, None, [*fields, message], **PRIVATE)
+    return chosen, buttons
 
 
-def _more(studio: Studio) -> list[gr.components.Component]:
-    """Fields of settings that few change; the model's own are shown."""
-    default = studio.default
-
-    def slider(name: str, label: str, step: float, shown: bool = True) -> gr.Slider:
-        low, high = RANGES[name]
-        return gr.Slider(low, high, getattr(default, name), step=step, label=label, visible=shown)
-
-    return [
-        slider("guidance", "Guidance: more is closer to the caption", 0.1, studio.has_steps),
-        slider("temperature", "Temperature: more is more variety", 0.05),
-        slider("steps", "Steps", 1, studio.has_steps),
-        slider("novelty", "Novelty: further from known pictures", 0.05, studio.has_novelty),
-        slider("size", "Size in pixels", 1, studio.has_layers),
-        gr.Checkbox(default.transparent, label="Transparent background", visible=studio.has_layers),
-    ]
-
-
-def _sender(tab: str) -> Callable[[list[Shown], int], Any]:
+def _sender(tab: str) -> Callable[[Shown | None], Any]:
     """Opens another tab with the chosen picture."""
 
-    def send(drawn: list[Shown], chosen: int) -> Any:
-        if not drawn:
-            return gr.skip()
-        picture = drawn[min(int(chosen), len(drawn) - 1)]
-        return [gr.update(selected=tab), picture.path, picture.caption]
+    def send(chosen: Shown | None) -> Any:
+        return gr.skip() if chosen is None else [gr.update(selected=tab), chosen.path, chosen.caption]
 
     return send
 
 
-def _between(studio: Studio, ends: list[Start]) -> None:
-    """The pictures between two."""
+def _more(studio: Studio) -> list[gr.components.Component]:
+    """Fields of settings that few change; the model's own are shown."""
+    fields: list[gr.components.Component] = [
+        gr.Slider(*RANGES[name], getattr(studio.default, name), step=step, label=label, visible=visible)
+        for name, label, step, visible in (
+            ("guidance", "Guidance: more is closer to the caption", 0.1, studio.has_steps),
+            ("temperature", "Temperature: more is more variety", 0.05, True),
+            ("steps", "Steps", 1, studio.has_steps),
+            ("novelty", "Novelty: further from known pictures", 0.05, studio.has_novelty),
+            ("size", "Size in pixels", 1, studio.has_layers),
+        )
+    ]
+    return [*fields, gr.Checkbox(False, label="Transparent background", visible=studio.has_layers)]
+
+
+def _between(studio: Studio) -> list[Start]:
+    """The pictures between two ends, which it returns."""
+    ends: list[Start] = []
     with gr.Tab("Between", id="between"):
         with gr.Row():
-            for end in ends:
+            for name in ("From", "To"):
                 with gr.Column(min_width=150):
-                    for field in end:
-                        field.render()
+                    ends.append(start(name.lower(), f"{name}: a picture", f"{name}: or a caption"))
         with gr.Row():
             steps = gr.Slider(3, MOST_STEPS, 9, step=1, label="Pictures")
             kind = gr.Radio([("straight", "linear"), ("along the sphere", "spherical")], value="linear", label="Way")
             seed = seed_field()
         go = go_button(studio, "Interpolate", "between")
-        told = gr.HTML(said("Two pictures or captions, and what lies between them."))
+        message = gr.HTML(status("Two pictures or captions, and what lies between them."))
         place = gr.Slider(0, 8, 4, step=1, label="Along the way", elem_id="along", visible=False)
         with gr.Row():
             frame = drawn_picture("Picture", "frame", height=260)
@@ -196,13 +170,10 @@ def _between(studio: Studio, ends: list[Start]) -> None:
         frames: gr.State = gr.State([])
 
     async def walk(request: gr.Request, *values: Any) -> Changes:
-        from_picture, from_text, to_picture, to_text, steps, kind, seed = values
-        given = (from_picture, from_text), (to_picture, to_text)
-        yield {told: said("Drawing…")}
-        made, strip, gif = await studio.walk(given, steps, kind, seed, owner_of(request))
+        made, strip, gif = await studio.batcher.call(lambda: studio.walk(*values), request.session_hash)
         middle = len(made) // 2
         yield {
-            told: said(f"{len(made)} pictures; move the slider, or use its arrow keys."),
+            message: status(f"{len(made)} pictures; move the slider, or use its arrow keys."),
             place: gr.update(maximum=len(made) - 1, value=middle, visible=True),
             frame: gr.update(value=made[middle], visible=True),
             moving: gr.update(value=gif, visible=True),
@@ -213,17 +184,17 @@ def _between(studio: Studio, ends: list[Start]) -> None:
     def step(frames: list[str], place: float) -> Any:
         return frames[max(0, min(int(place), len(frames) - 1))] if frames else gr.update()
 
-    inputs = [*ends[0], *ends[1], steps, kind, seed]
-    go.click(answering(told, walk), inputs, [told, place, frame, moving, line, frames], **PRIVATE)
+    inputs, outputs = [*ends[0], *ends[1], steps, kind, seed], [message, place, frame, moving, line, frames]
+    go.click(answering(message, walk, "Drawing…"), inputs, outputs, **PRIVATE)
     place.input(step, [frames, place], frame, **UNQUEUED)
+    return ends
 
 
-def _around(studio: Studio, start: Start) -> None:
-    """What lies around a picture: variations of it, and directions from it."""
+def _around(studio: Studio) -> Start:
+    """What lies around a picture, whose fields it returns: variations of it, and directions from it."""
     with gr.Tab("Around", id="around"), gr.Row():
         with gr.Column(scale=2, min_width=300):
-            for field in start:
-                field.render()
+            picture = start("around", "A picture, or a caption below", "What it shows", "as is nearest")
             distance = gr.Slider(0, 1, 0.5, step=0.05, label="Distance", elem_id="distance")
             with gr.Row():
                 count, seed = gr.Slider(1, PICTURES, 8, step=1, label="Variations"), seed_field()
@@ -235,32 +206,30 @@ def _around(studio: Studio, start: Start) -> None:
             scale = gr.Slider(0, 2, 1, step=0.1, label="How much")
             edit = go_button(studio, "Edit", "edit", variant="secondary")
         with gr.Column(scale=3, min_width=320):
-            told = gr.HTML(said("Choose a picture, then vary it, or move it with the sliders and press Edit."))
+            message = gr.HTML(status("Choose a picture, then vary it, or move it with the sliders and press Edit."))
             gallery = drawn_pictures("Variations", "variations")
             edited = drawn_picture("Edited", "edited", height=280)
 
     async def vary(request: gr.Request, *values: Any) -> Changes:
-        yield {told: said("Drawing…")}
-        path, text, distance, count, seed = values
-        shown, caption = await studio.vary(path, text, distance, count, seed, owner_of(request))
+        made, caption = await studio.batcher.call(lambda: studio.vary(*values), request.session_hash)
         known = f"taken to show “{caption}”" if caption else "of which nothing is known"
-        yield {gallery: gallery_of(shown), told: said(f"{len(shown)} variations of a picture {known}.")}
+        yield {gallery: made, message: status(f"{len(made)} variations of a picture {known}.")}
 
     async def steer(request: gr.Request, *values: Any) -> Changes:
-        path, text, plus, minus, scale, *amounts = values
-        yield {told: said("Drawing…")}
-        path = await studio.steer(path, text, amounts, plus, minus, scale, owner_of(request))
-        yield {edited: gr.update(value=path, visible=True), told: said("Edited.")}
+        path = await studio.batcher.call(lambda: studio.steer(*values), request.session_hash)
+        yield {edited: gr.update(value=path, visible=True), message: status("Edited.")}
 
-    go.click(answering(told, vary), [*start, distance, count, seed], [gallery, told], **PRIVATE)
-    moved = [edit.click, *(amount.release for amount in amounts)]
-    gr.on(moved, answering(told, steer), [*start, plus, minus, scale, *amounts], [edited, told], **PRIVATE)
+    inputs, moved = [*picture, distance, count, seed], [edit.click, *(amount.release for amount in amounts)]
+    go.click(answering(message, vary, "Drawing…"), inputs, [gallery, message], **PRIVATE)
+    inputs = [*picture, plus, minus, scale, *amounts]
+    gr.on(moved, answering(message, steer, "Drawing…"), inputs, [edited, message], **PRIVATE)
+    return picture
 
 
 def _map(studio: Studio) -> None:
     """Captions and pictures laid out by their latents."""
     with gr.Tab("Map", id="map") as tab:
-        told = gr.HTML(said("Laying out captions and pictures…"))
+        message = gr.HTML(status("Laying out captions and pictures…"))
         with gr.Row():
             sides = {
                 side: gr.Image(
@@ -269,10 +238,10 @@ def _map(studio: Studio) -> None:
                 )
                 for side, label in zip(SIDES, ("By caption", "By picture"), strict=True)
             }  # fmt: skip
-        gallery = drawn_pictures("Drawn", "map-drawn", ATLAS_DRAWN, visible=False)
+        gallery = drawn_pictures("Drawn", "map-drawn", visible=False)
     made: list[Atlas] = []
 
-    async def laid_out(owner: str) -> Atlas:
+    async def laid_out(owner: Owner) -> Atlas:
         """The atlas, which is made once."""
         if not made:
             made.append(await studio.batcher.call(lambda: made[0] if made else make_atlas(studio.pipe), owner))
@@ -282,28 +251,28 @@ def _map(studio: Studio) -> None:
         return {sides[side]: atlas.page(side, number) for side in SIDES}
 
     async def show(request: gr.Request) -> Changes:
-        atlas = await laid_out(owner_of(request))
+        atlas = await laid_out(request.session_hash)
         what = f"{len(atlas.captions)} captions that the model knows, left by their text, right by a picture of each: "
-        yield {told: said(f"{what}neighbours are alike. Click one to draw it."), **pages(atlas)}
+        yield {message: status(f"{what}neighbours are alike. Click one to draw it."), **pages(atlas)}
 
     def clicked(side: str) -> Callable[..., Changes]:
         async def click(event: gr.SelectData, request: gr.Request) -> Changes:
-            atlas = await laid_out(owner_of(request))
+            atlas = await laid_out(request.session_hash)
             number = atlas.at(side, float(event.index[0]), float(event.index[1]))
             if number is None:
                 return
             caption = atlas.captions[number]
             near = [f"Near by {name}: {', '.join(atlas.near(name, number))}" for name in SIDES]
-            yield {told: said(f"Drawing “{caption}”…", notes=near), **pages(atlas, number)}
-            asked = studio.request(Fields(**{**vars(studio.default), "captions": caption, "count": ATLAS_DRAWN}))
-            shown = [picture async for picture in studio.draw(asked, owner_of(request))]
-            yield {told: said(f"“{caption}”", notes=near), gallery: gr.update(value=gallery_of(shown), visible=True)}
+            yield {message: status(f"Drawing “{caption}”…", near), **pages(atlas, number)}
+            asked = studio.request(replace(studio.default, captions=caption, count=ATLAS_DRAWN))
+            shown = [picture async for picture in studio.draw(asked, request.session_hash)]
+            yield {message: status(f"“{caption}”", near), gallery: gr.update(value=gallery_of(shown), visible=True)}
 
         return click
 
-    tab.select(answering(told, show), None, [told, *sides.values()], **PRIVATE)
+    tab.select(answering(message, show), None, [message, *sides.values()], **PRIVATE)
     for side, image in sides.items():
-        image.select(answering(told, clicked(side)), None, [told, *sides.values(), gallery], **PRIVATE)
+        image.select(answering(message, clicked(side)), None, [message, *sides.values(), gallery], **PRIVATE)
 
 
 def _score(studio: Studio) -> None:
@@ -316,14 +285,146 @@ def _score(studio: Studio) -> None:
             captions = caption_lines("score-captions", 4)
             go = go_button(studio, "Score", "score")
         with gr.Column(scale=3, min_width=320):
-            told = gr.HTML(said("Which caption fits which picture: the best first."))
+            message = gr.HTML(status("Which caption fits which picture: the best first."))
             scores = gr.HTML("", elem_id="scores")
 
     async def score(paths: list[str] | None, text: str, request: gr.Request) -> Changes:
-        yield {told: said("Scoring…")}
-        scored = await studio.score(paths, text, owner_of(request))
+        matrix, near = await studio.batcher.call(lambda: studio.score(paths, text), request.session_hash)
         names = [str(path).replace("\\", "/").rsplit("/", 1)[-1] for path in paths or []]
         what = "Score: evidence for the caption, in nats. Typical: share of the model's own that fit no better."
-        yield {told: said(what), scores: table(scored, captions_of(text), names)}
+        yield {message: status(what), scores: table(matrix, near, names)}
 
-    go.click(answering(told, score), [pictures, captions], [told, scores], **PRIVATE)
+    go.click(answering(message, score, "Scoring…"), [pictures, captions], [message, scores], **PRIVATE)
+
+
+# Handlers
+
+
+def answering(message: gr.HTML, handler: Callable[..., Changes], working: str = "") -> Callable[..., Changes]:
+    """A handler of events that says in `message` that it is `working`, and what goes wrong."""
+
+    @functools.wraps(handler)
+    async def answer(*values: Any) -> Changes:
+        if working:
+            yield {message: status(working)}
+        try:
+            async for changes in handler(*values):
+                yield changes
+        except UserError as error:
+            yield {message: problem(str(error))}
+        except Exception as error:
+            log_fault(error)
+            yield {message: problem("the server could not do that; try something else")}
+
+    return answer
+
+
+def log_fault(error: BaseException | None) -> None:
+    """A fault of ours as one line of the log."""
+    LOG.error("%s: %s", type(error).__name__, error)
+
+
+def stopper(studio: Studio) -> Callable[[gr.Request], None]:
+    """Stops whatever a tab waits for."""
+
+    def stop(request: gr.Request) -> None:
+        studio.batcher.cancel(request.session_hash)
+
+    return stop
+
+
+# Fields and places for pictures
+
+
+def start(name: str, picture: str, caption: str, placeholder: str | None = None) -> Start:
+    """Fields for a picture and for a caption, with their labels."""
+    field = gr.Image(
+        label=picture, type="filepath", height=220, sources=["upload", "clipboard"], image_mode=None,
+        elem_id=f"{name}-picture", buttons=[],
+    )  # fmt: skip
+    # Gradio has checked that it is an upload of this page's; `open_upload` bounds it before it is decoded. A subclass
+    # would be taken for a custom component.
+    field.preprocess = lambda payload: None if payload is None else payload.path
+    elem_id = f"{name}-caption"
+    return field, gr.Textbox(label=caption, max_length=CAPTION_LENGTH, elem_id=elem_id, placeholder=placeholder)
+
+
+def caption_lines(name: str, lines: int, placeholder: str | None = None, *, autofocus: bool = False) -> gr.Textbox:
+    """A field for several captions."""
+    return gr.Textbox(
+        label="Captions, one a line", placeholder=placeholder, lines=lines, max_lines=CAPTIONS, elem_id=name,
+        max_length=(CAPTION_LENGTH + 1) * CAPTIONS, autofocus=autofocus,
+    )  # fmt: skip
+
+
+def seed_field() -> gr.Number:
+    """A field for a seed."""
+    return gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED)
+
+
+def go_button(studio: Studio, label: str, name: str, variant: str = "primary") -> gr.Button:
+    """A button that starts something, beside one that cancels whatever the tab waits for."""
+    with gr.Row():
+        go = gr.Button(label, variant=variant, elem_id=f"{name}-go", min_width=100)
+        gr.Button("Cancel", elem_id=f"{name}-stop", min_width=100).click(stopper(studio), None, None, **UNQUEUED)
+    return go
+
+
+def drawn_picture(label: str, name: str, height: int | None = None, kind: str = "png") -> gr.Image:
+    """A picture that the server makes, not seen before there is one; low ones can be looked at in full."""
+    return gr.Image(
+        label=label, show_label=height is not None, interactive=False, height=height, elem_id=name,
+        elem_classes=None if height is None else "large", format=kind, visible=False, buttons=SAVED,
+    )  # fmt: skip
+
+
+def drawn_pictures(label: str, name: str, visible: bool = True) -> gr.Gallery:
+    """Pictures that the server makes, side by side."""
+    return gr.Gallery(
+        label=label, show_label=False, columns=4, height="auto", elem_id=name, format="png", buttons=SAVED,
+        interactive=False, visible=visible, object_fit="contain",
+    )  # fmt: skip
+
+
+def gallery_of(shown: Sequence[Shown]) -> list[tuple[str, str]]:
+    """Pictures as a gallery takes them, with their captions where these differ."""
+    several = len({picture.caption for picture in shown}) > 1
+    return [(picture.path, picture.caption if several else "") for picture in shown]
+
+
+# HTML in which a visitor's words are text and nothing else
+
+
+def status(line: str, notes: Iterable[str] = (), link: str | None = None) -> str:
+    """A line, notes in grey below it, and a link that restores the settings."""
+    parts = [f"<p>{_text(line)}</p>", *(f'<p class="note">{_text(note)}</p>' for note in notes)]
+    if link is not None:
+        parts.append(f'<p><a href="?{escape(link)}">Link to these settings</a></p>')
+    return _live("".join(parts))
+
+
+def problem(message: str) -> str:
+    """What is wrong with what a visitor asked for."""
+    return _live(f'<p class="wrong">{_text(message[:1].upper() + message[1:])}</p>')
+
+
+def table(scores: ScoreMatrix, near: Sequence[Sequence[str]], names: Sequence[str]) -> str:
+    """Scores of pictures of these `names` as a table, the best caption of each first; below it what each is `near`."""
+    rows = ["<tr><th>Picture</th><th>Caption</th><th>Score</th><th>Typical</th></tr>"]
+    for i, name in enumerate(names):
+        for place, k in enumerate(scores.best_captions(i)):
+            typical = "" if scores.typical is None else f"{float(scores.typical[i, k]):.0%}"
+            rows.append(
+                f"<tr{' class=best' if place == 0 else ''}><td>{_text(name)}</td><td>{_text(scores.captions[k])}</td>"
+                f'<td class="number">{float(scores.score[i, k]):.2f}</td><td class="number">{typical}</td></tr>'
+            )
+    lines = [f"<p>{_text(n)} is nearest to {_text(', '.join(c))}.</p>" for n, c in zip(names, near, strict=True) if c]
+    return f'<div class="scores"><table>{"".join(rows)}</table>{"".join(lines)}</div>'
+
+
+def _live(html: str) -> str:
+    return f'<div class="said" role="status" aria-live="polite">{html}</div>'
+
+
+def _text(text: str) -> str:
+    return escape(text if len(text) <= LONGEST else f"{text[:LONGEST]}…")
