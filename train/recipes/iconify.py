@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,39 +23,42 @@ MAX_WORDS = 5
 
 
 class MissingToolError(UserError):
-    """A program that the recipe needs is not on this machine."""
+    """A program that the recipe needs is not on this machine, or failed."""
 
 
 class LicenceError(UserError):
     """An icon set under a licence that is not permissive."""
 
 
-def npm_pack(package: str, folder: Path) -> Path:
-    """The folder of `NAME@VERSION`, fetched with npm into `folder` and unpacked once.
+def run_tool(words: Sequence[str | Path], folder: Path, output: str, if_missing: str, if_failed: str) -> Path:
+    """Run a program in a folder; returns the last file there that matches the pattern `output`.
 
-    Raises:
-        MissingToolError: npm is not installed, or could not fetch the package.
+    Raises MissingToolError, which names a remedy, if the program is not installed, fails or writes no such file.
     """
+    if (program := shutil.which(words[0])) is None:
+        raise MissingToolError(f"{words[0]}: not found; {if_missing}")
+    done = subprocess.run([program, *words[1:]], cwd=folder, capture_output=True, text=True, check=False)
+    written = max(folder.glob(output), default=None)
+    if done.returncode or written is None:
+        command = " ".join(map(str, words[:3]))
+        raise MissingToolError(f"{command}: {done.stderr.strip() or 'no archive'}; {if_failed}")
+    return written
+
+
+def npm_pack(package: str, folder: Path) -> Path:
+    """The folder of `NAME@VERSION`, fetched with npm into `folder` and unpacked once. Raises MissingToolError."""
     target = folder / re.sub(r"[^\w.-]+", "_", package)
     if target.exists():
         return target
-    npm = shutil.which("npm")
-    if npm is None:
-        raise MissingToolError(
-            "npm: not found; install Node.js (Debian: apt-get install npm; macOS: brew install node) and run again"
-        )
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        done = subprocess.run(
-            [npm, "pack", package, "--silent"], cwd=scratch, capture_output=True, text=True, check=False
-        )
-        archives = list(Path(scratch).glob("*.tgz"))
-        if done.returncode or not archives:
-            raise MissingToolError(f"npm pack {package}: {done.stderr.strip() or 'no archive'}; check the network")
-        with tarfile.open(archives[0]) as archive:
+    install = "install Node.js (Debian: apt-get install npm; macOS: brew install node) and run again"
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        scratch = Path(name)
+        words = ["npm", "pack", package, "--silent"]
+        with tarfile.open(run_tool(words, scratch, "*.tgz", install, "check the network")) as archive:
             archive.extractall(scratch, filter="data")
         try:
-            (Path(scratch) / "package").rename(target)
+            (scratch / "package").rename(target)
         except OSError:
             if not target.exists():  # else another process was first with the same package
                 raise

@@ -21,10 +21,10 @@ from tqdm import tqdm
 
 from bridge.text import TextEncoder
 from train.data.dataset import features, load_dataset
-from train.recipes.drawing import draw_on_white, is_blank, thumbnails_of
+from train.recipes.drawing import draw_rows, thumbnails_of
 from train.recipes.emoji import SPLITS
 from train.recipes.iconify import PALETTE_SETS, PLAIN_SETS, IconSet, icon_svg
-from train.recipes.writing import LISTS, SIZE, Row, add_downloads, in_pool, run_recipe, write_rows
+from train.recipes.writing import LISTS, SIZE, Row, add_downloads, run_recipe, write_rows
 from train.splits import Splits, near_pictures
 
 NEAR = 0.7
@@ -53,10 +53,9 @@ def content_words(captions: Sequence[str]) -> set[str]:
 
 
 def leaking(captions: Sequence[str], codes: Codes, splits: Splits, *, plurals: bool = False) -> set[str]:
-    """Captions that could tell of a held-out one.
+    """Captions that could tell of a held-out one: by a code near a held-out label's, or by a word.
 
-    Those that share a content word with a held-out label which no training label has (or its plural, where asked for),
-    and those whose code is near a held-out label's.
+    That is a content word of held-out labels, or its plural where asked for, which no training label has.
     """
     held_out, known = splits.labels(train=False), content_words(splits.labels(train=True))
     telling = content_words(held_out) - known
@@ -73,58 +72,42 @@ def collect(
 ) -> tuple[list[Row], list[str]]:
     """Download, choose and draw: rows with PNG bytes under "png", and the credits.
 
-    Args:
-        packages: NAME@VERSION of each set, without the npm scope.
-        downloads: Where npm packages are kept.
-        splits: Which emoji captions are held out.
-        emoji: The dataset of `train.recipes emoji`, for its held-out pictures.
-        size: Side of a picture in pixels.
+    `packages` are NAME@VERSION without the npm scope; `emoji` is the dataset of `train.recipes emoji`, whose pictures
+    outside training, as the captions that `splits` holds out, nothing may resemble.
     """
     reference = load_dataset(emoji).cast_column("image", datasets.Image(decode=False))
     held_out = reference.select([i for i, side in enumerate(reference["split"]) if side != "train"])
-    rows, svgs, credits = [], [], []
+    rows, credits = [], []
     for package in tqdm(packages, desc="download", file=sys.stderr):
         icon_set = IconSet.fetch(package, downloads)
         credits.append(icon_set.credit)
         prefix, palette = icon_set.info["prefix"], bool(icon_set.info.get("palette"))
         for caption, name in icon_set.captions.items():
             columns = {"label": caption, "captions": [caption], "artist": prefix, "style": prefix, "palette": palette}
-            rows.append({**columns, "split": "train"})
-            svgs.append(icon_svg(icon_set.icons, name))
+            rows.append({**columns, "split": "train", "svg": icon_svg(icon_set.icons, name)})
     labels = sorted({row["label"] for row in rows})
     codes = Codes([*labels, *splits.labels(train=False)], TextEncoder.from_pretrained())
     leaks = leaking(labels, codes, splits)
     family = {label: number for number, label in enumerate(labels)}
-    chosen = [i for i, row in enumerate(rows) if row["label"] not in leaks]
-    pngs = in_pool(partial(draw_on_white, size=size), [svgs[i] for i in chosen], "draw")
-    drawn = [
-        {**rows[i], "family": family[rows[i]["label"]], "png": png}
-        for i, png in zip(chosen, pngs, strict=True)
-        if not is_blank(png)
-    ]
+    drawn = draw_rows([{**row, "family": family[row["label"]]} for row in rows if row["label"] not in leaks], size)
     held_out_thumbnails = thumbnails_of([{"png": image["bytes"]} for image in held_out["image"]])
     near = near_pictures(thumbnails_of(drawn), held_out_thumbnails)
     kept = [row for row, leak in zip(drawn, near, strict=True) if not leak]
-    print(
-        f"{len(kept)} pictures of {len({r['label'] for r in kept})} captions; left out {len(leaks)} captions and "
-        f"{int(near.sum())} pictures that are near held-out ones",
-        file=sys.stderr,
-    )
+    counts = f"{len(kept)} pictures of {len({r['label'] for r in kept})} captions; left out {len(leaks)} captions and"
+    print(f"{counts} {int(near.sum())} pictures that are near held-out ones", file=sys.stderr)
     return kept, credits
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-
-    def options(parser: argparse.ArgumentParser) -> None:
-        add_downloads(parser)
-        parser.add_argument("--emoji", type=Path, default=Path("data/emoji"), help="the dataset of the recipe emoji")
-        parser.add_argument("--palette", action="store_true", help="only the sets in several colours")
-
-    return run_recipe("icons", __doc__, argv, options, _run)
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_downloads(parser)
+    parser.add_argument("--emoji", type=Path, default=Path("data/emoji"), help="the dataset of the recipe emoji")
+    parser.add_argument("--palette", action="store_true", help="only the sets in several colours")
 
 
 def _run(args: argparse.Namespace) -> None:
     packages = PALETTE_SETS if args.palette else PALETTE_SETS + PLAIN_SETS
     rows, credits = collect(packages, args.downloads, Splits.load(SPLITS), args.emoji, args.size)
     write_rows(rows, FEATURES, args.out, credits)
+
+
+main = partial(run_recipe, "icons", __doc__, _options, _run)

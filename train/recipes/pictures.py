@@ -10,8 +10,9 @@ tell a model of a held-out emoji.
 """
 
 import argparse
+import itertools
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -56,17 +57,15 @@ FEATURES = features("image captions label tags group artist style set hexcode fa
 
 @dataclass
 class Gathered:
-    """What the sources hold: rows without pictures, an SVG text or file for each, credits, and what was left out."""
+    """What the sources hold: rows with an SVG text or file under "drawing", credits, and what was left out."""
 
     rows: list[Row] = field(default_factory=list)
-    drawings: list[str | Path] = field(default_factory=list)
     credits: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
     def add(self, drawing: str | Path, row: Row) -> None:
         """One picture, its columns filled up."""
-        self.rows.append({"tags": [], "group": "", "hexcode": "", "turned": False, **row})
-        self.drawings.append(drawing)
+        self.rows.append({"tags": [], "group": "", "hexcode": "", "turned": False, "drawing": drawing, **row})
 
 
 def add_emoji(gathered: Gathered, downloads: Path, splits: Splits) -> None:
@@ -108,10 +107,8 @@ def add_icons(gathered: Gathered, packages: Sequence[str], kind: str, downloads:
 def words_of_sets(glyphs: Sequence[str], icons: Sequence[str], downloads: Path) -> set[str]:
     """Words in the names of glyphs, and those that more than one set of icons uses: not misspelt, nor a trade mark."""
     uses: Counter[str] = Counter()
-    for packages, weight in ((glyphs, 2), (icons, 1)):
-        for package in packages:
-            words = {word for caption in IconSet.fetch(package, downloads).captions for word in caption.split()}
-            uses.update(dict.fromkeys(words, weight))
+    for package in (*glyphs, *glyphs, *icons):  # a glyph's word counts twice
+        uses.update({word for caption in IconSet.fetch(package, downloads).captions for word in caption.split()})
     return {word for word, number in uses.items() if number > 1}
 
 
@@ -143,10 +140,10 @@ def add_clip_art(gathered: Gathered, folder: Path, known: set[str]) -> None:
 
 
 def rank_tags(row: Row, codes: Codes, taken: set[str]) -> None:
-    """Put a row's tags in the order of their nearness to its label, and count those that may stand alone.
+    """Put a row's tags in the order of their nearness to its label, first those that may stand alone, and count these.
 
-    Near ones may, unless they only repeat words of the label, are `taken` (by what other pictures show, see
-    `taken_words`), or are a woman's of a man ("witch" of "man mage") or the other way.
+    Near ones may, unless they only repeat words of the label, are `taken` (see `taken_words`), or are a woman's of a
+    man ("witch" of "man mage") or the other way.
     """
     label, words = row["label"], set(words_of(row["label"]))
     others = {word for own, of in OF_OTHERS.items() if own in words for word in LISTS[of]}
@@ -170,18 +167,14 @@ def hold_back(rows: list[Row], codes: Codes, splits: Splits) -> None:
     """Take leaking tags out of emoji, and give other leaking rows the split "held"; families for the others."""
     texts = sorted({text for row in rows for text in [row["label"], *row["tags"]]})
     leaks = leaking(texts, codes, splits, plurals=True)
-    families: dict[str, int] = {base_label(row["label"]).casefold(): row["family"] for row in rows if "family" in row}
-    number = max(families.values()) + 1
+    known = {base_label(row["label"]).casefold(): row["family"] for row in rows if "family" in row}
+    families = defaultdict(itertools.count(max(known.values()) + 1).__next__, known)
     for row in rows:
-        if "family" in row:
-            if row["split"] not in ("validation", "test"):
-                row["tags"] = [tag for tag in row["tags"] if tag not in leaks]
-            continue
-        row["split"] = HELD if leaks & {row["label"], *row["tags"]} else "train"
-        if row["label"] not in families:
-            families[row["label"]] = number
-            number += 1
-        row["family"] = families[row["label"]]
+        if "family" not in row:
+            row["split"] = HELD if leaks & {row["label"], *row["tags"]} else "train"
+            row["family"] = families[row["label"]]
+        elif row["split"] not in ("validation", "test"):
+            row["tags"] = [tag for tag in row["tags"] if tag not in leaks]
 
 
 def coloured_labels(splits: Splits) -> list[set[str]]:
@@ -207,11 +200,10 @@ def thumbnails(rows: Sequence[Row]) -> np.ndarray:
 
 def hold_near(rows: Sequence[Row]) -> int:
     """Give training rows whose pictures are near one outside training the split "held"; returns how many."""
-    near = near_held_out([row["split"] for row in rows], thumbnails(rows))
-    for row, leaks in zip(rows, near, strict=True):
-        if leaks:
-            row["split"] = HELD
-    return int(near.sum())
+    near = np.flatnonzero(near_held_out([row["split"] for row in rows], thumbnails(rows)))
+    for number in near:
+        rows[number]["split"] = HELD
+    return len(near)
 
 
 def may_be_coloured(row: Row) -> bool:
@@ -222,24 +214,16 @@ def may_be_coloured(row: Row) -> bool:
 
 def turned_rows(rows: Sequence[Row], held_out: Sequence[set[str]]) -> list[Row]:
     """Copies of training rows in other colours, but for those that show what is held out (see `spells`)."""
-    sources = [
-        row
-        for row in rows
-        if row["split"] == "train"
-        and row["colour"] in HUES
-        and row["group"] != "symbols"
-        and COPIES.get(row["style"], 2)
-        and colour_is_free(row["label"])
-    ]
+    coloured = [row for row in rows if row["split"] == "train" and row["colour"] in HUES and row["group"] != "symbols"]
+    sources = [row for row in coloured if COPIES.get(row["style"], 2) and colour_is_free(row["label"])]
     jobs = [(r["png"], r["colour"], f"{r['set']}/{r['label']}", COPIES.get(r["style"], 2)) for r in sources]
     out = []
     for row, copies in zip(sources, in_pool(copies_of, jobs, "turn"), strict=True):
         for word, (png, small, _) in copies:
             captions = captions_of(row["label"], row["style"], row["tags"], word, row["synonyms"], turned=True)
-            if any(spells(caption, held_out) for caption in captions):
-                continue
-            changes = {"captions": captions, "label": captions[0], "png": png, "thumbnail": small, "turned": True}
-            out.append({**row, **changes, "source": row["number"]})
+            if not any(spells(caption, held_out) for caption in captions):
+                changes = {"captions": captions, "label": captions[0], "png": png, "thumbnail": small, "turned": True}
+                out.append({**row, **changes, "source": row["number"]})
     return out
 
 
@@ -257,8 +241,7 @@ def duplicate_numbers(rows: Sequence[Row]) -> list[int]:
 def build(downloads: Path, size: int) -> tuple[list[Row], Gathered]:
     """Download, choose, draw, measure and split everything.
 
-    Raises:
-        UserError: npm, apt-get or dpkg-deb is missing or failed, or a set's licence is not permissive.
+    Raises MissingToolError if npm, apt-get or dpkg-deb is missing or failed, LicenceError if a set's is not permissive.
     """
     splits, encoder, gathered = Splits.load(SPLITS), TextEncoder.from_pretrained(), Gathered()
     add_emoji(gathered, downloads, splits)
@@ -268,7 +251,7 @@ def build(downloads: Path, size: int) -> tuple[list[Row], Gathered]:
     add_icons(gathered, PALETTE_SETS, "icon", downloads, known)
     add_icons(gathered, GLYPH_SETS, "glyph", downloads, known)
     add_clip_art(gathered, clip_art_folder(downloads), known)
-    jobs = [(drawing, may_be_coloured(row)) for row, drawing in zip(gathered.rows, gathered.drawings, strict=True)]
+    jobs = [(row["drawing"], may_be_coloured(row)) for row in gathered.rows]
     drawn = in_pool(partial(drawn_of, size=size), jobs, "draw")
     taken = taken_words(gathered.rows)
     codes = Codes([*taken, *(tag for row in gathered.rows for tag in row["tags"]), *splits.family_of], encoder)
@@ -313,12 +296,10 @@ def table(rows: Sequence[Row], left_out: Counter[str]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    return run_recipe("pictures", __doc__, argv, add_downloads, _run)
-
-
 def _run(args: argparse.Namespace) -> None:
     rows, gathered = build(args.downloads, args.size)
     write_rows(rows, FEATURES, args.out, gathered.credits)
     print(table(rows, gathered.left_out))
+
+
+main = partial(run_recipe, "pictures", __doc__, add_downloads, _run)

@@ -28,15 +28,15 @@ Result = TypeVar("Result")
 def run_recipe(
     name: str,
     doc: str | None,
-    argv: Sequence[str] | None,
-    options: Callable[[argparse.ArgumentParser], object],
+    add_options: Callable[[argparse.ArgumentParser], object],
     work: Callable[[argparse.Namespace], object],
+    argv: Sequence[str] | None = None,
 ) -> int:
     """`python -m train.recipes NAME --out FOLDER`, which replaces no folder but one that it made; the exit code."""
     command = f"python -m train.recipes {name}"
     parser = Parser(command, doc, f"{command} --out data/{name}")
     parser.add_argument("--out", type=Path, default=Path("data", name), help="folder of the dataset")
-    options(parser)
+    add_options(parser)
 
     def run(args: argparse.Namespace) -> None:
         check_replaceable(args.out)
