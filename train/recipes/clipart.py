@@ -24,8 +24,7 @@ from bridge.checkpoint import atomic_folder
 from bridge.errors import UserError
 from bridge.images import read_image, slug
 from train.recipes.drawing import DPI, png_of
-from train.recipes.iconify import run_tool
-from train.recipes.writing import add_downloads, in_pool, run_recipe
+from train.recipes.writing import add_downloads, in_pool, run_recipe, run_tool
 
 PACKAGE, INSIDE = "openclipart-svg", "usr/share/openclipart/svg"
 MAX_SHARED = 3

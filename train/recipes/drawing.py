@@ -32,8 +32,8 @@ def draw_on_white(svg: str, size: int = 64) -> bytes:
 
 
 def draw_rows(rows: Sequence[Row], size: int) -> list[Row]:
-    """Rows with an "svg", drawn on white as "png"; those that show nothing are left out."""
-    pngs = in_pool(partial(draw_on_white, size=size), [row["svg"] for row in rows], "draw")
+    """Rows with an SVG text under "drawing", drawn on white as "png"; those that show nothing are left out."""
+    pngs = in_pool(partial(draw_on_white, size=size), [row["drawing"] for row in rows], "draw")
     return [{**row, "png": png} for row, png in zip(rows, pngs, strict=True) if not is_blank(png)]
 
 

@@ -24,13 +24,11 @@ from tqdm import tqdm
 from bridge.text import TextEncoder
 from train.data.dataset import features
 from train.recipes.drawing import draw_rows, thumbnails_of
-from train.recipes.iconify import icon_svg, npm_pack
-from train.recipes.writing import SIZE, Row, add_downloads, run_recipe, write_rows
+from train.recipes.icons import icon_svg, npm_pack
+from train.recipes.writing import SIZE, SPLITS, Row, add_downloads, run_recipe, write_rows
 from train.splits import Splits, base_label, make_splits, near_held_out, order_of
 
-ROOT = Path(__file__).parents[2]
-SPLITS = ROOT / "configs" / "emoji-splits.json"
-EMOJI_LABELS = ROOT / "bridge" / "emoji_labels.json"
+EMOJI_LABELS = Path(__file__).parents[2] / "bridge" / "emoji_labels.json"
 EMOJIBASE = "emojibase-data@17.0.0"
 FEATURES = features("image captions label tags group artist style hexcode family split")
 
@@ -85,11 +83,7 @@ def emoji_entries(package: Path) -> list[dict[str, Any]]:
 
 
 def caption_variants(label: str, tags: Sequence[str], style_words: str) -> list[str]:
-    """Ways to say the same thing, the label first; fixed by the label, so that each is encoded once.
-
-    >>> caption_variants("alarm clock", ["clock", "hours", "time"], "flat")[0]
-    'alarm clock'
-    """
+    """Ways to say the same thing, the label first; fixed by the label, so that each is encoded once."""
     plain = label.replace(": ", " with " if "skin tone" in label else " ")
     tags = sorted((t for t in tags if len(t) > 2), key=lambda t: order_of(t, label))
     variants = [label, plain, f"a picture of {plain}", f"{plain}, {style_words}", f"{style_words} drawing of {plain}"]
@@ -114,21 +108,21 @@ def matched_icons(package: Path, entries: Sequence[dict[str, Any]]) -> Iterator[
             yield match, icon_svg(icons, name)
 
 
-def write_emoji_labels(entries: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write {emoji: label}, by which the text encoder reads emoji characters."""
-    labels = {entry["emoji"]: entry["label"] for entry in entries}
-    path.write_text(json.dumps(labels, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+def emoji_rows(downloads: Path) -> Iterator[tuple[Style, Row]]:
+    """Download everything: each drawing's row, with an SVG text under "drawing", and the set that it is of."""
+    entries = emoji_entries(npm_pack(EMOJIBASE, downloads))
+    for style in tqdm(STYLES, desc="emoji", file=sys.stderr):
+        for entry, svg in matched_icons(npm_pack(style.package, downloads), entries):
+            row = {key: entry[key] for key in ("label", "tags", "group", "hexcode")}
+            yield style, {**row, "artist": style.artist, "style": style.name, "drawing": svg}
 
 
 def collect(downloads: Path, size: int = SIZE) -> list[Row]:
     """Download and draw everything, size x size pixels, as rows with PNG bytes under "png" and without a split."""
-    entries = emoji_entries(npm_pack(EMOJIBASE, downloads))
-    rows = []
-    for style in tqdm(STYLES, desc="download", file=sys.stderr):
-        for entry, svg in matched_icons(npm_pack(style.package, downloads), entries):
-            captions = caption_variants(entry["label"], entry["tags"], style.words)
-            row = {key: entry[key] for key in ("label", "tags", "group", "hexcode")}
-            rows.append({**row, "artist": style.artist, "style": style.name, "captions": captions, "svg": svg})
+    rows = [
+        {**row, "captions": caption_variants(row["label"], row["tags"], style.words)}
+        for style, row in emoji_rows(downloads)
+    ]
     kept = draw_rows(rows, size)
     print(f"{len(kept)} pictures of {len({r['label'] for r in kept})} captions", file=sys.stderr)
     return kept
@@ -151,16 +145,21 @@ def write_dataset(rows: Sequence[Row], out: Path) -> None:
     write_rows(rows, FEATURES, out)
 
 
+def write_emoji_labels(entries: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write {emoji: label}, by which the text encoder reads emoji characters."""
+    labels = {entry["emoji"]: entry["label"] for entry in entries}
+    path.write_text(json.dumps(labels, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+
+
 def compute_splits(rows: Sequence[Row]) -> Splits:
     """The splits of these pictures, by the default text encoder."""
     encoder = TextEncoder.from_pretrained()
     labels, artists = ([row[key] for row in rows] for key in ("label", "artist"))
-    return make_splits(
-        labels,
-        artists,
-        thumbnails_of(rows),
-        lambda captions: encoder.encode(captions, 64, with_tokens=False).pooled.numpy(),
-    )
+
+    def encode(captions: list[str]) -> np.ndarray:
+        return encoder.encode(captions, batch_size=64, with_tokens=False).pooled.numpy()
+
+    return make_splits(labels, artists, thumbnails_of(rows), encode)
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

@@ -27,11 +27,10 @@ from bridge.text import TextEncoder
 from train.data.dataset import features
 from train.recipes.clipart import MAX_SHARED, clip_art_folder, read_drawing
 from train.recipes.drawing import copies_of, drawn_of
-from train.recipes.emoji import EMOJIBASE, SPLITS, STYLES, emoji_entries, matched_icons
-from train.recipes.iconify import GLYPH_SETS, PALETTE_SETS, IconSet, icon_svg, npm_pack
-from train.recipes.icons import Codes, content_words, leaking
+from train.recipes.emoji import STYLES, assign_splits, emoji_rows
+from train.recipes.icons import GLYPH_SETS, PALETTE_SETS, Codes, IconSet, content_words, icon_svg, leaking, npm_pack
 from train.recipes.names import KINDS, captions_of, clean_name, clean_title, colour_is_free, says_nothing, words_of
-from train.recipes.writing import LISTS, Row, add_downloads, in_pool, run_recipe, write_rows
+from train.recipes.writing import LISTS, SPLITS, Row, add_downloads, in_pool, run_recipe, write_rows
 from train.splits import Splits, base_label, near_groups, near_held_out, near_pictures
 
 COPIES = {"icon": 1, "glyph": 0}
@@ -63,26 +62,20 @@ class Gathered:
     credits: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def add(self, drawing: str | Path, row: Row) -> None:
+    def add(self, row: Row) -> None:
         """One picture, its columns filled up."""
-        self.rows.append({"tags": [], "group": "", "hexcode": "", "turned": False, "drawing": drawing, **row})
+        self.rows.append({"tags": [], "group": "", "hexcode": "", "turned": False, **row})
 
 
 def add_emoji(gathered: Gathered, downloads: Path, splits: Splits) -> None:
     """Every emoji of the eight sets, with the committed families and splits."""
-    entries = emoji_entries(npm_pack(EMOJIBASE, downloads))
-    for style in tqdm(STYLES, desc="emoji", file=sys.stderr):
-        package = npm_pack(style.package, downloads)
-        gathered.credits.append(IconSet.load(package).credit)
-        for entry, svg in matched_icons(package, entries):
-            label = entry["label"]
-            if (place := splits.place(label, style.artist)) is None:
-                gathered.left_out["emoji without a family"] += 1
-                continue
-            row = {key: entry[key] for key in ("label", "group", "hexcode")}
-            row |= {"artist": style.artist, "style": style.words, "set": style.name}
-            tags = [t for t in entry["tags"] if len(t) > 2] if label == base_label(label) else []
-            gathered.add(svg, {**row, "family": place[0], "split": place[1], "tags": tags})
+    rows = [{**row, "set": style.name, "style": style.words} for style, row in emoji_rows(downloads)]
+    placed = assign_splits(rows, splits)
+    gathered.left_out += Counter({"emoji without a family": len(rows) - len(placed)})
+    for row in placed:
+        tags = [t for t in row["tags"] if len(t) > 2] if row["label"] == base_label(row["label"]) else []
+        gathered.add({**row, "tags": tags})
+    gathered.credits += [IconSet.load(npm_pack(style.package, downloads)).credit for style in STYLES]
 
 
 def add_icons(gathered: Gathered, packages: Sequence[str], kind: str, downloads: Path, known: set[str]) -> None:
@@ -100,8 +93,8 @@ def add_icons(gathered: Gathered, packages: Sequence[str], kind: str, downloads:
             elif kind == "glyph" and (len(label.split()) > GLYPH_WORDS or PLACING & set(label.split())):
                 gathered.left_out["glyph: a sign of several things"] += 1
             else:
-                row = {"label": label, "artist": prefix, "style": kind, "set": prefix}
-                gathered.add(icon_svg(icon_set.icons, name), row)
+                drawing = icon_svg(icon_set.icons, name)
+                gathered.add({"label": label, "artist": prefix, "style": kind, "set": prefix, "drawing": drawing})
 
 
 def words_of_sets(glyphs: Sequence[str], icons: Sequence[str], downloads: Path) -> set[str]:
@@ -133,9 +126,8 @@ def add_clip_art(gathered: Gathered, folder: Path, known: set[str]) -> None:
             gathered.left_out["clip art: title says nothing"] += 1
             continue
         own = [t for t in dict.fromkeys(tags) if t not in {*common, label} and not says_nothing(t, known)]
-        artist = drawing.artist or "openclipart"
-        row = {"label": label, "tags": own, "group": group, "artist": artist, "style": "clip art", "set": "openclipart"}
-        gathered.add(drawing.path, row)
+        row = {"label": label, "tags": own, "group": group, "style": "clip art", "set": "openclipart"}
+        gathered.add({**row, "artist": drawing.artist or "openclipart", "drawing": drawing.path})
     gathered.credits.append("- Open Clip Art Library by its contributors (https://openclipart.org), public domain")
 
 
@@ -177,12 +169,6 @@ def hold_back(rows: list[Row], codes: Codes, splits: Splits) -> None:
             row["tags"] = [tag for tag in row["tags"] if tag not in leaks]
 
 
-def coloured_labels(splits: Splits) -> list[set[str]]:
-    """Words of each held-out label that names a colour."""
-    held_out = splits.labels(train=False)
-    return [words for label in held_out if (words := content_words([label])) & set(WORDS)]
-
-
 def spells(caption: str, labels: Sequence[set[str]]) -> bool:
     """Whether a caption has all the words of one of the labels.
 
@@ -207,7 +193,7 @@ def hold_near(rows: Sequence[Row]) -> int:
 
 
 def may_be_coloured(row: Row) -> bool:
-    """Whether a colour word belongs into captions of a row: not for people, flags, glyphs."""
+    """Whether a colour word belongs into a row's captions: not for people, flags, glyphs."""
     people = row["group"] in {"people & body", "flags"} or "flag" in row["label"] or "skin tone" in row["label"]
     return row["style"] != "glyph" and row["set"] not in ON_DISCS and not people
 
@@ -256,18 +242,18 @@ def build(downloads: Path, size: int) -> tuple[list[Row], Gathered]:
     taken = taken_words(gathered.rows)
     codes = Codes([*taken, *(tag for row in gathered.rows for tag in row["tags"]), *splits.family_of], encoder)
     hold_back(gathered.rows, codes, splits)
-    held_out = coloured_labels(splits)
+    held_out = [words for label in splits.labels(train=False) if (words := content_words([label])) & set(WORDS)]
     rows: list[Row] = []
-    same: set[tuple[str, str, bytes]] = set()
+    known_drawings: set[tuple[str, str, bytes]] = set()
     for row, picture in zip(gathered.rows, drawn, strict=True):
         if picture is None:
             gathered.left_out[f"{row['style']}: cannot be drawn, or shows nothing"] += 1
             continue
         png, small, colour = picture
-        if (key := (row["set"], row["label"], small.tobytes())) in same:
+        if (key := (row["set"], row["label"], small.tobytes())) in known_drawings:
             gathered.left_out[f"{row['style']}: the same drawing and title again"] += 1
             continue
-        same.add(key)
+        known_drawings.add(key)
         rank_tags(row, codes, taken)
         captions = captions_of(row["label"], row["style"], row["tags"], colour, row["synonyms"])
         if row["split"] == "train":

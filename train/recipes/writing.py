@@ -1,7 +1,9 @@
-"""What all recipes share: the command, work on all cores, and the dataset's folder."""
+"""What all recipes share: the command, programs that fetch, work on all cores, and the dataset's folder."""
 
 import argparse
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,16 +15,22 @@ from tqdm import tqdm
 
 from bridge.arguments import writable_folder
 from bridge.checkpoint import atomic_folder, check_replaceable
+from bridge.errors import UserError
 from train.command import Parser, run_command
 
 SIZE, SMALLEST, LARGEST = 64, 16, 1024
 """Side of a picture, in pixels."""
+SPLITS = Path(__file__).parents[2] / "configs" / "emoji-splits.json"
 _PARTS = re.split(r"^\[(\w+)\].*$", Path(__file__).with_name("words.txt").read_text("utf-8"), flags=re.MULTILINE)
 LISTS = {name: tuple(words.split()) for name, words in zip(_PARTS[1::2], _PARTS[2::2], strict=True)}
 """Words, and names of icon sets, by the list's name; words.txt says what each is for."""
 Row = dict[str, Any]
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+class MissingToolError(UserError):
+    """A program that the recipe needs is not on this machine, or failed."""
 
 
 def run_recipe(
@@ -57,6 +65,21 @@ def add_downloads(parser: argparse.ArgumentParser, size: int = SIZE) -> None:
 
     parser.add_argument("--downloads", type=Path, default=Path("data/npm"), help="where downloads are kept")
     parser.add_argument("--size", type=side, default=size, help=f"side of a picture, {SMALLEST} to {LARGEST} pixels")
+
+
+def run_tool(words: Sequence[str | Path], folder: Path, output: str, if_missing: str, if_failed: str) -> Path:
+    """Run a program in a folder; returns the last file there that matches the pattern `output`.
+
+    Raises MissingToolError, which names a remedy, if the program is not installed, fails or writes no such file.
+    """
+    if (program := shutil.which(words[0])) is None:
+        raise MissingToolError(f"{words[0]}: not found; {if_missing}")
+    done = subprocess.run([program, *words[1:]], cwd=folder, capture_output=True, text=True, check=False)
+    written = max(folder.glob(output), default=None)
+    if done.returncode or written is None:
+        command = " ".join(map(str, words[:3]))
+        raise MissingToolError(f"{command}: {done.stderr.strip() or 'no archive'}; {if_failed}")
+    return written
 
 
 def in_pool(work: Callable[[Job], Result], jobs: Sequence[Job], what: str) -> list[Result]:
