@@ -27,8 +27,7 @@ from train.recipes.drawing import DPI, png_of
 from train.recipes.writing import add_downloads, in_pool, run_recipe, run_tool
 
 PACKAGE, INSIDE = "openclipart-svg", "usr/share/openclipart/svg"
-MAX_SHARED = 3
-"""Drawings that may have one title; more of them are a collection."""
+MAX_SHARED = 3  # Drawings that may have one title; more of them are a collection
 RDF, DC = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}", "{http://purl.org/dc/elements/1.1/}"
 CC = ("{http://web.resource.org/cc/}", "{http://creativecommons.org/ns#}")
 

@@ -15,14 +15,12 @@ from bridge.images import flatten
 from train.recipes.writing import Row, in_pool
 from train.splits import order_of
 
-DPI = 96
-"""Pixels to the inch; without it resvg_py refuses drawings in millimetres."""
+DPI = 96  # Pixels to the inch; without it resvg_py refuses drawings in millimetres
 THUMBNAIL = 16
 DOMINANT, OF_ALL = 0.7, 0.35
 """Share of a word among the coloured pixels, and among all that is drawn, from which the drawing has its colour."""
 WHITE, GREY = WORDS.index("white"), WORDS.index("grey")
-Drawn = tuple[bytes, np.ndarray, str | None]
-"""PNG, thumbnail (16, 16, 3) uint8 on white, and colour word of a picture."""
+Drawn = tuple[bytes, np.ndarray, str | None]  # PNG, thumbnail (16, 16, 3) uint8 on white, and colour word of a picture
 
 
 def draw_on_white(svg: str, size: int = 64) -> bytes:

@@ -62,11 +62,7 @@ STYLES = (
 
 
 def slug(text: str) -> str:
-    """Lower case, everything but letters and digits as one dash.
-
-    >>> slug("flag: Åland Islands")
-    'flag-aland-islands'
-    """
+    """Lower case, everything but letters and digits as one dash: "Åland Islands" is "aland-islands"."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
 
@@ -119,11 +115,10 @@ def emoji_rows(downloads: Path) -> Iterator[tuple[Style, Row]]:
 
 def collect(downloads: Path, size: int = SIZE) -> list[Row]:
     """Download and draw everything, size x size pixels, as rows with PNG bytes under "png" and without a split."""
-    rows = [
-        {**row, "captions": caption_variants(row["label"], row["tags"], style.words)}
-        for style, row in emoji_rows(downloads)
-    ]
-    kept = draw_rows(rows, size)
+    captioned = []
+    for style, row in emoji_rows(downloads):
+        captioned.append({**row, "captions": caption_variants(row["label"], row["tags"], style.words)})
+    kept = draw_rows(captioned, size)
     print(f"{len(kept)} pictures of {len({r['label'] for r in kept})} captions", file=sys.stderr)
     return kept
 
@@ -151,17 +146,6 @@ def write_emoji_labels(entries: Sequence[dict[str, Any]], path: Path) -> None:
     path.write_text(json.dumps(labels, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
 
 
-def compute_splits(rows: Sequence[Row]) -> Splits:
-    """The splits of these pictures, by the default text encoder."""
-    encoder = TextEncoder.from_pretrained()
-    labels, artists = ([row[key] for row in rows] for key in ("label", "artist"))
-
-    def encode(captions: list[str]) -> np.ndarray:
-        return encoder.encode(captions, batch_size=64, with_tokens=False).pooled.numpy()
-
-    return make_splits(labels, artists, thumbnails_of(rows), encode)
-
-
 def _options(parser: argparse.ArgumentParser) -> None:
     add_downloads(parser)
     anew = f"compute {SPLITS.name} and {EMOJI_LABELS.name} anew"
@@ -172,7 +156,10 @@ def _run(args: argparse.Namespace) -> None:
     rows = collect(args.downloads, args.size)
     if args.refresh:
         write_emoji_labels(emoji_entries(npm_pack(EMOJIBASE, args.downloads)), EMOJI_LABELS)
-        compute_splits(rows).save(SPLITS)
+        labels, artists = ([row[key] for row in rows] for key in ("label", "artist"))
+        encode = partial(TextEncoder.from_pretrained().encode, batch_size=64, with_tokens=False)
+        splits = make_splits(labels, artists, thumbnails_of(rows), lambda captions: encode(captions).pooled.numpy())
+        splits.save(SPLITS)
     rows = assign_splits(rows, Splits.load(SPLITS))
     write_dataset(drop_leaks(rows, thumbnails_of(rows)), args.out)
 

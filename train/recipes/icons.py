@@ -36,8 +36,7 @@ PALETTE_SETS, PLAIN_SETS, GLYPH_SETS = (LISTS[name] for name in ("PALETTE_SETS",
 LICENCES = {"MIT", "Apache-2.0", "ISC", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0"}
 """What a set's own `info.json` may say: a trained model may be shipped, with attribution."""
 MAX_WORDS = 5
-NEAR = 0.7
-"""A caption at least this near a held-out one, in cosine similarity, could tell a model of it."""
+NEAR = 0.7  # A caption at least this near a held-out one, in cosine similarity, could tell a model of it
 BLOCK = 4096
 FEATURES = features("image captions label artist style palette family split")
 
@@ -105,11 +104,7 @@ class IconSet:
 
 
 def icon_caption(name: str) -> str:
-    """The caption in an icon's name: its words without those of style, sizes and numbers; may be empty.
-
-    >>> icon_caption("alarm-clock-outline-24")
-    'alarm clock'
-    """
+    """The caption in an icon's name: its words without those of style, sizes and numbers; may be empty."""
     return " ".join(w for w in re.split(r"[^a-z]+", name.lower()) if w and w not in LISTS["STYLE_WORDS"])
 
 

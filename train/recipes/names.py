@@ -6,8 +6,7 @@ from collections.abc import Collection, Sequence
 from bridge.colours import WORDS
 from train.recipes.writing import LISTS
 
-MAX_WORDS = 6
-MAX_CAPTIONS = 8
+MAX_WORDS, MAX_CAPTIONS = 6, 8
 
 KINDS = {
     "3d": "3d picture of",
@@ -21,12 +20,9 @@ KINDS = {
 """Kinds of picture, and how a caption begins that says so."""
 
 NAMES_A_COLOUR = frozenset((*LISTS["COLOUR_NAMES"], *WORDS))
-MEANINGLESS = frozenset(LISTS["EMPTY"] + LISTS["FORMATS"])
-"""A name of nothing but these words says nothing."""
-NEVER = frozenset(LISTS["JARGON"] + LISTS["BRANDS"] + LISTS["FOREIGN"])
-"""A name with any of these says nothing."""
-SHORT = frozenset(("tv", "ox", "ax", "pc", "dj", "cd"))
-"""Words of two letters that name a thing."""
+MEANINGLESS = frozenset(LISTS["EMPTY"] + LISTS["FORMATS"])  # A name of nothing but these words says nothing
+NEVER = frozenset(LISTS["JARGON"] + LISTS["BRANDS"] + LISTS["FOREIGN"])  # A name with any of these says nothing
+SHORT = frozenset(("tv", "ox", "ax", "pc", "dj", "cd"))  # Words of two letters that name a thing
 CLEANING = (
     (r"&#?\w+;", "'"),
     (r"\([^)]*\)?|\[[^]]*\]?", " "),
@@ -48,11 +44,7 @@ def words_of(text: str) -> list[str]:
 
 
 def clean_title(title: str) -> str:
-    """A drawing's title as a caption: no brackets, numbers, underscores, authors or file endings; may be empty.
-
-    >>> clean_title("Clipart by Ann Lee - birthday_cake (B and W) 01.svg")
-    'birthday cake'
-    """
+    """A drawing's title as a caption: no brackets, numbers, underscores, authors or file endings; may be empty."""
     for pattern, replacement in CLEANING:
         title = re.sub(pattern, replacement, title, flags=re.IGNORECASE)
     words = title.lower().split()

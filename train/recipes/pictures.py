@@ -33,24 +33,18 @@ from train.recipes.names import KINDS, captions_of, clean_name, clean_title, col
 from train.recipes.writing import LISTS, SPLITS, Row, add_downloads, in_pool, run_recipe, write_rows
 from train.splits import Splits, base_label, near_groups, near_held_out, near_pictures
 
-COPIES = {"icon": 1, "glyph": 0}
-"""Turned copies of a drawing by its kind; 2 of the others."""
-ON_DISCS = {"streamline-kameleon-color"}
-"""Sets whose pictures stand on coloured discs."""
-SYNONYM = 0.45
-"""A tag at least this near its label, in cosine similarity, may stand alone as a caption."""
+COPIES = {"icon": 1, "glyph": 0}  # Turned copies of a drawing by its kind; 2 of the others
+ON_DISCS = {"streamline-kameleon-color"}  # Sets whose pictures stand on coloured discs
+SYNONYM = 0.45  # A tag at least this near its label, in cosine similarity, may stand alone as a caption
 OF_OTHERS = dict.fromkeys(("man", "men", "boy"), "OF_WOMEN") | dict.fromkeys(("woman", "women", "girl"), "OF_MEN")
 """Words of a label, and of whom the words are that may then not stand alone."""
-CATEGORY = 8
-"""A tag of more labels is a category, such as "animal"."""
+CATEGORY = 8  # A tag of more labels is a category, such as "animal"
 HELD = "held"
 
-GLYPH_WORDS = 3
-"""Words of a glyph's name at most."""
+GLYPH_WORDS = 3  # Words of a glyph's name at most
 PLACING = frozenset(["above", "across", "and", "behind", "beside", "on", "over", "through", "under", "wide", "with"])
 """A glyph with one of these in its name is a map's sign made of several."""
-MANY = 30
-"""A keyword of more drawings of clip art is a category."""
+MANY = 30  # A keyword of more drawings of clip art is a category
 FEATURES = features("image captions label tags group artist style set hexcode family split turned duplicate")
 
 
@@ -170,11 +164,7 @@ def hold_back(rows: list[Row], codes: Codes, splits: Splits) -> None:
 
 
 def spells(caption: str, labels: Sequence[set[str]]) -> bool:
-    """Whether a caption has all the words of one of the labels.
-
-    >>> spells("a pink heart with ribbon", [{"pink", "heart"}])
-    True
-    """
+    """Whether a caption has all the words of one of the labels."""
     words = content_words([caption])
     return any(label <= words for label in labels)
 

@@ -53,17 +53,14 @@ COLOURS = {
     "purple": (128, 0, 160),
     "black": (24, 24, 24),
 }
-RADII = {"tiny": 4.5, "small": 6.5, "medium": 8.5, "large": 10.5}
-"""Radius of the circle around one figure, in pixels."""
+RADII = {"tiny": 4.5, "small": 6.5, "medium": 8.5, "large": 10.5}  # Radius of the circle around one figure, in pixels
 COLUMNS = ("far left", "left", "centre", "right", "far right")
 ROWS = ("top", "upper", "middle", "lower", "bottom")
 COUNTS = ("one", "two", "three")
 STEP, GAP, FINER = 5, 2, 4
 """Pixels between neighbouring places and between two figures; a picture is drawn so many times finer."""
-SIDES = (32, 64)
-"""What a picture is shrunk to; lengths above are in pixels of the latter."""
-SPLITS = ("test", "test", "validation", "validation", *["train"] * 6)
-"""Of every ten pictures."""
+SIDES = (32, SIZE)  # What a picture is shrunk to; lengths above are in pixels of the latter
+SPLITS = ("test", "test", "validation", "validation", *["train"] * 6)  # Of every ten pictures
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def centres(f: Factors) -> list[tuple[float, float]]:
     """Where the figures stand, in pixels: one at the place itself, two beside it, three in a triangle around it."""
     x, y = (SIZE / 2 + STEP * (place - 2) for place in (f.x, f.y))
     apart = list(RADII.values())[f.size] + GAP / 2
-    offsets = {0: [(0, 0)], 1: [(-1, 0), (1, 0)], 2: [(0, -1), (-1, 1), (1, 1)]}[f.count]
+    offsets = ([(0, 0)], [(-1, 0), (1, 0)], [(0, -1), (-1, 1), (1, 1)])[f.count]
     return [(x + apart * dx, y + apart * dy) for dx, dy in offsets]
 
 

@@ -18,8 +18,7 @@ from bridge.checkpoint import atomic_folder, check_replaceable
 from bridge.errors import UserError
 from train.command import Parser, run_command
 
-SIZE, SMALLEST, LARGEST = 64, 16, 1024
-"""Side of a picture, in pixels."""
+SIZE, SMALLEST, LARGEST = 64, 16, 1024  # Side of a picture, in pixels
 SPLITS = Path(__file__).parents[2] / "configs" / "emoji-splits.json"
 _PARTS = re.split(r"^\[(\w+)\].*$", Path(__file__).with_name("words.txt").read_text("utf-8"), flags=re.MULTILINE)
 LISTS = {name: tuple(words.split()) for name, words in zip(_PARTS[1::2], _PARTS[2::2], strict=True)}

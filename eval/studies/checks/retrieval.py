@@ -45,11 +45,7 @@ class Retrieval:
 
 
 def ranks(score: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Rank (M,) of the right column (M,) in every row of scores (M, C): 1 is best; equals share the mean of theirs.
-
-    >>> ranks(np.array([[3.0, 1.0], [2.0, 2.0]]), np.array([0, 1]))
-    array([1. , 1.5])
-    """
+    """Rank (M,) of the right column (M,) in every row of scores (M, C): 1 is best; equals share the mean of theirs."""
     return np.take_along_axis(rankdata(-score, axis=1), right[:, None], axis=1)[:, 0]
 
 
@@ -68,9 +64,9 @@ def compare(title: str, model: np.ndarray, ridge: np.ndarray, families: np.ndarr
 
 
 def picture_ranks(score: np.ndarray, groups: Sequence[np.ndarray], rounds: int) -> np.ndarray:
-    """Rank of each caption's picture among one picture of every caption, (rounds * C,), round by round.
+    """Rank of each caption's picture among one of every caption, from scores (M, C): (rounds * C,), round by round.
 
-    From scores of M pictures and C captions (M, C); each caption's pictures, rows [(k,)] * C, take turns.
+    Each caption's pictures, rows [(k,)] * C, take turns.
     """
     one = [[group[turn % len(group)] for group in groups] for turn in range(rounds)]
     return np.concatenate([ranks(score[rows].T, np.arange(len(groups))) for rows in one])

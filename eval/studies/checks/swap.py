@@ -53,10 +53,6 @@ def pair_rates(labels: np.ndarray, families: np.ndarray) -> np.ndarray:
 
     Labels are of the picture of each caption and noise, (C, n) of any kind, n at least 2; captions are compared with
     those of other families (C,).
-
-    >>> pair_rates(np.array([["a", "b"], ["a", "b"]]), np.array([0, 1]))
-    array([[1., 0., 0.],
-           [1., 0., 0.]])
     """
     if len(np.unique(families)) < 2:
         raise UserError("families: captions are compared with those of other families, there is one only")

@@ -37,8 +37,7 @@ for name in json.load(open(sys.argv[1])):
         importlib.import_module(name)
 """
 """A program that only imports those, in the same order."""
-MOVED = 0.6
-"""Length of what is added to a unit code: to a cosine of about .86, as between captions of one thing."""
+MOVED = 0.6  # Length of what is added to a unit code: to a cosine of about .86, as between captions of one thing
 SIZES = [10**4, 10**5, 10**6]
 
 

@@ -21,10 +21,8 @@ from eval.metrics.bootstrap import Interval, paired_bootstrap
 from eval.studies import Study, add_common
 from train.command import Parser, say, whole, writable_file
 
-LEARNT = (10, 30, 100, 200)
-"""Pairs that a change is learnt from."""
-JUDGED, SHOWN = 200, 8
-"""Pairs that it is judged on at most, and that a sheet shows."""
+LEARNT = (10, 30, 100, 200)  # Pairs that a change is learnt from
+JUDGED, SHOWN = 200, 8  # Pairs that it is judged on at most, and that a sheet shows
 
 
 def _words(given: str) -> tuple[str, str]:

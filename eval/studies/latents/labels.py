@@ -51,10 +51,6 @@ def emoji_factors(label: str) -> dict[str, str | None]:
 
     Two persons with two tones, or a woman and a man, have neither tone nor gender. "person" leaves gender open, and
     age is that of portraits alone: a cook differs from a baby by more than years.
-
-    >>> known = emoji_factors("woman: medium skin tone, red hair")
-    >>> [known[name] for name in FACTORS]
-    ['medium', 'red', 'adult', 'woman', None]
     """
     head, _, tail = label.partition(": ")
     parts, words = tail.split(", "), head.split()
@@ -154,7 +150,7 @@ def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str 
 
 
 def to_text(report: RealReport) -> str:
-    """One line a codec and factor."""
+    """A table with a line for each codec and factor."""
     rows = [["", "accuracy", "chance", "by group", "commonest", "MI", "gap", "variance"]]
     for name, factors in report.codecs.items():
         for factor, t in factors.items():

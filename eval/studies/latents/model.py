@@ -21,7 +21,7 @@ from bridge.noise import generator_for, normal_rows
 from bridge.pipeline import BridgePipeline
 from bridge.text import TextCode
 from eval.baselines import decode_all, flat_latents
-from eval.data import Pictures, by_caption, picture_latents
+from eval.data import Pictures, picture_latents, references, spread_over_families
 from eval.features import EfficientNetLite0, Extractor
 from eval.judge import Judge
 from eval.metrics.bootstrap import Interval, family_mean, paired_bootstrap
@@ -35,6 +35,7 @@ from train.data.dataset import content_hash
 SHOWN, CELL, COLOURS = 8, 64, 128
 CHUNK = 256
 Sheet = list[tuple[str, list[Image.Image]]]
+Measure = Callable[[argparse.Namespace, BridgePipeline], Sheet]
 
 
 # draws
@@ -113,13 +114,14 @@ def near(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
     """
     pictures, sheet = Pictures.load(args.data), []
     for split in ("train", args.split):
-        rows = pictures.where(split)
+        rows, refs = pictures.where(split), references(pictures, split)
         z = flat_latents(pipe.codec, pictures, rows)
-        groups = _one_a_family(pictures, rows, args.n)
-        captions = list(groups)
+        order = spread_over_families([content_hash(c.encode()) for c in refs.captions], refs.families)
+        refs = refs[np.array(order[: min(args.n, len(np.unique(refs.families)))])]  # one a family
+        captions = list(refs.captions)
         c = pipe.text_encoder.encode(captions, 64, with_tokens=pipe.mapper.reads_tokens)
         bridged = mapped_means(pipe.mapper, c, args.samples, int(pipe.settings.num_inference_steps), args.seed)
-        image = np.stack([z[np.searchsorted(rows, g)].mean(0) for g in groups.values()])
+        image = np.stack([z[np.searchsorted(rows, own)].mean(0) for own in refs.rows])
         k = min(10, (len(captions) - 1) // 4)
         points = {"text": c.pooled.numpy(), "pictures": image, "bridged": bridged.flatten(1).numpy()}
         neighbours = {name: nearest(each, k) for name, each in points.items()}
@@ -134,18 +136,8 @@ def near(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
             for name, index in neighbours.items():
                 print(f"    {caption!r} in {name}: {', '.join(captions[j] for j in index[i, :4])}")
         if split == args.split:
-            sheet += _nearest_pictures(pictures, rows, z, [groups[caption][0] for caption in captions[:6]])
+            sheet += _nearest_pictures(pictures, rows, z, [own[0] for own in refs.rows[:6]])
     return sheet
-
-
-def _one_a_family(pictures: Pictures, rows: np.ndarray, most: int) -> dict[str, np.ndarray]:
-    """Rows of at most `most` captions, one a family, each drawn by two artists, by the hash of the caption."""
-    groups = by_caption(pictures, rows)
-    chosen: dict[int, str] = {}
-    for caption in sorted(groups, key=lambda c: content_hash(c.encode())):
-        if len(np.unique(pictures.artist[groups[caption]])) >= 2:
-            chosen.setdefault(int(pictures.family[groups[caption][0]]), caption)
-    return {caption: groups[caption] for caption in list(chosen.values())[:most]}
 
 
 def _nearest_pictures(pictures: Pictures, rows: np.ndarray, z: np.ndarray, queries: Sequence[int]) -> Sheet:
@@ -261,11 +253,9 @@ class Smoothness:
 
 
 def smoothness(space: JudgeSpace, extractor: Extractor, paths: Tensor, real: np.ndarray, seed: int = 0) -> Smoothness:
-    """P paths of S pictures, (P, S, 3, H, W) in [0, 1], as the judge sees them; P at least 2, S at least 3.
+    """P > 1 paths of S > 2 pictures, (P, S, 3, H, W) in [0, 1], as a judge sees them; `real` are late features (N, F).
 
-    `real` are late features of other real pictures, (N, F).
-
-    Source: largest step: as Karras et al. 2019, arXiv:1812.04948, measure a path by steps in a judge's features
+    Source: Karras et al. 2019, arXiv:1812.04948, also measure a path by steps in a judge's features
     """
     features = extractor.encode(paths.flatten(0, 1))
     described = space.describe(features)
@@ -276,22 +266,13 @@ def smoothness(space: JudgeSpace, extractor: Extractor, paths: Tensor, real: np.
 
 
 def step_ratios(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of paths (P, S, D): largest step over the mean step, and summed steps over the ends' distance, (P,) each.
-
-    >>> step_ratios(np.array([[[0.0], [1.0], [4.0]]]))
-    (array([1.5]), array([1.]))
-    """
+    """Of paths (P, S, D): largest step over the mean step, and summed steps over the ends' distance, (P,) each."""
     steps = np.linalg.norm(np.diff(points, axis=1), axis=2)
     ends = np.linalg.norm(points[:, -1] - points[:, 0], axis=1)
     return steps.max(1) / np.maximum(steps.mean(1), 1e-30), steps.sum(1) / np.maximum(ends, 1e-30)
 
 
-def _study(
-    measure: Callable[[argparse.Namespace, BridgePipeline], Sheet],
-    count: int,
-    what: str,
-    options: Mapping[str, dict[str, Any]],
-) -> Study:
+def _study(measure: Measure, count: int, what: str, options: Mapping[str, dict[str, Any]]) -> Study:
     """A study of a model that prints figures and writes a sheet; `count` is the default of `what` it draws."""
 
     def arguments(parser: Parser) -> None:
@@ -311,18 +292,15 @@ def _study(
         save_png(page.quantize(COLOURS), args.out, {"model": pipe.fingerprint, "seed": args.seed})
         print(args.out)
 
-    return Study(measure.__doc__ or "", f"pictures --data data/pictures --out {measure.__name__}.png", arguments, run)
+    return Study(measure.__doc__, f"pictures --data data/pictures --out {measure.__name__}.png", arguments, run)
 
 
-OTHER_CODEC = {"type": named, "action": "append", "default": [], "metavar": "NAME=FOLDER", "help": "another codec"}
-NORMAL = _study(normal, 500, "draws", {"--codec": OTHER_CODEC})
-NEAR = _study(near, 300, "captions", {"--samples": {"type": whole(1), "default": 16, "help": "of each caption"}})
-PATHS = _study(
-    paths,
-    20,
-    "pairs",
-    {
-        "--steps": {"type": whole(2), "default": 9, "help": "pictures of one, both ends included"},
-        "--sampling-steps": {"type": whole(1, 1000), "help": "of the mapper; default its own"},
-    },
-)
+CODEC = {"type": named, "action": "append", "default": [], "metavar": "NAME=FOLDER", "help": "another codec"}
+SAMPLES = {"type": whole(1), "default": 16, "help": "of each caption"}
+STEPS = {"type": whole(2), "default": 9, "help": "pictures of one, both ends included"}
+SAMPLING = {"type": whole(1, 1000), "help": "of the mapper; default its own"}
+STUDIES = {
+    "normal": _study(normal, 500, "draws", {"--codec": CODEC}),
+    "near": _study(near, 300, "captions", {"--samples": SAMPLES}),
+    "paths": _study(paths, 20, "pairs", {"--steps": STEPS, "--sampling-steps": SAMPLING}),
+}
