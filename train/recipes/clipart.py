@@ -52,7 +52,7 @@ def clip_art_folder(downloads: Path) -> Path:
         by_hand = f"get {PACKAGE}_*_all.deb from packages.debian.org/{PACKAGE} into {downloads} and run again"
         archive = run_tool(["apt-get", "download", PACKAGE], downloads, pattern, by_hand, by_hand)
     with tempfile.TemporaryDirectory(dir=downloads) as scratch:
-        words = ["dpkg-deb", "-x", archive.resolve(), PACKAGE]
+        words = ["dpkg-deb", "-x", str(archive.resolve()), PACKAGE]
         unpack = f"unpack {archive} into {folder} and run again"
         run_tool(words, Path(scratch), PACKAGE, unpack, "delete it and run again").rename(folder)
     return folder

@@ -94,8 +94,9 @@ def add_icons(gathered: Gathered, packages: Sequence[str], kind: str, downloads:
 def words_of_sets(glyphs: Sequence[str], icons: Sequence[str], downloads: Path) -> set[str]:
     """Words in the names of glyphs, and those that more than one set of icons uses: not misspelt, nor a trade mark."""
     uses: Counter[str] = Counter()
-    for package in (*glyphs, *glyphs, *icons):  # a glyph's word counts twice
-        uses.update({word for caption in IconSet.fetch(package, downloads).captions for word in caption.split()})
+    for package in (*glyphs, *icons):
+        words = {word for caption in IconSet.fetch(package, downloads).captions for word in caption.split()}
+        uses.update(dict.fromkeys(words, 2 if package in glyphs else 1))
     return {word for word, number in uses.items() if number > 1}
 
 
@@ -176,10 +177,10 @@ def thumbnails(rows: Sequence[Row]) -> np.ndarray:
 
 def hold_near(rows: Sequence[Row]) -> int:
     """Give training rows whose pictures are near one outside training the split "held"; returns how many."""
-    near = np.flatnonzero(near_held_out([row["split"] for row in rows], thumbnails(rows)))
-    for number in near:
+    near = near_held_out([row["split"] for row in rows], thumbnails(rows))
+    for number in np.flatnonzero(near).tolist():
         rows[number]["split"] = HELD
-    return len(near)
+    return int(near.sum())
 
 
 def may_be_coloured(row: Row) -> bool:

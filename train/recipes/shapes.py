@@ -60,7 +60,7 @@ COUNTS = ("one", "two", "three")
 STEP, GAP, FINER = 5, 2, 4
 """Pixels between neighbouring places and between two figures; a picture is drawn so many times finer."""
 SIDES = (32, SIZE)  # What a picture is shrunk to; lengths above are in pixels of the latter
-SPLITS = ("test", "test", "validation", "validation", *["train"] * 6)  # Of every ten pictures
+SPLIT_CYCLE = ("test", "test", "validation", "validation", *["train"] * 6)  # Of every ten pictures
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ FEATURES = features(" ".join([CAPTIONED, *(f"factor_{name}" for name in LEVELS)]
 
 
 def label_of(f: Factors) -> str:
-    """The caption that tells every factor.
+    """The caption that names every factor.
 
     >>> label_of(Factors(shape=0, colour=0, size=1, x=1, y=0, count=2))
     'three small red circles at the top left'
@@ -123,10 +123,10 @@ def make_rows(count: int = COMBINATIONS, seed: int = 0, size: int = SIZE) -> lis
     chosen = np.random.default_rng(seed).permutation(len(everything))[:count]
     rows = []
     bar = tqdm(chosen, desc="draw", file=sys.stderr, mininterval=5)
-    for family, split in zip(bar, itertools.cycle(SPLITS), strict=False):
+    for family, split in zip(bar, itertools.cycle(SPLIT_CYCLE), strict=False):
         f = everything[family]
         label = label_of(f)
-        row = {"label": label, "captions": [label, f"a picture of {label}", f"{label}, flat"], "split": split}
+        row: Row = {"label": label, "captions": [label, f"a picture of {label}", f"{label}, flat"], "split": split}
         row |= {"artist": "shapes", "style": "shapes", "family": int(family), "png": draw(f, size)}
         rows.append(row | {f"factor_{name}": value for name, value in asdict(f).items()})
     return rows

@@ -66,7 +66,7 @@ def add_downloads(parser: argparse.ArgumentParser, size: int = SIZE) -> None:
     parser.add_argument("--size", type=side, default=size, help=f"side of a picture, {SMALLEST} to {LARGEST} pixels")
 
 
-def run_tool(words: Sequence[str | Path], folder: Path, output: str, if_missing: str, if_failed: str) -> Path:
+def run_tool(words: Sequence[str], folder: Path, output: str, if_missing: str, if_failed: str) -> Path:
     """Run a program in a folder; returns the last file there that matches the pattern `output`.
 
     Raises MissingToolError, which names a remedy, if the program is not installed, fails or writes no such file.
@@ -76,8 +76,7 @@ def run_tool(words: Sequence[str | Path], folder: Path, output: str, if_missing:
     done = subprocess.run([program, *words[1:]], cwd=folder, capture_output=True, text=True, check=False)
     written = max(folder.glob(output), default=None)
     if done.returncode or written is None:
-        command = " ".join(map(str, words[:3]))
-        raise MissingToolError(f"{command}: {done.stderr.strip() or 'no archive'}; {if_failed}")
+        raise MissingToolError(f"{' '.join(words[:3])}: {done.stderr.strip() or 'no archive'}; {if_failed}")
     return written
 
 

@@ -8,6 +8,7 @@ that share neither, with intervals over captions.
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def agreement(labels: np.ndarray, families: np.ndarray, seed: int = 0) -> Agreem
     noise, caption, neither = pair_rates(labels, families).T
     values = np.stack([2 * noise - noise.mean(), caption, 2 * neither - neither.mean()], axis=1)
     weights = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, -1], [0, 1, -1]])
-    return Agreement(*(paired_bootstrap(values, families, lambda m, w=w: m @ w, seed=seed) for w in weights))
+    return Agreement(*(paired_bootstrap(values, families, partial(np.dot, b=w), seed=seed) for w in weights))
 
 
 def nearest_captions(shows: np.ndarray, centroids: np.ndarray) -> np.ndarray:
@@ -134,7 +135,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
     rates = real_rates([s.described.style for s in bench.seen], refs.artists, families)
     real = [paired_bootstrap(r[np.isfinite(r)], families[np.isfinite(r)], seed=seed) for r in rates.T]
     about = {"command": command, "model": pipe.fingerprint, "judge": judge.extractor.id}
-    report = SwapReport(args.split, len(refs), args.n, style, shown, hit, *real, about)
+    report = SwapReport(args.split, len(refs), args.n, style, shown, hit, real[0], real[1], about)
     if out is not None:
         atomic_write(out / "swap.json", to_json(report))
     print(to_text(report))

@@ -11,10 +11,7 @@ from eval.studies import run_study
 from eval.studies.cost import drawing, own, serve, training
 
 STUDIES = {**training.STUDIES, "own": own.STUDY, **drawing.STUDIES, "serve": serve.STUDY}
-
-
 main = partial(run_study, "python -m eval.studies.cost", __doc__, STUDIES)  # of argv, absent for the process' own
-
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -142,7 +142,7 @@ def search_line(size: int, known: Tensor, queries: Tensor, whitening: float, rep
     mapper.nearest(queries[0])  # opens the index
     taken = interleaved({"search": search, "exact": lambda: [exactly(code) for code in queries]}, repeats)
     exact = [(mapper.nearest(code)[0], *exactly(code)) for code in queries]
-    mass = np.mean([weight[np.isin(near, found)].sum() for found, near, weight in exact])
+    mass = np.mean([weight[np.isin(near, by_index)].sum() for by_index, near, weight in exact])
     each = [1000 * taken[name] / len(queries) for name in ("search", "exact")]
     kept = f"{mapper.config.index_bytes / 1e6:6.0f} MB" if mapper.config.index_bytes else "     none"
     return f"{size:9,} | {built:6.1f} s | {kept} | {each[0]:7.1f} ms | {each[0] / each[1]:5.2f} | {mass:.3f}"

@@ -201,7 +201,8 @@ def _cache(args: argparse.Namespace, _: str) -> None:
     rows = rows_of(load_dataset(args.data), "train")
     spread = rows.select(range(0, len(rows), max(len(rows) // FILLED, 1))[:FILLED])
     codec = BridgePipeline.from_pretrained(args.model).codec
-    print(*read_lines(*args.pairs, args.repeats), fill_line(codec, spread, args.repeats), sep="\n")
+    few, many = args.pairs
+    print(*read_lines(few, many, args.repeats), fill_line(codec, spread, args.repeats), sep="\n")
 
 
 def _cache_arguments(parser: Parser) -> None:

@@ -182,7 +182,7 @@ def chart(codecs: dict[str, CodecFigures], betas: Sequence[float]) -> str:
     curves = []
     for measure in MEASURES[:4]:
         ranges = [getattr(codec.flattened, measure) for _, codec in order]
-        ends = ([getattr(interval, end) for interval in ranges] for end in ("value", "low", "high"))
+        ends = ([r.value for r in ranges], [r.low for r in ranges], [r.high for r in ranges])
         curves.append(Curve(measure.upper() if len(measure) == 3 else measure, [beta for beta, _ in order], *ends))
     return to_svg(plots.curves("disentanglement of codecs on shapes", curves, "beta", "0: none, 1: whole"))
 

@@ -77,7 +77,7 @@ class Readout:
     groups: int  # How many of these
     values: list[str]  # The factor's values
     accuracy: float  # Linear probe's, values having equal weight; chance is 1 / values
-    interval: Interval  # Share of pictures told right, groups having equal weight, over redrawn groups
+    interval: Interval  # Share of pictures whose value the probe names, groups having equal weight, over redrawn groups
     most: float  # What naming the commonest value would score in `interval`
     information: float  # Largest share of the factor's entropy that one dimension holds
     gap: float  # How far that is ahead of the second dimension

@@ -213,7 +213,7 @@ def paths(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
         farthest = max(farthest, float((noise[[0, -1]] - z).abs().max()))
         ways["cross-fade"].append(explore.walk(a, b, args.steps))
         for kind in explore.KINDS:
-            ways[f"latent {kind}"].append(pipe.codec.decode(explore.walk(*z, args.steps, kind)))
+            ways[f"latent {kind}"].append(pipe.codec.decode(explore.walk(z[0], z[1], args.steps, kind)))
         ways["noise"].append(pipe.codec.decode(noise))
         say(f"  {number + 1} of {len(pairs)} pairs")
     kept = len(ways["noise"])
