@@ -144,10 +144,9 @@ def of_training(
 
 
 def cheats_of(division: Division, codes: EncodeText, n: int, rng: np.random.Generator) -> dict[str, Tensor]:
-    """Every cheat that the given pictures of a division allow, (C, n, 3, H, W) in [0, 1].
+    """Every cheat that a division allows, (C, n, 3, H, W) in [0, 1].
 
-    Those of training pictures where nobody or n artists give, those of one right picture where anybody gives, those of
-    several where n artists do.
+    From one right picture where anybody gives, from several where n do, from training pictures where nobody or n do.
     """
     judge, refs, givers = division.bench.judge, division.bench.refs, division.given.shape[1]
     made: dict[str, Tensor] = {}
