@@ -40,7 +40,6 @@ OF_OTHERS = dict.fromkeys(("man", "men", "boy"), "OF_WOMEN") | dict.fromkeys(("w
 """Words of a label, and of whom the words are that may then not stand alone."""
 CATEGORY = 8  # A tag of more labels is a category, such as "animal"
 HELD = "held"
-
 GLYPH_WORDS = 3  # Words of a glyph's name at most
 PLACING = frozenset(["above", "across", "and", "behind", "beside", "on", "over", "through", "under", "wide", "with"])
 """A glyph with one of these in its name is a map's sign made of several."""

@@ -235,15 +235,12 @@ def to_text(report: CheatReport) -> str:
     through = "" if report.codec is None else f" · as codec {report.codec} draws them"
     lines = [f"split {report.split} · {report.samples} samples a caption · judge {report.extractor}{through}"]
     for s in report.sections:
-        ordered = sorted(s.figures.items(), key=lambda item: (is_cheat(item[0]), -item[1].value("score")))
-        cells = (
-            [n, *(str(getattr(f, c)) for c in COLUMNS), *(f"{f.value(c):.2f}" for c in BESIDE)] for n, f in ordered
-        )
-        head = (
-            f"{s.givers} artists of a caption give, {s.references:.1f} are references: {s.captions} captions of "
-            f"{s.families} families (left out, too few artists: {s.left_out} captions, {s.families_left_out} families)"
-        )
-        lines += ["", head, *table([["", *COLUMNS, *BESIDE], *cells])]
+        rows = [["", *COLUMNS, *BESIDE]]
+        for name, f in sorted(s.figures.items(), key=lambda item: (is_cheat(item[0]), -item[1].value("score"))):
+            rows.append([name, *(str(getattr(f, c)) for c in COLUMNS), *(f"{f.value(c):.2f}" for c in BESIDE)])
+        judged = f"{s.references:.1f} are references: {s.captions} captions of {s.families} families"
+        left_out = f"left out, too few artists: {s.left_out} captions, {s.families_left_out} families"
+        lines += ["", f"{s.givers} artists of a caption give, {judged} ({left_out})", *table(rows)]
     return "\n".join(lines)
 
 

@@ -20,7 +20,7 @@ from bridge.errors import UserError
 from eval.baselines import flat_latents
 from eval.data import Pictures
 from eval.metrics.bootstrap import Interval, family_mean, paired_bootstrap
-from eval.metrics.disentangle import explained, linear_probe, mutual_information
+from eval.metrics.disentangle import explained, linear_probe, mig
 from eval.report import table, to_json
 from eval.studies import Study, add_common
 from eval.studies.latents.factors import add_codecs, load_codecs
@@ -132,8 +132,7 @@ def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str 
     for fit, asked in GroupKFold(min(FOLDS, count)).split(codes, groups=groups):
         answers[asked] = linear_probe(codes[fit], values[fit], codes[asked])
     names, number = np.unique(values, return_inverse=True)
-    shares = mutual_information(codes, number[:, None])[:, 0]
-    second, first = np.sort(shares)[-2:]
+    shared = mig(codes, number[:, None])
     return Readout(
         pictures=len(values),
         apart=apart,
@@ -142,10 +141,10 @@ def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str 
         accuracy=float(balanced_accuracy_score(values, answers)),
         interval=paired_bootstrap((answers == values).astype(float), groups),
         most=max(float(family_mean((values == v).astype(float), groups)) for v in names),
-        information=float(first),
-        gap=float(first - second),
+        information=float(shared.matrix.max()),
+        gap=shared.score,
         variance=float(explained(codes, values).max()),
-        dimension=int(shares.argmax()),
+        dimension=int(shared.best[0]),
     )
 
 
