@@ -17,7 +17,7 @@ from bridge.hub import resolve_model
 from eval.features import EfficientNetLite0
 from train.data.dataset import pixels_of
 from train.recipes.emoji import STYLES
-from train.recipes.iconify import GLYPH_SETS, PALETTE_SETS
+from train.recipes.icons import GLYPH_SETS, PALETTE_SETS
 
 IMAGES = 8
 LICENCES = ("Apache-2.0", "CC-BY-3.0", "CC-BY-4.0", "CC0-1.0", "MIT", "public domain")

@@ -27,8 +27,8 @@ from train.recipes.emoji import (
     write_dataset,
     write_emoji_labels,
 )
-from train.recipes.iconify import MissingToolError, icon_svg, npm_pack
-from train.recipes.writing import write_rows
+from train.recipes.icons import icon_svg, npm_pack
+from train.recipes.writing import MissingToolError, write_rows
 from train.splits import Splits
 
 ROOT = Path(__file__).parent.parent

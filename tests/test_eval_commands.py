@@ -8,7 +8,7 @@ from PIL import Image
 
 from bridge import BridgePipeline
 from eval import __main__ as command
-from eval.studies.cost import speed
+from eval.studies.cost import drawing
 
 pytestmark = pytest.mark.usefixtures("few_draws", "one_encoder")
 
@@ -35,11 +35,11 @@ def test_sheet_of_an_unknown_split_is_refused(
 
 
 def test_flops_grow_with_the_images(tiny_pipeline: BridgePipeline) -> None:
-    assert speed.decode_flops(tiny_pipeline, 32) == 2 * speed.decode_flops(tiny_pipeline, 16) > 1e6
+    assert drawing.decode_flops(tiny_pipeline, 32) == 2 * drawing.decode_flops(tiny_pipeline, 16) > 1e6
 
 
 def test_throughput_prints_both_ratios(tiny_pipeline: BridgePipeline) -> None:
-    lines = speed.throughput(tiny_pipeline, images=4, repeats=1)
+    lines = drawing.throughput(tiny_pipeline, images=4, repeats=1)
     assert [line.split("  ")[0] for line in lines[-2:]] == ["pipeline / decoding", "decoding / multiply"]
 
 

@@ -20,7 +20,7 @@ from eval.data import Pictures
 from eval.features import Extractor, Features
 from eval.judge import Judge
 from eval.studies.latents import __main__ as latents
-from eval.studies.latents import spaces as latent_spaces
+from eval.studies.latents import model as latent_spaces
 from tests.fixtures import make_tiny_vae
 
 pytestmark = pytest.mark.usefixtures("few_draws", "one_encoder")

@@ -10,8 +10,7 @@ import pytest
 from bridge.text import TextEncoder
 from tests.fixtures import ARTWORK
 from train.recipes import icons
-from train.recipes.iconify import IconSet, LicenceError, icon_caption
-from train.recipes.icons import Codes, leaking
+from train.recipes.icons import Codes, IconSet, LicenceError, icon_caption, leaking
 from train.splits import Splits
 
 BODIES = json.loads((ARTWORK / "npm" / "noto" / "icons.json").read_text("utf-8"))

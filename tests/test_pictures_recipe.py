@@ -20,10 +20,10 @@ from tests.test_icons_recipe import put_package
 from train.recipes import clipart, pictures
 from train.recipes.drawing import colour_word, draw, drawn_of, turned
 from train.recipes.emoji import EMOJIBASE, STYLES
-from train.recipes.iconify import MissingToolError
 from train.recipes.icons import Codes
 from train.recipes.names import captions_of, clean_title, colour_is_free, says_nothing, with_article
 from train.recipes.pictures import duplicate_numbers, hold_near, main, rank_tags, spells, taken_words
+from train.recipes.writing import MissingToolError
 from train.splits import Splits
 
 RED_CAR = '<path d="M5 20h30v8h-30z" fill="#d00"/><circle cx="12" cy="30" r="4"/><circle cx="28" cy="30" r="4"/>'

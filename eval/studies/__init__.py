@@ -10,12 +10,21 @@ from typing import Any
 from eval.report import ROWS
 from train.command import Parser, run_command, spelled, whole
 
+COMMON: dict[str, dict[str, Any]] = {
+    "model": {"help": "a shipped model's name, a model folder, or a hub id"},
+    "--data": {"default": "data/pictures", "help": "a dataset"},
+    "--split": {"choices": sorted(ROWS), "default": "validation", "help": "where settings are chosen, or test"},
+    "--samples": {"type": whole(2), "default": 4, "help": "pictures a caption, at least 2"},
+    "--captions": {"type": whole(2), "help": "judge at most so many captions of each row"},
+    "--seed": {"type": whole(0), "default": 0, "help": "key of all randomness"},
+}
+
 
 @dataclass(frozen=True)
 class Study:
     """One question of a command."""
 
-    about: str  # What it measures, for --help; its first line is shown by the command's own
+    about: str | None  # What it measures, for --help; its first line is shown by the command's own
     example: str  # What follows the command's name and the question
     arguments: Callable[[Parser], None]  # Adds the arguments
     run: Callable[[argparse.Namespace, str], None]  # Answers it, given these and the command as it was typed
@@ -23,7 +32,7 @@ class Study:
 
 def parser_of(name: str, what: str, study: Study) -> Parser:
     """The parser of one question."""
-    parser = Parser(f"{name} {what}", inspect.cleandoc(study.about), f"{name} {what} {study.example}")
+    parser = Parser(f"{name} {what}", inspect.cleandoc(study.about or ""), f"{name} {what} {study.example}")
     study.arguments(parser)
     return parser
 
@@ -35,21 +44,17 @@ def run_study(name: str, about: str, studies: Mapping[str, Study], argv: Sequenc
         study = studies[words[0]]
         command = spelled(name, argv)
         return run_command(parser_of(name, words[0], study), words[1:], lambda args: study.run(args, command))
-    lines = [f"  {what:13}{study.about.strip().splitlines()[0]}" for what, study in studies.items()]
+    lines = [f"  {what:13}{(study.about or '').strip().splitlines()[0]}" for what, study in studies.items()]
     examples = "\n".join(f"{name} {what} {study.example}" for what, study in studies.items())
     parser = Parser(name, "\n".join([about.strip(), "", *lines]), examples)
     parser.add_argument("what", choices=list(studies), help=f"see {name} WHAT --help")
     return run_command(parser, words, lambda _: None)
 
 
-COMMON: dict[str, dict[str, Any]] = {
-    "model": {"help": "a shipped model's name, a model folder, or a hub id"},
-    "--data": {"default": "data/pictures", "help": "a dataset"},
-    "--split": {"choices": sorted(ROWS), "default": "validation", "help": "where settings are chosen, or test"},
-    "--samples": {"type": whole(2), "default": 4, "help": "pictures a caption, at least 2"},
-    "--captions": {"type": whole(2), "help": "judge at most so many captions of each row"},
-    "--seed": {"type": whole(0), "default": 0, "help": "key of all randomness"},
-}
+def add_common(parser: Parser, *names: str) -> None:
+    """Add arguments of COMMON."""
+    for name in names:
+        parser.add_argument(name, **COMMON[name])
 
 
 def named(given: str) -> tuple[str, str]:
@@ -62,8 +67,3 @@ def named(given: str) -> tuple[str, str]:
     if not (name and source):
         raise argparse.ArgumentTypeError(f"expected NAME=SOURCE, got {given!r}")
     return name, source
-
-
-def add_common(parser: Parser, *names: str) -> None:
-    for name in names:
-        parser.add_argument(name, **COMMON[name])

@@ -10,12 +10,9 @@ public domain or cannot be drawn.
 
 import argparse
 import csv
-import shutil
-import subprocess
 import tempfile
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,12 +24,10 @@ from bridge.checkpoint import atomic_folder
 from bridge.errors import UserError
 from bridge.images import read_image, slug
 from train.recipes.drawing import DPI, png_of
-from train.recipes.iconify import MissingToolError
-from train.recipes.writing import add_downloads, in_pool, run_recipe
+from train.recipes.writing import add_downloads, in_pool, run_recipe, run_tool
 
 PACKAGE, INSIDE = "openclipart-svg", "usr/share/openclipart/svg"
-MAX_SHARED = 3
-"""Drawings that may have one title; more of them are a collection."""
+MAX_SHARED = 3  # Drawings that may have one title; more of them are a collection
 RDF, DC = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}", "{http://purl.org/dc/elements/1.1/}"
 CC = ("{http://web.resource.org/cc/}", "{http://creativecommons.org/ns#}")
 
@@ -48,31 +43,18 @@ class Drawing:
 
 
 def clip_art_folder(downloads: Path) -> Path:
-    """Debian's openclipart-svg, fetched and unpacked once.
-
-    Raises MissingToolError if it cannot be fetched here; says how to do it by hand.
-    """
-    folder = downloads / PACKAGE
+    """Debian's openclipart-svg, fetched and unpacked once. Raises MissingToolError, which says how to do it by hand."""
+    folder, pattern = downloads / PACKAGE, f"{PACKAGE}_*.deb"
     if folder.exists():
         return folder
     downloads.mkdir(parents=True, exist_ok=True)
-    by_hand = f"get {PACKAGE}_*_all.deb from packages.debian.org/{PACKAGE} into {downloads} and run again"
-    archives = sorted(downloads.glob(f"{PACKAGE}_*.deb"))
-    if not archives:
-        if not (apt := shutil.which("apt-get")):
-            raise MissingToolError(f"apt-get: not found; {by_hand}")
-        done = subprocess.run([apt, "download", PACKAGE], cwd=downloads, capture_output=True, text=True, check=False)
-        archives = sorted(downloads.glob(f"{PACKAGE}_*.deb"))
-        if done.returncode or not archives:
-            raise MissingToolError(f"apt-get download {PACKAGE}: {done.stderr.strip() or 'no archive'}; {by_hand}")
-    if not (dpkg := shutil.which("dpkg-deb")):
-        raise MissingToolError(f"dpkg-deb: not found; unpack {archives[-1]} into {folder} and run again")
+    if (archive := max(downloads.glob(pattern), default=None)) is None:
+        by_hand = f"get {PACKAGE}_*_all.deb from packages.debian.org/{PACKAGE} into {downloads} and run again"
+        archive = run_tool(["apt-get", "download", PACKAGE], downloads, pattern, by_hand, by_hand)
     with tempfile.TemporaryDirectory(dir=downloads) as scratch:
-        unpacked = Path(scratch) / PACKAGE
-        done = subprocess.run([dpkg, "-x", archives[-1], unpacked], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise MissingToolError(f"dpkg-deb -x {archives[-1]}: {done.stderr.strip()}; delete it and run again")
-        unpacked.rename(folder)
+        words = ["dpkg-deb", "-x", str(archive.resolve()), PACKAGE]
+        unpack = f"unpack {archive} into {folder} and run again"
+        run_tool(words, Path(scratch), PACKAGE, unpack, "delete it and run again").rename(folder)
     return folder
 
 
@@ -89,8 +71,7 @@ def read_drawing(path: Path) -> Drawing | None:
     title = " ".join(work.findtext(f"{DC}title", "").split())
     if not title or not any("publicdomain" in licence for licence in licences):
         return None
-    creator = work.find(f"{DC}creator")
-    artist = "" if creator is None else " ".join((creator.findtext(f".//{DC}title") or "").split())
+    artist = " ".join((work.findtext(f"{DC}creator//{DC}title") or "").split())
     words = [(node.text or "").lower().strip() for node in work.findall(f"{DC}subject/{RDF}Bag/{RDF}li")]
     return Drawing(path, title, artist, tuple(word for word in words if not word.startswith("hash(")))
 
@@ -113,20 +94,15 @@ def draw(path: Path, size: int) -> bytes | None:
 
 
 def collect(folder: Path) -> list[Drawing]:
-    """Drawings below a folder whose title is their own."""
+    """Drawings below a folder whose title at most MAX_SHARED of them have."""
     drawings = [drawing for path in sorted(folder.rglob("*.svg")) if (drawing := read_drawing(path))]
     shared = Counter(drawing.title.casefold() for drawing in drawings)
     return [drawing for drawing in drawings if shared[drawing.title.casefold()] <= MAX_SHARED]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-
-    def options(parser: argparse.ArgumentParser) -> None:
-        add_downloads(parser, size=256)
-        parser.add_argument("--svg", type=Path, help="folder of SVG files, in place of Debian's package")
-
-    return run_recipe("clipart", __doc__, argv, options, _run)
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_downloads(parser, size=256)
+    parser.add_argument("--svg", type=Path, help="folder of SVG files, in place of Debian's package")
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -143,3 +119,6 @@ def _run(args: argparse.Namespace) -> None:
                 name = f"{slug(drawing.title)}-{number}.png"
                 (out / name).write_bytes(png)
                 table.writerow([name, drawing.title, drawing.artist])
+
+
+main = partial(run_recipe, "clipart", __doc__, _options, _run)

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +10,29 @@ import resvg_py
 from PIL import Image
 from scipy.ndimage import binary_fill_holes
 
-from bridge.colours import HUES, REACH, UNNAMED, WORDS, colour_numbers, hsv, rgb_of
+from bridge.colours import BLACK, HUES, REACH, UNNAMED, WORDS, colour_numbers, hsv, rgb_of
 from bridge.images import flatten
-from train.recipes.writing import Row
+from train.recipes.writing import Row, in_pool
 from train.splits import order_of
 
-DPI = 96
-"""Pixels to the inch; without it resvg_py refuses drawings in millimetres."""
+DPI = 96  # Pixels to the inch; without it resvg_py refuses drawings in millimetres
 THUMBNAIL = 16
 DOMINANT, OF_ALL = 0.7, 0.35
 """Share of a word among the coloured pixels, and among all that is drawn, from which the drawing has its colour."""
-Drawn = tuple[bytes, np.ndarray, str | None]
-"""PNG, thumbnail (16, 16, 3) uint8 on white, and colour word of a picture."""
+WHITE, GREY = WORDS.index("white"), WORDS.index("grey")
+Drawn = tuple[bytes, np.ndarray, str | None]  # PNG, thumbnail (16, 16, 3) uint8 on white, and colour word of a picture
 
 
 def draw_on_white(svg: str, size: int = 64) -> bytes:
-    """Draw an SVG at size x size on white, as PNG bytes."""
+    """An SVG at size x size on white, as PNG bytes."""
     page = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size))
     return png_of(flatten(Image.open(io.BytesIO(page))), compress_level=6)
+
+
+def draw_rows(rows: Sequence[Row], size: int) -> list[Row]:
+    """Rows with an SVG text under "drawing", drawn on white as "png"; those that show nothing are left out."""
+    pngs = in_pool(partial(draw_on_white, size=size), [row["drawing"] for row in rows], "draw")
+    return [{**row, "png": png} for row, png in zip(rows, pngs, strict=True) if not is_blank(png)]
 
 
 def thumbnails_of(rows: Sequence[Row]) -> np.ndarray:
@@ -52,7 +58,7 @@ def png_of(picture: Image.Image, compress_level: int = 4) -> bytes:
 
 
 def on_square(picture: Image.Image, size: int) -> Image.Image | None:
-    """A drawing without the margins of its page, fitted into a square; None if it shows nothing."""
+    """An RGBA drawing without the margins of its page, fitted into a square; None if it shows nothing."""
     pixels = np.asarray(picture)
     opaque = bool((pixels[..., 3] == 255).all())
     ink = (pixels[..., 3] > 0) & ((pixels[..., :3] < 250).any(-1) if opaque else True)
@@ -60,8 +66,7 @@ def on_square(picture: Image.Image, size: int) -> Image.Image | None:
         return None
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     picture = picture.crop((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
-    room = size - 2 * (size // 32)
-    scale = room / max(picture.size)
+    scale = (size - 2 * (size // 32)) / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
     page = Image.new("RGBA", (size, size), (255, 255, 255, 255 if opaque else 0))
     page.paste(picture.resize((width, height), Image.Resampling.LANCZOS), ((size - width) // 2, (size - height) // 2))
@@ -69,7 +74,10 @@ def on_square(picture: Image.Image, size: int) -> Image.Image | None:
 
 
 def draw(drawing: str | Path, size: int) -> bytes | None:
-    """An SVG on nothing, size x size, as PNG bytes with transparency; None if it cannot be drawn or shows nothing."""
+    """An SVG on nothing, size x size, as PNG bytes with transparency; None if it cannot be drawn or shows nothing.
+
+    A file, unlike a text, loses the margins of its page.
+    """
     try:
         if isinstance(drawing, str):
             return bytes(resvg_py.svg_to_bytes(svg_string=drawing, width=size, height=size))
@@ -88,7 +96,7 @@ def measured(png: bytes, coloured: bool = True) -> Drawn | None:
 
 
 def drawn_of(job: tuple[str | Path, bool], size: int) -> Drawn | None:
-    """Draw and measure an SVG, and its colour where that is wanted."""
+    """Draw an SVG, and measure its colour where that is wanted."""
     png = draw(job[0], size)
     return None if png is None else measured(png, job[1])
 
@@ -108,36 +116,31 @@ def copies_of(job: tuple[bytes, str, str, int]) -> list[tuple[str, Drawn]]:
 
 
 def colour_word(picture: Image.Image) -> str | None:
-    """The colour that clearly dominates what is drawn; None if none does.
+    """The colour that clearly dominates what is drawn in an RGBA picture; None if none does.
 
-    Args:
-        picture: RGBA; what is transparent is not drawn, nor is white on an opaque page. What an outline
-            encloses counts as drawn white.
+    What is transparent is not drawn, nor is white on an opaque page. What an outline encloses counts as drawn white.
     """
     small = np.asarray(picture.resize((48, 48), Image.Resampling.BOX), dtype=np.float32) / 255
     drawn = small[..., 3] > 0.6
-    opaque = bool((small[..., 3] > 0.98).all())
     count = np.bincount(colour_numbers(small[..., :3][drawn]), minlength=UNNAMED + 1).astype(float)
     holes = binary_fill_holes(drawn).sum() - drawn.sum()
-    black, white, grey = count[8], count[9], count[10]
-    if opaque:
-        count[9] = white = 0.0
+    if (small[..., 3] > 0.98).all():
+        count[WHITE] = 0
+    black, white, grey = count[[BLACK, WHITE, GREY]]
     area = count.sum() + holes
     if area < 40:
         return None
-    vivid = np.concatenate([count[:8], count[UNNAMED:]])
-    rest = (
+    neutral = (
         (black if black > 0.4 * area else 0)
         + (grey if grey > 0.3 * area else 0)
         + (white if white + holes > 0.45 * area else 0)
     )
-    best = int(vivid[:8].argmax())
-    if vivid[best] >= DOMINANT * (vivid.sum() + rest) and vivid[best] >= OF_ALL * area:
+    best = int(count[:BLACK].argmax())
+    vivid = count[:BLACK].sum() + count[UNNAMED]
+    if count[best] >= DOMINANT * (vivid + neutral) and count[best] >= OF_ALL * area:
         return WORDS[best]
-    for number, share in ((8, 0.8), (9, 0.8), (10, 0.7)):
-        if count[number] >= share * area:
-            return WORDS[number]
-    return None
+    shares = ((BLACK, 0.8), (WHITE, 0.8), (GREY, 0.7))
+    return next((WORDS[number] for number, share in shares if count[number] >= share * area), None)
 
 
 def turned(picture: Image.Image, word: str, target: str) -> Image.Image | None:

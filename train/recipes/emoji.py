@@ -23,21 +23,19 @@ from tqdm import tqdm
 
 from bridge.text import TextEncoder
 from train.data.dataset import features
-from train.recipes.drawing import draw_on_white, is_blank, thumbnails_of
-from train.recipes.iconify import icon_svg, npm_pack
-from train.recipes.writing import SIZE, Row, add_downloads, in_pool, run_recipe, write_rows
+from train.recipes.drawing import draw_rows, thumbnails_of
+from train.recipes.icons import icon_svg, npm_pack
+from train.recipes.writing import SIZE, SPLITS, Row, add_downloads, run_recipe, write_rows
 from train.splits import Splits, base_label, make_splits, near_held_out, order_of
 
-ROOT = Path(__file__).parents[2]
-SPLITS = ROOT / "configs" / "emoji-splits.json"
-EMOJI_LABELS = ROOT / "bridge" / "emoji_labels.json"
+EMOJI_LABELS = Path(__file__).parents[2] / "bridge" / "emoji_labels.json"
 EMOJIBASE = "emojibase-data@17.0.0"
 FEATURES = features("image captions label tags group artist style hexcode family split")
 
 
 @dataclass(frozen=True)
 class Style:
-    """One icon set: the npm package, who drew it, its licence and its look in plain words."""
+    """An icon set: its npm package, its artist, its licence and its look in plain words."""
 
     package: str
     artist: str
@@ -46,7 +44,7 @@ class Style:
 
     @property
     def name(self) -> str:
-        """Name of the icon set, such as "noto-v1"."""
+        """Such as "noto-v1"."""
         return self.package.split("/")[1].split("@")[0]
 
 
@@ -64,11 +62,7 @@ STYLES = (
 
 
 def slug(text: str) -> str:
-    """Lower case, everything but letters and digits as one dash.
-
-    >>> slug("flag: Åland Islands")
-    'flag-aland-islands'
-    """
+    """Lower case, everything but letters and digits as one dash: "Åland Islands" is "aland-islands"."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
 
@@ -85,13 +79,7 @@ def emoji_entries(package: Path) -> list[dict[str, Any]]:
 
 
 def caption_variants(label: str, tags: Sequence[str], style_words: str) -> list[str]:
-    """Ways to say the same thing; the first is the label itself.
-
-    The choice is fixed by the label, so that a caption's variants are encoded once.
-
-    >>> caption_variants("alarm clock", ["clock", "hours", "time"], "flat")[0]
-    'alarm clock'
-    """
+    """Ways to say the same thing, the label first; fixed by the label, so that each is encoded once."""
     plain = label.replace(": ", " with " if "skin tone" in label else " ")
     tags = sorted((t for t in tags if len(t) > 2), key=lambda t: order_of(t, label))
     variants = [label, plain, f"a picture of {plain}", f"{plain}, {style_words}", f"{style_words} drawing of {plain}"]
@@ -102,10 +90,7 @@ def caption_variants(label: str, tags: Sequence[str], style_words: str) -> list[
 
 
 def matched_icons(package: Path, entries: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Emoji entries that an icon set draws, each with its SVG.
-
-    An icon name is matched to a label by slug, then with the dashes taken out.
-    """
+    """Emoji entries that an icon set draws, each with its SVG: names match labels by slug, then without its dashes."""
     icons = json.loads((package / "icons.json").read_text("utf-8"))
     by_slug: dict[str, dict[str, Any]] = {}
     for entry in entries:
@@ -119,24 +104,21 @@ def matched_icons(package: Path, entries: Sequence[dict[str, Any]]) -> Iterator[
             yield match, icon_svg(icons, name)
 
 
-def write_emoji_labels(entries: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write {emoji: label}, which the text encoder reads emoji characters by."""
-    labels = {entry["emoji"]: entry["label"] for entry in entries}
-    path.write_text(json.dumps(labels, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+def emoji_rows(downloads: Path) -> Iterator[tuple[Style, Row]]:
+    """Download everything: each drawing's row, with an SVG text under "drawing", and the set that it is of."""
+    entries = emoji_entries(npm_pack(EMOJIBASE, downloads))
+    for style in tqdm(STYLES, desc="emoji", file=sys.stderr):
+        for entry, svg in matched_icons(npm_pack(style.package, downloads), entries):
+            row = {key: entry[key] for key in ("label", "tags", "group", "hexcode")}
+            yield style, {**row, "artist": style.artist, "style": style.name, "drawing": svg}
 
 
 def collect(downloads: Path, size: int = SIZE) -> list[Row]:
-    """Download and draw everything, at size x size pixels; rows have PNG bytes under "png", and no split yet."""
-    entries = emoji_entries(npm_pack(EMOJIBASE, downloads))
-    rows, svgs = [], []
-    for style in tqdm(STYLES, desc="download", file=sys.stderr):
-        for entry, svg in matched_icons(npm_pack(style.package, downloads), entries):
-            captions = caption_variants(entry["label"], entry["tags"], style.words)
-            row = {key: entry[key] for key in ("label", "tags", "group", "hexcode")}
-            rows.append({**row, "artist": style.artist, "style": style.name, "captions": captions})
-            svgs.append(svg)
-    pngs = in_pool(partial(draw_on_white, size=size), svgs, "draw")
-    kept = [{**row, "png": png} for row, png in zip(rows, pngs, strict=True) if not is_blank(png)]
+    """Download and draw everything, size x size pixels, as rows with PNG bytes under "png" and without a split."""
+    captioned = []
+    for style, row in emoji_rows(downloads):
+        captioned.append({**row, "captions": caption_variants(row["label"], row["tags"], style.words)})
+    kept = draw_rows(captioned, size)
     print(f"{len(kept)} pictures of {len({r['label'] for r in kept})} captions", file=sys.stderr)
     return kept
 
@@ -158,32 +140,28 @@ def write_dataset(rows: Sequence[Row], out: Path) -> None:
     write_rows(rows, FEATURES, out)
 
 
-def compute_splits(rows: Sequence[Row]) -> Splits:
-    """The splits of these pictures, by the default text encoder."""
-    encoder = TextEncoder.from_pretrained()
-    labels, artists = ([row[key] for row in rows] for key in ("label", "artist"))
-
-    def encode(captions: list[str]) -> np.ndarray:
-        return encoder.encode(captions, batch_size=64, with_tokens=False).pooled.numpy()
-
-    return make_splits(labels, artists, thumbnails_of(rows), encode)
+def write_emoji_labels(entries: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write {emoji: label}, by which the text encoder reads emoji characters."""
+    labels = {entry["emoji"]: entry["label"] for entry in entries}
+    path.write_text(json.dumps(labels, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-
-    def options(parser: argparse.ArgumentParser) -> None:
-        add_downloads(parser)
-        anew = f"compute {SPLITS.name} and {EMOJI_LABELS.name} anew"
-        parser.add_argument("--refresh", action="store_true", help=anew)
-
-    return run_recipe("emoji", __doc__, argv, options, _run)
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_downloads(parser)
+    anew = f"compute {SPLITS.name} and {EMOJI_LABELS.name} anew"
+    parser.add_argument("--refresh", action="store_true", help=anew)
 
 
 def _run(args: argparse.Namespace) -> None:
     rows = collect(args.downloads, args.size)
     if args.refresh:
         write_emoji_labels(emoji_entries(npm_pack(EMOJIBASE, args.downloads)), EMOJI_LABELS)
-        compute_splits(rows).save(SPLITS)
+        labels, artists = ([row[key] for row in rows] for key in ("label", "artist"))
+        encode = partial(TextEncoder.from_pretrained().encode, batch_size=64, with_tokens=False)
+        splits = make_splits(labels, artists, thumbnails_of(rows), lambda captions: encode(captions).pooled.numpy())
+        splits.save(SPLITS)
     rows = assign_splits(rows, Splits.load(SPLITS))
     write_dataset(drop_leaks(rows, thumbnails_of(rows)), args.out)
+
+
+main = partial(run_recipe, "emoji", __doc__, _options, _run)

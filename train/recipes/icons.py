@@ -9,36 +9,125 @@ it. `--palette` takes the sets in several colours alone.
 """
 
 import argparse
+import json
 import re
 import sys
+import tarfile
+import tempfile
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 from tqdm import tqdm
 
+from bridge.errors import UserError
 from bridge.text import TextEncoder
 from train.data.dataset import features, load_dataset
-from train.recipes.drawing import draw_on_white, is_blank, thumbnails_of
-from train.recipes.emoji import SPLITS
-from train.recipes.iconify import PALETTE_SETS, PLAIN_SETS, IconSet, icon_svg
-from train.recipes.writing import LISTS, SIZE, Row, add_downloads, in_pool, run_recipe, write_rows
+from train.recipes.drawing import draw_rows, thumbnails_of
+from train.recipes.writing import LISTS, SIZE, SPLITS, Row, add_downloads, run_recipe, run_tool, write_rows
 from train.splits import Splits, near_pictures
 
-NEAR = 0.7
-"""A caption at least this near a held-out one, in cosine similarity, could tell a model of it."""
+PALETTE_SETS, PLAIN_SETS, GLYPH_SETS = (LISTS[name] for name in ("PALETTE_SETS", "PLAIN_SETS", "GLYPH_SETS"))
+"""NAME@VERSION of sets in several colours, of sets in one, and of those of the latter that are mostly things."""
+LICENCES = {"MIT", "Apache-2.0", "ISC", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0"}
+"""What a set's own `info.json` may say: a trained model may be shipped, with attribution."""
+MAX_WORDS = 5
+NEAR = 0.7  # A caption at least this near a held-out one, in cosine similarity, could tell a model of it
+BLOCK = 4096
 FEATURES = features("image captions label artist style palette family split")
+
+
+class LicenceError(UserError):
+    """An icon set under a licence that is not permissive."""
+
+
+def npm_pack(package: str, folder: Path) -> Path:
+    """The folder of `NAME@VERSION`, fetched with npm into `folder` and unpacked once. Raises MissingToolError."""
+    target = folder / re.sub(r"[^\w.-]+", "_", package)
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    install = "install Node.js (Debian: apt-get install npm; macOS: brew install node) and run again"
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        scratch = Path(name)
+        words = ["npm", "pack", package, "--silent"]
+        with tarfile.open(run_tool(words, scratch, "*.tgz", install, "check the network")) as archive:
+            archive.extractall(scratch, filter="data")
+        try:
+            (scratch / "package").rename(target)
+        except OSError:
+            if not target.exists():  # else another process was first with the same package
+                raise
+    return target
+
+
+@dataclass(frozen=True)
+class IconSet:
+    """One fetched set of Iconify: its icons.json, and its info.json, which names author and licence."""
+
+    icons: dict[str, Any]
+    info: dict[str, Any]
+
+    @classmethod
+    def fetch(cls, package: str, downloads: Path) -> "IconSet":
+        """NAME@VERSION of Iconify's sets; see `load`."""
+        return cls.load(npm_pack(f"@iconify-json/{package}", downloads))
+
+    @classmethod
+    def load(cls, folder: Path) -> "IconSet":
+        """Read an unpacked package. Raises LicenceError if its licence is none of LICENCES."""
+        icons, info = (json.loads((folder / name).read_text("utf-8")) for name in ("icons.json", "info.json"))
+        if (licence := info["license"].get("spdx")) not in LICENCES:
+            known = ", ".join(sorted(LICENCES))
+            raise LicenceError(f"{info['prefix']}: its licence is {licence}; use sets under {known}")
+        return cls(icons, info)
+
+    @property
+    def credit(self) -> str:
+        """One line of CREDITS.md."""
+        author, licence = self.info["author"], self.info["license"]
+        return f"- {self.info['name']} by {author['name']} ({author.get('url', 'no address')}), {licence['spdx']}"
+
+    @cached_property
+    def captions(self) -> dict[str, str]:
+        """{caption: icon name}: of a caption's drawings the one with the shortest name, hidden ones left out."""
+        chosen: dict[str, str] = {}
+        for name in sorted(self.icons["icons"], key=lambda n: (len(n), n)):
+            caption = icon_caption(name)
+            if len(caption) > 1 and len(caption.split()) <= MAX_WORDS and not self.icons["icons"][name].get("hidden"):
+                chosen.setdefault(caption, name)
+        return chosen
+
+
+def icon_caption(name: str) -> str:
+    """The caption in an icon's name: its words without those of style, sizes and numbers; may be empty."""
+    return " ".join(w for w in re.split(r"[^a-z]+", name.lower()) if w and w not in LISTS["STYLE_WORDS"])
+
+
+def icon_svg(icons: dict[str, Any], name: str) -> str:
+    """One icon of an icons.json as a square SVG document, the drawing centred."""
+    icon = icons["icons"][name]
+    left, top = (icon.get(key, icons.get(key, 0)) for key in ("left", "top"))
+    width, height = (icon.get(key, icons.get(key, 16)) for key in ("width", "height"))
+    side = max(width, height)
+    box = f"{left - (side - width) / 2} {top - (side - height) / 2} {side} {side}"
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{box}" width="64" height="64">{icon["body"]}</svg>'
+    )
 
 
 class Codes:
     """Text codes of many captions, encoded once."""
 
     def __init__(self, texts: Sequence[str], encoder: TextEncoder) -> None:
-        self.place = {text: i for i, text in enumerate(sorted(set(texts)))}
-        blocks = [list(self.place)[start : start + 4096] for start in range(0, len(self.place), 4096)]
-        bar = tqdm(blocks, desc="captions", file=sys.stderr)
+        known = sorted(set(texts))
+        self.place = {text: i for i, text in enumerate(known)}
+        bar = tqdm([known[start : start + BLOCK] for start in range(0, len(known), BLOCK)], "captions", file=sys.stderr)
         self.codes = np.concatenate([encoder.encode(b, batch_size=256, with_tokens=False).pooled.numpy() for b in bar])
 
     def __getitem__(self, texts: Sequence[str]) -> np.ndarray:
@@ -53,17 +142,16 @@ def content_words(captions: Sequence[str]) -> set[str]:
 
 
 def leaking(captions: Sequence[str], codes: Codes, splits: Splits, *, plurals: bool = False) -> set[str]:
-    """Captions that could tell of a held-out one.
+    """Captions that could tell of a held-out one: by a code near a held-out label's, or by a word.
 
-    Those that share a content word with a held-out label which no training label has (or its plural, where asked for),
-    and those whose code is near a held-out label's.
+    That is a content word of held-out labels, or its plural where asked for, which no training label has.
     """
     held_out, known = splits.labels(train=False), content_words(splits.labels(train=True))
     telling = content_words(held_out) - known
     if plurals:
         telling |= {f"{word}s" for word in telling} - known
     far = codes[held_out].T
-    parts = [captions[i : i + 4096] for i in range(0, len(captions), 4096)]
+    parts = [captions[start : start + BLOCK] for start in range(0, len(captions), BLOCK)]
     near = np.concatenate([(codes[part] @ far).max(1) >= NEAR for part in parts])
     return {text for text, by_code in zip(captions, near, strict=True) if by_code or telling & content_words([text])}
 
@@ -73,58 +161,42 @@ def collect(
 ) -> tuple[list[Row], list[str]]:
     """Download, choose and draw: rows with PNG bytes under "png", and the credits.
 
-    Args:
-        packages: NAME@VERSION of each set, without the npm scope.
-        downloads: Where npm packages are kept.
-        splits: Which emoji captions are held out.
-        emoji: The dataset of `train.recipes emoji`, for its held-out pictures.
-        size: Side of a picture in pixels.
+    `packages` are NAME@VERSION without the npm scope; `emoji` is the dataset of `train.recipes emoji`, whose pictures
+    outside training, as the captions that `splits` holds out, nothing may resemble.
     """
     reference = load_dataset(emoji).cast_column("image", datasets.Image(decode=False))
     held_out = reference.select([i for i, side in enumerate(reference["split"]) if side != "train"])
-    rows, svgs, credits = [], [], []
+    rows, credits = [], []
     for package in tqdm(packages, desc="download", file=sys.stderr):
         icon_set = IconSet.fetch(package, downloads)
         credits.append(icon_set.credit)
         prefix, palette = icon_set.info["prefix"], bool(icon_set.info.get("palette"))
         for caption, name in icon_set.captions.items():
-            columns = {"label": caption, "captions": [caption], "artist": prefix, "style": prefix, "palette": palette}
-            rows.append({**columns, "split": "train"})
-            svgs.append(icon_svg(icon_set.icons, name))
+            row = {"label": caption, "captions": [caption], "artist": prefix, "style": prefix, "palette": palette}
+            rows.append({**row, "split": "train", "drawing": icon_svg(icon_set.icons, name)})
     labels = sorted({row["label"] for row in rows})
+    family = {label: number for number, label in enumerate(labels)}
     codes = Codes([*labels, *splits.labels(train=False)], TextEncoder.from_pretrained())
     leaks = leaking(labels, codes, splits)
-    family = {label: number for number, label in enumerate(labels)}
-    chosen = [i for i, row in enumerate(rows) if row["label"] not in leaks]
-    pngs = in_pool(partial(draw_on_white, size=size), [svgs[i] for i in chosen], "draw")
-    drawn = [
-        {**rows[i], "family": family[rows[i]["label"]], "png": png}
-        for i, png in zip(chosen, pngs, strict=True)
-        if not is_blank(png)
-    ]
+    drawn = draw_rows([{**row, "family": family[row["label"]]} for row in rows if row["label"] not in leaks], size)
     held_out_thumbnails = thumbnails_of([{"png": image["bytes"]} for image in held_out["image"]])
     near = near_pictures(thumbnails_of(drawn), held_out_thumbnails)
     kept = [row for row, leak in zip(drawn, near, strict=True) if not leak]
-    print(
-        f"{len(kept)} pictures of {len({r['label'] for r in kept})} captions; left out {len(leaks)} captions and "
-        f"{int(near.sum())} pictures that are near held-out ones",
-        file=sys.stderr,
-    )
+    counts = f"{len(kept)} pictures of {len({r['label'] for r in kept})} captions; left out {len(leaks)} captions and"
+    print(f"{counts} {int(near.sum())} pictures that are near held-out ones", file=sys.stderr)
     return kept, credits
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-
-    def options(parser: argparse.ArgumentParser) -> None:
-        add_downloads(parser)
-        parser.add_argument("--emoji", type=Path, default=Path("data/emoji"), help="the dataset of the recipe emoji")
-        parser.add_argument("--palette", action="store_true", help="only the sets in several colours")
-
-    return run_recipe("icons", __doc__, argv, options, _run)
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_downloads(parser)
+    parser.add_argument("--emoji", type=Path, default=Path("data/emoji"), help="the dataset of the recipe emoji")
+    parser.add_argument("--palette", action="store_true", help="only the sets in several colours")
 
 
 def _run(args: argparse.Namespace) -> None:
     packages = PALETTE_SETS if args.palette else PALETTE_SETS + PLAIN_SETS
     rows, credits = collect(packages, args.downloads, Splits.load(SPLITS), args.emoji, args.size)
     write_rows(rows, FEATURES, args.out, credits)
+
+
+main = partial(run_recipe, "icons", __doc__, _options, _run)

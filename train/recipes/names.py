@@ -6,8 +6,7 @@ from collections.abc import Collection, Sequence
 from bridge.colours import WORDS
 from train.recipes.writing import LISTS
 
-MAX_WORDS = 6
-MAX_CAPTIONS = 8
+MAX_WORDS, MAX_CAPTIONS = 6, 8
 
 KINDS = {
     "3d": "3d picture of",
@@ -21,12 +20,18 @@ KINDS = {
 """Kinds of picture, and how a caption begins that says so."""
 
 NAMES_A_COLOUR = frozenset((*LISTS["COLOUR_NAMES"], *WORDS))
-MEANINGLESS = frozenset(LISTS["EMPTY"] + LISTS["FORMATS"])
-"""A name of nothing but these words says nothing."""
-NEVER = frozenset(LISTS["JARGON"] + LISTS["BRANDS"] + LISTS["FOREIGN"])
-"""A name with any of these says nothing."""
-SHORT = frozenset(("tv", "ox", "ax", "pc", "dj", "cd"))
-"""Words of two letters that name a thing."""
+MEANINGLESS = frozenset(LISTS["EMPTY"] + LISTS["FORMATS"])  # A name of nothing but these words says nothing
+NEVER = frozenset(LISTS["JARGON"] + LISTS["BRANDS"] + LISTS["FOREIGN"])  # A name with any of these says nothing
+SHORT = frozenset(("tv", "ox", "ax", "pc", "dj", "cd"))  # Words of two letters that name a thing
+CLEANING = (
+    (r"&#?\w+;", "'"),
+    (r"\([^)]*\)?|\[[^]]*\]?", " "),
+    (r"^clip ?art by [^-]*-", " "),
+    (r"\b(hotel icon|b ?(and|&|n)? ?w|colou?r(ed)?|stylized|outlined?|icons?|cartoon|clip ?art)\b", " "),
+    (r"\.(svg|png|jpg)\s*$", " "),
+    (r"[^\w' ]|[\d_]", " "),
+)
+"""What a title loses, one after the other, and what takes its place."""
 
 
 def words_of(text: str) -> list[str]:
@@ -39,18 +44,9 @@ def words_of(text: str) -> list[str]:
 
 
 def clean_title(title: str) -> str:
-    """A drawing's title as a caption: no brackets, numbers, underscores, authors or file endings; may be empty.
-
-    >>> clean_title("Clipart by Ann Lee - birthday_cake (B and W) 01.svg")
-    'birthday cake'
-    """
-    title = re.sub(r"&#?\w+;", "'", title)
-    title = re.sub(r"\([^)]*\)?|\[[^]]*\]?", " ", title)
-    title = re.sub(r"^clip ?art by [^-]*-", " ", title, flags=re.IGNORECASE)
-    kinds = r"\b(hotel icon|b ?(and|&|n)? ?w|colou?r(ed)?|stylized|outlined?|icons?|cartoon|clip ?art)\b"
-    title = re.sub(kinds, " ", title, flags=re.IGNORECASE)
-    title = re.sub(r"\.(svg|png|jpg)$", "", title.strip(), flags=re.IGNORECASE)
-    title = re.sub(r"[^\w' -]|[\d_]", " ", title.replace(" - ", " ").replace("-", " "))
+    """A drawing's title as a caption: no brackets, numbers, underscores, authors or file endings; may be empty."""
+    for pattern, replacement in CLEANING:
+        title = re.sub(pattern, replacement, title, flags=re.IGNORECASE)
     words = title.lower().split()
     while words and (words[-1] in LISTS["NUMBERING"] + LISTS["PREPOSITIONS"] or len(words[-1]) == 1):
         words.pop()
@@ -72,8 +68,8 @@ def clean_name(caption: str) -> str:
 def says_nothing(caption: str, known: Collection[str] | None = None) -> bool:
     """Whether a cleaned name is of no use as a caption.
 
-    It has no words or too many; none but those of file formats, vendors, screens and arrows; a trade mark or word
-    of screen jargon among them; the form "X theme"; or, where `known` words are given, one that is not among them.
+    It has too many words, or none but those of formats, vendors, screens and arrows; a trade mark or jargon among them;
+    the form "X theme"; or a word that is not `known`, where such are given.
     """
     words = words_of(caption)
     content = [w for w in words if (len(w) > 2 or w in SHORT) and w not in MEANINGLESS]
@@ -117,11 +113,8 @@ def captions_of(
 ) -> list[str]:
     """Ways to ask for a picture, the label first, at most MAX_CAPTIONS.
 
-    Args:
-        label: What it shows; `kind` is one of KINDS.
-        tags: Further words for it, the best first; the first `synonyms` may stand alone.
-        colour: Its colour word, where one dominates.
-        turned: The colour is not the drawing's own: every caption names it, the first too.
+    `kind` is one of KINDS. Tags are further words, the best first, of which the first `synonyms` may stand alone. Where
+    the colour is not the drawing's own (`turned`), every caption names it, the first too.
 
     >>> captions_of("automobile", "flat", ["car"], "red", 1, turned=True)[:4]
     ['red automobile', 'a red automobile', 'red automobile, flat', 'red car']

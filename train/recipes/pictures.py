@@ -10,8 +10,9 @@ tell a model of a held-out emoji.
 """
 
 import argparse
+import itertools
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,64 +27,48 @@ from bridge.text import TextEncoder
 from train.data.dataset import features
 from train.recipes.clipart import MAX_SHARED, clip_art_folder, read_drawing
 from train.recipes.drawing import copies_of, drawn_of
-from train.recipes.emoji import EMOJIBASE, SPLITS, STYLES, emoji_entries, matched_icons
-from train.recipes.iconify import GLYPH_SETS, PALETTE_SETS, IconSet, icon_svg, npm_pack
-from train.recipes.icons import Codes, content_words, leaking
+from train.recipes.emoji import STYLES, assign_splits, emoji_rows
+from train.recipes.icons import GLYPH_SETS, PALETTE_SETS, Codes, IconSet, content_words, icon_svg, leaking, npm_pack
 from train.recipes.names import KINDS, captions_of, clean_name, clean_title, colour_is_free, says_nothing, words_of
-from train.recipes.writing import LISTS, Row, add_downloads, in_pool, run_recipe, write_rows
+from train.recipes.writing import LISTS, SPLITS, Row, add_downloads, in_pool, run_recipe, write_rows
 from train.splits import Splits, base_label, near_groups, near_held_out, near_pictures
 
-COPIES = {"icon": 1, "glyph": 0}
-"""Turned copies of a drawing by its kind; 2 of the others."""
-ON_DISCS = {"streamline-kameleon-color"}
-"""Sets whose pictures stand on coloured discs."""
-SYNONYM = 0.45
-"""A tag at least this near its label, in cosine similarity, may stand alone as a caption."""
+COPIES = {"icon": 1, "glyph": 0}  # Turned copies of a drawing by its kind; 2 of the others
+ON_DISCS = {"streamline-kameleon-color"}  # Sets whose pictures stand on coloured discs
+SYNONYM = 0.45  # A tag at least this near its label, in cosine similarity, may stand alone as a caption
 OF_OTHERS = dict.fromkeys(("man", "men", "boy"), "OF_WOMEN") | dict.fromkeys(("woman", "women", "girl"), "OF_MEN")
 """Words of a label, and of whom the words are that may then not stand alone."""
-CATEGORY = 8
-"""A tag of more labels is a category, such as "animal"."""
+CATEGORY = 8  # A tag of more labels is a category, such as "animal"
 HELD = "held"
-
-GLYPH_WORDS = 3
-"""Words of a glyph's name at most."""
+GLYPH_WORDS = 3  # Words of a glyph's name at most
 PLACING = frozenset(["above", "across", "and", "behind", "beside", "on", "over", "through", "under", "wide", "with"])
 """A glyph with one of these in its name is a map's sign made of several."""
-MANY = 30
-"""A keyword of more drawings of clip art is a category."""
+MANY = 30  # A keyword of more drawings of clip art is a category
 FEATURES = features("image captions label tags group artist style set hexcode family split turned duplicate")
 
 
 @dataclass
 class Gathered:
-    """What the sources hold: rows without pictures, an SVG text or file for each, credits, and what was left out."""
+    """What the sources hold: rows with an SVG text or file under "drawing", credits, and what was left out."""
 
     rows: list[Row] = field(default_factory=list)
-    drawings: list[str | Path] = field(default_factory=list)
     credits: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def add(self, drawing: str | Path, row: Row) -> None:
+    def add(self, row: Row) -> None:
         """One picture, its columns filled up."""
         self.rows.append({"tags": [], "group": "", "hexcode": "", "turned": False, **row})
-        self.drawings.append(drawing)
 
 
 def add_emoji(gathered: Gathered, downloads: Path, splits: Splits) -> None:
     """Every emoji of the eight sets, with the committed families and splits."""
-    entries = emoji_entries(npm_pack(EMOJIBASE, downloads))
-    for style in tqdm(STYLES, desc="emoji", file=sys.stderr):
-        package = npm_pack(style.package, downloads)
-        gathered.credits.append(IconSet.load(package).credit)
-        for entry, svg in matched_icons(package, entries):
-            label = entry["label"]
-            if (place := splits.place(label, style.artist)) is None:
-                gathered.left_out["emoji without a family"] += 1
-                continue
-            row = {key: entry[key] for key in ("label", "group", "hexcode")}
-            row |= {"artist": style.artist, "style": style.words, "set": style.name}
-            tags = [t for t in entry["tags"] if len(t) > 2] if label == base_label(label) else []
-            gathered.add(svg, {**row, "family": place[0], "split": place[1], "tags": tags})
+    rows = [{**row, "set": style.name, "style": style.words} for style, row in emoji_rows(downloads)]
+    placed = assign_splits(rows, splits)
+    gathered.left_out += Counter({"emoji without a family": len(rows) - len(placed)})
+    for row in placed:
+        tags = [t for t in row["tags"] if len(t) > 2] if row["label"] == base_label(row["label"]) else []
+        gathered.add({**row, "tags": tags})
+    gathered.credits += [IconSet.load(npm_pack(style.package, downloads)).credit for style in STYLES]
 
 
 def add_icons(gathered: Gathered, packages: Sequence[str], kind: str, downloads: Path, known: set[str]) -> None:
@@ -101,17 +86,16 @@ def add_icons(gathered: Gathered, packages: Sequence[str], kind: str, downloads:
             elif kind == "glyph" and (len(label.split()) > GLYPH_WORDS or PLACING & set(label.split())):
                 gathered.left_out["glyph: a sign of several things"] += 1
             else:
-                row = {"label": label, "artist": prefix, "style": kind, "set": prefix}
-                gathered.add(icon_svg(icon_set.icons, name), row)
+                drawing = icon_svg(icon_set.icons, name)
+                gathered.add({"label": label, "artist": prefix, "style": kind, "set": prefix, "drawing": drawing})
 
 
 def words_of_sets(glyphs: Sequence[str], icons: Sequence[str], downloads: Path) -> set[str]:
     """Words in the names of glyphs, and those that more than one set of icons uses: not misspelt, nor a trade mark."""
     uses: Counter[str] = Counter()
-    for packages, weight in ((glyphs, 2), (icons, 1)):
-        for package in packages:
-            words = {word for caption in IconSet.fetch(package, downloads).captions for word in caption.split()}
-            uses.update(dict.fromkeys(words, weight))
+    for package in (*glyphs, *icons):
+        words = {word for caption in IconSet.fetch(package, downloads).captions for word in caption.split()}
+        uses.update(dict.fromkeys(words, 2 if package in glyphs else 1))
     return {word for word, number in uses.items() if number > 1}
 
 
@@ -136,17 +120,16 @@ def add_clip_art(gathered: Gathered, folder: Path, known: set[str]) -> None:
             gathered.left_out["clip art: title says nothing"] += 1
             continue
         own = [t for t in dict.fromkeys(tags) if t not in {*common, label} and not says_nothing(t, known)]
-        artist = drawing.artist or "openclipart"
-        row = {"label": label, "tags": own, "group": group, "artist": artist, "style": "clip art", "set": "openclipart"}
-        gathered.add(drawing.path, row)
+        row = {"label": label, "tags": own, "group": group, "style": "clip art", "set": "openclipart"}
+        gathered.add({**row, "artist": drawing.artist or "openclipart", "drawing": drawing.path})
     gathered.credits.append("- Open Clip Art Library by its contributors (https://openclipart.org), public domain")
 
 
 def rank_tags(row: Row, codes: Codes, taken: set[str]) -> None:
-    """Put a row's tags in the order of their nearness to its label, and count those that may stand alone.
+    """Put a row's tags in the order of their nearness to its label, first those that may stand alone, and count these.
 
-    Near ones may, unless they only repeat words of the label, are `taken` (by what other pictures show, see
-    `taken_words`), or are a woman's of a man ("witch" of "man mage") or the other way.
+    Near ones may, unless they only repeat words of the label, are `taken` (see `taken_words`), or are a woman's of a
+    man ("witch" of "man mage") or the other way.
     """
     label, words = row["label"], set(words_of(row["label"]))
     others = {word for own, of in OF_OTHERS.items() if own in words for word in LISTS[of]}
@@ -170,32 +153,18 @@ def hold_back(rows: list[Row], codes: Codes, splits: Splits) -> None:
     """Take leaking tags out of emoji, and give other leaking rows the split "held"; families for the others."""
     texts = sorted({text for row in rows for text in [row["label"], *row["tags"]]})
     leaks = leaking(texts, codes, splits, plurals=True)
-    families: dict[str, int] = {base_label(row["label"]).casefold(): row["family"] for row in rows if "family" in row}
-    number = max(families.values()) + 1
+    known = {base_label(row["label"]).casefold(): row["family"] for row in rows if "family" in row}
+    families = defaultdict(itertools.count(max(known.values()) + 1).__next__, known)
     for row in rows:
-        if "family" in row:
-            if row["split"] not in ("validation", "test"):
-                row["tags"] = [tag for tag in row["tags"] if tag not in leaks]
-            continue
-        row["split"] = HELD if leaks & {row["label"], *row["tags"]} else "train"
-        if row["label"] not in families:
-            families[row["label"]] = number
-            number += 1
-        row["family"] = families[row["label"]]
-
-
-def coloured_labels(splits: Splits) -> list[set[str]]:
-    """Words of each held-out label that names a colour."""
-    held_out = splits.labels(train=False)
-    return [words for label in held_out if (words := content_words([label])) & set(WORDS)]
+        if "family" not in row:
+            row["split"] = HELD if leaks & {row["label"], *row["tags"]} else "train"
+            row["family"] = families[row["label"]]
+        elif row["split"] not in ("validation", "test"):
+            row["tags"] = [tag for tag in row["tags"] if tag not in leaks]
 
 
 def spells(caption: str, labels: Sequence[set[str]]) -> bool:
-    """Whether a caption has all the words of one of the labels.
-
-    >>> spells("a pink heart with ribbon", [{"pink", "heart"}])
-    True
-    """
+    """Whether a caption has all the words of one of the labels."""
     words = content_words([caption])
     return any(label <= words for label in labels)
 
@@ -208,38 +177,29 @@ def thumbnails(rows: Sequence[Row]) -> np.ndarray:
 def hold_near(rows: Sequence[Row]) -> int:
     """Give training rows whose pictures are near one outside training the split "held"; returns how many."""
     near = near_held_out([row["split"] for row in rows], thumbnails(rows))
-    for row, leaks in zip(rows, near, strict=True):
-        if leaks:
-            row["split"] = HELD
+    for number in np.flatnonzero(near).tolist():
+        rows[number]["split"] = HELD
     return int(near.sum())
 
 
 def may_be_coloured(row: Row) -> bool:
-    """Whether a colour word belongs into captions of a row: not for people, flags, glyphs."""
+    """Whether a colour word belongs into a row's captions: not for people, flags, glyphs."""
     people = row["group"] in {"people & body", "flags"} or "flag" in row["label"] or "skin tone" in row["label"]
     return row["style"] != "glyph" and row["set"] not in ON_DISCS and not people
 
 
 def turned_rows(rows: Sequence[Row], held_out: Sequence[set[str]]) -> list[Row]:
     """Copies of training rows in other colours, but for those that show what is held out (see `spells`)."""
-    sources = [
-        row
-        for row in rows
-        if row["split"] == "train"
-        and row["colour"] in HUES
-        and row["group"] != "symbols"
-        and COPIES.get(row["style"], 2)
-        and colour_is_free(row["label"])
-    ]
+    coloured = [row for row in rows if row["split"] == "train" and row["colour"] in HUES and row["group"] != "symbols"]
+    sources = [row for row in coloured if COPIES.get(row["style"], 2) and colour_is_free(row["label"])]
     jobs = [(r["png"], r["colour"], f"{r['set']}/{r['label']}", COPIES.get(r["style"], 2)) for r in sources]
     out = []
     for row, copies in zip(sources, in_pool(copies_of, jobs, "turn"), strict=True):
         for word, (png, small, _) in copies:
             captions = captions_of(row["label"], row["style"], row["tags"], word, row["synonyms"], turned=True)
-            if any(spells(caption, held_out) for caption in captions):
-                continue
-            changes = {"captions": captions, "label": captions[0], "png": png, "thumbnail": small, "turned": True}
-            out.append({**row, **changes, "source": row["number"]})
+            if not any(spells(caption, held_out) for caption in captions):
+                changes = {"captions": captions, "label": captions[0], "png": png, "thumbnail": small, "turned": True}
+                out.append({**row, **changes, "source": row["number"]})
     return out
 
 
@@ -257,8 +217,7 @@ def duplicate_numbers(rows: Sequence[Row]) -> list[int]:
 def build(downloads: Path, size: int) -> tuple[list[Row], Gathered]:
     """Download, choose, draw, measure and split everything.
 
-    Raises:
-        UserError: npm, apt-get or dpkg-deb is missing or failed, or a set's licence is not permissive.
+    Raises MissingToolError if npm, apt-get or dpkg-deb is missing or failed, LicenceError if a set's is not permissive.
     """
     splits, encoder, gathered = Splits.load(SPLITS), TextEncoder.from_pretrained(), Gathered()
     add_emoji(gathered, downloads, splits)
@@ -268,23 +227,23 @@ def build(downloads: Path, size: int) -> tuple[list[Row], Gathered]:
     add_icons(gathered, PALETTE_SETS, "icon", downloads, known)
     add_icons(gathered, GLYPH_SETS, "glyph", downloads, known)
     add_clip_art(gathered, clip_art_folder(downloads), known)
-    jobs = [(drawing, may_be_coloured(row)) for row, drawing in zip(gathered.rows, gathered.drawings, strict=True)]
+    jobs = [(row["drawing"], may_be_coloured(row)) for row in gathered.rows]
     drawn = in_pool(partial(drawn_of, size=size), jobs, "draw")
     taken = taken_words(gathered.rows)
     codes = Codes([*taken, *(tag for row in gathered.rows for tag in row["tags"]), *splits.family_of], encoder)
     hold_back(gathered.rows, codes, splits)
-    held_out = coloured_labels(splits)
+    held_out = [words for label in splits.labels(train=False) if (words := content_words([label])) & set(WORDS)]
     rows: list[Row] = []
-    same: set[tuple[str, str, bytes]] = set()
+    known_drawings: set[tuple[str, str, bytes]] = set()
     for row, picture in zip(gathered.rows, drawn, strict=True):
         if picture is None:
             gathered.left_out[f"{row['style']}: cannot be drawn, or shows nothing"] += 1
             continue
         png, small, colour = picture
-        if (key := (row["set"], row["label"], small.tobytes())) in same:
+        if (key := (row["set"], row["label"], small.tobytes())) in known_drawings:
             gathered.left_out[f"{row['style']}: the same drawing and title again"] += 1
             continue
-        same.add(key)
+        known_drawings.add(key)
         rank_tags(row, codes, taken)
         captions = captions_of(row["label"], row["style"], row["tags"], colour, row["synonyms"])
         if row["split"] == "train":
@@ -313,12 +272,10 @@ def table(rows: Sequence[Row], left_out: Counter[str]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    return run_recipe("pictures", __doc__, argv, add_downloads, _run)
-
-
 def _run(args: argparse.Namespace) -> None:
     rows, gathered = build(args.downloads, args.size)
     write_rows(rows, FEATURES, args.out, gathered.credits)
     print(table(rows, gathered.left_out))
+
+
+main = partial(run_recipe, "pictures", __doc__, add_downloads, _run)

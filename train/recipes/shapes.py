@@ -11,8 +11,8 @@ import argparse
 import itertools
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -27,7 +27,7 @@ Outline = tuple[tuple[float, float], ...]
 
 
 def regular(corners: int, turn: float = 0.0, inner: float | None = None) -> Outline:
-    """Corners of a polygon in the unit circle, the first at the top, y downwards, turned clockwise, in turns.
+    """Corners of a polygon in the unit circle, the first at the top, y downwards, turned clockwise by `turn` rounds.
 
     `inner` is the radius of further corners halfway between, which makes a star.
 
@@ -53,16 +53,14 @@ COLOURS = {
     "purple": (128, 0, 160),
     "black": (24, 24, 24),
 }
-RADII = {"tiny": 4.5, "small": 6.5, "medium": 8.5, "large": 10.5}
-"""Radius of the circle around one figure, in pixels."""
+RADII = {"tiny": 4.5, "small": 6.5, "medium": 8.5, "large": 10.5}  # Radius of the circle around one figure, in pixels
 COLUMNS = ("far left", "left", "centre", "right", "far right")
 ROWS = ("top", "upper", "middle", "lower", "bottom")
 COUNTS = ("one", "two", "three")
 STEP, GAP, FINER = 5, 2, 4
 """Pixels between neighbouring places and between two figures; a picture is drawn so many times finer."""
-SIDES = (32, 64)
-"""What a picture is shrunk to; lengths above are in pixels of the latter."""
-SHARES = {"test": 0.2, "validation": 0.2}
+SIDES = (32, SIZE)  # What a picture is shrunk to; lengths above are in pixels of the latter
+SPLIT_CYCLE = ("test", "test", "validation", "validation", *["train"] * 6)  # Of every ten pictures
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ FEATURES = features(" ".join([CAPTIONED, *(f"factor_{name}" for name in LEVELS)]
 
 
 def label_of(f: Factors) -> str:
-    """The caption that tells every factor.
+    """The caption that names every factor.
 
     >>> label_of(Factors(shape=0, colour=0, size=1, x=1, y=0, count=2))
     'three small red circles at the top left'
@@ -99,7 +97,7 @@ def centres(f: Factors) -> list[tuple[float, float]]:
     """Where the figures stand, in pixels: one at the place itself, two beside it, three in a triangle around it."""
     x, y = (SIZE / 2 + STEP * (place - 2) for place in (f.x, f.y))
     apart = list(RADII.values())[f.size] + GAP / 2
-    offsets = {0: [(0, 0)], 1: [(-1, 0), (1, 0)], 2: [(0, -1), (-1, 1), (1, 1)]}[f.count]
+    offsets = ([(0, 0)], [(-1, 0), (1, 0)], [(0, -1), (-1, 1), (1, 1)])[f.count]
     return [(x + apart * dx, y + apart * dy) for dx, dy in offsets]
 
 
@@ -120,55 +118,29 @@ def combinations() -> list[Factors]:
 
 
 def make_rows(count: int = COMBINATIONS, seed: int = 0, size: int = SIZE) -> list[Row]:
-    """Rows with PNG bytes under "png", each combination once; a smaller count's are part of a larger one's.
-
-    Raises ValueError if `count` is too small for every split, or there are not so many combinations.
-    """
-    if not 10 <= count <= COMBINATIONS:
-        raise ValueError(f"--count: expected 10 to {COMBINATIONS} pictures, got {count}")
+    """Rows of different combinations, with PNG bytes under "png"; a smaller count's are part of a larger one's."""
     everything = combinations()
     chosen = np.random.default_rng(seed).permutation(len(everything))[:count]
     rows = []
-    for i, family in enumerate(tqdm(chosen, desc="draw", file=sys.stderr, mininterval=5)):
+    bar = tqdm(chosen, desc="draw", file=sys.stderr, mininterval=5)
+    for family, split in zip(bar, itertools.cycle(SPLIT_CYCLE), strict=False):
         f = everything[family]
         label = label_of(f)
-        values = zip(LEVELS, astuple(f), strict=True)
-        rows.append(
-            {
-                "label": label,
-                "captions": [label, f"a picture of {label}", f"{label}, flat"],
-                "artist": "shapes",
-                "style": "shapes",
-                "family": int(family),
-                "split": _split(i),
-                "png": draw(f, size),
-            }
-            | {f"factor_{name}": value for name, value in values}
-        )
+        row: Row = {"label": label, "captions": [label, f"a picture of {label}", f"{label}, flat"], "split": split}
+        row |= {"artist": "shapes", "style": "shapes", "family": int(family), "png": draw(f, size)}
+        rows.append(row | {f"factor_{name}": value for name, value in asdict(f).items()})
     return rows
 
 
-def _split(place: int) -> str:
-    """Split of the i-th chosen combination: of every ten two, two and six."""
-    at = place % 10 / 10
-    for name, share in SHARES.items():
-        if at < share:
-            return name
-        at -= share
-    return "train"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-
-    def options(parser: argparse.ArgumentParser) -> None:
-        count = whole(10, COMBINATIONS)
-        parser.add_argument("--count", type=count, default=COMBINATIONS, help="of the combinations")
-        parser.add_argument("--seed", type=whole(0), default=0, help="chooses the combinations and their splits")
-        parser.add_argument("--size", type=int, choices=SIDES, default=SIZE, help="side of a picture in pixels")
-
-    return run_recipe("shapes", __doc__, argv, options, _run)
+def _options(parser: argparse.ArgumentParser) -> None:
+    count = whole(10, COMBINATIONS)
+    parser.add_argument("--count", type=count, default=COMBINATIONS, help="of the combinations")
+    parser.add_argument("--seed", type=whole(0), default=0, help="chooses the combinations and their splits")
+    parser.add_argument("--size", type=int, choices=SIDES, default=SIZE, help="side of a picture in pixels")
 
 
 def _run(args: argparse.Namespace) -> None:
     write_rows(make_rows(args.count, args.seed, args.size), FEATURES, args.out)
+
+
+main = partial(run_recipe, "shapes", __doc__, _options, _run)

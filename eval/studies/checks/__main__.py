@@ -7,10 +7,7 @@ from eval.studies import run_study
 from eval.studies.checks import cheats, familiarity, retrieval, swap
 
 STUDIES = {"cheats": cheats.STUDY, "swap": swap.STUDY, "familiarity": familiarity.STUDY, "retrieval": retrieval.STUDY}
-
-
 main = partial(run_study, "python -m eval.studies.checks", __doc__, STUDIES)  # of argv, absent for the process' own
-
 
 if __name__ == "__main__":
     sys.exit(main())

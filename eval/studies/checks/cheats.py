@@ -9,7 +9,7 @@ With --codec the cheats are judged as a model's codec draws them, which is how a
 
 import argparse
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +25,7 @@ from bridge.text import TextEncoder
 from eval import baselines
 from eval.baselines import EncodeText, reconstruct, text_codes
 from eval.bench import Bench, Figures, bench_of
-from eval.data import by_caption, references
+from eval.data import by_caption
 from eval.features import EfficientNetLite0
 from eval.judge import Judge, Say
 from eval.report import COLUMNS, ROWS, check_counts, table, to_json
@@ -57,41 +57,31 @@ class Division:
     ) -> "Division":
         """Divide the artists of every caption of a split; `givers` of each give a picture, 0 divides nothing.
 
-        At most `captions` are judged, chosen by hash; all of the split's stay rivals. `seed` is of who gives which
-        picture (together with the caption), and of the bench.
+        At most `captions` are judged, chosen by hash; all of the split's stay rivals. `seed` and the caption choose who
+        gives which picture; the bench is of `seed` too.
         """
-        given, away = _give(judge, split, givers, seed)
-        # A given picture leaves the split, so that the target is made as it is for a model.
-        parts = judge.pictures.split.astype(object)
-        parts[away] = GIVEN
-        families = np.unique(judge.pictures.family[np.isin(parts, (split, GIVEN))])
-        judge = dataclasses.replace(judge, pictures=dataclasses.replace(judge.pictures, split=parts.astype(str)))
-        refs = references(judge.pictures, split)
-        kept = refs[np.flatnonzero([caption in given for caption in refs.captions])]
-        bench = bench_of(judge, split, n, captions=captions, only=given, seed=seed)
-        left_out = len(refs) + len(refs.left_out) - len(kept)
+        pictures = judge.pictures
+        groups = by_caption(pictures, pictures.where(split))
+        given, parts = {}, pictures.split.astype(object)
+        for caption, rows in groups.items():
+            artist = pictures.artist[rows]
+            names = np.unique(artist)
+            if len(names) >= givers + REFERENCES:
+                rng = np.random.default_rng([seed, *caption.encode()])
+                giving = rng.permutation(names)[:givers]
+                given[caption] = np.array([rng.choice(rows[artist == name]) for name in giving], dtype=int)
+                # A giver's pictures leave the split, so that the target is made as it is for a model.
+                parts[rows[np.isin(artist, giving)]] = GIVEN
+        if len(given) < 2:
+            raise UserError(
+                f"split: {len(given)} captions of {split!r} were drawn by {givers + REFERENCES} artists, so that "
+                f"{givers} can give a picture; a judgement needs two: ask for fewer samples"
+            )
+        divided = dataclasses.replace(judge, pictures=dataclasses.replace(pictures, split=parts.astype(str)))
+        bench = bench_of(divided, split, n, captions=captions, only=given, seed=seed)
+        all_families, kept = ({pictures.family[groups[c][0]] for c in chosen} for chosen in (groups, given))
         rows = np.stack([given[c] for c in bench.refs.captions])
-        return cls(bench, rows, left_out, len(families) - len(np.unique(kept.families)))
-
-
-def _give(judge: Judge, split: str, givers: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Rows that each caption with enough artists gives, (givers,), and all rows by those who give."""
-    pictures = judge.pictures
-    given, away = {}, [np.empty(0, int)]
-    for caption, own in by_caption(pictures, pictures.where(split)).items():
-        names = np.unique(pictures.artist[own])
-        if len(names) < givers + REFERENCES:
-            continue
-        rng = np.random.default_rng([seed, *caption.encode()])
-        giving = rng.permutation(names)[:givers]
-        given[caption] = np.array([rng.choice(own[pictures.artist[own] == a]) for a in giving], dtype=int)
-        away.append(own[np.isin(pictures.artist[own], giving)])
-    if len(given) < 2:
-        raise UserError(
-            f"split: {len(given)} captions of {split!r} were drawn by {givers + REFERENCES} artists, so that {givers} "
-            f"can give a picture; a judgement needs two: ask for fewer samples"
-        )
-    return given, np.concatenate(away)
+        return cls(bench, rows, len(groups) - len(given), len(all_families - kept))
 
 
 def _pixels(judge: Judge, rows: np.ndarray) -> Tensor:
@@ -107,9 +97,9 @@ def of_one(x: Tensor, n: int, rng: np.random.Generator) -> dict[str, Tensor]:
 
 
 def of_several(x: Tensor, strangers: Tensor, families: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
-    """What can be made of n right pictures a caption, each by another artist: cheats, and `OTHERS`, x itself.
+    """What can be made of right pictures (C, n, 3, H, W), each by another artist, n at least 2: cheats, and OTHERS.
 
-    Right pictures and strangers are (C, n, 3, H, W), n at least 2; families (C,).
+    `strangers` are other pictures, of the same shape; `families` (C,).
     """
     count, n = x.shape[:2]
     replaced = rng.permutation(count * n).reshape(count, n) < REPLACED * count * n
@@ -119,17 +109,18 @@ def of_several(x: Tensor, strangers: Tensor, families: np.ndarray, rng: np.rando
         "blur": torch.from_numpy(baselines.blur(x.numpy())),
         "shuffled captions": x[baselines.shuffle_captions(families, rng)],
     }
-    # Two of two right pictures are simply real.
-    return made | ({"two right images": x[:, np.arange(n) % 2]} if n > 2 else {})
+    if n > 2:  # two of two right pictures are simply real
+        made["two right images"] = x[:, np.arange(n) % 2]
+    return made
 
 
 def of_training(
     judge: Judge, captions: Sequence[str], codes: EncodeText, n: int, rng: np.random.Generator
-) -> Iterator[tuple[str, Tensor]]:
-    """What training pictures give for captions nobody trained on, and noise: names and pictures (C, n, 3, H, W).
+) -> dict[str, Tensor]:
+    """What training pictures give for captions nobody trained on, and noise: cheats, (C, n, 3, H, W).
 
-    Retrieved pictures always pass the realism test, a distance to training pictures; only the copy rate holds it
-    against them. Shifted ones move right and down; their first row and column fill the gap.
+    Retrieved ones always pass the realism test, a distance to training pictures; only the copy rate holds it against
+    them. Shifted ones move right and down, their first row and column filling the gap.
     """
     labels, caption = np.unique(judge.pictures.label[judge.train], return_inverse=True)
     order = baselines.nearest_captions(codes(captions), codes(labels.tolist()))
@@ -139,42 +130,41 @@ def of_training(
     x, y = _pixels(judge, judge.train[near]), _pixels(judge, judge.train[far[:, 1:]])
     rows, columns = ((torch.arange(side) - round(SHIFT * side)).clamp(min=0) for side in x.shape[-2:])
 
-    def noise() -> Tensor:
-        return torch.from_numpy(rng.random(tuple(x.shape), dtype=np.float32))
-
-    yield "nearest caption", x
-    yield "n nearest captions", _pixels(judge, judge.train[far[:, :n]])
-    yield "blends", (x + y) / 2
-    yield "copies + 30% noise", (1 - COPY_NOISE) * x + COPY_NOISE * noise()
-    yield "copies, mirrored", x.flip(-1)
-    yield "copies, shifted", x[..., rows[:, None], columns]
-    yield "unconditional", _pixels(judge, judge.train[blind])
-    yield "noise", noise()
+    grain, noise = (torch.from_numpy(rng.random(tuple(x.shape), dtype=np.float32)) for _ in range(2))
+    return {
+        "nearest caption": x,
+        "n nearest captions": _pixels(judge, judge.train[far[:, :n]]),
+        "blends": (x + y) / 2,
+        "copies + 30% noise": (1 - COPY_NOISE) * x + COPY_NOISE * grain,
+        "copies, mirrored": x.flip(-1),
+        "copies, shifted": x[..., rows[:, None], columns],
+        "unconditional": _pixels(judge, judge.train[blind]),
+        "noise": noise,
+    }
 
 
 def cheats_of(division: Division, codes: EncodeText, n: int, rng: np.random.Generator) -> dict[str, Tensor]:
-    """Every cheat that the given pictures of a division allow, (C, n, 3, H, W) in [0, 1].
+    """Every cheat that a division allows, (C, n, 3, H, W) in [0, 1].
 
-    Those of training pictures where nobody or n artists give, those of one right picture where anybody gives, those of
-    several where n artists do. `codes` turns captions into unit text codes.
+    From one right picture where anybody gives, from several where n do, from training pictures where nobody or n do.
     """
     judge, refs, givers = division.bench.judge, division.bench.refs, division.given.shape[1]
     made: dict[str, Tensor] = {}
-    if givers > 0:
-        x = _pixels(judge, division.given)
-        if givers == n:
-            families = judge.pictures.family[judge.train]
-            strangers = _pixels(judge, judge.train[baselines.draw_unconditional(families, len(refs), n, rng)])
-            made |= of_several(x, strangers, refs.families, rng)
+    x = _pixels(judge, division.given) if givers else torch.empty(0)
+    if givers == n:
+        families = judge.pictures.family[judge.train]
+        strangers = _pixels(judge, judge.train[baselines.draw_unconditional(families, len(refs), n, rng)])
+        made |= of_several(x, strangers, refs.families, rng)
+    if givers:
         made |= of_one(x[:, 0], n, rng)
     if givers in (0, n):
-        made |= dict(of_training(judge, refs.captions, codes, n, rng))
+        made |= of_training(judge, refs.captions, codes, n, rng)
     return made
 
 
 @dataclass(frozen=True)
 class Section:
-    """Cheats that are held against the same references."""
+    """Cheats that are held against the same references, and real pictures beside them."""
 
     givers: int  # Artists of each caption whose pictures are the cheats', never references
     captions: int  # How many were judged
@@ -236,8 +226,8 @@ def evaluate(
         counts = (len(refs), len(np.unique(refs.families)), division.left_out, division.families_left_out)
         artists = float(np.mean([len(np.unique(a)) for a in refs.artists]))
         sections.append(Section(givers, *counts, artists, figures))
-    data, drawn_by = judge.pictures.fingerprint, None if codec is None else codec.fingerprint
-    return CheatReport(split, seed, n, judge.extractor.id, data, sections, drawn_by, about or {})
+    drawn_by = None if codec is None else codec.fingerprint
+    return CheatReport(split, seed, n, judge.extractor.id, judge.pictures.fingerprint, sections, drawn_by, about or {})
 
 
 def to_text(report: CheatReport) -> str:
@@ -245,15 +235,12 @@ def to_text(report: CheatReport) -> str:
     through = "" if report.codec is None else f" · as codec {report.codec} draws them"
     lines = [f"split {report.split} · {report.samples} samples a caption · judge {report.extractor}{through}"]
     for s in report.sections:
-        ordered = sorted(s.figures.items(), key=lambda item: (is_cheat(item[0]), -item[1].value("score")))
-        cells = (
-            [n, *(str(getattr(f, c)) for c in COLUMNS), *(f"{f.value(c):.2f}" for c in BESIDE)] for n, f in ordered
-        )
-        head = (
-            f"{s.givers} artists of a caption give, {s.references:.1f} are references: {s.captions} captions of "
-            f"{s.families} families (left out, too few artists: {s.left_out} captions, {s.families_left_out} families)"
-        )
-        lines += ["", head, *table([["", *COLUMNS, *BESIDE], *cells])]
+        rows = [["", *COLUMNS, *BESIDE]]
+        for name, f in sorted(s.figures.items(), key=lambda item: (is_cheat(item[0]), -item[1].value("score"))):
+            rows.append([name, *(str(getattr(f, c)) for c in COLUMNS), *(f"{f.value(c):.2f}" for c in BESIDE)])
+        judged = f"{s.references:.1f} are references: {s.captions} captions of {s.families} families"
+        left_out = f"left out, too few artists: {s.left_out} captions, {s.families_left_out} families"
+        lines += ["", f"{s.givers} artists of a caption give, {judged} ({left_out})", *table(rows)]
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ every bin's fit is shown to be above chance: below it the model's note says so, 
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
@@ -53,43 +54,30 @@ def bins(cosine: np.ndarray, hits: np.ndarray, families: np.ndarray, least: int)
 
 
 def threshold(binned: Sequence[Bin]) -> float | None:
-    """Lower edge of the lowest bin from which on every bin is above chance; None if the nearest is not.
-
-    >>> chance, known = Interval(0.1, -0.1, 0.3), Interval(0.5, 0.3, 0.7)
-    >>> threshold([Bin(0.2, 0.5, 9, 9, chance), Bin(0.6, 0.7, 9, 9, known), Bin(0.7, 1.0, 9, 9, known)])
-    0.6
-    """
-    edge = None
-    for each in reversed(binned):
-        if each.fit.low <= 0:
-            break
-        edge = each.low
-    return edge
-
-
-def measured(pipe: BridgePipeline, judge: Judge, split: str, n: int, seed: int) -> tuple[np.ndarray, ...]:
-    """Of each caption of a split: cosine (C,), hits of n pictures and of real ones (C, 2), family (C,)."""
-    bench = bench_of(judge, split, n, seed=seed)
-    captions = list(bench.refs.captions)
-    made = bench.samples(judge.look(pipe(captions, n, seed=seed, output_type="pt").images))
-    pooled = pipe.text_encoder.encode(captions, 64, with_tokens=False).pooled
-    cosine = pipe.memory.familiarity(pooled).cpu().numpy()
-    return cosine, np.stack([made.per.hit, bench.real.per.hit], axis=1), bench.refs.families
+    """Lower edge of the lowest bin from which on every bin is above chance; None if the nearest is not."""
+    above = list(takewhile(lambda each: each.fit.low > 0, reversed(binned)))
+    return above[-1].low if above else None
 
 
 def _arguments(parser: Parser) -> None:
     add_common(parser, "model", "--data", "--split", "--seed")
-    parser.add_argument("-n", type=whole(1), default=4, help="pictures a caption")
-    parser.add_argument("--families", type=whole(2), default=12, help="of a bin at least")
-    parser.add_argument(
-        "--known", type=number(-1, 1), default=0.99, help="from this cosine on a caption is known itself"
-    )
+    add = parser.add_argument
+    add("-n", type=whole(1), default=4, help="pictures a caption")
+    add("--families", type=whole(2), default=12, help="of a bin at least")
+    add("--known", type=number(-1, 1), default=0.99, help="from this cosine on a caption is known itself")
 
 
 def _run(args: argparse.Namespace, _: str) -> None:
     pipe = BridgePipeline.from_pretrained(args.model)
     judge = Judge.load(args.data, EfficientNetLite0(), say)
-    parts = [measured(pipe, judge, split, args.n, args.seed) for split in ROWS[args.split].values()]
+    parts = []
+    for split in ROWS[args.split].values():
+        bench = bench_of(judge, split, args.n, seed=args.seed)
+        captions = list(bench.refs.captions)
+        made = bench.samples(judge.look(pipe(captions, args.n, seed=args.seed, output_type="pt").images))
+        pooled = pipe.text_encoder.encode(captions, 64, with_tokens=False).pooled
+        hits = np.stack([made.per.hit, bench.real.per.hit], axis=1)
+        parts.append((pipe.memory.familiarity(pooled).cpu().numpy(), hits, bench.refs.families))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     held_out = columns[0] < args.known
     print(f"{args.split}: fit by cosine of the nearest known caption, {args.n} pictures a caption, as it samples")

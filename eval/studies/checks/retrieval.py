@@ -45,11 +45,7 @@ class Retrieval:
 
 
 def ranks(score: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Rank (M,) of the right column (M,) in every row of scores (M, C): 1 is best; equals share the mean of theirs.
-
-    >>> ranks(np.array([[3.0, 1.0], [2.0, 2.0]]), np.array([0, 1]))
-    array([1. , 1.5])
-    """
+    """Rank (M,) of the right column (M,) in every row of scores (M, C): 1 is best; equals share the mean of theirs."""
     return np.take_along_axis(rankdata(-score, axis=1), right[:, None], axis=1)[:, 0]
 
 
@@ -68,9 +64,9 @@ def compare(title: str, model: np.ndarray, ridge: np.ndarray, families: np.ndarr
 
 
 def picture_ranks(score: np.ndarray, groups: Sequence[np.ndarray], rounds: int) -> np.ndarray:
-    """Rank of each caption's picture among one picture of every caption, (rounds * C,), round by round.
+    """Rank of each caption's picture among one of every caption, from scores (M, C): (rounds * C,), round by round.
 
-    From scores of M pictures and C captions (M, C); each caption's pictures, rows [(k,)] * C, take turns.
+    Each caption's pictures, rows [(k,)] * C, take turns.
     """
     one = [[group[turn % len(group)] for group in groups] for turn in range(rounds)]
     return np.concatenate([ranks(score[rows].T, np.arange(len(groups))) for rows in one])
@@ -78,32 +74,30 @@ def picture_ranks(score: np.ndarray, groups: Sequence[np.ndarray], rounds: int) 
 
 @torch.no_grad()
 def from_less_noise(mapper: VelocityMapper, z: Tensor, c: TextCode, time: float, probes: int, seed: int = 0) -> Tensor:
-    """Scores (M, C) of latents by guesses from themselves at time `time`, 0 = noise; see `bridge.score`.
+    """Scores (M, C) of latents by guesses from themselves at a time, 0 = noise; see `bridge.score`.
 
     Source: Li et al. 2023, Your Diffusion Model is Secretly a Zero-Shot Classifier, arXiv:2303.16203
     """
-    both = TextCode.cat([TextCode.null(1, c.pooled.shape[1]), c])
+    both, t = TextCode.cat([TextCode.null(1, c.pooled.shape[1]), c]), torch.full((len(z),), time)
     error = torch.zeros(len(z), len(both))
-    t = torch.full((len(z),), time)
     for eps in normal_rows([(seed, probe) for probe in range(probes)], z.shape[1:]):
         z_t = time * z + (1 - time) * eps
         for i in range(len(both)):
-            code = both[torch.full((len(z),), i)]
-            guess = z_t + (1 - time) * mapper.velocity(z_t, t, code)
+            guess = z_t + (1 - time) * mapper.velocity(z_t, t, both[torch.full((len(z),), i)])
             error[:, i] += (guess - z).square().flatten(1).sum(1) / (2 * probes)
     return error[:, :1] - error[:, 1:]
 
 
 def _arguments(parser: Parser) -> None:
     add_common(parser, "model", "--data", "--split", "--seed")
-    rows = ("seen", "held-out")
-    parser.add_argument("--rows", nargs="+", choices=rows, default=list(rows), help="of captions")
-    parser.add_argument("--candidates", type=whole(2), default=100, help="captions")
-    parser.add_argument("--method", choices=scores.METHODS, help="default: the mapper's own")
-    parser.add_argument("--samples", type=whole(0), default=0, help="of each caption, for how typical pictures are")
-    parser.add_argument("--pictures", type=whole(1), help="of each caption at most; default all")
-    parser.add_argument("--times", type=number(0, 1), nargs="+", metavar="T", help="try these, and nothing else")
-    parser.add_argument("--probes", type=whole(1), default=4, help="draws of noise for --times")
+    add, rows = parser.add_argument, ["seen", "held-out"]
+    add("--rows", nargs="+", choices=rows, default=rows, help="of captions")
+    add("--candidates", type=whole(2), default=100, help="captions")
+    add("--method", choices=scores.METHODS, help="default: the mapper's own")
+    add("--samples", type=whole(0), default=0, help="of each caption, for how typical pictures are")
+    add("--pictures", type=whole(1), help="of each caption at most; default all")
+    add("--times", type=number(0, 1), nargs="+", metavar="T", help="try these, and nothing else")
+    add("--probes", type=whole(1), default=4, help="draws of noise for --times")
 
 
 def _run(args: argparse.Namespace, _: str) -> None:

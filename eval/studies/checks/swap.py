@@ -8,6 +8,7 @@ that share neither, with intervals over captions.
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from bridge.arguments import writable_folder
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
 from bridge.pipeline import BridgePipeline
-from eval.bench import Bench, bench_of
+from eval.bench import bench_of
 from eval.features import EfficientNetLite0
 from eval.judge import Judge
 from eval.metrics.bootstrap import Interval, paired_bootstrap
@@ -53,10 +54,6 @@ def pair_rates(labels: np.ndarray, families: np.ndarray) -> np.ndarray:
 
     Labels are of the picture of each caption and noise, (C, n) of any kind, n at least 2; captions are compared with
     those of other families (C,).
-
-    >>> pair_rates(np.array([["a", "b"], ["a", "b"]]), np.array([0, 1]))
-    array([[1., 0., 0.],
-           [1., 0., 0.]])
     """
     if len(np.unique(families)) < 2:
         raise UserError("families: captions are compared with those of other families, there is one only")
@@ -80,17 +77,13 @@ def agreement(labels: np.ndarray, families: np.ndarray, seed: int = 0) -> Agreem
     """
     noise, caption, neither = pair_rates(labels, families).T
     values = np.stack([2 * noise - noise.mean(), caption, 2 * neither - neither.mean()], axis=1)
-
-    def interval(weights: Sequence[float]) -> Interval:
-        return paired_bootstrap(values, families, lambda m: m @ np.array(weights), seed=seed)
-
-    return Agreement(*map(interval, ([1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, -1], [0, 1, -1])))
+    weights = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, -1], [0, 1, -1]])
+    return Agreement(*(paired_bootstrap(values, families, partial(np.dot, b=w), seed=seed) for w in weights))
 
 
 def nearest_captions(shows: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     """Which caption's centroid (P, D) each picture (..., D) is nearest to, (...) of 0 to P - 1."""
-    flat = shows.reshape(-1, shows.shape[-1])
-    return cdist(flat, centroids).argmin(axis=1).reshape(shows.shape[:-1])
+    return cdist(shows.reshape(-1, shows.shape[-1]), centroids).argmin(axis=1).reshape(shows.shape[:-1])
 
 
 def real_rates(styles: Sequence[np.ndarray], artists: Sequence[np.ndarray], families: np.ndarray) -> np.ndarray:
@@ -109,18 +102,8 @@ def real_rates(styles: Sequence[np.ndarray], artists: Sequence[np.ndarray], fami
         return np.stack([agreeing / pairs for agreeing, pairs in counts], axis=1)
 
 
-def measure(pipe: BridgePipeline, bench: Bench, n: int, seed: int) -> tuple[Agreement, Agreement, Interval]:
-    """Agreement in style and in what is shown, and Caption-ID, of a model's pictures for a bench's captions."""
-    refs = bench.refs
-    seen = bench.judge.look(pipe(list(refs.captions), n, seed=seed, output_type="pt").images)
-    style = seen.described.style.reshape(len(refs), n)
-    shown = nearest_captions(seen.described.shows, bench.rivals.centroids).reshape(len(refs), n)
-    hit = paired_bootstrap(bench.samples(seen).per.hit, refs.families, seed=seed)
-    return agreement(style, refs.families, seed), agreement(shown, refs.families, seed), hit
-
-
 def to_text(report: SwapReport) -> str:
-    """Two lines of the table, and what stands beside it."""
+    """Two lines of the table for each kind of agreement, and what stands beside it."""
     head = f"{report.captions} captions of {report.split}, {report.samples} noises; two pictures agree in"
     rows = [["", "noise held", "caption held", "neither"]]
     for name, a in (("style", report.style), ("nearest caption", report.shown)):
@@ -143,11 +126,14 @@ def _run(args: argparse.Namespace, command: str) -> None:
     pipe = BridgePipeline.from_pretrained(args.model)
     judge = Judge.load(args.data, EfficientNetLite0(), say)
     bench = bench_of(judge, args.split, args.n, captions=args.captions)
-    refs = bench.refs
+    refs, families, seed = bench.refs, bench.refs.families, args.seed
     say(f"{len(refs)} captions x {args.n} noises")
-    style, shown, hit = measure(pipe, bench, args.n, args.seed)
-    rates = real_rates([s.described.style for s in bench.seen], refs.artists, refs.families)
-    real = [paired_bootstrap(r[np.isfinite(r)], refs.families[np.isfinite(r)], seed=args.seed) for r in rates.T]
+    seen = judge.look(pipe(list(refs.captions), args.n, seed=seed, output_type="pt").images)
+    labels = (seen.described.style, nearest_captions(seen.described.shows, bench.rivals.centroids))
+    style, shown = (agreement(each.reshape(len(refs), args.n), families, seed) for each in labels)
+    hit = paired_bootstrap(bench.samples(seen).per.hit, families, seed=seed)
+    rates = real_rates([s.described.style for s in bench.seen], refs.artists, families)
+    real = [paired_bootstrap(r[np.isfinite(r)], families[np.isfinite(r)], seed=seed) for r in rates.T]
     about = {"command": command, "model": pipe.fingerprint, "judge": judge.extractor.id}
     report = SwapReport(args.split, len(refs), args.n, style, shown, hit, real[0], real[1], about)
     if out is not None:

@@ -8,7 +8,6 @@ import csv
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -26,9 +25,6 @@ from train.command import Parser, number, say, whole
 from train.config import ConfigError
 from train.data.dataset import load_dataset
 
-BEGUN = "begun.json"
-HELD_OUT = ("validation", "test")
-
 
 def write_source(dataset: Dataset, pairs: int, folder: Path, seed: int = 0) -> None:
     """A folder as anybody has it, pictures and `metadata.csv`: `pairs` training rows, and all that are held out."""
@@ -36,7 +32,7 @@ def write_source(dataset: Dataset, pairs: int, folder: Path, seed: int = 0) -> N
     if len(train) < pairs:
         raise ConfigError(f"pairs: expected at most {len(train)}, the training rows there are, got {pairs}")
     kept = [train[i] for i in torch.randperm(len(train), generator=generator_for(seed))[:pairs].tolist()]
-    kept += [i for i, split in enumerate(dataset["split"]) if split in HELD_OUT]
+    kept += [i for i, split in enumerate(dataset["split"]) if split in ("validation", "test")]
     with atomic_folder(folder) as scratch, (scratch / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["file_name", "caption", "split"])
@@ -46,26 +42,20 @@ def write_source(dataset: Dataset, pairs: int, folder: Path, seed: int = 0) -> N
             table.writerow([name, row["label"], row["split"]])
 
 
-def begin(out: Path, facts: dict[str, Any]) -> None:
-    """Note what a benchmark is of; ConfigError where `out` was begun with other pictures, or another number of them."""
-    path = out / BEGUN
-    if (out / "source").exists():
-        before = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        if differs := [name for name, value in facts.items() if before.get(name) != value]:
-            raise ConfigError(f"--out: {out} was begun with other {' and '.join(differs)}; name another folder")
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, json.dumps(facts) + "\n")
-
-
 def own_lines(data: Path, pairs: int, out: Path, minutes: float, say: Say) -> list[str]:
     """Lines of the table, of so many training rows of a prepared dataset with training, validation and test rows.
 
-    `out` is the folder of all that is made, once; for `minutes` see `train.auto`.
+    `out` is the folder of all that is made, once; for `minutes` see `train.auto`. ConfigError where it was begun with
+    other pictures, or another number of them.
     """
-    source = out / "source"
-    begin(out, {"data": Pictures.load(data).fingerprint, "pairs": pairs})
-    if not source.exists():
+    source, begun, facts = out / "source", out / "begun.json", {"data": Pictures.load(data).fingerprint, "pairs": pairs}
+    if source.exists():
+        before = json.loads(begun.read_text("utf-8")) if begun.exists() else {}
+        if differs := [name for name, value in facts.items() if before.get(name) != value]:
+            raise ConfigError(f"--out: {out} was begun with other {' and '.join(differs)}; name another folder")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        atomic_write(begun, json.dumps(facts) + "\n")
         write_source(load_dataset(data), pairs, source)
     fresh, start = not (out / "run").exists(), time.monotonic()
     own = Own(Wanted(str(source)), Reading(load_codec(shipped_codec()).image_size), out / "run", minutes, 0, say)

@@ -7,7 +7,6 @@
 """
 
 import argparse
-import io
 import json
 import secrets
 import time
@@ -25,31 +24,26 @@ from train.command import Parser, whole
 from train.timing import interleaved
 
 CAPTIONS = ("a smiling cat", "a rocket", "a red heart", "a house", "a dog", "a strawberry", "a bus", "a tree")
-PATIENCE = 300
-"""Seconds without a byte after which a visitor gives up."""
-CHECKS = 10
-"""Times at which resident memory is read."""
-
-
-def caption_of(number: int) -> str:
-    return CAPTIONS[number % len(CAPTIONS)]
+TIMEOUT = 300  # Seconds without a byte after which a visitor gives up
+CHECKS = 10  # Times at which resident memory is read
 
 
 def draw(site: Served, number: int, count: int, tab: int | None = None) -> tuple[list[str], str]:
-    """Files of the pictures that the tab Draw shows a visitor, whose number is the seed, and what it says.
+    """Files of the pictures that the tab Draw shows a visitor, whose number is the seed, and its message.
 
-    `tab` is the browser's; one of its own where there is none.
+    Visitors share the session of a browser's `tab`; without one, each has its own.
     """
-    fields = {**vars(site.studio.default), "captions": caption_of(number), "count": count, "seed": number}
+    caption = CAPTIONS[number % len(CAPTIONS)]
+    fields = {**vars(site.studio.default), "captions": caption, "count": count, "seed": number}
     session = secrets.token_hex(8) if tab is None else f"tab-{tab}"
     address, body = f"{site.url}/gradio_api/call/draw", {"data": list(fields.values()), "session_hash": session}
     request = urllib.request.Request(address, json.dumps(body).encode(), {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         event = json.load(answer)["event_id"]
-    with urllib.request.urlopen(f"{address}/{event}", timeout=PATIENCE) as stream:
+    with urllib.request.urlopen(f"{address}/{event}", timeout=TIMEOUT) as stream:
         last = [line for line in stream.read().decode().splitlines() if line.startswith("data: [")][-1]
-    gallery, told, *_ = json.loads(last.removeprefix("data: "))
-    return [entry["image"]["path"] for entry in gallery] if isinstance(gallery, list) else [], told
+    gallery, message, *_ = json.loads(last.removeprefix("data: "))
+    return [entry["image"]["path"] for entry in gallery] if isinstance(gallery, list) else [], message
 
 
 def identical(site: Served, visitors: int, count: int) -> str:
@@ -58,9 +52,8 @@ def identical(site: Served, visitors: int, count: int) -> str:
         shown = list(pool.map(lambda n: draw(site, n, count)[0], range(visitors)))
     same = 0
     for number, paths in enumerate(shown):
-        alone = site.studio.pipe(caption_of(number), count, seed=number).images
-        drawn = [Image.open(io.BytesIO(Path(path).read_bytes())) for path in paths]
-        same += [image.tobytes() for image in drawn] == [image.tobytes() for image in alone]
+        alone = site.studio.pipe(CAPTIONS[number % len(CAPTIONS)], count, seed=number).images
+        same += [Image.open(path).tobytes() for path in paths] == [image.tobytes() for image in alone]
     return f"bit for bit as alone    {same} of {visitors} visitors at once, {count} pictures each"
 
 
@@ -99,20 +92,18 @@ def bound(pipe: BridgePipeline, count: int, repeats: int = 5) -> str:
 
 def memory(site: Served, requests: int, visitors: int) -> list[str]:
     """Lines: resident memory after each tenth of the requests."""
-    each = max(1, requests // CHECKS)
-    lines, done = [], 0
-    while done < requests:
-        some = range(done, min(requests, done + each))
 
-        def use(tab: int, some: range = some) -> None:
-            for number in some[tab::visitors]:  # one after the other, as a tab does
-                draw(site, number, 1, tab)
+    def use(tab: int, numbers: range) -> None:
+        for number in numbers[tab::visitors]:  # one after the other, as a tab does
+            draw(site, number, 1, tab)
 
+    lines, each = [], max(1, requests // CHECKS)
+    for start in range(0, requests, each):
+        numbers = range(start, min(requests, start + each))
         with ThreadPoolExecutor(visitors) as pool:
-            list(pool.map(use, range(visitors)))
-        done = some.stop
+            list(pool.map(use, range(visitors), [numbers] * visitors))
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
-        lines.append(f"resident memory         {resident:7.1f} MB after {done} requests of 1 picture")
+        lines.append(f"resident memory         {resident:7.1f} MB after {numbers.stop} requests of 1 picture")
     return lines
 
 

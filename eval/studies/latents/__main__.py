@@ -6,18 +6,8 @@ from functools import partial
 from eval.studies import run_study
 from eval.studies.latents import changes, factors, labels, model
 
-STUDIES = {
-    "normal": model.NORMAL,
-    "near": model.NEAR,
-    "paths": model.PATHS,
-    "changes": changes.STUDY,
-    "factors": factors.STUDY,
-    "labels": labels.STUDY,
-}
-
-
+STUDIES = {**model.STUDIES, "changes": changes.STUDY, "factors": factors.STUDY, "labels": labels.STUDY}
 main = partial(run_study, "python -m eval.studies.latents", __doc__, STUDIES)  # of argv, absent for the process' own
-
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -21,10 +21,8 @@ from eval.metrics.bootstrap import Interval, paired_bootstrap
 from eval.studies import Study, add_common
 from train.command import Parser, say, whole, writable_file
 
-LEARNT = (10, 30, 100, 200)
-"""Pairs that a change is learnt from."""
-JUDGED, SHOWN = 200, 8
-"""Pairs that it is judged on at most, and that a sheet shows."""
+LEARNT = (10, 30, 100, 200)  # Pairs that a change is learnt from
+JUDGED, SHOWN = 200, 8  # Pairs that it is judged on at most, and that a sheet shows
 
 
 def _words(given: str) -> tuple[str, str]:
@@ -34,7 +32,7 @@ def _words(given: str) -> tuple[str, str]:
     return minus.strip(), plus.strip()
 
 
-def arguments(parser: Parser) -> None:
+def _arguments(parser: Parser) -> None:
     add = parser.add_argument
     add_common(parser, "model", "--seed")
     add("--change", type=_words, action="append", required=True, metavar="'A -> B'", help="may be repeated")
@@ -42,21 +40,19 @@ def arguments(parser: Parser) -> None:
     add("--out", type=Path, metavar="PNG", help="a sheet: before, changed, after")
 
 
-def halves(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, plus: str, seed: int) -> tuple[Tensor, Tensor]:
-    """Pairs to learn from and to judge on, (N, 2) each, such that no caption of a first picture is on both sides."""
-    pairs = torch.tensor(change_pairs(mapper, captions, minus, plus), dtype=torch.long).view(-1, 2)
-    first = first_captions(mapper, pairs)
-    rng = np.random.default_rng(seed)
-    names = rng.permutation(np.unique(first))
-    learnt = np.isin(first, names[: len(names) // 2])
-    order = torch.from_numpy(rng.permutation(len(pairs)))
-    chosen = torch.from_numpy(learnt)[order]
-    return pairs[order][chosen], pairs[order][~chosen][:JUDGED]
-
-
 def first_captions(mapper: LocalFlowMapper, pairs: Tensor) -> np.ndarray:
     """Number of the first caption of each pair's first picture."""
     return np.asarray(mapper.link.cpu()[mapper.start.cpu()[pairs[:, 0]].long()].numpy())
+
+
+def halves(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, plus: str, seed: int) -> tuple[Tensor, Tensor]:
+    """Pairs to learn from and to judge on, (N, 2) each, such that no caption of a first picture is on both sides."""
+    pairs = torch.tensor(change_pairs(mapper, captions, minus, plus), dtype=torch.long).view(-1, 2)
+    first, rng = first_captions(mapper, pairs), np.random.default_rng(seed)
+    names = rng.permutation(np.unique(first))
+    order = torch.from_numpy(rng.permutation(len(pairs)))
+    learnt = torch.from_numpy(np.isin(first, names[: len(names) // 2]))[order]
+    return pairs[order][learnt], pairs[order][~learnt][:JUDGED]
 
 
 def left(z: Tensor, after: Tensor, before: Tensor, captions: np.ndarray) -> Interval:
@@ -65,7 +61,7 @@ def left(z: Tensor, after: Tensor, before: Tensor, captions: np.ndarray) -> Inte
     return paired_bootstrap(error / all_of_it.mean(), captions)
 
 
-def run(args: argparse.Namespace, command: str) -> None:
+def _run(args: argparse.Namespace, command: str) -> None:
     if args.out:
         writable_file(args.out)
     pipe = BridgePipeline.from_pretrained(args.model)
@@ -96,6 +92,5 @@ def run(args: argparse.Namespace, command: str) -> None:
         print(args.out)
 
 
-STUDY = Study(
-    __doc__ or "", "pictures --change 'red -> blue' --change 'light skin tone -> dark skin tone'", arguments, run
-)
+EXAMPLE = "pictures --change 'red -> blue' --change 'light skin tone -> dark skin tone'"
+STUDY = Study(__doc__, EXAMPLE, _arguments, _run)

@@ -50,7 +50,7 @@ def strip(codec: ImageCodec, flat: np.ndarray, dimension: int, steps: int) -> Te
 
 
 def over_halves(values: Sequence[float]) -> Interval:
-    """A figure over random halves of the pictures: the mean, the smallest and the largest."""
+    """Mean, smallest and largest of a figure over random halves of the pictures."""
     return Interval(float(np.mean(values)), min(values), max(values))
 
 
@@ -105,9 +105,8 @@ class Factors:
         source = datasets.load_from_disk(str(folder))
         columns = [name for name in source.column_names if name.startswith(PREFIX)]
         if not columns:
-            raise UserError(
-                f"data: {folder} has no {PREFIX}* column; make it with python -m train.recipes shapes --out FOLDER"
-            )
+            remedy = "make it with python -m train.recipes shapes --out FOLDER"
+            raise UserError(f"data: {folder} has no {PREFIX}* column; {remedy}")
         values = np.array([list(source[c]) for c in columns]).T[rows]
         return cls(pictures, rows, [c.removeprefix(PREFIX) for c in columns], values)
 
@@ -119,14 +118,13 @@ class Factors:
         scores = []
         for seed in range(halves):
             half = np.random.default_rng(seed).permutation(len(codes))[: len(codes) // 2]
-            mig = disentangle.mig(codes[half], self.values[half]).score
-            dci = disentangle.dci(codes, self.values, seed)
-            found = vars(dci) | {"mig": mig, "sap": disentangle.sap(codes, self.values, seed).score}
-            scores.append([found[name] for name in MEASURES])
-        whole = disentangle.mig(codes, self.values)
-        columns = (whole.best, whole.matrix.max(axis=0), whole.gap)
+            gaps = {"mig": disentangle.mig(codes[half], self.values[half]).score}
+            gaps["sap"] = disentangle.sap(codes, self.values, seed).score
+            scores.append(gaps | vars(disentangle.dci(codes, self.values, seed)))
+        ranges = {name: over_halves([score[name] for score in scores]) for name in MEASURES}
+        every = disentangle.mig(codes, self.values)
+        columns = (every.best, every.matrix.max(axis=0), every.gap)
         best, information, gap = (dict(zip(self.names, column.tolist(), strict=True)) for column in columns)
-        ranges = {name: over_halves(values) for name, values in zip(MEASURES, zip(*scores, strict=True), strict=True)}
         return Figures(codes.shape[1], **ranges, best=best, information=information, gap=gap)
 
     def of_codec(self, codec: ImageCodec, components: int, halves: int) -> CodecFigures:
@@ -143,32 +141,19 @@ class Factors:
             psnr=float(quality.psnr(error.mean())),
         )
 
-    def controls(self, components: int, halves: int) -> dict[str, Figures]:
-        """The same measures where no codec had a hand: the factors themselves, and the pixels' components."""
-        pixels = thumbnails(self.pictures.pixels(self.rows).numpy(), 16).astype(float)
-        return {
-            "the factors themselves": self.figures(self.values.astype(float), halves),
-            "pixels, PCA": self.figures(principal(pixels, components), halves),
-        }
-
 
 def load_codecs(folders: Sequence[Path]) -> dict[str, ImageCodec]:
     """Codecs by the name of their folder, or of the run that a folder `vae` is in."""
     codecs: dict[str, ImageCodec] = {}
     for folder in folders:
         if not (folder / "config.json").exists():
-            raise UserError(
-                f"codec: {folder} holds no codec; name the `vae` folder of a finished run of train.autoencoder"
-            )
+            remedy = "name the `vae` folder of a finished run of train.autoencoder"
+            raise UserError(f"codec: {folder} holds no codec; {remedy}")
         name = folder.resolve().parent.name if folder.name == "vae" else folder.name
         if name in codecs:
             raise UserError(f"codec: two are called {name!r}; rename one of the folders")
         codecs[name] = load_codec(folder)
     return codecs
-
-
-def about(codecs: dict[str, ImageCodec], command: str) -> dict[str, str]:
-    return {"command": command} | {name: codec.fingerprint for name, codec in codecs.items()}
 
 
 def to_text(report: FactorsReport) -> str:
@@ -182,10 +167,8 @@ def to_text(report: FactorsReport) -> str:
     lines += table([["", "dims", *MEASURES], *rows])
     for name, codec in report.codecs.items():
         f = codec.flattened
-        lines.append(
-            f"{name}: {codec.psnr:.2f} dB, {codec.active} of {f.dimensions} dimensions active, "
-            f"at most {codec.rate:.1f} nats a picture"
-        )
+        active = f"{codec.active} of {f.dimensions} dimensions active"
+        lines.append(f"{name}: {codec.psnr:.2f} dB, {active}, at most {codec.rate:.1f} nats a picture")
         best = (f"{k} {f.best[k]} ({share:.2f}, gap {f.gap[k]:.2f})" for k, share in f.information.items())
         lines.append("  best dimension (share of the factor's entropy): " + ", ".join(best))
     return "\n".join(lines)
@@ -200,17 +183,8 @@ def chart(codecs: dict[str, CodecFigures], betas: Sequence[float]) -> str:
     for measure in MEASURES[:4]:
         ranges = [getattr(codec.flattened, measure) for _, codec in order]
         ends = ([r.value for r in ranges], [r.low for r in ranges], [r.high for r in ranges])
-        curves.append(Curve(measure.upper() if len(measure) == 3 else measure, [b for b, _ in order], *ends))
+        curves.append(Curve(measure.upper() if len(measure) == 3 else measure, [beta for beta, _ in order], *ends))
     return to_svg(plots.curves("disentanglement of codecs on shapes", curves, "beta", "0: none, 1: whole"))
-
-
-def traversals(codec: ImageCodec, factors: Factors, figures: Figures, path: Path) -> None:
-    """Write a sheet: for each factor, a picture's latent moved along the dimension that tells most of it."""
-    flat = flat_latents(codec, factors.pictures, factors.rows).astype(float)
-    rows = [to_pil(strip(codec, flat, j, STEPS)) for j in figures.best.values()]
-    notes = [f"dimension {figures.best[name]}, MI {figures.information[name]:.2f}" for name in figures.best]
-    sheet = contact_sheet(rows, list(figures.best), notes, cell=CELL)
-    save_png(sheet, path, {"codec": codec.fingerprint, "caption": str(factors.pictures.label[factors.rows[0]])})
 
 
 def add_codecs(parser: Parser) -> None:
@@ -229,18 +203,27 @@ def _arguments(parser: Parser) -> None:
 
 
 def _run(args: argparse.Namespace, command: str) -> None:
-    codecs = load_codecs(args.codecs)
-    factors = Factors.load(args.data, args.split)
-    out = writable_folder(args.out)
+    codecs, factors, out = load_codecs(args.codecs), Factors.load(args.data, args.split), writable_folder(args.out)
     by_codec: dict[str, CodecFigures] = {}
     for name, codec in codecs.items():
         say(f"{name}: {len(factors.rows)} pictures")
         by_codec[name] = factors.of_codec(codec, args.components, args.halves)
-        traversals(codec, factors, by_codec[name].flattened, out / f"traversal-{name}.png")
+        # A sheet: for each factor, a picture's latent moved along the dimension that tells most of it.
+        best, information = by_codec[name].flattened.best, by_codec[name].flattened.information
+        flat = flat_latents(codec, factors.pictures, factors.rows).astype(float)
+        strips = [to_pil(strip(codec, flat, dimension, STEPS)) for dimension in best.values()]
+        notes = [f"dimension {dimension}, MI {information[factor]:.2f}" for factor, dimension in best.items()]
+        facts = {"codec": codec.fingerprint, "caption": str(factors.pictures.label[factors.rows[0]])}
+        save_png(contact_sheet(strips, list(best), notes, cell=CELL), out / f"traversal-{name}.png", facts)
     if args.beta is not None:
         atomic_write(out / "factors.svg", chart(by_codec, args.beta))
-    controls = factors.controls(args.components, args.halves)
-    report = FactorsReport(args.split, len(factors.rows), args.halves, by_codec, controls, about(codecs, command))
+    pixels = thumbnails(factors.pictures.pixels(factors.rows).numpy(), 16).astype(float)
+    controls = {
+        "the factors themselves": factors.figures(factors.values.astype(float), args.halves),
+        "pixels, PCA": factors.figures(principal(pixels, args.components), args.halves),
+    }
+    about = {"command": command} | {name: codec.fingerprint for name, codec in codecs.items()}
+    report = FactorsReport(args.split, len(factors.rows), args.halves, by_codec, controls, about)
     atomic_write(out / "factors.json", to_json(report))
     print(to_text(report))
 

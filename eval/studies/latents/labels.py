@@ -20,18 +20,16 @@ from bridge.errors import UserError
 from eval.baselines import flat_latents
 from eval.data import Pictures
 from eval.metrics.bootstrap import Interval, family_mean, paired_bootstrap
-from eval.metrics.disentangle import explained, linear_probe, mutual_information
+from eval.metrics.disentangle import explained, linear_probe, mig
 from eval.report import table, to_json
 from eval.studies import Study, add_common
-from eval.studies.latents.factors import about, add_codecs, load_codecs
+from eval.studies.latents.factors import add_codecs, load_codecs
 from train.command import Parser, say
 from train.copies import thumbnails
 
 FACTORS = ("skin tone", "hair", "age", "gender", "expression")
-AGES = {"baby": "baby"} | dict.fromkeys(("boy", "girl", "child"), "child")
-AGES |= dict.fromkeys(("man", "woman", "person"), "adult") | dict.fromkeys(
-    ("old man", "old woman", "older person"), "older"
-)
+AGES = {"baby": "baby", "boy": "child", "girl": "child", "child": "child", "man": "adult", "woman": "adult"}
+AGES |= {"person": "adult", "old man": "older", "old woman": "older", "older person": "older"}
 """Persons who do nothing but be shown; the whole of a label's head."""
 GENDERS = {"man": "man", "boy": "man", "old man": "man", "woman": "woman", "girl": "woman", "old woman": "woman"}
 HAIR = re.compile(r"(red|curly|white|blond) hair|(bald)|(beard)")
@@ -53,10 +51,6 @@ def emoji_factors(label: str) -> dict[str, str | None]:
 
     Two persons with two tones, or a woman and a man, have neither tone nor gender. "person" leaves gender open, and
     age is that of portraits alone: a cook differs from a baby by more than years.
-
-    >>> known = emoji_factors("woman: medium skin tone, red hair")
-    >>> [known[name] for name in FACTORS]
-    ['medium', 'red', 'adult', 'woman', None]
     """
     head, _, tail = label.partition(": ")
     parts, words = tail.split(", "), head.split()
@@ -83,7 +77,7 @@ class Readout:
     groups: int  # How many of these
     values: list[str]  # The factor's values
     accuracy: float  # Linear probe's, values having equal weight; chance is 1 / values
-    interval: Interval  # Share of pictures told right, groups having equal weight, over redrawn groups
+    interval: Interval  # Share of pictures whose value the probe names, groups having equal weight, over redrawn groups
     most: float  # What naming the commonest value would score in `interval`
     information: float  # Largest share of the factor's entropy that one dimension holds
     gap: float  # How far that is ahead of the second dimension
@@ -93,11 +87,9 @@ class Readout:
 
 @dataclass(frozen=True)
 class RealReport:
-    """Factors that labels carry: by codec (and "thumbnails") and factor, why factors are absent, the command."""
-
-    codecs: dict[str, dict[str, Readout]]
-    absent: dict[str, str]
-    about: dict[str, str]
+    codecs: dict[str, dict[str, Readout]]  # By codec (and "thumbnails") and factor
+    absent: dict[str, str]  # Why factors are, by factor
+    about: dict[str, str]  # Command and fingerprints
 
 
 @dataclass(frozen=True)
@@ -113,8 +105,7 @@ class Known:
     def of(cls, factor: str, labels: Sequence[str] | np.ndarray, families: np.ndarray, artists: np.ndarray) -> "Known":
         """Rows with a known value, of labels, families and artists (N,), and how to keep a probe's two sides apart.
 
-        By families of captions where every value is known in two of them; else by artists, where every value was
-        drawn by two.
+        By families of captions where every value is known in two of them; else by artists, if two drew every value.
         """
         if factor not in FACTORS:
             raise ValueError(f"factor: expected one of {', '.join(FACTORS)}, got {factor!r}")
@@ -132,7 +123,7 @@ class Known:
 def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str = "families") -> Readout:
     """Probe codes (N, D) for the values (N,) of one factor, groups (N,) never on both sides of a probe.
 
-    What a fold's other folds do not show is counted as wrong.
+    A value that a fold's other folds do not show counts as wrong there.
     """
     count = len(np.unique(groups))
     if count < 2:
@@ -141,8 +132,7 @@ def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str 
     for fit, asked in GroupKFold(min(FOLDS, count)).split(codes, groups=groups):
         answers[asked] = linear_probe(codes[fit], values[fit], codes[asked])
     names, number = np.unique(values, return_inverse=True)
-    shares = mutual_information(codes, number[:, None])[:, 0]
-    second, first = np.sort(shares)[-2:]
+    shared = mig(codes, number[:, None])
     return Readout(
         pictures=len(values),
         apart=apart,
@@ -151,15 +141,15 @@ def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str 
         accuracy=float(balanced_accuracy_score(values, answers)),
         interval=paired_bootstrap((answers == values).astype(float), groups),
         most=max(float(family_mean((values == v).astype(float), groups)) for v in names),
-        information=float(first),
-        gap=float(first - second),
+        information=float(shared.matrix.max()),
+        gap=shared.score,
         variance=float(explained(codes, values).max()),
-        dimension=int(shares.argmax()),
+        dimension=int(shared.best[0]),
     )
 
 
 def to_text(report: RealReport) -> str:
-    """One line a codec and factor."""
+    """A table with a line for each codec and factor."""
     rows = [["", "accuracy", "chance", "by group", "commonest", "MI", "gap", "variance"]]
     for name, factors in report.codecs.items():
         for factor, t in factors.items():
@@ -175,9 +165,7 @@ def _arguments(parser: Parser) -> None:
 
 
 def _run(args: argparse.Namespace, command: str) -> None:
-    codecs = load_codecs(args.codecs)
-    pictures = Pictures.load(args.data)
-    out = writable_folder(args.out)
+    codecs, pictures, out = load_codecs(args.codecs), Pictures.load(args.data), writable_folder(args.out)
     known: dict[str, Known] = {}
     absent = {}
     for factor in FACTORS:
@@ -186,9 +174,8 @@ def _run(args: argparse.Namespace, command: str) -> None:
         except UserError as error:
             absent[factor] = str(error)
     if not known:
-        raise UserError(
-            f"--data: no label tells of two values of {', '.join(FACTORS)}; use a dataset of train.recipes emoji"
-        )
+        factors = ", ".join(FACTORS)
+        raise UserError(f"--data: no label tells of two values of {factors}; use a dataset of train.recipes emoji")
     rows = np.unique(np.concatenate([k.rows for k in known.values()]))
     codes = {name: flat_latents(codec, pictures, rows).astype(float) for name, codec in codecs.items()}
     codes[f"thumbnails of {THUMBNAIL} px"] = thumbnails(pictures.pixels(rows).numpy(), THUMBNAIL).astype(float)
@@ -197,7 +184,8 @@ def _run(args: argparse.Namespace, command: str) -> None:
         say(f"{name}: {len(rows)} pictures")
         at = {factor: flat[np.searchsorted(rows, k.rows)] for factor, k in known.items()}
         by_codec[name] = {factor: probe(at[factor], k.values, k.groups, k.apart) for factor, k in known.items()}
-    report = RealReport(by_codec, absent, about(codecs, command))
+    about = {"command": command} | {name: codec.fingerprint for name, codec in codecs.items()}
+    report = RealReport(by_codec, absent, about)
     atomic_write(out / "real.json", to_json(report))
     print(to_text(report))
 
