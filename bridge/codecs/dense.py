@@ -15,11 +15,8 @@ from bridge.errors import UserError
 class DenseVAE(ModelMixin, ConfigMixin):
     """Strided convolutions, one dense layer, L latents; and back. Encodes and decodes as AutoencoderKL does.
 
-    Args:
-        block_out_channels: Channels after each halving of the side, finest first.
-        units: Width of the dense layer.
-        latent_channels: Latents L of a picture.
-        sample_size: Side of the pictures, in pixels; UserError if it cannot be halved so often.
+    `block_out_channels` are those after each halving of the side, finest first, `units` the width of the dense layer.
+    Raises UserError if pictures of `sample_size` pixels cannot be halved so often.
 
     Source: Burgess et al. 2018, Understanding disentangling in beta-VAE, arXiv:1804.03599 (there with one width of
         32, two dense layers, and ReLU)
@@ -65,8 +62,7 @@ class DenseVAE(ModelMixin, ConfigMixin):
 
     def encode(self, x: Tensor) -> Encoded:
         """Posterior of pictures x, (B, in_channels, H, W) in [-1, 1]; latents are (B, L, 1, 1)."""
-        moments = self.quant_conv(self.encoder(x)[..., None, None])
-        return Encoded(Posterior(moments.float()))
+        return Encoded(Posterior(self.quant_conv(self.encoder(x)[..., None, None]).float()))
 
     def decode(self, z: Tensor) -> Decoded:
         """Pictures (B, out_channels, H, W), about -1 to 1, of latents z, (B, L, 1, 1)."""

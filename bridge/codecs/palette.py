@@ -18,35 +18,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bridge.codecs.autoencoders import VAECodec
-from bridge.codecs.base import Decoded, Encoded, Posterior, check_latents
+from bridge.codecs.base import Decoded, Encoded, Posterior
 from bridge.errors import UserError
 
-FACTOR = 16
-"""Side of the pixels under one latent position."""
-MASKS = 2
-"""Pixels of a picture a pixel of the masks' logits, along a side."""
-SEEN = 1 / 255
-"""Opacity below which nothing is seen."""
-BLEED = 4
-"""Pixels by which colours go on where nothing is seen."""
-ENCODER_BLOCKS, TRUNK_BLOCKS = 5, 2
-"""Where the transformer blocks begin in the encoder and in the decoder's trunk."""
-SMALLEST, LARGEST = 64, 1024
-"""Sides at which layers are drawn, in pixels."""
+FACTOR = 16  # Side of the pixels under one latent position
+SEEN = 1 / 255  # Opacity below which nothing is seen
+BLEED = 4  # Pixels by which colours go on where nothing is seen
+ENCODER_BLOCKS, TRUNK_BLOCKS = 5, 2  # Where the transformer blocks begin in the encoder and in the decoder's trunk
+SMALLEST, LARGEST = 64, 1024  # Sides at which layers are drawn, in pixels
 
 
 @dataclass(frozen=True)
 class Layers:
-    """What pictures are made of.
+    """What pictures are made of; the first layer is the background."""
 
-    Attributes:
-        logits: Of the masks, (B, K, h, h); the first layer is the background.
-        colours: (B, K - 1, 3, 3): for each layer but the first and each of red, green and blue, its value in the
-            middle of the picture and its slopes along x and y, from -1 at the left and top to 1.
-    """
-
-    logits: Tensor
+    logits: Tensor  # Of the masks, (B, K, h, h)
     colours: Tensor
+    """(B, K - 1, 3, 3): for each layer but the first and each of red, green and blue, its value in the middle of the
+    picture and its slopes along x and y, from -1 at the left and top to 1."""
 
     def draw(self, size: int, sharpness: float = 1.0) -> tuple[Tensor, Tensor]:
         """Premultiplied colours (B, 3, size, size) and opacity (B, 1, size, size), in [0, 1] but for rounding.
@@ -181,12 +170,9 @@ class PaletteVAE(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def extend(self, other: "PaletteVAE") -> None:
-        """Take over, in place, the weights of a VAE with as many latent channels and blocks or fewer.
+        """Take over, in place, the weights of a VAE with as many latent channels and blocks or fewer, or UserError.
 
         What that lacks adds nothing at first: a latent's first channels alone decode as before.
-
-        Raises:
-            UserError: It differs in more than those, or has more of them.
         """
         for name in ("sample_size", "widths", "layers", "heads"):
             has, asked = other.config[name], self.config[name]
@@ -211,8 +197,7 @@ class PaletteVAE(ModelMixin, ConfigMixin):
 
     def encode(self, x: Tensor) -> Encoded:
         """Posterior of pictures x, (B, 3, H, W) in [-1, 1]; latents are (B, C, H / 16, W / 16)."""
-        moments = self.quant_conv(self.encoder(x))
-        return Encoded(Posterior(moments.float()))
+        return Encoded(Posterior(self.quant_conv(self.encoder(x)).float()))
 
     def layers(self, z: Tensor) -> Layers:
         """Layers of latents z, (B, C, h, w)."""
@@ -221,8 +206,7 @@ class PaletteVAE(ModelMixin, ConfigMixin):
         # What a layer's colour is read from: the features under its mask.
         weights = F.avg_pool2d(logits.softmax(1), logits.shape[-1] // features.shape[-1])[:, 1:].flatten(2)
         pooled = weights @ features.flatten(2).transpose(1, 2).float() / (weights.sum(2, keepdim=True) + 1e-3)
-        colours = self.colour(pooled + self.layer).float().unflatten(2, (3, 3))
-        return Layers(logits, colours)
+        return Layers(logits, self.colour(pooled + self.layer).float().unflatten(2, (3, 3)))
 
     def decode(self, z: Tensor) -> Decoded:
         """Pictures (B, 3, H, W), about -1 to 1, of latents z, (B, C, H / 16, W / 16), on white."""
@@ -240,17 +224,14 @@ class PaletteCodec(VAECodec):
         return FACTOR
 
     def check_render(self, size: int | None, transparent: bool) -> None:
-        """See `ImageCodec.check_render`."""
         if size is not None and not (isinstance(size, int) and SMALLEST <= size <= LARGEST):
             raise UserError(f"size: this model draws {SMALLEST} to {LARGEST} pixels a side, not {size}")
 
     @torch.no_grad()
     def render(self, z: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
-        """See `ImageCodec.render`."""
         self.check_render(size, transparent)
         size = self.image_size if size is None else size
-        sharpness = max(1.0, math.sqrt(size / self.image_size))
-        colour, opacity = self.layers(z).draw(size, sharpness)
+        colour, opacity = self.layers(z).draw(size, sharpness=max(1.0, math.sqrt(size / self.image_size)))
         if not transparent:
             return (colour + 1 - opacity).clamp(0, 1)
         return torch.cat([_straight(colour, opacity).clamp(0, 1), opacity.clamp(0, 1)], 1)
@@ -258,7 +239,7 @@ class PaletteCodec(VAECodec):
     @torch.no_grad()
     def layers(self, z: Tensor) -> Layers:
         """Layers of standardised latents z, (B, *z_shape)."""
-        check_latents(z, self.z_shape)
+        self.check_latents(z)
         return self.vae.layers(z * self.std + self.mean)
 
 

@@ -12,16 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bridge.checkpoint import CheckpointError, fingerprint
-from bridge.codecs.base import (
-    CONFIG,
-    DETERMINISTIC_STD,
-    ImageCodec,
-    LatentDistribution,
-    check_latents,
-    check_pictures,
-    load_codec,
-    read_config,
-)
+from bridge.codecs.base import CONFIG, DETERMINISTIC_STD, ImageCodec, LatentDistribution, load_codec, read_config
 from bridge.errors import UserError
 
 AXES, INNER = "axes.safetensors", "inner"
@@ -32,10 +23,7 @@ class PrincipalAxes(nn.Module):
 
     z = components (v - mean) / scale, and back v = mean + components^T (scale z), the nearest point in the span.
 
-    Args:
-        mean: Of the vectors, (D,).
-        components: Orthonormal rows, (k, D).
-        scale: Standard deviation along each, positive, (k,).
+    `mean` is (D,), `components` are orthonormal rows, (k, D), and `scale`, (k,), is the standard deviation along each.
 
     Source: Pearson 1901, On lines and planes of closest fit; Kessy et al. 2018, Optimal whitening and
         decorrelation, arXiv:1512.00809 (PCA whitening)
@@ -92,11 +80,7 @@ class PrincipalAxes(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            CheckpointError: axes.safetensors is missing or damaged.
-        """
+        """Read what `save` wrote; CheckpointError if axes.safetensors is missing or damaged."""
         try:
             tensors = load_file(folder / AXES)
             return cls(tensors["mean"], tensors["components"], tensors["scale"])
@@ -124,7 +108,7 @@ class PCACodec(ImageCodec):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what `save` wrote. Raises CheckpointError if a file is missing or damaged."""
+        """Read what `save` wrote; CheckpointError if a file is missing or damaged."""
         folder = Path(folder)
         config = read_config(folder)
         try:
@@ -141,15 +125,13 @@ class PCACodec(ImageCodec):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
-        """See `ImageCodec.encode`; UserError unless x is (B, 3, image_size, image_size)."""
-        check_pictures(x, self.image_size)
+        self.check_pictures(x)
         z = self.axes.project(x.flatten(1))
         return LatentDistribution(z, torch.full_like(z, DETERMINISTIC_STD))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """See `ImageCodec.decode`; ValueError unless z is (B, k)."""
-        check_latents(z, self.z_shape)
+        self.check_latents(z)
         return self.axes.lift(z).clamp(0, 1).unflatten(1, (3, self.image_size, self.image_size))
 
 
@@ -181,10 +163,7 @@ class WhitenedCodec(ImageCodec):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises CheckpointError if a file is missing or damaged, or the inner codec is another one than the axes' own.
-        """
+        """Read what `save` wrote; CheckpointError if a file is damaged, or the inner codec is not the axes' own."""
         folder = Path(folder)
         codec = cls(load_codec(folder / INNER), PrincipalAxes.load(folder))
         if read_config(folder).get("inner") != codec.inner.fingerprint:
@@ -203,13 +182,11 @@ class WhitenedCodec(ImageCodec):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
-        """See `ImageCodec.encode`; UserError unless x is what the inner codec takes."""
         latents = self.inner.encode(x)
         mean, std = latents.mean.flatten(1), latents.std.flatten(1)
         return LatentDistribution(self.axes.project(mean), self.axes.project_std(std))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """See `ImageCodec.decode`; ValueError unless z is (B, k)."""
-        check_latents(z, self.z_shape)
+        self.check_latents(z)
         return self.inner.decode(self.axes.lift(z).unflatten(1, self.inner.z_shape))

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from bridge.errors import UserError
 from bridge.extras import import_extra
 from bridge.mappers.base import CleanMapper, velocity_error
-from bridge.mappers.matching import FlowMatchingMapper, NetworkMapper, TransformerFlowMapper
+from bridge.mappers.matching import FlowMatchingMapper, TransformerFlowMapper
 from bridge.mappers.numerics import per_row
 from bridge.memory import code_key, remembered
 from bridge.text import TextCode
@@ -38,7 +38,9 @@ ENOUGH, MISSED = 0.8, 0.08
 """A kind of picture that is rather not drawn is drawn for a caption with which others have less than this cosine, and
 it so much more."""
 COLDEST, HOTTEST, BISECTIONS = 1e-4, 10.0, 50  # Range of the caption kernel's temperature, and steps to find it
-NETWORKS: dict[str, type[NetworkMapper]] = {f.__name__: f for f in (FlowMatchingMapper, TransformerFlowMapper)}
+NETWORKS: dict[str, type[FlowMatchingMapper | TransformerFlowMapper]] = {
+    family.__name__: family for family in (FlowMatchingMapper, TransformerFlowMapper)
+}
 """What can correct a local flow."""
 RIDGE = 0.1  # Share of the mean variance of captions' codes that is added to every direction's before whitening
 SEEN = 3  # Latents that a correction reads: the point, the local flow's answer, and how much known parts differ there
@@ -191,7 +193,7 @@ class LocalFlowMapper(CleanMapper):
         self._views: dict[tuple[str | None, float], LocalFlowMapper] = {}
         self._given: dict[bytes, Material] = {}
         self._last: tuple[tuple[bytes, torch.dtype, torch.device], Known] | None = None
-        self.network: NetworkMapper | None = None
+        self.network: FlowMatchingMapper | TransformerFlowMapper | None = None
         self.strength, self.begin = strength, begin
         if correction:
             options = {k: v for k, v in correction.items() if k != "family"}
@@ -201,7 +203,6 @@ class LocalFlowMapper(CleanMapper):
             self.loss_noise_shape = (math.prod(z_shape) + 2,)
 
     def _make_room(self, pictures: int, captions: int, links: int, index_bytes: int) -> None:
-        """Register what memory consists of."""
         kept = _packed(torch.zeros(1, *self.z_shape, dtype=torch.int8), self.bits)
         self.register_buffer("latents", kept.new_zeros(pictures, *kept.shape[1:]))
         self.register_buffer("scale", torch.ones(self.z_shape[0]))
@@ -442,16 +443,15 @@ class LocalFlowMapper(CleanMapper):
 
         At most as many as are weighed.
         """
-        near, cosine = self._nearest_plainly(code)
-        group = self.group.cpu().numpy()[near[cosine >= cosine[0] - SLACK]]
-        return int((group < 0).sum() + len(np.unique(group[group >= 0])))
+        cosine = self._nearest_plainly(code)[1]
+        return int((cosine >= cosine[0] - SLACK).sum())
 
     def familiarity(self, code: Tensor) -> float:
         """Cosine of a text code (text_dim,) with the nearest caption in memory, in [-1, 1]."""
         return float(self._nearest_plainly(code)[1][0])
 
     def _nearest_plainly(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """See `_ranked`; neither whitened nor by allusions, and remembered."""
+        """As `_ranked`, neither whitened nor by allusions, and remembered."""
         return remembered(self._caches["plain"], REMEMBERED, code, partial(self._ranked, whitened=False))
 
     def yields(self, code: Tensor) -> bool:
@@ -468,11 +468,18 @@ class LocalFlowMapper(CleanMapper):
         return remembered(self._caches["near"], REMEMBERED, code, self._search)
 
     def _search(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        near, cosine = (rows[: self.neighbours] for rows in self._candidates(code))
+        near, cosine = (rows[: self.neighbours] for rows in self._ranked(code))
         return near, log_kernel(cosine, self.perplexity, self.hottest)
 
     def _ranked(self, code: Tensor, whitened: bool = True) -> tuple[np.ndarray, np.ndarray]:
-        """Allowed pictures, the nearest first, and their cosines; at most four times as many as are weighed."""
+        """Allowed pictures, nearest first, of a group the nearest alone, and their cosines.
+
+        From four times as many as are weighed; where `whitened`, an even choice for the null code.
+        """
+        if whitened and not bool(code.any()):
+            near = np.arange(len(self.latents)) if self.allowed is None else self.allowed.cpu().numpy().nonzero()[0]
+            count = min(self.neighbours, len(near))
+            return near[np.linspace(0, len(near) - 1, count).round().astype(int)], np.zeros(count)
         if self.config.index_bytes:
             near, cosine = self._short_list(code.detach().cpu().float(), whitened)
         else:
@@ -486,7 +493,11 @@ class LocalFlowMapper(CleanMapper):
                 allowed = ~allowed if best < ENOUGH and other > best + MISSED else allowed
             near, cosine = near[allowed], cosine[allowed]
         order = _largest(cosine, 4 * self.neighbours)
-        return near[order], cosine[order]
+        near, cosine = near[order], cosine[order]
+        group = self.group.cpu().numpy()[near]
+        kept = group < 0
+        kept[np.unique(group, return_index=True)[1]] = True
+        return near[kept], cosine[kept]
 
     def _short_list(self, code: Tensor, whitened: bool) -> tuple[np.ndarray, np.ndarray]:
         """Pictures of the captions that the index gives, and the exact cosine of the nearest caption of each."""
@@ -528,7 +539,7 @@ class LocalFlowMapper(CleanMapper):
         square = (weight @ known.latents.square())[:, :, 0]
         spread = (square - mean.square()).clamp(min=1e-6).sqrt().mT.reshape(z_t.shape)
         share = per_row((self.strength * late).to(z_t.dtype), z_t)
-        return clean + share * self.network.predict([z_t, clean, spread], t, c)
+        return clean + share * self.network.clean(z_t, t, c, clean, spread)
 
     def loss(self, z: Tensor, c: TextCode, *, noise: Tensor) -> Tensor:
         """Flow matching loss, (B,); see `Mapper.loss`.
@@ -549,7 +560,7 @@ class LocalFlowMapper(CleanMapper):
         limits = np.where(uniform < 0, np.inf, CLOSEST + (FARTHEST - CLOSEST) * uniform)
         rows = []
         for code, limit in zip(pooled, limits, strict=True):
-            near, cosine = remembered(self._caches["candidates"], REMEMBERED_IN_TRAINING, code, self._candidates)
+            near, cosine = remembered(self._caches["ranked"], REMEMBERED_IN_TRAINING, code, self._ranked)
             begin = int((cosine > limit).sum())
             begin = begin if len(near) - begin > self.perplexity else 0
             rows.append((near[begin:][: self.neighbours], cosine[begin:][: self.neighbours]))
@@ -560,19 +571,6 @@ class LocalFlowMapper(CleanMapper):
         cosine[~other] = -np.inf
         log_weight = torch.from_numpy(log_kernel(cosine, self.perplexity, self.hottest)).to(z)
         return Known.of(known, log_weight, self.style[index])
-
-    def _candidates(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures, nearest first, of a group the nearest alone, and their cosines; evenly chosen for the null code."""
-        if not bool(code.any()):
-            allowed = np.arange(len(self.latents)) if self.allowed is None else self.allowed.cpu().numpy().nonzero()[0]
-            count = min(self.neighbours, len(allowed))
-            return allowed[np.linspace(0, len(allowed) - 1, count).round().astype(int)], np.zeros(count)
-        near, cosine = self._ranked(code)
-        group = self.group.cpu().numpy()[near]
-        first = np.zeros(len(near), dtype=bool)
-        first[np.unique(group, return_index=True)[1]] = True
-        kept = first | (group < 0)
-        return near[kept], cosine[kept]
 
     def _known(self, pooled: Tensor, like: Tensor) -> Known:
         """Each row's neighbours; rows with fewer weigh 0 beyond. What a solver asks for at every step is made once."""

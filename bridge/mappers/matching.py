@@ -1,8 +1,6 @@
 """Conditional flow matching: noise to latents along straight paths, the clean latent predicted by a network."""
 
-import abc
 import math
-from collections.abc import Sequence
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -15,21 +13,11 @@ from bridge.mappers.nets import ModulatedMLP, TokenBlock, perceptron, time_featu
 from bridge.text import TextCode
 
 
-class NetworkMapper(CleanMapper):
-    """A flow whose network reads `inputs` latents side by side: one, or what `LocalFlowMapper` has it correct."""
-
-    @abc.abstractmethod
-    def predict(self, seen: Sequence[Tensor], t: Tensor, c: TextCode) -> Tensor:
-        """What the network makes of `inputs` latents, each (B, *z_shape), times t (B,) and codes, (B, *z_shape)."""
-
-    def clean(self, z_t: Tensor, t: Tensor, c: TextCode) -> Tensor:
-        return self.predict([z_t], t, c)
-
-
-class FlowMatchingMapper(NetworkMapper):
+class FlowMatchingMapper(CleanMapper):
     """Flow matching on flattened latents with a perceptron modulated by time and text, a joint `condition`.
 
-    For the other settings see `Mapper`, `CleanMapper` and `NetworkMapper`.
+    The network reads `inputs` latents: one, or also those that `LocalFlowMapper` has it correct. For the other settings
+    see `Mapper` and `CleanMapper`.
     """
 
     @register_to_config
@@ -52,18 +40,19 @@ class FlowMatchingMapper(NetworkMapper):
         self.sample_noise_shape, self.loss_noise_shape = self.z_shape, (dim + 1,)
         self.net = ModulatedMLP(inputs * dim, dim, text_dim, width, hidden, blocks, condition, dropout, text_dropout)
 
-    def predict(self, seen: Sequence[Tensor], t: Tensor, c: TextCode) -> Tensor:
-        return self.net(torch.cat([z.flatten(1) for z in seen], 1), t, c.pooled).view_as(seen[0])
+    def clean(self, z_t: Tensor, t: Tensor, c: TextCode, *more: Tensor) -> Tensor:
+        """See `CleanMapper.clean`; `more` are the `inputs` beyond z_t, each (B, *z_shape)."""
+        return self.net(torch.cat([z.flatten(1) for z in (z_t, *more)], 1), t, c.pooled).view_as(z_t)
 
 
-class TransformerFlowMapper(NetworkMapper):
+class TransformerFlowMapper(CleanMapper):
     """Flow matching with a transformer over latent tokens that attend to the caption's.
 
     Latents of shape (C, H, W) are cut into squares of side `patch`, those of shape (D,) into runs of that length; each
     piece is a token of `width` features. They attend, with `heads` heads, to the pooled code and to `max_tokens`
     caption tokens, always padded to that many, so that no caption's length changes another's rounding; longer captions
     lose their last tokens. A block's perceptron has `expansion` times the width inside, of which `dropout` drops a
-    share. For the other settings see `Mapper`, `CleanMapper` and `NetworkMapper`.
+    share. For the other settings see `FlowMatchingMapper`.
 
     Raises UserError if the latents cannot be cut into such pieces, or the width into such heads.
 
@@ -110,12 +99,13 @@ class TransformerFlowMapper(NetworkMapper):
         self.norm = nn.LayerNorm(width)
         nn.init.zeros_(self.leave.weight)
 
-    def predict(self, seen: Sequence[Tensor], t: Tensor, c: TextCode) -> Tensor:
+    def clean(self, z_t: Tensor, t: Tensor, c: TextCode, *more: Tensor) -> Tensor:
+        """See `FlowMatchingMapper.clean`."""
         states, mask = caption_states(c, self.max_tokens)
         states = self.words(self.drop(states))
         condition = self.time(time_features(t, self.place.shape[1])) + self.pooled(c.pooled * self.text_scale)
         condition = F.silu(condition)
-        h = self.enter(torch.cat([self.cut(z) for z in seen], 2)) + self.place
+        h = self.enter(torch.cat([self.cut(z) for z in (z_t, *more)], 2)) + self.place
         for layer in self.layers:
             h = layer(h, condition, states, mask)
         return self.join(self.leave(self.norm(h)))
