@@ -15,9 +15,6 @@ from bridge.errors import UserError
 class DenseVAE(ModelMixin, ConfigMixin):
     """Strided convolutions, one dense layer, L latents; and back. Encodes and decodes as AutoencoderKL does.
 
-    `block_out_channels` are those after each halving of the side, finest first, `units` the width of the dense layer.
-    Raises UserError if pictures of `sample_size` pixels cannot be halved so often.
-
     Source: Burgess et al. 2018, Understanding disentangling in beta-VAE, arXiv:1804.03599 (there with one width of
         32, two dense layers, and ReLU)
     """
@@ -25,10 +22,10 @@ class DenseVAE(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        block_out_channels: tuple[int, ...] = (32, 32, 64, 64),
-        units: int = 256,
-        latent_channels: int = 10,
-        sample_size: int = 64,
+        block_out_channels: tuple[int, ...] = (32, 32, 64, 64),  # After each halving of the side, finest first
+        units: int = 256,  # Width of the dense layer
+        latent_channels: int = 10,  # L
+        sample_size: int = 64,  # Side of the pictures, in pixels; UserError if it cannot be halved so often
         in_channels: int = 3,
         out_channels: int = 3,
         scaling_factor: float = 1.0,

@@ -105,14 +105,6 @@ class Place(nn.Module):
 class PaletteVAE(ModelMixin, ConfigMixin):
     """Encodes as AutoencoderKL does, decodes to layers; `decode` lays them on white.
 
-    Args:
-        sample_size: Side of the pictures that it is trained on, a multiple of 16, or UserError.
-        latent_channels: Channels of a latent, whose side is `sample_size` / 16.
-        widths: Channels at 1/16, 1/8 and 1/4 of the side.
-        layers: Layers K, the background among them.
-        heads: Attention heads at 1/16 of the side.
-        blocks: Transformer blocks there, in the encoder and in the decoder.
-
     Source: Kingma & Welling 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114; layers of one colour under soft
         masks: Sbai et al. 2020, Unsupervised Image Decomposition in Vector Layers, arXiv:1812.05484
     """
@@ -120,12 +112,12 @@ class PaletteVAE(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        sample_size: int = 128,
-        latent_channels: int = 8,
-        widths: tuple[int, int, int] = (192, 128, 48),
-        layers: int = 12,
-        heads: int = 6,
-        blocks: int = 2,
+        sample_size: int = 128,  # Side of the pictures that it is trained on, a multiple of 16, or UserError
+        latent_channels: int = 8,  # Of a latent, whose side is `sample_size` / 16
+        widths: tuple[int, int, int] = (192, 128, 48),  # Channels at 1/16, 1/8 and 1/4 of the side
+        layers: int = 12,  # The background among them
+        heads: int = 6,  # Of attention, at 1/16 of the side
+        blocks: int = 2,  # Of a transformer there, in the encoder and in the decoder
         in_channels: int = 3,
         out_channels: int = 3,
         scaling_factor: float = 1.0,

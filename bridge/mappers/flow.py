@@ -22,13 +22,9 @@ BOUND = 8.0
 class NormalizingFlowMapper(DensityMapper, InvertibleMapper):
     """Invertible blocks of zuko's between normal noise and latents, each conditioned on an embedding of the code.
 
-    `transforms` blocks, each with two hidden layers of `hidden` features, read a text embedding of dimension
-    `condition`. `kind` "autoregressive" takes one network pass to score a latent and as many as it has dimensions to
-    sample one: 256 times as long for 256 dimensions; "coupling" takes one pass either way, and says less a block.
-    Splines have `bins`; 0 makes blocks affine. In training, latents get noise of standard deviation `jitter`, without
-    which the likelihood of few pairs has no maximum. For the other settings see `Mapper`.
-
-    Raises UserError if zuko is not installed, or `kind` is unknown.
+    "autoregressive" blocks take one network pass to score a latent and as many as it has dimensions to sample one: 256
+    times as long for 256 dimensions. "coupling" blocks take one pass either way, and say less each. Raises UserError if
+    zuko is not installed, or `kind` is unknown. For settings not named here see `Mapper`.
 
     Source: Papamakarios et al. 2017, Masked Autoregressive Flow, arXiv:1705.07057; couplings: Dinh et al. 2017,
         Real NVP, arXiv:1605.08803; splines: Durkan et al. 2019, arXiv:1906.04032; jitter: Rothfuss et al. 2019,
@@ -41,13 +37,13 @@ class NormalizingFlowMapper(DensityMapper, InvertibleMapper):
         z_shape: tuple[int, ...],
         text_dim: int,
         kind: str = "coupling",
-        transforms: int = 8,
-        hidden: int = 512,
-        condition: int = 128,
-        bins: int = 0,
+        transforms: int = 8,  # Blocks
+        hidden: int = 512,  # Features of each block's two hidden layers
+        condition: int = 128,  # Dimension of the text embedding
+        bins: int = 0,  # Of rational-quadratic splines; 0 for affine blocks
         dropout: float = 0.0,
         text_dropout: float = 0.0,
-        jitter: float = 0.05,
+        jitter: float = 0.05,  # Deviation of noise on the latents in training; else few pairs have no best likelihood
     ) -> None:
         super().__init__()
         if kind not in KINDS:

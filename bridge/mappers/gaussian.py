@@ -26,8 +26,7 @@ class GaussianMapper(DensityMapper, InvertibleMapper):
     """Latents are normal under a caption, with covariance S (I + V V^T) S: S diagonal, V of `rank` columns.
 
     Noise becomes a latent by the symmetric root of I + V V^T, so that each latent has its own noise; the plain
-    way, one noise for S and another for V, has many. `min_std` is the least value on S's diagonal, without which the
-    likelihood of few pairs has no maximum. For the other settings see `Mapper`.
+    way, one noise for S and another for V, has many. For settings not named here see `Mapper`.
 
     Source: Nix & Weigend 1994, Estimating the Mean and Variance of the Target Probability Distribution; low rank:
         Rezende et al. 2014, Stochastic Backpropagation, arXiv:1401.4082
@@ -44,7 +43,7 @@ class GaussianMapper(DensityMapper, InvertibleMapper):
         blocks: int = 3,
         dropout: float = 0.0,
         text_dropout: float = 0.0,
-        min_std: float = 0.05,
+        min_std: float = 0.05,  # Least value on S's diagonal; else the likelihood of few pairs has no maximum
     ) -> None:
         super().__init__()
         if rank < 0 or min_std <= 0:
@@ -103,8 +102,8 @@ class MixtureMapper(DensityMapper):
 
     The first number of a noise row picks the component, the weights' quantile at its normal CDF; the others place the
     latent in it. Several noises give one latent, so there is no inverse. Temperature T also sharpens the weights w to
-    w ** (1 / T²), as it does the densities; at 0 the likeliest component's mean remains. `min_std` is the least
-    deviation, without which the likelihood has no maximum. For the other settings see `Mapper`.
+    w ** (1 / T²), as it does the densities; at 0 the likeliest component's mean remains. For settings not named here
+    see `Mapper`.
 
     Source: Bishop 1994, Mixture Density Networks, NCRG/94/004
     """
@@ -120,7 +119,7 @@ class MixtureMapper(DensityMapper):
         blocks: int = 3,
         dropout: float = 0.0,
         text_dropout: float = 0.0,
-        min_std: float = 0.05,
+        min_std: float = 0.05,  # Least deviation; else the likelihood has no maximum
     ) -> None:
         super().__init__()
         if components < 1 or min_std <= 0:

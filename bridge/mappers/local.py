@@ -96,25 +96,14 @@ class LocalFlowMapper(CleanMapper):
     latent without a grid, (D,), is one position. Under the null code, pictures spread evenly through memory weigh
     alike.
 
-    Args:
-        pictures, captions, links, index_bytes: Sizes of what is in memory; see `from_memory`.
-        window: Standard deviation s of the window in positions, at t = 0 and at t = 1, linear between.
-        perplexity: Pictures that a caption effectively draws from.
-        neighbours: The nearest pictures, which alone are weighed.
-        styles: Kinds of pictures that memory holds.
-        correction: Arguments of a network that is added to the clean latent, and "family", its class; empty for none.
-            It sees z_t, the local flow's answer, the spread of what that was made of, t and the caption.
-        strength: Factor on what the network adds.
-        begin: Time from which on it does. Early, an average of what it has seen is likeliest, and no picture; later
-            it mends the seams between parts.
-        whitening: How far captions' codes are whitened before they are compared, from 0, not at all, to 1: divided by
-            the standard deviation of known captions along each direction to this power. What many captions share,
-            such as a colour, then counts for less than what few do.
-        bits: 2, 4, 6 or 8, in which a number of a latent is kept: of all, or of each channel.
-        coherence: How far a latent keeps to one style, from 0, not at all, to 1, wholly.
-        aside: Cosine by which captions that only allude to their picture count as farther; 0 where there are none.
-        hottest: Most that tau may be. A caption with few near pictures then draws from fewer than the perplexity asks
-            for, and from none that show something else.
+    Whitened codes are divided by the standard deviation of known captions along each direction, to the power
+    `whitening`. What many captions share, such as a colour, then counts for less than what few do. With tau at
+    `hottest`, a caption with few near pictures draws from fewer than the perplexity asks for, and from none that show
+    something else.
+
+    A correction, a network's answer to z_t, the local flow's answer, the spread of what that was made of, t and the
+    caption, is added to the clean latent. Early, an average of what it has seen is likeliest, and no picture; from the
+    time `begin` on it mends the seams between parts.
 
     Raises UserError if a setting is out of range.
 
@@ -141,25 +130,25 @@ class LocalFlowMapper(CleanMapper):
     @register_to_config
     def __init__(
         self,
-        z_shape: tuple[int, ...],
+        z_shape: tuple[int, ...],  # (C, h, w) or (D,)
         text_dim: int,
-        pictures: int,
-        captions: int,
-        links: int,
-        window: tuple[float, float] = (2.0, 1.7),
-        perplexity: float = 8.0,
-        neighbours: int = 192,
-        styles: tuple[str, ...] = (),
-        index_bytes: int = 0,
-        time_mean: float = 0.0,
-        correction: dict[str, Any] | None = None,
-        strength: float = 1.0,
+        pictures: int,  # In memory, N
+        captions: int,  # Different ones, M
+        links: int,  # How many captions the pictures have, all together
+        window: tuple[float, float] = (2.0, 1.7),  # s in positions, at t = 0 and at t = 1, linear between
+        perplexity: float = 8.0,  # Pictures that a caption effectively draws from
+        neighbours: int = 192,  # The nearest pictures, which alone are weighed
+        styles: tuple[str, ...] = (),  # Kinds of pictures that memory holds
+        index_bytes: int = 0,  # Size of the captions' index; 0 for none
+        time_mean: float = 0.0,  # See `CleanMapper`; of the loss alone
+        correction: dict[str, Any] | None = None,  # Arguments of the network, and "family", its class; None for none
+        strength: float = 1.0,  # Factor on what the network adds
         begin: float = 0.0,
-        whitening: float = 0.0,
-        bits: int | tuple[int, ...] = 8,
-        coherence: float = 0.0,
-        aside: float = 0.0,
-        hottest: float = HOTTEST,
+        whitening: float = 0.0,  # 0, not at all, to 1
+        bits: int | tuple[int, ...] = 8,  # 2, 4, 6 or 8, of all numbers of a latent or of those of each channel
+        coherence: float = 0.0,  # How far a latent keeps to one style, from 0, not at all, to 1, wholly
+        aside: float = 0.0,  # Cosine by which captions that only allude to their picture count as farther
+        hottest: float = HOTTEST,  # Most that tau may be
     ) -> None:
         super().__init__()
         self.bits = tuple(bits) if isinstance(bits, Sequence) else (bits,) * z_shape[0]
@@ -247,12 +236,12 @@ class LocalFlowMapper(CleanMapper):
     @classmethod
     def from_memory(
         cls,
-        latents: Tensor,
-        codes: Tensor,
-        captions: Sequence[Sequence[int]],
+        latents: Tensor,  # Standardised, of N pictures, (N, *z_shape)
+        codes: Tensor,  # Unit text codes of M different captions, (M, text_dim)
+        captions: Sequence[Sequence[int]],  # For each picture, the numbers of its captions
         *,
-        styles: Sequence[str] | None = None,
-        groups: Sequence[int] | None = None,
+        styles: Sequence[str] | None = None,  # For each picture, its kind in words
+        groups: Sequence[int] | None = None,  # For each picture, the number of its near-duplicates, -1 for none
         window: tuple[float, float] = (2.0, 1.7),
         perplexity: float = 8.0,
         neighbours: int = 192,
@@ -260,18 +249,11 @@ class LocalFlowMapper(CleanMapper):
         bits: int | tuple[int, ...] = 8,
         coherence: float = 0.0,
         hottest: float = HOTTEST,
-        allusions: Sequence[bool] | None = None,
+        allusions: Sequence[bool] | None = None,  # For each caption, whether it only alludes to its picture
     ) -> Self:
-        """A mapper over pictures with standardised `latents` (N, *z_shape); for settings not named here see the class.
+        """A mapper over these pictures; UserError unless each has a caption. For other settings see the class.
 
-        Args:
-            codes: Unit text codes of M different captions, (M, text_dim).
-            captions: For each picture, the numbers of its captions; UserError unless there is at least one.
-            styles: For each picture, its kind in words.
-            groups: For each picture, the number of its group of near-duplicates, -1 for none; of a group only the
-                nearest picture is weighed.
-            allusions: For each caption, whether it only alludes to its picture, as a tag does, and counts as farther
-                than it is, by ASIDE.
+        Of near-duplicates only the nearest is weighed; captions that only allude, as tags do, are farther by ASIDE.
         """
         if any(not len(numbers) for numbers in captions) or len(captions) != len(latents):
             raise UserError("captions: expected at least one for each picture; leave out pictures without")

@@ -14,11 +14,7 @@ from bridge.text import TextCode
 
 
 class FlowMatchingMapper(CleanMapper):
-    """Flow matching on flattened latents with a perceptron modulated by time and text, a joint `condition`.
-
-    The network reads `inputs` latents: one, or also those that `LocalFlowMapper` has it correct. For the other settings
-    see `Mapper` and `CleanMapper`.
-    """
+    """Flow matching on flattened latents, by a perceptron modulated by time and text; see `Mapper`, `CleanMapper`."""
 
     @register_to_config
     def __init__(
@@ -28,11 +24,11 @@ class FlowMatchingMapper(CleanMapper):
         width: int = 512,
         hidden: int = 1024,
         blocks: int = 6,
-        condition: int = 256,
+        condition: int = 256,  # Dimension of what modulates it
         dropout: float = 0.0,
         text_dropout: float = 0.0,
         time_mean: float = 0.0,
-        inputs: int = 1,
+        inputs: int = 1,  # Latents that the network reads: one, or also those that `LocalFlowMapper` has it correct
     ) -> None:
         super().__init__()
         self.z_shape, self.text_dim, self.time_mean = tuple(z_shape), text_dim, time_mean
@@ -46,15 +42,11 @@ class FlowMatchingMapper(CleanMapper):
 
 
 class TransformerFlowMapper(CleanMapper):
-    """Flow matching with a transformer over latent tokens that attend to the caption's.
+    """Flow matching with a transformer over latent tokens, one a piece of the latent, that attend to the caption's.
 
-    Latents of shape (C, H, W) are cut into squares of side `patch`, those of shape (D,) into runs of that length; each
-    piece is a token of `width` features. They attend, with `heads` heads, to the pooled code and to `max_tokens`
-    caption tokens, always padded to that many, so that no caption's length changes another's rounding; longer captions
-    lose their last tokens. A block's perceptron has `expansion` times the width inside, of which `dropout` drops a
-    share. For the other settings see `FlowMatchingMapper`.
-
-    Raises UserError if the latents cannot be cut into such pieces, or the width into such heads.
+    They also attend to the pooled code. Caption tokens are padded to `max_tokens` always, so that no caption's length
+    changes another's rounding; longer captions lose their last ones. Raises UserError if the latents cannot be cut into
+    such pieces, or the width into such heads.
 
     Source: Chen et al. 2023, PixArt-alpha, arXiv:2310.00426 (caption by cross-attention); Peebles & Xie 2023,
         Scalable Diffusion Models with Transformers, arXiv:2212.09748 (adaLN-Zero)
@@ -65,16 +57,16 @@ class TransformerFlowMapper(CleanMapper):
         self,
         z_shape: tuple[int, ...],
         text_dim: int,
-        patch: int = 2,
+        patch: int = 2,  # Side of the squares that latents (C, H, W) are cut into, or length of the runs of (D,)
         width: int = 256,
-        heads: int = 4,
+        heads: int = 4,  # Of attention
         blocks: int = 6,
-        expansion: int = 4,
+        expansion: int = 4,  # Features inside a block's perceptron, in widths
         max_tokens: int = 16,
         dropout: float = 0.0,
         text_dropout: float = 0.0,
         time_mean: float = 0.0,
-        inputs: int = 1,
+        inputs: int = 1,  # See `FlowMatchingMapper`
     ) -> None:
         super().__init__()
         shape = tuple(z_shape)
