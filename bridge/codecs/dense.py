@@ -34,12 +34,10 @@ class DenseVAE(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         widths = list(block_out_channels)
-        if sample_size % 2 ** len(widths):
-            raise UserError(
-                f"sample_size: expected a multiple of {2 ** len(widths)} to halve {len(widths)} times, got "
-                f"{sample_size}; give fewer block_out_channels"
-            )
-        side = sample_size // 2 ** len(widths)
+        side, rest = divmod(sample_size, 2 ** len(widths))
+        if rest:
+            expected = f"expected a multiple of {2 ** len(widths)} to halve {len(widths)} times, got {sample_size}"
+            raise UserError(f"sample_size: {expected}; give fewer block_out_channels")
         down: list[nn.Module] = []
         for before, after in zip([in_channels, *widths], widths, strict=False):
             down += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.SiLU()]

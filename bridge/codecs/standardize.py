@@ -23,8 +23,6 @@ class PrincipalAxes(nn.Module):
 
     z = components (v - mean) / scale, and back v = mean + components^T (scale z), the nearest point in the span.
 
-    `mean` is (D,), `components` are orthonormal rows, (k, D), and `scale`, (k,), is the standard deviation along each.
-
     Source: Pearson 1901, On lines and planes of closest fit; Kessy et al. 2018, Optimal whitening and
         decorrelation, arXiv:1512.00809 (PCA whitening)
 
@@ -33,9 +31,9 @@ class PrincipalAxes(nn.Module):
     (tensor([[2.]]), tensor([[1., 4.]]))
     """
 
-    mean: Tensor
-    components: Tensor
-    scale: Tensor
+    mean: Tensor  # (D,)
+    components: Tensor  # Orthonormal rows, (k, D)
+    scale: Tensor  # Standard deviation along each, (k,)
 
     def __init__(self, mean: Tensor, components: Tensor, scale: Tensor) -> None:
         super().__init__()
@@ -99,10 +97,8 @@ class PCACodec(ImageCodec):
 
     def __init__(self, axes: PrincipalAxes, image_size: int) -> None:
         if axes.components.shape[1] != 3 * image_size**2:
-            raise UserError(
-                f"image_size: axes of {axes.components.shape[1]} numbers do not fit pictures of {image_size} pixels; "
-                "fit the axes on such pictures"
-            )
+            problem = f"axes of {axes.components.shape[1]} numbers do not fit pictures of {image_size} pixels"
+            raise UserError(f"image_size: {problem}; fit the axes on such pictures")
         self.axes, self.image_size, self.z_shape = axes, image_size, (axes.k,)
         self.fingerprint = fingerprint(axes, {"codec": "PCACodec", "image_size": image_size})
 
@@ -143,10 +139,9 @@ class WhitenedCodec(ImageCodec):
     """
 
     def __init__(self, inner: ImageCodec, axes: PrincipalAxes) -> None:
-        if axes.components.shape[1] != math.prod(inner.z_shape):
+        if (dims := axes.components.shape[1]) != (numbers := math.prod(inner.z_shape)):
             raise UserError(
-                f"axes: made for latents of {axes.components.shape[1]} numbers, the codec has "
-                f"{math.prod(inner.z_shape)}; fit them on its latents"
+                f"axes: made for latents of {dims} numbers, the codec has {numbers}; fit them on its latents"
             )
         self.inner, self.axes = inner, axes
         self.image_size, self.z_shape = inner.image_size, (axes.k,)
@@ -156,8 +151,7 @@ class WhitenedCodec(ImageCodec):
     def log_abs_det(self) -> float:
         """log |det dz / dz_inner| in nats: log p(z_inner) = log p(z) + log_abs_det, for every latent alike.
 
-        With k below the inner codec's dimensions it is that of the map on the components' span, and log p a density
-        over that span: comparable between standardisers of the same span, not with densities over all dimensions.
+        With k below the inner codec's dimensions both are over the components' span, and compare on that span alone.
         """
         return -float(self.axes.scale.double().log().sum())
 

@@ -18,10 +18,8 @@ from bridge.guidance import guided
 from bridge.mappers.numerics import integrate, per_row, probe_rows, solve, velocity_and_traces
 from bridge.text import TextCode
 
-MIN_REMAINING = 0.05
-"""1 - t is not taken below this in a loss, where it divides."""
-BLUR = 0.05
-"""Standard deviation of the noise under which `VelocityMapper.log_prob` sees latents."""
+MIN_REMAINING = 0.05  # 1 - t is not taken below this in a loss, where it divides
+BLUR = 0.05  # Standard deviation of the noise under which `VelocityMapper.log_prob` sees latents
 ROUND_TRIP = 1e-3
 """Largest error that `VelocityMapper.invert` lets pass, as a share of a latent's largest number, or of 1."""
 
@@ -62,10 +60,8 @@ class Mapper(ModelMixin, ConfigMixin, abc.ABC):
 
     def check_rows(self, name: str, rows: Tensor, shape: tuple[int, ...], c: TextCode) -> None:
         """Raise ValueError unless `c` are codes for this mapper, and `rows`, the argument `name`, (B, *shape)."""
-        if c.pooled.shape[1] != self.text_dim:
-            raise ValueError(
-                f"c: expected codes of {self.text_dim}, got {c.pooled.shape[1]}; use this mapper's encoder"
-            )
+        if (dim := c.pooled.shape[1]) != self.text_dim:
+            raise ValueError(f"c: expected codes of {self.text_dim}, got {dim}; use this mapper's encoder")
         if tuple(rows.shape) != (expected := (len(c), *shape)):
             raise ValueError(f"{name}: expected {expected}, one row a code, got {tuple(rows.shape)}; reshape it")
 
@@ -154,12 +150,10 @@ class VelocityMapper(DensityMapper, InvertibleMapper):
     ) -> Tensor:
         """The noise, (B, *z_shape), from which `sample`, at temperature 1 and the same settings, gives `z`.
 
-        Each Euler step is solved for its beginning, and the result is sampled from again. In float32 the round trip of
-        a latent that the mapper drew itself is exact to about 1e-4; of another latent it may be less, where a small
-        difference of the noise makes a large one of the latent.
-
-        Raises UserError if no noise was found that leads to one of the latents, or it leads elsewhere by more than
-        `ROUND_TRIP`; says which latent, and what to change.
+        Each Euler step is solved for its beginning. In float32 the round trip of a latent that the mapper drew itself
+        is exact to about 1e-4; of another latent it may be less, where a small difference of the noise makes a large
+        one of the latent. Raises UserError, which names the latent and the remedy, if no noise leads back to one
+        within `ROUND_TRIP`.
 
         Source: Pan et al. 2023, Effective Real Image Editing with Accelerated Iterative Diffusion Inversion,
             arXiv:2309.04907 (fixed-point iteration of a step, accelerated)

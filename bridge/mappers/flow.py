@@ -15,8 +15,7 @@ from bridge.noise import generator_for
 from bridge.text import TextCode
 
 KINDS = ("autoregressive", "coupling")
-BOUND = 8.0
-"""Splines act on [-8, 8] and are the identity outside; standardised latents lie inside."""
+BOUND = 8.0  # Splines act on [-8, 8] and are the identity outside; standardised latents lie inside
 
 
 class NormalizingFlowMapper(DensityMapper, InvertibleMapper):
@@ -56,8 +55,7 @@ class NormalizingFlowMapper(DensityMapper, InvertibleMapper):
 
     def log_prob(self, z: Tensor, c: TextCode) -> Tensor:
         self.check_rows("z", z, self.z_shape, c)
-        value: Tensor = self.flow(self.text(c.pooled)).log_prob(z.flatten(1))
-        return value
+        return self.flow(self.text(c.pooled)).log_prob(z.flatten(1))
 
     def loss(self, z: Tensor, c: TextCode, *, noise: Tensor) -> Tensor:
         self.check_rows("z", z, self.z_shape, c)
@@ -67,14 +65,12 @@ class NormalizingFlowMapper(DensityMapper, InvertibleMapper):
     @torch.no_grad()
     def sample(self, c: TextCode, *, noise: Tensor, temperature: float = 1.0) -> Tensor:
         self.check_rows("noise", noise, self.z_shape, c)
-        z: Tensor = self.flow(self.text(c.pooled)).transform.inv(noise.flatten(1) * temperature)
-        return z.view_as(noise)
+        return self.flow(self.text(c.pooled)).transform.inv(noise.flatten(1) * temperature).view_as(noise)
 
     @torch.no_grad()
     def invert(self, z: Tensor, c: TextCode) -> Tensor:
         self.check_rows("z", z, self.z_shape, c)
-        noise: Tensor = self.flow(self.text(c.pooled)).transform(z.flatten(1))
-        return noise.view_as(z)
+        return self.flow(self.text(c.pooled)).transform(z.flatten(1)).view_as(z)
 
 
 def _flow(dim: int, kind: str, transforms: int, hidden: int, condition: int, bins: int) -> Any:

@@ -106,17 +106,11 @@ class CodeMLP(nn.Module):
         self.text_scale = math.sqrt(text_dim)
 
     def forward(self, code: Tensor) -> Tensor:
-        """(B, text_dim) -> (B, out)."""
-        h = self.blocks(self.enter(self.dropout(code * self.text_scale)))
-        out: Tensor = self.leave(self.norm(h))
-        return out
+        return self.leave(self.norm(self.blocks(self.enter(self.dropout(code * self.text_scale)))))
 
 
 class TokenBlock(nn.Module):
-    """Self-attention, attention to the caption, and a perceptron; the first and last modulated by a condition.
-
-    `expansion` is the perceptron's features inside, in widths.
-    """
+    """Self-attention, attention to the caption, and a perceptron; the first and last modulated by a condition."""
 
     def __init__(self, width: int, heads: int, expansion: int, dropout: float) -> None:
         super().__init__()
@@ -155,5 +149,4 @@ class Attention(nn.Module):
         scores = q @ k.mT / math.sqrt(q.shape[3])
         if mask is not None:
             scores = scores.masked_fill(~mask[:, None, None], -torch.inf)
-        out: Tensor = self.leave((scores.softmax(3) @ v).transpose(1, 2).flatten(2))
-        return out
+        return self.leave((scores.softmax(3) @ v).transpose(1, 2).flatten(2))
