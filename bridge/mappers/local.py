@@ -187,7 +187,8 @@ class LocalFlowMapper(CleanMapper):
         if correction:
             options = {k: v for k, v in correction.items() if k != "family"}
             self.network = NETWORKS[correction["family"]](self.z_shape, text_dim, inputs=SEEN, **options)
-            torch.nn.init.zeros_(getattr(self.network, "net", self.network).leave.bias)  # its weights are zero already
+            head = self.network.net if isinstance(self.network, FlowMatchingMapper) else self.network
+            torch.nn.init.zeros_(head.leave.bias)  # its weights are zero already
             self.reads_tokens = self.network.reads_tokens
             self.loss_noise_shape = (math.prod(z_shape) + 2,)
 
