@@ -164,9 +164,8 @@ def codec_from_diffusers(source: str | Path, image_size: int | None = None) -> A
     """A codec over a published autoencoder: AutoencoderKL, AutoencoderTiny or VQModel.
 
     `source` is a folder that diffusers wrote, or a hub id, "owner/name" or "owner/name/folder"; safetensors only.
-    `image_size` is the side of the pictures, in pixels. Without, it is what the config says, often more than the
-    pictures at hand have; an AutoencoderTiny does not say. Latents are scaled as the config says;
-    `python -m train.autoencoder` measures their statistics on pictures.
+    `image_size` is the side of the pictures, in pixels; by default what the config says, often more than they have.
+    Latents are scaled as the config says; `python -m train.autoencoder` measures their statistics on pictures.
 
     Raises CheckpointError if there is no such autoencoder or it is damaged, UserError if it is not for such pictures.
     """

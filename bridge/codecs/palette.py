@@ -246,8 +246,7 @@ def _resizing(before: int, after: int) -> Tensor:
 def _straight(colour: Tensor, opacity: Tensor) -> Tensor:
     """Colours (B, 3, H, W) no longer multiplied with opacity; where nothing is seen, those of what is seen nearby.
 
-    Programs that scale a picture mix the colours of neighbouring pixels, also unseen ones: black or white there would
-    become a fringe.
+    Programs that scale a picture mix in the colours of unseen pixels: black or white there would become a fringe.
     """
     seen = opacity > SEEN
     colour, weight = colour * seen, opacity * seen

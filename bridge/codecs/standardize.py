@@ -89,8 +89,7 @@ class PrincipalAxes(nn.Module):
 class PCACodec(ImageCodec):
     """Latents are the k standardised principal components of the pixels: linear, and best of all linear codecs.
 
-    `axes` are of pictures as vectors of 3 x image_size x image_size numbers in [0, 1]. It has no posterior: std is
-    `bridge.codecs.DETERMINISTIC_STD`.
+    `axes` are of pictures as vectors of 3 x image_size x image_size numbers in [0, 1]; std is DETERMINISTIC_STD.
 
     Source: Turk & Pentland 1991, Eigenfaces for Recognition
     """

@@ -41,10 +41,9 @@ class Mapper(ModelMixin, ConfigMixin, abc.ABC):
 
     @abc.abstractmethod
     def loss(self, z: Tensor, c: TextCode, *, noise: Tensor) -> Tensor:
-        """Training loss of each example, (B,).
+        """Training loss of each example, (B,), for latents z (B, *z_shape) and codes, null ones without a caption.
 
-        Of latents z (B, *z_shape) and their captions' codes, null codes for examples without; `noise` is standard
-        normal, (B, *loss_noise_shape).
+        `noise` is standard normal, (B, *loss_noise_shape).
         """
 
     @abc.abstractmethod
@@ -67,10 +66,7 @@ class Mapper(ModelMixin, ConfigMixin, abc.ABC):
 
 
 class DensityMapper(Mapper):
-    """A mapper that knows how likely a latent is under a caption.
-
-    Its loss, unless a family has its own, is the negative log-likelihood in nats a dimension.
-    """
+    """A mapper with a density; by default its loss is the negative log-likelihood in nats a dimension."""
 
     loss_noise_shape: tuple[int, ...] = (0,)
 
@@ -97,9 +93,8 @@ class InvertibleMapper(Mapper):
 class VelocityMapper(DensityMapper, InvertibleMapper):
     """A mapper that carries noise to latents along a learned velocity.
 
-    `sample` and `invert` follow it in Euler steps and are each other's inverse at equal settings. `log_prob`
-    follows the differential equation itself, because Euler steps of a learned velocity need not reach every
-    latent, and the equation does.
+    `sample` and `invert` follow it in Euler steps and are each other's inverse at equal settings. `log_prob` follows
+    the differential equation itself, which reaches every latent; Euler steps of a learned velocity need not.
 
     Source: Lipman et al. 2023, Flow Matching for Generative Modeling, arXiv:2210.02747
     """
@@ -198,14 +193,14 @@ class VelocityMapper(DensityMapper, InvertibleMapper):
     ) -> tuple[Tensor, Tensor]:
         """Log density in nats along the differential equation, and its standard error over the probes, each (B,).
 
-        A velocity divides by the remaining time and is not defined at the data itself. So this is the
-        density of latents blurred by normal noise of standard deviation `BLUR`, to which the path leads at
-        t = 1 / (1 + BLUR): a density of unit mass, and close to the latents' own where they spread more than
-        that. Guidance is no part of it. Runge-Kutta steps, four velocities each, are of equal length in -log(1 - t).
+        A velocity divides by the remaining time and is not defined at the data itself. So this is the density of
+        latents blurred by normal noise of standard deviation `BLUR`, to which the path leads at t = 1 / (1 + BLUR): of
+        unit mass, and close to the latents' own where they spread more than that. Guidance is no part of it. The
+        Runge-Kutta steps, four velocities each, are of equal length in -log(1 - t).
 
-        The "exact" trace takes the divergence with one gradient a dimension, and its error is 0; "hutchinson", for
-        many dimensions, estimates it from `probes` random signs a latent, at least 2, drawn from a CPU `generator`.
-        Raises ValueError if `trace` is another one, or signs are asked for without a generator.
+        `trace` "exact" takes one gradient a dimension, and its error is 0; "hutchinson", for many dimensions, estimates
+        the divergence from `probes` random signs a latent, at least 2, drawn from a CPU `generator`. Raises ValueError
+        if it is neither, or there is no generator to draw from.
 
         Source: Chen et al. 2018, Neural Ordinary Differential Equations, arXiv:1806.07366; random signs:
             Grathwohl et al. 2019, FFJORD, arXiv:1810.01367
@@ -244,8 +239,7 @@ class VelocityMapper(DensityMapper, InvertibleMapper):
 class CleanMapper(VelocityMapper):
     """Flow matching along straight paths whose network predicts the clean latent.
 
-    The first number of a loss's noise row places the time, at sigmoid(time_mean + number); the last ones are the
-    path's start.
+    A row of a loss's noise ends with the path's start and begins with a number u; the time is sigmoid(time_mean + u).
 
     Source: Lipman et al. 2023, arXiv:2210.02747; clean prediction: Li & He 2025, arXiv:2511.13720;
         logit-normal times: Esser et al. 2024, arXiv:2403.03206

@@ -393,8 +393,7 @@ class LocalFlowMapper(CleanMapper):
     def similarity(self, code: Tensor, whitened: bool = True) -> np.ndarray:
         """Cosine of a text code (text_dim,) with the nearest caption of each picture, (N,) in [-1, 1].
 
-        Where `whitened`, both are, as far as this mapper does that, and captions that only allude to their picture
-        count.
+        Where `whitened`, both are, as far as this mapper does that, and captions that only allude count.
         """
         cosine = self._cosine(code, None, whitened)
         return np.maximum.reduceat(cosine[self.link.cpu().numpy()], self.start[:-1].cpu().numpy())
@@ -422,10 +421,7 @@ class LocalFlowMapper(CleanMapper):
         return cosine.numpy()
 
     def support(self, code: Tensor) -> int:
-        """How many different pictures show a caption, (text_dim,), about as well as the nearest does, within SLACK.
-
-        At most as many as are weighed.
-        """
+        """How many different pictures show a caption, (text_dim,), about as well as the nearest does, within SLACK."""
         cosine = self._nearest_plainly(code)[1]
         return int((cosine >= cosine[0] - SLACK).sum())
 
@@ -444,10 +440,7 @@ class LocalFlowMapper(CleanMapper):
         return not bool(self.allowed[int(self._nearest_plainly(code)[0][0])])
 
     def nearest(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the pictures that a caption draws from, nearest first, and logarithms of their weights, each (K,).
-
-        The weights sum to one. Of a text code, (text_dim,); the null code is far from all.
-        """
+        """Pictures that a text code, (text_dim,), draws from, nearest first, and their normalised log weights, (K,)."""
         return remembered(self._caches["near"], REMEMBERED, code, self._search)
 
     def _search(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -500,8 +493,8 @@ class LocalFlowMapper(CleanMapper):
         shown = np.concatenate([picture[start[i] : start[i + 1]] for i in captions])
         cosine = np.repeat(exact, counts)
         order = np.argsort(-cosine, kind="stable")
-        _, first = np.unique(shown[order], return_index=True)
-        return shown[order][np.sort(first)], cosine[order][np.sort(first)]
+        nearest = order[np.sort(np.unique(shown[order], return_index=True)[1])]
+        return shown[nearest], cosine[nearest]
 
     def clean(self, z_t: Tensor, t: Tensor, c: TextCode) -> Tensor:
         return self._clean(z_t, t, c, self._known(c.pooled, z_t))
@@ -564,14 +557,15 @@ class LocalFlowMapper(CleanMapper):
 
     def _gathered(self, pooled: Tensor, like: Tensor) -> Known:
         index, padded = self._padded([self.nearest(code) for code in pooled])
-        known, log_weight, style = self.picture_latents(index, like.dtype), torch.from_numpy(padded), self.style[index]
+        known, style = self.picture_latents(index, like.dtype), self.style[index]
+        log_weight = torch.from_numpy(padded).to(like.dtype)
         for row, code in enumerate(pooled if self._given else ()):
             if (given := self._given.get(code_key(code))) is not None:
                 count = len(given.latents)
                 known[row, :count], style[row, :count] = given.latents.to(known), given.style.to(style)
                 log_weight[row] = -math.inf
                 log_weight[row, :count] = given.log_weight.to(log_weight)
-        return Known.of(known, log_weight.to(like), style)
+        return Known.of(known, log_weight.to(like.device), style)
 
     def _padded(self, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, np.ndarray]:
         """Rows of numbers of pictures and of what goes with them as (B, K), minus infinity beyond a row's end."""
