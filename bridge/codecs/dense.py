@@ -1,6 +1,7 @@
 """A VAE whose latents have no place in the picture: convolutions, then dense layers, as beta-VAEs are built."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from diffusers import ConfigMixin, ModelMixin
@@ -39,12 +40,12 @@ class DenseVAE(ModelMixin, ConfigMixin):
             expected = f"expected a multiple of {2 ** len(widths)} to halve {len(widths)} times, got {sample_size}"
             raise UserError(f"sample_size: {expected}; give fewer block_out_channels")
         down: list[nn.Module] = []
-        for before, after in zip([in_channels, *widths], widths, strict=False):
+        for before, after in pairwise([in_channels, *widths]):
             down += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.SiLU()]
         self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(widths[-1] * side * side, units), nn.SiLU())
         self.quant_conv = nn.Conv2d(units, 2 * latent_channels, 1)
         up: list[nn.Module] = []
-        for before, after in zip(widths[::-1], [*widths[-2::-1], out_channels], strict=True):
+        for before, after in pairwise([*widths[::-1], out_channels]):
             up += [nn.SiLU(), nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
         self.decoder = nn.Sequential(
             nn.Flatten(),

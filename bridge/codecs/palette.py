@@ -56,11 +56,11 @@ class Layers:
 class Residual(nn.Module):
     """Two 3 x 3 convolutions beside an identity."""
 
-    def __init__(self, width: int, groups: int = 8) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = nn.Sequential(nn.GroupNorm(groups, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1))
+        self.first = nn.Sequential(nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1))
         last = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Sequential(nn.GroupNorm(groups, width), nn.SiLU(), last)
+        self.second = nn.Sequential(nn.GroupNorm(8, width), nn.SiLU(), last)
         nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -26,25 +26,28 @@ def perceptron(dim: int, out: int, dropout: float | None = None) -> nn.Sequentia
     return nn.Sequential(*layers) if dropout is None else nn.Sequential(nn.Dropout(dropout), *layers)
 
 
-class ModulatedBlock(nn.Module):
-    """Residual two-layer perceptron, its normalised input scaled and shifted by a condition.
+class Block(nn.Module):
+    """Residual two-layer perceptron on normalised features, (B, width); a condition scales, shifts and gates it.
 
     Source: Peebles & Xie 2023, Scalable Diffusion Models with Transformers, arXiv:2212.09748 (adaLN-Zero)
     """
 
-    def __init__(self, width: int, hidden: int, condition: int, dropout: float) -> None:
+    def __init__(self, width: int, hidden: int, dropout: float, condition: int = 0) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = nn.Linear(condition, 3 * width)
+        self.norm = nn.LayerNorm(width, elementwise_affine=not condition)
+        if condition:
+            self.modulation = nn.Linear(condition, 3 * width)
+            nn.init.zeros_(self.modulation.weight)
+            nn.init.zeros_(self.modulation.bias)
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.dropout = nn.Dropout(dropout)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
-        scale, shift, gate = self.modulation(condition).chunk(3, dim=1)
-        inner = nn.functional.silu(self.up(self.norm(h) * (1 + scale) + shift))
-        return h + gate * self.down(self.dropout(inner))
+    def forward(self, h: Tensor, condition: Tensor | None = None) -> Tensor:
+        inner, gate = self.norm(h), 1.0
+        if condition is not None:
+            scale, shift, gate = self.modulation(condition).chunk(3, dim=1)
+            inner = inner * (1 + scale) + shift
+        return h + gate * self.down(self.dropout(nn.functional.silu(self.up(inner))))
 
 
 class ModulatedMLP(nn.Module):
@@ -66,7 +69,7 @@ class ModulatedMLP(nn.Module):
         self.enter, self.leave = nn.Linear(dim, width), nn.Linear(width, out)
         self.time = perceptron(condition, condition)
         self.text = perceptron(text_dim, condition, text_dropout)
-        self.blocks = nn.ModuleList(ModulatedBlock(width, hidden, condition, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(Block(width, hidden, dropout, condition) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
         self.text_scale, self.condition = math.sqrt(text_dim), condition
         nn.init.zeros_(self.leave.weight)
@@ -80,19 +83,6 @@ class ModulatedMLP(nn.Module):
         return self.leave(self.norm(h))
 
 
-class CodeBlock(nn.Module):
-    """Residual two-layer perceptron on normalised features."""
-
-    def __init__(self, width: int, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, h: Tensor) -> Tensor:
-        return h + self.down(self.dropout(nn.functional.silu(self.up(self.norm(h)))))
-
-
 class CodeMLP(nn.Module):
     """Residual perceptron that reads a text code alone, (B, text_dim) -> (B, out)."""
 
@@ -101,7 +91,7 @@ class CodeMLP(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout, self.enter = nn.Dropout(text_dropout), nn.Linear(text_dim, width)
-        self.blocks = nn.Sequential(*(CodeBlock(width, hidden, dropout) for _ in range(blocks)))
+        self.blocks = nn.Sequential(*(Block(width, hidden, dropout) for _ in range(blocks)))
         self.norm, self.leave = nn.LayerNorm(width), nn.Linear(width, out)
         self.text_scale = math.sqrt(text_dim)
 
