@@ -53,11 +53,6 @@ class PrincipalAxes(nn.Module):
         sign = components.gather(1, components.abs().argmax(1, keepdim=True)).sign()
         return cls(mean, (components * sign)[:k], variance.flip(0).clamp(min=0)[:k].sqrt())
 
-    @property
-    def k(self) -> int:
-        """Number of components."""
-        return len(self.scale)
-
     def project(self, v: Tensor) -> Tensor:
         """Components z (B, k) of vectors v (B, D)."""
         return (v - self.mean) @ self.components.T / self.scale
@@ -98,7 +93,7 @@ class PCACodec(ImageCodec):
         if axes.components.shape[1] != 3 * image_size**2:
             problem = f"axes of {axes.components.shape[1]} numbers do not fit pictures of {image_size} pixels"
             raise UserError(f"image_size: {problem}; fit the axes on such pictures")
-        self.axes, self.image_size, self.z_shape = axes, image_size, (axes.k,)
+        self.axes, self.image_size, self.z_shape = axes, image_size, tuple(axes.scale.shape)
         self.fingerprint = fingerprint(axes, {"codec": "PCACodec", "image_size": image_size})
 
     @classmethod
@@ -143,7 +138,7 @@ class WhitenedCodec(ImageCodec):
                 f"axes: made for latents of {dims} numbers, the codec has {numbers}; fit them on its latents"
             )
         self.inner, self.axes = inner, axes
-        self.image_size, self.z_shape = inner.image_size, (axes.k,)
+        self.image_size, self.z_shape = inner.image_size, tuple(axes.scale.shape)
         self.fingerprint = fingerprint(axes, {"codec": "WhitenedCodec", "inner": inner.fingerprint})
 
     @property

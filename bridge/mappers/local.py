@@ -29,7 +29,7 @@ REMEMBERED, REMEMBERED_IN_TRAINING = 256, 1 << 16  # Captions whose neighbours a
 SLACK = 0.1  # Cosine by which a caption may be farther than the nearest, and still be the same
 ASIDE = 0.1
 """Cosine by which a caption that only alludes to its picture counts as farther; of .05, .1 and .13 the best, by eye."""
-UNTOLD = 2.0
+BEYOND = 2.0
 """The same where it matters what is known, not what to draw from: palm trees do not show "a palm tree on a beach"."""
 EXACT = 100_000  # Captions that are compared with one by one; of more, an index gives a short list
 PROBED, SHORT_LIST = 64, 4096  # Cells of the index that are searched, and captions whose similarity is then exact
@@ -417,7 +417,7 @@ class LocalFlowMapper(CleanMapper):
         else:
             cosine = codes @ code
         if self.config.aside:
-            cosine = cosine - (self.config.aside if whitened else UNTOLD) * self.allusion.cpu()[which]
+            cosine = cosine - (self.config.aside if whitened else BEYOND) * self.allusion.cpu()[which]
         return cosine.numpy()
 
     def support(self, code: Tensor) -> int:
