@@ -25,7 +25,7 @@ from bridge.mappers import (
     TransformerFlowMapper,
     VelocityMapper,
 )
-from bridge.mappers.transformer import caption_states
+from bridge.mappers.matching import caption_states
 from bridge.text import TextCode
 from tests.fixtures import randomise
 

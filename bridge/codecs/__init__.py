@@ -15,8 +15,6 @@ from bridge.codecs.base import (
     DETERMINISTIC_STD,
     ImageCodec,
     LatentDistribution,
-    check_latents,
-    check_pictures,
     load_codec,
     read_config,
 )
@@ -34,6 +32,5 @@ CODECS |= {name: kind.from_pretrained for name, kind in AUTOENCODERS.items()} | 
 __all__ = [
     "AUTOENCODERS", "CODECS", "CONFIG", "DETERMINISTIC_STD", "HUB_FILES", "AutoencoderCodec", "DenseCodec", "DenseVAE",
     "ImageCodec", "LatentDistribution", "PCACodec", "PaletteCodec", "PaletteVAE", "PrincipalAxes", "TinyCodec",
-    "VAECodec", "VQCodec", "WhitenedCodec", "check_latents", "check_pictures", "codec_from_diffusers", "load_codec",
-    "read_config",
+    "VAECodec", "VQCodec", "WhitenedCodec", "codec_from_diffusers", "load_codec", "read_config",
 ]  # fmt: skip

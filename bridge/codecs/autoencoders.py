@@ -12,15 +12,7 @@ import torch
 from torch import Tensor
 
 from bridge.checkpoint import CheckpointError, fingerprint, open_module
-from bridge.codecs.base import (
-    CONFIG,
-    DETERMINISTIC_STD,
-    ImageCodec,
-    LatentDistribution,
-    check_latents,
-    check_pictures,
-    read_config,
-)
+from bridge.codecs.base import CONFIG, DETERMINISTIC_STD, ImageCodec, LatentDistribution, read_config
 from bridge.context import unwrapped
 from bridge.errors import UserError
 from bridge.hub import HubError, local_folder, snapshot
@@ -41,27 +33,21 @@ class FromDiffusers:
 
 
 class AutoencoderCodec(ImageCodec):
-    """What the autoencoders share; the statistics of the latents stand in the autoencoder's own config.
+    """What the autoencoders share: `vae`, frozen, and the `mean` and `std`, (1, C, 1, 1), that standardise its latents.
 
-    `latents_mean` and `latents_std` there, a number a channel, standardise the latents; without them `shift_factor` and
-    1 / `scaling_factor` do, as in diffusers' own pipelines. A setting that the autoencoder's class does not know has a
-    "_" before its name: diffusers keeps such settings and asks nothing about them.
-
-    Attributes:
-        vae: The autoencoder, frozen.
-        mean: Of its latents, (1, C, 1, 1); so `std`.
+    These stand in the autoencoder's own config, as `latents_mean` and `latents_std`, a number a channel; without them
+    `shift_factor` and 1 / `scaling_factor` do, as in diffusers' own pipelines. A setting that the autoencoder's class
+    does not know has a "_" before its name: diffusers keeps such settings and asks nothing about them.
 
     Raises UserError if the autoencoder is not one of colour pictures, its side is unknown or no multiple of what a
     latent covers, or its statistics are not one number a channel.
     """
 
     model: ClassVar[Any]
-    widths: ClassVar[str] = "block_out_channels"
-    """Setting whose length says how often the side is halved, plus one."""
 
     def __init__(self, vae: Any) -> None:
         self.vae = vae = unwrapped(vae).eval().requires_grad_(False)
-        config, channels, factor = vae.config, self.channels(vae.config), self.factor(vae.config)
+        config, factor = vae.config, self.factor(vae.config)
         settings = {name: config[_key(type(vae), name)] for name in SETTINGS if _key(type(vae), name) in config}
         if settings.get("sample_size") is None:
             raise UserError(f"image_size: {type(vae).__name__} does not say which pictures it is for; give their side")
@@ -72,6 +58,7 @@ class AutoencoderCodec(ImageCodec):
             raise UserError(f"{expected}, to {low} or {low + factor}")
         if (config.in_channels, config.out_channels) != (3, 3):
             raise UserError(f"vae: expected pictures of 3 channels, this one has {config.in_channels}; choose another")
+        channels = int(config.get("vq_embed_dim") or config.latent_channels)
         self.z_shape = (channels, self.image_size // factor, self.image_size // factor)
         shift, scale = config.get("shift_factor") or 0.0, 1 / config.scaling_factor
         self.mean = _channelwise(settings.get("latents_mean") or [shift] * channels, "latents_mean", channels)
@@ -84,14 +71,9 @@ class AutoencoderCodec(ImageCodec):
         super().__setattr__(name, unwrapped(value))
 
     @classmethod
-    def channels(cls, config: Mapping[str, Any]) -> int:
-        """Channels of a latent."""
-        return int(config["latent_channels"])
-
-    @classmethod
     def factor(cls, config: Mapping[str, Any]) -> int:
         """Side of the pixels under one latent position."""
-        return int(2 ** (len(config[cls.widths]) - 1))
+        return int(2 ** (len(config.get("encoder_block_out_channels") or config["block_out_channels"]) - 1))
 
     def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the autoencoder's own latents of pictures `x` (B, 3, H, W) in [-1, 1]."""
@@ -102,10 +84,7 @@ class AutoencoderCodec(ImageCodec):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Open a folder that diffusers wrote; safetensors only.
-
-        Raises CheckpointError if it is missing or damaged, or holds no safetensors.
-        """
+        """Open a folder that diffusers wrote; CheckpointError if it is damaged, or holds no safetensors."""
         return cls(open_module(cls.model, Path(folder)))
 
     def with_statistics(self, mean: Sequence[float], std: Sequence[float]) -> Self:
@@ -123,10 +102,7 @@ class AutoencoderCodec(ImageCodec):
         return type(self)(vae)
 
     def save(self, folder: Path) -> None:
-        """See `ImageCodec.save`; the folder opens with diffusers alone.
-
-        Weights that half precision holds exactly, as after `rounded`, take half the bytes.
-        """
+        """Write a folder that diffusers alone opens; weights as after `rounded` take half the bytes."""
         halved = all(torch.equal(weight, weight.half().float()) for weight in self.vae.state_dict().values())
         (copy.deepcopy(self.vae).half() if halved else self.vae).save_pretrained(folder)
 
@@ -137,15 +113,13 @@ class AutoencoderCodec(ImageCodec):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
-        """See `ImageCodec.encode`; UserError unless x is (B, 3, image_size, image_size)."""
-        check_pictures(x, self.image_size)
+        self.check_pictures(x)
         mean, std = self.raw(x * 2 - 1)
         return LatentDistribution((mean - self.mean) / self.std, std / self.std)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """See `ImageCodec.decode`; ValueError unless z is (B, *z_shape)."""
-        check_latents(z, self.z_shape)
+        self.check_latents(z)
         return (self.vae.decode(z * self.std + self.mean).sample / 2 + 0.5).clamp(0, 1)
 
 
@@ -164,22 +138,18 @@ class TinyCodec(AutoencoderCodec):
     Source: Boer Bohan, Tiny AutoEncoder for Stable Diffusion, github.com/madebyollin/taesd
     """
 
-    model, widths = FromDiffusers("AutoencoderTiny"), "encoder_block_out_channels"
+    model = FromDiffusers("AutoencoderTiny")
 
 
 class VQCodec(AutoencoderCodec):
     """A diffusers VQModel. Latents are those before quantisation, so continuous; decoding quantises, and may jump.
 
-    It has no posterior: std is DETERMINISTIC_STD.
+    Without a posterior, std is DETERMINISTIC_STD.
 
     Source: van den Oord et al. 2017, Neural Discrete Representation Learning, arXiv:1711.00937
     """
 
     model = FromDiffusers("VQModel")
-
-    @classmethod
-    def channels(cls, config: Mapping[str, Any]) -> int:
-        return int(config["vq_embed_dim"] or config["latent_channels"])
 
 
 SETTINGS = ("sample_size", "latents_mean", "latents_std")
@@ -193,12 +163,9 @@ AUTOENCODERS: dict[str, type[AutoencoderCodec]] = {
 def codec_from_diffusers(source: str | Path, image_size: int | None = None) -> AutoencoderCodec:
     """A codec over a published autoencoder: AutoencoderKL, AutoencoderTiny or VQModel.
 
-    Its latents are scaled as its config says; `python -m train.autoencoder` measures their statistics on pictures.
-
-    Args:
-        source: A folder that diffusers wrote, or a hub id, "owner/name" or "owner/name/folder"; safetensors only.
-        image_size: Side of the pictures, in pixels. Default: what the config says, often more than the pictures at hand
-            have; an AutoencoderTiny does not say.
+    `source` is a folder that diffusers wrote, or a hub id, "owner/name" or "owner/name/folder"; safetensors only.
+    `image_size` is the side of the pictures, in pixels; by default what the config says, often more than they have.
+    Latents are scaled as the config says; `python -m train.autoencoder` measures their statistics on pictures.
 
     Raises CheckpointError if there is no such autoencoder or it is damaged, UserError if it is not for such pictures.
     """

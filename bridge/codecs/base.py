@@ -14,8 +14,7 @@ from bridge.checkpoint import CheckpointError
 from bridge.errors import UserError
 
 DETERMINISTIC_STD = 1e-6
-"""`LatentDistribution.std` of a codec without a posterior: positive, so that it has a logarithm, and far below
-what float32 tells apart in a picture."""
+"""`LatentDistribution.std` without a posterior: positive, so that it has a logarithm, but invisible in a picture."""
 CONFIG = "config.json"
 
 
@@ -60,25 +59,29 @@ class Decoded(NamedTuple):
 
 
 class ImageCodec(abc.ABC):
-    """Pixels <-> standardised latents; frozen.
+    """Pixels <-> standardised latents; frozen."""
 
-    Attributes:
-        z_shape: Shape of one latent.
-        image_size: Side of the pictures, in pixels.
-        fingerprint: Identity of weights and configuration.
-    """
-
-    z_shape: tuple[int, ...]
-    image_size: int
-    fingerprint: str
+    z_shape: tuple[int, ...]  # Of one latent
+    image_size: int  # Side of the pictures, in pixels
+    fingerprint: str  # Identity of weights and configuration
 
     @abc.abstractmethod
     def encode(self, x: Tensor) -> LatentDistribution:
-        """Latents of pictures `x`, (B, 3, H, W) in [0, 1]."""
+        """Latents of pictures x in [0, 1]; UserError unless they are (B, 3, image_size, image_size)."""
 
     @abc.abstractmethod
     def decode(self, z: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] of latents `z`, (B, *z_shape)."""
+        """Pictures (B, 3, H, W) in [0, 1] of latents z; ValueError unless they are (B, *z_shape)."""
+
+    def check_pictures(self, x: Tensor) -> None:
+        """Raise UserError unless pictures are (B, 3, image_size, image_size)."""
+        if x.shape[1:] != (shape := (3, self.image_size, self.image_size)):
+            raise UserError(f"x: expected (B, {', '.join(map(str, shape))}), got {tuple(x.shape)}; resize the pictures")
+
+    def check_latents(self, z: Tensor) -> None:
+        """Raise ValueError unless latents are (B, *z_shape)."""
+        if z.shape[1:] != self.z_shape:
+            raise ValueError(f"z: expected (B, {', '.join(map(str, self.z_shape))}), got {tuple(z.shape)}")
 
     def check_render(self, size: int | None, transparent: bool) -> None:
         """Raise UserError if `render` cannot draw so: at another size, or without a background."""
@@ -104,27 +107,12 @@ class ImageCodec(abc.ABC):
         """Write a folder for `load_codec`: config.json and safetensors; it is made where it is missing."""
 
 
-def check_pictures(x: Tensor, image_size: int) -> None:
-    """Raise UserError unless pictures are (B, 3, image_size, image_size)."""
-    if x.shape[1:] != (3, image_size, image_size):
-        raise UserError(f"x: expected (B, 3, {image_size}, {image_size}), got {tuple(x.shape)}; resize the pictures")
-
-
-def check_latents(z: Tensor, z_shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless latents are (B, *z_shape)."""
-    if z.shape[1:] != z_shape:
-        raise ValueError(f"z: expected (B, {', '.join(map(str, z_shape))}), got {tuple(z.shape)}")
-
-
 CODECS: dict[str, Callable[[Path], ImageCodec]] = {}
 """`_class_name` in a codec folder's config.json -> how it is opened; `bridge.codecs` fills it."""
 
 
 def load_codec(folder: Path) -> ImageCodec:
-    """Open a folder that `ImageCodec.save` or diffusers wrote, by the `_class_name` in its config.json.
-
-    Raises CheckpointError if a file is missing or damaged, or config.json names an unknown class.
-    """
+    """Open what `ImageCodec.save` or diffusers wrote; CheckpointError if it is damaged or of an unknown class."""
     folder = Path(folder)
     name = str(read_config(folder)["_class_name"])
     if name not in CODECS:
@@ -133,10 +121,7 @@ def load_codec(folder: Path) -> ImageCodec:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What the config.json of a codec's folder says; it has a `_class_name`.
-
-    Raises CheckpointError if it is missing or damaged.
-    """
+    """What a codec folder's config.json says, `_class_name` included; CheckpointError if it is missing or damaged."""
     path = folder / CONFIG
     try:
         config = dict(json.loads(path.read_text("utf-8")))

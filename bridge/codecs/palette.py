@@ -18,35 +18,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bridge.codecs.autoencoders import VAECodec
-from bridge.codecs.base import Decoded, Encoded, Posterior, check_latents
+from bridge.codecs.base import Decoded, Encoded, Posterior
 from bridge.errors import UserError
 
-FACTOR = 16
-"""Side of the pixels under one latent position."""
-MASKS = 2
-"""Pixels of a picture a pixel of the masks' logits, along a side."""
-SEEN = 1 / 255
-"""Opacity below which nothing is seen."""
-BLEED = 4
-"""Pixels by which colours go on where nothing is seen."""
-ENCODER_BLOCKS, TRUNK_BLOCKS = 5, 2
-"""Where the transformer blocks begin in the encoder and in the decoder's trunk."""
-SMALLEST, LARGEST = 64, 1024
-"""Sides at which layers are drawn, in pixels."""
+FACTOR = 16  # Side of the pixels under one latent position
+SEEN = 1 / 255  # Opacity below which nothing is seen
+BLEED = 4  # Pixels by which colours go on where nothing is seen
+ENCODER_BLOCKS, TRUNK_BLOCKS = 5, 2  # Where the transformer blocks begin in the encoder and in the decoder's trunk
+SMALLEST, LARGEST = 64, 1024  # Sides at which layers are drawn, in pixels
 
 
 @dataclass(frozen=True)
 class Layers:
-    """What pictures are made of.
+    """What pictures are made of; the first layer is the background."""
 
-    Attributes:
-        logits: Of the masks, (B, K, h, h); the first layer is the background.
-        colours: (B, K - 1, 3, 3): for each layer but the first and each of red, green and blue, its value in the
-            middle of the picture and its slopes along x and y, from -1 at the left and top to 1.
-    """
-
-    logits: Tensor
+    logits: Tensor  # Of the masks, (B, K, h, h)
     colours: Tensor
+    """(B, K - 1, 3, 3): for each layer but the first and each of red, green and blue, its value in the middle of the
+    picture and its slopes along x and y, from -1 at the left and top to 1."""
 
     def draw(self, size: int, sharpness: float = 1.0) -> tuple[Tensor, Tensor]:
         """Premultiplied colours (B, 3, size, size) and opacity (B, 1, size, size), in [0, 1] but for rounding.
@@ -67,11 +56,11 @@ class Layers:
 class Residual(nn.Module):
     """Two 3 x 3 convolutions beside an identity."""
 
-    def __init__(self, width: int, groups: int = 8) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = nn.Sequential(nn.GroupNorm(groups, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1))
+        self.first = nn.Sequential(nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1))
         last = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Sequential(nn.GroupNorm(groups, width), nn.SiLU(), last)
+        self.second = nn.Sequential(nn.GroupNorm(8, width), nn.SiLU(), last)
         nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,14 +105,6 @@ class Place(nn.Module):
 class PaletteVAE(ModelMixin, ConfigMixin):
     """Encodes as AutoencoderKL does, decodes to layers; `decode` lays them on white.
 
-    Args:
-        sample_size: Side of the pictures that it is trained on, a multiple of 16, or UserError.
-        latent_channels: Channels of a latent, whose side is `sample_size` / 16.
-        widths: Channels at 1/16, 1/8 and 1/4 of the side.
-        layers: Layers K, the background among them.
-        heads: Attention heads at 1/16 of the side.
-        blocks: Transformer blocks there, in the encoder and in the decoder.
-
     Source: Kingma & Welling 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114; layers of one colour under soft
         masks: Sbai et al. 2020, Unsupervised Image Decomposition in Vector Layers, arXiv:1812.05484
     """
@@ -131,12 +112,12 @@ class PaletteVAE(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        sample_size: int = 128,
-        latent_channels: int = 8,
-        widths: tuple[int, int, int] = (192, 128, 48),
-        layers: int = 12,
-        heads: int = 6,
-        blocks: int = 2,
+        sample_size: int = 128,  # Side of the pictures that it is trained on, a multiple of 16, or UserError
+        latent_channels: int = 8,  # Of a latent, whose side is `sample_size` / 16
+        widths: tuple[int, int, int] = (192, 128, 48),  # Channels at 1/16, 1/8 and 1/4 of the side
+        layers: int = 12,  # The background among them
+        heads: int = 6,  # Of attention, at 1/16 of the side
+        blocks: int = 2,  # Of a transformer there, in the encoder and in the decoder
         in_channels: int = 3,
         out_channels: int = 3,
         scaling_factor: float = 1.0,
@@ -181,12 +162,9 @@ class PaletteVAE(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def extend(self, other: "PaletteVAE") -> None:
-        """Take over, in place, the weights of a VAE with as many latent channels and blocks or fewer.
+        """Take over, in place, the weights of a VAE with as many latent channels and blocks or fewer, or UserError.
 
         What that lacks adds nothing at first: a latent's first channels alone decode as before.
-
-        Raises:
-            UserError: It differs in more than those, or has more of them.
         """
         for name in ("sample_size", "widths", "layers", "heads"):
             has, asked = other.config[name], self.config[name]
@@ -211,8 +189,7 @@ class PaletteVAE(ModelMixin, ConfigMixin):
 
     def encode(self, x: Tensor) -> Encoded:
         """Posterior of pictures x, (B, 3, H, W) in [-1, 1]; latents are (B, C, H / 16, W / 16)."""
-        moments = self.quant_conv(self.encoder(x))
-        return Encoded(Posterior(moments.float()))
+        return Encoded(Posterior(self.quant_conv(self.encoder(x)).float()))
 
     def layers(self, z: Tensor) -> Layers:
         """Layers of latents z, (B, C, h, w)."""
@@ -221,8 +198,7 @@ class PaletteVAE(ModelMixin, ConfigMixin):
         # What a layer's colour is read from: the features under its mask.
         weights = F.avg_pool2d(logits.softmax(1), logits.shape[-1] // features.shape[-1])[:, 1:].flatten(2)
         pooled = weights @ features.flatten(2).transpose(1, 2).float() / (weights.sum(2, keepdim=True) + 1e-3)
-        colours = self.colour(pooled + self.layer).float().unflatten(2, (3, 3))
-        return Layers(logits, colours)
+        return Layers(logits, self.colour(pooled + self.layer).float().unflatten(2, (3, 3)))
 
     def decode(self, z: Tensor) -> Decoded:
         """Pictures (B, 3, H, W), about -1 to 1, of latents z, (B, C, H / 16, W / 16), on white."""
@@ -240,17 +216,14 @@ class PaletteCodec(VAECodec):
         return FACTOR
 
     def check_render(self, size: int | None, transparent: bool) -> None:
-        """See `ImageCodec.check_render`."""
         if size is not None and not (isinstance(size, int) and SMALLEST <= size <= LARGEST):
             raise UserError(f"size: this model draws {SMALLEST} to {LARGEST} pixels a side, not {size}")
 
     @torch.no_grad()
     def render(self, z: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
-        """See `ImageCodec.render`."""
         self.check_render(size, transparent)
         size = self.image_size if size is None else size
-        sharpness = max(1.0, math.sqrt(size / self.image_size))
-        colour, opacity = self.layers(z).draw(size, sharpness)
+        colour, opacity = self.layers(z).draw(size, sharpness=max(1.0, math.sqrt(size / self.image_size)))
         if not transparent:
             return (colour + 1 - opacity).clamp(0, 1)
         return torch.cat([_straight(colour, opacity).clamp(0, 1), opacity.clamp(0, 1)], 1)
@@ -258,7 +231,7 @@ class PaletteCodec(VAECodec):
     @torch.no_grad()
     def layers(self, z: Tensor) -> Layers:
         """Layers of standardised latents z, (B, *z_shape)."""
-        check_latents(z, self.z_shape)
+        self.check_latents(z)
         return self.vae.layers(z * self.std + self.mean)
 
 
@@ -273,8 +246,7 @@ def _resizing(before: int, after: int) -> Tensor:
 def _straight(colour: Tensor, opacity: Tensor) -> Tensor:
     """Colours (B, 3, H, W) no longer multiplied with opacity; where nothing is seen, those of what is seen nearby.
 
-    Programs that scale a picture mix the colours of neighbouring pixels, also unseen ones: black or white there would
-    become a fringe.
+    Programs that scale a picture mix in the colours of unseen pixels: black or white there would become a fringe.
     """
     seen = opacity > SEEN
     colour, weight = colour * seen, opacity * seen

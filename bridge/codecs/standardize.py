@@ -12,16 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bridge.checkpoint import CheckpointError, fingerprint
-from bridge.codecs.base import (
-    CONFIG,
-    DETERMINISTIC_STD,
-    ImageCodec,
-    LatentDistribution,
-    check_latents,
-    check_pictures,
-    load_codec,
-    read_config,
-)
+from bridge.codecs.base import CONFIG, DETERMINISTIC_STD, ImageCodec, LatentDistribution, load_codec, read_config
 from bridge.errors import UserError
 
 AXES, INNER = "axes.safetensors", "inner"
@@ -32,11 +23,6 @@ class PrincipalAxes(nn.Module):
 
     z = components (v - mean) / scale, and back v = mean + components^T (scale z), the nearest point in the span.
 
-    Args:
-        mean: Of the vectors, (D,).
-        components: Orthonormal rows, (k, D).
-        scale: Standard deviation along each, positive, (k,).
-
     Source: Pearson 1901, On lines and planes of closest fit; Kessy et al. 2018, Optimal whitening and
         decorrelation, arXiv:1512.00809 (PCA whitening)
 
@@ -45,9 +31,9 @@ class PrincipalAxes(nn.Module):
     (tensor([[2.]]), tensor([[1., 4.]]))
     """
 
-    mean: Tensor
-    components: Tensor
-    scale: Tensor
+    mean: Tensor  # (D,)
+    components: Tensor  # Orthonormal rows, (k, D)
+    scale: Tensor  # Standard deviation along each, (k,)
 
     def __init__(self, mean: Tensor, components: Tensor, scale: Tensor) -> None:
         super().__init__()
@@ -66,11 +52,6 @@ class PrincipalAxes(nn.Module):
         components = vectors.T.flip(0)
         sign = components.gather(1, components.abs().argmax(1, keepdim=True)).sign()
         return cls(mean, (components * sign)[:k], variance.flip(0).clamp(min=0)[:k].sqrt())
-
-    @property
-    def k(self) -> int:
-        """Number of components."""
-        return len(self.scale)
 
     def project(self, v: Tensor) -> Tensor:
         """Components z (B, k) of vectors v (B, D)."""
@@ -92,11 +73,7 @@ class PrincipalAxes(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            CheckpointError: axes.safetensors is missing or damaged.
-        """
+        """Read what `save` wrote; CheckpointError if axes.safetensors is missing or damaged."""
         try:
             tensors = load_file(folder / AXES)
             return cls(tensors["mean"], tensors["components"], tensors["scale"])
@@ -107,24 +84,21 @@ class PrincipalAxes(nn.Module):
 class PCACodec(ImageCodec):
     """Latents are the k standardised principal components of the pixels: linear, and best of all linear codecs.
 
-    `axes` are of pictures as vectors of 3 x image_size x image_size numbers in [0, 1]. It has no posterior: std is
-    `bridge.codecs.DETERMINISTIC_STD`.
+    `axes` are of pictures as vectors of 3 x image_size x image_size numbers in [0, 1]; std is DETERMINISTIC_STD.
 
     Source: Turk & Pentland 1991, Eigenfaces for Recognition
     """
 
     def __init__(self, axes: PrincipalAxes, image_size: int) -> None:
         if axes.components.shape[1] != 3 * image_size**2:
-            raise UserError(
-                f"image_size: axes of {axes.components.shape[1]} numbers do not fit pictures of {image_size} pixels; "
-                "fit the axes on such pictures"
-            )
-        self.axes, self.image_size, self.z_shape = axes, image_size, (axes.k,)
+            problem = f"axes of {axes.components.shape[1]} numbers do not fit pictures of {image_size} pixels"
+            raise UserError(f"image_size: {problem}; fit the axes on such pictures")
+        self.axes, self.image_size, self.z_shape = axes, image_size, tuple(axes.scale.shape)
         self.fingerprint = fingerprint(axes, {"codec": "PCACodec", "image_size": image_size})
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what `save` wrote. Raises CheckpointError if a file is missing or damaged."""
+        """Read what `save` wrote; CheckpointError if a file is missing or damaged."""
         folder = Path(folder)
         config = read_config(folder)
         try:
@@ -141,15 +115,13 @@ class PCACodec(ImageCodec):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
-        """See `ImageCodec.encode`; UserError unless x is (B, 3, image_size, image_size)."""
-        check_pictures(x, self.image_size)
+        self.check_pictures(x)
         z = self.axes.project(x.flatten(1))
         return LatentDistribution(z, torch.full_like(z, DETERMINISTIC_STD))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """See `ImageCodec.decode`; ValueError unless z is (B, k)."""
-        check_latents(z, self.z_shape)
+        self.check_latents(z)
         return self.axes.lift(z).clamp(0, 1).unflatten(1, (3, self.image_size, self.image_size))
 
 
@@ -161,30 +133,25 @@ class WhitenedCodec(ImageCodec):
     """
 
     def __init__(self, inner: ImageCodec, axes: PrincipalAxes) -> None:
-        if axes.components.shape[1] != math.prod(inner.z_shape):
+        if (dims := axes.components.shape[1]) != (numbers := math.prod(inner.z_shape)):
             raise UserError(
-                f"axes: made for latents of {axes.components.shape[1]} numbers, the codec has "
-                f"{math.prod(inner.z_shape)}; fit them on its latents"
+                f"axes: made for latents of {dims} numbers, the codec has {numbers}; fit them on its latents"
             )
         self.inner, self.axes = inner, axes
-        self.image_size, self.z_shape = inner.image_size, (axes.k,)
+        self.image_size, self.z_shape = inner.image_size, tuple(axes.scale.shape)
         self.fingerprint = fingerprint(axes, {"codec": "WhitenedCodec", "inner": inner.fingerprint})
 
     @property
     def log_abs_det(self) -> float:
         """log |det dz / dz_inner| in nats: log p(z_inner) = log p(z) + log_abs_det, for every latent alike.
 
-        With k below the inner codec's dimensions it is that of the map on the components' span, and log p a density
-        over that span: comparable between standardisers of the same span, not with densities over all dimensions.
+        With k below the inner codec's dimensions both are over the components' span, and compare on that span alone.
         """
         return -float(self.axes.scale.double().log().sum())
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises CheckpointError if a file is missing or damaged, or the inner codec is another one than the axes' own.
-        """
+        """Read what `save` wrote; CheckpointError if a file is damaged, or the inner codec is not the axes' own."""
         folder = Path(folder)
         codec = cls(load_codec(folder / INNER), PrincipalAxes.load(folder))
         if read_config(folder).get("inner") != codec.inner.fingerprint:
@@ -203,13 +170,11 @@ class WhitenedCodec(ImageCodec):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
-        """See `ImageCodec.encode`; UserError unless x is what the inner codec takes."""
         latents = self.inner.encode(x)
         mean, std = latents.mean.flatten(1), latents.std.flatten(1)
         return LatentDistribution(self.axes.project(mean), self.axes.project_std(std))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """See `ImageCodec.decode`; ValueError unless z is (B, k)."""
-        check_latents(z, self.z_shape)
+        self.check_latents(z)
         return self.inner.decode(self.axes.lift(z).unflatten(1, self.inner.z_shape))

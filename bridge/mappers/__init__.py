@@ -1,23 +1,18 @@
-"""Mapping families, one file each."""
+"""Mapping families."""
 
 from bridge.mappers.base import CleanMapper, DensityMapper, InvertibleMapper, Mapper, VelocityMapper
 from bridge.mappers.flow import NormalizingFlowMapper
-from bridge.mappers.gaussian import GaussianMapper
+from bridge.mappers.gaussian import GaussianMapper, MixtureMapper
 from bridge.mappers.local import LocalFlowMapper
-from bridge.mappers.matching import FlowMatchingMapper
-from bridge.mappers.mixture import MixtureMapper
-from bridge.mappers.transformer import TransformerFlowMapper
+from bridge.mappers.matching import FlowMatchingMapper, TransformerFlowMapper
 
 FAMILIES: dict[str, type[Mapper]] = {
-    family.__name__: family
-    for family in (
-        FlowMatchingMapper,
-        GaussianMapper,
-        LocalFlowMapper,
-        MixtureMapper,
-        NormalizingFlowMapper,
-        TransformerFlowMapper,
-    )
+    "FlowMatchingMapper": FlowMatchingMapper,
+    "GaussianMapper": GaussianMapper,
+    "LocalFlowMapper": LocalFlowMapper,
+    "MixtureMapper": MixtureMapper,
+    "NormalizingFlowMapper": NormalizingFlowMapper,
+    "TransformerFlowMapper": TransformerFlowMapper,
 }
 """Class name, as a model folder's mapper/config.json has it -> class."""
 

@@ -15,13 +15,11 @@ from torch import Tensor
 
 from bridge.errors import UserError
 from bridge.guidance import guided
-from bridge.mappers.numerics import follow, probe_rows, solve, velocity_and_traces
+from bridge.mappers.numerics import integrate, per_row, probe_rows, solve, velocity_and_traces
 from bridge.text import TextCode
 
-MIN_REMAINING = 0.05
-"""1 - t is not taken below this in a loss, where it divides."""
-BLUR = 0.05
-"""Standard deviation of the noise under which `VelocityMapper.log_prob` sees latents."""
+MIN_REMAINING = 0.05  # 1 - t is not taken below this in a loss, where it divides
+BLUR = 0.05  # Standard deviation of the noise under which `VelocityMapper.log_prob` sees latents
 ROUND_TRIP = 1e-3
 """Largest error that `VelocityMapper.invert` lets pass, as a share of a latent's largest number, or of 1."""
 
@@ -31,38 +29,28 @@ class Mapper(ModelMixin, ConfigMixin, abc.ABC):
 
     The caller draws the noise, one row an example, so that an example depends on its own key alone.
 
-    Attributes:
-        z_shape: Shape of one latent.
-        text_dim: Dimension of `TextCode.pooled`.
-        loss_noise_shape: Standard normal numbers that `loss` takes for one example.
-        sample_noise_shape: Standard normal numbers that `sample` takes for one example.
-        reads_tokens: Reads `TextCode.tokens` too, so that captions are to be encoded with them.
+    Families name their settings alike: `width` features of a residual stream; `blocks` residual blocks with `hidden`
+    features inside, of which the share `dropout` is dropped in training; `text_dropout`, that share of text features.
     """
 
-    z_shape: tuple[int, ...]
-    text_dim: int
-    loss_noise_shape: tuple[int, ...]
-    sample_noise_shape: tuple[int, ...]
-    reads_tokens: bool = False
+    z_shape: tuple[int, ...]  # Of one latent
+    text_dim: int  # Dimension of `TextCode.pooled`
+    loss_noise_shape: tuple[int, ...]  # Standard normal numbers that `loss` takes for one example
+    sample_noise_shape: tuple[int, ...]  # The same of `sample`
+    reads_tokens: bool = False  # Whether captions are to be encoded with `TextCode.tokens`
 
     @abc.abstractmethod
     def loss(self, z: Tensor, c: TextCode, *, noise: Tensor) -> Tensor:
-        """Training loss of each example, (B,).
+        """Training loss of each example, (B,), for latents z (B, *z_shape) and codes, null ones without a caption.
 
-        Args:
-            z: Standardised latents, (B, *z_shape).
-            c: Codes of B captions; a null code is an example without its caption.
-            noise: Standard normal, (B, *loss_noise_shape).
+        `noise` is standard normal, (B, *loss_noise_shape).
         """
 
     @abc.abstractmethod
     def sample(self, c: TextCode, *, noise: Tensor, temperature: float = 1.0) -> Tensor:
-        """One latent a code, (B, *z_shape).
+        """One latent a code, (B, *z_shape), from standard normal `noise`, (B, *sample_noise_shape).
 
-        Args:
-            c: Codes of B captions.
-            noise: Standard normal, (B, *sample_noise_shape).
-            temperature: Factor on the noise's standard deviation; 0 gives one latent a caption.
+        `temperature` multiplies the noise's standard deviation; 0 gives one latent a caption.
         """
 
     def compact(self) -> "Mapper":
@@ -70,47 +58,26 @@ class Mapper(ModelMixin, ConfigMixin, abc.ABC):
         return self
 
     def check_rows(self, name: str, rows: Tensor, shape: tuple[int, ...], c: TextCode) -> None:
-        """Refuse rows that do not fit the codes.
-
-        Args:
-            name: What the argument is called.
-            rows: One row an example, (B, *shape).
-            shape: Of one row.
-            c: Codes of B captions.
-
-        Raises:
-            ValueError: `rows` or `c` has another shape than this mapper takes.
-        """
-        if c.pooled.shape[1] != self.text_dim:
-            raise ValueError(
-                f"c: expected codes of {self.text_dim}, got {c.pooled.shape[1]}; use this mapper's encoder"
-            )
-        if tuple(rows.shape) != (len(c), *shape):
-            expected = (len(c), *shape)
+        """Raise ValueError unless `c` are codes for this mapper, and `rows`, the argument `name`, (B, *shape)."""
+        if (dim := c.pooled.shape[1]) != self.text_dim:
+            raise ValueError(f"c: expected codes of {self.text_dim}, got {dim}; use this mapper's encoder")
+        if tuple(rows.shape) != (expected := (len(c), *shape)):
             raise ValueError(f"{name}: expected {expected}, one row a code, got {tuple(rows.shape)}; reshape it")
 
 
 class DensityMapper(Mapper):
-    """A mapper that knows how likely a latent is under a caption.
-
-    Its loss, unless a family has its own, is the negative log-likelihood in nats a dimension.
-    """
+    """A mapper with a density; by default its loss is the negative log-likelihood in nats a dimension."""
 
     loss_noise_shape: tuple[int, ...] = (0,)
 
     @abc.abstractmethod
     def log_prob(self, z: Tensor, c: TextCode) -> Tensor:
-        """Log density of latents under captions, in nats, (B,).
+        """Log density in nats, (B,), of latents z (B, *z_shape) under captions; log p(z) under null codes.
 
         It is the density of standardised latents: figures compare on the same standardiser alone.
-
-        Args:
-            z: Standardised latents, (B, *z_shape).
-            c: Codes of B captions; under null codes it is log p(z).
         """
 
     def loss(self, z: Tensor, c: TextCode, *, noise: Tensor) -> Tensor:
-        """Negative log-likelihood in nats a dimension, (B,); see `Mapper.loss`."""
         self.check_rows("noise", noise, self.loss_noise_shape, c)
         return -self.log_prob(z, c) / math.prod(self.z_shape)
 
@@ -120,38 +87,28 @@ class InvertibleMapper(Mapper):
 
     @abc.abstractmethod
     def invert(self, z: Tensor, c: TextCode) -> Tensor:
-        """The noise from which `sample`, at temperature 1, gives `z`: (B, *sample_noise_shape).
-
-        Args:
-            z: Standardised latents, (B, *z_shape).
-            c: Codes of B captions.
-        """
+        """The noise, (B, *sample_noise_shape), from which `sample` at temperature 1 gives latents z (B, *z_shape)."""
 
 
 class VelocityMapper(DensityMapper, InvertibleMapper):
     """A mapper that carries noise to latents along a learned velocity.
 
-    `sample` and `invert` follow it in Euler steps and are each other's inverse at equal settings. `log_prob`
-    follows the differential equation itself, because Euler steps of a learned velocity need not reach every
-    latent, and the equation does.
-
-    Attributes:
-        unreachable: What `invert` says of a latent to which no noise leads.
-        unstable: What it says of one to which its noise does not lead back.
+    `sample` and `invert` follow it in Euler steps and are each other's inverse at equal settings. `log_prob` follows
+    the differential equation itself, which reaches every latent; Euler steps of a learned velocity need not.
 
     Source: Lipman et al. 2023, Flow Matching for Generative Modeling, arXiv:2210.02747
     """
 
     unreachable = "has no noise that leads to it at these settings; raise num_inference_steps"
     unstable = "comes back changed, its noise is too finely balanced; lower num_inference_steps"
+    """What `invert` says of a latent to which no noise leads, and of one to which its noise does not lead back."""
 
     @abc.abstractmethod
     def velocity(self, z_t: Tensor, t: Tensor, c: TextCode) -> Tensor:
         """dz_t/dt, (B, *z_shape), at points z_t (B, *z_shape) and times t (B,) in [0, 1], 0 = noise."""
 
     @abc.abstractmethod
-    def loss(self, z: Tensor, c: TextCode, *, noise: Tensor) -> Tensor:
-        """Training loss of each example, (B,); see `Mapper.loss`."""
+    def loss(self, z: Tensor, c: TextCode, *, noise: Tensor) -> Tensor: ...
 
     @torch.no_grad()
     def sample(
@@ -164,16 +121,10 @@ class VelocityMapper(DensityMapper, InvertibleMapper):
         num_inference_steps: int = 16,
         negative: TextCode | None = None,
     ) -> Tensor:
-        """One latent a code, (B, *z_shape), by Euler steps of equal length.
+        """One latent a code, (B, *z_shape), by Euler steps of equal length; see `Mapper.sample`.
 
-        Args:
-            c: Codes of B captions.
-            noise: Standard normal, (B, *z_shape).
-            temperature: Factor on the noise's standard deviation.
-            guidance_scale: 1 follows the caption as it was learned, more exaggerates what sets it
-                apart from no caption (or from `negative`).
-            num_inference_steps: Euler steps.
-            negative: Codes to move away from, B of them; without them, the null code.
+        A `guidance_scale` of 1 follows the caption as it was learned, more exaggerates what sets it apart from no
+        caption, or from the captions with codes `negative`, B of them.
         """
         self.check_rows("noise", noise, self.z_shape, c)
         step = self._euler(c, noise.device, guidance_scale, num_inference_steps, negative)
@@ -192,25 +143,12 @@ class VelocityMapper(DensityMapper, InvertibleMapper):
         num_inference_steps: int = 16,
         negative: TextCode | None = None,
     ) -> Tensor:
-        """The noise from which `sample`, at temperature 1 and the same settings, gives `z`.
+        """The noise, (B, *z_shape), from which `sample`, at temperature 1 and the same settings, gives `z`.
 
-        Each Euler step is solved for its beginning, and the way back is tried. In float32 the round trip of a
-        latent that the mapper drew itself is exact to about 1e-4; of another latent it may be less, where a small
-        difference of the noise makes a large one of the latent.
-
-        Args:
-            z: Standardised latents, (B, *z_shape).
-            c: Codes of B captions.
-            guidance_scale: See `sample`, like the next two.
-            num_inference_steps: See `sample`.
-            negative: See `sample`.
-
-        Returns:
-            Noise, (B, *z_shape).
-
-        Raises:
-            ValueError: No noise was found that leads to one of the latents, or it leads elsewhere by more than
-                `ROUND_TRIP`; says which latent, and what to change.
+        Each Euler step is solved for its beginning. In float32 the round trip of a latent that the mapper drew itself
+        is exact to about 1e-4; of another latent it may be less, where a small difference of the noise makes a large
+        one of the latent. Raises UserError, which names the latent and the remedy, if no noise leads back to one
+        within `ROUND_TRIP`.
 
         Source: Pan et al. 2023, Effective Real Image Editing with Accelerated Iterative Diffusion Inversion,
             arXiv:2309.04907 (fixed-point iteration of a step, accelerated)
@@ -220,12 +158,11 @@ class VelocityMapper(DensityMapper, InvertibleMapper):
         start = z
         for number in reversed(range(num_inference_steps)):
             start, error = solve(partial(step, number), start)
-            _refuse(error, self.unreachable)
+            _check_errors(error, self.unreachable)
         end = start
         for number in range(num_inference_steps):
             end = step(number, end)
-        error = (end - z).flatten(1).abs().amax(1) / z.flatten(1).abs().amax(1).clamp(min=1)
-        _refuse(error, self.unstable)
+        _check_errors((end - z).flatten(1).abs().amax(1) / z.flatten(1).abs().amax(1).clamp(min=1), self.unstable)
         return start
 
     def log_prob(
@@ -254,47 +191,37 @@ class VelocityMapper(DensityMapper, InvertibleMapper):
         probes: int = 8,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Log density along the differential equation, and how uncertain the estimate is.
+        """Log density in nats along the differential equation, and its standard error over the probes, each (B,).
 
-        A velocity divides by the remaining time and is not defined at the data itself. So this is the
-        density of latents blurred by normal noise of standard deviation `BLUR`, to which the path leads at
-        t = 1 / (1 + BLUR): a density of unit mass, and close to the latents' own where they spread more than
-        that. Guidance is no part of it. Steps are of the fourth order and of equal length in -log(1 - t).
+        A velocity divides by the remaining time and is not defined at the data itself. So this is the density of
+        latents blurred by normal noise of standard deviation `BLUR`, to which the path leads at t = 1 / (1 + BLUR): of
+        unit mass, and close to the latents' own where they spread more than that. Guidance is no part of it. The
+        Runge-Kutta steps, four velocities each, are of equal length in -log(1 - t).
 
-        Args:
-            z: Standardised latents, (B, *z_shape).
-            c: Codes of B captions; null codes give log p(z).
-            num_inference_steps: Runge-Kutta steps, four velocities each.
-            trace: "exact" takes the divergence with one gradient a dimension; "hutchinson" estimates it from
-                random signs, for many dimensions.
-            probes: Random signs a latent, at least 2; the exact trace takes none.
-            generator: Source of the random signs, on the CPU; the exact trace takes none.
-
-        Returns:
-            Log density in nats and its standard error over the probes, 0 for the exact trace, each (B,).
-
-        Raises:
-            ValueError: `trace` is unknown, or signs are asked for without a generator.
+        `trace` "exact" takes one gradient a dimension, and its error is 0; "hutchinson", for many dimensions, estimates
+        the divergence from `probes` random signs a latent, at least 2, drawn from a CPU `generator`. Raises ValueError
+        if it is neither, or there is no generator to draw from.
 
         Source: Chen et al. 2018, Neural Ordinary Differential Equations, arXiv:1806.07366; random signs:
             Grathwohl et al. 2019, FFJORD, arXiv:1810.01367
         """
         self.check_rows("z", z, self.z_shape, c)
-        dim, end = math.prod(self.z_shape), math.log1p(1 / BLUR)
-        signs = probe_rows(z, trace, probes, generator)
+        dim = math.prod(self.z_shape)
+        vectors = probe_rows(z, trace, probes, generator)
 
         def slope(x: Tensor, s: float) -> tuple[Tensor, Tensor]:
             remaining = math.exp(-s)
             t = torch.full((len(x),), 1 - remaining, dtype=x.dtype, device=x.device)
-            v, traces = velocity_and_traces(lambda at: self.velocity(at, t, c), x, signs)
+            v, traces = velocity_and_traces(lambda at: self.velocity(at, t, c), x, vectors)
             return remaining * v, remaining * traces
 
-        x, change = follow(slope, z / (1 + BLUR), z.new_zeros(len(signs), len(z)), (end, 0.0), num_inference_steps)
+        nothing = z.new_zeros(len(vectors), len(z))
+        x, change = integrate(slope, z / (1 + BLUR), nothing, math.log1p(1 / BLUR), num_inference_steps)
         normal = -(x.flatten(1).square().sum(1) + dim * math.log(2 * math.pi)) / 2
         value = normal - dim * math.log1p(BLUR)
         if trace == "exact":
             return value + change.sum(0), torch.zeros_like(value)
-        return value + change.mean(0), change.std(0) / math.sqrt(len(signs))
+        return value + change.mean(0), change.std(0) / math.sqrt(len(vectors))
 
     def _euler(
         self, c: TextCode, device: torch.device, scale: float, steps: int, negative: TextCode | None
@@ -312,10 +239,7 @@ class VelocityMapper(DensityMapper, InvertibleMapper):
 class CleanMapper(VelocityMapper):
     """Flow matching along straight paths whose network predicts the clean latent.
 
-    The first number of a loss's noise row places the time, the others are the path's start.
-
-    Attributes:
-        time_mean: Training times are sigmoid(time_mean + u), u standard normal.
+    A row of a loss's noise ends with the path's start and begins with a number u; the time is sigmoid(time_mean + u).
 
     Source: Lipman et al. 2023, arXiv:2210.02747; clean prediction: Li & He 2025, arXiv:2511.13720;
         logit-normal times: Esser et al. 2024, arXiv:2403.03206
@@ -328,9 +252,7 @@ class CleanMapper(VelocityMapper):
         """Expected clean latent given z_t (B, *z_shape), times t (B,) and codes, (B, *z_shape)."""
 
     def velocity(self, z_t: Tensor, t: Tensor, c: TextCode) -> Tensor:
-        """See `VelocityMapper.velocity`; t below 1."""
-        remaining = (1 - t).clamp(min=1e-3).view(-1, *[1] * (z_t.ndim - 1))
-        return (self.clean(z_t, t, c) - z_t) / remaining
+        return (self.clean(z_t, t, c) - z_t) / per_row((1 - t).clamp(min=1e-3), z_t)
 
     def loss(self, z: Tensor, c: TextCode, *, noise: Tensor) -> Tensor:
         """Mean squared error of the velocity that the clean latent implies, (B,); see `Mapper.loss`."""
@@ -338,7 +260,7 @@ class CleanMapper(VelocityMapper):
         return velocity_error(self.clean(z_t, t, c), z, t, MIN_REMAINING)
 
     def _on_path(self, z: Tensor, c: TextCode, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Times (B,) and points z_t that a loss's noise gives; the path's start are the last numbers of a row."""
+        """Times (B,) and points z_t for a loss's noise."""
         self.check_rows("z", z, self.z_shape, c)
         self.check_rows("noise", noise, self.loss_noise_shape, c)
         t = torch.sigmoid(self.time_mean + noise[:, 0])
@@ -351,25 +273,17 @@ def velocity_error(clean: Tensor, z: Tensor, t: Tensor, least: float) -> Tensor:
 
 
 def linear_path(z: Tensor, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Point z_t = t z + (1 - t) eps and its velocity, noise at t = 0.
-
-    Args:
-        z: Standardised latents, (B, *z_shape).
-        eps: Standard normal noise, same shape.
-        t: Times in [0, 1], (B,).
-
-    Returns:
-        z_t and dz_t/dt, each (B, *z_shape).
+    """Point z_t = t z + (1 - t) eps and its velocity, of latents and noise (B, *z_shape) at times t (B,) in [0, 1].
 
     Source: Liu et al. 2022, Flow Straight and Fast, arXiv:2209.03003
     """
-    t = t.view(-1, *[1] * (z.ndim - 1))
+    t = per_row(t, z)
     return t * z + (1 - t) * eps, z - eps
 
 
-def _refuse(error: Tensor, told: str) -> None:
-    """Raise of the first row whose error (B,) is above `ROUND_TRIP`, or not a number."""
+def _check_errors(error: Tensor, problem: str) -> None:
+    """Raise UserError about the first row whose error (B,) is above `ROUND_TRIP`, or not a number."""
     if (far := ~(error <= ROUND_TRIP)).any():
         rows = far.nonzero().flatten().tolist()
         more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
-        raise UserError(f"z: row {rows[0]}{more} {told}")
+        raise UserError(f"z: row {rows[0]}{more} {problem}")

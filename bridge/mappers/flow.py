@@ -15,31 +15,15 @@ from bridge.noise import generator_for
 from bridge.text import TextCode
 
 KINDS = ("autoregressive", "coupling")
-BOUND = 8.0
-"""Splines act on [-8, 8] and are the identity outside; standardised latents lie inside."""
+BOUND = 8.0  # Splines act on [-8, 8] and are the identity outside; standardised latents lie inside
 
 
 class NormalizingFlowMapper(DensityMapper, InvertibleMapper):
     """Invertible blocks of zuko's between normal noise and latents, each conditioned on an embedding of the code.
 
-    "autoregressive" blocks take one network pass to score a latent and as many as it has dimensions to sample
-    one: 256 times as long for 256 dimensions. "coupling" blocks take one pass either way, and say less each.
-
-    Args:
-        z_shape: Shape of one latent.
-        text_dim: Dimension of the text code.
-        kind: "coupling" or "autoregressive".
-        transforms: Blocks.
-        hidden: Features of each block's two hidden layers.
-        condition: Dimension of the text embedding.
-        bins: Of rational-quadratic splines; 0 for affine blocks.
-        dropout: Share of the embedding's hidden features dropped in training.
-        text_dropout: Share of text features dropped in training.
-        jitter: Standard deviation of noise on the latents in training, without which the likelihood of few
-            pairs has no maximum.
-
-    Raises:
-        ValueError: zuko is not installed, or `kind` is unknown.
+    "autoregressive" blocks take one network pass to score a latent and as many as it has dimensions to sample one: 256
+    times as long for 256 dimensions. "coupling" blocks take one pass either way, and say less each. Raises UserError if
+    zuko is not installed, or `kind` is unknown. For settings not named here see `Mapper`.
 
     Source: Papamakarios et al. 2017, Masked Autoregressive Flow, arXiv:1705.07057; couplings: Dinh et al. 2017,
         Real NVP, arXiv:1605.08803; splines: Durkan et al. 2019, arXiv:1906.04032; jitter: Rothfuss et al. 2019,
@@ -52,13 +36,13 @@ class NormalizingFlowMapper(DensityMapper, InvertibleMapper):
         z_shape: tuple[int, ...],
         text_dim: int,
         kind: str = "coupling",
-        transforms: int = 8,
-        hidden: int = 512,
-        condition: int = 128,
-        bins: int = 0,
+        transforms: int = 8,  # Blocks
+        hidden: int = 512,  # Features of each block's two hidden layers
+        condition: int = 128,  # Dimension of the text embedding
+        bins: int = 0,  # Of rational-quadratic splines; 0 for affine blocks
         dropout: float = 0.0,
         text_dropout: float = 0.0,
-        jitter: float = 0.05,
+        jitter: float = 0.05,  # Deviation of noise on the latents in training; else few pairs have no best likelihood
     ) -> None:
         super().__init__()
         if kind not in KINDS:
@@ -70,30 +54,23 @@ class NormalizingFlowMapper(DensityMapper, InvertibleMapper):
         self.flow = _flow(self.dim, kind, transforms, hidden, condition, bins)
 
     def log_prob(self, z: Tensor, c: TextCode) -> Tensor:
-        """See `DensityMapper.log_prob`; exact."""
         self.check_rows("z", z, self.z_shape, c)
-        value: Tensor = self.flow(self.text(c.pooled)).log_prob(z.flatten(1))
-        return value
+        return self.flow(self.text(c.pooled)).log_prob(z.flatten(1))
 
     def loss(self, z: Tensor, c: TextCode, *, noise: Tensor) -> Tensor:
-        """Negative log-likelihood of jittered latents in nats a dimension, (B,); see `Mapper.loss`."""
         self.check_rows("z", z, self.z_shape, c)
         self.check_rows("noise", noise, self.loss_noise_shape, c)
         return -self.log_prob(z + self.jitter * noise.view_as(z), c) / self.dim
 
     @torch.no_grad()
     def sample(self, c: TextCode, *, noise: Tensor, temperature: float = 1.0) -> Tensor:
-        """See `Mapper.sample`."""
         self.check_rows("noise", noise, self.z_shape, c)
-        z: Tensor = self.flow(self.text(c.pooled)).transform.inv(noise.flatten(1) * temperature)
-        return z.view_as(noise)
+        return self.flow(self.text(c.pooled)).transform.inv(noise.flatten(1) * temperature).view_as(noise)
 
     @torch.no_grad()
     def invert(self, z: Tensor, c: TextCode) -> Tensor:
-        """See `InvertibleMapper.invert`; exact."""
         self.check_rows("z", z, self.z_shape, c)
-        noise: Tensor = self.flow(self.text(c.pooled)).transform(z.flatten(1))
-        return noise.view_as(z)
+        return self.flow(self.text(c.pooled)).transform(z.flatten(1)).view_as(z)
 
 
 def _flow(dim: int, kind: str, transforms: int, hidden: int, condition: int, bins: int) -> Any:
@@ -116,9 +93,8 @@ def _flow(dim: int, kind: str, transforms: int, hidden: int, condition: int, bin
             block = zuko.flows.autoregressive.MaskedAutoregressiveTransform(dim, condition, order=order, **options)
         blocks.append(block)
     for block in blocks:
-        last = block.hyper[-1]
-        nn.init.normal_(last.weight, std=1e-3)
-        nn.init.zeros_(last.bias)
+        nn.init.normal_(block.hyper[-1].weight, std=1e-3)
+        nn.init.zeros_(block.hyper[-1].bias)
     normal = zuko.distributions.DiagNormal
     base = zuko.lazy.UnconditionalDistribution(normal, torch.zeros(dim), torch.ones(dim), buffer=True)
     return zuko.lazy.Flow(blocks, base)

@@ -2,11 +2,11 @@
 
 import copy
 import math
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self, TypeAlias, cast
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,67 +17,47 @@ from torch.nn import functional as F
 from bridge.errors import UserError
 from bridge.extras import import_extra
 from bridge.mappers.base import CleanMapper, velocity_error
-from bridge.mappers.matching import FlowMatchingMapper
-from bridge.mappers.transformer import TransformerFlowMapper
+from bridge.mappers.matching import FlowMatchingMapper, TransformerFlowMapper
+from bridge.mappers.numerics import per_row
 from bridge.memory import code_key, remembered
 from bridge.text import TextCode
 
-LEVELS = {2: 1, 4: 7, 6: 31, 8: 127}
-"""Bits of a number of a latent -> the largest integer that it is kept as; codes have eight."""
-CLIPPED = {2: 1.5, 4: 2.7, 6: 3.5, 8: math.inf}
-"""Bits -> standard deviations beyond which a number is cut off."""
-REMEMBERED, REMEMBERED_IN_TRAINING = 256, 1 << 16
-"""Captions whose neighbours are kept."""
-BISECTIONS = 50
-SLACK = 0.1
-"""Cosine by which a caption may be farther than the nearest, and still be the same."""
+KEPT = {2: (1, 1.5), 4: (7, 2.7), 6: (31, 3.5), 8: (127, math.inf)}
+"""Bits of a number of a latent -> largest integer that it is kept as, and deviations beyond which it is cut off."""
+CODE_LEVELS = 127  # The same integer of captions' codes
+REMEMBERED, REMEMBERED_IN_TRAINING = 256, 1 << 16  # Captions whose neighbours are kept
+SLACK = 0.1  # Cosine by which a caption may be farther than the nearest, and still be the same
 ASIDE = 0.1
 """Cosine by which a caption that only alludes to its picture counts as farther; of .05, .1 and .13 the best, by eye."""
-UNTOLD = 2.0
+BEYOND = 2.0
 """The same where it matters what is known, not what to draw from: palm trees do not show "a palm tree on a beach"."""
-EXACT = 100_000
-"""Captions that are compared with one by one; of more, an index gives a short list."""
-PROBED, SHORT_LIST = 64, 4096
-"""Cells of the index that are looked into, and captions of the list, whose similarity is then exact."""
+EXACT = 100_000  # Captions that are compared with one by one; of more, an index gives a short list
+PROBED, SHORT_LIST = 64, 4096  # Cells of the index that are searched, and captions whose similarity is then exact
 NOT, RATHER_NOT = "not ", "rather not "
 ENOUGH, MISSED = 0.8, 0.08
 """A kind of picture that is rather not drawn is drawn for a caption with which others have less than this cosine, and
 it so much more."""
-COLDEST, HOTTEST = 1e-4, 10.0
-"""Range of the caption kernel's temperature."""
+COLDEST, HOTTEST, BISECTIONS = 1e-4, 10.0, 50  # Range of the caption kernel's temperature, and steps to find it
 NETWORKS: dict[str, type[FlowMatchingMapper | TransformerFlowMapper]] = {
     family.__name__: family for family in (FlowMatchingMapper, TransformerFlowMapper)
 }
 """What can correct a local flow."""
-RIDGE = 0.1
-"""Share of the mean variance of captions' codes that is added to every direction's before whitening."""
-SEEN = 3
-"""Latents that a correction reads: the point, the local flow's answer, and how much known parts differ there."""
-SAME = 0.15
-"""Mean square of the difference, a number, below which two latents count as one picture."""
+RIDGE = 0.1  # Share of the mean variance of captions' codes that is added to every direction's before whitening
+SEEN = 3  # Latents that a correction reads: the point, the local flow's answer, and how much known parts differ there
+SAME = 0.15  # Mean square of the difference, a number, below which two latents count as one picture
 UNKNOWN, CLOSEST, FARTHEST = 0.5, 0.95, 0.5
 """In training: share of the examples whose caption memory seems not to know, and the range of what it then knows."""
-LATE = 0.3
-"""1 - t is not taken below this in a correction's loss."""
-Found: TypeAlias = OrderedDict[bytes, tuple[np.ndarray, np.ndarray]]
-"""What was found for captions, by the bytes of their codes."""
+LATE = 0.3  # 1 - t is not taken below this in a correction's loss
 
 
 @dataclass(frozen=True)
 class Known:
-    """Pictures that B rows draw from, K each.
+    """Pictures that B rows draw from, K each; a latent without a grid is one position."""
 
-    Attributes:
-        latents: At each of P positions, (B, P, K, C); a latent without a grid is one position.
-        square: Half of their squares, summed over channels, (B, P, K).
-        log_weight: (B, K), minus infinity for none.
-        style: Number of each one's style, (B, K).
-    """
-
-    latents: Tensor
-    square: Tensor
-    log_weight: Tensor
-    style: Tensor
+    latents: Tensor  # At each of P positions, (B, P, K, C)
+    square: Tensor  # Half of their squares, summed over channels, (B, P, K)
+    log_weight: Tensor  # (B, K), minus infinity for none
+    style: Tensor  # Number of each one's style, (B, K)
 
     @classmethod
     def of(cls, latents: Tensor, log_weight: Tensor, style: Tensor) -> Self:
@@ -89,17 +69,11 @@ class Known:
 
 @dataclass(frozen=True)
 class Material:
-    """What a caption draws from in place of its nearest pictures in memory.
+    """What a caption draws from in place of its nearest pictures: K latents, at most as many as are weighed."""
 
-    Attributes:
-        latents: Standardised, (K, *z_shape), K at most as many as are weighed.
-        log_weight: Logarithms of their weights, which sum to one, (K,).
-        style: Number of each one's style, (K,).
-    """
-
-    latents: Tensor
-    log_weight: Tensor
-    style: Tensor
+    latents: Tensor  # Standardised, (K, *z_shape)
+    log_weight: Tensor  # Logarithms of their weights, which sum to one, (K,)
+    style: Tensor  # Number of each one's style, (K,)
 
     @classmethod
     def alike(cls, latents: Tensor) -> Self:
@@ -122,34 +96,16 @@ class LocalFlowMapper(CleanMapper):
     latent without a grid, (D,), is one position. Under the null code, pictures spread evenly through memory weigh
     alike.
 
-    Args:
-        z_shape: Shape of one latent, (C, h, w) or (D,).
-        text_dim: Dimension of the text code.
-        pictures: Pictures N in memory.
-        captions: Different captions M.
-        links: How many captions the pictures have, all together.
-        window: Standard deviation s of the window in positions, at t = 0 and at t = 1, linear between.
-        perplexity: Pictures that a caption effectively draws from.
-        neighbours: The nearest pictures, which alone are weighed.
-        styles: Kinds of pictures that memory holds.
-        whitening: How far captions' codes are whitened before they are compared, from 0, not at all, to 1: divided by
-            the standard deviation of known captions along each direction to this power. What many captions share,
-            such as a colour, then counts for less than what few do.
-        bits: 2, 4, 6 or 8, in which a number of a latent is kept: of all, or of each channel.
-        index_bytes: Size of the captions' index, which `from_memory` makes for more than EXACT of them.
-        coherence: How far a latent keeps to one style, from 0, not at all, to 1, wholly.
-        hottest: Most that tau may be. A caption with few near pictures then draws from fewer than the perplexity asks
-            for, and from none that show something else.
-        aside: Cosine by which captions that only allude to their picture count as farther; 0 where there are none.
-        time_mean: See `CleanMapper`; of the loss alone.
-        correction: Arguments of a network that is added to the clean latent, and "family", its class; empty for none.
-            It sees z_t, the local flow's answer, the spread of what that was made of, t and the caption.
-        strength: Factor on what the network adds.
-        begin: Time from which on it does. Early, an average of what it has seen is likeliest, and no picture; later
-            it mends the seams between parts.
+    Whitened codes are divided by the standard deviation of known captions along each direction, to the power
+    `whitening`. What many captions share, such as a colour, then counts for less than what few do. With tau at
+    `hottest`, a caption with few near pictures draws from fewer than the perplexity asks for, and from none that show
+    something else.
 
-    Raises:
-        UserError: A setting is out of range.
+    A correction, a network's answer to z_t, the local flow's answer, the spread of what that was made of, t and the
+    caption, is added to the clean latent. Early, an average of what it has seen is likeliest, and no picture; from the
+    time `begin` on it mends the seams between parts.
+
+    Raises UserError if a setting is out of range.
 
     Source: Kamb & Ganguli 2025, An Analytic Theory of Creativity in Convolutional Diffusion Models,
         arXiv:2412.20292; Niedoba et al. 2024, Towards a Mechanistic Explanation of Diffusion Model Generalization,
@@ -158,45 +114,45 @@ class LocalFlowMapper(CleanMapper):
     """
 
     unreachable = unstable = "is not made up of pictures in memory, and no noise leads to it; use space latent"
-    latents: Tensor
-    scale: Tensor
-    codes: Tensor
-    link: Tensor
-    start: Tensor
-    style: Tensor
-    group: Tensor
-    index: Tensor
-    centre: Tensor
-    metric: Tensor
-    length: Tensor
-    allusion: Tensor
+    latents: Tensor  # Of N pictures, in few bits; see `_packed`
+    scale: Tensor  # What each channel's integers are multiplied with, (C,)
+    codes: Tensor  # Of M captions, int8 in shares of the largest number, (M, text_dim)
+    link: Tensor  # Numbers of the first picture's captions, then of the second's, and so on, (links,)
+    start: Tensor  # Where in `link` those of each picture begin, and the last ones end, (N + 1,)
+    style: Tensor  # Number of each picture's style, (N,)
+    group: Tensor  # Number of each picture's group of near-duplicates, -1 for none, (N,)
+    index: Tensor  # See `caption_index`
+    centre: Tensor  # Of known codes, (text_dim,)
+    metric: Tensor  # Which whitens differences from it, (text_dim, text_dim)
+    length: Tensor  # Of known codes by that metric, (M,)
+    allusion: Tensor  # Whether a caption only alludes to its picture, (M,)
 
     @register_to_config
     def __init__(
         self,
-        z_shape: tuple[int, ...],
+        z_shape: tuple[int, ...],  # (C, h, w) or (D,)
         text_dim: int,
-        pictures: int,
-        captions: int,
-        links: int,
-        window: tuple[float, float] = (2.0, 1.7),
-        perplexity: float = 8.0,
-        neighbours: int = 192,
-        styles: tuple[str, ...] = (),
-        index_bytes: int = 0,
-        time_mean: float = 0.0,
-        correction: dict[str, Any] | None = None,
-        strength: float = 1.0,
+        pictures: int,  # In memory, N
+        captions: int,  # Different ones, M
+        links: int,  # How many captions the pictures have, all together
+        window: tuple[float, float] = (2.0, 1.7),  # s in positions, at t = 0 and at t = 1, linear between
+        perplexity: float = 8.0,  # Pictures that a caption effectively draws from
+        neighbours: int = 192,  # The nearest pictures, which alone are weighed
+        styles: tuple[str, ...] = (),  # Kinds of pictures that memory holds
+        index_bytes: int = 0,  # Size of the captions' index; 0 for none
+        time_mean: float = 0.0,  # See `CleanMapper`; of the loss alone
+        correction: dict[str, Any] | None = None,  # Arguments of the network, and "family", its class; None for none
+        strength: float = 1.0,  # Factor on what the network adds
         begin: float = 0.0,
-        whitening: float = 0.0,
-        bits: int | tuple[int, ...] = 8,
-        coherence: float = 0.0,
-        aside: float = 0.0,
-        hottest: float = HOTTEST,
+        whitening: float = 0.0,  # 0, not at all, to 1
+        bits: int | tuple[int, ...] = 8,  # 2, 4, 6 or 8, of all numbers of a latent or of those of each channel
+        coherence: float = 0.0,  # How far a latent keeps to one style, from 0, not at all, to 1, wholly
+        aside: float = 0.0,  # Cosine by which captions that only allude to their picture count as farther
+        hottest: float = HOTTEST,  # Most that tau may be
     ) -> None:
         super().__init__()
         self.bits = tuple(bits) if isinstance(bits, Sequence) else (bits,) * z_shape[0]
-        if len(self.bits) != z_shape[0] or not set(self.bits) <= LEVELS.keys():
+        if len(self.bits) != z_shape[0] or not set(self.bits) <= KEPT.keys():
             raise UserError(
                 f"bits: expected 2, 4, 6 or 8, one for all or for each of {z_shape[0]} channels, got {bits}"
             )
@@ -221,9 +177,7 @@ class LocalFlowMapper(CleanMapper):
         self.register_buffer("squared", torch.cdist(grid, grid).square().round(), persistent=False)
         self.allowed: Tensor | None = None
         self.yielding = False
-        self._near: Found = OrderedDict()
-        self._lists: Found = OrderedDict()
-        self._plain: Found = OrderedDict()
+        self._caches: defaultdict[str, OrderedDict[bytes, Any]] = defaultdict(OrderedDict)  # by captions' codes
         self._made: dict[str, Any] = {}  # made of the memory once, for all views of it
         self._views: dict[tuple[str | None, float], LocalFlowMapper] = {}
         self._given: dict[bytes, Material] = {}
@@ -233,15 +187,14 @@ class LocalFlowMapper(CleanMapper):
         if correction:
             options = {k: v for k, v in correction.items() if k != "family"}
             self.network = NETWORKS[correction["family"]](self.z_shape, text_dim, inputs=SEEN, **options)
-            last = self.network.net.leave if isinstance(self.network, FlowMatchingMapper) else self.network.leave
-            torch.nn.init.zeros_(last.bias)  # its weights are zero already
+            head = self.network.net if isinstance(self.network, FlowMatchingMapper) else self.network
+            torch.nn.init.zeros_(head.leave.bias)  # its weights are zero already
             self.reads_tokens = self.network.reads_tokens
             self.loss_noise_shape = (math.prod(z_shape) + 2,)
 
     def _make_room(self, pictures: int, captions: int, links: int, index_bytes: int) -> None:
-        """Register what memory consists of; see the class."""
         kept = _packed(torch.zeros(1, *self.z_shape, dtype=torch.int8), self.bits)
-        self.register_buffer("latents", torch.zeros(pictures, *kept.shape[1:], dtype=kept.dtype))
+        self.register_buffer("latents", kept.new_zeros(pictures, *kept.shape[1:]))
         self.register_buffer("scale", torch.ones(self.z_shape[0]))
         self.register_buffer("codes", torch.zeros(captions, self.text_dim, dtype=torch.int8))
         self.register_buffer("link", torch.zeros(links, dtype=torch.int32))
@@ -265,11 +218,7 @@ class LocalFlowMapper(CleanMapper):
         return mapper
 
     def corrected_like(self, other: "LocalFlowMapper", strength: float = 1.0, begin: float = 0.0) -> Self:
-        """A copy with another's trained correction; both remember latents of one codec.
-
-        Raises:
-            UserError: The other has none.
-        """
+        """A copy with another's trained correction, UserError if it has none; both remember latents of one codec."""
         if other.network is None:
             raise UserError("correction: that model has none; train one with `python -m train.mapper`")
         mapper = self.corrected(other.config.correction, strength, begin)
@@ -278,7 +227,6 @@ class LocalFlowMapper(CleanMapper):
         return mapper.eval()
 
     def compact(self) -> "LocalFlowMapper":
-        """See `Mapper.compact`; of the correction."""
         network = self.network
         if network is None or not all(torch.equal(w, w.half().float()) for w in network.parameters()):
             return self
@@ -289,12 +237,12 @@ class LocalFlowMapper(CleanMapper):
     @classmethod
     def from_memory(
         cls,
-        latents: Tensor,
-        codes: Tensor,
-        captions: Sequence[Sequence[int]],
+        latents: Tensor,  # Standardised, of N pictures, (N, *z_shape)
+        codes: Tensor,  # Unit text codes of M different captions, (M, text_dim)
+        captions: Sequence[Sequence[int]],  # For each picture, the numbers of its captions
         *,
-        styles: Sequence[str] | None = None,
-        groups: Sequence[int] | None = None,
+        styles: Sequence[str] | None = None,  # For each picture, its kind in words
+        groups: Sequence[int] | None = None,  # For each picture, the number of its near-duplicates, -1 for none
         window: tuple[float, float] = (2.0, 1.7),
         perplexity: float = 8.0,
         neighbours: int = 192,
@@ -302,29 +250,11 @@ class LocalFlowMapper(CleanMapper):
         bits: int | tuple[int, ...] = 8,
         coherence: float = 0.0,
         hottest: float = HOTTEST,
-        allusions: Sequence[bool] | None = None,
+        allusions: Sequence[bool] | None = None,  # For each caption, whether it only alludes to its picture
     ) -> Self:
-        """A mapper over these pictures.
+        """A mapper over these pictures; UserError unless each has a caption. For other settings see the class.
 
-        Args:
-            latents: Standardised, (N, *z_shape).
-            codes: Unit text codes of M different captions, (M, text_dim).
-            captions: For each picture, the numbers of its captions, at least one.
-            styles: For each picture, its kind in words.
-            groups: For each picture, the number of its group of near-duplicates, -1 for none; of a group only the
-                nearest picture is weighed.
-            window: See the class, like the next five.
-            perplexity: See the class.
-            neighbours: See the class.
-            whitening: See the class.
-            bits: See the class.
-            coherence: See the class.
-            hottest: See the class.
-            allusions: For each caption, whether it only alludes to its picture, as a tag does, and counts as farther
-                than it is, by ASIDE.
-
-        Raises:
-            UserError: There is no picture, or one without a caption.
+        Of near-duplicates only the nearest is weighed; captions that only allude, as tags do, are farther by ASIDE.
         """
         if any(not len(numbers) for numbers in captions) or len(captions) != len(latents):
             raise UserError("captions: expected at least one for each picture; leave out pictures without")
@@ -336,12 +266,12 @@ class LocalFlowMapper(CleanMapper):
             hottest=hottest, aside=ASIDE if any(allusions or ()) else 0.0,
         )  # fmt: skip
         channelwise = latents.transpose(0, 1).flatten(1)
-        levels, clipped = (torch.tensor([of[b] for b in mapper.bits]).to(latents) for of in (LEVELS, CLIPPED))
+        levels, clipped = torch.tensor([KEPT[b] for b in mapper.bits]).to(latents).unbind(1)
         mapper.scale.copy_(channelwise.abs().amax(1).clamp(min=1e-6).minimum(clipped) / levels)
         most = mapper._across(levels)
         whole = (latents / mapper._across(mapper.scale)).round().clamp(-most, most)
         mapper.latents.copy_(_packed(whole.to(torch.int8), mapper.bits))
-        mapper.codes.copy_((codes / codes.abs().amax(1, keepdim=True).clamp(min=1e-6) * LEVELS[8]).round())
+        mapper.codes.copy_((codes / codes.abs().amax(1, keepdim=True).clamp(min=1e-6) * CODE_LEVELS).round())
         if mapper.config.aside:
             mapper.allusion.copy_(torch.tensor(allusions))
         if whitening:
@@ -378,7 +308,7 @@ class LocalFlowMapper(CleanMapper):
         """Unit text codes of the captions in memory, (M, text_dim) float32, on the CPU."""
         if "unit" not in self._made:
             self._made["unit"] = F.normalize(self.codes.cpu().float(), dim=1)
-        return cast("Tensor", self._made["unit"])
+        return self._made["unit"]
 
     def allusions(self, texts: Sequence[str]) -> frozenset[str]:
         """Which captions in memory, M texts, only allude to their pictures."""
@@ -389,14 +319,11 @@ class LocalFlowMapper(CleanMapper):
     def restricted(self, *, style: str | None = None, novelty: float = 0.0) -> "LocalFlowMapper":
         """A view of the same memory.
 
-        Args:
-            style: Draw only from pictures of this kind; "not WORD" from all but those of a kind; "rather not WORD" from
-                those alone for captions that they show and others do not, and else from all but those.
-            novelty: 0 to 1: towards smaller windows and more pictures, so fewer copies and less order. 0 to -1: towards
-                one style in a latent, so more copies and more order.
-
-        Raises:
-            UserError: Memory holds no picture of that kind, or `novelty` is out of range.
+        `style` draws only from pictures of this kind; "not WORD" from all but those of a kind; "rather not WORD" from
+        those alone for captions that they show and others do not, and else from all but those. `novelty` from 0 to 1
+        goes towards smaller windows and more pictures, so fewer copies and less order; from 0 to -1 towards one style
+        in a latent, so more copies and more order. Raises UserError if memory holds no picture of that kind, or
+        `novelty` is out of range.
         """
         styles, kind = tuple(self.config.styles), (style or "").removeprefix(RATHER_NOT).removeprefix(NOT)
         if style is not None and kind not in styles:
@@ -431,8 +358,7 @@ class LocalFlowMapper(CleanMapper):
     ) -> "LocalFlowMapper":
         """A view of the same memory with other settings; see the class."""
         view = object.__new__(type(self))
-        view.__dict__ = self.__dict__ | {"_views": {}, "_last": None}
-        view.__dict__ |= {name: OrderedDict() for name in ("_near", "_lists", "_plain")}
+        view.__dict__ = self.__dict__ | {"_views": {}, "_last": None, "_caches": defaultdict(OrderedDict)}
         view.window = self.window if window is None else window
         view.perplexity = self.perplexity if perplexity is None else perplexity
         view.coherence = self.coherence if coherence is None else coherence
@@ -445,7 +371,7 @@ class LocalFlowMapper(CleanMapper):
         if not material:
             return self
         view = self.varied()
-        view._near, view._lists, view._plain = self._near, self._lists, self._plain
+        view._caches = self._caches
         view._given = {code_key(code): each for code, each in material}
         return view
 
@@ -467,10 +393,7 @@ class LocalFlowMapper(CleanMapper):
     def similarity(self, code: Tensor, whitened: bool = True) -> np.ndarray:
         """Cosine of a text code (text_dim,) with the nearest caption of each picture, (N,) in [-1, 1].
 
-        Args:
-            code: Text code, (text_dim,).
-            whitened: Whether both are whitened first, as far as this mapper does that, and captions that only allude to
-                their picture count.
+        Where `whitened`, both are, as far as this mapper does that, and captions that only allude count.
         """
         cosine = self._cosine(code, None, whitened)
         return np.maximum.reduceat(cosine[self.link.cpu().numpy()], self.start[:-1].cpu().numpy())
@@ -478,49 +401,37 @@ class LocalFlowMapper(CleanMapper):
     def _cosine(self, code: Tensor, captions: np.ndarray | None, whitened: bool) -> np.ndarray:
         """Cosine of a text code (text_dim,) with captions, of all or of these numbers.
 
-        Those that allude to their pictures are farther by `aside`, or beyond all others where it tells what is known.
+        Those that allude to their pictures are farther by `aside`, or beyond all others where it matters what is known.
         """
         code = code.detach().cpu().float()
-        if captions is None:
-            codes = self.unit_codes
+        which = slice(None) if captions is None else torch.from_numpy(captions)
+        codes = self.unit_codes if captions is None else F.normalize(self.codes[which].cpu().float(), dim=1)
+        if whitened and self.config.whitening:
+            if "white" not in self._made:  # copies: the tensors of a file lie askew, where products round differently
+                self._made["white"] = [x.cpu().clone() for x in (self.centre, self.metric, self.length)]
+            centre, metric, length = self._made["white"]
+            apart = code - centre
+            code = metric @ apart
+            own = (code @ apart).clamp(min=1e-9).sqrt()
+            cosine = (codes @ code - code @ centre) / (length[which] * own)
         else:
-            codes = F.normalize(self.codes[torch.from_numpy(captions)].cpu().float(), dim=1)
-        white = whitened and self.config.whitening
-        cosine = self._white_cosine(code, codes, captions) if white else codes @ code
+            cosine = codes @ code
         if self.config.aside:
-            allusion = self.allusion.cpu() if captions is None else self.allusion.cpu()[captions]
-            cosine = cosine - (self.config.aside if whitened else UNTOLD) * allusion
-        return np.asarray(cosine.numpy())
+            cosine = cosine - (self.config.aside if whitened else BEYOND) * self.allusion.cpu()[which]
+        return cosine.numpy()
 
-    def _white_cosine(self, code: Tensor, codes: Tensor, captions: np.ndarray | None) -> Tensor:
-        """Cosine of a whitened code with whitened codes, those of all captions or of these numbers."""
-        if "white" not in self._made:  # copies: a file's tensors lie askew in memory, where products round differently
-            self._made["white"] = [x.cpu().clone() for x in (self.centre, self.metric, self.length)]
-        centre, metric, length = self._made["white"]
-        length = length if captions is None else length[captions]
-        apart = code - centre
-        code = metric @ apart
-        own = (code @ apart).clamp(min=1e-9).sqrt()
-        return (codes @ code - code @ centre) / (length * own)
-
-    def support(self, code: Tensor, slack: float = SLACK) -> int:
-        """How many different pictures show a caption about as well as the nearest does, of as many as are weighed.
-
-        Args:
-            code: Text code, (text_dim,).
-            slack: Cosine by which they may be farther.
-        """
-        near, cosine = self._nearest_plainly(code)
-        group = self.group.cpu().numpy()[near[cosine >= cosine[0] - slack]]
-        return int((group < 0).sum() + len(np.unique(group[group >= 0])))
+    def support(self, code: Tensor) -> int:
+        """How many different pictures show a caption, (text_dim,), about as well as the nearest does, within SLACK."""
+        cosine = self._nearest_plainly(code)[1]
+        return int((cosine >= cosine[0] - SLACK).sum())
 
     def familiarity(self, code: Tensor) -> float:
         """Cosine of a text code (text_dim,) with the nearest caption in memory, in [-1, 1]."""
         return float(self._nearest_plainly(code)[1][0])
 
     def _nearest_plainly(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """See `_ranked`; neither whitened nor by allusions, and remembered."""
-        return remembered(self._plain, REMEMBERED, code, partial(self._ranked, whitened=False))
+        """As `_ranked`, neither whitened nor by allusions, and remembered."""
+        return remembered(self._caches["plain"], REMEMBERED, code, partial(self._ranked, whitened=False))
 
     def yields(self, code: Tensor) -> bool:
         """Whether a caption, (text_dim,), is drawn from the kind of pictures that is rather not drawn."""
@@ -529,24 +440,22 @@ class LocalFlowMapper(CleanMapper):
         return not bool(self.allowed[int(self._nearest_plainly(code)[0][0])])
 
     def nearest(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """The pictures that a caption draws from, and the logarithms of their weights.
-
-        Args:
-            code: Text code, (text_dim,); the null code is far from all.
-
-        Returns:
-            Numbers of pictures, nearest first, and log weights, which sum to one; each (K,).
-        """
-        return remembered(self._near, REMEMBERED, code, self._search)
+        """Pictures that a text code, (text_dim,), draws from, nearest first, and their normalised log weights, (K,)."""
+        return remembered(self._caches["near"], REMEMBERED, code, self._search)
 
     def _search(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        near, cosine = (rows[: self.neighbours] for rows in self._candidates(code))
-        if not bool(code.any()):
-            return near, np.full(len(near), -math.log(len(near)))
+        near, cosine = (rows[: self.neighbours] for rows in self._ranked(code))
         return near, log_kernel(cosine, self.perplexity, self.hottest)
 
     def _ranked(self, code: Tensor, whitened: bool = True) -> tuple[np.ndarray, np.ndarray]:
-        """Allowed pictures, the nearest first, and their cosines; at most four times as many as are weighed."""
+        """Allowed pictures, nearest first, of a group the nearest alone, and their cosines.
+
+        From four times as many as are weighed; where `whitened`, an even choice for the null code.
+        """
+        if whitened and not bool(code.any()):
+            near = np.arange(len(self.latents)) if self.allowed is None else self.allowed.cpu().numpy().nonzero()[0]
+            count = min(self.neighbours, len(near))
+            return near[np.linspace(0, len(near) - 1, count).round().astype(int)], np.zeros(count)
         if self.config.index_bytes:
             near, cosine = self._short_list(code.detach().cpu().float(), whitened)
         else:
@@ -560,19 +469,21 @@ class LocalFlowMapper(CleanMapper):
                 allowed = ~allowed if best < ENOUGH and other > best + MISSED else allowed
             near, cosine = near[allowed], cosine[allowed]
         order = _largest(cosine, 4 * self.neighbours)
-        return near[order], cosine[order]
+        near, cosine = near[order], cosine[order]
+        group = self.group.cpu().numpy()[near]
+        kept = group < 0
+        kept[np.unique(group, return_index=True)[1]] = True
+        return near[kept], cosine[kept]
 
     def _short_list(self, code: Tensor, whitened: bool) -> tuple[np.ndarray, np.ndarray]:
         """Pictures of the captions that the index gives, and the exact cosine of the nearest caption of each."""
         if "index" not in self._made:
             faiss = import_extra("faiss", "large", "faiss-cpu", "a memory of so many captions")
             self._made["index"] = faiss.deserialize_index(self.index.cpu().numpy())
-            order = np.argsort(self.link.cpu().numpy(), kind="stable")
+            link = self.link.cpu().numpy()
+            order = np.argsort(link, kind="stable")
             picture = np.repeat(np.arange(len(self.latents)), np.diff(self.start.cpu().numpy()))[order]
-            self._made["shown"] = (
-                picture,
-                np.searchsorted(self.link.cpu().numpy()[order], np.arange(len(self.codes) + 1)),
-            )
+            self._made["shown"] = picture, np.searchsorted(link[order], np.arange(len(self.codes) + 1))
         self._made["index"].nprobe = PROBED
         captions = self._made["index"].search(code[None].numpy(), SHORT_LIST)[1][0]
         captions = captions[captions >= 0]
@@ -582,28 +493,29 @@ class LocalFlowMapper(CleanMapper):
         shown = np.concatenate([picture[start[i] : start[i + 1]] for i in captions])
         cosine = np.repeat(exact, counts)
         order = np.argsort(-cosine, kind="stable")
-        _, first = np.unique(shown[order], return_index=True)
-        return shown[order][np.sort(first)], cosine[order][np.sort(first)]
+        nearest = order[np.sort(np.unique(shown[order], return_index=True)[1])]
+        return shown[nearest], cosine[nearest]
 
     def clean(self, z_t: Tensor, t: Tensor, c: TextCode) -> Tensor:
-        """Expected clean latent given z_t (B, *z_shape), times t (B,) and codes, (B, *z_shape)."""
         return self._clean(z_t, t, c, self._known(c.pooled, z_t))
 
     def _clean(self, z_t: Tensor, t: Tensor, c: TextCode, known: Known) -> Tensor:
-        window = self._window(t)
-        log_weight = known.log_weight[:, None] - self._misfit(z_t, known, t, window)
+        first, last = self.window
+        s = first + (last - first) * t.view(-1, 1, 1)
+        window = torch.exp(-self.squared.to(t) / (2 * s.square()))  # of each position at each, (B, P, P)
+        log_weight = known.log_weight[:, None] - _misfit(z_t, known, t, window)
         if self.coherence and len(self.config.styles) > 1:
             log_weight = log_weight + self.coherence * self._coherent(log_weight, known, window)
         weight = log_weight.softmax(2)[:, :, None]
         mean = (weight @ known.latents)[:, :, 0]
+        clean = mean.mT.reshape(z_t.shape)
         late = t >= self.begin
         if self.network is None or self.strength == 0 or not bool(late.any()):
-            return mean.transpose(1, 2).reshape(z_t.shape)
+            return clean
         square = (weight @ known.latents.square())[:, :, 0]
-        spread = (square - mean.square()).clamp(min=1e-6).sqrt()
-        seen = [z_t, *(x.transpose(1, 2).reshape(z_t.shape) for x in (mean, spread))]
-        share = (self.strength * late).to(z_t.dtype).view(-1, *[1] * (z_t.ndim - 1))
-        return seen[1] + share * self.network.predict(seen, t, c)
+        spread = (square - mean.square()).clamp(min=1e-6).sqrt().mT.reshape(z_t.shape)
+        share = per_row((self.strength * late).to(z_t.dtype), z_t)
+        return clean + share * self.network.clean(z_t, t, c, clean, spread)
 
     def loss(self, z: Tensor, c: TextCode, *, noise: Tensor) -> Tensor:
         """Flow matching loss, (B,); see `Mapper.loss`.
@@ -622,37 +534,19 @@ class LocalFlowMapper(CleanMapper):
         """As `_known`, without pictures like z (B, *z_shape), and for some rows, by a normal number, near captions."""
         uniform = (torch.special.ndtr(normal.double()).cpu().numpy() - UNKNOWN) / (1 - UNKNOWN)
         limits = np.where(uniform < 0, np.inf, CLOSEST + (FARTHEST - CLOSEST) * uniform)
-        most = min(self.neighbours, len(self.latents))
-        index, cosine = np.zeros((len(z), most), dtype=np.int64), np.full((len(z), most), -np.inf)
-        for row, (code, limit) in enumerate(zip(pooled, limits, strict=True)):
-            near, similarity = self._listed(code)
-            begin = int((similarity > limit).sum())
+        rows = []
+        for code, limit in zip(pooled, limits, strict=True):
+            near, cosine = remembered(self._caches["ranked"], REMEMBERED_IN_TRAINING, code, self._ranked)
+            begin = int((cosine > limit).sum())
             begin = begin if len(near) - begin > self.perplexity else 0
-            near, similarity = near[begin : begin + most], similarity[begin : begin + most]
-            index[row, : len(near)], cosine[row, : len(near)] = near, similarity
-        known = self.picture_latents(torch.from_numpy(index).to(z.device), z.dtype)
-        apart = (known - z[:, None]).square_().flatten(2).mean(2)
-        other = (apart >= SAME).cpu().numpy()
+            rows.append((near[begin:][: self.neighbours], cosine[begin:][: self.neighbours]))
+        index, cosine = self._padded(rows)
+        known = self.picture_latents(index, z.dtype)
+        other = ((known - z[:, None]).square_().flatten(2).mean(2) >= SAME).cpu().numpy()
         other |= ~(other & np.isfinite(cosine)).any(1, keepdims=True)  # where nothing else is known
         cosine[~other] = -np.inf
-        style = self.style[torch.from_numpy(index).to(self.style.device)]
-        return Known.of(known, torch.from_numpy(log_kernel(cosine, self.perplexity, self.hottest)).to(z), style)
-
-    def _listed(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures, nearest first, of a group the nearest alone, and their cosines; (K,) of both, remembered."""
-        return remembered(self._lists, REMEMBERED_IN_TRAINING, code, self._candidates)
-
-    def _candidates(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        if not bool(code.any()):
-            allowed = np.arange(len(self.latents)) if self.allowed is None else self.allowed.cpu().numpy().nonzero()[0]
-            count = min(self.neighbours, len(allowed))
-            return allowed[np.linspace(0, len(allowed) - 1, count).round().astype(int)], np.zeros(count)
-        near, cosine = self._ranked(code)
-        group = self.group.cpu().numpy()[near]
-        first = np.zeros(len(near), dtype=bool)
-        first[np.unique(group, return_index=True)[1]] = True
-        kept = first | (group < 0)
-        return near[kept], cosine[kept]
+        log_weight = torch.from_numpy(log_kernel(cosine, self.perplexity, self.hottest)).to(z)
+        return Known.of(known, log_weight, self.style[index])
 
     def _known(self, pooled: Tensor, like: Tensor) -> Known:
         """Each row's neighbours; rows with fewer weigh 0 beyond. What a solver asks for at every step is made once."""
@@ -662,15 +556,9 @@ class LocalFlowMapper(CleanMapper):
         return self._last[1]
 
     def _gathered(self, pooled: Tensor, like: Tensor) -> Known:
-        rows = [self.nearest(code) for code in pooled]
-        most = min(self.neighbours, len(self.latents))  # whatever the batch, so that its kernels round alike
-        index = torch.zeros(len(rows), most, dtype=torch.long)
-        log_weight = torch.full((len(rows), most), -math.inf, dtype=like.dtype)
-        for row, (chosen, weights) in enumerate(rows):
-            index[row, : len(chosen)] = torch.from_numpy(chosen)
-            log_weight[row, : len(chosen)] = torch.from_numpy(weights)
-        index = index.to(self.latents.device)
+        index, padded = self._padded([self.nearest(code) for code in pooled])
         known, style = self.picture_latents(index, like.dtype), self.style[index]
+        log_weight = torch.from_numpy(padded).to(like.dtype)
         for row, code in enumerate(pooled if self._given else ()):
             if (given := self._given.get(code_key(code))) is not None:
                 count = len(given.latents)
@@ -679,19 +567,13 @@ class LocalFlowMapper(CleanMapper):
                 log_weight[row, :count] = given.log_weight.to(log_weight)
         return Known.of(known, log_weight.to(like.device), style)
 
-    def _window(self, t: Tensor) -> Tensor:
-        """How much the misfit at each position counts at each, (B, P, P)."""
-        begin, end = self.window
-        s = begin + (end - begin) * t.view(-1, 1, 1)
-        return torch.exp(-self.squared.to(t) / (2 * s.square()))
-
-    def _misfit(self, z: Tensor, known: Known, t: Tensor, window: Tensor) -> Tensor:
-        """Windowed |z_t - t z_i|^2 / 2 (1 - t)^2 of each row, position and picture, (B, P, K), less a constant in i."""
-        t = t.view(-1, 1, 1)
-        at = z.reshape(*z.shape[:2], -1).transpose(1, 2)
-        here = (at[:, :, None] @ known.latents.mT)[:, :, 0]  # a row times a matrix: a quarter of the time of its mirror
-        here = t.square() * known.square - t * here
-        return window @ here / (1 - t).clamp(min=1e-3).square()
+    def _padded(self, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, np.ndarray]:
+        """Rows of numbers of pictures and of what goes with them as (B, K), minus infinity beyond a row's end."""
+        most = min(self.neighbours, len(self.latents))  # whatever the batch, so that its kernels round alike
+        index, values = np.zeros((len(rows), most), dtype=np.int64), np.full((len(rows), most), -np.inf)
+        for row, (near, value) in enumerate(rows):
+            index[row, : len(near)], values[row, : len(near)] = near, value
+        return torch.from_numpy(index).to(self.latents.device), values
 
     def _coherent(self, log_weight: Tensor, known: Known, window: Tensor) -> Tensor:
         """What makes every style weigh the same at all positions, to be added to log weights (B, P, K).
@@ -706,6 +588,15 @@ class LocalFlowMapper(CleanMapper):
         share = (prior[:, 0] + gain / window.sum(2).mean(1, keepdim=True)).log_softmax(1)
         change = (share[:, None] - each).nan_to_num(0.0)
         return change.gather(2, known.style.long()[:, None].expand_as(log_weight))
+
+
+def _misfit(z: Tensor, known: Known, t: Tensor, window: Tensor) -> Tensor:
+    """Windowed |z_t - t z_i|^2 / 2 (1 - t)^2 of each row, position and picture, (B, P, K), less a constant in i."""
+    t = t.view(-1, 1, 1)
+    at = z.reshape(*z.shape[:2], -1).mT
+    here = (at[:, :, None] @ known.latents.mT)[:, :, 0]  # a row times a matrix: a quarter of the time of its mirror
+    here = t.square() * known.square - t * here
+    return window @ here / (1 - t).clamp(min=1e-3).square()
 
 
 def _by_style(log_weight: Tensor, style: Tensor, styles: int) -> Tensor:
@@ -728,7 +619,7 @@ def caption_index(codes: Tensor) -> np.ndarray:
     vectors = codes.detach().cpu().float().numpy()
     index.train(vectors[:: max(1, len(vectors) // (50 * cells))])
     index.add(vectors)
-    return np.asarray(faiss.serialize_index(index))
+    return faiss.serialize_index(index)
 
 
 def _packed(whole: Tensor, bits: Sequence[int]) -> Tensor:
@@ -769,15 +660,14 @@ def _largest(x: np.ndarray, k: int) -> np.ndarray:
         chosen = np.sort(np.concatenate([above, level[: k - len(above)]]))
     else:
         chosen = np.arange(len(x))
-    return np.asarray(chosen[np.argsort(-x[chosen], kind="stable")])
+    return chosen[np.argsort(-x[chosen], kind="stable")]
 
 
 def log_kernel(cosine: np.ndarray, perplexity: float, hottest: float = HOTTEST) -> np.ndarray:
     """log softmax(cosine / tau) of similarities (..., K), tau by bisection such that its perplexity is as asked.
 
-    With tau at `hottest`, it may be less.
-
-    Minus infinity stands for no picture. Fewer pictures than twice the perplexity share at most half of their number.
+    With tau at `hottest`, it may be less. Minus infinity stands for no picture. Fewer pictures than twice the
+    perplexity share at most half of their number.
 
     >>> np.exp(log_kernel(np.array([1.0, 0.9, 0.1, 0.0]), 2.0)).round(2)
     array([0.63, 0.36, 0.  , 0.  ])
@@ -788,16 +678,12 @@ def log_kernel(cosine: np.ndarray, perplexity: float, hottest: float = HOTTEST) 
     low, high = np.full(goal.shape, math.log(COLDEST)), np.full(goal.shape, math.log(hottest))
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        sharp = _entropy(cosine / np.exp(middle), present) < goal
+        log_p = np.where(present, _log_softmax(cosine / np.exp(middle)), 0)
+        sharp = -(np.exp(log_p) * log_p).sum(-1, keepdims=True) < goal
         low, high = np.where(sharp, middle, low), np.where(sharp, high, middle)
     return _log_softmax(cosine / np.exp((low + high) / 2))
 
 
 def _log_softmax(x: np.ndarray) -> np.ndarray:
     shifted = x - x.max(-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
-
-
-def _entropy(x: np.ndarray, present: np.ndarray) -> np.ndarray:
-    log_p = np.where(present, _log_softmax(x), 0)
-    return np.asarray(-(np.where(present, np.exp(log_p), 0) * log_p).sum(-1, keepdims=True))
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

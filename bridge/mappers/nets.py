@@ -1,4 +1,8 @@
-"""Conditional backbones shared by the mapping families."""
+"""Conditional backbones shared by the mapping families.
+
+Text codes are (B, text_dim), of unit norm, or zero for "no caption". Settings are named as in `bridge.mappers.Mapper`;
+`condition` is the dimension of what modulates a network.
+"""
 
 import math
 
@@ -16,48 +20,38 @@ def time_features(t: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-class ModulatedBlock(nn.Module):
-    """Residual two-layer perceptron, its normalised input scaled and shifted by a condition.
+def perceptron(dim: int, out: int, dropout: float | None = None) -> nn.Sequential:
+    """Two layers, (B, dim) -> (B, out), with dropout in front where it is given."""
+    layers = nn.Linear(dim, out), nn.SiLU(), nn.Linear(out, out)
+    return nn.Sequential(*layers) if dropout is None else nn.Sequential(nn.Dropout(dropout), *layers)
 
-    Args:
-        width: Features in and out.
-        hidden: Features between.
-        condition: Dimension of the condition.
-        dropout: Share of the features between dropped in training.
+
+class Block(nn.Module):
+    """Residual two-layer perceptron on normalised features, (B, width); a condition scales, shifts and gates it.
 
     Source: Peebles & Xie 2023, Scalable Diffusion Models with Transformers, arXiv:2212.09748 (adaLN-Zero)
     """
 
-    def __init__(self, width: int, hidden: int, condition: int, dropout: float) -> None:
+    def __init__(self, width: int, hidden: int, dropout: float, condition: int = 0) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = nn.Linear(condition, 3 * width)
+        self.norm = nn.LayerNorm(width, elementwise_affine=not condition)
+        if condition:
+            self.modulation = nn.Linear(condition, 3 * width)
+            nn.init.zeros_(self.modulation.weight)
+            nn.init.zeros_(self.modulation.bias)
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.dropout = nn.Dropout(dropout)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
-        """h (B, width), condition (B, condition) -> (B, width)."""
-        scale, shift, gate = self.modulation(condition).chunk(3, dim=1)
-        inner = nn.functional.silu(self.up(self.norm(h) * (1 + scale) + shift))
-        return h + gate * self.down(self.dropout(inner))
+    def forward(self, h: Tensor, condition: Tensor | None = None) -> Tensor:
+        inner, gate = self.norm(h), 1.0
+        if condition is not None:
+            scale, shift, gate = self.modulation(condition).chunk(3, dim=1)
+            inner = inner * (1 + scale) + shift
+        return h + gate * self.down(self.dropout(nn.functional.silu(self.up(inner))))
 
 
 class ModulatedMLP(nn.Module):
-    """Residual perceptron on flat vectors, modulated by time and text code.
-
-    Args:
-        dim: Dimension in.
-        out: Dimension out.
-        text_dim: Dimension of the text code; the zero code is "no caption".
-        width: Features of the residual stream.
-        hidden: Features inside a block.
-        blocks: How many blocks.
-        condition: Dimension of the joint condition.
-        dropout: Share of the features inside a block dropped in training.
-        text_dropout: Share of text features dropped in training.
-    """
+    """Residual perceptron on flat vectors, (B, dim) -> (B, out), modulated by times (B,) and text codes."""
 
     def __init__(
         self,
@@ -73,18 +67,14 @@ class ModulatedMLP(nn.Module):
     ) -> None:
         super().__init__()
         self.enter, self.leave = nn.Linear(dim, width), nn.Linear(width, out)
-        self.time = nn.Sequential(nn.Linear(condition, condition), nn.SiLU(), nn.Linear(condition, condition))
-        self.text = nn.Sequential(
-            nn.Dropout(text_dropout), nn.Linear(text_dim, condition), nn.SiLU(), nn.Linear(condition, condition)
-        )
-        self.blocks = nn.ModuleList(ModulatedBlock(width, hidden, condition, dropout) for _ in range(blocks))
+        self.time = perceptron(condition, condition)
+        self.text = perceptron(text_dim, condition, text_dropout)
+        self.blocks = nn.ModuleList(Block(width, hidden, dropout, condition) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
-        self.text_scale = math.sqrt(text_dim)
-        self.condition = condition
+        self.text_scale, self.condition = math.sqrt(text_dim), condition
         nn.init.zeros_(self.leave.weight)
 
     def forward(self, z: Tensor, t: Tensor, code: Tensor) -> Tensor:
-        """z (B, dim), t (B,), code (B, text_dim) of unit norm or zero -> (B, out)."""
         condition = self.time(time_features(t, self.condition)) + self.text(code * self.text_scale)
         condition = nn.functional.silu(condition)
         h = self.enter(z)
@@ -93,52 +83,60 @@ class ModulatedMLP(nn.Module):
         return self.leave(self.norm(h))
 
 
-class CodeBlock(nn.Module):
-    """Residual two-layer perceptron on normalised features.
-
-    Args:
-        width: Features in and out.
-        hidden: Features between.
-        dropout: Share of the features between dropped in training.
-    """
-
-    def __init__(self, width: int, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, h: Tensor) -> Tensor:
-        """(B, width) -> (B, width)."""
-        return h + self.down(self.dropout(nn.functional.silu(self.up(self.norm(h)))))
-
-
 class CodeMLP(nn.Module):
-    """Residual perceptron that reads a text code alone.
-
-    Args:
-        text_dim: Dimension of the text code; the zero code is "no caption".
-        out: Features out.
-        width: Features of the residual stream.
-        hidden: Features inside a block.
-        blocks: How many blocks.
-        dropout: Share of the features inside a block dropped in training.
-        text_dropout: Share of text features dropped in training.
-    """
+    """Residual perceptron that reads a text code alone, (B, text_dim) -> (B, out)."""
 
     def __init__(
         self, text_dim: int, out: int, width: int, hidden: int, blocks: int, dropout: float, text_dropout: float
     ) -> None:
         super().__init__()
         self.dropout, self.enter = nn.Dropout(text_dropout), nn.Linear(text_dim, width)
-        self.blocks = nn.ModuleList(CodeBlock(width, hidden, dropout) for _ in range(blocks))
+        self.blocks = nn.Sequential(*(Block(width, hidden, dropout) for _ in range(blocks)))
         self.norm, self.leave = nn.LayerNorm(width), nn.Linear(width, out)
         self.text_scale = math.sqrt(text_dim)
 
     def forward(self, code: Tensor) -> Tensor:
-        """code (B, text_dim) of unit norm or zero -> (B, out)."""
-        h = self.enter(self.dropout(code * self.text_scale))
-        for block in self.blocks:
-            h = block(h)
-        out: Tensor = self.leave(self.norm(h))
-        return out
+        return self.leave(self.norm(self.blocks(self.enter(self.dropout(code * self.text_scale)))))
+
+
+class TokenBlock(nn.Module):
+    """Self-attention, attention to the caption, and a perceptron; the first and last modulated by a condition."""
+
+    def __init__(self, width: int, heads: int, expansion: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = nn.Linear(width, 6 * width)
+        self.own, self.caption = Attention(width, heads), Attention(width, heads)
+        self.up, self.down = nn.Linear(width, expansion * width), nn.Linear(expansion * width, width)
+        self.dropout = nn.Dropout(dropout)
+        for zero in (self.modulation, self.caption.leave):
+            nn.init.zeros_(zero.weight)
+            nn.init.zeros_(zero.bias)
+
+    def forward(self, h: Tensor, condition: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """h (B, N, width), condition (B, width), states (B, S, width), mask (B, S) bool -> (B, N, width)."""
+        scale, shift, gate, scale2, shift2, gate2 = self.modulation(condition)[:, None].chunk(6, dim=2)
+        inner = self.norm(h) * (1 + scale) + shift
+        h = h + gate * self.own(inner, inner, None)
+        h = h + self.caption(self.norm(h), states, mask)
+        inner = nn.functional.silu(self.up(self.norm(h) * (1 + scale2) + shift2))
+        return h + gate2 * self.down(self.dropout(inner))
+
+
+class Attention(nn.Module):
+    """Multi-head attention of tokens to states. Keys have no bias: it would change nothing."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        self.value, self.leave = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
+        """tokens (B, N, width), states (B, S, width), mask (B, S), True where a state is -> (B, N, width)."""
+        sources = ((self.query, tokens), (self.key, states), (self.value, states))
+        q, k, v = (linear(rows).unflatten(2, (self.heads, -1)).transpose(1, 2) for linear, rows in sources)
+        scores = q @ k.mT / math.sqrt(q.shape[3])
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, None], -torch.inf)
+        return self.leave((scores.softmax(3) @ v).transpose(1, 2).flatten(2))

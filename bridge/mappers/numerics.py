@@ -1,31 +1,24 @@
-"""Equations solved and derivatives taken along a velocity."""
+"""Equations solved and derivatives taken along a velocity; rows, (B, *shape), never depend on one another."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-TRACES = ("exact", "hutchinson")
-"""How a divergence is taken."""
+TRACES = ("exact", "hutchinson")  # How a divergence is taken
+TOLERANCE, EVALUATIONS, POINTS = 1e-6, 100, 8  # Of `solve`: its goal, limit, and points that are mixed
 
 
-def solve(
-    function: Callable[[Tensor], Tensor], target: Tensor, *, tolerance: float = 1e-6, steps: int = 100, window: int = 8
-) -> tuple[Tensor, Tensor]:
-    """Rows x with function(x) = target, by fixed-point iteration x + target - function(x) with memory.
+def per_row(values: Tensor, rows: Tensor) -> Tensor:
+    """Values (B,) as (B, 1, ..., 1), to be multiplied with rows."""
+    return values.view(-1, *[1] * (rows.ndim - 1))
 
-    A row stops by itself, so that it depends on no other.
 
-    Args:
-        function: Rows to rows of equal shape, each row by itself.
-        target: (B, *shape); also where the search begins.
-        tolerance: A row's search ends where the largest error of its numbers, over its largest number or 1, is
-            below this.
-        steps: Evaluations at most.
-        window: Evaluations that are remembered.
+def solve(function: Callable[[Tensor], Tensor], target: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows x with function(x) = target, by fixed-point iteration x + target - function(x) from x = target.
 
-    Returns:
-        The best x seen, (B, *shape), and its error on the tolerance's scale, (B,), for the caller to judge.
+    Each iteration mixes the last points. A row stops once its largest error, as a share of the target's largest number
+    or of 1, is within TOLERANCE. Returns the best x and that error, (B,), for the caller to judge.
 
     Source: Anderson 1965, Iterative Procedures for Nonlinear Integral Equations; Walker & Ni 2011, Anderson
         Acceleration for Fixed-Point Iterations
@@ -33,20 +26,16 @@ def solve(
     scale = target.flatten(1).abs().amax(1).clamp(min=1)
     x, points, errors = target, list[Tensor](), list[Tensor]()
     best, least = x, torch.full_like(scale, torch.inf)
-    for _ in range(steps):
+    for _ in range(EVALUATIONS):
         error = target - function(x)
         size = error.flatten(1).abs().amax(1) / scale
-        better = (size < least) & (least > tolerance)
-        best, least = torch.where(_wide(better, x), x, best), torch.where(better, size, least)
-        if (least <= tolerance).all():
+        better = (size < least) & (least > TOLERANCE)
+        best, least = torch.where(per_row(better, x), x, best), torch.where(better, size, least)
+        if (least <= TOLERANCE).all():
             break
-        points, errors = [*points, x.flatten(1)][-window:], [*errors, error.flatten(1)][-window:]
+        points, errors = [*points, x.flatten(1)][-POINTS:], [*errors, error.flatten(1)][-POINTS:]
         x = _mixed(points, errors).view_as(x)
     return best, least
-
-
-def _wide(rows: Tensor, like: Tensor) -> Tensor:
-    return rows.view(-1, *[1] * (like.ndim - 1))
 
 
 def _mixed(points: list[Tensor], errors: list[Tensor]) -> Tensor:
@@ -63,30 +52,18 @@ def _mixed(points: list[Tensor], errors: list[Tensor]) -> Tensor:
     return (x[:, :, -1:] + step)[:, :, 0].to(points[0].dtype)
 
 
-def follow(
-    slope: Callable[[Tensor, float], tuple[Tensor, Tensor]],
-    x: Tensor,
-    total: Tensor,
-    span: tuple[float, float],
-    steps: int,
+def integrate(
+    slope: Callable[[Tensor, float], tuple[Tensor, Tensor]], x: Tensor, total: Tensor, begin: float, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """A differential equation and an integral along it, by Runge-Kutta steps of the fourth order.
+    """Solve a differential equation from x at s = `begin` to s = 0, and add up an integral along it on `total`.
 
-    Args:
-        slope: Of (x, s): dx/ds, and what is summed up.
-        x: Where it begins.
-        total: What the integral begins with.
-        span: First and last s; the last may be the smaller.
-        steps: Of equal length.
-
-    Returns:
-        x and the integral at the end.
+    `slope` gives, at (x, s), dx/ds and the integrand. Runge-Kutta steps of the fourth order, of equal length.
 
     Source: Kutta 1901, Beitrag zur näherungsweisen Integration totaler Differentialgleichungen
     """
-    h = (span[1] - span[0]) / steps
+    h = -begin / steps
     for number in range(steps):
-        s = span[0] + number * h
+        s = begin + number * h
         x1, d1 = slope(x, s)
         x2, d2 = slope(x + h / 2 * x1, s + h / 2)
         x3, d3 = slope(x + h / 2 * x2, s + h / 2)
@@ -97,16 +74,10 @@ def follow(
 
 
 def probe_rows(z: Tensor, trace: str, probes: int, generator: torch.Generator | None) -> Tensor:
-    """What a Jacobian's products are taken with, (P, B, *z_shape).
+    """Vectors e, (P, B, *z_shape), whose products e . J e with a Jacobian at z (B, *z_shape) give its trace.
 
-    Args:
-        z: Points, (B, *z_shape).
-        trace: "exact" gives each unit vector once, "hutchinson" random signs.
-        probes: P, at least 2; unit vectors are as many as dimensions.
-        generator: Source of the signs; unit vectors take none.
-
-    Raises:
-        ValueError: `trace` is unknown, or signs are asked for without a generator or too few of them.
+    "exact": each unit vector, to be summed; "hutchinson": P = `probes` random signs from `generator`, to be averaged.
+    Raises ValueError if `trace` is unknown, or signs are asked for without a generator or fewer than two of them.
     """
     if trace not in TRACES:
         raise ValueError(f"trace: expected one of {', '.join(TRACES)}, got {trace!r}")
@@ -120,21 +91,12 @@ def probe_rows(z: Tensor, trace: str, probes: int, generator: torch.Generator | 
     return (2 * signs - 1).to(z)
 
 
-def velocity_and_traces(velocity: Callable[[Tensor], Tensor], z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """A velocity and products with its Jacobian J, without gradient.
-
-    Args:
-        velocity: (B, *z_shape) to (B, *z_shape), each row by itself.
-        z: Points, (B, *z_shape).
-        rows: Vectors e, (P, B, *z_shape).
-
-    Returns:
-        Velocity (B, *z_shape), and e . J e, (P, B).
-    """
+def velocity_and_traces(velocity: Callable[[Tensor], Tensor], z: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
+    """A velocity at z (B, *z_shape), and e . J e, (P, B), of its Jacobian J and probes e (P, B, *z_shape)."""
     with torch.enable_grad():
         at = z.detach().requires_grad_()
         v = velocity(at)
         if v.grad_fn is None:
-            return v, z.new_zeros(rows.shape[:2])
-        (products,) = torch.autograd.grad(v, at, rows, is_grads_batched=True, allow_unused=True)
-    return v.detach(), (products * rows).flatten(2).sum(2)
+            return v, z.new_zeros(probes.shape[:2])
+        (products,) = torch.autograd.grad(v, at, probes, is_grads_batched=True, allow_unused=True)
+    return v.detach(), (products * probes).flatten(2).sum(2)
