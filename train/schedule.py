@@ -80,6 +80,10 @@ class Budget:
         first = FIRST_LOOK * self.seconds
         return used >= self.seconds or (self.growth > 1 and used >= max(first, looked * self.growth))
 
+    def share(self, used: float) -> float:
+        """Share that is used; 0 where validation may end training, so that the learning rate does not fall."""
+        return 0.0 if self.growth > 1 else used / self.seconds
+
 
 def learning_rate_at(step: int, config: LoopConfig, share: float | None = None) -> float:
     """The trapezoid: linear warm-up, plateau, linear cool-down to zero at `steps`; or the cosine, or no cool-down.

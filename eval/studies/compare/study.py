@@ -32,8 +32,9 @@ from eval.studies import add_common
 from eval.studies.compare.base import Batch, Peer, PeerNet, Sampling, SimplePeer, Space, TrainedPeer, Trial
 from eval.studies.compare.material import MICRO_BATCH, NONE, Asked, Material, Neighbours, keyed, load
 from eval.studies.compare.nets import LocalFlow
+from train.checkpoint import SaveError
 from train.command import Parser, number, say, whole
-from train.loop import Budget, Loop, LoopConfig, SaveError, TrainingError
+from train.loop import Budget, Loop, LoopConfig, TrainingError
 from train.timing import note_precision
 
 PRECISIONS = ("no", "bf16")
