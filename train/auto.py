@@ -74,7 +74,9 @@ MAPPERS = {
 }
 WINDOWS, PERPLEXITIES = ((1.0, 0.8), (1.5, 1.2), (2.0, 1.7), (3.0, 2.5)), (2.0, 8.0, 32.0)  # Candidates of local flows
 TRIAL_STEPS, VALIDATIONS, PATIENCE = 30, 8, 4
-LARGEST_BATCH, DROPOUT, GUIDANCE = 256, 0.05, 2.0
+LARGEST_BATCH, DROPOUT = 256, 0.05
+SETTINGS, GUIDANCE = Settings(guidance_scale=1.0, num_inference_steps=12), 2.0
+"""How finished models sample; guidance of trained flows was chosen on 150 held-out captions of clip art."""
 COPIES_OF, FEW = 64, 20_000
 """Held-out captions of which copies are looked for, where no more pictures than these are trained on."""
 METHODS = {"model": "this model", "nearest1": "the nearest training picture", "real": "other real pictures"}
@@ -233,13 +235,13 @@ class Own:
         return Path(choices.get("codec", lambda: self.choose_codec(dataset, pace))), pace
 
     def pace(self, choices: Choices) -> Pace:
-        """The precision to train in on this machine, and how long a codec's step takes in it."""
+        """How fast this machine trains, chosen where it was not."""
 
         def choose() -> tuple[dict[str, Any], str]:
             trained = self.codec in ("", NEW, TUNED)
-            taken = codec_step_seconds(self.reading.size if trained else load_codec(shipped_codec()).image_size)
-            precision, why = choose_precision(taken)
-            return {"mixed_precision": precision, "codec_seconds": round(taken[precision], 4)}, why
+            seconds = codec_step_seconds(self.reading.size if trained else load_codec(shipped_codec()).image_size)
+            precision, why = choose_precision(seconds)
+            return {"mixed_precision": precision, "codec_seconds": round(seconds[precision], 4)}, why
 
         return Pace(**choices.get("precision", choose))
 
@@ -251,7 +253,7 @@ class Own:
         if self.codec in (NEW, TUNED):
             return str(self.train_codec(str(shipped) if self.codec == TUNED else "", count, pace)), "as asked for"
         if self.codec:
-            return str(self.given_codec()), "as asked for"
+            return str(given_codec(self.codec, self.reading.size) or self.measured_codec()), "as asked for"
         size = load_codec(shipped).image_size
         if self.reading.size != size:
             return str(self.train_codec("", count, pace)), f"a new one: the shipped one is for {size} pixels"
@@ -266,10 +268,8 @@ class Own:
         why = f"held-out pictures: {after:.1f} dB fine-tuned, {before:.1f} dB as shipped"
         return str(tuned if after >= before + GAIN else shipped), why
 
-    def given_codec(self) -> Path:
-        """The folder of the codec asked for; the latents of a published one are measured on the pictures."""
-        if (folder := given_codec(self.codec, self.reading.size)) is not None:
-            return folder
+    def measured_codec(self) -> Path:
+        """The published autoencoder asked for, its latents measured on the pictures."""
         self.say(f"codec: measuring the latents of {self.codec}")
         batch = at_once(self.reading.size)
         return fit(CodecConfig(self.data, self.out, "diffusers", inner=self.codec, batch_size=batch))
@@ -300,7 +300,7 @@ class Own:
 
     def remembered(self, choices: Choices, vae: Path) -> Path:
         """A local flow over the training pictures, its window and perplexity chosen on those held out."""
-        plain = MemoryConfig(self.data, vae, self.out, text=self.text or DEFAULT_ID, settings=self.settings())
+        plain = MemoryConfig(self.data, vae, self.out, text=self.text or DEFAULT_ID, settings=SETTINGS)
 
         def choose() -> tuple[dict[str, Any], str]:
             self.say("mapper: encoding pictures and captions")
@@ -346,12 +346,14 @@ class Own:
     def mapper_config(self, vae: Path, steps: int, rows: int, out: Path, pace: Pace) -> MapperConfig:
         """How a mapper is trained, with an eye on copies where pictures are few."""
         family, arguments = self.architecture(vae)
+        guidance = GUIDANCE if issubclass(FAMILIES[family], VelocityMapper) else 1.0
+        settings = replace(SETTINGS, guidance_scale=guidance)
         stop, copies_of = ("steps_without_copies", "max"), COPIES_OF
         if rows > FEW:
             stop, copies_of = ("validation_loss", "min"), 0
         loop = replace(self.loop(steps, min(LARGEST_BATCH, rows), pace, *stop), patience=PATIENCE)
         config = MapperConfig(self.data, vae, out, loop, self.text or DEFAULT_ID, family=family, mapper=arguments)
-        return replace(config, mix_share=0.33, copies_of=copies_of, settings=self.settings())
+        return replace(config, mix_share=0.33, copies_of=copies_of, settings=settings)
 
     def architecture(self, vae: Path) -> tuple[str, dict[str, Any]]:
         """Class name of the mapper, and its arguments."""
@@ -361,11 +363,6 @@ class Own:
         if "patch" in takes:
             arguments["patch"] = 2 if all(side % 2 == 0 for side in load_codec(vae).z_shape[-2:]) else 1
         return family.__name__, arguments
-
-    def settings(self) -> Settings:
-        """How the finished model samples; guidance of trained flows was chosen on 150 held-out captions of clip art."""
-        trained = not self.local and issubclass(FAMILIES[MAPPERS[self.mapper]], VelocityMapper)
-        return Settings(guidance_scale=GUIDANCE if trained else 1.0, num_inference_steps=12)
 
 
 def shipped_codec() -> Path:
@@ -446,21 +443,6 @@ def written(config: Run, path: Path) -> Run:
     return config
 
 
-def show(model: Path, data: Path, out: Path, say: Say) -> None:
-    """Say where a sheet of held-out captions and a quick report are, its first figures, and what to try next."""
-    images, report = out / "sheet.png", out / "report"
-    if quietly("eval", [model, "--data", data, "--split", "validation", "-n", 8, "--sheet", images]):
-        raise ConfigError(f"out: no sheet could be drawn from {model}; see the line above")
-    say(f"sheet: {images}")
-    say("report: judging held-out captions (a minute or two; the model is already there)")
-    if quietly("eval", [model, "--data", data, "--quick", "--out", report]):
-        say("report: left out, see the line above")
-    else:
-        say("\n".join([*figure_lines(report), f"report: {report / 'report.html'}"]))
-    captions = rows_of(load_dataset(data), "validation")["label"]
-    say(f"try: bridge generate {shlex.quote(str(captions[0]))} --model {shlex.quote(str(model))}")
-
-
 def quietly(module: str, words: Sequence[object]) -> int:
     """Exit code of `python -m MODULE WORDS` without its standard output: `eval` imports `train`, not the other way."""
     path = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -535,6 +517,15 @@ def _run(args: argparse.Namespace) -> None:
         choices = own.resumed()
         print(own.with_codec(choices, own.prepared(choices))[0])
         return
-    model = own.run()
-    show(model, own.data, out, say)
+    model, images, report = own.run(), out / "sheet.png", out / "report"
+    if quietly("eval", [model, "--data", own.data, "--split", "validation", "-n", 8, "--sheet", images]):
+        raise ConfigError(f"out: no sheet could be drawn from {model}; see the line above")
+    say(f"sheet: {images}")
+    say("report: judging held-out captions (a minute or two; the model is already there)")
+    if quietly("eval", [model, "--data", own.data, "--quick", "--out", report]):
+        say("report: left out, see the line above")
+    else:
+        say("\n".join([*figure_lines(report), f"report: {report / 'report.html'}"]))
+    captions = rows_of(load_dataset(own.data), "validation")["label"]
+    say(f"try: bridge generate {shlex.quote(str(captions[0]))} --model {shlex.quote(str(model))}")
     print(model)

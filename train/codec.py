@@ -15,7 +15,7 @@ from bridge.checkpoint import CheckpointError, atomic_folder, check_replaceable
 from bridge.codecs import AutoencoderCodec, ImageCodec, codec_from_diffusers, load_codec
 from bridge.codecs.standardize import PCACodec, PrincipalAxes, WhitenedCodec
 from bridge.errors import UserError
-from train.config import ConfigError
+from train.config import ConfigError, check
 from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 
 MAX_DIMS = 8192  # Whitening keeps a covariance of latents in float64: half a gigabyte at this many dimensions
@@ -33,8 +33,7 @@ class CodecConfig:
     # latents standardised by channel
     kind: str
     k: int = 0  # Components to keep; 0 where `explained_variance` decides
-    # Share of the variance to keep, up to 1, with as few components as do; 0 where `k` decides
-    explained_variance: float = 0.0
+    explained_variance: float = 0.0  # Share of the variance that the components kept hold; 0 where `k` decides
     inner: str = ""  # Folder or hub id of the codec that "whiten" and "diffusers" start from
     batch_size: int = 64  # Pictures in memory at a time. PCA of pixels takes at least two for each component.
 
@@ -43,8 +42,7 @@ class CodecConfig:
             raise ConfigError(f"kind: unknown {self.kind!r}; known: {', '.join(FITS)}")
         if self.k < 0 or self.batch_size < 1:
             raise ConfigError(f"k, batch_size: expected 0 and 1 or more, got {self.k} and {self.batch_size}")
-        if not 0 <= self.explained_variance <= 1:
-            raise ConfigError(f"explained_variance: expected a share from 0 to 1, got {self.explained_variance!r}")
+        check(self, "explained_variance", "a share from 0 to 1", lambda share: 0 <= share <= 1)
         if bool(self.inner) != (self.kind != "pca"):
             expected = "has none" if self.kind == "pca" else "needs a folder or a hub id"
             raise ConfigError(f"inner: kind {self.kind!r} {expected}, got {self.inner!r}")
@@ -108,9 +106,8 @@ def whitening_axes(mean: Tensor, covariance: Tensor, k: int, share: float) -> Pr
 def pixel_axes(pictures: Pictures, limit: int, k: int, share: float) -> tuple[PrincipalAxes, float]:
     """Principal axes of pictures as vectors, widest first, and the variance of all pixels together; see `kept`.
 
-    The incremental fit, of `limit` axes over batches of at least so many, forgets what early batches held beyond them,
-    and its axes are orthonormal only to single precision. So they are made so in double, and a second pass measures the
-    mean square along each of them and over all pixels.
+    The incremental fit, of `limit` axes over batches of at least so many, forgets what early batches held beyond them:
+    its axes are made orthonormal in double precision, and a second pass measures the mean square along each.
 
     Source: Ross et al. 2008, Incremental Learning for Robust Visual Tracking (sklearn's IncrementalPCA)
     """
@@ -122,21 +119,19 @@ def pixel_axes(pictures: Pictures, limit: int, k: int, share: float) -> tuple[Pr
     mean = torch.from_numpy(np.asarray(pca.mean_)).double()
     q, r = torch.linalg.qr(torch.from_numpy(pca.components_).double().T)
     components = (q * r.diagonal().sign()).T
-    squares, all_squares = torch.zeros(limit, dtype=torch.float64), 0.0
+    squares, total = torch.zeros(limit, dtype=torch.float64), 0.0
     for chunk in pictures:
         apart = to_unit(chunk).flatten(1).double() - mean
         squares += (apart @ components.T).square().sum(0)
-        all_squares += float(apart.square().sum())
+        total += float(apart.square().sum())
+    total /= len(pictures)
     variance, order = (squares / len(pictures)).sort(descending=True, stable=True)
-    total = all_squares / len(pictures)
     count = kept(variance, total, k, share)
     return PrincipalAxes(mean, components[order[:count]], variance[:count].sqrt()), total
 
 
 def kept(variance: Tensor, total: float, k: int, share: float) -> int:
-    """How many of some variances to keep: `k`, or where that is 0 the fewest that hold `share` of the total.
-
-    Raises ConfigError where there are not as many directions, or they hold less.
+    """`k`, or the fewest variances that hold `share` of the total; ConfigError if there are not as many.
 
     >>> kept(torch.tensor([8.0, 1.5, 0.5, 0.0]), 10.0, 0, 0.9)
     2
@@ -148,8 +143,8 @@ def kept(variance: Tensor, total: float, k: int, share: float) -> int:
         return k
     held = variance[:able].cumsum(0) / total
     if held[-1] < share - 1e-9:
-        told = f"{able} components hold {float(held[-1]):.4f} of {share}"
-        raise ConfigError(f"explained_variance: {told}; ask for less, or give k")
+        reached = f"{able} components hold {float(held[-1]):.4f} of {share}"
+        raise ConfigError(f"explained_variance: {reached}; ask for less, or give k")
     return min(int((held < share - 1e-9).sum()) + 1, able)
 
 
@@ -204,8 +199,8 @@ FITS = {"pca": fit_pca, "whiten": fit_whitening, "diffusers": fit_diffusers}
 
 def fit(config: CodecConfig) -> Path:
     """Fit a codec, print its figures, write `out/codec`; returns that folder. UserError if anything does not fit."""
-    writable_folder(config.out, "out")
-    check_replaceable(config.out / "codec")
+    folder = writable_folder(config.out, "out") / "codec"
+    check_replaceable(folder)
     dataset = load_dataset(config.data)
     train, held_out = (rows_of(dataset, split) for split in ("train", "validation"))
     codec, share = FITS[config.kind](config, Pictures(train, config.batch_size))
@@ -216,6 +211,6 @@ def fit(config: CodecConfig) -> Path:
         figures.append(f"log |det| {codec.log_abs_det:.3f} nats")
     figures.append(f"validation PSNR {psnr(codec, Pictures(held_out, config.batch_size)):.2f} dB")
     print(", ".join(figures))
-    with atomic_folder(config.out / "codec") as scratch:
+    with atomic_folder(folder) as scratch:
         codec.save(scratch)
-    return config.out / "codec"
+    return folder
