@@ -13,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -94,14 +95,7 @@ class Range:
         return f"{name} of {self.least:g} or more" if self.least > -math.inf else name
 
 
-def whole(least: int, most: float = math.inf) -> Range:
-    """An argument's type: a whole number from `least` to `most`."""
-    return Range(int, least, most)
-
-
-def number(least: float = -math.inf, most: float = math.inf, *, above: float = -math.inf) -> Range:
-    """An argument's type: a finite number from `least` to `most`, and greater than `above`."""
-    return Range(float, least, most, above)
+whole, number = partial(Range, int), partial(Range, float)
 
 
 def say(line: str) -> None:

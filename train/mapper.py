@@ -161,11 +161,13 @@ class MapperTraining:
         self.loop = Loop(objective, self.batch, rows, self.validate, config.loop, config.out, identity, content)
 
     def first_mapper(self) -> Mapper:
-        """A new mapper for these encoders, with the weights of `config.init` where it is given.
-
-        Raises ConfigError if its arguments, or those weights, do not fit.
-        """
-        mapper = self.local_flow() if self.config.corrects else self.new_mapper(FAMILIES[self.config.family])
+        """A new mapper, with the weights of `config.init` where it is given. ConfigError unless all fits."""
+        family = FAMILIES[self.config.family]
+        if self.config.corrects:
+            mapper: Mapper = self.local_flow()
+        else:
+            with self.arguments_of(family, self.config.mapper):
+                mapper = family(z_shape=self.codec.z_shape, text_dim=self.encoder.dim, **self.config.mapper)
         if not self.config.init:
             return mapper
         last = self.saved_mapper("init", self.config.init)
@@ -175,10 +177,6 @@ class MapperTraining:
             why = str(error).splitlines()[1].strip()
             raise ConfigError(f"init: {self.config.init} has a mapper of another shape: {why}") from error
         return mapper
-
-    def new_mapper(self, family: type[Mapper]) -> Mapper:
-        with self.arguments_of(family, self.config.mapper):
-            return family(z_shape=self.codec.z_shape, text_dim=self.encoder.dim, **self.config.mapper)
 
     def local_flow(self) -> LocalFlowMapper:
         """The local flow of `config.memory`, of the kinds of pictures that are drawn, with an untrained correction."""
@@ -252,10 +250,9 @@ class MapperTraining:
         return Side(Latents(latents, []), table, codes, content)
 
     def readable(self, dataset: Dataset, split: str) -> tuple[Dataset, list[list[str]]]:
-        """Rows of a split with a caption that the encoder can read, and those captions of each, the label first.
+        """Rows of a split with captions that the encoder can read, and those of each, the label first.
 
-        Word vectors know some words only; what they cannot read is left out, with a line on standard error.
-        Raises ConfigError if no row is left.
+        The others are left out, with a line on standard error. Raises ConfigError if no row is left.
         """
         rows = rows_of(dataset, split)
         captions = [[text for text in row if can_read(self.encoder, text)] for row in rows["captions"]]

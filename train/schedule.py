@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -109,22 +110,19 @@ def learning_rate_at(step: int, config: LoopConfig, share: float | None = None) 
 
 
 class RowOrder:
-    """Which rows a step sees; an epoch's order is fixed by (seed, epoch) and kept, so that it is drawn once.
+    """Which rows a step sees; an epoch's order is fixed by (seed, epoch).
 
     The last incomplete batch of an epoch is left out; a batch larger than the data repeats rows.
     """
 
     def __init__(self, rows: int, seed: int) -> None:
-        self.rows, self.seed = rows, seed
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+        self.rows = rows
+        self.order = lru_cache(1)(lambda epoch: torch.randperm(rows, generator=generator_for(seed, epoch)))
 
     def at(self, step: int, batch_size: int) -> tuple[Tensor, int]:
         """Row numbers of one step, (batch_size,), and its epoch."""
         epoch, position = divmod(step, max(self.rows // batch_size, 1))
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = torch.randperm(self.rows, generator=generator_for(self.seed, epoch))
-        order = self._order
+        order = self.order(epoch)
         if self.rows < batch_size:
             order = order.repeat(math.ceil(batch_size / self.rows))
         return order[position * batch_size : (position + 1) * batch_size], epoch
