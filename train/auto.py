@@ -50,19 +50,14 @@ from train.starting import STOPPED
 from train.timing import interleaved, slow_bfloat16, slowdown
 
 BASE = "pictures"
-ENOUGH_PSNR, GAIN = 23.0, 0.3
-"""In dB of held-out pictures: where the shipped codec keeps so many, training it gains little; a fine-tuned one must
-keep so many more."""
-CODEC_SHARE, LEAST_SHARE = 0.2, 0.3
-"""Of the minutes: for a codec where one is trained, and for the mapper however late it is."""
-CODEC_BATCH, FEW_CODEC_PICTURES, LARGE = 16, 64, 256
-"""Fewer pictures than the second are not trained on; of a longer side than the third a few at a time, for memory."""
+ENOUGH_PSNR, GAIN = 23.0, 0.3  # dB of held-out pictures: a shipped codec that is good enough; what tuning must add
+CODEC_SHARE, LEAST_SHARE = 0.2, 0.3  # Of the minutes: for a codec that is trained; for the mapper however late it is
+CODEC_BATCH, FEW_CODEC_PICTURES = 16, 64  # Pictures a step; fewer pictures than the second are not trained on
+LARGE = 256  # Longest side of pictures of which a whole batch is computed at once
 TIMED, SLOW, PRECISION_GAIN = 3, 5.0, 0.8  # bfloat16 is taken where a step takes less than this share of float32's time
-FACTOR, SMALLEST = 8, 16
-"""Pixels under a position of a new codec's latents, each way, and the smallest picture that it takes."""
-PALETTE = Path(__file__).parent.parent / "configs" / "palette-vae.yaml"
-WEIGHTS = ("mse", "perceptual", "crop", "gradient", "entropy", "kl")
-"""Where the default model's codec of layers is described, and what of its losses a codec tuned here shares."""
+FACTOR, SMALLEST = 8, 16  # Pixels a side of a new codec's latent position, and of the smallest picture that it takes
+PALETTE = Path(__file__).parent.parent / "configs" / "palette-vae.yaml"  # The default model's codec of layers
+WEIGHTS = ("mse", "perceptual", "crop", "gradient", "entropy", "kl")  # Of its losses, those for a codec tuned here
 NEW, TUNED = "new", "tuned"  # Codecs that are trained here: from nothing, and from the shipped one
 MAPPERS = {
     "local": "LocalFlowMapper",
@@ -75,10 +70,9 @@ MAPPERS = {
 WINDOWS, PERPLEXITIES = ((1.0, 0.8), (1.5, 1.2), (2.0, 1.7), (3.0, 2.5)), (2.0, 8.0, 32.0)  # Candidates of local flows
 TRIAL_STEPS, VALIDATIONS, PATIENCE = 30, 8, 4
 LARGEST_BATCH, DROPOUT = 256, 0.05
-SETTINGS, GUIDANCE = Settings(guidance_scale=1.0, num_inference_steps=12), 2.0
-"""How finished models sample; guidance of trained flows was chosen on 150 held-out captions of clip art."""
-COPIES_OF, FEW = 64, 20_000
-"""Held-out captions of which copies are looked for, where no more pictures than these are trained on."""
+SETTINGS = Settings(guidance_scale=1.0, num_inference_steps=12)  # Of finished models
+GUIDANCE = 2.0  # Of trained flows, chosen on 150 held-out captions of clip art
+COPIES_OF, FEW = 64, 20_000  # Held-out captions that are drawn to look for copies, of no more training pictures
 METHODS = {"model": "this model", "nearest1": "the nearest training picture", "real": "other real pictures"}
 """Of a report, those whose figures are shown when a run ends."""
 EXAMPLES = """
@@ -92,7 +86,7 @@ Run = TypeVar("Run", MapperConfig, MemoryConfig, VAEConfig)
 
 
 class Choices:
-    """What was chosen and why, said at once and kept in a JSON file, so that a resumed run does not choose again."""
+    """What was chosen and why, reported at once and kept in a JSON file, so that a resumed run chooses the same."""
 
     def __init__(self, path: Path, say: Say) -> None:
         self.path, self.say = path, say
@@ -219,7 +213,7 @@ class Own:
         return choices
 
     def prepared(self, choices: Choices) -> Dataset:
-        """The source as a dataset with splits. ConfigError if the run was begun with other pictures or captions."""
+        """The source as a dataset with splits. ConfigError if it has changed since the run began."""
         self.say(f"data: reading {self.source.source}")
         prepare(self.source, self.data, self.reading, self.seed, resplit=self.resplit)
         options = choices.made["options"]["value"]

@@ -22,12 +22,11 @@ from bridge.checkpoint import check_replaceable
 from bridge.codecs import CONFIG, VAECodec, load_codec
 from bridge.codecs.dense import DenseCodec, DenseVAE
 from bridge.codecs.palette import PaletteCodec, PaletteVAE
-from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png, to_pil
 from bridge.noise import generator_for, normal_rows
 from train.checkpoint import fingerprint_of
 from train.codec import CodecConfig, channel_statistics, fit
-from train.config import ConfigError, check, run_config
+from train.config import ConfigError, check, named, run_config
 from train.data.dataset import (
     at_once,
     load_dataset,
@@ -46,7 +45,7 @@ SHAPE = ("block_out_channels", "latent_channels", "norm_num_groups", "units", "s
 """Settings that a VAE to start from must share; of layers, see `PaletteVAE.extend`."""
 LATER = {"layers", "blocks", "crop", "gradient", "entropy", "opacity", "recolour", "shift", "zoom", "adversarial"}
 LATER |= {"total_correlation", "decoder_alone", "noise"}
-"""Settings that older runs did not have; at their defaults they are no part of a run's identity: those resume."""
+"""Settings that older runs did not have: no part of a run's identity at their defaults, so that those resume."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +139,7 @@ def build_vae(config: VAEConfig, size: int) -> AnyVAE:
             scaling_factor=1.0,
         )
     except (ValueError, ArithmeticError, LookupError, RuntimeError) as error:
-        reason = f"{error}".splitlines()[0].removeprefix("widths: ")
-        raise ConfigError(f"widths: {reason}") from error
+        raise ConfigError(f"widths: {str(error).splitlines()[0].removeprefix('widths: ')}") from error
 
 
 def first_vae(config: VAEConfig, size: int) -> AnyVAE:
@@ -155,10 +153,8 @@ def first_vae(config: VAEConfig, size: int) -> AnyVAE:
     if type(codec) is not codec_class(config):
         raise ConfigError(f"init: {config.init} is a {type(codec).__name__}, this config trains a {type(new).__name__}")
     if isinstance(new, PaletteVAE):
-        try:
+        with named(f"init: {config.init}"):
             new.extend(codec.vae)
-        except UserError as error:
-            raise ConfigError(f"init: {config.init}: {error}") from error
         return new
     for name in SHAPE:
         has, asked = (json.dumps(v.config.get(name)) for v in (codec.vae, new))
@@ -352,8 +348,8 @@ class VAETraining:
         shown: list[list[Image]] = []
         for chunk in self.held_out.split(at_once(self.size)):
             x = to_unit(chunk).to(self.vae.device)
-            y = self.vae.decode(self.vae.encode(x * 2 - 1).latent_dist.mean).sample.float() / 2 + 0.5
-            y = y.clamp(0, 1)
+            y = self.vae.decode(self.vae.encode(x * 2 - 1).latent_dist.mean).sample
+            y = (y.float() / 2 + 0.5).clamp(0, 1)
             errors.append((x - y).square().mean((1, 2, 3)))
             if len(shown) < self.config.sheet_rows:
                 shown += [to_pil(x[:12].cpu()), to_pil(y[:12].cpu())]

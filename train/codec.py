@@ -11,11 +11,10 @@ from datasets import Dataset
 from torch import Tensor
 
 from bridge.arguments import writable_folder
-from bridge.checkpoint import CheckpointError, atomic_folder, check_replaceable
+from bridge.checkpoint import atomic_folder, check_replaceable
 from bridge.codecs import AutoencoderCodec, ImageCodec, codec_from_diffusers, load_codec
 from bridge.codecs.standardize import PCACodec, PrincipalAxes, WhitenedCodec
-from bridge.errors import UserError
-from train.config import ConfigError, check
+from train.config import ConfigError, check, named
 from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 
 MAX_DIMS = 8192  # Whitening keeps a covariance of latents in float64: half a gigabyte at this many dimensions
@@ -53,7 +52,7 @@ class CodecConfig:
 
 
 class Pictures:
-    """The pictures of a split in batches of bytes (B, 3, H, W), read from disk each time; ConfigError unless square."""
+    """Square pictures of a split in batches of bytes (B, 3, H, W), read from disk each time; else ConfigError."""
 
     def __init__(self, rows: Dataset, batch_size: int) -> None:
         self.rows, self.batch_size = rows, batch_size
@@ -185,12 +184,8 @@ def fit_whitening(config: CodecConfig, pictures: Pictures) -> tuple[ImageCodec, 
 
 def fit_diffusers(config: CodecConfig, pictures: Pictures) -> tuple[ImageCodec, float | None]:
     """A published autoencoder for pictures of this side, standardised by channel over them; and None."""
-    try:
+    with named("inner"):
         codec = codec_from_diffusers(config.inner, pictures.size)
-    except CheckpointError:
-        raise
-    except UserError as error:
-        raise ConfigError(f"inner: {error}") from error
     return codec.with_statistics(*channel_statistics(codec, pictures)), None
 
 

@@ -23,10 +23,9 @@ from bridge.errors import UserError
 from bridge.streams import guarded
 from train.starting import STOPPED, interruptible
 
+# What a disk refuses, whoever writes or reads; what is wrong with a path, the user's fault only where the user named it
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
-"""What a disk refuses, whoever writes or reads."""
 PATH = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
-"""What is wrong with a path: the user's fault where the user named it, ours elsewhere."""
 
 
 class Parser(argparse.ArgumentParser):

@@ -207,7 +207,7 @@ class Loop:
             checkpoint.write_state(self.checkpoint, state)
 
     def resume(self) -> None:
-        """Continue from the checkpoint, if any; ResumeError unless it is whole and of this run, for all processes."""
+        """Continue from the checkpoint, if any; ResumeError unless it is whole, of this run and of all processes."""
         if self.checkpoint.exists():
             self._restore(checkpoint.read_state(self.checkpoint))
         if len(set(gather_object([self.step]))) > 1:
@@ -312,9 +312,8 @@ class Loop:
     def _report(self, bar: Any, board: Any) -> None:
         with writing(self.out):
             figures = {k: v / self.seen for k, v in self.sums.items()} | self.evaluate()
-        self.best.look(self.step, figures, self.ema.shadow_params)
-        bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items()})
-        with writing(self.out):
+            self.best.look(self.step, figures, self.ema.shadow_params)
+            bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items()})
             if self.main:
                 checkpoint.append(self.out, self.step, figures)
             for name, value in figures.items() if board else ():

@@ -48,10 +48,8 @@ from train.data.dataset import (
 from train.loop import Loop, LoopConfig
 
 NEAR_CHUNK, VALIDATED, COPIES_EACH = 1024, 1024, 2
-HELD_OUT = ("validation", "seen_validation")
-"""Held-out captions, and artists that training never saw of captions it did."""
-FORMER = {"replay": 0, "replay_share": 0.5}
-"""Settings of earlier versions, as they stand in the identity of runs, so that those resume."""
+HELD_OUT = ("validation", "seen_validation")  # Captions that training never saw, and artists of those that it did
+FORMER = {"replay": 0, "replay_share": 0.5}  # Settings of earlier versions in a run's identity, so that those resume
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,7 @@ from train.data.dataset import latents_of, load_dataset
 from train.recipes.names import words_of
 
 CREDITS = "CREDITS.md"
-HELD_OUT, VIEWS, AT_ONCE = 256, 4, 32
-"""Of `held_out_losses`: pairs, times of each, and examples computed at once."""
+HELD_OUT, VIEWS, AT_ONCE = 256, 4, 32  # Of `held_out_losses`: pairs, times of each, and examples at once
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,8 @@ def allusions(label: str, tags: Sequence[str], captions: Sequence[str], most: in
     >>> allusions("steaming bowl", ["bowl", "noodle", "ramen"], ["steaming bowl", "noodle bowl"], 2)
     ['steaming bowl, ramen']
     """
-    said = {word for caption in captions for word in words_of(caption)}
-    new = [tag for tag in tags if not set(words_of(tag)) <= said]
+    known = {word for caption in captions for word in words_of(caption)}
+    new = [tag for tag in tags if not set(words_of(tag)) <= known]
     return [f"{label}, {tag}" for tag in new[:most]]
 
 
