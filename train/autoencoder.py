@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -190,26 +191,24 @@ class VAEObjective(nn.Module):
         z = posterior.mean + config.noise * posterior.std * eps if config.kl else posterior.mean
         y, of_layers = self.decoded(z, opacity)
         error = y - x
-        parts = {"l1": error.abs().mean((1, 2, 3)), "mse": error.square().mean((1, 2, 3))}
-        loss = parts["l1"] + config.mse * parts["mse"] + sum(getattr(config, k) * v for k, v in of_layers.items())
-        more: dict[str, Tensor] = {}
+        parts = {"l1": error.abs().mean((1, 2, 3)), "mse": error.square().mean((1, 2, 3))} | of_layers
         if config.gradient:
             across, down = (error.diff(dim=d).abs().mean((1, 2, 3)) for d in (3, 2))
-            more["gradient"] = (across + down) / 2
+            parts["gradient"] = (across + down) / 2
         if config.kl:
-            more["kl"] = posterior.kl().float() / eps[0].numel()
+            parts["kl"] = posterior.kl().float() / eps[0].numel()
         if config.total_correlation:
             latents, mean, logvar = (p.float().flatten(1) for p in (z, posterior.mean, posterior.logvar))
             whole = total_correlation(latents, mean, logvar, max(self.pictures, len(x)))
-            more["total_correlation"] = whole / latents.shape[1]
+            parts["total_correlation"] = whole / latents.shape[1]
         if self.distance is not None:
             real, drawn = (self.distance.features(p) for p in self.cropped(x, y))
-            more["perceptual"] = distance(real, drawn)
+            parts["perceptual"] = distance(real, drawn)
             if self.discriminator is not None:
-                more["adversarial"], more["discriminator"] = self.discriminator.losses(real, drawn)
-        for name, part in more.items():
-            loss = loss + getattr(config, name, 1.0) * part  # the discriminator's own has no weight
-        return {"loss": loss} | parts | of_layers | more
+                parts["adversarial"], parts["discriminator"] = self.discriminator.losses(real, drawn)
+        weighted = [getattr(config, name, 1.0) * part for name, part in parts.items()]  # 1 where the config has none
+        loss = torch.stack(weighted).sum(0)
+        return {"loss": loss} | parts
 
     def decoded(self, z: Tensor, opacity: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Pictures (B, 3, H, W) of latents, and the losses of layers, each (B,)."""
@@ -394,15 +393,13 @@ def placed(x: Tensor, down: int, right: int, scale: float, fill: float) -> Tenso
     return F.pad(x, [left, width - x.shape[-1] - left, top, height - x.shape[-2] - top], value=fill)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
+def make(config: VAEConfig | CodecConfig) -> Path:
+    """Train or fit what a config asks for; returns the codec's folder."""
+    return fit(config) if isinstance(config, CodecConfig) else VAETraining(config).run()
 
-    def made(config: VAEConfig | CodecConfig) -> Path:
-        return fit(config) if isinstance(config, CodecConfig) else VAETraining(config).run()
 
-    name, example = "python -m train.autoencoder", "configs/emoji-vae.yaml"
-    return run_config(name, __doc__, example, VAEConfig, made, argv, {"kind": CodecConfig})
-
+command = "python -m train.autoencoder", __doc__, "configs/emoji-vae.yaml"
+main = partial(run_config, *command, VAEConfig, make, others={"kind": CodecConfig})
 
 if __name__ == "__main__":
     sys.exit(main())

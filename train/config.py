@@ -134,7 +134,7 @@ def run_config(
     example: str,
     cls: type,
     work: Callable[[Any], object],
-    argv: Sequence[str] | None,
+    argv: Sequence[str] | None = None,
     others: Mapping[str, type] | None = None,
 ) -> int:
     """A command that prints what `work` makes of a YAML file, read by `load_config`; returns the exit code."""

@@ -43,10 +43,9 @@ class CopyTest:
     threshold: float
 
     @classmethod
-    def fit(cls, train: np.ndarray, held_out: np.ndarray, quantile: float = COPY_QUANTILE) -> "CopyTest":
-        """Calibrate on thumbnails of held-out real pictures (M, D): `quantile` of them count as copies."""
-        distance, _ = nearest_training(held_out, train)
-        return cls(train, float(np.quantile(distance, quantile)))
+    def fit(cls, train: np.ndarray, held_out: np.ndarray) -> "CopyTest":
+        """Calibrate on thumbnails of held-out real pictures (M, D): `COPY_QUANTILE` of them count as copies."""
+        return cls(train, float(np.quantile(nearest_training(held_out, train)[0], COPY_QUANTILE)))
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whether thumbnails x (B, D) are copies, (B,) bool, whose mean is the copy rate, and nearest rows, (B,)."""

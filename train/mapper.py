@@ -11,7 +11,7 @@ import math
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -396,11 +396,8 @@ def copy_test_of(dataset: Dataset, held_out: str) -> CopyTest:
     return CopyTest.fit(small("train"), small(held_out))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    name, example = "python -m train.mapper", "configs/emoji-matching.yaml"
-    return run_config(name, __doc__, example, MapperConfig, lambda config: MapperTraining(config).run(), argv)
-
+command = "python -m train.mapper", __doc__, "configs/emoji-matching.yaml"
+main = partial(run_config, *command, MapperConfig, lambda config: MapperTraining(config).run())
 
 if __name__ == "__main__":
     sys.exit(main())

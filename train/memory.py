@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,10 +222,7 @@ def held_out_losses(
     return losses
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    return run_config("python -m train.memory", __doc__, "configs/pictures-memory.yaml", MemoryConfig, build, argv)
-
+main = partial(run_config, "python -m train.memory", __doc__, "configs/pictures-memory.yaml", MemoryConfig, build)
 
 if __name__ == "__main__":
     sys.exit(main())
