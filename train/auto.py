@@ -426,7 +426,9 @@ def written(config: Run, path: Path) -> Run:
         if is_dataclass(value):
             given = {f.name: f.default for f in fields(value)}
             return {name: plain(v) for name, v in vars(value).items() if v != given[name]}
-        return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        if isinstance(value, tuple):
+            return list(value)
+        return str(value) if isinstance(value, Path) else value
 
     if not isinstance(config, MemoryConfig):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):

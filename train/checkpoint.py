@@ -71,13 +71,7 @@ def seal(archive: bytes) -> bytes:
 
 
 def damage_of(data: bytes) -> str:
-    """What is wrong with a sealed archive; empty where nothing is.
-
-    Archives without a seal, as earlier versions wrote them, are checked by the CRC-32 of their records.
-
-    >>> damage_of(b"PK")
-    'no end of archive: it is cut short'
-    """
+    """What is wrong with an archive, if anything: by its seal, or in an earlier version's by the records' CRC-32."""
     if sealed := SEAL.search(data[-SEAL_BYTES:]):
         whole = hashlib.sha256(memoryview(data)[:-SEAL_BYTES]).hexdigest().encode() == sealed[1]
         return "" if whole else "sha256 differs"
@@ -97,9 +91,8 @@ def previous_of(path: Path) -> Path:
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Put a state at `path`, whole or not at all; the one before stays beside it as `previous_of(path)`.
+    """Put a state at `path`; the one before stays as `previous_of(path)`, if the file system has hard links.
 
-    Needs room for two states. A file system without hard links keeps no previous one.
     Raises OSError if it cannot be written; the old state then stands.
     """
     buffer = io.BytesIO()
@@ -129,10 +122,9 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def require_same(out: Path, state: dict[str, Any], config: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Raise ResumeError, naming what differs, unless `state` is of a run with this config and identity.
+    """Raise ResumeError, naming what differs besides `FREE`, unless `state` is of a run with this config and identity.
 
-    Settings that earlier versions lacked count as the defaults; those of `FREE` may differ. "data", a path, only
-    counts where no "data_fingerprint" does.
+    Settings that earlier versions lacked count as the defaults; "data", a path, only without a "data_fingerprint".
     """
     before, now = asdict(LoopConfig(steps=1)) | state["config"] | state["identity"], config | identity
     left_out = "data" if "data_fingerprint" in before.keys() & now.keys() else "data_fingerprint"
@@ -143,7 +135,7 @@ def require_same(out: Path, state: dict[str, Any], config: dict[str, Any], ident
 
 
 def fingerprint_of(parts: Iterable[Tensor | str]) -> str:
-    """Identity of a dataset's contents, 16 hex digits: tensors by type, shape and bytes, and strings, in order.
+    """Identity of some contents, 16 hex digits: tensors by type, shape and bytes, and strings, in order.
 
     >>> fingerprint_of(["a", "b"]) == fingerprint_of(["ab"])
     False
@@ -178,13 +170,10 @@ def append(out: Path, step: int, figures: dict[str, float]) -> None:
 
 @contextlib.contextmanager
 def run_lock(out: Path) -> Iterator[None]:
-    """Hold the run folder `out`, made where it is missing, while the block runs.
+    """Hold the run folder `out`, made where it is missing, while the block runs; the kernel lets go of it at death.
 
-    The kernel lets go when the process dies: the file `.lock` that stays means nothing by itself. A network share
-    mounted with `nolock` or `local_lock=flock` keeps out other processes of the same machine only.
-
-    Raises LockedError, naming process and machine, if another process holds it; ResumeError if the folder cannot be
-    written to.
+    A network share mounted with `nolock` or `local_lock=flock` keeps out other processes of the same machine only.
+    Raises LockedError, naming process and machine, if another process holds it; ResumeError if it cannot be written to.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)

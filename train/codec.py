@@ -130,11 +130,7 @@ def pixel_axes(pictures: Pictures, limit: int, k: int, share: float) -> tuple[Pr
 
 
 def kept(variance: Tensor, total: float, k: int, share: float) -> int:
-    """`k`, or the fewest variances that hold `share` of the total; ConfigError if there are not as many.
-
-    >>> kept(torch.tensor([8.0, 1.5, 0.5, 0.0]), 10.0, 0, 0.9)
-    2
-    """
+    """`k`, or the fewest variances, largest first, that hold `share` of the total; ConfigError if they are too few."""
     able = int((variance > FLAT * variance.max()).sum())
     if k > able:
         raise ConfigError(f"k: the training pictures vary in {able} directions, got {k}; lower k")

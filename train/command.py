@@ -138,9 +138,9 @@ def exit_code(name: str, work: Callable[[], object], paths: Mapping[str, Any] | 
 
 @contextlib.contextmanager
 def blaming(paths: Mapping[str, Any]) -> Iterator[None]:
-    """Turn what a disk refuses to the block into a UserError that names the argument whose path the file lies under.
+    """Turn what a disk refuses to the block into a UserError that names the argument whose path the file is under.
 
-    `paths` are arguments by name; what is no path is passed over. What is wrong with other paths is raised as it is.
+    What is no path in `paths` is passed over; what is wrong with a path under none of them is raised as it is.
     """
     try:
         yield

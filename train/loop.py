@@ -68,9 +68,7 @@ class Loop:
     """Trains one objective.
 
     With `accelerate launch` each process takes its share of every batch, by position; the rows seen and, but for
-    rounding and dropout, the weights are those of one process. `validate` runs in the main process alone; `out` must
-    be on a disk that all of them see.
-
+    rounding and dropout, the weights are those of one process. All must see the disk of `out`.
     Raises ConfigError if the machine cannot train so: fp16 on a CPU, fewer examples than processes and micro-batches.
     """
 
@@ -79,7 +77,7 @@ class Loop:
         objective: nn.Module,  # Takes a batch and returns {"loss": (B,), ...}; all that requires a gradient is trained
         batch: Batch,
         rows: int,  # How many there are
-        validate: Validate,  # Called every `validate_every` steps and at the end
+        validate: Validate,  # Called every `validate_every` steps and at the end, in the main process alone
         config: LoopConfig,
         out: Path,  # Run folder
         identity: dict[str, Any],  # What must be the same for a run to be resumed (data, model settings)
@@ -236,11 +234,9 @@ class Loop:
     def run(self) -> None:
         """Train to the end, from the checkpoint where there is one; leaves the EMA weights, with `stop_on` the best.
 
-        A first Ctrl-C or SIGTERM ends the step and saves; a second Ctrl-C kills at once, without harm.
-
         Raises ResumeError, see `resume` and `locked`; TrainingError if the loss or its gradient is not finite, or the
-        disk refuses (SaveError), the last checkpoint being untouched; SystemExit when a signal came and all is saved,
-        with code 130 after Ctrl-C and 143 after SIGTERM.
+        disk refuses (SaveError), the last checkpoint being untouched; SystemExit with code 130 or 143 after Ctrl-C or
+        SIGTERM, when the step has ended and all is saved. A second Ctrl-C kills at once, without harm.
         """
         with self.locked(), stop_request() as self.signals:
             if self.main:

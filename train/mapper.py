@@ -95,7 +95,7 @@ class MapperConfig:
 
     @property
     def corrects(self) -> bool:
-        """Whether what is trained is the correction of a local flow."""
+        """Whether a local flow's correction is trained."""
         return self.family == LocalFlowMapper.__name__
 
 
@@ -301,15 +301,13 @@ class MapperTraining:
 
         A mixed code has no tokens, like one that `CaptionMemory.soften` has drawn. `uniform` is in [0, 1), (B, 5).
         """
-        config = self.config
-        at = uniform[:, 1].masked_fill(uniform[:, 0] < config.label_share, 0)
-        code = self.train.codes.rows(self.train.table.pick(rows, at))
-        mixed, dropped = uniform[:, 2] < config.mix_share, uniform[:, 4] < config.caption_dropout
+        config, (own, variant, mix, neighbour, drop) = self.config, uniform.unbind(1)
+        code = self.train.codes.rows(self.train.table.pick(rows, variant.masked_fill(own < config.label_share, 0)))
+        mixed, dropped = mix < config.mix_share, drop < config.caption_dropout
         pooled, without = code.pooled, mixed | dropped
         if self.near is not None:
-            place = (uniform[:, 3].double() * self.near.shape[1]).long()
-            near = self.train.codes.pooled(self.near[rows, place])
-            share = (uniform[:, 2] / config.mix_share)[:, None]
+            near = self.train.codes.pooled(self.near[rows, (neighbour.double() * self.near.shape[1]).long()])
+            share = (mix / config.mix_share)[:, None]
             between = nn.functional.normalize((1 - share) * pooled + share * near, dim=1)
             pooled = torch.where(mixed[:, None], between, pooled)
         return TextCode(

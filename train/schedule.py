@@ -93,10 +93,6 @@ def learning_rate_at(step: int, config: LoopConfig, share: float | None = None) 
 
     Source: Haegele et al. 2024, Scaling Laws Beyond Fixed Training Durations, arXiv:2405.18392; the cosine
         Loshchilov & Hutter 2017, SGDR, arXiv:1608.03983
-
-    >>> config = LoopConfig(steps=100, warmup=10, cooldown=0.5, learning_rate=1.0)
-    >>> [round(learning_rate_at(s, config), 2) for s in (0, 9, 30, 75)]
-    [0.1, 1.0, 1.0, 0.5]
     """
     up, cosine = (step + 1) / max(config.warmup, 1), config.schedule == "cosine"
     if config.schedule == "constant":
