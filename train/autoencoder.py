@@ -206,9 +206,8 @@ class VAEObjective(nn.Module):
             parts["perceptual"] = distance(real, drawn)
             if self.discriminator is not None:
                 parts["adversarial"], parts["discriminator"] = self.discriminator.losses(real, drawn)
-        weighted = [getattr(config, name, 1.0) * part for name, part in parts.items()]  # 1 where the config has none
-        loss = torch.stack(weighted).sum(0)
-        return {"loss": loss} | parts
+        weighted = (getattr(config, name, 1.0) * part for name, part in parts.items())  # 1 where the config has none
+        return {"loss": sum(weighted, start=x.new_zeros(len(x)))} | parts
 
     def decoded(self, z: Tensor, opacity: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Pictures (B, 3, H, W) of latents, and the losses of layers, each (B,)."""
