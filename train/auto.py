@@ -471,7 +471,8 @@ def use_device(name: str) -> None:
         os.environ["ACCELERATE_USE_CPU"] = "true"
     elif kind == "cuda":
         if int(index or 0) >= torch.cuda.device_count():
-            raise UserError(f"--device: torch can use no {name} on this machine; leave the option out, or give cpu")
+            remedy = "leave the option out, or give cpu"
+            raise UserError(f"--device: this machine has no {name} that torch can use; {remedy}")
         torch.cuda.set_device(int(index or 0))
         os.environ["ACCELERATE_TORCH_DEVICE"] = name
 

@@ -151,7 +151,7 @@ def blaming(paths: Mapping[str, Any]) -> Iterator[None]:
             raise
         file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
         reason = ": ".join(filter(None, [file, error.strerror or str(error)]))
-        given = {name: os.path.abspath(path) for name, path in paths.items() if path and isinstance(path, str | Path)}
+        given = {name: os.path.abspath(path) for name, path in paths.items() if isinstance(path, str | Path) and path}
         above = [name for name, path in given.items() if file and Path(os.path.abspath(file)).is_relative_to(path)]
         if above:
             nearest = max(above, key=lambda name: len(given[name]))

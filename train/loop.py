@@ -169,8 +169,8 @@ class Loop:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run folder; `run` does, and so should what writes there afterwards. Raises as `run_lock` does."""
+        problem: ResumeError | None = None
         with contextlib.ExitStack() as stack:
-            problem: ResumeError | None = None
             try:
                 if self.main and not self._locked:
                     stack.enter_context(checkpoint.run_lock(self.out))
