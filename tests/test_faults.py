@@ -21,6 +21,9 @@ from tests.test_loop import Run
 from train.checkpoint import (
     END_BYTES,
     SEAL_BYTES,
+    DamagedError,
+    ResumeError,
+    SaveError,
     damage_of,
     fingerprint_of,
     previous_of,
@@ -28,7 +31,7 @@ from train.checkpoint import (
     seal,
     write_state,
 )
-from train.loop import SIGNALS, DamagedError, ResumeError, SaveError, stop_request
+from train.loop import SIGNALS, stop_request
 
 if sys.platform != "linux":
     pytest.skip("faults are staged with Linux's means", allow_module_level=True)

@@ -40,7 +40,7 @@ from train.autoencoder import VAEConfig, VAEObjective, VAETraining, build_vae
 from train.checkpoint import previous_of
 from train.codec import CodecConfig, fit, psnr
 from train.command import Parser, number, run_command, say
-from train.config import ConfigError, load_config
+from train.config import ConfigError, check, load_config
 from train.data.dataset import at_once, load_dataset, pixels_of, rows_of
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
@@ -50,19 +50,14 @@ from train.starting import STOPPED
 from train.timing import interleaved, slow_bfloat16, slowdown
 
 BASE = "pictures"
-ENOUGH_PSNR = 23.0
-"""Of the shipped codec on pictures it never saw, in dB: where yours are kept as well, training it gains little."""
-GAIN = 0.3  # A fine-tuned codec must keep so many dB more of held-out pictures to be taken
-CODEC_SHARE, LEAST_SHARE = 0.2, 0.3
-"""Of the minutes: for a codec where one is trained, and for the mapper however late it is."""
-CODEC_BATCH, FEW_CODEC_PICTURES, LARGE = 16, 64, 256
-"""Fewer pictures than the second are not trained on; of a longer side than the third a few at a time, for memory."""
+ENOUGH_PSNR, GAIN = 23.0, 0.3  # dB of held-out pictures: a shipped codec that is good enough; what tuning must add
+CODEC_SHARE, LEAST_SHARE = 0.2, 0.3  # Of the minutes: for a codec that is trained; for the mapper however late it is
+CODEC_BATCH, FEW_CODEC_PICTURES = 16, 64  # Pictures a step; fewer pictures than the second are not trained on
+LARGE = 256  # Longest side of pictures of which a whole batch is computed at once
 TIMED, SLOW, PRECISION_GAIN = 3, 5.0, 0.8  # bfloat16 is taken where a step takes less than this share of float32's time
-FACTOR, SMALLEST = 8, 16
-"""Pixels under a position of a new codec's latents, each way, and the smallest picture that it takes."""
-PALETTE = Path(__file__).parent.parent / "configs" / "palette-vae.yaml"
-WEIGHTS = ("mse", "perceptual", "crop", "gradient", "entropy", "kl")
-"""Where the default model's codec of layers is described, and what of its losses a codec tuned here shares."""
+FACTOR, SMALLEST = 8, 16  # Pixels a side of a new codec's latent position, and of the smallest picture that it takes
+PALETTE = Path(__file__).parent.parent / "configs" / "palette-vae.yaml"  # The default model's codec of layers
+WEIGHTS = ("mse", "perceptual", "crop", "gradient", "entropy", "kl")  # Of its losses, those for a codec tuned here
 NEW, TUNED = "new", "tuned"  # Codecs that are trained here: from nothing, and from the shipped one
 MAPPERS = {
     "local": "LocalFlowMapper",
@@ -72,20 +67,26 @@ MAPPERS = {
     "mixture": "MixtureMapper",
     "flow": "NormalizingFlowMapper",
 }
-WINDOWS, PERPLEXITIES = ((1.0, 0.8), (1.5, 1.2), (2.0, 1.7), (3.0, 2.5)), (2.0, 8.0, 32.0)
-"""Of local flows, of which the best is chosen."""
+WINDOWS, PERPLEXITIES = ((1.0, 0.8), (1.5, 1.2), (2.0, 1.7), (3.0, 2.5)), (2.0, 8.0, 32.0)  # Candidates of local flows
 TRIAL_STEPS, VALIDATIONS, PATIENCE = 30, 8, 4
-LARGEST_BATCH, DROPOUT, GUIDANCE = 256, 0.05, 2.0
-COPIES_OF, FEW = 64, 20_000
-"""Held-out captions of which copies are looked for, where no more pictures than these are trained on."""
+LARGEST_BATCH, DROPOUT = 256, 0.05
+SETTINGS = Settings(guidance_scale=1.0, num_inference_steps=12)  # Of finished models
+GUIDANCE = 2.0  # Of trained flows, chosen on 150 held-out captions of clip art
+COPIES_OF, FEW = 64, 20_000  # Held-out captions that are drawn to look for copies, of no more training pictures
 METHODS = {"model": "this model", "nearest1": "the nearest training picture", "real": "other real pictures"}
-"""Of a report, those that are told when a run ends."""
+"""Of a report, those whose figures are shown when a run ends."""
+EXAMPLES = """
+    python -m train photos/
+    python -m train photos/ --minutes 30 --out runs/photos
+    python -m train photos/ --codec stabilityai/sd-vae-ft-mse --text openai/clip-vit-base-patch32 --size 256 \\
+        --mapper transformer
+"""
 Say = Callable[[str], None]
 Run = TypeVar("Run", MapperConfig, MemoryConfig, VAEConfig)
 
 
 class Choices:
-    """What was chosen and why, told at once and kept in a JSON file, so that a stopped run does not choose again."""
+    """What was chosen and why, reported at once and kept in a JSON file, so that a resumed run chooses the same."""
 
     def __init__(self, path: Path, say: Say) -> None:
         self.path, self.say = path, say
@@ -125,9 +126,8 @@ def parts_of(size: int) -> int:
 
 def codec_step_seconds(size: int) -> dict[str, float]:
     """Seconds of a new codec's training step on 16 pictures, by precision; float32's alone where bfloat16 is slow."""
-    parts = parts_of(size)
+    parts, device = parts_of(size), PartialState().device
     config = VAEConfig(Path(), Path(), LoopConfig(steps=1, batch_size=CODEC_BATCH))
-    device = PartialState().device
     vae = build_vae(config, size).to(device)
     objective = VAEObjective(vae, config).to(device)
     x = torch.full((CODEC_BATCH // parts, 3, size, size), 0.5, device=device)
@@ -157,7 +157,7 @@ class Own:
     out: Path
     minutes: float
     seed: int
-    say: Say  # Told what is done
+    say: Say  # Called with what is being done
     codec: str = ""  # NEW, TUNED, a shipped model's name, a folder or a hub id; empty chooses
     text: str = ""  # See `MapperConfig.text`; empty is MiniLM
     mapper: str = ""  # One of MAPPERS; empty is the local flow, which is not trained
@@ -165,8 +165,7 @@ class Own:
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        if not self.minutes > 0:
-            raise ConfigError(f"minutes: expected a time above 0, got {self.minutes:g}")
+        check(self, "minutes", "a time above 0", lambda minutes: minutes > 0)
         if self.codec in ("", NEW):
             check_size(self.reading.size)
         else:
@@ -176,6 +175,11 @@ class Own:
     def data(self) -> Path:
         """The prepared dataset."""
         return self.out / "data"
+
+    @property
+    def local(self) -> bool:
+        """Whether the mapper is a local flow, so that all of the minutes are for the codec."""
+        return self.mapper in ("", "local")
 
     def run(self) -> Path:
         """Prepare, choose and train; returns the model's folder. ConfigError if the data cannot be read or are few."""
@@ -191,31 +195,6 @@ class Own:
         config = self.mapper_config(vae, steps, rows, self.out, pace)
         return MapperTraining(written(config, self.out / "mapper.yaml")).run()
 
-    @property
-    def local(self) -> bool:
-        """Whether the mapper is a local flow, so that all of the minutes are for the codec."""
-        return self.mapper in ("", "local")
-
-    def remembered(self, choices: Choices, vae: Path) -> Path:
-        """A local flow over the training pictures, its window and perplexity chosen on those held out."""
-        plain = MemoryConfig(self.data, vae, self.out, text=self.text or DEFAULT_ID, settings=self.settings())
-
-        def choose() -> tuple[dict[str, Any], str]:
-            self.say("mapper: encoding pictures and captions")
-            losses = held_out_losses(plain, WINDOWS, PERPLEXITIES)
-            best = min(losses, key=lambda setting: losses[setting])
-            told = f"the least held-out loss of {len(losses)} settings: {losses[best]:.3f}"
-            return {"window": list(best[0]), "perplexity": best[1]}, f"{told} (the most is {max(losses.values()):.3f})"
-
-        chosen = choices.get("local flow", choose)
-        config = replace(plain, window=tuple(chosen["window"]), perplexity=chosen["perplexity"])
-        return build(written(config, self.out / "memory.yaml"))
-
-    def with_codec(self, choices: Choices, dataset: Dataset) -> tuple[Path, Pace]:
-        """The codec's folder and how fast this machine trains, chosen where they were not."""
-        pace = self.pace(choices)
-        return Path(choices.get("codec", lambda: self.choose_codec(dataset, pace))), pace
-
     def resumed(self) -> Choices:
         """The choices so far, but for those that other minutes change. ConfigError if other options were asked for."""
         choices, reading = Choices(self.out / "choices.json", self.say), self.reading
@@ -225,8 +204,8 @@ class Own:
         before: dict[str, Any] = choices.made.get("options", {}).get("value", {})
         for name, value in asked.items():
             if before.get(name, value) != value:
-                told = f"this run was begun with {before[name] or 'no such option'}, not {value or 'without'}"
-                raise ConfigError(f"{name}: {told}; name another --out, or repeat the option")
+                differs = f"this run was begun with {before[name] or 'no such option'}, not {value or 'without'}"
+                raise ConfigError(f"{name}: {differs}; name another --out, or repeat the option")
         if before.get("--minutes", self.minutes) != self.minutes and choices.made.pop("steps", None):
             self.say(f"minutes: {before['--minutes']:g} before, now {self.minutes:g}: the steps are chosen anew")
         options = before | asked | {"--minutes": self.minutes}
@@ -234,24 +213,29 @@ class Own:
         return choices
 
     def prepared(self, choices: Choices) -> Dataset:
-        """The source as a dataset with splits. ConfigError if the run was begun with other pictures or captions."""
+        """The source as a dataset with splits. ConfigError if it has changed since the run began."""
         self.say(f"data: reading {self.source.source}")
         prepare(self.source, self.data, self.reading, self.seed, resplit=self.resplit)
         options = choices.made["options"]["value"]
-        found = json.loads((self.data / FACTS).read_text("utf-8"))["fingerprint"]
-        if options.setdefault("data", found) != found:
+        fingerprint = json.loads((self.data / FACTS).read_text("utf-8"))["fingerprint"]
+        if options.setdefault("data", fingerprint) != fingerprint:
             raise ConfigError(f"SOURCE: {self.source.source} has changed since this run began; name another --out")
         choices.record("options", options, "as asked for")
         return load_dataset(self.data)
 
+    def with_codec(self, choices: Choices, dataset: Dataset) -> tuple[Path, Pace]:
+        """The codec's folder and how fast this machine trains, chosen where they were not."""
+        pace = self.pace(choices)
+        return Path(choices.get("codec", lambda: self.choose_codec(dataset, pace))), pace
+
     def pace(self, choices: Choices) -> Pace:
-        """The precision to train in on this machine, and how long a codec's step takes in it."""
+        """How fast this machine trains, chosen where it was not."""
 
         def choose() -> tuple[dict[str, Any], str]:
             trained = self.codec in ("", NEW, TUNED)
-            taken = codec_step_seconds(self.reading.size if trained else load_codec(shipped_codec()).image_size)
-            chosen, why = choose_precision(taken)
-            return {"mixed_precision": chosen, "codec_seconds": round(taken[chosen], 4)}, why
+            seconds = codec_step_seconds(self.reading.size if trained else load_codec(shipped_codec()).image_size)
+            precision, why = choose_precision(seconds)
+            return {"mixed_precision": precision, "codec_seconds": round(seconds[precision], 4)}, why
 
         return Pace(**choices.get("precision", choose))
 
@@ -263,7 +247,7 @@ class Own:
         if self.codec in (NEW, TUNED):
             return str(self.train_codec(str(shipped) if self.codec == TUNED else "", count, pace)), "as asked for"
         if self.codec:
-            return str(self.given_codec()), "as asked for"
+            return str(given_codec(self.codec, self.reading.size) or self.measured_codec()), "as asked for"
         size = load_codec(shipped).image_size
         if self.reading.size != size:
             return str(self.train_codec("", count, pace)), f"a new one: the shipped one is for {size} pixels"
@@ -278,10 +262,8 @@ class Own:
         why = f"held-out pictures: {after:.1f} dB fine-tuned, {before:.1f} dB as shipped"
         return str(tuned if after >= before + GAIN else shipped), why
 
-    def given_codec(self) -> Path:
-        """The folder of the codec asked for; the latents of a published one are measured on the pictures."""
-        if (folder := given_codec(self.codec, self.reading.size)) is not None:
-            return folder
+    def measured_codec(self) -> Path:
+        """The published autoencoder asked for, its latents measured on the pictures."""
         self.say(f"codec: measuring the latents of {self.codec}")
         batch = at_once(self.reading.size)
         return fit(CodecConfig(self.data, self.out, "diffusers", inner=self.codec, batch_size=batch))
@@ -290,26 +272,40 @@ class Own:
         """A codec trained for its share of the minutes, from `init` or from nothing; its folder."""
         seconds = 60 * self.minutes * (1 if self.local else CODEC_SHARE)
         steps = max(int(seconds / pace.codec_seconds), 2 * VALIDATIONS)
-        loop = LoopConfig(
-            steps=steps,
-            batch_size=min(CODEC_BATCH, count),
-            mixed_precision=pace.mixed_precision,
+        loop = replace(
+            self.loop(steps, min(CODEC_BATCH, count), pace, "validation_psnr", "max"),
             learning_rate=4e-4 if init else 1e-3,
             warmup=min(100, steps // 10),
-            ema_decay=0.99,
             validate_every=max(2 * steps // VALIDATIONS, 1),
-            save_minutes=1,
-            seed=self.seed,
             accumulate=min(parts_of(self.reading.size), count),
-            stop_on="validation_psnr",
-            goal="max",
         )
         shape = palette_of(Path(init)) if init else {}
         config = written(VAEConfig(self.data, self.out / "codec", loop, init=init, **shape), self.out / "vae.yaml")
         self.say(f"codec: {'fine-tuning the shipped one' if init else 'training a new one'}, {steps} steps")
         return VAETraining(config).run()
 
+    def loop(self, steps: int, batch_size: int, pace: Pace, stop_on: str, goal: str) -> LoopConfig:
+        """How codecs and mappers are trained, until a validation figure no longer improves."""
+        precision, every = pace.mixed_precision, max(steps // VALIDATIONS, 1)
+        loop = LoopConfig(steps, batch_size, warmup=min(50, steps // 10), ema_decay=0.99, mixed_precision=precision)
+        return replace(loop, validate_every=every, save_minutes=1, seed=self.seed, stop_on=stop_on, goal=goal)
+
     # mapper
+
+    def remembered(self, choices: Choices, vae: Path) -> Path:
+        """A local flow over the training pictures, its window and perplexity chosen on those held out."""
+        plain = MemoryConfig(self.data, vae, self.out, text=self.text or DEFAULT_ID, settings=SETTINGS)
+
+        def choose() -> tuple[dict[str, Any], str]:
+            self.say("mapper: encoding pictures and captions")
+            losses = held_out_losses(plain, WINDOWS, PERPLEXITIES)
+            best = min(losses, key=lambda setting: losses[setting])
+            why = f"the least held-out loss of {len(losses)} settings: {losses[best]:.3f}"
+            return {"window": list(best[0]), "perplexity": best[1]}, f"{why} (the most is {max(losses.values()):.3f})"
+
+        best = choices.get("local flow", choose)
+        config = replace(plain, window=tuple(best["window"]), perplexity=best["perplexity"])
+        return build(written(config, self.out / "memory.yaml"))
 
     def trial(self, choices: Choices, vae: Path, rows: int, pace: Pace) -> dict[str, float]:
         """Held-out loss after a short training, seconds a step, and seconds of a validation."""
@@ -324,45 +320,34 @@ class Own:
             loop, start = training.loop, time.monotonic()
             loop.clock = time.monotonic
             loop.run()
-            found = {
+            figures = {
                 "loss": round(loop.best.value, 4),
                 "seconds": round(loop.used / TRIAL_STEPS, 3),
                 "validation_seconds": round(time.monotonic() - start - loop.used, 1),
             }
-            return found, f"held-out loss after {TRIAL_STEPS} steps, seconds a step, and of a validation"
+            return figures, f"held-out loss after {TRIAL_STEPS} steps, seconds a step, and of a validation"
 
-        found: dict[str, float] = choices.get("trial", run)
-        return found
+        return dict(choices.get("trial", run))
 
     def choose_steps(self, trial: Mapping[str, float]) -> tuple[int, str]:
         """As many as the time that is left allows, validations included; early stopping ends some runs sooner."""
         left = max(60 * self.minutes - (time.monotonic() - self.began), 60 * self.minutes * LEAST_SHARE)
         stepping = max(left - VALIDATIONS * trial["validation_seconds"], left / 2)
         steps = max(int(stepping / trial["seconds"]), VALIDATIONS)
-        told = f"{trial['seconds']:.2f} s a step and {trial['validation_seconds']:.0f} s a validation"
-        return steps, f"what {left:.0f} s allow at {told}; fewer once training pictures are copied"
+        rates = f"{trial['seconds']:.2f} s a step and {trial['validation_seconds']:.0f} s a validation"
+        return steps, f"what {left:.0f} s allow at {rates}; fewer once training pictures are copied"
 
     def mapper_config(self, vae: Path, steps: int, rows: int, out: Path, pace: Pace) -> MapperConfig:
         """How a mapper is trained, with an eye on copies where pictures are few."""
         family, arguments = self.architecture(vae)
-        few = rows <= FEW
-        loop = LoopConfig(
-            steps=steps,
-            batch_size=min(LARGEST_BATCH, rows),
-            mixed_precision=pace.mixed_precision,
-            learning_rate=1e-3,
-            warmup=min(50, steps // 10),
-            ema_decay=0.99,
-            validate_every=max(steps // VALIDATIONS, 1),
-            save_minutes=1,
-            seed=self.seed,
-            stop_on="steps_without_copies" if few else "validation_loss",
-            goal="max" if few else "min",
-            patience=PATIENCE,
-        )
-        text, copies_of = self.text or DEFAULT_ID, COPIES_OF if few else 0
-        config = MapperConfig(self.data, vae, out, loop, text, family=family, mapper=arguments, mix_share=0.33)
-        return replace(config, copies_of=copies_of, settings=self.settings())
+        guidance = GUIDANCE if issubclass(FAMILIES[family], VelocityMapper) else 1.0
+        settings = replace(SETTINGS, guidance_scale=guidance)
+        stop, copies_of = ("steps_without_copies", "max"), COPIES_OF
+        if rows > FEW:
+            stop, copies_of = ("validation_loss", "min"), 0
+        loop = replace(self.loop(steps, min(LARGEST_BATCH, rows), pace, *stop), patience=PATIENCE)
+        config = MapperConfig(self.data, vae, out, loop, self.text or DEFAULT_ID, family=family, mapper=arguments)
+        return replace(config, mix_share=0.33, copies_of=copies_of, settings=settings)
 
     def architecture(self, vae: Path) -> tuple[str, dict[str, Any]]:
         """Class name of the mapper, and its arguments."""
@@ -373,11 +358,6 @@ class Own:
             arguments["patch"] = 2 if all(side % 2 == 0 for side in load_codec(vae).z_shape[-2:]) else 1
         return family.__name__, arguments
 
-    def settings(self) -> Settings:
-        """How the finished model samples; guidance of trained flows was chosen on 150 held-out captions of clip art."""
-        trained = not self.local and issubclass(FAMILIES[MAPPERS[self.mapper]], VelocityMapper)
-        return Settings(guidance_scale=GUIDANCE if trained else 1.0, num_inference_steps=12)
-
 
 def shipped_codec() -> Path:
     """Folder of the shipped model's codec."""
@@ -385,7 +365,7 @@ def shipped_codec() -> Path:
 
 
 def palette_of(folder: Path) -> dict[str, Any]:
-    """What a `VAEConfig` must say to go on with a codec of a folder, where it is one of layers."""
+    """What a `VAEConfig` must say to fine-tune a folder's codec, where it is one of layers."""
     config = read_config(folder)
     if config["_class_name"] != PaletteCodec.model.__name__:
         return {}
@@ -396,26 +376,23 @@ def palette_of(folder: Path) -> dict[str, Any]:
 def check_size(size: int) -> None:
     """Raise ConfigError, naming the nearest that do, unless a new codec takes pictures of `size` pixels."""
     if size < SMALLEST or size % FACTOR:
-        low = max(size // FACTOR * FACTOR, SMALLEST)
-        near = f"{low}" if size < SMALLEST else f"{low} or {low + FACTOR}"
-        told = f"expected a multiple of {FACTOR} from {SMALLEST} to 1024 pixels, got {size}; try {near}"
-        raise ConfigError(f"--size: {told}, or name a --codec for other sizes")
+        low = size // FACTOR * FACTOR
+        near = f"{SMALLEST}" if size < SMALLEST else f"{low} or {low + FACTOR}"
+        expected = f"expected a multiple of {FACTOR} from {SMALLEST} to 1024 pixels, got {size}; try {near}"
+        raise ConfigError(f"--size: {expected}, or name a --codec for other sizes")
 
 
 def given_codec(name: str, size: int) -> Path | None:
     """The folder of a codec that is used as it is; None for a published autoencoder, whose latents need measuring.
 
-    `name` is a shipped model's, a model's folder, a codec's folder, or a hub id.
-    Raises ConfigError if there is no such codec, or it is for other pictures than those of `size` pixels.
+    `name` is a shipped model's, a model's folder, a codec's folder, or a hub id. ConfigError unless it takes `size`.
     """
     folder = resolve_model(name) if name in shipped_models() else Path(name).expanduser()
     folder = folder / "vae" if (folder / "vae" / CONFIG).exists() else folder
     try:
         config = read_config(folder) if (folder / CONFIG).exists() else {}
-        ours = config and (
-            config["_class_name"] not in AUTOENCODERS or config.get("latents_mean") or config.get("_latents_mean")
-        )
-        if not ours:
+        measured = config.get("latents_mean") or config.get("_latents_mean")
+        if not config or (config["_class_name"] in AUTOENCODERS and not measured):
             codec_from_diffusers(name, size)
             return None
         made_for = load_codec(folder).image_size
@@ -432,8 +409,8 @@ def choose_precision(seconds: Mapping[str, float]) -> tuple[str, str]:
     """The precision whose step is clearly the shorter one; float32 where the other was not worth timing."""
     if "bf16" in seconds:
         share = seconds["bf16"] / seconds["no"]
-        told = f"a step of the codec takes {share:.2f} of float32's time in bfloat16"
-        return ("bf16" if share < PRECISION_GAIN else "no"), told
+        why = f"a step of the codec takes {share:.2f} of float32's time in bfloat16"
+        return ("bf16" if share < PRECISION_GAIN else "no"), why
     if seconds["no"] > SLOW:
         return "no", f"a step of the codec takes {seconds['no']:.0f} s, too long to try another precision"
     return "no", f"a product of matrices takes {slowdown():.0f} times as long in bfloat16 on this processor"
@@ -449,7 +426,9 @@ def written(config: Run, path: Path) -> Run:
         if is_dataclass(value):
             given = {f.name: f.default for f in fields(value)}
             return {name: plain(v) for name, v in vars(value).items() if v != given[name]}
-        return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        if isinstance(value, tuple):
+            return list(value)
+        return str(value) if isinstance(value, Path) else value
 
     if not isinstance(config, MemoryConfig):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
@@ -458,21 +437,6 @@ def written(config: Run, path: Path) -> Run:
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
     return config
-
-
-def show(model: Path, data: Path, out: Path, say: Say) -> None:
-    """A sheet of held-out captions, a quick report with its first figures, and the line to try."""
-    images, report = out / "sheet.png", out / "report"
-    if quietly("eval", [model, "--data", data, "--split", "validation", "-n", 8, "--sheet", images]):
-        raise ConfigError(f"out: no sheet could be drawn from {model}; see the line above")
-    say(f"sheet: {images}")
-    say("report: judging held-out captions (a minute or two; the model is already there)")
-    if quietly("eval", [model, "--data", data, "--quick", "--out", report]):
-        say("report: left out, see the line above")
-    else:
-        say("\n".join([*figure_lines(report), f"report: {report / 'report.html'}"]))
-    captions = rows_of(load_dataset(data), "validation")["label"]
-    say(f"try: bridge generate {shlex.quote(str(captions[0]))} --model {shlex.quote(str(model))}")
 
 
 def quietly(module: str, words: Sequence[object]) -> int:
@@ -487,38 +451,15 @@ def quietly(module: str, words: Sequence[object]) -> int:
 
 
 def figure_lines(report: Path) -> list[str]:
-    """Fit and copies on held-out captions, of the model and of what it is held against, from a report's folder."""
+    """Fit and copies on held-out captions, of the model and of what it is compared with, from a report's folder."""
 
-    def told(figure: dict[str, float] | None) -> str:
+    def shown(figure: dict[str, float] | None) -> str:
         return "–" if figure is None else "{value:.2f} [{low:.2f}, {high:.2f}]".format(**figure)
 
     rows = json.loads((report / "report.json").read_text("utf-8"))["rows"]
     methods = rows["held-out"]["methods"] if "held-out" in rows else {}
     known = {what: methods[name] for name, what in METHODS.items() if name in methods}
-    return [f"held out, {what:34} fit {told(f['fit'])}  copies {told(f['copied'])}" for what, f in known.items()]
-
-
-def build_parser() -> Parser:
-    """The command's arguments."""
-    examples = """
-        python -m train photos/
-        python -m train photos/ --minutes 30 --out runs/photos
-        python -m train photos/ --codec stabilityai/sd-vae-ft-mse --text openai/clip-vit-base-patch32 --size 256 \\
-            --mapper transformer
-    """
-    parser = Parser("python -m train", __doc__, examples)
-    add_arguments(parser)
-    parser.set_defaults(size=read_config(shipped_codec())["sample_size"])
-    add = parser.add_argument
-    add("--out", type=Path, help="run folder, where an interrupted run resumes (default: runs/ and the source's name)")
-    add("--minutes", type=number(above=0), default=4.0, help="about how long, from pictures to model")
-    add("--codec", default="", help="new, tuned (the shipped one), a shipped model, a folder or a hub id; else chosen")
-    add("--codec-alone", action="store_true", help="end with the codec; all of the minutes are for it")
-    add("--text", default="", help="text encoder: a hub id, a folder or a file of word vectors (default: MiniLM)")
-    families = f"{', '.join(MAPPERS)} (default: local, which is not trained)"
-    add("--mapper", default="", choices=list(MAPPERS), metavar="FAMILY", help=families)
-    add("--device", default="", help="cpu, cuda or cuda:N (default: the accelerator, where there is one)")
-    return parser
+    return [f"held out, {what:34} fit {shown(f['fit'])}  copies {shown(f['copied'])}" for what, f in known.items()]
 
 
 def use_device(name: str) -> None:
@@ -529,11 +470,10 @@ def use_device(name: str) -> None:
     if kind == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "true"
     elif kind == "cuda":
-        number = int(index or 0)
-        if number >= torch.cuda.device_count():
-            told = f"this machine has no {name} that torch can use; leave the option out, or give cpu"
-            raise UserError(f"--device: {told}")
-        torch.cuda.set_device(number)
+        if int(index or 0) >= torch.cuda.device_count():
+            remedy = "leave the option out, or give cpu"
+            raise UserError(f"--device: this machine has no {name} that torch can use; {remedy}")
+        torch.cuda.set_device(int(index or 0))
         os.environ["ACCELERATE_TORCH_DEVICE"] = name
 
 
@@ -549,7 +489,19 @@ def out_of(source: str) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    return run_command(build_parser(), argv, _run)
+    parser = Parser("python -m train", __doc__, EXAMPLES)
+    add_arguments(parser)
+    parser.set_defaults(size=read_config(shipped_codec())["sample_size"])
+    add = parser.add_argument
+    add("--out", type=Path, help="run folder, where an interrupted run resumes (default: runs/ and the source's name)")
+    add("--minutes", type=number(above=0), default=4.0, help="about how long, from pictures to model")
+    add("--codec", default="", help="new, tuned (the shipped one), a shipped model, a folder or a hub id; else chosen")
+    add("--codec-alone", action="store_true", help="end with the codec; all of the minutes are for it")
+    add("--text", default="", help="text encoder: a hub id, a folder or a file of word vectors (default: MiniLM)")
+    families = f"{', '.join(MAPPERS)} (default: local, which is not trained)"
+    add("--mapper", default="", choices=list(MAPPERS), metavar="FAMILY", help=families)
+    add("--device", default="", help="cpu, cuda or cuda:N (default: the accelerator, where there is one)")
+    return run_command(parser, argv, _run)
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -562,6 +514,15 @@ def _run(args: argparse.Namespace) -> None:
         choices = own.resumed()
         print(own.with_codec(choices, own.prepared(choices))[0])
         return
-    model = own.run()
-    show(model, own.data, out, say)
+    model, images, report = own.run(), out / "sheet.png", out / "report"
+    if quietly("eval", [model, "--data", own.data, "--split", "validation", "-n", 8, "--sheet", images]):
+        raise ConfigError(f"out: no sheet could be drawn from {model}; see the line above")
+    say(f"sheet: {images}")
+    say("report: judging held-out captions (a minute or two; the model is already there)")
+    if quietly("eval", [model, "--data", own.data, "--quick", "--out", report]):
+        say("report: left out, see the line above")
+    else:
+        say("\n".join([*figure_lines(report), f"report: {report / 'report.html'}"]))
+    captions = rows_of(load_dataset(own.data), "validation")["label"]
+    say(f"try: bridge generate {shlex.quote(str(captions[0]))} --model {shlex.quote(str(model))}")
     print(model)

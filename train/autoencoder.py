@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,12 +23,11 @@ from bridge.checkpoint import check_replaceable
 from bridge.codecs import CONFIG, VAECodec, load_codec
 from bridge.codecs.dense import DenseCodec, DenseVAE
 from bridge.codecs.palette import PaletteCodec, PaletteVAE
-from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png, to_pil
 from bridge.noise import generator_for, normal_rows
 from train.checkpoint import fingerprint_of
 from train.codec import CodecConfig, channel_statistics, fit
-from train.config import ConfigError, run_config
+from train.config import ConfigError, check, named, run_config
 from train.data.dataset import (
     at_once,
     load_dataset,
@@ -44,11 +44,9 @@ from train.perceptual import Discriminator, PerceptualDistance, distance
 AnyVAE: TypeAlias = AutoencoderKL | DenseVAE | PaletteVAE
 SHAPE = ("block_out_channels", "latent_channels", "norm_num_groups", "units", "sample_size", "widths")
 """Settings that a VAE to start from must share; of layers, see `PaletteVAE.extend`."""
-LATER = (
-    *("layers", "blocks", "crop", "gradient", "entropy", "opacity", "recolour", "shift", "zoom", "total_correlation"),
-    *("adversarial", "decoder_alone", "noise"),
-)
-"""Settings that older runs did not have; at their defaults they are no part of a run's identity: those resume."""
+LATER = {"layers", "blocks", "crop", "gradient", "entropy", "opacity", "recolour", "shift", "zoom", "adversarial"}
+LATER |= {"total_correlation", "decoder_alone", "noise"}
+"""Settings that older runs did not have: no part of a run's identity at their defaults, so that those resume."""
 
 
 @dataclass(frozen=True)
@@ -58,86 +56,63 @@ class VAEConfig:
     data: Path  # Folder of a dataset; only its "train" rows are trained on
     out: Path  # Run folder; the VAE ends in `out/vae`
     loop: LoopConfig  # How to train
-    # Channels of each resolution, finest first; each but the last halves the side
-    widths: tuple[int, ...] = (16, 32, 64, 128)
+    widths: tuple[int, ...] = (
+        16,
+        32,
+        64,
+        128,
+    )  # Channels of each resolution, finest first; each halves the side
     latent_channels: int = 4  # Channels of a latent
     # Width of a dense layer between convolutions and latents, so that a latent has no place in the picture
-    # (bridge.codecs.dense.DenseVAE; each of `widths` then halves the side). 0 is AutoencoderKL, all
-    # convolutions.
+    # (`DenseVAE`; each of `widths` then halves the side). 0 is AutoencoderKL, all convolutions.
     units: int = 0
-    # Layers that a picture is drawn in (bridge.codecs.PaletteVAE; `widths` are then its three). 0 is a decoder
-    # to pixels.
-    layers: int = 0
+    layers: int = 0  # Layers that a picture is drawn in (`PaletteVAE`, with three `widths`); 0 is a decoder to pixels
     blocks: int = 2  # Transformer blocks of a VAE of layers, in its encoder and in its decoder
     groups: int = 4  # Groups of the group normalisation; few of them, so that colour and contrast survive
     mse: float = 2.0  # Weight of the squared error beside the absolute error's 1
     perceptual: float = 0.1  # Weight of the perceptual distance
     crop: int = 0  # Side of the square, at a random place, on which that distance is taken; 0 takes all of a picture
-    # Weight of what a discriminator on the perceptual distance's features takes for drawn, not real (VAE/GAN,
-    # Larsen et al. 2016, arXiv:1512.09300).
+    # Weight of deceiving a discriminator on the perceptual distance's features (Larsen et al. 2016, arXiv:1512.09300)
     adversarial: float = 0.0
     gradient: float = 0.0  # Weight of the absolute error of differences between neighbouring pixels
     entropy: float = 0.0  # Weight of the masks' mean entropy in nats, which makes layers clear-cut
     opacity: float = 0.0  # Weight of the absolute error of the opacity, where a picture has a transparent part
-    # Weight of the mean KL divergence a latent dimension, in nats. 0 trains a plain autoencoder: latents
-    # without noise, and nothing that pulls them anywhere.
-    kl: float = 3e-4
-    # Weight of the latents' total correlation a dimension, in nats, beside its share in the KL (beta-TCVAE,
-    # whose beta is 1 + total_correlation / kl); it is estimated within a batch, so micro-batches (`accumulate`)
-    # and processes make it coarser
+    kl: float = 3e-4  # Weight of the mean KL divergence a latent dimension, in nats; 0 trains a plain autoencoder
+    # Weight of the latents' total correlation a dimension, in nats, beside its share in the KL (beta-TCVAE, whose beta
+    # is 1 + total_correlation / kl), estimated within a batch: `accumulate` and processes make it coarser
     total_correlation: float = 0.0
     decoder_alone: bool = False  # Whether the encoder stays that of `init`, so that latents mean what they did
-    # Factor on the posterior's noise, 0 to 1. A decoder that will draw means, or what is near them, can learn
-    # to with less of it than the latents need.
-    noise: float = 1.0
+    noise: float = 1.0  # Factor on the posterior's noise, 0 to 1; with less, a decoder learns to draw means
     flip: bool = True  # Whether half of the pictures are mirrored
     recolour: float = 0.0  # Share of the pictures whose red, green and blue are exchanged at random
     shift: int = 0  # Most pixels by which half of the pictures are moved along each side, white coming in
     zoom: float = 1.0  # Most by which those are also enlarged or reduced, at random, as a factor
     more: str = ""  # Folder of a second dataset, for more pictures than `data` has; empty for none
     more_share: float = 0.3  # Share of an epoch's pictures that come from `more`
-    # Pictures of `data` are drawn in proportion to (size of their family) ** -family_power; 1 weighs families
-    # equally, 0 pictures
-    family_power: float = 0.5
-    # Folder of a VAE to start from, for a further training stage; empty starts from nothing. A VAE of layers
-    # may have fewer latent channels or blocks than this config asks for: it is extended.
+    family_power: float = 0.5  # Pictures are drawn in proportion to (size of their family) ** -family_power
+    # Folder of a VAE to start from; empty starts from nothing. One of layers is extended where this config asks for
+    # more latent channels or blocks.
     init: str = ""
     sheet_rows: int = 4  # Rows of a sheet of held-out pictures and their reconstructions; 0 writes none
 
     def __post_init__(self) -> None:
-        layered, decoder, judged = self.layers, self.decoder_alone, self.adversarial
-        batch = self.loop.batch_size // self.loop.accumulate
-        for fine, told in (
-            (0 < self.more_share < 1, f"more_share: expected a share between 0 and 1, got {self.more_share!r}"),
-            (0 <= self.kl < math.inf, f"kl: expected 0 or more, got {self.kl!r}"),
-            (
-                0 <= self.total_correlation < math.inf,
-                f"total_correlation: expected 0 or more, got {self.total_correlation!r}",
-            ),
-            (
-                not self.total_correlation or (self.kl and batch > 1),
-                "total_correlation: needs a posterior and a batch; give a kl above 0, a batch_size of 2",
-            ),
-            (
-                not layered or (layered >= 2 and len(self.widths) == 3),
-                f"layers: expected 2 or more, and three widths, got {layered} and {self.widths}",
-            ),
-            (
-                layered or not (self.entropy or self.opacity),
-                "entropy, opacity: are losses of layers; set `layers`, or leave them out",
-            ),
-            (
-                not judged or self.perceptual,
-                "adversarial: judges by the perceptual distance's features; set `perceptual` above 0",
-            ),
-            (not decoder or self.init, "decoder_alone: needs an encoder; name a folder with a VAE as `init`"),
-            (0 <= self.noise <= 1, f"noise: expected a factor from 0 to 1, got {self.noise!r}"),
-            (self.shift >= 0, f"shift: expected 0 or more pixels, got {self.shift}"),
-            (1 <= self.zoom <= 4, f"zoom: expected a factor from 1 to 4, got {self.zoom!r}"),
-            (self.zoom == 1 or self.shift, "zoom: scales the pictures that `shift` moves; set `shift` above 0"),
-        ):
-            if not fine:
-                raise ConfigError(told)
+        check(self, "more_share", "a share between 0 and 1", lambda share: 0 < share < 1)
+        check(self, "kl total_correlation", "0 or more", lambda weight: 0 <= weight < math.inf)
+        check(self, "noise", "a factor from 0 to 1", lambda factor: 0 <= factor <= 1)
+        check(self, "shift", "0 or more pixels", lambda pixels: pixels >= 0)
+        check(self, "zoom", "a factor from 1 to 4", lambda factor: 1 <= factor <= 4)
+        if self.total_correlation and not (self.kl and self.loop.batch_size // self.loop.accumulate > 1):
+            raise ConfigError("total_correlation: needs a posterior and a batch; give a kl above 0, a batch_size of 2")
+        if self.layers and (self.layers < 2 or len(self.widths) != 3):
+            raise ConfigError(f"layers: expected 2 or more, and three widths, got {self.layers} and {self.widths}")
+        if not self.layers and (self.entropy or self.opacity):
+            raise ConfigError("entropy, opacity: are losses of layers; set `layers`, or leave them out")
+        if self.adversarial and not self.perceptual:
+            raise ConfigError("adversarial: judges by the perceptual distance's features; set `perceptual` above 0")
+        if self.decoder_alone and not self.init:
+            raise ConfigError("decoder_alone: needs an encoder; name a folder with a VAE as `init`")
+        if self.zoom != 1 and not self.shift:
+            raise ConfigError("zoom: scales the pictures that `shift` moves; set `shift` above 0")
 
 
 def codec_class(config: VAEConfig) -> type[VAECodec]:
@@ -148,11 +123,7 @@ def codec_class(config: VAEConfig) -> type[VAECodec]:
 
 
 def build_vae(config: VAEConfig, size: int) -> AnyVAE:
-    """A diffusers AutoencoderKL for pictures of `size` pixels, one layer a block; a DenseVAE where there are `units`.
-
-    Raises ConfigError if there are more `widths` than a picture can be halved.
-    """
-    blocks = len(config.widths)
+    """A new VAE of the config's kind for pictures of `size` pixels. ConfigError if its `widths` do not fit them."""
     try:
         if config.layers:
             coarse, middle, fine = config.widths
@@ -160,8 +131,8 @@ def build_vae(config: VAEConfig, size: int) -> AnyVAE:
         if config.units:
             return DenseVAE(config.widths, config.units, config.latent_channels, size)
         return AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * blocks,
-            up_block_types=("UpDecoderBlock2D",) * blocks,
+            down_block_types=("DownEncoderBlock2D",) * len(config.widths),
+            up_block_types=("UpDecoderBlock2D",) * len(config.widths),
             block_out_channels=config.widths,
             latent_channels=config.latent_channels,
             norm_num_groups=config.groups,
@@ -169,15 +140,11 @@ def build_vae(config: VAEConfig, size: int) -> AnyVAE:
             scaling_factor=1.0,
         )
     except (ValueError, ArithmeticError, LookupError, RuntimeError) as error:
-        reason = f"{error}".splitlines()[0].removeprefix("widths: ")
-        raise ConfigError(f"widths: {reason}") from error
+        raise ConfigError(f"widths: {str(error).splitlines()[0].removeprefix('widths: ')}") from error
 
 
 def first_vae(config: VAEConfig, size: int) -> AnyVAE:
-    """The VAE that training begins with: that of `config.init`, or a new one.
-
-    Raises ConfigError if `init` holds no VAE, or one of another shape than the config's.
-    """
+    """That of `config.init`, or a new one. ConfigError if `init` holds no VAE, or one of another shape."""
     new = build_vae(config, size)
     if not config.init:
         return new
@@ -187,10 +154,8 @@ def first_vae(config: VAEConfig, size: int) -> AnyVAE:
     if type(codec) is not codec_class(config):
         raise ConfigError(f"init: {config.init} is a {type(codec).__name__}, this config trains a {type(new).__name__}")
     if isinstance(new, PaletteVAE):
-        try:
+        with named(f"init: {config.init}"):
             new.extend(codec.vae)
-        except UserError as error:
-            raise ConfigError(f"init: {config.init}: {error}") from error
         return new
     for name in SHAPE:
         has, asked = (json.dumps(v.config.get(name)) for v in (codec.vae, new))
@@ -206,9 +171,8 @@ class VAEObjective(nn.Module):
     `pictures` is how many are trained on, for the total correlation alone; if fewer than a batch, a batch is all.
 
     Source: Kingma & Welling 2014, arXiv:1312.6114; Rombach et al. 2022, arXiv:2112.10752; with a weight of the KL
-        of its own Higgins et al. 2017, beta-VAE; with one of the total correlation's Chen et al. 2018,
-        arXiv:1802.04942; without any Hinton & Salakhutdinov 2006, Reducing the
-        Dimensionality of Data with Neural Networks
+        Higgins et al. 2017, beta-VAE; of the total correlation Chen et al. 2018, arXiv:1802.04942; with neither Hinton
+        & Salakhutdinov 2006, Reducing the Dimensionality of Data with Neural Networks
     """
 
     def __init__(self, vae: AnyVAE, config: VAEConfig, pictures: int = 0) -> None:
@@ -220,39 +184,33 @@ class VAEObjective(nn.Module):
     def forward(self, x: Tensor, eps: Tensor, opacity: Tensor | None = None) -> dict[str, Tensor]:
         """Losses, each (B,), of pictures x (B, 3, H, W) in [0, 1] on white, under posterior noise eps (B, *z_shape).
 
-        At kl 0 there is no posterior: `eps` counts for nothing and no "kl" is reported. `opacity`, (B, 1, H, W) in [0,
-        1], is for a VAE of layers; 1 everywhere where nobody knows it.
+        "loss" is the sum of the others, weighted by the config. At kl 0 there is no posterior and `eps` counts for
+        nothing. `opacity`, (B, 1, H, W) in [0, 1], is for a VAE of layers; 1 everywhere where nobody knows it.
         """
-        posterior = self.vae.encode(x * 2 - 1).latent_dist
-        z = posterior.mean + self.config.noise * posterior.std * eps if self.config.kl else posterior.mean
-        y, parts = self.decoded(z, opacity)
+        config, posterior = self.config, self.vae.encode(x * 2 - 1).latent_dist
+        z = posterior.mean + config.noise * posterior.std * eps if config.kl else posterior.mean
+        y, of_layers = self.decoded(z, opacity)
         error = y - x
-        parts |= {"l1": error.abs().mean((1, 2, 3)), "mse": error.square().mean((1, 2, 3))}
-        loss = parts["l1"] + self.config.mse * parts["mse"]
-        loss = loss + sum(getattr(self.config, name) * parts[name] for name in ("entropy", "opacity") if name in parts)
-        if self.config.gradient:
+        parts = {"l1": error.abs().mean((1, 2, 3)), "mse": error.square().mean((1, 2, 3))} | of_layers
+        if config.gradient:
             across, down = (error.diff(dim=d).abs().mean((1, 2, 3)) for d in (3, 2))
             parts["gradient"] = (across + down) / 2
-            loss = loss + self.config.gradient * parts["gradient"]
-        if self.config.kl:
+        if config.kl:
             parts["kl"] = posterior.kl().float() / eps[0].numel()
-            loss = loss + self.config.kl * parts["kl"]
-        if self.config.total_correlation:
+        if config.total_correlation:
             latents, mean, logvar = (p.float().flatten(1) for p in (z, posterior.mean, posterior.logvar))
-            of_all = total_correlation(latents, mean, logvar, max(self.pictures, len(x)))
-            parts["total_correlation"] = of_all / latents.shape[1]
-            loss = loss + self.config.total_correlation * parts["total_correlation"]
+            whole = total_correlation(latents, mean, logvar, max(self.pictures, len(x)))
+            parts["total_correlation"] = whole / latents.shape[1]
         if self.distance is not None:
             real, drawn = (self.distance.features(p) for p in self.cropped(x, y))
             parts["perceptual"] = distance(real, drawn)
-            loss = loss + self.config.perceptual * parts["perceptual"]
             if self.discriminator is not None:
                 parts["adversarial"], parts["discriminator"] = self.discriminator.losses(real, drawn)
-                loss = loss + self.config.adversarial * parts["adversarial"] + parts["discriminator"]
-        return {"loss": loss} | parts
+        weighted = (getattr(config, name, 1.0) * part for name, part in parts.items())  # 1 where the config has none
+        return {"loss": sum(weighted, start=x.new_zeros(len(x)))} | parts
 
     def decoded(self, z: Tensor, opacity: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Pictures (B, 3, H, W) of latents, and what layers lose beside; each (B,)."""
+        """Pictures (B, 3, H, W) of latents, and the losses of layers, each (B,)."""
         if not isinstance(self.vae, PaletteVAE):
             return self.vae.decode(z).sample.float() / 2 + 0.5, {}
         layers = self.vae.layers(z)
@@ -276,13 +234,9 @@ class VAEObjective(nn.Module):
 def total_correlation(z: Tensor, mean: Tensor, logvar: Tensor, pictures: int) -> Tensor:
     """log q(z) - sum_j log q(z_j) in nats, (B,); its mean estimates the total correlation of the latents.
 
-    q is the mixture of the posteriors of all pictures. The batch stands for it: a picture's own posterior weighs 1 / N
-    of N `pictures`, and the B - 1 others share the rest, which makes q(z) unbiased.
-
-    Args:
-        z: One latent from the posterior of each picture of the batch, (B, L), B at least 2.
-        mean: Of the posteriors, (B, L); so `logvar`.
-        pictures: N, at least B.
+    z (B, L) holds one latent from the posterior of each of B >= 2 pictures, with its `mean` and `logvar`, (B, L). q is
+    the mixture of the posteriors of all N >= B `pictures`. The batch stands for it: a picture's own posterior weighs
+    1 / N, and the B - 1 others share the rest, which makes q(z) unbiased.
 
     Source: Chen et al. 2018, Isolating Sources of Disentanglement in VAEs, arXiv:1802.04942, stratified sampling
         (there one other picture, in place of all alike, makes up for the share of what is left out)
@@ -298,10 +252,7 @@ def total_correlation(z: Tensor, mean: Tensor, logvar: Tensor, pictures: int) ->
 
 
 def make_deterministic(vae: AnyVAE) -> None:
-    """Give every posterior the smallest deviation that diffusers knows, e^-15, whatever the picture; in place.
-
-    What a plain autoencoder's latents then are, no sampling changes, here or in diffusers alone.
-    """
+    """Give every posterior the smallest deviation of diffusers, e^-15, in place: sampling then changes no latent."""
     channels, last = vae.config.latent_channels, vae.quant_conv
     assert isinstance(last, nn.Conv2d)
     assert last.bias is not None
@@ -318,9 +269,12 @@ class VAETraining:
         dataset = load_dataset(config.data)
         rows = rows_of(dataset, "train")
         self.pixels = pixels_of(rows)
+        self.size = int(self.pixels.shape[-1])  # Side of the pictures, in pixels
         self.opacity = opacity_of(rows) if config.opacity else None
         self.cumulative = row_cumulative(torch.tensor(rows["family"]), config.family_power)
         self.more = self.load_more()
+        share = config.more_share if len(self.more) else 0.0
+        self.extra = round(len(self.pixels) * share / (1 - share))  # Pictures of `more` in an epoch
         self.held_out = pixels_of(rows_of(dataset, "validation"))
         torch.manual_seed(config.loop.seed)
         check_sides(self.pixels, 1 if config.layers or config.units else 2 ** (len(config.widths) - 1), config.data)
@@ -331,92 +285,60 @@ class VAETraining:
         self.vae.to(memory_format=torch.channels_last)  # convolutions are a fifth faster so, on a CPU
         side = self.size // codec_class(config).factor(self.vae.config)
         self.z_shape = (config.latent_channels, side, side)
-        unset = {name for name in LATER if getattr(config, name) == getattr(VAEConfig, name)}
-        left_out = {"loop", "out", "init", "sheet_rows"} | unset
-        settings = {k: v for k, v in asdict(config).items() if k not in left_out}
-        self.loop = Loop(
-            VAEObjective(self.vae, config, len(self.pixels) + self.extra),
-            self.batch,
-            len(self.pixels) + self.extra,
-            self.validate,
-            config.loop,
-            config.out,
-            settings | {"pictures": [len(self.pixels), 0 if self.more is None else len(self.more)]},
-            fingerprint_of([self.pixels, self.cumulative, *([] if self.more is None else [self.more])]),
-        )
+        left_out = {"loop", "out", "init", "sheet_rows"}
+        left_out |= {name for name in LATER if getattr(config, name) == getattr(VAEConfig, name)}
+        identity = {k: v for k, v in asdict(config).items() if k not in left_out}
+        identity["pictures"] = [len(self.pixels), len(self.more)]
+        count = len(self.pixels) + self.extra
+        content = fingerprint_of([self.pixels, self.cumulative, *([self.more] if len(self.more) else [])])
+        objective = VAEObjective(self.vae, config, count)
+        self.loop = Loop(objective, self.batch, count, self.validate, config.loop, config.out, identity, content)
 
-    @property
-    def size(self) -> int:
-        """Side of the pictures, in pixels."""
-        return int(self.pixels.shape[-1])
-
-    def load_more(self) -> Tensor | None:
-        """Pictures of `config.more`, (M, 3, H, W) uint8.
-
-        Raises ConfigError if it is no dataset, or its pictures are of another size.
-        """
+    def load_more(self) -> Tensor:
+        """Pictures of `config.more`, (M, 3, H, W) uint8; ConfigError if `data` has another size."""
         if not self.config.more:
-            return None
+            return self.pixels[:0]
         more = pixels_of(rows_of(load_dataset(Path(self.config.more)), "train"))
         if more.shape[1:] != self.pixels.shape[1:]:
             sides = [f"{p.shape[-1]} x {p.shape[-2]}" for p in (more, self.pixels)]
             raise ConfigError(f"more: {self.config.more} has pictures of {sides[0]}, {self.config.data} of {sides[1]}")
         return more
 
-    @property
-    def extra(self) -> int:
-        """Pictures of `more` in an epoch."""
-        share = self.config.more_share
-        return 0 if self.more is None else round(len(self.pixels) * share / (1 - share))
-
-    def rows(self, positions: Tensor, epoch: int) -> Tensor:
-        """Rows of `data` at positions of an epoch, (B,); beyond its end, its last position's."""
-        offset = float(torch.rand((), generator=generator_for(self.config.loop.seed, epoch, -1)))
-        return systematic_rows(positions.clamp(max=len(self.pixels) - 1), self.cumulative, offset)
-
-    def pictures(self, positions: Tensor, epoch: int) -> Tensor:
-        """Pictures at positions of an epoch, in [0, 1]: first those of `data`, then those of `more`."""
-        seed, own = self.config.loop.seed, len(self.pixels)
-        picked = self.pixels[self.rows(positions, epoch)]
-        if self.more is not None:
-            order = torch.randint(len(self.more), (self.extra,), generator=generator_for(seed, epoch, -2))
-            from_more = positions >= own
-            picked[from_more] = self.more[order[positions[from_more] - own]]
-        return to_unit(picked)
-
     def batch(self, positions: Tensor, epoch: int) -> tuple[Tensor, ...]:
-        """Pictures, mirrored, recoloured, moved and scaled, noise and opacity, keyed by (seed, epoch, position)."""
-        x = self.pictures(positions, epoch)
-        keys = [(self.config.loop.seed, epoch, int(position)) for position in positions]
-        flipped = torch.zeros(len(x), 1, 1, 1, dtype=torch.bool)
-        if self.config.flip:
-            coin = torch.stack([torch.rand((), generator=generator_for(*key, 1)) for key in keys])
-            flipped = coin.view(-1, 1, 1, 1) < 0.5
-            x = torch.where(flipped, x.flip(-1), x)
-        if self.config.recolour:
-            x = torch.stack(
-                [recoloured(p, self.config.recolour, generator_for(*k, 2)) for p, k in zip(x, keys, strict=True)]
-            )
-        noise = normal_rows(keys, self.z_shape)
-        moves = [self.move(generator_for(*key, 3)) for key in keys] if self.config.shift else []
-        if moves:
-            x = torch.stack([placed(p, *move, 1.0) for p, move in zip(x, moves, strict=True)])
-        if self.opacity is None:
-            return x, noise
-        opacity = to_unit(self.opacity[self.rows(positions, epoch)])
-        opacity = torch.where(flipped, opacity.flip(-1), opacity)
-        if moves:
-            outside = (opacity.amin((1, 2, 3)) == 1).float().tolist()  # opaque, or nobody knows
-            opacity = torch.stack([placed(p, *m, o) for p, m, o in zip(opacity, moves, outside, strict=True)])
-        return x, noise, opacity
+        """Augmented pictures, posterior noise and, where it counts, opacity, keyed by (seed, epoch, position).
 
-    def move(self, generator: torch.Generator) -> tuple[int, int, float]:
-        """Pixels down and to the right, and the factor of the size, of half of the pictures."""
-        most, zoom = self.config.shift, self.config.zoom
-        if float(torch.rand((), generator=generator)) < 0.5:
-            return 0, 0, 1.0
-        down, right = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
-        return down, right, zoom ** float(torch.rand((), generator=generator) * 2 - 1)
+        The last positions of an epoch are pictures of `more`.
+        """
+        seed, own = self.config.loop.seed, len(self.pixels)
+        offset = float(torch.rand((), generator=generator_for(seed, epoch, -1)))
+        rows = systematic_rows(positions.clamp(max=own - 1), self.cumulative, offset)
+        x, extra = self.pixels[rows], positions >= own
+        if extra.any():
+            order = torch.randint(len(self.more), (self.extra,), generator=generator_for(seed, epoch, -2))
+            x[extra] = self.more[order[positions[extra] - own]]
+        parts = [to_unit(x)] if self.opacity is None else [to_unit(x), to_unit(self.opacity[rows])]
+        keys = [(seed, epoch, position) for position in positions.tolist()]
+        augmented = [self.augmented(example, key) for *example, key in zip(*parts, keys, strict=True)]
+        x, *opacity = (torch.stack(part) for part in zip(*augmented, strict=True))
+        return x, normal_rows(keys, self.z_shape), *opacity
+
+    def augmented(self, parts: Sequence[Tensor], key: tuple[int, int, int]) -> list[Tensor]:
+        """A picture (3, H, W), and its opacity (1, H, W) where it is given, mirrored, recoloured, moved and scaled."""
+        config = self.config
+        if config.flip and float(torch.rand((), generator=generator_for(*key, 1))) < 0.5:
+            parts = [part.flip(-1) for part in parts]
+        x, *opacity = parts
+        if config.recolour:
+            generator = generator_for(*key, 2)
+            if float(torch.rand((), generator=generator)) < config.recolour:
+                x = x[torch.randperm(3, generator=generator)]
+        generator = generator_for(*key, 3)
+        if not config.shift or float(torch.rand((), generator=generator)) < 0.5:
+            return [x, *opacity]
+        down, right = torch.randint(-config.shift, config.shift + 1, (2,), generator=generator).tolist()
+        scale = config.zoom ** float(torch.rand((), generator=generator) * 2 - 1)
+        fills = [1.0, *(float(part.min() == 1) for part in opacity)]  # what is opaque everywhere, or unknown, stays so
+        return [placed(part, down, right, scale, fill) for part, fill in zip([x, *opacity], fills, strict=True)]
 
     def validate(self, step: int) -> dict[str, float]:
         """Pooled PSNR in dB of held-out pictures, from the posterior mean; writes a sheet."""
@@ -424,28 +346,27 @@ class VAETraining:
         shown: list[list[Image]] = []
         for chunk in self.held_out.split(at_once(self.size)):
             x = to_unit(chunk).to(self.vae.device)
-            y = self.vae.decode(self.vae.encode(x * 2 - 1).latent_dist.mean).sample.float() / 2 + 0.5
-            y = y.clamp(0, 1)
+            y = self.vae.decode(self.vae.encode(x * 2 - 1).latent_dist.mean).sample
+            y = (y.float() / 2 + 0.5).clamp(0, 1)
             errors.append((x - y).square().mean((1, 2, 3)))
             if len(shown) < self.config.sheet_rows:
                 shown += [to_pil(x[:12].cpu()), to_pil(y[:12].cpu())]
         if shown:
             captions = ["held out", "reconstructed"] * (len(shown) // 2)
             save_png(contact_sheet(shown, captions), self.config.out / f"sheet-{step:06d}.png", {"step": step})
-        mse = torch.cat(errors).mean()
-        return {"validation_psnr": float(-10 * mse.log10())}
+        return {"validation_psnr": float(-10 * torch.cat(errors).mean().log10())}
 
     def run(self) -> Path:
         """Train, measure the latents, write `out/vae`; returns that folder."""
+        folder = self.config.out / "vae"
         with self.loop.locked():
-            check_replaceable(self.config.out / "vae")
+            check_replaceable(folder)
             self.loop.run()
             if not self.config.kl:
                 make_deterministic(self.vae)
             codec = codec_class(self.config)(self.vae).to(self.vae.device)
-            statistics = channel_statistics(codec, self.pixels.split(at_once(self.size)))
-            codec.with_statistics(*statistics).save(self.config.out / "vae")
-        return self.config.out / "vae"
+            codec.with_statistics(*channel_statistics(codec, self.pixels.split(at_once(self.size)))).save(folder)
+        return folder
 
 
 def check_sides(pixels: Tensor, factor: int, data: Path) -> None:
@@ -457,13 +378,6 @@ def check_sides(pixels: Tensor, factor: int, data: Path) -> None:
         low = max(width // factor * factor, factor)
         remedy = f"these widths take multiples of {factor}; prepare them with --size {low} or {low + factor}"
         raise ConfigError(f"data: {data} has pictures of {width} pixels, {remedy}, or give fewer widths")
-
-
-def recoloured(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """A picture (3, H, W) whose channels are exchanged at random, in `share` of the cases; white stays white."""
-    if float(torch.rand((), generator=generator)) >= share:
-        return x
-    return x[torch.randperm(3, generator=generator)]
 
 
 def placed(x: Tensor, down: int, right: int, scale: float, fill: float) -> Tensor:
@@ -478,16 +392,13 @@ def placed(x: Tensor, down: int, right: int, scale: float, fill: float) -> Tenso
     return F.pad(x, [left, width - x.shape[-1] - left, top, height - x.shape[-2] - top], value=fill)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    name, example = "python -m train.autoencoder", "configs/emoji-vae.yaml"
-    return run_config(name, __doc__, example, VAEConfig, made, argv, {"kind": CodecConfig})
-
-
-def made(config: VAEConfig | CodecConfig) -> Path:
-    """Train or fit what a config says; returns the codec's folder."""
+def make(config: VAEConfig | CodecConfig) -> Path:
+    """Train or fit what a config asks for; returns the codec's folder."""
     return fit(config) if isinstance(config, CodecConfig) else VAETraining(config).run()
 
+
+command = "python -m train.autoencoder", __doc__, "configs/emoji-vae.yaml"
+main = partial(run_config, *command, VAEConfig, make, others={"kind": CodecConfig})
 
 if __name__ == "__main__":
     sys.exit(main())

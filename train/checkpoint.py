@@ -29,7 +29,8 @@ from train.command import DISK
 from train.schedule import FREE, LoopConfig, TrainingError
 
 LOCK, LOG = ".lock", "log.jsonl"
-END, END_BYTES = b"PK\x05\x06", 22
+PLAIN_END, END_BYTES = re.compile(rb"\APK\x05\x06.{16}\0\0\Z", re.DOTALL), 22
+"""How a zip archive without a comment ends."""
 SEAL, SEAL_BYTES = re.compile(rb"sha256:([0-9a-f]{64})\Z"), 71
 
 
@@ -51,7 +52,7 @@ class SaveError(TrainingError):
 
 @contextlib.contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Turn what a disk refuses to a block that writes below `out` into one line, a SaveError."""
+    """A block that writes below `out`; what the disk refuses becomes a SaveError."""
     try:
         yield
     except OSError as error:
@@ -61,29 +62,20 @@ def writing(out: Path) -> Iterator[None]:
         raise SaveError(f"{out}: cannot write: {error.strerror}; the last checkpoint stands; {remedy}") from error
 
 
-# checkpoint
-
-
 def seal(archive: bytes) -> bytes:
     """A zip archive without a comment -> the same with its sha256 as comment. ValueError if it ends otherwise."""
-    if not _ends_plainly(archive):
+    if not PLAIN_END.search(archive[-END_BYTES:]):
         raise ValueError("archive: expected a zip archive without a comment")
     body = archive[:-2] + struct.pack("<H", SEAL_BYTES)
     return body + b"sha256:" + hashlib.sha256(body).hexdigest().encode()
 
 
 def damage_of(data: bytes) -> str:
-    """What is wrong with a sealed archive; empty where nothing is.
-
-    Archives without a seal, as earlier versions wrote them, are checked by the CRC-32 of their records.
-
-    >>> damage_of(b"PK")
-    'no end of archive: it is cut short'
-    """
+    """What is wrong with an archive, if anything: by its seal, or in an earlier version's by the records' CRC-32."""
     if sealed := SEAL.search(data[-SEAL_BYTES:]):
         whole = hashlib.sha256(memoryview(data)[:-SEAL_BYTES]).hexdigest().encode() == sealed[1]
         return "" if whole else "sha256 differs"
-    if not _ends_plainly(data):
+    if not PLAIN_END.search(data[-END_BYTES:]):
         return "no end of archive: it is cut short"
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -93,21 +85,15 @@ def damage_of(data: bytes) -> str:
     return f"CRC-32 of {bad} differs" if bad else ""
 
 
-def _ends_plainly(archive: bytes) -> bool:
-    """Whether it ends as a zip archive without a comment does."""
-    return archive[-END_BYTES : -END_BYTES + 4] == END and archive[-2:] == bytes(2)
-
-
 def previous_of(path: Path) -> Path:
     """Where the checkpoint before the last one is kept."""
     return path.with_name(f"previous-{path.name}")
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Put a state at `path`, whole or not at all; the one before stays beside it as `previous_of(path)`.
+    """Put a state at `path`; the one before stays as `previous_of(path)`, if the file system has hard links.
 
-    Needs room for two states. On a file system without hard links no previous one is kept.
-    Raises OSError if it cannot be written; the old state stands and no temporary file is left.
+    Raises OSError if it cannot be written; the old state then stands.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -136,10 +122,9 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def require_same(out: Path, state: dict[str, Any], config: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Raise ResumeError, naming what differs, unless `state` is of a run with this config and identity.
+    """Raise ResumeError, naming what differs besides `FREE`, unless `state` is of a run with this config and identity.
 
-    Settings that a state lacks, as earlier versions did not have them, count as the defaults; those of `FREE` may
-    differ. "data", a path, only counts where no "data_fingerprint" does.
+    Settings that earlier versions lacked count as the defaults; "data", a path, only without a "data_fingerprint".
     """
     before, now = asdict(LoopConfig(steps=1)) | state["config"] | state["identity"], config | identity
     left_out = "data" if "data_fingerprint" in before.keys() & now.keys() else "data_fingerprint"
@@ -150,7 +135,7 @@ def require_same(out: Path, state: dict[str, Any], config: dict[str, Any], ident
 
 
 def fingerprint_of(parts: Iterable[Tensor | str]) -> str:
-    """Identity of a dataset's contents, 16 hex digits: tensors by type, shape and bytes, and strings, in order.
+    """Identity of some contents, 16 hex digits: tensors by type, shape and bytes, and strings, in order.
 
     >>> fingerprint_of(["a", "b"]) == fingerprint_of(["ab"])
     False
@@ -166,44 +151,29 @@ def fingerprint_of(parts: Iterable[Tensor | str]) -> str:
     return digest.hexdigest()[:16]
 
 
-# log
-
-
 def rewind(out: Path, step: int) -> None:
     """Remove the lines of log.jsonl that lie after `step`, or were cut short by a kill."""
-
-    def stays(line: str) -> bool:
-        try:
-            return int(json.loads(line)["step"]) <= step
-        except (ValueError, KeyError, TypeError):
-            return False
-
     path = out / LOG
-    text = path.read_text("utf-8") if path.exists() else ""
-    kept = "".join(line + "\n" for line in text.splitlines() if stays(line))
+    text, kept = path.read_text("utf-8") if path.exists() else "", ""
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            kept += f"{line}\n" if int(json.loads(line)["step"]) <= step else ""
     if kept != text:
         atomic_write(path, kept)
 
 
 def append(out: Path, step: int, figures: dict[str, float]) -> None:
-    """Append one line to log.jsonl, figures rounded to six decimals."""
+    """One more line of log.jsonl, figures rounded to six decimals."""
     with (out / LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step} | {k: round(v, 6) for k, v in figures.items()}) + "\n")
 
 
-# lock
-
-
 @contextlib.contextmanager
 def run_lock(out: Path) -> Iterator[None]:
-    """Hold the run folder `out`, made where it is missing, while the block runs.
+    """Hold the run folder `out`, made where it is missing, while the block runs; the kernel lets go of it at death.
 
-    The kernel lets go when the process dies, so nothing is ever stale; the file `.lock` stays behind and means nothing
-    by itself. Children of a fork share the lock. On NFS it is as good as the server's lock service: a share mounted
-    with `nolock` or `local_lock=flock` keeps out other processes of the same machine only. Windows has no `flock`.
-
-    Raises LockedError, naming process and machine, if another process holds it; ResumeError if the folder cannot be
-    written to.
+    A network share mounted with `nolock` or `local_lock=flock` keeps out other processes of the same machine only.
+    Raises LockedError, naming process and machine, if another process holds it; ResumeError if it cannot be written to.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -218,8 +188,8 @@ def run_lock(out: Path) -> Iterator[None]:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 owner = json.loads(file.read())
                 who = f"process {int(owner['pid'])} on {owner['host']}"
-            told = f"{who} trains there; wait for its end, stop it, or name another `out`"
-            raise LockedError(f"{out}: {told}") from None
+            remedy = "wait for its end, stop it, or name another `out`"
+            raise LockedError(f"{out}: {who} trains there; {remedy}") from None
         except OSError as error:
             raise ResumeError(f"{out}: cannot be locked: {error.strerror}; name an `out` on a local disk") from error
         with contextlib.suppress(OSError):  # a full disk: locked all the same, only nameless

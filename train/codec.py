@@ -11,11 +11,10 @@ from datasets import Dataset
 from torch import Tensor
 
 from bridge.arguments import writable_folder
-from bridge.checkpoint import CheckpointError, atomic_folder, check_replaceable
+from bridge.checkpoint import atomic_folder, check_replaceable
 from bridge.codecs import AutoencoderCodec, ImageCodec, codec_from_diffusers, load_codec
 from bridge.codecs.standardize import PCACodec, PrincipalAxes, WhitenedCodec
-from bridge.errors import UserError
-from train.config import ConfigError
+from train.config import ConfigError, check, named
 from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 
 MAX_DIMS = 8192  # Whitening keeps a covariance of latents in float64: half a gigabyte at this many dimensions
@@ -33,8 +32,7 @@ class CodecConfig:
     # latents standardised by channel
     kind: str
     k: int = 0  # Components to keep; 0 where `explained_variance` decides
-    # Share of the variance to keep, up to 1, with as few components as do; 0 where `k` decides
-    explained_variance: float = 0.0
+    explained_variance: float = 0.0  # Share of the variance that the components kept hold; 0 where `k` decides
     inner: str = ""  # Folder or hub id of the codec that "whiten" and "diffusers" start from
     batch_size: int = 64  # Pictures in memory at a time. PCA of pixels takes at least two for each component.
 
@@ -43,8 +41,7 @@ class CodecConfig:
             raise ConfigError(f"kind: unknown {self.kind!r}; known: {', '.join(FITS)}")
         if self.k < 0 or self.batch_size < 1:
             raise ConfigError(f"k, batch_size: expected 0 and 1 or more, got {self.k} and {self.batch_size}")
-        if not 0 <= self.explained_variance <= 1:
-            raise ConfigError(f"explained_variance: expected a share from 0 to 1, got {self.explained_variance!r}")
+        check(self, "explained_variance", "a share from 0 to 1", lambda share: 0 <= share <= 1)
         if bool(self.inner) != (self.kind != "pca"):
             expected = "has none" if self.kind == "pca" else "needs a folder or a hub id"
             raise ConfigError(f"inner: kind {self.kind!r} {expected}, got {self.inner!r}")
@@ -55,7 +52,7 @@ class CodecConfig:
 
 
 class Pictures:
-    """The pictures of a split in batches of bytes (B, 3, H, W), read from disk each time; ConfigError unless square."""
+    """Square pictures of a split in batches of bytes (B, 3, H, W), read from disk each time; else ConfigError."""
 
     def __init__(self, rows: Dataset, batch_size: int) -> None:
         self.rows, self.batch_size = rows, batch_size
@@ -108,9 +105,8 @@ def whitening_axes(mean: Tensor, covariance: Tensor, k: int, share: float) -> Pr
 def pixel_axes(pictures: Pictures, limit: int, k: int, share: float) -> tuple[PrincipalAxes, float]:
     """Principal axes of pictures as vectors, widest first, and the variance of all pixels together; see `kept`.
 
-    The incremental fit, of `limit` axes over batches of at least so many, forgets what early batches held beyond them,
-    and its axes are orthonormal only to single precision. So they are made so in double, and a second pass measures the
-    mean square along each of them and over all pixels.
+    The incremental fit, of `limit` axes over batches of at least so many, forgets what early batches held beyond them:
+    its axes are made orthonormal in double precision, and a second pass measures the mean square along each.
 
     Source: Ross et al. 2008, Incremental Learning for Robust Visual Tracking (sklearn's IncrementalPCA)
     """
@@ -122,25 +118,19 @@ def pixel_axes(pictures: Pictures, limit: int, k: int, share: float) -> tuple[Pr
     mean = torch.from_numpy(np.asarray(pca.mean_)).double()
     q, r = torch.linalg.qr(torch.from_numpy(pca.components_).double().T)
     components = (q * r.diagonal().sign()).T
-    squares, all_squares = torch.zeros(limit, dtype=torch.float64), 0.0
+    squares, total = torch.zeros(limit, dtype=torch.float64), 0.0
     for chunk in pictures:
         apart = to_unit(chunk).flatten(1).double() - mean
         squares += (apart @ components.T).square().sum(0)
-        all_squares += float(apart.square().sum())
+        total += float(apart.square().sum())
+    total /= len(pictures)
     variance, order = (squares / len(pictures)).sort(descending=True, stable=True)
-    total = all_squares / len(pictures)
     count = kept(variance, total, k, share)
     return PrincipalAxes(mean, components[order[:count]], variance[:count].sqrt()), total
 
 
 def kept(variance: Tensor, total: float, k: int, share: float) -> int:
-    """How many of some variances to keep: `k`, or where that is 0 the fewest that hold `share` of the total.
-
-    Raises ConfigError where there are not as many directions, or they hold less.
-
-    >>> kept(torch.tensor([8.0, 1.5, 0.5, 0.0]), 10.0, 0, 0.9)
-    2
-    """
+    """`k`, or the fewest variances, largest first, that hold `share` of the total; ConfigError if they are too few."""
     able = int((variance > FLAT * variance.max()).sum())
     if k > able:
         raise ConfigError(f"k: the training pictures vary in {able} directions, got {k}; lower k")
@@ -148,8 +138,8 @@ def kept(variance: Tensor, total: float, k: int, share: float) -> int:
         return k
     held = variance[:able].cumsum(0) / total
     if held[-1] < share - 1e-9:
-        told = f"{able} components hold {float(held[-1]):.4f} of {share}"
-        raise ConfigError(f"explained_variance: {told}; ask for less, or give k")
+        reached = f"{able} components hold {float(held[-1]):.4f} of {share}"
+        raise ConfigError(f"explained_variance: {reached}; ask for less, or give k")
     return min(int((held < share - 1e-9).sum()) + 1, able)
 
 
@@ -190,12 +180,8 @@ def fit_whitening(config: CodecConfig, pictures: Pictures) -> tuple[ImageCodec, 
 
 def fit_diffusers(config: CodecConfig, pictures: Pictures) -> tuple[ImageCodec, float | None]:
     """A published autoencoder for pictures of this side, standardised by channel over them; and None."""
-    try:
+    with named("inner"):
         codec = codec_from_diffusers(config.inner, pictures.size)
-    except CheckpointError:
-        raise
-    except UserError as error:
-        raise ConfigError(f"inner: {error}") from error
     return codec.with_statistics(*channel_statistics(codec, pictures)), None
 
 
@@ -204,8 +190,8 @@ FITS = {"pca": fit_pca, "whiten": fit_whitening, "diffusers": fit_diffusers}
 
 def fit(config: CodecConfig) -> Path:
     """Fit a codec, print its figures, write `out/codec`; returns that folder. UserError if anything does not fit."""
-    writable_folder(config.out, "out")
-    check_replaceable(config.out / "codec")
+    folder = writable_folder(config.out, "out") / "codec"
+    check_replaceable(folder)
     dataset = load_dataset(config.data)
     train, held_out = (rows_of(dataset, split) for split in ("train", "validation"))
     codec, share = FITS[config.kind](config, Pictures(train, config.batch_size))
@@ -216,6 +202,6 @@ def fit(config: CodecConfig) -> Path:
         figures.append(f"log |det| {codec.log_abs_det:.3f} nats")
     figures.append(f"validation PSNR {psnr(codec, Pictures(held_out, config.batch_size)):.2f} dB")
     print(", ".join(figures))
-    with atomic_folder(config.out / "codec") as scratch:
+    with atomic_folder(folder) as scratch:
         codec.save(scratch)
-    return config.out / "codec"
+    return folder

@@ -1,7 +1,7 @@
 """What all commands share: a parser that errs in one line, exit codes, and words on standard error.
 
-Bad input (a `UserError`, or what a disk refuses) is one line and exit code 2; Ctrl-C is one line and 130, from the
-first import on; anything else is a fault of ours and stays a traceback. Importing this module is cheap.
+Bad input (a `UserError`, or what a disk refuses) is one line and exit code 2; Ctrl-C is one line and 130; anything else
+is a fault of ours and stays a traceback. Importing this module is cheap.
 """
 
 import argparse
@@ -12,6 +12,8 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,10 +23,9 @@ from bridge.errors import UserError
 from bridge.streams import guarded
 from train.starting import STOPPED, interruptible
 
+# What a disk refuses, whoever writes or reads; what is wrong with a path, the user's fault only where the user named it
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
-"""What a disk refuses, whoever writes or reads."""
 PATH = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
-"""What is wrong with a path: the user's fault where the user named it, ours elsewhere."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,7 +40,6 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """One line, in place of the usage and a line."""
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
     def _get_value(self, action: argparse.Action, text: str) -> Any:
@@ -65,19 +65,21 @@ class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpF
 
 
 def _called(action: argparse.Action) -> str:
-    return next((o for o in action.option_strings if o.startswith("--")), "") or (
-        action.option_strings[0] if action.option_strings else str(action.metavar or action.dest).upper()
-    )
+    names = sorted(action.option_strings, key=lambda name: not name.startswith("--"))
+    return names[0] if names else str(action.metavar or action.dest).upper()
 
 
+@dataclass(frozen=True)
 class Range:
     """An argument's type: int, or a finite float, from `least` to `most` and greater than `above`."""
 
-    def __init__(self, kind: type[int] | type[float], least: float, most: float, above: float = -math.inf) -> None:
-        self.kind, self.least, self.most, self.above = kind, least, most, above
+    kind: type[int] | type[float]
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
 
     def __call__(self, text: str) -> int | float:
-        """The number that a text says. Raises ValueError if it says none, or one out of bounds."""
+        """The number that a text says. ValueError if it says none, or one out of bounds."""
         value = self.kind(text)
         if not (math.isfinite(value) and self.least <= value <= self.most and value > self.above):
             raise ValueError(text)
@@ -92,14 +94,7 @@ class Range:
         return f"{name} of {self.least:g} or more" if self.least > -math.inf else name
 
 
-def whole(least: int, most: float = math.inf) -> Range:
-    """An argument's type: a whole number from `least` to `most`."""
-    return Range(int, least, most)
-
-
-def number(least: float = -math.inf, most: float = math.inf, *, above: float = -math.inf) -> Range:
-    """An argument's type: a finite number from `least` to `most`, and greater than `above`."""
-    return Range(float, least, most, above)
+whole, number = partial(Range, int), partial(Range, float)
 
 
 def say(line: str) -> None:
@@ -113,7 +108,7 @@ def spelled(name: str, argv: Sequence[str] | None) -> str:
 
 
 def run_command(parser: Parser, argv: Sequence[str] | None, work: Callable[[argparse.Namespace], object]) -> int:
-    """Parse `argv`, absent for the process' own, and do the work; see `exit_code`."""
+    """Parse `argv`, None for the process' own, and do the work; see `exit_code`."""
 
     def parsed() -> int:
         try:
@@ -127,11 +122,7 @@ def run_command(parser: Parser, argv: Sequence[str] | None, work: Callable[[argp
 
 
 def exit_code(name: str, work: Callable[[], object], paths: Mapping[str, Any] | None = None) -> int:
-    """Run a command: 0 when it is done, 2 with one line for bad input, 130 with one line for Ctrl-C.
-
-    `paths` are arguments by name, to blame for what is wrong with a file below one of them; see `blaming`.
-    """
-
+    """Run a command: 0 when it is done, 2 with one line for bad input, 130 with one line for Ctrl-C; see `blaming`."""
     try:
         interruptible()
         with blaming(paths or {}):
@@ -147,9 +138,9 @@ def exit_code(name: str, work: Callable[[], object], paths: Mapping[str, Any] | 
 
 @contextlib.contextmanager
 def blaming(paths: Mapping[str, Any]) -> Iterator[None]:
-    """Turn what a disk refuses to the block, and what is wrong with one of `paths`, into a UserError of one line.
+    """Turn what a disk refuses to the block into a UserError that names the argument whose path the file is under.
 
-    `paths` are arguments by name; what is no path is passed over. It names the one that the file lies under, if any.
+    What is no path in `paths` is passed over; what is wrong with a path under none of them is raised as it is.
     """
     try:
         yield
@@ -158,24 +149,16 @@ def blaming(paths: Mapping[str, Any]) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK + PATH:
             raise
-        reason = error.strerror or str(error)
-        file = error.filename if isinstance(error.filename, str | bytes) else None
-        argument = None if file is None else _over(Path(os.fsdecode(file)), paths)
-        if argument is not None:
-            reason = f"{argument}: {os.fsdecode(file or b'')}: {reason}; name another path, or mend this one"
-        elif error.errno in PATH:
+        file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+        reason = ": ".join(filter(None, [file, error.strerror or str(error)]))
+        given = {name: os.path.abspath(path) for name, path in paths.items() if isinstance(path, str | Path) and path}
+        above = [name for name, path in given.items() if file and Path(os.path.abspath(file)).is_relative_to(path)]
+        if above:
+            nearest = max(above, key=lambda name: len(given[name]))
+            raise UserError(f"{nearest}: {reason}; name another path, or mend this one") from error
+        if error.errno in PATH:
             raise
-        else:
-            reason = f"{os.fsdecode(file)}: {reason}" if file else reason
-            reason += "; make room or mend the disk, then run the command again"
-        raise UserError(reason) from error
-
-
-def _over(file: Path, paths: Mapping[str, Any]) -> str | None:
-    """Name of the argument whose path is nearest above `file`; None where there is none."""
-    given = {name: os.path.abspath(path) for name, path in paths.items() if isinstance(path, str | Path) and str(path)}
-    above = {name: path for name, path in given.items() if Path(os.path.abspath(file)).is_relative_to(path)}
-    return max(above, key=lambda name: len(above[name]), default=None)
+        raise UserError(f"{reason}; make room or mend the disk, then run the command again") from error
 
 
 def writable_file(path: str | Path, argument: str = "--out") -> Path:

@@ -17,11 +17,19 @@ from bridge.errors import UserError
 from train.command import Parser, blaming, run_command, say
 
 T = TypeVar("T")
-KIND_NAMES = {int: "a whole number", bool: "true or false", str: "text", Path: "a path"}
+KIND_NAMES: dict[type, str] = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+KIND_NAMES |= {Path: "a path", tuple: "a list", dict: "a mapping of settings"}
 
 
 class ConfigError(UserError):
     """A configuration that cannot be read, naming the file, the key and the remedy."""
+
+
+def check(config: object, names: str, expected: str, fits: Callable[[Any], object]) -> None:
+    """Raise ConfigError for the first of some settings of a dataclass, `names` apart by spaces, that does not fit."""
+    for name in names.split():
+        if not fits(value := getattr(config, name)):
+            raise ConfigError(f"{name}: expected {expected}, got {value!r}")
 
 
 def from_mapping(cls: type[T], values: Any, where: str) -> T:
@@ -42,46 +50,38 @@ def from_mapping(cls: type[T], values: Any, where: str) -> T:
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
-    """A value of YAML as the type that a dataclass wants."""
+    """A value of YAML as the type that a dataclass declares."""
     if value is None:
         raise ConfigError(f"{where}: has no value; give it one, or remove the line for its default")
     if is_dataclass(kind):
         return from_mapping(kind, value, where)  # type: ignore[arg-type]
-    if get_origin(kind) is tuple:
-        if not isinstance(value, list):
-            raise ConfigError(f"{where}: expected a list, got {value!r}")
+    origin, number = get_origin(kind) or kind, _number(value)
+    if origin is tuple and isinstance(value, list):
         return tuple(_convert(get_args(kind)[0], one, f"{where}[{i}]") for i, one in enumerate(value))
-    if get_origin(kind) is dict:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where}: expected a mapping of settings, got {value!r}")
-        return {name: _plain(one, f"{where}: {name}") for name, one in value.items()}
+    if origin is dict and isinstance(value, dict):
+        return {name: _undeclared(one, f"{where}: {name}") for name, one in value.items()}
     if kind is Path and isinstance(value, str) and value and "\0" not in value:
         return Path(value)
-    if kind is float:
-        return _finite(value, where)
-    if type(value) is not kind:
-        raise ConfigError(f"{where}: expected {KIND_NAMES.get(kind, kind.__name__)}, got {value!r}")
+    if number is not None and kind is float:
+        return number
+    if type(value) is not kind or kind is float:
+        raise ConfigError(f"{where}: expected {KIND_NAMES.get(origin, origin.__name__)}, got {value!r}")
     return value
 
 
-def _finite(value: Any, where: str) -> float:
-    number = math.nan
-    if type(value) in (int, float, str):
-        with contextlib.suppress(ValueError, OverflowError):
-            number = float(value)  # YAML 1.1 reads 1e-3 as a string
-    if not math.isfinite(number):
-        raise ConfigError(f"{where}: expected a finite number, got {value!r}")
-    return number
+def _undeclared(value: Any, where: str) -> Any:
+    """A value whose type no dataclass declares."""
+    if isinstance(value, str) and (number := _number(value)) is not None:
+        return number
+    return tuple(value) if isinstance(value, list) else _convert(type(value), value, where)
 
 
-def _plain(value: Any, where: str) -> Any:
-    """A value whose type nobody declared."""
-    if value is None:
-        return _convert(Any, value, where)
-    if isinstance(value, str):
-        with contextlib.suppress(ConfigError):
-            return _finite(value, where)
-    return tuple(value) if isinstance(value, list) else value
+def _number(value: Any) -> float | None:
+    """A finite number, also one that YAML 1.1 reads as text, such as 1e-3; None for anything else."""
+    with contextlib.suppress(ValueError, OverflowError):
+        if type(value) in (int, float, str) and math.isfinite(number := float(value)):
+            return number
+    return None
 
 
 def read_card(path: str) -> str:
@@ -114,9 +114,8 @@ def load_config(path: Path, cls: type[T], others: Mapping[str, type[T]] | None =
         raise ConfigError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
-    for name, other in (others or {}).items():
-        if isinstance(values, dict) and name in values:
-            cls = other
+    names = values if isinstance(values, dict) else ()
+    cls = next((other for name, other in (others or {}).items() if name in names), cls)
     return from_mapping(cls, values, str(path))
 
 
@@ -135,7 +134,7 @@ def run_config(
     example: str,
     cls: type,
     work: Callable[[Any], object],
-    argv: Sequence[str] | None,
+    argv: Sequence[str] | None = None,
     others: Mapping[str, type] | None = None,
 ) -> int:
     """A command that prints what `work` makes of a YAML file, read by `load_config`; returns the exit code."""

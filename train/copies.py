@@ -15,17 +15,16 @@ def nearest_training(x: np.ndarray, train: np.ndarray, k: int = 1) -> tuple[np.n
 
 
 def _overlap(pixels: int, cells: int) -> np.ndarray:
-    """Share of each pixel in the mean of each of `cells` equal parts of a line, (cells, pixels)."""
+    """Weight of each pixel of a line in the mean of each of `cells` equal parts, (cells, pixels)."""
     edges, starts = np.arange(cells + 1) * pixels / cells, np.arange(pixels)
     low, high = np.maximum(edges[:-1, None], starts), np.minimum(edges[1:, None], starts + 1)
     return np.clip(high - low, 0, None) * cells / pixels
 
 
 def thumbnails(x: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """Pictures (B, 3, H, W) averaged down to `side` x `side` and flattened: (B, 3 * side * side).
+    """Pictures (B, 3, H, W) averaged down to `side` x `side`, (B, 3 * side * side), to look for copies.
 
-    The space in which copies are looked for. A decoder's blur and grain are enough to hide a copy from
-    network features, whose distances they change as much as another artist does; thumbnails ignore both.
+    A decoder's blur and grain change the distances of network features as much as another artist does.
     """
     down, across = (_overlap(pixels, side) for pixels in x.shape[2:])
     small = np.einsum("ih,bchw,jw->bcij", down, x, across, optimize=True)
@@ -44,10 +43,9 @@ class CopyTest:
     threshold: float
 
     @classmethod
-    def fit(cls, train: np.ndarray, held_out: np.ndarray, quantile: float = COPY_QUANTILE) -> "CopyTest":
-        """Calibrate on thumbnails of held-out real pictures (M, D): `quantile` of them count as copies."""
-        distance, _ = nearest_training(held_out, train)
-        return cls(train, float(np.quantile(distance, quantile)))
+    def fit(cls, train: np.ndarray, held_out: np.ndarray) -> "CopyTest":
+        """Calibrate on thumbnails of held-out real pictures (M, D): `COPY_QUANTILE` of them count as copies."""
+        return cls(train, float(np.quantile(nearest_training(held_out, train)[0], COPY_QUANTILE)))
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whether thumbnails x (B, D) are copies, (B,) bool, whose mean is the copy rate, and nearest rows, (B,)."""

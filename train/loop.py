@@ -29,13 +29,11 @@ from tqdm import tqdm
 from bridge.checkpoint import remove_stale
 from bridge.noise import generator_for
 from train import checkpoint
-from train.checkpoint import DamagedError, LockedError, ResumeError, SaveError, writing
+from train.checkpoint import ResumeError, writing
 from train.command import say
 from train.config import ConfigError
 from train.schedule import Best, Budget, LoopConfig, RowOrder, TrainingError, learning_rate_at
 from train.timing import note_precision
-
-__all__ = ["Budget", "DamagedError", "LockedError", "Loop", "LoopConfig", "ResumeError", "SaveError", "TrainingError"]
 
 Batch = Callable[[Tensor, int], tuple[Tensor, ...]]  # (row numbers (B,), epoch) -> what the objective takes
 Validate = Callable[[int], dict[str, float]]  # step -> figures, called with the EMA weights in place
@@ -47,8 +45,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def stop_request() -> Iterator[list[int]]:
     """Note the first Ctrl-C or SIGTERM while the block runs, so that the step in progress can finish.
 
-    After it a Ctrl-C kills at once; further SIGTERMs change nothing, because launchers send several. Outside the main
-    thread, where Python cannot listen, nothing changes.
+    After it a Ctrl-C kills at once; further SIGTERMs, of which launchers send several, change nothing. Outside the main
+    thread Python cannot listen.
     """
     noted: list[int] = []
 
@@ -71,9 +69,7 @@ class Loop:
     """Trains one objective.
 
     With `accelerate launch` each process takes its share of every batch, by position; the rows seen and, but for
-    rounding and dropout, the weights are those of one process. `validate` runs in the main process alone; `out` must
-    be on a disk that all of them see.
-
+    rounding and dropout, the weights are those of one process. All must see the disk of `out`.
     Raises ConfigError if the machine cannot train so: fp16 on a CPU, fewer examples than processes and micro-batches.
     """
 
@@ -82,7 +78,7 @@ class Loop:
         objective: nn.Module,  # Takes a batch and returns {"loss": (B,), ...}; all that requires a gradient is trained
         batch: Batch,
         rows: int,  # How many there are
-        validate: Validate,  # Called every `validate_every` steps and at the end
+        validate: Validate,  # Called every `validate_every` steps and at the end, in the main process alone
         config: LoopConfig,
         out: Path,  # Run folder
         identity: dict[str, Any],  # What must be the same for a run to be resumed (data, model settings)
@@ -98,7 +94,8 @@ class Loop:
         content = {"data_fingerprint": data_fingerprint} if data_fingerprint else {}
         self.identity = json.loads(json.dumps(identity | {"rows": rows} | content, default=str))
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
-        self.buffers = _buffers(objective)
+        modules = [m for m in objective.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
+        self.buffers = [buffer for module in modules for buffer in module.buffers(recurse=False)]
         optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
         )
@@ -108,6 +105,7 @@ class Loop:
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(objective, frozen)
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.ema = EMAModel(self.parameters, decay=config.ema_decay, foreach=True)  # Polyak & Juditsky 1992
+        self.tensors = {"parameters": self.parameters, "buffers": self.buffers, "ema": self.ema.shadow_params}
         self.order, self.best = RowOrder(rows, config.seed), Best(config)
         self.budget, self.used, self.looked = budget, 0.0, 0.0
         on_cpu = self.accelerator.device.type == "cpu"
@@ -118,12 +116,11 @@ class Loop:
         self.signals: list[int] = []
         self._stop_agreed = self._locked = False
 
-    # a step
-
     def train_step(self) -> dict[str, float]:
         """One optimiser step; returns the mean of all reported. TrainingError, before it, unless all is finite."""
+        share = self.budget.share(self.used) if self.budget else None
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.step, self.config, self.share)
+            group["lr"] = learning_rate_at(self.step, self.config, share)
         means, norm = self.gradients()
         figures, length = self._figures(means, norm)
         if not length + 1e-6 <= self.config.clip:  # torch would multiply by 1 too
@@ -147,8 +144,7 @@ class Loop:
                 reported = {name: value.mean() for name, value in self.forward(inputs, part).items()}
                 self.accelerator.backward(reported["loss"] * (share * processes))  # processes average their gradients
             for name, value in reported.items():
-                mean = value.detach() * share
-                means[name] = means[name] + mean if part else mean
+                means[name] = means.get(name, 0.0) + value.detach() * share
         self.accelerator.unscale_gradients()
         return means, torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
 
@@ -162,10 +158,7 @@ class Loop:
             return parts
 
     def _figures(self, means: dict[str, Tensor], norm: Tensor) -> tuple[dict[str, float], float]:
-        """Means over all processes and the gradient's norm, by one transfer and, with several processes, one exchange.
-
-        The exchange also agrees on stopping. Raises TrainingError unless loss and gradient are finite.
-        """
+        """Means over all processes and the gradient's norm, by one exchange that also agrees on stopping."""
         asked = norm.new_tensor(float(len(self.signals)))
         values = torch.stack([value.to(norm.device).float() for value in [*means.values(), asked]])
         if self.accelerator.num_processes > 1:
@@ -178,16 +171,11 @@ class Loop:
                 raise TrainingError(f"step {self.step + 1}: the {name} is {value}; lower learning_rate in the config")
         return figures, gradient
 
-    # the state
-
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run folder, made where it is missing; `run` does, and so should what writes there afterwards.
-
-        Raises LockedError if another process trains there, ResumeError if the folder cannot be written to.
-        """
+        """Hold the run folder; `run` does, and so should what writes there afterwards. Raises as `run_lock` does."""
+        problem: ResumeError | None = None
         with contextlib.ExitStack() as stack:
-            problem: ResumeError | None = None
             try:
                 if self.main and not self._locked:
                     stack.enter_context(checkpoint.run_lock(self.out))
@@ -200,7 +188,7 @@ class Loop:
             yield
 
     def save(self) -> None:
-        """Write the whole state, complete or not at all; SaveError if the disk refuses, and the last one stands."""
+        """Write the whole state; SaveError if the disk refuses, and the last one stands."""
         self.unsaved = False
         if not self.main:
             return
@@ -211,9 +199,7 @@ class Loop:
             "time": {"used": self.used, "looked": self.looked},
             "config": asdict(self.config),
             "identity": self.identity,
-            "parameters": [p.detach().cpu() for p in self.parameters],
-            "buffers": [b.detach().cpu() for b in self.buffers],
-            "ema": [p.detach().cpu() for p in self.ema.shadow_params],
+            **{name: [tensor.detach().cpu() for tensor in tensors] for name, tensors in self.tensors.items()},
             "ema_step": self.ema.optimization_step,
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler else {},
@@ -224,24 +210,22 @@ class Loop:
             checkpoint.write_state(self.checkpoint, state)
 
     def resume(self) -> None:
-        """Continue from the checkpoint, if any; ResumeError unless it is whole and of this run, for all processes."""
+        """Continue from the checkpoint, if any; ResumeError unless it is whole, of this run and of all processes."""
         if self.checkpoint.exists():
-            state = checkpoint.read_state(self.checkpoint)
-            checkpoint.require_same(self.out, state, asdict(self.config), self.identity)
-            self._restore(state)
+            self._restore(checkpoint.read_state(self.checkpoint))
         if len(set(gather_object([self.step]))) > 1:
             raise ResumeError(f"{self.out}: processes see different checkpoints; name an `out` on a disk they share")
 
     @torch.no_grad()
     def _restore(self, state: dict[str, Any]) -> None:
-        """Take up a state; earlier versions did not write all of it."""
+        checkpoint.require_same(self.out, state, asdict(self.config), self.identity)
+        # earlier versions did not write all of it
         absent: dict[str, Any] = {"validated": state["step"], "buffers": self.buffers, "scaler": {}, "best": {}}
         state = absent | {"time": {"used": 0.0, "looked": 0.0}, "since": {"sums": {}, "seen": 0}} | state
-        pairs = [(self.parameters, "parameters"), (self.ema.shadow_params, "ema"), (self.buffers, "buffers")]
-        for ours, saved in ((tensors, state[name]) for tensors, name in pairs):
-            if [t.shape for t in ours] != [t.shape for t in saved]:
+        for name, tensors in self.tensors.items():
+            if [t.shape for t in tensors] != [t.shape for t in state[name]]:
                 raise ResumeError(f"{self.out}: cannot resume: the checkpoint is of another model; name another `out`")
-            for tensor, value in zip(ours, saved, strict=True):
+            for tensor, value in zip(tensors, state[name], strict=True):
                 tensor.copy_(value)
         self.ema.optimization_step = state["ema_step"]
         self.optimizer.load_state_dict(state["optimizer"])
@@ -252,17 +236,12 @@ class Loop:
         self.sums, self.seen = (state["since"][name] for name in ("sums", "seen"))
         self.best.restore(state["best"])
 
-    # a run
-
     def run(self) -> None:
-        """Train to the end, from the checkpoint where there is one; the EMA weights are left in place.
-
-        With `stop_on`, the best of them. A first Ctrl-C or SIGTERM ends the step and saves; a second Ctrl-C kills at
-        once, without harm.
+        """Train to the end, from the checkpoint where there is one; leaves the EMA weights, with `stop_on` the best.
 
         Raises ResumeError, see `resume` and `locked`; TrainingError if the loss or its gradient is not finite, or the
-        disk refuses (SaveError), the last checkpoint being untouched; SystemExit when a signal came and all is saved,
-        with code 130 after Ctrl-C and 143 after SIGTERM.
+        disk refuses (SaveError), the last checkpoint being untouched; SystemExit with code 130 or 143 after Ctrl-C or
+        SIGTERM, when the step has ended and all is saved. A second Ctrl-C kills at once, without harm.
         """
         with self.locked(), stop_request() as self.signals:
             if self.main:
@@ -287,13 +266,6 @@ class Loop:
     def stopping(self) -> bool:
         """Whether a signal came; the same in all processes, which must not part."""
         return self._stop_agreed if self.accelerator.num_processes > 1 else bool(self.signals)
-
-    @property
-    def share(self) -> float | None:
-        """Share of the budget that is used; 0 where validation may end training, and None without a budget."""
-        if self.budget is None:
-            return None
-        return 0.0 if self.budget.growth > 1 else self.used / self.budget.seconds
 
     @property
     def over(self) -> bool:
@@ -341,9 +313,8 @@ class Loop:
     def _report(self, bar: Any, board: Any) -> None:
         with writing(self.out):
             figures = {k: v / self.seen for k, v in self.sums.items()} | self.evaluate()
-        self.best.look(self.step, figures, self.ema.shadow_params)
-        bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items()})
-        with writing(self.out):
+            self.best.look(self.step, figures, self.ema.shadow_params)
+            bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items()})
             if self.main:
                 checkpoint.append(self.out, self.step, figures)
             for name, value in figures.items() if board else ():
@@ -376,17 +347,9 @@ def _accelerator(config: LoopConfig) -> Accelerator:
     timeout = InitProcessGroupKwargs(timeout=BARRIER_TIMEOUT)
     accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[timeout])
     if config.batch_size < accelerator.num_processes * config.accumulate:
-        raise ConfigError(
-            f"batch_size: {config.batch_size} examples cannot be shared by {accelerator.num_processes} processes "
-            f"with {config.accumulate} micro-batches each; raise it"
-        )
+        shares = f"{accelerator.num_processes} processes with {config.accumulate} micro-batches each"
+        raise ConfigError(f"batch_size: {config.batch_size} examples cannot be shared by {shares}; raise it")
     return accelerator
-
-
-def _buffers(objective: nn.Module) -> list[Tensor]:
-    """What modules that train keep beside their parameters, such as running means."""
-    training = [m for m in objective.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
-    return [buffer for module in training for buffer in module.buffers(recurse=False)]
 
 
 def _tensorboard(out: Path, step: int) -> Any:
@@ -394,6 +357,6 @@ def _tensorboard(out: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
     except ImportError as error:
-        told = "tensorboard: not installed; `pip install tensorboard`, or set `tensorboard: false`"
-        raise ConfigError(told) from error
+        remedy = "`pip install tensorboard`, or set `tensorboard: false`"
+        raise ConfigError(f"tensorboard: not installed; {remedy}") from error
     return SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)

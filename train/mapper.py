@@ -11,7 +11,7 @@ import math
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ from bridge.noise import generator_for
 from bridge.pipeline import MEMORY, BridgePipeline, Settings, check_settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
 from train.checkpoint import fingerprint_of
-from train.config import ConfigError, named, read_card, run_config
+from train.command import say
+from train.config import ConfigError, check, named, read_card, run_config
 from train.copies import CopyTest, thumbnails
 from train.data.cache import CACHE, Codes, Held, Latents, can_read, caption_codes
 from train.data.dataset import (
@@ -47,10 +48,8 @@ from train.data.dataset import (
 from train.loop import Loop, LoopConfig
 
 NEAR_CHUNK, VALIDATED, COPIES_EACH = 1024, 1024, 2
-HELD_OUT = ("validation", "seen_validation")
-"""Held-out captions, and artists that training never saw of captions it did."""
-FORMER = {"replay": 0, "replay_share": 0.5}
-"""Settings of earlier versions, as they stand in the identity of runs, so that those resume."""
+HELD_OUT = ("validation", "seen_validation")  # Captions that training never saw, and artists of those that it did
+FORMER = {"replay": 0, "replay_share": 0.5}  # Settings of earlier versions in a run's identity, so that those resume
 
 
 @dataclass(frozen=True)
@@ -62,22 +61,18 @@ class MapperConfig:
     out: Path  # Run folder; the model ends in `out/model`
     loop: LoopConfig  # How to train
     text: str = DEFAULT_ID  # The text encoder: a hub id, a folder, or a file of word vectors
-    # sha256 of its weights, to take no others; empty takes any (of MiniLM by its id, the known ones)
-    text_digest: str = ""
+    text_digest: str = ""  # sha256 of its weights, to take no others; empty takes any (of MiniLM by id, the known ones)
     family: str = "FlowMatchingMapper"  # Class name of the mapper
     memory: str = ""  # Folder of a model whose local flow is corrected; for family LocalFlowMapper, and no other
-    # Its arguments beside z_shape and text_dim; of a local flow those of its correction, see there
-    mapper: dict[str, Any] = field(default_factory=dict)
+    mapper: dict[str, Any] = field(default_factory=dict)  # Its arguments, or those of a local flow's correction
     strength: float = 1.0  # Of a correction, in the finished model; chosen on validation data, like the next
     begin: float = 0.0  # Time from which on it corrects there; it is trained at all times
     caption_dropout: float = 0.1  # Share of examples trained without their caption, for guidance
     label_share: float = 0.4  # Share of captions that are the label itself; the others are its variants
     mix_share: float = 0.0  # Share of captions moved towards the code of a near training caption
-    # Rows are drawn in proportion to (size of their family) ** -family_power; 1 weighs families equally, 0 rows
-    family_power: float = 0.5
-    # Model folder whose mapper to start from, for a second stage or another codec; empty starts from nothing
-    init: str = ""
-    # Held-out captions of which pictures are drawn at each validation. The log then tells `copies`, the share that
+    family_power: float = 0.5  # Rows are drawn in proportion to (size of their family) ** -family_power
+    init: str = ""  # Model folder whose mapper to start from; empty starts from nothing
+    # Held-out captions of which pictures are drawn at each validation. The log then has `copies`, the share that
     # repeats a training picture, and `steps_without_copies`: the step where that share is at most `most_copies`, else
     # 0. To stop on its maximum is to train as long as nothing is copied.
     copies_of: int = 0
@@ -89,20 +84,18 @@ class MapperConfig:
         if self.family not in FAMILIES:
             raise ConfigError(f"family: unknown {self.family!r}; known: {', '.join(FAMILIES)}")
         if self.corrects and not self.memory:
-            told = "is made with `python -m train.memory`; name that model in `memory` to train a correction of it"
-            raise ConfigError(f"family: {self.family} {told}")
+            remedy = "is made with `python -m train.memory`; name that model in `memory` to train a correction of it"
+            raise ConfigError(f"family: {self.family} {remedy}")
         if self.memory and not self.corrects:
             raise ConfigError(f"memory: {self.family} has none; set `family: {LocalFlowMapper.__name__}`")
-        for name in ("caption_dropout", "label_share", "mix_share", "most_copies"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)!r}")
-        if self.copies_of < 0:
-            raise ConfigError(f"copies_of: expected 0 or more captions, got {self.copies_of}")
+        shares = "caption_dropout label_share mix_share most_copies"
+        check(self, shares, "a share from 0 to 1", lambda share: 0 <= share <= 1)
+        check(self, "copies_of", "0 or more captions", lambda count: count >= 0)
         check_settings(FAMILIES[self.family], self.settings)
 
     @property
     def corrects(self) -> bool:
-        """Whether what is trained is the correction of a local flow."""
+        """Whether a local flow's correction is trained."""
         return self.family == LocalFlowMapper.__name__
 
 
@@ -147,16 +140,16 @@ class MapperTraining:
             self.labels = self.memory.captions
             self.cumulative = row_cumulative(torch.arange(len(self.train.latents)), 0)
         else:
-            rows, captions = self.readable(rows_of(dataset, "train"), "train")
+            rows, captions = self.readable(dataset, "train")
             self.train = self.encode(rows, captions)
             self.labels = sorted({row[0] for row in captions})
             self.cumulative = row_cumulative(torch.tensor(rows["family"]), config.family_power)
-        there = [split for split in HELD_OUT if split in dataset["split"]]
-        if not there:
+        splits = [split for split in HELD_OUT if split in dataset["split"]]
+        if not splits:
             raise ConfigError(f"data: {config.data} has no split {' or '.join(HELD_OUT)} to watch; hold captions out")
-        self.held_out = {split: self.encode(*self.readable(rows_of(dataset, split), split)) for split in there}
+        self.held_out = {split: self.encode(*self.readable(dataset, split)) for split in splits}
         self.near = self.neighbours() if config.mix_share else None
-        self.copy_test = copy_test_of(dataset, there[0]) if config.copies_of else None
+        self.copy_test = copy_test_of(dataset, splits[0]) if config.copies_of else None
         left_out = ["loop", "out", "settings", "card", "vae", "init", "text_digest"]
         left_out += [] if config.memory else ["memory"]
         settings = FORMER | {k: v for k, v in asdict(config).items() if k not in left_out}
@@ -165,76 +158,68 @@ class MapperTraining:
         objective = MapperObjective(self.mapper)
         self.loop = Loop(objective, self.batch, rows, self.validate, config.loop, config.out, identity, content)
 
-    def build_mapper(self) -> Mapper:
-        """An untrained mapper for these encoders."""
-        if self.config.corrects:
-            return self.local_flow()
+    def first_mapper(self) -> Mapper:
+        """A new mapper, with the weights of `config.init` where it is given. ConfigError unless all fits."""
         family = FAMILIES[self.config.family]
-        self.check_options(family, self.config.mapper)
-        with self.mapper_errors():
-            return family(z_shape=self.codec.z_shape, text_dim=self.encoder.dim, **self.config.mapper)
+        if self.config.corrects:
+            mapper: Mapper = self.local_flow()
+        else:
+            with self.arguments_of(family, self.config.mapper):
+                mapper = family(z_shape=self.codec.z_shape, text_dim=self.encoder.dim, **self.config.mapper)
+        if not self.config.init:
+            return mapper
+        last = self.saved_mapper("init", self.config.init)
+        try:
+            mapper.load_state_dict(last.state_dict())
+        except RuntimeError as error:
+            why = str(error).splitlines()[1].strip()
+            raise ConfigError(f"init: {self.config.init} has a mapper of another shape: {why}") from error
+        return mapper
 
     def local_flow(self) -> LocalFlowMapper:
         """The local flow of `config.memory`, of the kinds of pictures that are drawn, with an untrained correction."""
         options = {"family": TransformerFlowMapper.__name__} | self.config.mapper
         if options["family"] not in NETWORKS:
             raise ConfigError(f"mapper: unknown family {options['family']!r}; known: {', '.join(NETWORKS)}")
-        self.check_options(NETWORKS[options["family"]], {k: v for k, v in options.items() if k != "family"})
-        base = self.saved_mapper("memory", Path(self.config.memory) / "mapper")
+        base = self.saved_mapper("memory", self.config.memory)
         assert isinstance(base, LocalFlowMapper)
         if tuple(base.z_shape) != tuple(self.codec.z_shape) or base.text_dim != self.encoder.dim:
             raise ConfigError(f"memory: {self.config.memory} has another codec or text encoder; name its own")
-        with self.mapper_errors():
+        with self.arguments_of(NETWORKS[options["family"]], options.keys() - {"family"}):
             mapper = base.corrected(options, self.config.strength, self.config.begin)
         if style := self.config.settings.style:
             mapper.allowed = mapper.restricted(style=style).allowed
         return mapper.train()
 
     @staticmethod
-    def check_options(family: type[Mapper], options: Collection[str]) -> None:
-        """Raise ConfigError for arguments that a family does not take."""
+    @contextlib.contextmanager
+    def arguments_of(family: type[Mapper], options: Collection[str]) -> Iterator[None]:
+        """A block that passes the config's `mapper` to a family; what that refuses becomes a ConfigError."""
         known = set(inspect.signature(family.__init__).parameters) - {"self", "z_shape", "text_dim", "inputs"}
         if unknown := sorted(set(options) - known):
             raise ConfigError(f"mapper: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-
-    @staticmethod
-    @contextlib.contextmanager
-    def mapper_errors() -> Iterator[None]:
-        """Name the config's `mapper` in what its arguments raise."""
         try:
             yield
         except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
             raise ConfigError(f"mapper: {str(error).splitlines()[0]}") from error
 
-    def first_mapper(self) -> Mapper:
-        """A new mapper, with the weights of `config.init` where it is given. ConfigError unless they fit."""
-        mapper, folder = self.build_mapper(), Path(self.config.init) / "mapper"
-        if not self.config.init:
-            return mapper
-        last = self.saved_mapper("init", folder)
-        try:
-            mapper.load_state_dict(last.state_dict())
-        except RuntimeError as error:
-            told = str(error).splitlines()[1].strip()
-            raise ConfigError(f"init: {self.config.init} has a mapper of another shape: {told}") from error
-        return mapper
-
-    def saved_mapper(self, argument: str, folder: Path) -> Mapper:
+    def saved_mapper(self, argument: str, model: str) -> Mapper:
         """The mapper of a model that the config's `argument` names. ConfigError unless it is of the family."""
-        model, family = folder.parent, FAMILIES[self.config.family]
-        if not (folder / "config.json").exists():
+        folder, family = Path(model) / "mapper", FAMILIES[self.config.family]
+        file = folder / "config.json"
+        if not file.exists():
             raise ConfigError(f"{argument}: {model} holds no mapper; name the `model` folder of a finished run")
         try:
-            config = json.loads((folder / "config.json").read_text("utf-8"))
-            found = str(config["_class_name"])
+            config = json.loads(file.read_text("utf-8"))
+            name = str(config["_class_name"])
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise ConfigError(f"{argument}: {folder / 'config.json'} is damaged; name another model") from error
-        if found != family.__name__:
-            told = f"has a {found}, this config trains a {family.__name__}"
-            raise ConfigError(f"{argument}: {model} {told}; name another model, or set `family: {found}`")
+            raise ConfigError(f"{argument}: {file} is damaged; name another model") from error
+        if name != family.__name__:
+            differs = f"has a {name}, this config trains a {family.__name__}"
+            raise ConfigError(f"{argument}: {model} {differs}; name another model, or set `family: {name}`")
         if unknown := sorted({k for k in config if k[0] != "_"} - set(inspect.signature(family.__init__).parameters)):
-            told = f"was written by a newer version: unknown {', '.join(unknown)}; update bridge"
-            raise ConfigError(f"{argument}: {model} {told}")
+            newer = f"was written by a newer version: unknown {', '.join(unknown)}; update bridge"
+            raise ConfigError(f"{argument}: {model} {newer}")
         try:
             return family.from_pretrained(folder, use_safetensors=True, local_files_only=True)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -243,17 +228,17 @@ class MapperTraining:
 
     def remembered(self) -> Side:
         """What a local flow remembers, of the kinds of pictures that the finished model draws from."""
-        mapper = self.mapper
+        mapper, texts = self.mapper, self.memory.captions
         assert isinstance(mapper, LocalFlowMapper)
         allowed = torch.arange(len(mapper.latents)) if mapper.allowed is None else mapper.allowed.nonzero()[:, 0]
-        start, link = mapper.start.tolist(), mapper.link.tolist()
-        numbers = [link[start[i] : start[i + 1]] for i in allowed.tolist()]
+        links = mapper.link.split(mapper.start.diff().tolist())
+        numbers = [links[i] for i in allowed.tolist()]
         ends = torch.tensor([0, *map(len, numbers)]).cumsum(0)
-        texts = self.memory.captions
-        table = CaptionTable(texts, torch.tensor([n for row in numbers for n in row]).int(), ends)
-        codes = Codes(Held(len(texts), {"pooled": mapper.unit_codes.__getitem__}), with_tokens=False)
+        table = CaptionTable(texts, torch.cat(numbers).int(), ends)
         if mapper.reads_tokens:
             codes = caption_codes(self.encoder, texts, self.cache, with_tokens=True)
+        else:
+            codes = Codes(Held(len(texts), {"pooled": mapper.unit_codes.__getitem__}), with_tokens=False)
 
         def mean(index: Tensor) -> Tensor:
             return mapper.picture_latents(allowed[index])
@@ -262,17 +247,17 @@ class MapperTraining:
         content = fingerprint_of([mapper.latents, mapper.codes, allowed, table.number])
         return Side(Latents(latents, []), table, codes, content)
 
-    def readable(self, rows: Dataset, split: str) -> tuple[Dataset, list[list[str]]]:
-        """Rows with a caption that the encoder can read, and those captions of each, the label first.
+    def readable(self, dataset: Dataset, split: str) -> tuple[Dataset, list[list[str]]]:
+        """Rows of a split with captions that the encoder can read, and those of each, the label first.
 
-        Word vectors know some words only. What they cannot read is left out, and said on standard error.
-        Raises ConfigError if no row is left.
+        The others are left out, with a line on standard error. Raises ConfigError if no row is left.
         """
+        rows = rows_of(dataset, split)
         captions = [[text for text in row if can_read(self.encoder, text)] for row in rows["captions"]]
         kept = [i for i, row in enumerate(captions) if row]
         if lost := sum(map(len, rows["captions"])) - sum(map(len, captions)):
-            told = f"{split}: left out {lost} captions that the text encoder cannot read"
-            print(f"train.mapper: {told}, and {len(rows) - len(kept)} of {len(rows)} rows", file=sys.stderr)
+            lost_rows = f"{len(rows) - len(kept)} of {len(rows)} rows"
+            say(f"train.mapper: {split}: left out {lost} captions that the text encoder cannot read, and {lost_rows}")
         if not kept:
             raise ConfigError(f"text: {self.config.text} can read no caption of split {split!r}; name another")
         return (rows.select(kept) if len(kept) < len(rows) else rows), [captions[i] for i in kept]
@@ -316,15 +301,13 @@ class MapperTraining:
 
         A mixed code has no tokens, like one that `CaptionMemory.soften` has drawn. `uniform` is in [0, 1), (B, 5).
         """
-        config = self.config
-        at = uniform[:, 1].masked_fill(uniform[:, 0] < config.label_share, 0)
-        code = self.train.codes.rows(self.train.table.pick(rows, at))
-        mixed, dropped = uniform[:, 2] < config.mix_share, uniform[:, 4] < config.caption_dropout
+        config, (own, variant, mix, neighbour, drop) = self.config, uniform.unbind(1)
+        code = self.train.codes.rows(self.train.table.pick(rows, variant.masked_fill(own < config.label_share, 0)))
+        mixed, dropped = mix < config.mix_share, drop < config.caption_dropout
         pooled, without = code.pooled, mixed | dropped
         if self.near is not None:
-            place = (uniform[:, 3].double() * self.near.shape[1]).long()
-            near = self.train.codes.pooled(self.near[rows, place])
-            share = (uniform[:, 2] / config.mix_share)[:, None]
+            near = self.train.codes.pooled(self.near[rows, (neighbour.double() * self.near.shape[1]).long()])
+            share = (mix / config.mix_share)[:, None]
             between = nn.functional.normalize((1 - share) * pooled + share * near, dim=1)
             pooled = torch.where(mixed[:, None], between, pooled)
         return TextCode(
@@ -357,19 +340,16 @@ class MapperTraining:
 
     def copies(self, test: CopyTest) -> float:
         """Share of pictures of held-out captions, drawn as the finished model would, that repeat a training picture."""
-        side = next(iter(self.held_out.values()))
-        captions = [side.table.texts[i] for i in side.table.labels.unique().tolist()]
-        shown = captions[:: max(len(captions) // self.config.copies_of, 1)][: self.config.copies_of]
-        count = len(shown) * COPIES_EACH
-        generators = [generator_for(self.config.loop.seed, -4, i) for i in range(count)]
+        table = next(iter(self.held_out.values())).table
+        shown = [table.texts[i] for i in spread(table.labels.unique().tolist(), self.config.copies_of)]
+        generators = [generator_for(self.config.loop.seed, -4, i) for i in range(len(shown) * COPIES_EACH)]
         pipe = self.pipeline(copy.deepcopy(self.mapper))
         pictures = pipe(shown, COPIES_EACH, generator=generators, output_type="pt").images
         return float(test(thumbnails(pictures.numpy()))[0].mean())
 
     def sheet(self, split: str, side: Side, step: int) -> None:
-        """Write sheet-SPLIT-STEP.png: eight samples each of the first eight captions of a split."""
-        first = list(dict.fromkeys(side.table.labels.tolist()))
-        shown = first[:: max(len(first) // 8, 1)][:8]
+        """Write sheet-SPLIT-STEP.png: eight samples each of eight captions of a split."""
+        shown = spread(list(dict.fromkeys(side.table.labels.tolist())), 8)
         code = side.codes.rows(torch.tensor(shown).repeat_interleave(8)).to(self.mapper.device)
         noise = torch.randn(8, *self.mapper.sample_noise_shape, generator=generator_for(0))
         noise = noise.repeat(len(shown), *[1] * len(self.mapper.sample_noise_shape))
@@ -399,6 +379,11 @@ class MapperTraining:
         return self.config.out / "model"
 
 
+def spread(items: Sequence[int], count: int) -> Sequence[int]:
+    """So many of some items, or all, at equal distances."""
+    return items[:: max(len(items) // count, 1)][:count]
+
+
 def copy_test_of(dataset: Dataset, held_out: str) -> CopyTest:
     """Tells copies of a dataset's training pictures, calibrated on those of a held-out split."""
 
@@ -409,11 +394,8 @@ def copy_test_of(dataset: Dataset, held_out: str) -> CopyTest:
     return CopyTest.fit(small("train"), small(held_out))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    name, example = "python -m train.mapper", "configs/emoji-matching.yaml"
-    return run_config(name, __doc__, example, MapperConfig, lambda config: MapperTraining(config).run(), argv)
-
+command = "python -m train.mapper", __doc__, "configs/emoji-matching.yaml"
+main = partial(run_config, *command, MapperConfig, lambda config: MapperTraining(config).run())
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,10 +4,12 @@ Encodes pictures and captions once and writes `out/model`. Window and perplexity
 `python -m eval out/model --quick --window 1.5 2 3 --perplexity 4 8 16`.
 """
 
+import itertools
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,14 @@ from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
-from train.config import ConfigError, named, read_card, run_config
+from train.command import say
+from train.config import ConfigError, check, named, read_card, run_config
 from train.data.cache import CACHE, can_read, caption_codes
 from train.data.dataset import latents_of, load_dataset
 from train.recipes.names import words_of
 
 CREDITS = "CREDITS.md"
-HELD_OUT, VIEWS, AT_ONCE = 256, 4, 32
-"""Of `held_out_losses`: pairs, times of each, and examples computed at once."""
+HELD_OUT, VIEWS, AT_ONCE = 256, 4, 32  # Of `held_out_losses`: pairs, times of each, and examples at once
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,7 @@ class MemoryConfig:
     perplexity: float = 8.0  # Pictures that a caption effectively draws from
     neighbours: int = 192  # The nearest pictures, which alone are weighed
     hottest: float = HOTTEST  # Most that the temperature of the captions' kernel may be; see `LocalFlowMapper`
-    # How far captions are whitened before they are compared, 0 to 1; see `LocalFlowMapper`
-    whitening: float = WHITENING
+    whitening: float = WHITENING  # How far captions are whitened before they are compared, 0 to 1
     bits: tuple[int, ...] = (8,)  # One number for all channels of a latent, or one each; see `LocalFlowMapper`
     correction: str = ""  # A model folder whose learned correction is added; empty for none. See `train.mapper`.
     strength: float = 1.0  # Factor on it
@@ -59,14 +60,10 @@ class MemoryConfig:
     card: str = ""  # A file that becomes the model's README.md, with the data's CREDITS.md below it; empty for none
 
     def __post_init__(self) -> None:
-        if self.captions < 1:
-            raise ConfigError(f"captions: expected 1 or more, got {self.captions}")
-        if self.tags < 0:
-            raise ConfigError(f"tags: expected 0 or more, got {self.tags}")
-        if not self.bits:
-            raise ConfigError("bits: expected 2, 4, 6 or 8, or one of these for each channel, got nothing")
-        if len(self.window) != 2:
-            raise ConfigError(f"window: expected two numbers, at t = 0 and at t = 1, got {self.window}")
+        check(self, "captions", "1 or more", lambda count: count >= 1)
+        check(self, "tags", "0 or more", lambda count: count >= 0)
+        check(self, "bits", "2, 4, 6 or 8, or one of these for each channel", len)
+        check(self, "window", "two numbers, at t = 0 and at t = 1", lambda window: len(window) == 2)
 
     def local(self) -> dict[str, Any]:
         """Settings of the local flow, but for `bits`."""
@@ -74,7 +71,7 @@ class MemoryConfig:
 
 
 def telling(captions: Sequence[str], style: str, most: int) -> list[str]:
-    """The first captions that are more than another with an article, or with the kind of picture as a word.
+    """The first captions that say more than those before, an article and the kind of picture apart.
 
     >>> telling(["cat", "a cat", "cat, flat", "flat drawing of a cat", "a black cat", "pet"], "flat", 3)
     ['cat', 'a black cat', 'pet']
@@ -94,21 +91,20 @@ def allusions(label: str, tags: Sequence[str], captions: Sequence[str], most: in
     >>> allusions("steaming bowl", ["bowl", "noodle", "ramen"], ["steaming bowl", "noodle bowl"], 2)
     ['steaming bowl, ramen']
     """
-    said = {word for caption in captions for word in words_of(caption)}
-    new = [tag for tag in tags if not set(words_of(tag)) <= said]
+    known = {word for caption in captions for word in words_of(caption)}
+    new = [tag for tag in tags if not set(words_of(tag)) <= known]
     return [f"{label}, {tag}" for tag in new[:most]]
 
 
 def build(config: MemoryConfig) -> Path:
-    """Write the model; returns its folder.
-
-    Raises:
-        UserError: The data or the codec cannot be used.
-    """
+    """Write the model; returns its folder. UserError if the data or the codec cannot be used."""
     check_replaceable(config.out / "model")
-    dataset, card = load_dataset(config.data), card_of(config)
-    rows_in(config, dataset)
-    codec, encoder = codec_of(config), encoder_of(config)
+    dataset, card, credit = load_dataset(config.data), read_card(config.card), config.data / CREDITS
+    if credit.is_file():
+        credits = credit.read_text("utf-8").replace("# Credits", "## Credits")
+        card = "\n\n".join(filter(None, [card.rstrip(), credits]))
+    rows_in(config.splits, config.data, dataset)
+    codec, encoder = opened(config)
     memory = remember(config, dataset, codec, encoder)
     mapper = memory.mapper(config.local() | {"bits": config.bits if len(config.bits) > 1 else config.bits[0]})
     if config.correction:
@@ -121,24 +117,20 @@ def build(config: MemoryConfig) -> Path:
     return config.out / "model"
 
 
-def card_of(config: MemoryConfig) -> str:
-    """The model's README.md: the config's card, and the credits that a recipe wrote beside the data.
-
-    Raises:
-        ConfigError: The card cannot be read.
-    """
-    card, credit = read_card(config.card), config.data / CREDITS
-    if not credit.is_file():
-        return card
-    return "\n\n".join(filter(None, [card.rstrip(), credit.read_text("utf-8").replace("# Credits", "## Credits")]))
+def opened(config: MemoryConfig) -> tuple[ImageCodec, TextEncoder]:
+    """The codec, rounded if the config says so, and the text encoder. ConfigError if one cannot be used."""
+    with named("vae"):
+        codec = load_codec(config.vae)
+    if config.half:
+        if not isinstance(codec, AutoencoderCodec):
+            raise ConfigError(f"half: {config.vae} is a {type(codec).__name__}, whose weights cannot be rounded")
+        codec = codec.rounded()
+    with named("text"):
+        return codec, TextEncoder.from_pretrained(config.text)
 
 
 def correction_of(config: MemoryConfig, codec: ImageCodec) -> LocalFlowMapper:
-    """The local flow whose correction is taken.
-
-    Raises:
-        ConfigError: The config's `correction` is no such model, or one of another codec.
-    """
+    """The local flow whose correction is taken. ConfigError if there is none, or one of another codec."""
     with named("correction"):
         pipe = BridgePipeline.from_pretrained(Path(config.correction))
     if not isinstance(pipe.mapper, LocalFlowMapper) or pipe.mapper.network is None:
@@ -148,32 +140,11 @@ def correction_of(config: MemoryConfig, codec: ImageCodec) -> LocalFlowMapper:
     return pipe.mapper
 
 
-def codec_of(config: MemoryConfig) -> ImageCodec:
-    """The codec, rounded if the config says so."""
-    with named("vae"):
-        codec = load_codec(config.vae)
-    if not config.half:
-        return codec
-    if not isinstance(codec, AutoencoderCodec):
-        raise ConfigError(f"half: {config.vae} is a {type(codec).__name__}, whose weights cannot be rounded")
-    return codec.rounded()
-
-
-def encoder_of(config: MemoryConfig) -> TextEncoder:
-    """The text encoder."""
-    with named("text"):
-        return TextEncoder.from_pretrained(config.text)
-
-
-def rows_in(config: MemoryConfig, dataset: Dataset) -> list[int]:
-    """Numbers of a dataset's rows of the config's splits.
-
-    Raises:
-        ConfigError: There are none.
-    """
-    rows = [i for i, split in enumerate(dataset["split"]) if split in config.splits]
+def rows_in(splits: Sequence[str], data: Path, dataset: Dataset) -> list[int]:
+    """Numbers of a dataset's rows of some splits. ConfigError if there are none."""
+    rows = [i for i, split in enumerate(dataset["split"]) if split in splits]
     if not rows:
-        raise ConfigError(f"splits: {config.data} has no rows of {', '.join(config.splits)}")
+        raise ConfigError(f"splits: {data} has no rows of {', '.join(splits)}")
     return rows
 
 
@@ -187,13 +158,12 @@ def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder:
         telling([text for text in texts if can_read(encoder, text)], style, config.captions)
         for texts, style in zip(dataset["captions"], styles, strict=True)
     ]
-    alluding = alluding_captions(config, dataset, captions)
     plain = {caption for row in captions for caption in row}
-    captions = [row + [text for text in more if text not in row] for row, more in zip(captions, alluding, strict=True)]
-    rows = rows_in(config, dataset)
+    captions = with_allusions(config, dataset, captions)
+    rows = rows_in(config.splits, config.data, dataset)
     kept = [i for i in rows if captions[i]]
     if lost := len(rows) - len(kept):
-        print(f"train.memory: left out {lost} pictures whose captions the encoder cannot read", file=sys.stderr)
+        say(f"train.memory: left out {lost} pictures whose captions the encoder cannot read")
     everything = sorted({caption for row in captions for caption in row}, key=lambda text: (len(text), text))
     codes = caption_codes(encoder, everything, cache, with_tokens=False).all_pooled
     known = {caption for i in kept for caption in captions[i]}
@@ -212,16 +182,17 @@ def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder:
     )
 
 
-def alluding_captions(config: MemoryConfig, dataset: Dataset, captions: Sequence[Sequence[str]]) -> list[list[str]]:
-    """For each row of a dataset the captions that only allude to it; none but for emoji in their own colours."""
+def with_allusions(config: MemoryConfig, dataset: Dataset, captions: list[list[str]]) -> list[list[str]]:
+    """Captions of each row, and those that only allude to it: of emoji in their own colours, where `tags` asks so."""
     if not config.tags or "hexcode" not in dataset.column_names:
-        return [[] for _ in captions]
+        return captions
     turned = dataset["turned"] if "turned" in dataset.column_names else [False] * len(dataset)
+    extended = []
     columns = (dataset[name] for name in ("label", "tags", "hexcode"))
-    return [
-        allusions(label, tags, row, config.tags) if row and hexcode and not copy else []
-        for label, tags, hexcode, copy, row in zip(*columns, turned, captions, strict=True)
-    ]
+    for label, tags, hexcode, copy, row in zip(*columns, turned, captions, strict=True):
+        more = allusions(label, tags, row, config.tags) if row and hexcode and not copy else []
+        extended.append(row + [text for text in more if text not in row])
+    return extended
 
 
 def held_out_losses(
@@ -229,35 +200,29 @@ def held_out_losses(
 ) -> dict[tuple[tuple[float, float], float], float]:
     """Flow matching loss on validation pairs of local flows over the config's rows, by (window, perplexity).
 
-    Each pair, of `HELD_OUT` at most, is seen at `VIEWS` times, with the same noise under every setting.
-
-    Raises:
-        ConfigError: There are no validation rows.
+    Each pair, of `HELD_OUT` at most, is seen at `VIEWS` times, with the same noise under every setting. ConfigError if
+    there are no validation rows.
     """
-    dataset, codec, encoder = load_dataset(config.data), codec_of(config), encoder_of(config)
+    dataset, (codec, encoder) = load_dataset(config.data), opened(config)
     memory = remember(config, dataset, codec, encoder)
-    rows = rows_in(replace(config, splits=("validation",)), dataset)[:HELD_OUT]
+    rows = rows_in(("validation",), config.data, dataset)[:HELD_OUT]
     z = latents_of(codec, dataset, config.data / CACHE).means[rows].repeat(VIEWS, *[1] * len(codec.z_shape))
     codes = encoder.encode([dataset[i]["captions"][0] for i in rows], batch_size=32, with_tokens=False)
     codes = TextCode.cat([codes] * VIEWS)
     losses = {}
-    for window in windows:
-        for perplexity in perplexities:
-            mapper = memory.mapper(config.local() | {"window": window, "perplexity": perplexity})
-            noise = torch.randn(len(z), *mapper.loss_noise_shape, generator=generator_for(0))
-            with torch.no_grad():
-                parts = [
-                    mapper.loss(z[at : at + AT_ONCE], codes[at : at + AT_ONCE], noise=noise[at : at + AT_ONCE])
-                    for at in range(0, len(z), AT_ONCE)
-                ]
-            losses[window, perplexity] = float(torch.cat(parts).mean())
+    for window, perplexity in itertools.product(windows, perplexities):
+        mapper = memory.mapper(config.local() | {"window": window, "perplexity": perplexity})
+        noise = torch.randn(len(z), *mapper.loss_noise_shape, generator=generator_for(0))
+        with torch.no_grad():
+            parts = [
+                mapper.loss(z[at : at + AT_ONCE], codes[at : at + AT_ONCE], noise=noise[at : at + AT_ONCE])
+                for at in range(0, len(z), AT_ONCE)
+            ]
+        losses[window, perplexity] = float(torch.cat(parts).mean())
     return losses
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    return run_config("python -m train.memory", __doc__, "configs/pictures-memory.yaml", MemoryConfig, build, argv)
-
+main = partial(run_config, "python -m train.memory", __doc__, "configs/pictures-memory.yaml", MemoryConfig, build)
 
 if __name__ == "__main__":
     sys.exit(main())

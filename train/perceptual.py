@@ -1,8 +1,7 @@
-"""A perceptual distance on early EfficientNet-Lite1 blocks, and a discriminator on the same features. The judge in eval
-uses another network.
-"""
+"""A perceptual distance on early EfficientNet-Lite1 blocks, not the judge's network, and a discriminator on them."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Self
 
 import torch
@@ -11,10 +10,8 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BLOCKS = (1, 3, 6)
-"""After the stem (1/2 of the side), these blocks are compared: 1/4, 1/4 and 1/8."""
-CHANNELS = (32, 24, 24, 40)
-"""Of the features compared."""
+BLOCKS, CHANNELS = (1, 3, 6), (32, 24, 24, 40)
+"""After the stem (1/2 of the side), these blocks are compared: 1/4, 1/4 and 1/8; and channels of stem and blocks."""
 
 
 class PerceptualDistance(nn.Module):
@@ -39,19 +36,14 @@ class PerceptualDistance(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Unit-norm features (over channels) of pictures in [0, 1]."""
-        h = self.act(self.norm(self.stem((x * 255 - 127) / 128)))
-        layers = [h]
-        for i, block in enumerate(self.blocks):
-            h = block(h)
-            if i in BLOCKS:
-                layers.append(h)
-        return [f / (f.square().sum(1, keepdim=True) + 1e-6).sqrt() for f in layers]
+        stem = self.act(self.norm(self.stem((x * 255 - 127) / 128)))
+        layers = list(accumulate(self.blocks, lambda h, block: block(h), initial=stem))
+        compared = [layers[0], *(layers[i + 1] for i in BLOCKS)]
+        return [f / (f.square().sum(1, keepdim=True) + 1e-6).sqrt() for f in compared]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Distance of each pair of pictures in [0, 1], (B,)."""
-        with torch.no_grad():
-            real = self.features(x)
-        return distance(real, self.features(y))
+        return distance(self.features(x), self.features(y))
 
 
 def distance(real: Sequence[Tensor], drawn: Sequence[Tensor]) -> Tensor:
@@ -90,7 +82,7 @@ class Discriminator(nn.Module):
         self.requires_grad_(False)
         deceived = [-score for score in self(drawn)]
         self.requires_grad_(True)
-        told = [F.relu(1 - score) for score in self(real)]
-        told = [a + F.relu(1 + b) for a, b in zip(told, self([f.detach() for f in drawn]), strict=True)]
-        decoder, discriminator = (torch.stack([s.mean((1, 2, 3)) for s in part]).mean(0) for part in (deceived, told))
+        scores = zip(self(real), self([f.detach() for f in drawn]), strict=True)
+        judged = [F.relu(1 - of_real) + F.relu(1 + of_drawn) for of_real, of_drawn in scores]
+        decoder, discriminator = (torch.stack([s.mean((1, 2, 3)) for s in part]).mean(0) for part in (deceived, judged))
         return decoder, discriminator

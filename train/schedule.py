@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,8 +11,13 @@ from torch import Tensor
 
 from bridge.errors import UserError
 from bridge.noise import generator_for
+from train.config import check
 
-SCHEDULES, PRECISIONS, GOALS = ("trapezoid", "cosine", "constant"), ("no", "bf16", "fp16"), ("min", "max")
+CHOICES = {
+    "mixed_precision": ("no", "bf16", "fp16"),
+    "schedule": ("trapezoid", "cosine", "constant"),
+    "goal": ("min", "max"),
+}
 FIRST_LOOK = 0.02  # Share of a budget after which the first validation comes, where there are several
 
 
@@ -37,26 +43,18 @@ class LoopConfig:
     seed: int = 0  # Key of all randomness
     schedule: str = "trapezoid"  # "trapezoid", "cosine" or "constant"
     accumulate: int = 1  # Micro-batches that a process's share of a step is computed in, to save memory
-    # Name of a validation figure; its best weights are kept, and training stops early. Empty for neither.
-    stop_on: str = ""
+    stop_on: str = ""  # Validation figure by which training stops early and the best weights are kept; or none
     goal: str = "min"  # "min" or "max": which way `stop_on` gets better
     patience: int = 5  # Validations in a row without a better figure after which training stops
     tensorboard: bool = False  # Whether to log for TensorBoard too, in the run folder
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "validate_every", "accumulate", "patience"):
-            self._require(name, "1 or more", getattr(self, name) >= 1)
-        for name in ("warmup", "cooldown", "weight_decay", "save_minutes"):
-            self._require(name, "0 or more", 0 <= getattr(self, name) < math.inf)
-        self._require("ema_decay", "0 to 1", 0 <= self.ema_decay <= 1)
-        for name in ("learning_rate", "clip"):
-            self._require(name, "a number above 0", 0 < getattr(self, name) < math.inf)
-        for name, known in (("mixed_precision", PRECISIONS), ("schedule", SCHEDULES), ("goal", GOALS)):
-            self._require(name, f"one of {', '.join(known)}", getattr(self, name) in known)
-
-    def _require(self, name: str, expected: str, fits: bool) -> None:
-        if not fits:
-            raise UserError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+        check(self, "steps batch_size validate_every accumulate patience", "1 or more", lambda value: value >= 1)
+        check(self, "warmup cooldown weight_decay save_minutes", "0 or more", lambda value: 0 <= value < math.inf)
+        check(self, "ema_decay", "0 to 1", lambda value: 0 <= value <= 1)
+        check(self, "learning_rate clip", "a number above 0", lambda value: 0 < value < math.inf)
+        for name, known in CHOICES.items():
+            check(self, name, f"one of {', '.join(known)}", known.__contains__)
 
 
 FREE = frozenset(
@@ -70,10 +68,8 @@ class Budget:
     """Seconds of training steps, batches included, in place of a number of steps."""
 
     seconds: float
-    # Above 1, validations come at times that grow by this factor, and `stop_on` may end training earlier, but not
-    # before `least` seconds; at 1 there is one validation, at the end
-    growth: float = 1.0
-    least: float = 0.0
+    growth: float = 1.0  # Between times of validation, where `stop_on` may end training; at 1 there is one, at the end
+    least: float = 0.0  # Seconds before which validation does not end training
     clock: Callable[[], float] | None = None  # Seconds; None for processor time, or the wall's on an accelerator
 
     def __post_init__(self) -> None:
@@ -85,6 +81,10 @@ class Budget:
         first = FIRST_LOOK * self.seconds
         return used >= self.seconds or (self.growth > 1 and used >= max(first, looked * self.growth))
 
+    def share(self, used: float) -> float:
+        """Share that is used; 0 where validation may end training, so that the learning rate does not fall."""
+        return 0.0 if self.growth > 1 else used / self.seconds
+
 
 def learning_rate_at(step: int, config: LoopConfig, share: float | None = None) -> float:
     """The trapezoid: linear warm-up, plateau, linear cool-down to zero at `steps`; or the cosine, or no cool-down.
@@ -93,13 +93,6 @@ def learning_rate_at(step: int, config: LoopConfig, share: float | None = None) 
 
     Source: Haegele et al. 2024, Scaling Laws Beyond Fixed Training Durations, arXiv:2405.18392; the cosine
         Loshchilov & Hutter 2017, SGDR, arXiv:1608.03983
-
-    >>> config = LoopConfig(steps=100, warmup=10, cooldown=0.5, learning_rate=1.0)
-    >>> [round(learning_rate_at(s, config), 2) for s in (0, 9, 30, 75)]
-    [0.1, 1.0, 1.0, 0.5]
-    >>> config = LoopConfig(steps=110, warmup=10, learning_rate=1.0, schedule="cosine")
-    >>> [round(learning_rate_at(s, config), 2) for s in (0, 10, 60, 109)]
-    [0.1, 1.0, 0.5, 0.0]
     """
     up, cosine = (step + 1) / max(config.warmup, 1), config.schedule == "cosine"
     if config.schedule == "constant":
@@ -113,41 +106,32 @@ def learning_rate_at(step: int, config: LoopConfig, share: float | None = None) 
 
 
 class RowOrder:
-    """Which rows a step sees; an epoch's order is fixed by (seed, epoch) and kept, so that it is drawn once.
+    """Which rows a step sees; an epoch's order is fixed by (seed, epoch).
 
     The last incomplete batch of an epoch is left out; a batch larger than the data repeats rows.
     """
 
     def __init__(self, rows: int, seed: int) -> None:
-        self.rows, self.seed = rows, seed
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+        self.rows = rows
+        self.order = lru_cache(1)(lambda epoch: torch.randperm(rows, generator=generator_for(seed, epoch)))
 
     def at(self, step: int, batch_size: int) -> tuple[Tensor, int]:
         """Row numbers of one step, (batch_size,), and its epoch."""
         epoch, position = divmod(step, max(self.rows // batch_size, 1))
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = torch.randperm(self.rows, generator=generator_for(self.seed, epoch))
-        order = self._order
+        order = self.order(epoch)
         if self.rows < batch_size:
             order = order.repeat(math.ceil(batch_size / self.rows))
         return order[position * batch_size : (position + 1) * batch_size], epoch
 
 
 class Best:
-    """Early stopping: the best averaged weights so far by `config.stop_on`, and for how long none were better.
-
-    `weights` are copies on the CPU, validated at `step`, and empty where there are none; `worse` counts validations in
-    a row that were no better.
-
-    Source: Prechelt 1998, Early Stopping - But When?
-    """
+    """Early stopping (Prechelt 1998, Early Stopping - But When?) on `config.stop_on`, and the best averaged weights."""
 
     def __init__(self, config: LoopConfig) -> None:
         self.config = config
         self.aim = {"stop_on": config.stop_on, "goal": config.goal}
-        self.value, self.step, self.worse = math.inf, 0, 0
-        self.weights: list[Tensor] = []
+        self.value, self.step, self.worse = math.inf, 0, 0  # Of the best; validations in a row since
+        self.weights: list[Tensor] = []  # Copies on the CPU; empty where nothing was validated
 
     @property
     def enough(self) -> bool:
@@ -155,9 +139,8 @@ class Best:
         return bool(self.config.stop_on) and self.worse >= self.config.patience
 
     def look(self, step: int, figures: dict[str, float], weights: Sequence[Tensor]) -> None:
-        """Compare the figures of a validation with the best; NaN counts as worse. TrainingError if it is not there."""
-        name = self.config.stop_on
-        if not name:
+        """Compare a validation with the best; NaN counts as worse. TrainingError if the figure is missing."""
+        if not (name := self.config.stop_on):
             return
         if name not in figures:
             raise TrainingError(f"stop_on: no figure {name!r} in the log; there are {', '.join(sorted(figures))}")
@@ -170,7 +153,7 @@ class Best:
 
     def state(self) -> dict[str, Any]:
         """What `restore` takes: numbers, strings and tensors."""
-        return {k: getattr(self, k) for k in ("value", "step", "worse", "weights")} | self.aim
+        return {"value": self.value, "step": self.step, "worse": self.worse, "weights": self.weights} | self.aim
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state`, unless it is that of another figure."""

@@ -6,7 +6,6 @@ Imports next to nothing, so that little can be interrupted before it.
 import _signal as signal  # type: ignore[import-not-found]  # the module proper takes a while to import
 import os
 import sys
-from collections.abc import Sequence
 
 STOPPED = 130  # Exit code of a command that Ctrl-C ended: 128 + SIGINT
 FORMER_NAMES = {
@@ -33,30 +32,25 @@ FORMER_NAMES = {
     "train.recipes shapes": "train.recipes.shapes train.shapes",
 }
 NEW_NAMES = {former: name for name, all_former in FORMER_NAMES.items() for former in all_former.split()}
-"""Commands that changed name."""
 
 
 def begin() -> None:
     """For a package's `__init__`, which runs before the module that was asked for.
 
     From here to `interruptible`, Ctrl-C ends a `python -m …` in one line, whatever is being imported; a process that
-    was started under an old name ends. Does nothing anywhere else.
+    was started under an old name ends.
     """
     if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _quit)
-    if (words := answer(sys.orig_argv)) is not None:
-        print(words, file=sys.stderr)
+    if (module := _module()) in NEW_NAMES:
+        print(f"{module} is now python -m {NEW_NAMES[module]}", file=sys.stderr)
         sys.exit(2)
 
 
-def answer(command: Sequence[str]) -> str | None:
-    """What to say to a process' command line, if it runs a module under its old name.
-
-    >>> answer(["python", "-m", "train.bench", "rates"])
-    'train.bench is now python -m eval.studies.cost'
-    """
-    run = command[command.index("-m") + 1 :][:1] if "-m" in command else []
-    return f"{run[0]} is now python -m {NEW_NAMES[run[0]]}" if run and run[0] in NEW_NAMES else None
+def _module() -> str:
+    """The module that this process was started to run; empty where it runs none."""
+    words = sys.orig_argv
+    return "".join(words[words.index("-m") + 1 :][:1]) if "-m" in words else ""
 
 
 def interruptible() -> None:
@@ -67,7 +61,7 @@ def interruptible() -> None:
 
 def _quit(*_: object) -> None:
     # No exception: what is being imported may swallow it, or turn it into an ImportError.
-    words = sys.orig_argv
-    name = " ".join(["python", *words[words.index("-m") :][:2]]) if "-m" in words else "command"
+    module = _module()
+    name = f"python -m {module}" if module else "command"
     os.write(2, f"{name}: stopped\n".encode(errors="replace"))
     os._exit(STOPPED)

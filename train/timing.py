@@ -53,7 +53,7 @@ def slow_bfloat16() -> bool:
 
 
 def note_precision(mixed_precision: str, option: str) -> None:
-    """Say on standard error that "bf16" is slow here, where it is; `option` is what the reader sets to "no" instead."""
+    """Say where "bf16" is slow on this processor; `option` is what the reader sets to "no" instead."""
     if mixed_precision == "bf16" and slow_bfloat16():
-        told = f"on this processor bfloat16 takes {slowdown():.0f} times as long as float32"
-        say(f'{option}: {told}; "no" trains in float32')
+        times = f"{slowdown():.0f} times as long as float32"
+        say(f'{option}: on this processor bfloat16 takes {times}; "no" trains in float32')

@@ -33,8 +33,9 @@ from eval.stream import Generate, seen_of
 from eval.studies import add_common
 from eval.studies.compare.material import MICRO_BATCH, NONE, Asked, Material, keyed, load
 from eval.studies.compare.nets import Batch, LocalPeer, Peer, PeerNet, Sampling, SimplePeer, Space, TrainedPeer, Trial
+from train.checkpoint import SaveError
 from train.command import Parser, number, say, whole
-from train.loop import Budget, Loop, LoopConfig, SaveError, TrainingError
+from train.loop import Budget, Loop, LoopConfig, TrainingError
 from train.timing import note_precision
 
 PRECISIONS = ("no", "bf16")
