@@ -110,7 +110,6 @@ def score(args: argparse.Namespace) -> None:
     """A table of how well images fit captions."""
     from bridge.images import read_image  # noqa: PLC0415
     from bridge.score import check_samples, resolve_method  # noqa: PLC0415
-    from bridge.score import score as score_all  # noqa: PLC0415
 
     with words({"samples": "--samples"}):
         check_samples(args.samples)
@@ -122,7 +121,7 @@ def score(args: argparse.Namespace) -> None:
         method = resolve_method(pipe.mapper)
     with prefixed("IMAGE"):
         images = [read_image(name, size=pipe.codec.image_size) for name in args.image]
-    scored = score_all(pipe, images, captions, method=method, samples=args.samples, seed=args.seed)
+    scored = pipe.score(images, captions, method=method, samples=args.samples, seed=args.seed)
     tell(f"scores by {method}; columns: file, caption, score, typical")
     for i, k in _ranked(scored, args.by):
         last = [] if scored.typical is None else [f"{float(scored.typical[i, k]):.2f}"]

@@ -76,7 +76,7 @@ def edit(args: argparse.Namespace) -> None:
         raise UserError("--plus, --minus: none given; name a caption to have more of, or less of")
     check_out(args.out, {"IMAGE": args.start})
     with words({"scale": "--scale"}):
-        explore.check_scale(args.scale)
+        number(args.scale, "scale", -explore.MAX_SCALE, explore.MAX_SCALE)
     pipe = load_model(args.model)
     for argument, caption in (("--plus", args.plus), ("--minus", args.minus)):
         if caption is not None:
