@@ -16,8 +16,7 @@ from bridge.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-MAX_IMAGES_PER_PROMPT = 100_000
-"""Most images of one caption in one call."""
+MAX_IMAGES_PER_PROMPT = 100_000  # in one call
 
 
 @dataclass(frozen=True)
@@ -87,15 +86,8 @@ def _text(text: Any, name: str) -> Text:
     return Text(str(text), name)
 
 
-# numbers
-
-
 def check_count(count: Any, name: str = "num_images_per_prompt") -> int:
-    """`count`, if it is a whole number from 1 to MAX_IMAGES_PER_PROMPT; see `whole`.
-
-    >>> check_count(8)
-    8
-    """
+    """`count`, if it is a whole number from 1 to MAX_IMAGES_PER_PROMPT; see `whole`."""
     return whole(count, name, 1, MAX_IMAGES_PER_PROMPT)
 
 

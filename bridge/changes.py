@@ -7,7 +7,7 @@ of the latent around each position, so that it finds what is red wherever that i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,22 +17,16 @@ from torch.nn import functional as F
 
 from bridge.mappers import LocalFlowMapper
 
-LEAST, MOST = 8, 200
-"""Pairs below which nothing is learnt, and that are learnt from at most."""
-RIDGE = 0.05
-"""Share of the features' mean square that is added to each one's."""
+LEAST, MOST = 8, 200  # pairs below which nothing is learnt, and that are learnt from at most
+RIDGE = 0.05  # share of the features' mean square that is added to each one's
 
 
 @dataclass(frozen=True)
 class Change:
-    """A map of latents (C, h, w), least squares over pairs of pictures.
+    """A map of latents (C, h, w), least squares over `pairs` pairs of pictures; `weight` is (features, C), float64.
 
     At each position, what is added is linear in the latent there and at its eight neighbours, and in the products of
     its channels there.
-
-    Attributes:
-        weight: (features, C), float64.
-        pairs: How many pairs it is learnt from.
     """
 
     weight: Tensor
@@ -63,13 +57,9 @@ def _features(z: Tensor) -> Tensor:
 
 
 def learn_change(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, plus: str) -> Change | None:
-    """The change from `minus` to `plus`, words of captions in memory, or None where too few pairs show it.
+    """The change from `minus` to `plus`, such as "red" to "blue", or None where too few pairs show it.
 
-    Args:
-        mapper: Its memory of latents with a grid, (C, h, w), is learnt from.
-        captions: Those of the memory, in its order.
-        minus: Words of a caption, such as "red".
-        plus: What stands in their place in the other's, such as "blue".
+    It is learnt from the mapper's memory of latents with a grid, (C, h, w); `captions` are the memory's, in its order.
     """
     if len(mapper.z_shape) != 3 or minus == plus:
         return None
@@ -78,8 +68,7 @@ def learn_change(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, p
         return None
     step = max(1, len(pairs) / MOST)
     some = torch.tensor([pairs[int(i * step)] for i in range(min(MOST, len(pairs)))])
-    before, after = mapper.picture_latents(some.T.to(mapper.latents.device))
-    return Change.fit(before, after)
+    return Change.fit(*mapper.picture_latents(some.T.to(mapper.latents.device)))
 
 
 def change_pairs(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, plus: str) -> list[tuple[int, int]]:
@@ -96,28 +85,19 @@ def change_pairs(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, p
         for i, caption in enumerate(captions)
         if words.search(caption) and (other := words.sub(lambda _: plus, caption)) in number
     }
-    shown = _shown(mapper, {*siblings, *siblings.values()})
+    shown: dict[int, list[int]] = {caption: [] for caption in {*siblings, *siblings.values()}}
+    link: list[int] = mapper.link.tolist()
+    for picture, (begin, end) in enumerate(pairwise(mapper.start.tolist())):
+        for caption in shown.keys() & link[begin:end]:
+            shown[caption].append(picture)
     style: list[int] = mapper.style.tolist()
     paired: dict[int, int] = {}
     for first, second in siblings.items():
         for picture in shown[first]:
-            if picture in paired:
-                continue
             rest = [p for p in shown[second] if style[p] == style[picture] and p not in shown[first]]
-            if rest:
+            if rest and picture not in paired:
                 paired[picture] = _nearest(mapper, picture, rest)
     return list(paired.items())
-
-
-def _shown(mapper: LocalFlowMapper, captions: Iterable[int]) -> dict[int, list[int]]:
-    """Caption -> pictures that it is one of the captions of."""
-    shown: dict[int, list[int]] = {caption: [] for caption in captions}
-    link: list[int] = mapper.link.tolist()
-    for picture, (begin, end) in enumerate(pairwise(mapper.start.tolist())):
-        for caption in link[begin:end]:
-            if caption in shown:
-                shown[caption].append(picture)
-    return shown
 
 
 def _nearest(mapper: LocalFlowMapper, picture: int, among: Sequence[int]) -> int:

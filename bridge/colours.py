@@ -30,8 +30,8 @@ BLACK, UNNAMED = WORDS.index("black"), len(WORDS)
 and blue."""
 HUES = {"red": 0.0, "orange": 27.0, "yellow": 50.0, "green": 125.0, "blue": 214.0, "purple": 275.0, "pink": 332.0}
 """Hue in degrees that a turned drawing gets."""
-REACH = 45.0
-"""Hues this near the dominant one turn with it, in degrees."""
+BROWN = 25.0  # hue in degrees
+REACH = 45.0  # hues this near the dominant one turn with it, in degrees
 SHADES = {
     "red": (0.8, 0.88),
     "orange": (0.85, 0.97),
@@ -46,21 +46,14 @@ SHADES = {
     "grey": (0.05, 0.6),
 }
 """Saturation and value around which a thing is painted."""
-BROWN = 25.0
-"""Hue in degrees."""
-SHADED = 0.7
-"""How much of the differences in saturation and value painting leaves."""
-LEAST = 0.2
-"""Share of what is drawn below which a hue is not its colour; then black, white or grey is."""
+SHADED = 0.7  # how much of the differences in saturation and value painting leaves
+LEAST = 0.2  # share of what is drawn below which a hue is not its colour; then black, white or grey is
 KEPT, WEIGHTY = 0.1, 0.01
 """Weight of the pictures that have a caption's colour, of all that it draws from, below which all are drawn from; and
 of one of them, below which it does not count."""
-LINE = 0.6
-"""Grey of the line around what is painted white."""
-PAINTED = 24
-"""Pictures that a caption draws from."""
-WHOLE, THING = 0.85, 0.85
-"""Cosine with a known caption from which on a caption is known as a whole, and from which on a thing is."""
+LINE = 0.6  # grey of the line around what is painted white
+PAINTED = 24  # pictures that a caption draws from
+WHOLE, THING = 0.85, 0.85  # cosine with a known caption of a caption known as a whole, and of a known thing
 
 
 def hsv(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -102,13 +95,10 @@ def colour_numbers(rgb: np.ndarray) -> np.ndarray:
 
 
 def painted(pixels: np.ndarray, target: str) -> np.ndarray:
-    """A drawing in another colour: what has its most frequent colour is painted, with its shades; the rest stays.
+    """A drawing, RGBA in [0, 1], (H, W, 4), in another colour, one of WORDS.
 
-    White gets a grey line around, so that it is seen on white.
-
-    Args:
-        pixels: RGBA in [0, 1], (H, W, 4).
-        target: One of `WORDS`.
+    What has its most frequent colour is painted, with its shades; the rest stays. White gets a grey line around, so
+    that it is seen on white.
     """
     h, s, v = hsv(pixels[..., :3])
     seen = pixels[..., 3] > 0.5
@@ -166,27 +156,27 @@ def coloured(
     That is so where the caption does not begin with a colour, memory knows all of it, in this colour, or not the thing,
     or the codec draws no opacity. For the arguments, see `bridge.composition.compose`.
     """
-    found = colour_and_thing(caption)
-    if found is None or not draws_opacity(codec):
+    words = colour_and_thing(caption)
+    if words is None or not draws_opacity(codec):
         return None
     if mapper.familiarity(code) >= WHOLE:
-        return _of_that_colour(found, code, mapper, codec)
+        return _of_that_colour(words, code, mapper, codec)
     try:
-        its_code = encode(found[1])
+        thing = encode(words[1])
     except UserError:  # nothing that the encoder reads
         return None
-    if mapper.familiarity(its_code) < THING:
+    if mapper.familiarity(thing) < THING:
         return None
-    near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(its_code))
-    rgba = _drawn(near, mapper, codec)
-    pixels = torch.from_numpy(np.stack([painted(x, found[0]) for x in rgba])).movedim(-1, 1).float()
+    near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(thing))
+    rgba = drawn(near.numpy(), mapper, codec).movedim(1, -1).numpy()
+    pixels = torch.from_numpy(np.stack([painted(x, words[0]) for x in rgba])).movedim(-1, 1).float()
     on_white = pixels[:, :3] * pixels[:, 3:] + 1 - pixels[:, 3:]
     latents = codec.encode(on_white.to(code.device)).mean
-    return Coloured(*found, Material(latents, log_weight.log_softmax(0), mapper.style.cpu()[near]))
+    return Coloured(*words, Material(latents, log_weight.log_softmax(0), mapper.style.cpu()[near]))
 
 
 def _of_that_colour(
-    found: tuple[str, str], code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec
+    words: tuple[str, str], code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec
 ) -> Coloured | None:
     """Those of a caption's nearest pictures that have its colour; None where all have it, or too few."""
     near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(code))
@@ -194,16 +184,11 @@ def _of_that_colour(
     near, log_weight = near[counted], log_weight[counted]
     if log_weight.exp().sum() < KEPT:
         return None
-    rgba = _drawn(near, mapper, codec)
+    rgba = drawn(near.numpy(), mapper, codec).movedim(1, -1).numpy()
     seen = rgba[..., 3] > 0.5
-    own = (colour_numbers(rgba[..., :3]) == WORDS.index(found[0])) & seen
+    own = (colour_numbers(rgba[..., :3]) == WORDS.index(words[0])) & seen
     has = torch.from_numpy(own.sum((1, 2)) >= LEAST * seen.sum((1, 2)))
     if has.all() or log_weight[has].exp().sum() < KEPT:
         return None
     latents = mapper.picture_latents(near[has].to(mapper.latents.device)).to(code.device)
-    return Coloured(*found, Material(latents, log_weight[has].log_softmax(0), mapper.style.cpu()[near[has]]), False)
-
-
-def _drawn(numbers: Tensor, mapper: LocalFlowMapper, codec: ImageCodec) -> np.ndarray:
-    """Pictures in memory, (K, H, W, 4) in [0, 1]; see `bridge.composition.drawn`."""
-    return drawn(numbers.numpy(), mapper, codec).movedim(1, -1).numpy()
+    return Coloured(*words, Material(latents, log_weight[has].log_softmax(0), mapper.style.cpu()[near[has]]), False)

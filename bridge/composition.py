@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,19 +22,14 @@ from bridge.mappers.local import Material
 if TYPE_CHECKING:
     from bridge.mappers import LocalFlowMapper
 
-COMPOSITIONS = 24
-"""Compositions that a caption draws from."""
-KNOWN, TOGETHER = 0.75, 0.85
-"""Cosine with a known caption from which on a thing is known, and from which on a caption as a whole is."""
+COMPOSITIONS = 24  # that a caption draws from
+KNOWN, TOGETHER = 0.75, 0.85  # cosine with a known caption of a known thing, and of a caption known as a whole
 SHOWN, SHARE = 0.6, 0.25
 """A picture shows a thing if the nearest of its captions has this cosine with it; weight of those that show both, from
 which on nothing is to be composed."""
-ALIKE = 0.05
-"""Joint weight of pictures of one style from which on no others are laid out together."""
-OUTLINE = 1 / 48
-"""Width of the white line around what is in front, in sides of a picture."""
-DRAWN = 0.5
-"""Opacity from which on something is drawn."""
+ALIKE = 0.05  # joint weight of pictures of one style from which on no others are laid out together
+OUTLINE = 1 / 48  # width of the white line around what is in front, in sides of a picture
+DRAWN = 0.5  # opacity from which on something is drawn
 
 
 class Box(NamedTuple):
@@ -48,8 +42,7 @@ class Box(NamedTuple):
     low: bool = True
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """Where the first and the second thing are, the second behind the first unless `second_in_front`."""
 
     first: Box
@@ -63,15 +56,13 @@ UPON = Layout(Box(0.18, 0.02, 0.82, 0.64), Box(0.03, 0.52, 0.97, 0.98, low=False
 OVER = Layout(Box(0.22, 0.02, 0.78, 0.46), Box(0.03, 0.5, 0.97, 0.98))
 WITHIN = Layout(Box(0.24, 0.42, 0.76, 0.95), Box(0, 0, 1, 1))
 INTO = Layout(Box(0.2, 0.02, 0.8, 0.62), Box(0.14, 0.44, 0.86, 0.98), second_in_front=True)
-LAYOUTS = {
-    "and": BESIDE,
-    **dict.fromkeys(("next to", "beside", "near"), BESIDE),
+LAYOUTS = {  # by the words between two things
+    **dict.fromkeys(("and", "next to", "beside", "near"), BESIDE),
     **dict.fromkeys(("with", "holding", "carrying", "eating", "drinking", "reading", "playing"), SMALL),
     **dict.fromkeys(("on top of", "on", "riding"), UPON),
     **dict.fromkeys(("over", "above"), OVER),
     **dict.fromkeys(("in front of", "inside", "in", "under"), WITHIN),
 }
-"""Words between two things, and what they say of where these are."""
 DETERMINERS = {"a", "an", "the", "some", "his", "her", "its"}
 ATTRIBUTES = {"hair", "beard", "moustache", "glasses", "sunglasses", "hat", "cap", "crown", "mask", "smile", "face"}
 """What is part of the thing that has it, and not beside it."""
@@ -80,8 +71,7 @@ CONTAINERS = {"box", "bowl", "pot", "cup", "mug", "glass", "vase", "bag", "baske
 _BETWEEN = re.compile(rf"\b({'|'.join(sorted(LAYOUTS, key=len, reverse=True))})\b", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """Two things of a caption, and how they are laid out."""
 
     first: str
@@ -89,8 +79,7 @@ class Parts:
     layout: Layout
 
 
-@dataclass(frozen=True)
-class Composition:
+class Composition(NamedTuple):
     """The two things of a caption, and pictures that show both."""
 
     parts: Parts
@@ -105,12 +94,11 @@ def parts_of(caption: str) -> Parts | None:
     >>> parts = parts_of("a castle on a hill")
     >>> parts.first, parts.second, parts.layout is UPON
     ('a castle', 'a hill', True)
-    >>> parts_of("on a hill")
     """
-    for found in _BETWEEN.finditer(caption) if ":" not in caption else ():
-        first, second = caption[: found.start()].strip(), caption[found.end() :].strip(" .!?")
+    for match in _BETWEEN.finditer(caption) if ":" not in caption else ():
+        first, second = caption[: match.start()].strip(), caption[match.end() :].strip(" .!?")
         if content_words(first) and (words := content_words(second)):
-            between, last = found[1].lower(), words[-1]
+            between, last = match[1].lower(), words[-1]
             if last in ATTRIBUTES and between != "and":
                 return None
             inside = last in CONTAINERS and between in ("in", "inside")
@@ -142,9 +130,8 @@ def _laid_on(picture: Tensor, drawing: Tensor, box: Box) -> Tensor:
     cut = drawing[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     scale = side * min((box.right - box.left) / cut.shape[2], (box.bottom - box.top) / cut.shape[1])
     height, width = (min(side, max(1, round(scale * n))) for n in cut.shape[1:])
-    small = F.interpolate(
-        torch.cat([cut[:3] * cut[3:], cut[3:]])[None], (height, width), mode="bilinear", antialias=True
-    )
+    opaque = torch.cat([cut[:3] * cut[3:], cut[3:]])[None]
+    small = F.interpolate(opaque, (height, width), mode="bilinear", antialias=True)
     left = round(side * (box.left + box.right) / 2 - width / 2)
     top = round(side * box.bottom) - height if box.low else round(side * box.top)
     left, top = max(0, min(left, side - width)), max(0, min(top, side - height))
@@ -159,10 +146,7 @@ def solid(drawings: Tensor) -> Tensor:
     paper = F.pad((drawings[:, 3:] <= DRAWN).float(), (1, 1, 1, 1), value=1.0)
     outside = torch.zeros_like(paper)
     outside[..., 0, :] = 1
-    while True:  # the paper is wet from the edge inwards
-        grown = F.max_pool2d(outside, 3, 1, 1) * paper
-        if torch.equal(grown, outside):
-            break
+    while not torch.equal(outside, grown := F.max_pool2d(outside, 3, 1, 1) * paper):  # flood fill from the edge
         outside = grown
     inside = outside[..., 1:-1, 1:-1] == 0
     colour, alpha = drawings[:, :3], drawings[:, 3:]
@@ -173,17 +157,11 @@ def solid(drawings: Tensor) -> Tensor:
 def compose(
     caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor], codec: ImageCodec
 ) -> Composition | None:
-    """Compositions that show a caption, or None where nothing is to be composed.
+    """Compositions that show an English caption with this text code, (text_dim,), or None if nothing is to be composed.
 
     That is so where the caption does not name two things, memory does not know one of them or already shows both in
-    one picture, a style that is rather not drawn shows more than others do, or the codec draws no opacity.
-
-    Args:
-        caption: An English caption.
-        code: Its text code, (text_dim,).
-        mapper: The local flow; a view of some style draws from that style alone.
-        encode: Text code of a thing, (text_dim,).
-        codec: Draws and encodes.
+    one picture, a style that is rather not drawn shows more than others do, or the codec draws no opacity. `encode`
+    gives the text code of a thing. A view of the mapper of some style draws from that style alone.
     """
     parts = parts_of(caption)
     if parts is None or not draws_opacity(codec):
@@ -201,8 +179,8 @@ def compose(
     if np.exp(log_weight)[both >= SHOWN].sum() >= SHARE:
         return None
     count = min(COMPOSITIONS, mapper.neighbours, len(mapper.latents))
-    both_drawn = [drawn(numbers, mapper, codec) for numbers in _pairs(mapper, codes[0], codes[1], count)]
-    pictures = torch.stack([lay_out(a, b, parts.layout) for a, b in zip(*both_drawn, strict=True)])
+    pairs = [drawn(numbers, mapper, codec) for numbers in _pairs(mapper, codes[0], codes[1], count)]
+    pictures = torch.stack([lay_out(a, b, parts.layout) for a, b in zip(*pairs, strict=True)])
     return Composition(parts, Material.alike(codec.encode(pictures.to(code.device)).mean))
 
 

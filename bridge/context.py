@@ -9,21 +9,23 @@ from typing import Any
 import torch
 from torch import nn
 
-_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
-
 
 @contextlib.contextmanager
 def plain_torch() -> Iterator[None]:
-    """A block, or a decorated function, in which torch is as it comes: float32, on the CPU unless told, no gradients.
+    """A block, or a decorated function, with torch's defaults: float32, on the CPU unless asked, no gradients.
 
     Around it may be autocast, inference mode (whose tensors take part in nothing else), another default type or
     device, or a lower precision of matrix products.
     """
-    dtype, precision = torch.get_default_dtype(), _precision()
+    dtype = torch.get_default_dtype()
+    try:
+        precision = torch.get_float32_matmul_precision()
+    except RuntimeError:  # torch's newer settings are in use, a backend each
+        precision = "highest"
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
-        for kind in _AUTOCAST:
+        for kind in ("cpu", "cuda", "mps", "xpu"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
@@ -35,13 +37,6 @@ def plain_torch() -> Iterator[None]:
             torch.set_float32_matmul_precision("highest")
             stack.callback(torch.set_float32_matmul_precision, precision)
         yield
-
-
-def _precision() -> str:
-    try:
-        return str(torch.get_float32_matmul_precision())
-    except RuntimeError:  # torch's newer settings are in use, a backend each
-        return "highest"
 
 
 def foreign_dtype(part: Any) -> torch.dtype | None:
@@ -63,9 +58,8 @@ def unwrapped(module: Any) -> Any:
     True
     """
     while isinstance(module, nn.Module) and type(module).__module__.startswith("torch."):
-        inner = [module._modules.get(name) for name in ("_orig_mod", "module")]
-        wrapped = next((part for part in inner if part is not None), None)
-        if wrapped is None:
+        inner = [part for name in ("_orig_mod", "module") if (part := module._modules.get(name)) is not None]
+        if not inner:
             break
-        module = wrapped
+        module = inner[0]
     return module

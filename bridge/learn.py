@@ -24,18 +24,15 @@ from torch import Tensor
 from bridge.checkpoint import atomic_write
 from bridge.codecs import ImageCodec
 from bridge.errors import UserError
-from bridge.images import on_white
+from bridge.images import flatten, to_tensor
 from bridge.mappers import LocalFlowMapper
 from bridge.pairs import Pairs, load_pairs, pairs_fingerprint
 from bridge.pairs.sources import Wanted
 from bridge.text import TextEncoder
 
-PICTURES, CAPTIONS = 32, 128
-"""Pictures and captions that are encoded at a time."""
-WHITENING = 0.3
-"""Of captions, unless somebody chooses another; see `LocalFlowMapper`."""
-TAUGHT = ("", "train")
-"""Splits whose pictures are learnt; others are somebody's to judge with."""
+PICTURES, CAPTIONS = 32, 128  # encoded at a time
+WHITENING = 0.3  # of captions, unless somebody chooses another; see `LocalFlowMapper`
+TAUGHT = ("", "train")  # splits whose pictures are learnt; others are somebody's to judge with
 
 
 @dataclass(frozen=True)
@@ -100,13 +97,12 @@ class Memory:
         """What a mapper holds; `texts` are its captions."""
         start, link = mapper.start.tolist(), mapper.link.tolist()
         kinds = tuple(mapper.config.styles) or ("",)
-        groups = mapper.group.tolist()
         return cls(
             mapper.picture_latents(torch.arange(len(mapper.latents))),
             mapper.unit_codes,
             list(texts),
             [link[a:b] for a, b in pairwise(start)],
-            [f"group {g}" if g >= 0 else f"picture {i}" for i, g in enumerate(groups)],
+            [f"group {g}" if g >= 0 else f"picture {i}" for i, g in enumerate(mapper.group.tolist())],
             [kinds[i] for i in mapper.style.tolist()],
             allusions=mapper.allusions(texts),
         )
@@ -120,9 +116,8 @@ def learn(
     cache: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Memory:
-    """Encode captioned pictures, or take from the cache what has been encoded before.
+    """Encode captioned pictures, or with `cache` take from `cache_folder()` what has been encoded before.
 
-    `cache` keeps what is encoded in `cache_folder()`, and looks there.
     Raises UserError if the source cannot be read, or holds no picture to learn.
     """
     known, stamp, source = None, "", wanted.source
@@ -161,43 +156,33 @@ def encode(
     if len(rows) < len(pairs):
         notes.append(f"{len(pairs) - len(rows)} pictures are of other splits than train and are not learnt")
     hashes = [pairs.hashes[i] for i in rows]
-    texts = list(dict.fromkeys(caption for i in rows for caption in pairs.captions[i]))
-    number = {text: i for i, text in enumerate(texts)}
-    old = {} if known is None else {digest: known.latents[i] for i, digest in enumerate(known.hashes)}
-    new = [k for k, digest in enumerate(hashes) if digest not in old]
-    latents = torch.empty(len(rows), *codec.z_shape)
-    for k, digest in enumerate(hashes):
-        if digest in old:
-            latents[k] = old[digest]
+    old = {} if known is None else dict(zip(known.hashes, known.latents, strict=True))
+    latents, new = _recalled(hashes, codec.z_shape, old)
     for start in range(0, len(new), PICTURES):
         chunk = new[start : start + PICTURES]
         if say is not None and start % (8 * PICTURES) == 0 and len(new) > PICTURES:
             say(f"encoding pictures: {start} of {len(new)}")
-        latents[chunk] = codec.encode(on_white([pairs.pictures[rows[k]] for k in chunk])).mean.cpu()
-    return Memory(
-        latents,
-        _codes(texts, text_encoder, known),
-        texts,
-        [[number[caption] for caption in pairs.captions[i]] for i in rows],
-        hashes,
-        [pairs.style[i] for i in rows],
-        tuple(notes),
-    )
-
-
-def _codes(texts: Sequence[str], text_encoder: TextEncoder, known: Memory | None) -> Tensor:
-    """Pooled codes of captions, (M, D); captions of like length are encoded together."""
-    old = {} if known is None else {text: known.codes[i] for i, text in enumerate(known.texts)}
-    codes = torch.empty(len(texts), text_encoder.dim)
-    new = sorted((i for i, text in enumerate(texts) if text not in old), key=lambda i: len(texts[i]))
-    for i, text in enumerate(texts):
-        if text in old:
-            codes[i] = old[text]
+        latents[chunk] = codec.encode(to_tensor([flatten(pairs.pictures[rows[k]]) for k in chunk])).mean.cpu()
+    texts = list(dict.fromkeys(caption for i in rows for caption in pairs.captions[i]))
+    number = {text: i for i, text in enumerate(texts)}
+    old = {} if known is None else dict(zip(known.texts, known.codes, strict=True))
+    codes, new = _recalled(texts, (text_encoder.dim,), old)
+    new.sort(key=lambda i: len(texts[i]))  # captions of like length are encoded together
     for start in range(0, len(new), CAPTIONS):
         chunk = new[start : start + CAPTIONS]
         code = text_encoder.encode([texts[i] for i in chunk], batch_size=CAPTIONS, with_tokens=False)
         codes[chunk] = code.pooled.cpu()
-    return codes
+    captions = [[number[caption] for caption in pairs.captions[i]] for i in rows]
+    return Memory(latents, codes, texts, captions, hashes, [pairs.style[i] for i in rows], tuple(notes))
+
+
+def _recalled(keys: Sequence[str], shape: Sequence[int], old: Mapping[str, Tensor]) -> tuple[Tensor, list[int]]:
+    """A row for each key, (len(keys), *shape), filled where it is an `old` one, and the numbers of the others."""
+    rows = torch.empty(len(keys), *shape)
+    for i, key in enumerate(keys):
+        if key in old:
+            rows[i] = old[key]
+    return rows, [i for i, key in enumerate(keys) if key not in old]
 
 
 def cache_folder() -> Path:

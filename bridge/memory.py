@@ -25,8 +25,7 @@ T = TypeVar("T")
 
 CODES, CAPTIONS = "memory.safetensors", "captions.json"
 NEIGHBOURS = 64  # beyond these a softmax at temperature .05 has next to no mass
-REMEMBERED = 8
-"""Captions whose similarities to all known ones are kept: a caption is asked about more than once as it is drawn."""
+REMEMBERED = 8  # captions whose similarities to all known ones are kept: each is asked about several times
 
 
 class CaptionMemory:
@@ -69,14 +68,8 @@ class CaptionMemory:
         """Replace the codes of unfamiliar captions by those of near known ones.
 
         A row whose familiarity is below `threshold` gets the code of one of its 64 nearest captions, drawn
-        from softmax(cosine / temperature) by inverse CDF at `u`; u = 0 is the nearest. It loses its tokens.
-        Familiar rows and null rows stay as they are.
-
-        Args:
-            c: Text codes of B captions.
-            u: Uniform in [0, 1), (B,): all the randomness there is.
-            temperature: Above 0, usually .05; towards 0 only the nearest is drawn.
-            threshold: Cosine similarity; -1 replaces nothing.
+        from softmax(cosine / temperature) by inverse CDF at `u`, uniform in [0, 1), (B,); u = 0 is the nearest. It
+        loses its tokens. Familiar rows and null rows stay as they are. See `draw`.
         """
         far, index = self.draw(c.pooled, u, temperature, threshold)
         known = self.codes.to(c.pooled)[index]
@@ -89,7 +82,7 @@ class CaptionMemory:
     def draw(self, pooled: Tensor, u: Tensor, temperature: float, threshold: float) -> tuple[Tensor, Tensor]:
         """Which captions are unfamiliar, (B,) bool, null rows never, and a near known caption for each, (B,), an index.
 
-        See `soften`, also for the arguments. Raises ValueError if `u` or `temperature` is out of range.
+        See `soften`. Raises ValueError if `u` is out of range, or `temperature`, usually .05, not above 0.
         """
         if u.shape != (len(pooled),) or not ((u >= 0) & (u < 1)).all():
             raise ValueError(f"u: expected ({len(pooled)},) in [0, 1), got {tuple(u.shape)}")

@@ -1,8 +1,7 @@
 """Keyed randomness: the same key gives the same noise, whatever else is drawn beside it.
 
-A single generator drawing `(n, k)` numbers gives row 0 other values when `n` changes. Here every
-row has a generator of its own, keyed by integers such as (seed, index) in generation and
-(seed, epoch, row) in training, so a row depends on its key alone.
+Every row has a generator of its own, keyed by integers such as (seed, index) in generation and (seed, epoch, row) in
+training.
 """
 
 import hashlib
