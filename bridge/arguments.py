@@ -7,9 +7,8 @@ import operator
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bridge.errors import UserError
 
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
 MAX_IMAGES_PER_PROMPT = 100_000  # in one call
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """A caption and what its argument is called."""
 
     text: str

@@ -96,10 +96,6 @@ def change_pairs(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, p
         for picture in shown[first]:
             rest = [p for p in shown[second] if style[p] == style[picture] and p not in shown[first]]
             if rest and picture not in paired:
-                paired[picture] = _nearest(mapper, picture, rest)
+                z = mapper.picture_latents(torch.tensor([picture, *rest], device=mapper.latents.device)).flatten(1)
+                paired[picture] = rest[int((z[1:] - z[0]).square().sum(1).argmin())]
     return list(paired.items())
-
-
-def _nearest(mapper: LocalFlowMapper, picture: int, among: Sequence[int]) -> int:
-    z = mapper.picture_latents(torch.tensor([picture, *among], device=mapper.latents.device)).flatten(1)
-    return among[int((z[1:] - z[0]).square().sum(1).argmin())]

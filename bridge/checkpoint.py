@@ -192,24 +192,22 @@ def recover(path: Path) -> None:
 
 
 def _swap(new: Path, path: Path) -> None:
-    old = _old(path)
-    _discard(old, path)  # left by a writer killed after its swap
+    _discard_old(path)  # left by a writer killed after its swap
     if path.exists():
-        os.rename(path, old)
+        os.rename(path, _old(path))
     try:
         os.rename(new, path)
     except BaseException:
         recover(path)
         raise
     _fsync(path.parent)
-    _discard(old, path)
+    _discard_old(path)
 
 
-def _discard(old: Path, path: Path) -> None:
-    """Remove a folder that `recover` must not find half removed."""
-    if old.exists():
-        doomed = _temporary(path)
-        os.rename(old, doomed)
+def _discard_old(path: Path) -> None:
+    if _old(path).exists():
+        doomed = _temporary(path)  # `recover` must not find it half removed
+        os.rename(_old(path), doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
 
@@ -231,21 +229,20 @@ def check_replaceable(path: str | Path) -> None:
     listed = _read_manifest(path) if MANIFEST in entries else {}
     entries = {name for name in entries if Path(name).parts[0] != CACHE}
     for name in sorted(entries - listed.keys() - {MANIFEST}):
-        raise CheckpointError(
-            f"{path / name}: was not written by this command and would be lost; choose another folder"
-        )
+        lost = "was not written by this command and would be lost"
+        raise CheckpointError(f"{path / name}: {lost}; choose another folder")
     for name in sorted(entries & listed.keys()):
         if not _is_loaded(name, True) and sha256_of(path / name) != listed[name]["sha256"]:
             raise CheckpointError(f"{path / name}: was edited and would be lost; move it, or choose another folder")
 
 
 def _write_manifest(folder: Path) -> None:
-    names = sorted(_files(folder))
-    for name in names:
+    facts = {}
+    for name in sorted(_files(folder)):
         _refuse_pickle(folder / name)
         _fsync(folder / name)
-    facts = {n: {"sha256": sha256_of(folder / n), "size": (folder / n).stat().st_size} for n in names}
-    for parent in {(folder / name).parent for name in names}:
+        facts[name] = {"sha256": sha256_of(folder / name), "size": (folder / name).stat().st_size}
+    for parent in {(folder / name).parent for name in facts}:
         _fsync(parent)
     atomic_write(folder / MANIFEST, json.dumps({"files": facts}, indent=1) + "\n")
 
@@ -306,9 +303,8 @@ def open_module(model: Any, folder: Path) -> Any:
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # what it would warn of is an error here
     try:
-        module, report = model.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
+        options = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+        module, report = model.from_pretrained(folder, **options)
     except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
         why = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{folder}: cannot be opened ({why}); only whole safetensors are loaded") from error

@@ -1,28 +1,8 @@
-"""Colours by their words: those of pixels, drawings painted in another, and captions of a thing in one.
-
-Of "a pink elephant", memory has elephants and pink things. Its elephants are painted and encoded: for this caption,
-the local flow then draws from these in place of pictures in memory. Of "a black cat", it has black cats, of which some
-are violet: those that are black are drawn from.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+"""Colours by their words: those of pixels, and drawings painted in another."""
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
-
-from bridge.codecs import ImageCodec
-from bridge.composition import content_words, drawn, draws_opacity
-from bridge.errors import UserError
-from bridge.mappers.local import Material
-
-if TYPE_CHECKING:
-    from bridge.mappers import LocalFlowMapper
 
 WORDS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
 BLACK, UNNAMED = WORDS.index("black"), len(WORDS)
@@ -48,12 +28,7 @@ SHADES = {
 """Saturation and value around which a thing is painted."""
 SHADED = 0.7  # how much of the differences in saturation and value painting leaves
 LEAST = 0.2  # share of what is drawn below which a hue is not its colour; then black, white or grey is
-KEPT, WEIGHTY = 0.1, 0.01
-"""Weight of the pictures that have a caption's colour, of all that it draws from, below which all are drawn from; and
-of one of them, below which it does not count."""
 LINE = 0.6  # grey of the line around what is painted white
-PAINTED = 24  # pictures that a caption draws from
-WHOLE, THING = 0.85, 0.85  # cosine with a known caption of a caption known as a whole, and of a known thing
 
 
 def hsv(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -125,70 +100,3 @@ def painted(pixels: np.ndarray, target: str) -> np.ndarray:
         beyond = F.max_pool2d(torch.from_numpy(~seen)[None].float(), 2 * width + 1, 1, width)[0].numpy() > 0
         rgb = np.where((own & seen & beyond)[..., None], LINE, rgb)
     return np.concatenate([rgb, pixels[..., 3:]], -1)
-
-
-@dataclass(frozen=True)
-class Coloured:
-    """The colour and the thing of a caption, and pictures of that in this colour; whether they were painted in it."""
-
-    colour: str
-    thing: str
-    material: Material
-    painted: bool = True
-
-
-def colour_and_thing(caption: str) -> tuple[str, str] | None:
-    """The two words or more of an English caption such as "a white dog", or None where it is no such caption.
-
-    >>> colour_and_thing("A gray school bus."), colour_and_thing("an orange"), colour_and_thing("a dog in a red box")
-    (('grey', 'school bus'), None, None)
-    """
-    words = content_words(caption)
-    colour = words[0].replace("gray", "grey") if words else ""
-    return (colour, " ".join(words[1:])) if colour in WORDS and len(words) > 1 else None
-
-
-def coloured(
-    caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor], codec: ImageCodec
-) -> Coloured | None:
-    """Pictures that show a caption in its colour, or None where nothing is to be painted or left out.
-
-    That is so where the caption does not begin with a colour, memory knows all of it, in this colour, or not the thing,
-    or the codec draws no opacity. For the arguments, see `bridge.composition.compose`.
-    """
-    words = colour_and_thing(caption)
-    if words is None or not draws_opacity(codec):
-        return None
-    if mapper.familiarity(code) >= WHOLE:
-        return _of_that_colour(words, code, mapper, codec)
-    try:
-        thing = encode(words[1])
-    except UserError:  # nothing that the encoder reads
-        return None
-    if mapper.familiarity(thing) < THING:
-        return None
-    near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(thing))
-    rgba = drawn(near.numpy(), mapper, codec).movedim(1, -1).numpy()
-    pixels = torch.from_numpy(np.stack([painted(x, words[0]) for x in rgba])).movedim(-1, 1).float()
-    on_white = pixels[:, :3] * pixels[:, 3:] + 1 - pixels[:, 3:]
-    latents = codec.encode(on_white.to(code.device)).mean
-    return Coloured(*words, Material(latents, log_weight.log_softmax(0), mapper.style.cpu()[near]))
-
-
-def _of_that_colour(
-    words: tuple[str, str], code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec
-) -> Coloured | None:
-    """Those of a caption's nearest pictures that have its colour; None where all have it, or too few."""
-    near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(code))
-    counted = log_weight.exp() >= WEIGHTY
-    near, log_weight = near[counted], log_weight[counted]
-    if log_weight.exp().sum() < KEPT:
-        return None
-    rgba = drawn(near.numpy(), mapper, codec).movedim(1, -1).numpy()
-    seen = rgba[..., 3] > 0.5
-    own = (colour_numbers(rgba[..., :3]) == WORDS.index(words[0])) & seen
-    has = torch.from_numpy(own.sum((1, 2)) >= LEAST * seen.sum((1, 2)))
-    if has.all() or log_weight[has].exp().sum() < KEPT:
-        return None
-    latents = mapper.picture_latents(near[has].to(mapper.latents.device)).to(code.device)
-    return Coloured(*words, Material(latents, log_weight[has].log_softmax(0), mapper.style.cpu()[near[has]]), False)

@@ -1,14 +1,14 @@
-"""Captions of two things, such as "a castle on a hill", of which memory has pictures one by one but not together.
+"""Captions of what memory does not show as such, and pictures of it made from those that memory shows.
 
-Pictures of either are drawn, laid out as the caption says, and encoded: for this caption, the local flow then draws
-from these compositions in place of pictures in memory.
+Of "a castle on a hill", it may have castles and hills: they are drawn, laid out as the caption says, and encoded. Of "a
+pink elephant", it may have elephants and pink things: its elephants are painted. Of "a black cat", it has black cats,
+of which some are violet: those that are black are chosen. For this caption, the local flow then draws from these
+pictures in place of its nearest in memory.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,20 +16,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bridge.codecs import ImageCodec
+from bridge.colours import LEAST, WORDS, colour_numbers, painted
 from bridge.errors import UserError
-from bridge.mappers.local import Material
-
-if TYPE_CHECKING:
-    from bridge.mappers import LocalFlowMapper
+from bridge.mappers.local import LocalFlowMapper, Material
 
 COMPOSITIONS = 24  # that a caption draws from
-KNOWN, TOGETHER = 0.75, 0.85  # cosine with a known caption of a known thing, and of a caption known as a whole
+KNOWN, WHOLE = 0.75, 0.85  # cosine with a known caption of a known thing, and of a caption known as a whole
 SHOWN, SHARE = 0.6, 0.25
 """A picture shows a thing if the nearest of its captions has this cosine with it; weight of those that show both, from
 which on nothing is to be composed."""
 ALIKE = 0.05  # joint weight of pictures of one style from which on no others are laid out together
 OUTLINE = 1 / 48  # width of the white line around what is in front, in sides of a picture
 DRAWN = 0.5  # opacity from which on something is drawn
+KEPT, WEIGHTY = 0.1, 0.01
+"""Weight of the pictures that have a caption's colour, of all that it draws from, below which all are drawn from; and
+of one of them, below which it does not count."""
+PAINTED = 24  # pictures that a caption draws from
+ONE_PICTURE = "shown by one picture in memory alone: expect near copies of it; a higher novelty goes further from it"
+PAINTABLE = 0.85  # cosine with a known caption of a thing that may be painted
 
 
 class Box(NamedTuple):
@@ -79,11 +83,11 @@ class Parts(NamedTuple):
     layout: Layout
 
 
-class Composition(NamedTuple):
-    """The two things of a caption, and pictures that show both."""
+class Depiction(NamedTuple):
+    """Pictures that a caption is drawn from in place of its nearest in memory, and what to say of that."""
 
-    parts: Parts
     material: Material
+    note: str | None
 
 
 def parts_of(caption: str) -> Parts | None:
@@ -156,7 +160,7 @@ def solid(drawings: Tensor) -> Tensor:
 
 def compose(
     caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor], codec: ImageCodec
-) -> Composition | None:
+) -> Depiction | None:
     """Compositions that show an English caption with this text code, (text_dim,), or None if nothing is to be composed.
 
     That is so where the caption does not name two things, memory does not know one of them or already shows both in
@@ -170,7 +174,7 @@ def compose(
         codes = [encode(text) for text in (parts.first, parts.second)]
     except UserError:  # one of them is nothing that the encoder reads
         return None
-    if mapper.familiarity(code) >= TOGETHER or min(map(mapper.familiarity, codes)) < KNOWN:
+    if mapper.familiarity(code) >= WHOLE or min(map(mapper.familiarity, codes)) < KNOWN:
         return None
     if any(map(mapper.yields, (code, *codes))):  # a glyph of the whole is better than two things, and worse beside one
         return None
@@ -181,7 +185,8 @@ def compose(
     count = min(COMPOSITIONS, mapper.neighbours, len(mapper.latents))
     pairs = [drawn(numbers, mapper, codec) for numbers in _pairs(mapper, codes[0], codes[1], count)]
     pictures = torch.stack([lay_out(a, b, parts.layout) for a, b in zip(*pairs, strict=True)])
-    return Composition(parts, Material.alike(codec.encode(pictures.to(code.device)).mean))
+    note = f"composed of {parts.first!r} and {parts.second!r}: memory shows them one by one, not together"
+    return Depiction(Material.alike(codec.encode(pictures.to(code.device)).mean), note)
 
 
 def draws_opacity(codec: ImageCodec) -> bool:
@@ -211,3 +216,61 @@ def drawn(numbers: np.ndarray, mapper: LocalFlowMapper, codec: ImageCodec) -> Te
     some, which = np.unique(numbers, return_inverse=True)
     z = mapper.picture_latents(torch.from_numpy(some).to(mapper.latents.device))
     return solid(codec.render(z, None, transparent=True).cpu())[torch.from_numpy(which)]
+
+
+def colour_and_thing(caption: str) -> tuple[str, str] | None:
+    """The two words or more of an English caption such as "a white dog", or None where it is no such caption.
+
+    >>> colour_and_thing("A gray school bus."), colour_and_thing("an orange"), colour_and_thing("a dog in a red box")
+    (('grey', 'school bus'), None, None)
+    """
+    words = content_words(caption)
+    colour = words[0].replace("gray", "grey") if words else ""
+    return (colour, " ".join(words[1:])) if colour in WORDS and len(words) > 1 else None
+
+
+def coloured(
+    caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor], codec: ImageCodec
+) -> Depiction | None:
+    """Pictures that show a caption in its colour, or None where nothing is to be painted or left out.
+
+    That is so where the caption does not begin with a colour, memory knows all of it, in this colour, or not the thing,
+    or the codec draws no opacity. For the arguments, see `compose`.
+    """
+    words = colour_and_thing(caption)
+    if words is None or not draws_opacity(codec):
+        return None
+    colour, thing = words
+    if mapper.familiarity(code) >= WHOLE:
+        return _of_that_colour(colour, code, mapper, codec)
+    try:
+        code_of_thing = encode(thing)
+    except UserError:  # nothing that the encoder reads
+        return None
+    if mapper.familiarity(code_of_thing) < PAINTABLE:
+        return None
+    near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(code_of_thing))
+    rgba = drawn(near.numpy(), mapper, codec).movedim(1, -1).numpy()
+    pixels = torch.from_numpy(np.stack([painted(x, colour) for x in rgba])).movedim(-1, 1).float()
+    on_white = pixels[:, :3] * pixels[:, 3:] + 1 - pixels[:, 3:]
+    latents = codec.encode(on_white.to(code.device)).mean
+    note = f"drawn from pictures of {thing!r} painted {colour}: memory shows none of that colour"
+    return Depiction(Material(latents, log_weight.log_softmax(0), mapper.style.cpu()[near]), note)
+
+
+def _of_that_colour(colour: str, code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec) -> Depiction | None:
+    """Those of a caption's nearest pictures that have its colour; None where all have it, or too few."""
+    near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(code))
+    counted = log_weight.exp() >= WEIGHTY
+    near, log_weight = near[counted], log_weight[counted]
+    if log_weight.exp().sum() < KEPT:
+        return None
+    rgba = drawn(near.numpy(), mapper, codec).movedim(1, -1).numpy()
+    seen = rgba[..., 3] > 0.5
+    own = (colour_numbers(rgba[..., :3]) == WORDS.index(colour)) & seen
+    has = torch.from_numpy(own.sum((1, 2)) >= LEAST * seen.sum((1, 2)))
+    if has.all() or log_weight[has].exp().sum() < KEPT:
+        return None
+    latents = mapper.picture_latents(near[has].to(mapper.latents.device)).to(code.device)
+    material = Material(latents, log_weight[has].log_softmax(0), mapper.style.cpu()[near[has]])
+    return Depiction(material, ONE_PICTURE if len(latents) == 1 else None)

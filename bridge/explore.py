@@ -39,11 +39,7 @@ PARALLEL = 1e-6  # sine of the angle below which two directions are taken for on
 
 
 def lerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
-    """The point (1 - weight) a + weight b, of the shape of `a` and `b`.
-
-    >>> lerp(torch.tensor([0.0, 2.0]), torch.tensor([4.0, 2.0]), 0.25)
-    tensor([1., 2.])
-    """
+    """The point (1 - weight) a + weight b, of the shape of `a` and `b`."""
     _check_alike(a, b)
     return (1 - weight) * a + weight * b
 
@@ -83,9 +79,6 @@ def walk(a: Tensor, b: Tensor, steps: int, kind: str = "linear") -> Tensor:
     """Points from `a` to `b` inclusive, (steps, *shape); exactly `a` and `b` at the ends, of one shape.
 
     `steps` is 2 to MAX_STEPS, `kind` "linear" or "spherical" (`lerp`, `slerp`), or UserError.
-
-    >>> walk(torch.tensor([0.0]), torch.tensor([1.0]), 3).flatten().tolist()
-    [0.0, 0.5, 1.0]
     """
     if kind not in KINDS:
         raise UserError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
@@ -108,20 +101,13 @@ def arithmetic(z: Tensor, plus: Tensor, minus: Tensor, scale: float = 1.0) -> Te
     """The latent z + scale (plus - minus): `z` is (*z_shape) or (B, *z_shape), the others (*z_shape).
 
     Source: Mikolov et al. 2013, arXiv:1301.3781; in an image's latents Radford et al. 2015, arXiv:1511.06434
-
-    >>> arithmetic(torch.tensor([1.0]), torch.tensor([5.0]), torch.tensor([2.0]), 2.0)
-    tensor([7.])
     """
     _check_alike(plus, minus)
     return z + scale * (plus - minus)
 
 
 def traversal(z: Tensor, direction: Tensor, amounts: Sequence[float]) -> Tensor:
-    """One latent moved along a direction, (len(amounts), *z_shape): z + amount * direction each.
-
-    >>> traversal(torch.tensor([1.0, 1.0]), torch.tensor([0.0, 2.0]), [-1, 0, 1]).tolist()
-    [[1.0, -1.0], [1.0, 1.0], [1.0, 3.0]]
-    """
+    """One latent moved along a direction, (len(amounts), *z_shape): z + amount * direction each."""
     _check_alike(z, direction)
     return torch.stack([z + amount * direction for amount in amounts])
 
@@ -133,23 +119,14 @@ def _check_alike(a: Tensor, b: Tensor) -> None:
 
 @dataclass(frozen=True, eq=False)
 class End:
-    """One end of a walk.
+    """One end of a walk, a picture or a caption."""
 
-    Attributes:
-        name: The file or the caption, as given.
-        kind: "image" or "caption".
-        z: Its latent, (*z_shape): the picture's mean latent, or the caption's sample.
-        code: Its text code, one row; the null code for an image.
-        note: Why to trust a caption's sample less, or None.
-        noise: What the sample was drawn from, where guidance is no part of it; else None.
-    """
-
-    name: str
-    kind: str
-    z: Tensor
-    code: TextCode
-    note: str | None = None
-    noise: Tensor | None = None
+    name: str  # the file or the caption, as given
+    kind: str  # "image" or "caption"
+    z: Tensor  # the picture's mean latent, or the caption's sample, (*z_shape)
+    code: TextCode  # one row; the null code for an image
+    note: str | None = None  # why to trust a caption's sample less
+    noise: Tensor | None = None  # what the sample was drawn from, where guidance is no part of it
 
 
 def is_image(name: str) -> bool:
@@ -229,15 +206,14 @@ def noise_walk(
     caption. On the way back the velocity goes over from one end's to the other's as the noise does: (1 - w) v(a) + w
     v(b), which is guidance at scale w. A mapper without velocity is inverted under the null code throughout. Fewer
     `num_inference_steps` (by default the model's) are easier to invert.
-
     Raises UserError if the mapper does not find the noise behind a latent, or not behind one of these.
     """
     mapper = pipe.view({end.name: end.code for end in (a, b) if end.kind == "caption"})
     if not isinstance(mapper, InvertibleMapper):
         raise UserError(f"space: {type(mapper).__name__} finds no noise behind a latent; use space latent")
     if not isinstance(mapper, VelocityMapper):
-        path = walk(*mapper.invert(torch.stack([a.z, b.z]), _null(pipe, 2)), steps, kind)
-        return mapper.sample(_null(pipe, steps), noise=path)
+        first, last = mapper.invert(torch.stack([a.z, b.z]), _null(pipe, 2))
+        return mapper.sample(_null(pipe, steps), noise=walk(first, last, steps, kind))
     count = pipe.resolve(num_inference_steps=num_inference_steps).num_inference_steps
     noise = [
         mapper.invert(end.z[None], end.code, num_inference_steps=count)[0] if end.noise is None else end.noise
@@ -253,9 +229,7 @@ def noise_walk(
 def caption_mean(pipe: BridgePipeline, caption: str | None, *, samples: int = SAMPLES, seed: int = 0) -> Tensor:
     """What a caption (None: no caption) is in latent space: the mean of 1 to MAX_SAMPLES samples, (*z_shape).
 
-    The noise of sample i depends on (seed, i) alone. So a difference of two captions' means is one of conditional
-    means estimated on shared noise, in which much of the samples' own variety cancels.
-
+    The noise of sample i depends on (seed, i) alone, so that much of it cancels in a difference of two captions' means.
     Raises UserError if `samples` is out of range, or the encoder cannot read the caption.
     """
     samples, seed = whole(samples, "samples", 1, MAX_SAMPLES), whole(seed, "seed")
@@ -280,8 +254,7 @@ def edit(
     """A picture's or a caption's latent with more of one caption and less of another (None: no caption), (*z_shape).
 
     Where memory has pictures whose captions differ by `plus` in place of `minus`, such as "red car" and "blue car", it
-    is what that changes in them; see `bridge.changes`. Otherwise it is the difference of the two captions; see
-    `arithmetic`, and `caption_mean` for `samples` and `seed`.
+    is what that changes in them; see `bridge.changes`. Otherwise it is the difference of the captions' `caption_mean`.
     `scale`, -MAX_SCALE to MAX_SCALE, is how much of the change.
     Raises UserError if `scale` is out of range, both captions are None, or one cannot be read.
     """
@@ -306,12 +279,9 @@ def vary(
     again. From later times it mostly comes back as it was; the power spreads what changes over all distances. With a
     mapper that has no velocity, it turns by `distance` of the angle towards the mapper's own samples.
 
-    Args:
-        count: How many, 1 to MAX_STEPS.
-        shown: What the picture shows; by default a caption's own words, and of a picture nothing.
-        distance: 0 gives the latent itself, 1 what the model draws of what is shown.
-
-    Raises UserError if `count` or `distance` is out of range.
+    `shown` is what the picture shows, by default a caption's own words, and of a picture nothing. Distance 0 gives the
+    latent itself, 1 what the model draws of what is shown.
+    Raises UserError unless `count` is 1 to MAX_STEPS and `distance` 0 to 1.
 
     Source: Meng et al. 2022, SDEdit, arXiv:2108.01073
     """

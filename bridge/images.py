@@ -23,7 +23,8 @@ from bridge.captions import well_formed
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
 
-WHITE = (255, 255, 255)
+Colour = tuple[int, int, int]
+WHITE: Colour = (255, 255, 255)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 MAX_PIXELS = 50_000_000
 # Not everything that Pillow opens: its EPS reader, for one, runs another program on the file.
@@ -51,10 +52,7 @@ class AnimatedImageWarning(UserWarning):
 
 
 def read_image(
-    source: str | Path | bytes,
-    size: int | None = None,
-    background: tuple[int, int, int] | None = WHITE,
-    max_pixels: int = MAX_PIXELS,
+    source: str | Path | bytes, size: int | None = None, background: Colour | None = WHITE, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """Any picture, a file or its bytes, as RGB: upright, opaque, 8 bits, its first frame.
 
@@ -78,8 +76,8 @@ def read_image(
         raise ImageError(f"{name}: cannot be read as a picture ({error}); replace or remove it") from error
 
 
-def flatten(image: Image.Image, background: tuple[int, int, int] | None = WHITE) -> Image.Image:
-    """A decoded picture as 8-bit RGB, `background` behind what is transparent; RGBA where that is None.
+def flatten(image: Image.Image, background: Colour | None = WHITE) -> Image.Image:
+    """A decoded picture as 8-bit RGB, `background` behind what is transparent; RGBA where that is None and it is.
 
     Raises ImageError if it has floating-point pixels.
     """
@@ -159,8 +157,8 @@ def read_facts(data: bytes) -> dict[str, str]:
         raise ImageError("it is no PNG or WebP") from None
     except Exception as error:  # as in `read_image`
         raise ImageError(f"it cannot be read ({error})") from error
-    known = texts.items() if isinstance(texts, dict) else ()
-    return {name.removeprefix(_OURS): str(value) for name, value in known if name.startswith(_OURS)}
+    known = texts if isinstance(texts, dict) else {}
+    return {name.removeprefix(_OURS): str(value) for name, value in known.items() if name.startswith(_OURS)}
 
 
 def header_of(data: bytes) -> tuple[tuple[int, int], str, str]:
@@ -176,18 +174,17 @@ def facts_of(data: bytes) -> set[str]:
     return {word.removeprefix(_OURS) for word in words if word.startswith(_OURS)}
 
 
-def slug(caption: str, length: int = 40) -> str:
-    """A file name for a caption: what ASCII can show of it, then 8 hex digits of its sha256.
+def slug(caption: str) -> str:
+    """A file name for a caption, safe on every file system: what ASCII shows of it, then 8 hex digits of its sha256.
 
-    Safe on every file system: lower case, no separators or dots, no reserved names. Captions that are
-    canonically equal share it; others differ, also where only letter case does.
+    Captions that are canonically equal share it; others differ, also where only letter case does.
 
     >>> slug("A smiling cat/..")
     'a-smiling-cat-546bba7f'
     """
     caption = unicodedata.normalize("NFC", caption)
     ascii_part = unicodedata.normalize("NFKD", caption).encode("ascii", "ignore").decode().lower()
-    readable = re.sub(r"[^a-z0-9]+", "-", ascii_part)[:length].strip("-") or "caption"
+    readable = re.sub(r"[^a-z0-9]+", "-", ascii_part)[:40].strip("-") or "caption"
     return f"{readable}-{hashlib.sha256(caption.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
@@ -208,12 +205,11 @@ def contact_sheet(
         counts = f"{len(rows)}, {len(captions)}, {len(notes)}"
         raise ValueError(f"rows, captions, notes: expected as many of each and at least one, got {counts}")
     strips = [_strip(*row, cell, columns) for row in zip(rows, captions, notes, strict=True)]
-    margin = max(cell // 8, 4)
+    margin = y = max(cell // 8, 4)
     width = max(strip.width for strip in strips) + 2 * margin
     page = Image.new("RGB", (width, sum(strip.height + margin for strip in strips) + margin), WHITE)
-    y = margin
-    for index, strip in enumerate(strips):
-        if index:
+    for strip in strips:
+        if y > margin:
             ImageDraw.Draw(page).line([(margin, y - margin // 2), (width - margin, y - margin // 2)], _RULE)
         page.paste(strip, (margin, y))
         y += strip.height + margin
@@ -223,7 +219,7 @@ def contact_sheet(
 def _strip(row: Sequence[Image.Image], caption: str, note: str | None, cell: int, columns: int) -> Image.Image:
     """One row of the sheet: a column of text, one and a half cells wide, then the pictures."""
     side, gap = cell * 3 // 2, max(cell // 16, 2)
-    text: list[tuple[str, Font, int, tuple[int, int, int]]] = []
+    text: list[tuple[str, Font, int, Colour]] = []
     for words, points, colour in ((caption, max(cell // 8, 9), _INK), (note or "", max(cell // 10, 9), _GREY)):
         font = ImageFont.load_default(points)
         text += [(line, font, round(points * 1.3), colour) for line in text_lines(words, font, side)]
@@ -245,16 +241,17 @@ def _strip(row: Sequence[Image.Image], caption: str, note: str | None, cell: int
 def text_lines(text: str, font: Font, width: int) -> list[str]:
     """Lines no wider than `width`; a word that is wider breaks, and what is too long ends in an ellipsis."""
     text = unicodedata.normalize("NFC", well_formed(text[:1000]))
-    words = "".join(_drawable(ch, font) if ch.isprintable() else " " for ch in text).split()
     lines: list[str] = []
-    for word in words:
-        joined = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(joined) <= width:
-            lines[-1] = joined
+    for word in "".join(_drawable(ch, font) if ch.isprintable() else " " for ch in text).split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
         else:
             lines += _pieces(word, font, width)
         if len(lines) > _MAX_LINES:
-            return [*lines[: _MAX_LINES - 1], _shorten(lines[_MAX_LINES - 1], font, width)]
+            line = lines[_MAX_LINES - 1]
+            while line and font.getlength(f"{line}…") > width:
+                line = line[:-1]
+            return [*lines[: _MAX_LINES - 1], f"{line.rstrip()}…"]
     return lines
 
 
@@ -275,12 +272,6 @@ def _pieces(word: str, font: Font, width: int) -> list[str]:
             pieces.append("")
         pieces[-1] += ch
     return pieces
-
-
-def _shorten(line: str, font: Font, width: int) -> str:
-    while line and font.getlength(f"{line}…") > width:
-        line = line[:-1]
-    return f"{line.rstrip()}…"
 
 
 def _decode(data: bytes, max_pixels: int) -> Image.Image:
@@ -344,12 +335,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _fit(image: Image.Image, size: int, background: tuple[int, int, int] | None) -> Image.Image:
+def _fit(image: Image.Image, size: int, background: Colour | None) -> Image.Image:
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
-    scaled = image if (width, height) == image.size else image.resize((width, height), Image.Resampling.LANCZOS)
-    if scaled.size == (size, size):
-        return scaled
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    if width == height:
+        return image
     canvas = Image.new(image.mode, (size, size), background or (WHITE if image.mode == "RGB" else 0))
-    canvas.paste(scaled, ((size - width) // 2, (size - height) // 2))
+    canvas.paste(image, ((size - width) // 2, (size - height) // 2))
     return canvas

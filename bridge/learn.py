@@ -32,47 +32,36 @@ from bridge.text import TextEncoder
 
 PICTURES, CAPTIONS = 32, 128  # encoded at a time
 WHITENING = 0.3  # of captions, unless somebody chooses another; see `LocalFlowMapper`
+Say = Callable[[str], None] | None
 TAUGHT = ("", "train")  # splits whose pictures are learnt; others are somebody's to judge with
 
 
 @dataclass(frozen=True)
 class Memory:
-    """N captioned pictures, encoded.
+    """N captioned pictures, encoded."""
 
-    Attributes:
-        latents: Standardised, (N, *z_shape).
-        codes: Unit text codes of M different captions, (M, D).
-        texts: The M captions.
-        captions: For each picture, numbers of its captions.
-        hashes: For each picture, of its file; the same for copies of a file.
-        styles: For each picture, its kind; "" where nobody said.
-        notes: What was left out or should be known, a line each.
-        allusions: Those of `texts` that only allude to their pictures, as tags do; see `LocalFlowMapper`.
-    """
-
-    latents: Tensor
-    codes: Tensor
-    texts: list[str]
-    captions: list[list[int]]
-    hashes: list[str]
-    styles: list[str]
-    notes: tuple[str, ...] = ()
-    allusions: frozenset[str] = frozenset()
+    latents: Tensor  # standardised, (N, *z_shape)
+    codes: Tensor  # unit text codes of M different captions, (M, D)
+    texts: list[str]  # the M captions
+    captions: list[list[int]]  # for each picture, numbers of its captions
+    hashes: list[str]  # for each picture, of its file; the same for copies of a file
+    styles: list[str]  # for each picture, its kind; "" where nobody said
+    notes: tuple[str, ...] = ()  # what was left out or should be known, a line each
+    allusions: frozenset[str] = frozenset()  # those of `texts` that only allude to their pictures, as tags do
 
     def __len__(self) -> int:
         return len(self.latents)
 
     def __add__(self, other: Memory) -> Memory:
         """Both memories' pictures; equal captions become one."""
-        number = {text: i for i, text in enumerate(self.texts)}
-        new = [i for i, text in enumerate(other.texts) if text not in number]
-        number |= {other.texts[i]: len(self.texts) + k for k, i in enumerate(new)}
-        moved = [[number[other.texts[i]] for i in row] for row in other.captions]
+        texts = list(dict.fromkeys([*self.texts, *other.texts]))
+        number = {text: i for i, text in enumerate(texts)}
+        new = [i for i, text in enumerate(other.texts) if number[text] >= len(self.texts)]
         return Memory(
             torch.cat([self.latents, other.latents]),
             torch.cat([self.codes, other.codes[new]]),
-            [*self.texts, *(other.texts[i] for i in new)],
-            [*self.captions, *moved],
+            texts,
+            [*self.captions, *([number[other.texts[i]] for i in row] for row in other.captions)],
             [*self.hashes, *other.hashes],
             [*self.styles, *other.styles],
             (*self.notes, *other.notes),
@@ -109,12 +98,7 @@ class Memory:
 
 
 def learn(
-    wanted: Wanted,
-    text_encoder: TextEncoder,
-    codec: ImageCodec,
-    *,
-    cache: bool = True,
-    say: Callable[[str], None] | None = None,
+    wanted: Wanted, text_encoder: TextEncoder, codec: ImageCodec, *, cache: bool = True, say: Say = None
 ) -> Memory:
     """Encode captioned pictures, or with `cache` take from `cache_folder()` what has been encoded before.
 
@@ -139,11 +123,7 @@ def learn(
 
 
 def encode(
-    pairs: Pairs,
-    text_encoder: TextEncoder,
-    codec: ImageCodec,
-    known: Memory | None = None,
-    say: Callable[[str], None] | None = None,
+    pairs: Pairs, text_encoder: TextEncoder, codec: ImageCodec, known: Memory | None = None, say: Say = None
 ) -> Memory:
     """Encode the pictures that are to be learnt, and their captions, but for those that are `known`.
 

@@ -103,9 +103,8 @@ def _read(handle: int, path: Path) -> tuple[set[str], int, str]:
 def _file_of(line: bytes, path: Path, number: int) -> str:
     row = _row(line)
     if row is None or not row.keys() >= KEYS or not isinstance(row["file"], str):
-        raise UserError(
-            f"{path}: line {number} is none that bridge wrote, so it is left as it is; choose another folder"
-        )
+        foreign = f"line {number} is none that bridge wrote, so it is left as it is"
+        raise UserError(f"{path}: {foreign}; choose another folder")
     return row["file"]
 
 

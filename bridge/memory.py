@@ -115,12 +115,12 @@ class CaptionMemory:
         if not len(pooled):
             return torch.empty(0, len(self))
         rows, inverse = torch.unique(pooled.detach().cpu().float(), dim=0, return_inverse=True)
-        return torch.stack([self._cosine_of(row) for row in rows])[inverse]
 
-    def _cosine_of(self, row: Tensor) -> Tensor:
-        """Cosine similarity of a unit code (D,) to every known caption, (N,); of the last few codes remembered."""
-        # A matrix-vector product: one with a matrix of rows rounds differently as the batch grows.
-        return remembered(self._last, REMEMBERED, row, lambda code: (self.codes @ code).clamp(-1, 1))
+        def similar(code: Tensor) -> Tensor:
+            # A matrix-vector product: one with a matrix of rows rounds differently as the batch grows.
+            return (self.codes @ code).clamp(-1, 1)
+
+        return torch.stack([remembered(self._last, REMEMBERED, row, similar) for row in rows])[inverse]
 
 
 def code_key(code: Tensor) -> bytes:
@@ -128,12 +128,11 @@ def code_key(code: Tensor) -> bytes:
     return code.detach().cpu().float().numpy().tobytes()
 
 
-def remembered(found: OrderedDict[bytes, T], most: int, code: Tensor, find: Callable[[Tensor], T]) -> T:
-    """What `find` gives for a text code, kept in `found` for the last `most` of them."""
+def remembered(cache: OrderedDict[bytes, T], most: int, code: Tensor, compute: Callable[[Tensor], T]) -> T:
+    """What `compute` gives for a text code, cached for the last `most` of them."""
     key = code_key(code)
-    value = found.get(key)
-    if value is None:
-        value = found[key] = find(code)
-        while len(found) > most:
-            found.popitem(last=False)
-    return value
+    if key not in cache:
+        cache[key] = compute(code)
+        while len(cache) > most:
+            cache.popitem(last=False)
+    return cache[key]

@@ -12,14 +12,13 @@ from typing import Any, Self
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Generator, Tensor
 
 from bridge.arguments import Text, check_count, negatives_of, number, seed_or_generators, texts, whole
 from bridge.captions import without_articles
 from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, fingerprint, verify_folder
 from bridge.codecs import ImageCodec, load_codec
-from bridge.colours import coloured
-from bridge.composition import compose
+from bridge.composition import ONE_PICTURE, coloured, compose
 from bridge.context import foreign_dtype, plain_torch, unwrapped
 from bridge.errors import UserError
 from bridge.hub import resolve_model
@@ -42,16 +41,13 @@ LEAST_PLACES = 16  # token places of the shortest captions, for a mapper that re
 TEXT, MAPPER, CODEC, MEMORY = "text", "mapper", "vae", "captions"  # folders inside a model's
 LOCAL_STEPS = 12  # Euler steps of a model made from pairs
 TO_THE_LETTER = 0.98  # cosine with a known caption from which on a caption is taken for that one
-COMPOSED = "composed of {0.first!r} and {0.second!r}: memory shows them one by one, not together"
-COLOURED = "drawn from pictures of {0.thing!r} painted {0.colour}: memory shows none of that colour"
 YIELDED = "drawn as a {0}: memory shows it in no other style"
-ONE_PICTURE = "shown by one picture in memory alone: expect near copies of it; a higher novelty goes further from it"
+Prompts = Iterable[tuple[Text, Text | None]]  # captions, each with its negative one
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 PARTS: dict[str, Any] = {"text_encoder": TextEncoder, "mapper": Mapper, "codec": ImageCodec}
 
 
 def _within(low: float, high: float, default: float) -> Any:
-    """A setting, a number from `low` to `high`."""
     return field(default=default, metadata={"range": (low, high)})
 
 
@@ -59,33 +55,22 @@ def _within(low: float, high: float, default: float) -> Any:
 class Settings:
     """How to sample; a model folder carries the values chosen on its validation data.
 
-    Attributes:
-        guidance_scale: 1 follows the caption as learned; more exaggerates it.
-        num_inference_steps: Euler steps.
-        temperature: Factor on the noise; 0 gives one image a caption.
-        familiar: A caption whose best cosine with a known one is lower is called unfamiliar.
-        neighbour_temperature: An unfamiliar caption's code is drawn, for each image, among known ones by
-            softmax(cosine / this); 0 keeps its own code.
-        trusted: Pictures of captions whose best cosine with a known one is lower were not shown to be better than
-            chance (`eval.studies.checks familiarity`); 0 where nobody measured it.
-        novelty: How far from a memory of pictures; see `LocalFlowMapper.restricted`.
-        style: Of such a memory, the kind of picture to draw from; "not glyph" is any but glyphs, "rather not glyph" the
-            same but for captions that glyphs alone show, "" is any.
-        compose: Whether a caption of two things which such a memory shows only apart is composed of both, and a thing
-            that it shows in other colours alone is painted; see `bridge.composition` and `bridge.colours`.
-
-    Raises UserError if a number is outside its range.
+    A caption is unfamiliar if its best cosine with a known one is below `familiar`: its code is then drawn, for each
+    image, among those of near known ones (`CaptionMemory.soften`). Below `trusted`, 0 where nobody measured it, its
+    pictures were not shown to be better than chance (`eval.studies.checks familiarity`). The last three are of a memory
+    of pictures: see `LocalFlowMapper.restricted` and `bridge.composition`.
+    Raises UserError if a number is out of its range.
     """
 
-    guidance_scale: float = _within(0, 100, 1.0)
-    num_inference_steps: int = _within(1, 1000, 16)
-    temperature: float = _within(0, 10, 1.0)
+    guidance_scale: float = _within(0, 100, 1.0)  # 1 follows the caption as learned; more exaggerates it
+    num_inference_steps: int = _within(1, 1000, 16)  # Euler steps
+    temperature: float = _within(0, 10, 1.0)  # factor on the noise; 0 gives one image a caption
     familiar: float = _within(-10, 10, 0.0)
-    neighbour_temperature: float = _within(0, 1000, 0.0)
+    neighbour_temperature: float = _within(0, 1000, 0.0)  # of that draw; 0 keeps the caption's own code
     trusted: float = _within(-10, 10, 0.0)
-    novelty: float = _within(-1, 1, 0.0)
-    style: str = ""
-    compose: bool = True
+    novelty: float = _within(-1, 1, 0.0)  # how far from known pictures
+    style: str = ""  # kind of picture; "not glyph": any other, "rather not glyph": any other if there is one, "": any
+    compose: bool = True  # draw together what is known only apart, and paint what is known in other colours alone
 
     def __post_init__(self) -> None:
         for setting in fields(self):
@@ -99,53 +84,39 @@ class Settings:
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """One image, its caption, that caption's place in the call, and the image's number among the caption's.
-
-    `seed` is the call's, None where the caller gave generators; `note` says why to trust it less, or is None;
-    `latent` is what it is drawn from, (*z_shape).
-    """
+    """One image and how it was made."""
 
     image: Image.Image
     prompt: str
-    prompt_index: int
-    index: int
-    seed: int | None
-    note: str | None
-    latent: Tensor | None = field(default=None, repr=False, compare=False)
+    prompt_index: int  # the caption's place in the call
+    index: int  # the image's number among the caption's
+    seed: int | None  # the call's, None where the caller gave generators
+    note: str | None  # why to trust it less
+    latent: Tensor | None = field(default=None, repr=False, compare=False)  # what it is drawn from, (*z_shape)
 
 
 @dataclass(frozen=True)
 class BridgeOutput:
-    """What a call gives.
+    """What a call gives: the images of all captions in their order, and a note for each caption."""
 
-    Attributes:
-        images: All images, a caption's together, in the captions' order: a list of pictures, an array
-            (B, H, W, 3) in [0, 1], pixels (B, 3, H, W) in [0, 1], or latents (B, *z_shape).
-        notes: One a caption: why to trust its images less, such as the known captions that an unfamiliar one is near
-            to, or None.
-        seed: What gives the same images again; None where generators were given.
-    """
-
-    images: Any
-    notes: list[str | None]
-    seed: int | None
+    images: Any  # list of pictures, array (B, H, W, 3) or pixels (B, 3, H, W) in [0, 1], or latents (B, *z_shape)
+    notes: list[str | None]  # why to trust a caption's images less
+    seed: int | None  # gives the same images again; None where generators were given
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image to make; those of equal `places` can be sampled together.
-
-    `material` is what its captions, the negative one too, draw from in place of memory, by text codes, (text_dim,).
-    """
+    """One image to make; those of equal `places` can be sampled together."""
 
     prompt: str
     prompt_index: int
     index: int
     code: TextCode
     away: TextCode
-    generator: torch.Generator
+    generator: Generator
     note: str | None
     places: int
+    # What its captions, the negative one too, draw from in place of memory, by text codes, (text_dim,).
     material: tuple[tuple[Tensor, Material], ...] = field(default=(), repr=False, compare=False)
 
 
@@ -159,10 +130,6 @@ class BridgePipeline:
 
     Example, which needs the shipped model: `BridgePipeline.from_pretrained("pictures")("a smiling cat").images`
     """
-
-    text_encoder: TextEncoder
-    mapper: Mapper
-    codec: ImageCodec
 
     def __init__(
         self,
@@ -236,9 +203,8 @@ class BridgePipeline:
         # Version 0.1 counted every entry of the mapper's config, those at their defaults too.
         former = fingerprint(pipe.mapper, mapper.config) if differs == ["mapper"] else ""
         if differs and index["fingerprints"].get("mapper") != former:
-            raise CheckpointError(
-                f"{folder}: {', '.join(differs)} is not what this model was trained with; download it again"
-            )
+            parts = ", ".join(differs)
+            raise CheckpointError(f"{folder}: {parts} is not what this model was trained with; download it again")
         return pipe
 
     @classmethod
@@ -256,12 +222,9 @@ class BridgePipeline:
     ) -> Self:
         """A model that draws from captioned pictures of your own, without training: a local flow over them.
 
-        Args:
-            source: A folder, a table, a hub id or a dataset; see `bridge.pairs.load_pairs`, like columns and `names`.
-            model: Whose text encoder, codec and correction, if any, to use; see `from_pretrained`.
-            with_default: Keep in memory what that model knows, beside your pictures.
-            cache: Keep what is encoded, so that the next call takes no time; see `bridge.learn.cache_folder`.
-            say: Called with progress and with what was left out, a line at a time.
+        `source`, its columns and `names` are those of `bridge.pairs.load_pairs`; text encoder, codec and correction, if
+        any, are those of `model`. `with_default` keeps in memory what that model knows; `cache` keeps what is encoded
+        for the next call, see `bridge.learn.cache_folder`; `say` is called with progress and with what was left out.
 
         Raises UserError if the pictures cannot be read, or the model has no memory to keep.
         """
@@ -415,7 +378,7 @@ class BridgePipeline:
         num_images_per_prompt: int = 8,
         *,
         seed: int | None = None,
-        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        generator: Generator | Sequence[Generator] | None = None,
         guidance_scale: float | None = None,
         num_inference_steps: int | None = None,
         temperature: float | None = None,
@@ -427,7 +390,7 @@ class BridgePipeline:
         transparent: bool = False,
         output_type: str = "pil",
     ) -> BridgeOutput:
-        """Several images of each caption; by default the model's own `Settings` hold.
+        """Several images of each caption, by default as the model's `Settings` ask.
 
         Args:
             prompt: A caption or several.
@@ -438,7 +401,7 @@ class BridgePipeline:
             negative_prompt: What to move away from: one caption for all, or one each. Needs guidance.
             size: Side of the images in pixels, of a codec that draws at any; see `ImageCodec.render`.
             transparent: Give images an opacity: RGBA, four channels.
-            output_type: "pil", "np", "pt" or "latent"; see `BridgeOutput.images`.
+            output_type: "pil", "np", "pt" or "latent"; see `BridgeOutput`.
 
         Raises UserError if an argument is out of range; nothing has been allocated then.
         """
@@ -481,13 +444,8 @@ class BridgePipeline:
     ) -> ScoreMatrix:
         """How well every picture fits every caption; guidance and temperature are no part of it. See `bridge.score`.
 
-        Args:
-            images: RGB pictures of the model's size, or one; see `bridge.images.read_image`.
-            captions: What they may show, or a single one.
-            method: "denoising", the default where the mapper has a velocity, or "density".
-            samples: Of each caption, to tell how typical a score is; 0 leaves that out.
-            seed: Of probes and samples.
-
+        `images` are RGB and of the model's size; see `bridge.images.read_image`. Of each caption, `samples` tell how
+        typical a score is, 0 leaves that out. `seed` is of probes and samples.
         Raises UserError if the mapper knows no density, there is no picture or caption, or an argument is out of range.
         """
         pictures, names = check_pictures(images), [text.text for text in texts(captions, "captions")]
@@ -495,9 +453,8 @@ class BridgePipeline:
             raise UserError("images, captions: expected one or more of each, in a list")
         side = self.codec.image_size
         if {(image.mode, image.size) for image in pictures} != {("RGB", (side, side))}:
-            raise UserError(
-                f"images: expected RGB pictures of {side} pixels a side; open them with read_image(file, {side})"
-            )
+            expected = f"expected RGB pictures of {side} pixels a side; open them with read_image(file, {side})"
+            raise UserError(f"images: {expected}")
         samples, seed, mapper = check_samples(samples), whole(seed, "seed"), self.mapper
         method = resolve_method(mapper, method)
         with self.plain():
@@ -523,7 +480,7 @@ class BridgePipeline:
         size: int | None = None,
         transparent: bool = False,
     ) -> Iterator[GeneratedImage]:
-        """The same images as `__call__`'s one after the other, in memory that does not grow with their number.
+        """The same images as a call gives, one after the other, in memory that does not grow with their number.
 
         The arguments are checked at once, the captions when their turn comes.
         """
@@ -558,24 +515,16 @@ class BridgePipeline:
         negative_prompt: str | None = None,
         settings: Settings | None = None,
     ) -> list[Job]:
-        """What `stream` would make, for whoever samples for several callers at a time; see `sample`.
-
-        Raises UserError if a caption cannot be read.
-        """
+        """What `stream` would make, to be sampled with others' jobs. Raises UserError if a caption cannot be read."""
         count, [negative] = check_count(count), negatives_of(negative_prompt, 1)
         with self.plain():
             pairs = ((text, negative) for text in texts(prompts, "prompts"))
             return list(self._jobs(pairs, count, settings or self.settings, seed, None))
 
     def _jobs(
-        self,
-        pairs: Iterable[tuple[Text, Text | None]],
-        count: int,
-        settings: Settings,
-        seed: int | None,
-        generators: Sequence[torch.Generator] | None,
+        self, prompts: Prompts, count: int, settings: Settings, seed: int | None, generators: Sequence[Generator] | None
     ) -> Iterator[Job]:
-        for place, (prompt, negative) in enumerate(pairs):
+        for place, (prompt, negative) in enumerate(prompts):
             code = self._encode(prompt)
             away = self._encode(negative) if negative else TextCode.null(1, self.text_encoder.dim).to(self.device)
             places = token_places(max(code.mask.shape[1], away.mask.shape[1]), self.text_encoder.max_tokens)
@@ -588,8 +537,7 @@ class BridgePipeline:
                 yield Job(prompt.text, place, index, code, away, own, note, places, material)
 
     def view(self, captions: Mapping[str, TextCode]) -> Mapper:
-        """The mapper as the model's settings ask for it, and each of these captions, with its code, as a call of the
-        pipeline draws it."""
+        """The mapper as the model's settings ask, which draws each of these captions, with its code, as a call does."""
         mapper = view_of(self.mapper, self.settings)
         if not isinstance(mapper, LocalFlowMapper):
             return mapper
@@ -612,11 +560,9 @@ class BridgePipeline:
         def encode(text: str) -> Tensor:
             return self.code(text).pooled[0]
 
-        if (made := compose(caption, code.pooled[0], mapper, encode, self.codec)) is not None:
-            return made.material, COMPOSED.format(made.parts)
-        if (painted := coloured(caption, code.pooled[0], mapper, encode, self.codec)) is not None:
-            few = ONE_PICTURE if len(painted.material.latents) == 1 else None
-            return painted.material, COLOURED.format(painted) if painted.painted else few
+        for depict in (compose, coloured):
+            if (made := depict(caption, code.pooled[0], mapper, encode, self.codec)) is not None:
+                return made
         return None, None
 
     def _encode(self, caption: Text) -> TextCode:
@@ -656,10 +602,7 @@ class BridgePipeline:
         return f"not among the captions this model knows, pictures may be of a near one; {nearest}"
 
     def sample(self, jobs: Sequence[Job], settings: Settings) -> Tensor:
-        """Latents (B, *z_shape) of 1 to SAMPLE_BATCH jobs of equal `places`, whatever calls they are from.
-
-        They are always computed as SAMPLE_BATCH rows.
-        """
+        """Latents (B, *z_shape) of 1 to SAMPLE_BATCH jobs of equal `places`, always computed as SAMPLE_BATCH rows."""
         with self.plain():
             shape, padding = self.mapper.sample_noise_shape, SAMPLE_BATCH - len(jobs)
             noise, choice = torch.zeros(SAMPLE_BATCH, *shape), torch.zeros(SAMPLE_BATCH)
@@ -668,10 +611,8 @@ class BridgePipeline:
                 noise[row] = torch.randn(shape, generator=job.generator, device=at).cpu()
                 choice[row] = torch.rand((), generator=job.generator, device=at).cpu()
             null = TextCode.null(padding, self.text_encoder.dim).to(self.device)
-            c, away = (
-                TextCode.cat([*codes, null]).padded(jobs[0].places)
-                for codes in ([job.code for job in jobs], [job.away for job in jobs])
-            )
+            c = TextCode.cat([*(job.code for job in jobs), null]).padded(jobs[0].places)
+            away = TextCode.cat([*(job.away for job in jobs), null]).padded(jobs[0].places)
             if settings.neighbour_temperature > 0:
                 c = self.memory.soften(c, choice.to(self.device), settings.neighbour_temperature, settings.familiar)
             mapper = view_of(self.mapper, settings)
@@ -733,12 +674,9 @@ def mapper_fingerprint(mapper: Mapper) -> str:
     without making the folders it has written unreadable. A default itself is not to be changed.
     """
     arguments = inspect.signature(type(mapper).__init__).parameters
-
-    def is_default(name: str, value: Any) -> bool:
-        default = arguments[name].default if name in arguments else inspect.Parameter.empty
-        return bool((tuple(value) if isinstance(value, list) else value) == default)
-
-    config = {name: value for name, value in mapper.config.items() if not is_default(name, value)}
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in mapper.config.items()}
+    default = {name for name in plain.keys() & arguments.keys() if plain[name] == arguments[name].default}
+    config = {name: value for name, value in mapper.config.items() if name not in default}
     return fingerprint(mapper, {**config, "family": type(mapper).__name__})
 
 

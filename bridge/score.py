@@ -38,17 +38,12 @@ HUTCHINSON = 8  # random signs of a velocity's density, the same for every capti
 
 @dataclass(frozen=True, eq=False)
 class ScoreMatrix:
-    """Scores of M pictures and C captions.
-
-    Attributes:
-        score: Higher fits better, in the unit of `method`, (M, C).
-        typical: Share of the model's own samples of the caption that score no higher, in [0, 1], (M, C): .5 for a
-            picture like them, 0 for one worse than all of them. None where it was not asked for.
-        method: One of METHODS.
-    """
+    """Scores of M pictures and C captions by one of METHODS."""
 
     captions: tuple[str, ...]
-    score: Tensor
+    score: Tensor  # higher fits better, in the unit of the method, (M, C)
+    # Share of the model's own samples of the caption that score no higher, in [0, 1], (M, C): .5 for a picture like
+    # them, 0 for one worse than all of them. None where it was not asked for.
     typical: Tensor | None
     method: str
 

@@ -59,28 +59,19 @@ def svg_of(layers: Layers, *, transparent: bool = False, title: str = "") -> str
     owner[masks.softmax(0)[0].numpy() > 0.5] = 0
     areas = np.bincount(owner.ravel(), minlength=len(masks))
     order = [int(k) for k in np.argsort(-areas, kind="stable") if k != 0 and areas[k] > SPECKS**2]
+    title = re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", well_formed(title))  # XML's own
     parts, gradients = [], []
     for place, k in enumerate(order):
-        above = np.isin(owner, order[place + 1 :])
-        if outline := _outline((owner == k) | (_grown(owner == k) & above)):
+        own, above = owner == k, np.isin(owner, order[place + 1 :])
+        around = F.max_pool2d(torch.from_numpy(own)[None, None].float(), 2 * OVERLAP + 1, 1, OVERLAP)[0, 0].numpy() > 0
+        if outline := _outline(own | (around & above)):
             fill, gradient = _fill(layers.colours[0, k - 1].numpy(), k)
             gradients.append(gradient)
             parts.append(f'<path fill="{fill}" d="{outline}"/>')
     back = "" if transparent else f'<rect width="{TRACED}" height="{TRACED}" fill="#ffffff"/>\n'
     defs = f"<defs>{''.join(gradients)}</defs>\n" if any(gradients) else ""
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {TRACED} {TRACED}">'
-    return f"{head}\n<title>{_xml(title)}</title>\n{defs}{back}" + "\n".join(parts) + "\n</svg>\n"
-
-
-def _xml(text: str) -> str:
-    """Text as XML takes it: without the characters that it forbids."""
-    return escape(re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", well_formed(text)))
-
-
-def _grown(region: np.ndarray) -> np.ndarray:
-    """A region (H, W) and what lies within OVERLAP pixels of it."""
-    x = torch.from_numpy(region)[None, None].float()
-    return np.asarray(F.max_pool2d(x, 2 * OVERLAP + 1, stride=1, padding=OVERLAP)[0, 0].numpy() > 0)
+    return f"{head}\n<title>{escape(title)}</title>\n{defs}{back}" + "\n".join(parts) + "\n</svg>\n"
 
 
 def _outline(region: np.ndarray) -> str:
