@@ -1,7 +1,5 @@
 """Pictures made again from the facts that bridge wrote into them."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Mapping
 from dataclasses import fields

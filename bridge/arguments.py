@@ -29,9 +29,6 @@ def texts(given: Any, name: str) -> Iterator[Text]:
     """Captions of an argument that takes one or several; the argument is checked at once, each in its turn.
 
     Raises UserError if it is neither, or one of them is no text.
-
-    >>> [text.name for text in texts(["a cat", "a dog"], "prompt")]
-    ['prompt[0]', 'prompt[1]']
     """
     if getattr(given, "ndim", None) == 0:
         given = given.item()  # numpy's
@@ -90,12 +87,7 @@ def check_count(count: Any, name: str = "num_images_per_prompt") -> int:
 
 
 def whole(value: Any, name: str, low: int | None = None, high: int | None = None) -> int:
-    """A whole number from `low` to `high`, of Python's, numpy's or torch's; else UserError that begins with `name`.
-
-    >>> import numpy
-    >>> whole(numpy.int64(3), "steps", 1, 9)
-    3
-    """
+    """A whole number from `low` to `high`, of Python's, numpy's or torch's; else UserError that begins with `name`."""
     result = _index(value)
     if result is None or not (low is None or low <= result) or not (high is None or result <= high):
         span = "" if low is None or high is None else f" from {low} to {high}"
@@ -104,12 +96,7 @@ def whole(value: Any, name: str, low: int | None = None, high: int | None = None
 
 
 def number(value: Any, name: str, low: float, high: float) -> float:
-    """A number from `low` to `high`, of Python's, numpy's or torch's, whole ones as int; else UserError, see `whole`.
-
-    >>> import numpy
-    >>> number(numpy.float32(0.5), "scale", -1, 1)
-    0.5
-    """
+    """A number from `low` to `high` of Python's, numpy's or torch's, whole ones as int; else UserError as `whole`."""
     several = getattr(value, "ndim", 0) > 0
     result: float | None = None if several else _index(value)
     if result is None:

@@ -4,12 +4,11 @@ A memory with "red car" and "blue car", "red cup" and "blue cup" shows what "blu
 of the latent around each position, so that it finds what is red wherever that is.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -33,7 +32,7 @@ class Change:
     pairs: int
 
     @classmethod
-    def fit(cls, before: Tensor, after: Tensor) -> Change:
+    def fit(cls, before: Tensor, after: Tensor) -> Self:
         """From latents before and after the change, both (N, C, h, w)."""
         x = _features(before).flatten(0, 1)
         y = (after - before).flatten(2).transpose(1, 2).flatten(0, 1).double()

@@ -4,8 +4,6 @@ A folder ends with manifest.json, which holds the size and sha256 of every other
 a folder without it is unfinished. Weights are safetensors; anything that may hold a pickle is refused.
 """
 
-from __future__ import annotations
-
 import contextlib
 import glob
 import hashlib

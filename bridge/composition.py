@@ -94,10 +94,6 @@ def parts_of(caption: str) -> Parts | None:
     """The two things of an English caption, or None where it does not name two.
 
     What follows a colon, as in "woman with headscarf: dark skin tone", says more of the whole, which is one thing.
-
-    >>> parts = parts_of("a castle on a hill")
-    >>> parts.first, parts.second, parts.layout is UPON
-    ('a castle', 'a hill', True)
     """
     for match in _BETWEEN.finditer(caption) if ":" not in caption else ():
         first, second = caption[: match.start()].strip(), caption[match.end() :].strip(" .!?")

@@ -1,7 +1,5 @@
 """Surroundings in which a call computes the same whatever its caller has set in torch, and modules without wrappers."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -40,23 +38,14 @@ def plain_torch() -> Iterator[None]:
 
 
 def foreign_dtype(part: Any) -> torch.dtype | None:
-    """The first type of numbers in a module, or in the modules that an object holds, that is not float32.
-
-    >>> foreign_dtype(nn.Linear(1, 1)), foreign_dtype(nn.Linear(1, 1).half())
-    (None, torch.float16)
-    """
+    """The first type of numbers in a module, or in the modules that an object holds, that is not float32."""
     modules = [part] if isinstance(part, nn.Module) else [v for v in vars(part).values() if isinstance(v, nn.Module)]
     held = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
     return next((t.dtype for t in held if t.is_floating_point() and t.dtype != torch.float32), None)
 
 
 def unwrapped(module: Any) -> Any:
-    """What is in a wrapper of torch's own, such as that of torch.compile or DataParallel; else `module` itself.
-
-    >>> layer = nn.Identity()
-    >>> unwrapped(nn.DataParallel(layer)) is layer
-    True
-    """
+    """What is in a wrapper of torch's own, such as that of torch.compile or DataParallel; else `module` itself."""
     while isinstance(module, nn.Module) and type(module).__module__.startswith("torch."):
         inner = [part for name in ("_orig_mod", "module") if (part := module._modules.get(name)) is not None]
         if not inner:

@@ -3,8 +3,6 @@
 The first functions are pure and know latents alone; those below them take a pipeline.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import re
@@ -88,11 +86,7 @@ def walk(a: Tensor, b: Tensor, steps: int, kind: str = "linear") -> Tensor:
 
 
 def weights(steps: int) -> list[float]:
-    """Where the points of a walk lie, from 0 to 1. Raises UserError unless `steps` is 2 to MAX_STEPS.
-
-    >>> weights(5)
-    [0.0, 0.25, 0.5, 0.75, 1.0]
-    """
+    """Where the points of a walk lie, from 0 to 1. Raises UserError unless `steps` is 2 to MAX_STEPS."""
     steps = whole(steps, "steps", 2, MAX_STEPS)
     return [number / (steps - 1) for number in range(steps)]
 
@@ -315,9 +309,9 @@ def _varied(pipe: BridgePipeline, mapper: Mapper, z: Tensor, c: TextCode, noise:
 
 
 def caption_shown(pipe: BridgePipeline, start: End) -> str | None:
-    """A caption of what an end shows, or None where nothing tells.
+    """What an end shows, as a caption, or None if unknown.
 
-    A caption is its own; a picture by bridge tells it; of another it is that of the nearest picture in memory.
+    A caption shows itself, a picture by bridge what it was made of, another what the nearest picture in memory shows.
     """
     if start.kind == "caption":
         return start.name

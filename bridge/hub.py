@@ -1,7 +1,5 @@
 """Models by name: those that are shipped, folders, and the hub."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.resources
 import os

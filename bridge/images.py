@@ -1,7 +1,5 @@
 """Pictures in and out: read any file safely, write PNG files that say where they come from, show many."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

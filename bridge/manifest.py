@@ -1,7 +1,5 @@
 """The list of the pictures in a folder, manifest.jsonl: a JSON object a picture. Importing this is cheap."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

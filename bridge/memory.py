@@ -7,13 +7,11 @@ Source: Sheynin et al. 2022, KNN-Diffusion: Image Generation via Large-Scale Ret
 Blattmann et al. 2022, Semi-Parametric Neural Image Synthesis, arXiv:2204.11824
 """
 
-from __future__ import annotations
-
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -103,7 +101,7 @@ class CaptionMemory:
         (folder / CAPTIONS).write_text(text + "\n", "utf-8")
 
     @classmethod
-    def load(cls, folder: str | Path, codes: Tensor | None = None) -> CaptionMemory:
+    def load(cls, folder: str | Path, codes: Tensor | None = None) -> Self:
         """What `save` wrote; `codes` where they are kept elsewhere."""
         captions: list[str] = json.loads((Path(folder) / CAPTIONS).read_text("utf-8"))
         return cls(load_file(Path(folder) / CODES)["codes"] if codes is None else codes, captions)

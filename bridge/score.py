@@ -13,8 +13,6 @@ The second is the default of a mapper with a velocity: it costs 16 velocities a 
 pictures. How well each method finds captions, and guesses from less noise: `python -m eval.studies.checks retrieval`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """A picture's layers traced to an SVG: outlines by vtracer, colours as the layers' own gradients."""
 
-from __future__ import annotations
-
 import io
 import re
 import warnings
