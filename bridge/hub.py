@@ -1,7 +1,6 @@
 """Models by name: those that are shipped, folders, and the hub."""
 
 import contextlib
-import importlib.resources
 import os
 import re
 from collections.abc import Sequence
@@ -80,4 +79,4 @@ def resolve_model(model: str | Path) -> Path:
 
 
 def _shipped_root() -> Path:
-    return Path(str(importlib.resources.files("bridge"))) / "pretrained"
+    return Path(__file__).parent / "pretrained"

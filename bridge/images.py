@@ -75,7 +75,7 @@ def read_image(
 
 
 def flatten(image: Image.Image, background: Colour | None = WHITE) -> Image.Image:
-    """A decoded picture as 8-bit RGB, `background` behind what is transparent; RGBA where that is None and it is.
+    """A decoded picture as 8-bit RGB on `background`; without one, as RGBA where it is transparent.
 
     Raises ImageError if it has floating-point pixels.
     """
