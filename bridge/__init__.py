@@ -11,6 +11,7 @@ Notation, the same everywhere:
     caption -> TextEncoder -> c -> Mapper (+ eps) -> z -> ImageCodec -> x
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +35,4 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: the command line answers a typing error at once."""
     if name not in _HOME:
         raise AttributeError(f"module 'bridge' has no attribute {name!r}")
-    import importlib  # noqa: PLC0415
-
     return getattr(importlib.import_module(_HOME[name]), name)

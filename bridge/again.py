@@ -1,7 +1,5 @@
 """Pictures made again from the facts that bridge wrote into them."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Mapping
 from dataclasses import fields
@@ -19,33 +17,29 @@ from bridge.writing import LATER, strip
 
 
 def remake(pipe: BridgePipeline, facts: Mapping[str, str]) -> Image.Image:
-    """The picture that facts tell of, bit for bit on the same machine, versions and number of threads.
+    """The picture that `bridge.images.read_facts` tells of, bit for bit on the same machine, versions and threads.
 
-    `facts` are what `bridge.images.read_facts` gives. Raises UserError if one is missing or damaged, the model is not
+    Raises UserError if one is missing or damaged, the model is not
     the one that made it, or a picture that it was made from is missing or has changed.
     """
-    make, told = next((maker for mark, maker in _MAKERS.items() if mark in facts), (_picture, ("caption", "index")))
-    needed = ("model", "seed", *told, *(f.name for f in fields(Settings) if f.name not in LATER))
+    make, own = next((maker for mark, maker in _MAKERS.items() if mark in facts), (_picture, ("caption", "index")))
+    needed = ("model", "seed", *own, *(f.name for f in fields(Settings) if f.name not in LATER))
     if missing := [name for name in needed if name not in facts]:
         raise UserError(f"it does not tell {', '.join(missing)}, without which it cannot be made again")
     if facts["model"] != pipe.fingerprint:
         raise UserError(f"model: the picture is by {facts['model']}, and this is {pipe.fingerprint}; name that model")
+    before = pipe.settings
     try:
-        before, pipe.settings = pipe.settings, _settings_of(facts)
-        try:
-            return make(pipe, facts)
-        finally:
-            pipe.settings = before
+        given: dict[str, Any] = {f.name: facts[f.name] for f in fields(Settings) if f.name in facts}
+        numbers = {name: _number(text) for name, text in given.items() if name not in ("style", "compose")}
+        pipe.settings = Settings(**{**given, **numbers, "compose": given.get("compose") != "False"})
+        return make(pipe, facts)
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"the picture's facts are damaged ({error}); nothing can be made of them") from None
-
-
-def _settings_of(facts: Mapping[str, str]) -> Settings:
-    given: dict[str, Any] = {f.name: facts[f.name] for f in fields(Settings) if f.name in facts}
-    numbers = {name: _number(text) for name, text in given.items() if name not in ("style", "compose")}
-    return Settings(**{**given, **numbers, "compose": given.get("compose") != "False"})
+    finally:
+        pipe.settings = before
 
 
 def _number(text: str) -> float:
@@ -56,30 +50,24 @@ def _number(text: str) -> float:
 
 
 def _picture(pipe: BridgePipeline, facts: Mapping[str, str]) -> Image.Image:
-    output = pipe(
-        facts["caption"],
-        1,
-        generator=generator_for(int(facts["seed"]), int(facts["index"])),
-        negative_prompt=facts.get("negative"),
-        **_rendered(facts),
-    )
+    generator = generator_for(int(facts["seed"]), int(facts["index"]))
+    negative = facts.get("negative")
+    output = pipe(facts["caption"], 1, generator=generator, negative_prompt=negative, **_rendered(facts))
     image: Image.Image = output.images[0]
     return image
 
 
 def _walk(pipe: BridgePipeline, facts: Mapping[str, str]) -> Image.Image:
-    steps = int(facts["sampling_steps"]) if "sampling_steps" in facts else None
-    z = explore.between(
-        pipe, _end(pipe, facts, "a"), _end(pipe, facts, "b"), int(facts["steps"]),
-        space=facts["space"], kind=facts["kind"], num_inference_steps=steps,
-    )  # fmt: skip
+    a, b, steps = _end(pipe, facts, "a"), _end(pipe, facts, "b"), int(facts["steps"])
+    count = int(facts["sampling_steps"]) if "sampling_steps" in facts else None
+    z = explore.between(pipe, a, b, steps, space=facts["space"], kind=facts["kind"], num_inference_steps=count)
     frames = pipe.decode(z)
     return frames[int(facts["frame"])] if "frame" in facts else strip(frames)
 
 
 def _edit(pipe: BridgePipeline, facts: Mapping[str, str]) -> Image.Image:
-    start, seed = _end(pipe, facts, "a"), int(facts["seed"])
-    z = explore.edit(pipe, start, facts.get("plus"), facts.get("minus"), scale=_number(facts["scale"]), seed=seed)
+    start, scale, seed = _end(pipe, facts, "a"), _number(facts["scale"]), int(facts["seed"])
+    z = explore.edit(pipe, start, facts.get("plus"), facts.get("minus"), scale=scale, seed=seed)
     return pipe.decode(z[None])[0]
 
 

@@ -7,21 +7,18 @@ import operator
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bridge.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
-MAX_IMAGES_PER_PROMPT = 100_000
-"""Most images of one caption in one call."""
+MAX_IMAGES_PER_PROMPT = 100_000  # in one call
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """A caption and what its argument is called."""
 
     text: str
@@ -32,9 +29,6 @@ def texts(given: Any, name: str) -> Iterator[Text]:
     """Captions of an argument that takes one or several; the argument is checked at once, each in its turn.
 
     Raises UserError if it is neither, or one of them is no text.
-
-    >>> [text.name for text in texts(["a cat", "a dog"], "prompt")]
-    ['prompt[0]', 'prompt[1]']
     """
     if getattr(given, "ndim", None) == 0:
         given = given.item()  # numpy's
@@ -87,25 +81,13 @@ def _text(text: Any, name: str) -> Text:
     return Text(str(text), name)
 
 
-# numbers
-
-
 def check_count(count: Any, name: str = "num_images_per_prompt") -> int:
-    """`count`, if it is a whole number from 1 to MAX_IMAGES_PER_PROMPT; see `whole`.
-
-    >>> check_count(8)
-    8
-    """
+    """`count`, if it is a whole number from 1 to MAX_IMAGES_PER_PROMPT; see `whole`."""
     return whole(count, name, 1, MAX_IMAGES_PER_PROMPT)
 
 
 def whole(value: Any, name: str, low: int | None = None, high: int | None = None) -> int:
-    """A whole number from `low` to `high`, of Python's, numpy's or torch's; else UserError that begins with `name`.
-
-    >>> import numpy
-    >>> whole(numpy.int64(3), "steps", 1, 9)
-    3
-    """
+    """A whole number from `low` to `high`, of Python's, numpy's or torch's; else UserError that begins with `name`."""
     result = _index(value)
     if result is None or not (low is None or low <= result) or not (high is None or result <= high):
         span = "" if low is None or high is None else f" from {low} to {high}"
@@ -114,12 +96,7 @@ def whole(value: Any, name: str, low: int | None = None, high: int | None = None
 
 
 def number(value: Any, name: str, low: float, high: float) -> float:
-    """A number from `low` to `high`, of Python's, numpy's or torch's, whole ones as int; else UserError, see `whole`.
-
-    >>> import numpy
-    >>> number(numpy.float32(0.5), "scale", -1, 1)
-    0.5
-    """
+    """A number from `low` to `high` of Python's, numpy's or torch's, whole ones as int; else UserError as `whole`."""
     several = getattr(value, "ndim", 0) > 0
     result: float | None = None if several else _index(value)
     if result is None:

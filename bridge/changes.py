@@ -4,12 +4,11 @@ A memory with "red car" and "blue car", "red cup" and "blue cup" shows what "blu
 of the latent around each position, so that it finds what is red wherever that is.
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -17,29 +16,23 @@ from torch.nn import functional as F
 
 from bridge.mappers import LocalFlowMapper
 
-LEAST, MOST = 8, 200
-"""Pairs below which nothing is learnt, and that are learnt from at most."""
-RIDGE = 0.05
-"""Share of the features' mean square that is added to each one's."""
+LEAST, MOST = 8, 200  # pairs below which nothing is learnt, and that are learnt from at most
+RIDGE = 0.05  # share of the features' mean square that is added to each one's
 
 
 @dataclass(frozen=True)
 class Change:
-    """A map of latents (C, h, w), least squares over pairs of pictures.
+    """A map of latents (C, h, w), least squares over `pairs` pairs of pictures; `weight` is (features, C), float64.
 
     At each position, what is added is linear in the latent there and at its eight neighbours, and in the products of
     its channels there.
-
-    Attributes:
-        weight: (features, C), float64.
-        pairs: How many pairs it is learnt from.
     """
 
     weight: Tensor
     pairs: int
 
     @classmethod
-    def fit(cls, before: Tensor, after: Tensor) -> Change:
+    def fit(cls, before: Tensor, after: Tensor) -> Self:
         """From latents before and after the change, both (N, C, h, w)."""
         x = _features(before).flatten(0, 1)
         y = (after - before).flatten(2).transpose(1, 2).flatten(0, 1).double()
@@ -63,13 +56,9 @@ def _features(z: Tensor) -> Tensor:
 
 
 def learn_change(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, plus: str) -> Change | None:
-    """The change from `minus` to `plus`, words of captions in memory, or None where too few pairs show it.
+    """The change from `minus` to `plus`, such as "red" to "blue", or None where too few pairs show it.
 
-    Args:
-        mapper: Its memory of latents with a grid, (C, h, w), is learnt from.
-        captions: Those of the memory, in its order.
-        minus: Words of a caption, such as "red".
-        plus: What stands in their place in the other's, such as "blue".
+    It is learnt from the mapper's memory of latents with a grid, (C, h, w); `captions` are the memory's, in its order.
     """
     if len(mapper.z_shape) != 3 or minus == plus:
         return None
@@ -78,8 +67,7 @@ def learn_change(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, p
         return None
     step = max(1, len(pairs) / MOST)
     some = torch.tensor([pairs[int(i * step)] for i in range(min(MOST, len(pairs)))])
-    before, after = mapper.picture_latents(some.T.to(mapper.latents.device))
-    return Change.fit(before, after)
+    return Change.fit(*mapper.picture_latents(some.T.to(mapper.latents.device)))
 
 
 def change_pairs(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, plus: str) -> list[tuple[int, int]]:
@@ -96,30 +84,17 @@ def change_pairs(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, p
         for i, caption in enumerate(captions)
         if words.search(caption) and (other := words.sub(lambda _: plus, caption)) in number
     }
-    shown = _shown(mapper, {*siblings, *siblings.values()})
+    shown: dict[int, list[int]] = {caption: [] for caption in {*siblings, *siblings.values()}}
+    link: list[int] = mapper.link.tolist()
+    for picture, (begin, end) in enumerate(pairwise(mapper.start.tolist())):
+        for caption in shown.keys() & link[begin:end]:
+            shown[caption].append(picture)
     style: list[int] = mapper.style.tolist()
     paired: dict[int, int] = {}
     for first, second in siblings.items():
         for picture in shown[first]:
-            if picture in paired:
-                continue
             rest = [p for p in shown[second] if style[p] == style[picture] and p not in shown[first]]
-            if rest:
-                paired[picture] = _nearest(mapper, picture, rest)
+            if rest and picture not in paired:
+                z = mapper.picture_latents(torch.tensor([picture, *rest], device=mapper.latents.device)).flatten(1)
+                paired[picture] = rest[int((z[1:] - z[0]).square().sum(1).argmin())]
     return list(paired.items())
-
-
-def _shown(mapper: LocalFlowMapper, captions: Iterable[int]) -> dict[int, list[int]]:
-    """Caption -> pictures that it is one of the captions of."""
-    shown: dict[int, list[int]] = {caption: [] for caption in captions}
-    link: list[int] = mapper.link.tolist()
-    for picture, (begin, end) in enumerate(pairwise(mapper.start.tolist())):
-        for caption in link[begin:end]:
-            if caption in shown:
-                shown[caption].append(picture)
-    return shown
-
-
-def _nearest(mapper: LocalFlowMapper, picture: int, among: Sequence[int]) -> int:
-    z = mapper.picture_latents(torch.tensor([picture, *among], device=mapper.latents.device)).flatten(1)
-    return among[int((z[1:] - z[0]).square().sum(1).argmin())]

@@ -4,8 +4,6 @@ A folder ends with manifest.json, which holds the size and sha256 of every other
 a folder without it is unfinished. Weights are safetensors; anything that may hold a pickle is refused.
 """
 
-from __future__ import annotations
-
 import contextlib
 import glob
 import hashlib
@@ -26,13 +24,11 @@ from bridge.errors import UserError
 
 MANIFEST = "manifest.json"
 INDEX = "model_index.json"
-CACHE = ".cache"
-"""Folder inside another, for what can be made again."""
+CACHE = ".cache"  # folder inside another, for what can be made again
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".dill", ".msgpack"})
+# Endings of files in a model folder that are for people, and of those that a library may load though none is listed.
 DOCUMENTS = frozenset({"", ".md", ".txt", ".rst", ".html", ".pdf", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp"})
-"""Endings of files in a model folder that are for people: nothing of them is loaded."""
 LOADABLE = frozenset({".safetensors", ".arrow", ".parquet", ".py", ".so", ".dll"})
-"""Endings of files that a library may load from a folder though nobody listed them."""
 Loaded = TypeVar("Loaded", bound=nn.Module)
 
 
@@ -53,7 +49,7 @@ def sha256_of(path: Path) -> str:
 def fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
     """Identity of weights and configuration, 16 hex digits; equal on every device.
 
-    Keys of `config` that start with "_" do not count: diffusers keeps its version and the folder's name there.
+    Keys of `config` that start with "_", diffusers' own, do not count.
     Raises CheckpointError if the state of `module` holds anything but tensors, as when it is quantised.
 
     >>> fingerprint(nn.Identity(), {"width": (2, 3)}) == fingerprint(nn.Identity(), {"width": [2, 3]})
@@ -76,8 +72,7 @@ def atomic_write(path: str | Path, data: bytes | str, *, durable: bool = True) -
     `durable` also survives a power cut (fsync of file and folder, some milliseconds).
     Raises OSError if it cannot be written; the old file stands and no temporary file is left.
     """
-    path = Path(path)
-    temporary = _temporary(path)
+    temporary = _temporary(path := Path(path))
     try:
         with temporary.open("xb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
@@ -142,29 +137,26 @@ def verify_folder(path: str | Path) -> None:
         _refuse_pickle(path / name)
     listed, aside = _read_manifest(path), []
     for name in sorted(listed.keys() | files):
-        if (damage := _damage_of(path, name, listed)) is None:
-            continue
-        if _is_loaded(name, name in listed):
-            raise CheckpointError(f"{path / name}: {damage}")
-        aside.append(f"{name} ({damage.split(';')[0]})")
+        damage, remedy = _damage_of(path, name, listed.get(name))
+        if damage and _is_loaded(name, name in listed):
+            raise CheckpointError(f"{path / name}: {damage}; {remedy}")
+        aside += [f"{name} ({damage})"] if damage else []
     if aside:
         some = ", ".join(aside[:3]) + (f" and {len(aside) - 3} more" if len(aside) > 3 else "")
         what = "nothing is loaded from there, and the model is as it was saved"
         warnings.warn(UnverifiedWarning(f"{path}: {some}; {what}"), stacklevel=2)
 
 
-def _damage_of(folder: Path, name: str, listed: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """What of a file is not as it was saved, and the remedy."""
-    if name not in listed:
-        return f"not in {MANIFEST}; remove it, or save the model again"
-    file, facts = folder / name, listed[name]
+def _damage_of(folder: Path, name: str, facts: Mapping[str, Any] | None) -> tuple[str, str]:
+    """What of a file is not as its entry in the manifest says, "" for nothing, and the remedy."""
+    file, again = folder / name, "copy or download the model again"
+    if facts is None:
+        return f"not in {MANIFEST}", "remove it, or save the model again"
     if not file.is_file() or ".." in Path(name).parts:
-        return "missing; copy or download the model again"
-    size = file.stat().st_size
-    if size == facts["size"] and sha256_of(file) == facts["sha256"]:
-        return None
-    damage = f"{size} bytes of {facts['size']}" if size != facts["size"] else "sha256 differs"
-    return f"damaged ({damage}); copy or download the model again"
+        return "missing", again
+    if (size := file.stat().st_size) != facts["size"]:
+        return f"damaged ({size} bytes of {facts['size']})", again
+    return ("" if sha256_of(file) == facts["sha256"] else "damaged (sha256 differs)"), again
 
 
 def _is_loaded(name: str, listed: bool) -> bool:
@@ -198,31 +190,27 @@ def recover(path: Path) -> None:
 
 
 def _swap(new: Path, path: Path) -> None:
-    old = _old(path)
-    _discard(old, path)  # left by a writer killed after its swap
+    _discard_old(path)  # left by a writer killed after its swap
     if path.exists():
-        os.rename(path, old)
+        os.rename(path, _old(path))
     try:
         os.rename(new, path)
     except BaseException:
         recover(path)
         raise
     _fsync(path.parent)
-    _discard(old, path)
+    _discard_old(path)
 
 
-def _discard(old: Path, path: Path) -> None:
-    """Remove a folder that `recover` must not find half removed."""
-    if old.exists():
-        doomed = _temporary(path)
-        os.rename(old, doomed)
+def _discard_old(path: Path) -> None:
+    if _old(path).exists():
+        doomed = _temporary(path)  # `recover` must not find it half removed
+        os.rename(_old(path), doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
 
 def check_replaceable(path: str | Path) -> None:
-    """Check that `atomic_folder` may take this place: it is free, empty, or holds what its manifest lists alone.
-
-    A folder `.cache` in it does not count: what is there can be made again.
+    """Check that `atomic_folder` may take this place: it is free, empty, or holds what its manifest lists and CACHE.
 
     Raises CheckpointError if it is a file, a folder with anything else, or with a document that somebody edited, which
     would be lost; or a folder that cannot be replaced, a disk's or the current one.
@@ -231,29 +219,28 @@ def check_replaceable(path: str | Path) -> None:
     if path.exists() and not path.is_dir():
         raise CheckpointError(f"{path}: is a file; choose another folder")
     current = path.is_dir() and Path.cwd().is_relative_to(path.resolve())
-    for taken, what in ((path.is_mount(), "a disk's own folder"), (current, "the current folder")):
-        if taken:
-            raise CheckpointError(f"{path}: is {what}, which cannot be replaced; choose a folder in it")
+    if path.is_mount() or current:
+        what = "a disk's own folder" if path.is_mount() else "the current folder"
+        raise CheckpointError(f"{path}: is {what}, which cannot be replaced; choose a folder in it")
     ends = [entry for entry in path.rglob("*") if entry.is_symlink() or not entry.is_dir() or not any(entry.iterdir())]
     entries = {entry.relative_to(path).as_posix() for entry in ends}  # files, and folders that are empty
     listed = _read_manifest(path) if MANIFEST in entries else {}
     entries = {name for name in entries if Path(name).parts[0] != CACHE}
     for name in sorted(entries - listed.keys() - {MANIFEST}):
-        raise CheckpointError(
-            f"{path / name}: was not written by this command and would be lost; choose another folder"
-        )
+        lost = "was not written by this command and would be lost"
+        raise CheckpointError(f"{path / name}: {lost}; choose another folder")
     for name in sorted(entries & listed.keys()):
         if not _is_loaded(name, True) and sha256_of(path / name) != listed[name]["sha256"]:
             raise CheckpointError(f"{path / name}: was edited and would be lost; move it, or choose another folder")
 
 
 def _write_manifest(folder: Path) -> None:
-    names = sorted(_files(folder))
-    for name in names:
+    facts = {}
+    for name in sorted(_files(folder)):
         _refuse_pickle(folder / name)
         _fsync(folder / name)
-    facts = {n: {"sha256": sha256_of(folder / n), "size": (folder / n).stat().st_size} for n in names}
-    for parent in {(folder / name).parent for name in names}:
+        facts[name] = {"sha256": sha256_of(folder / name), "size": (folder / name).stat().st_size}
+    for parent in {(folder / name).parent for name in facts}:
         _fsync(parent)
     atomic_write(folder / MANIFEST, json.dumps({"files": facts}, indent=1) + "\n")
 
@@ -297,8 +284,7 @@ def _fsync(path: Path) -> None:
 def settled(module: Loaded) -> Loaded:
     """A module just loaded, its weights copied to where torch puts its own; returns it.
 
-    Those of a mapped file lie at any address, and on some processors a matrix product then rounds otherwise: a model
-    would draw other last bits once it was saved and opened.
+    Those of a mapped file lie at any address, where a matrix product may round otherwise.
     """
     for tensor in (*module.parameters(), *module.buffers()):
         tensor.data = tensor.data.clone()
@@ -315,9 +301,8 @@ def open_module(model: Any, folder: Path) -> Any:
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # what it would warn of is an error here
     try:
-        module, report = model.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
+        options = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+        module, report = model.from_pretrained(folder, **options)
     except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
         why = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{folder}: cannot be opened ({why}); only whole safetensors are loaded") from error

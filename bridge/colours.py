@@ -1,28 +1,8 @@
-"""Colours by their words: those of pixels, drawings painted in another, and captions of a thing in one.
-
-Of "a pink elephant", memory has elephants and pink things. Its elephants are painted and encoded: for this caption,
-the local flow then draws from these in place of pictures in memory. Of "a black cat", it has black cats, of which some
-are violet: those that are black are drawn from.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+"""Colours by their words: those of pixels, and drawings painted in another."""
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
-
-from bridge.codecs import ImageCodec
-from bridge.composition import content_words, drawn, draws_opacity
-from bridge.errors import UserError
-from bridge.mappers.local import Material
-
-if TYPE_CHECKING:
-    from bridge.mappers import LocalFlowMapper
 
 WORDS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
 BLACK, UNNAMED = WORDS.index("black"), len(WORDS)
@@ -30,8 +10,8 @@ BLACK, UNNAMED = WORDS.index("black"), len(WORDS)
 and blue."""
 HUES = {"red": 0.0, "orange": 27.0, "yellow": 50.0, "green": 125.0, "blue": 214.0, "purple": 275.0, "pink": 332.0}
 """Hue in degrees that a turned drawing gets."""
-REACH = 45.0
-"""Hues this near the dominant one turn with it, in degrees."""
+BROWN = 25.0  # hue in degrees
+REACH = 45.0  # hues this near the dominant one turn with it, in degrees
 SHADES = {
     "red": (0.8, 0.88),
     "orange": (0.85, 0.97),
@@ -46,21 +26,9 @@ SHADES = {
     "grey": (0.05, 0.6),
 }
 """Saturation and value around which a thing is painted."""
-BROWN = 25.0
-"""Hue in degrees."""
-SHADED = 0.7
-"""How much of the differences in saturation and value painting leaves."""
-LEAST = 0.2
-"""Share of what is drawn below which a hue is not its colour; then black, white or grey is."""
-KEPT, WEIGHTY = 0.1, 0.01
-"""Weight of the pictures that have a caption's colour, of all that it draws from, below which all are drawn from; and
-of one of them, below which it does not count."""
-LINE = 0.6
-"""Grey of the line around what is painted white."""
-PAINTED = 24
-"""Pictures that a caption draws from."""
-WHOLE, THING = 0.85, 0.85
-"""Cosine with a known caption from which on a caption is known as a whole, and from which on a thing is."""
+SHADED = 0.7  # how much of the differences in saturation and value painting leaves
+LEAST = 0.2  # share of what is drawn below which a hue is not its colour; then black, white or grey is
+LINE = 0.6  # grey of the line around what is painted white
 
 
 def hsv(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -102,13 +70,10 @@ def colour_numbers(rgb: np.ndarray) -> np.ndarray:
 
 
 def painted(pixels: np.ndarray, target: str) -> np.ndarray:
-    """A drawing in another colour: what has its most frequent colour is painted, with its shades; the rest stays.
+    """A drawing, RGBA in [0, 1], (H, W, 4), in another colour, one of WORDS.
 
-    White gets a grey line around, so that it is seen on white.
-
-    Args:
-        pixels: RGBA in [0, 1], (H, W, 4).
-        target: One of `WORDS`.
+    What has its most frequent colour is painted, with its shades; the rest stays. White gets a grey line around, so
+    that it is seen on white.
     """
     h, s, v = hsv(pixels[..., :3])
     seen = pixels[..., 3] > 0.5
@@ -135,75 +100,3 @@ def painted(pixels: np.ndarray, target: str) -> np.ndarray:
         beyond = F.max_pool2d(torch.from_numpy(~seen)[None].float(), 2 * width + 1, 1, width)[0].numpy() > 0
         rgb = np.where((own & seen & beyond)[..., None], LINE, rgb)
     return np.concatenate([rgb, pixels[..., 3:]], -1)
-
-
-@dataclass(frozen=True)
-class Coloured:
-    """The colour and the thing of a caption, and pictures of that in this colour; whether they were painted in it."""
-
-    colour: str
-    thing: str
-    material: Material
-    painted: bool = True
-
-
-def colour_and_thing(caption: str) -> tuple[str, str] | None:
-    """The two words or more of an English caption such as "a white dog", or None where it is no such caption.
-
-    >>> colour_and_thing("A gray school bus."), colour_and_thing("an orange"), colour_and_thing("a dog in a red box")
-    (('grey', 'school bus'), None, None)
-    """
-    words = content_words(caption)
-    colour = words[0].replace("gray", "grey") if words else ""
-    return (colour, " ".join(words[1:])) if colour in WORDS and len(words) > 1 else None
-
-
-def coloured(
-    caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor], codec: ImageCodec
-) -> Coloured | None:
-    """Pictures that show a caption in its colour, or None where nothing is to be painted or left out.
-
-    That is so where the caption does not begin with a colour, memory knows all of it, in this colour, or not the thing,
-    or the codec draws no opacity. For the arguments, see `bridge.composition.compose`.
-    """
-    found = colour_and_thing(caption)
-    if found is None or not draws_opacity(codec):
-        return None
-    if mapper.familiarity(code) >= WHOLE:
-        return _of_that_colour(found, code, mapper, codec)
-    try:
-        its_code = encode(found[1])
-    except UserError:  # nothing that the encoder reads
-        return None
-    if mapper.familiarity(its_code) < THING:
-        return None
-    near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(its_code))
-    rgba = _drawn(near, mapper, codec)
-    pixels = torch.from_numpy(np.stack([painted(x, found[0]) for x in rgba])).movedim(-1, 1).float()
-    on_white = pixels[:, :3] * pixels[:, 3:] + 1 - pixels[:, 3:]
-    latents = codec.encode(on_white.to(code.device)).mean
-    return Coloured(*found, Material(latents, log_weight.log_softmax(0), mapper.style.cpu()[near]))
-
-
-def _of_that_colour(
-    found: tuple[str, str], code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec
-) -> Coloured | None:
-    """Those of a caption's nearest pictures that have its colour; None where all have it, or too few."""
-    near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(code))
-    counted = log_weight.exp() >= WEIGHTY
-    near, log_weight = near[counted], log_weight[counted]
-    if log_weight.exp().sum() < KEPT:
-        return None
-    rgba = _drawn(near, mapper, codec)
-    seen = rgba[..., 3] > 0.5
-    own = (colour_numbers(rgba[..., :3]) == WORDS.index(found[0])) & seen
-    has = torch.from_numpy(own.sum((1, 2)) >= LEAST * seen.sum((1, 2)))
-    if has.all() or log_weight[has].exp().sum() < KEPT:
-        return None
-    latents = mapper.picture_latents(near[has].to(mapper.latents.device)).to(code.device)
-    return Coloured(*found, Material(latents, log_weight[has].log_softmax(0), mapper.style.cpu()[near[has]]), False)
-
-
-def _drawn(numbers: Tensor, mapper: LocalFlowMapper, codec: ImageCodec) -> np.ndarray:
-    """Pictures in memory, (K, H, W, 4) in [0, 1]; see `bridge.composition.drawn`."""
-    return drawn(numbers.numpy(), mapper, codec).movedim(1, -1).numpy()

@@ -109,7 +109,7 @@ def edit(args: argparse.Namespace) -> None:
     if args.plus is None and args.minus is None:
         raise UserError("--plus, --minus: none given; name a caption to have more of, or less of")
     _check_out(args.out, {"IMAGE": args.start}, ".png", "")
-    explore.check_scale(args.scale)
+    number(args.scale, "scale", -explore.MAX_SCALE, explore.MAX_SCALE)
     pipe = open_model(args)
     check_captions(pipe, "--plus", args.plus)
     check_captions(pipe, "--minus", args.minus)

@@ -1,15 +1,14 @@
-"""Captions of two things, such as "a castle on a hill", of which memory has pictures one by one but not together.
+"""Captions of what memory does not show as such, and pictures of it made from those that memory shows.
 
-Pictures of either are drawn, laid out as the caption says, and encoded: for this caption, the local flow then draws
-from these compositions in place of pictures in memory.
+Of "a castle on a hill", it may have castles and hills: they are drawn, laid out as the caption says, and encoded. Of "a
+pink elephant", it may have elephants and pink things: its elephants are painted. Of "a black cat", it has black cats,
+of which some are violet: those that are black are chosen. For this caption, the local flow then draws from these
+pictures in place of its nearest in memory.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,25 +16,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bridge.codecs import ImageCodec
+from bridge.colours import LEAST, WORDS, colour_numbers, painted
 from bridge.errors import UserError
-from bridge.mappers.local import Material
+from bridge.mappers.local import LocalFlowMapper, Material
 
-if TYPE_CHECKING:
-    from bridge.mappers import LocalFlowMapper
-
-COMPOSITIONS = 24
-"""Compositions that a caption draws from."""
-KNOWN, TOGETHER = 0.75, 0.85
-"""Cosine with a known caption from which on a thing is known, and from which on a caption as a whole is."""
+COMPOSITIONS = 24  # that a caption draws from
+KNOWN, WHOLE = 0.75, 0.85  # cosine with a known caption of a known thing, and of a caption known as a whole
 SHOWN, SHARE = 0.6, 0.25
 """A picture shows a thing if the nearest of its captions has this cosine with it; weight of those that show both, from
 which on nothing is to be composed."""
-ALIKE = 0.05
-"""Joint weight of pictures of one style from which on no others are laid out together."""
-OUTLINE = 1 / 48
-"""Width of the white line around what is in front, in sides of a picture."""
-DRAWN = 0.5
-"""Opacity from which on something is drawn."""
+ALIKE = 0.05  # joint weight of pictures of one style from which on no others are laid out together
+OUTLINE = 1 / 48  # width of the white line around what is in front, in sides of a picture
+DRAWN = 0.5  # opacity from which on something is drawn
+KEPT, WEIGHTY = 0.1, 0.01
+"""Weight of the pictures that have a caption's colour, of all that it draws from, below which all are drawn from; and
+of one of them, below which it does not count."""
+PAINTED = 24  # pictures that a caption draws from
+ONE_PICTURE = "shown by one picture in memory alone: expect near copies of it; a higher novelty goes further from it"
+PAINTABLE = 0.85  # cosine with a known caption of a thing that may be painted
 
 
 class Box(NamedTuple):
@@ -48,8 +46,7 @@ class Box(NamedTuple):
     low: bool = True
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """Where the first and the second thing are, the second behind the first unless `second_in_front`."""
 
     first: Box
@@ -63,15 +60,13 @@ UPON = Layout(Box(0.18, 0.02, 0.82, 0.64), Box(0.03, 0.52, 0.97, 0.98, low=False
 OVER = Layout(Box(0.22, 0.02, 0.78, 0.46), Box(0.03, 0.5, 0.97, 0.98))
 WITHIN = Layout(Box(0.24, 0.42, 0.76, 0.95), Box(0, 0, 1, 1))
 INTO = Layout(Box(0.2, 0.02, 0.8, 0.62), Box(0.14, 0.44, 0.86, 0.98), second_in_front=True)
-LAYOUTS = {
-    "and": BESIDE,
-    **dict.fromkeys(("next to", "beside", "near"), BESIDE),
+LAYOUTS = {  # by the words between two things
+    **dict.fromkeys(("and", "next to", "beside", "near"), BESIDE),
     **dict.fromkeys(("with", "holding", "carrying", "eating", "drinking", "reading", "playing"), SMALL),
     **dict.fromkeys(("on top of", "on", "riding"), UPON),
     **dict.fromkeys(("over", "above"), OVER),
     **dict.fromkeys(("in front of", "inside", "in", "under"), WITHIN),
 }
-"""Words between two things, and what they say of where these are."""
 DETERMINERS = {"a", "an", "the", "some", "his", "her", "its"}
 ATTRIBUTES = {"hair", "beard", "moustache", "glasses", "sunglasses", "hat", "cap", "crown", "mask", "smile", "face"}
 """What is part of the thing that has it, and not beside it."""
@@ -80,8 +75,7 @@ CONTAINERS = {"box", "bowl", "pot", "cup", "mug", "glass", "vase", "bag", "baske
 _BETWEEN = re.compile(rf"\b({'|'.join(sorted(LAYOUTS, key=len, reverse=True))})\b", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """Two things of a caption, and how they are laid out."""
 
     first: str
@@ -89,28 +83,22 @@ class Parts:
     layout: Layout
 
 
-@dataclass(frozen=True)
-class Composition:
-    """The two things of a caption, and pictures that show both."""
+class Depiction(NamedTuple):
+    """Pictures that a caption is drawn from in place of its nearest in memory, and what to say of that."""
 
-    parts: Parts
     material: Material
+    note: str | None
 
 
 def parts_of(caption: str) -> Parts | None:
     """The two things of an English caption, or None where it does not name two.
 
     What follows a colon, as in "woman with headscarf: dark skin tone", says more of the whole, which is one thing.
-
-    >>> parts = parts_of("a castle on a hill")
-    >>> parts.first, parts.second, parts.layout is UPON
-    ('a castle', 'a hill', True)
-    >>> parts_of("on a hill")
     """
-    for found in _BETWEEN.finditer(caption) if ":" not in caption else ():
-        first, second = caption[: found.start()].strip(), caption[found.end() :].strip(" .!?")
+    for match in _BETWEEN.finditer(caption) if ":" not in caption else ():
+        first, second = caption[: match.start()].strip(), caption[match.end() :].strip(" .!?")
         if content_words(first) and (words := content_words(second)):
-            between, last = found[1].lower(), words[-1]
+            between, last = match[1].lower(), words[-1]
             if last in ATTRIBUTES and between != "and":
                 return None
             inside = last in CONTAINERS and between in ("in", "inside")
@@ -142,9 +130,8 @@ def _laid_on(picture: Tensor, drawing: Tensor, box: Box) -> Tensor:
     cut = drawing[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     scale = side * min((box.right - box.left) / cut.shape[2], (box.bottom - box.top) / cut.shape[1])
     height, width = (min(side, max(1, round(scale * n))) for n in cut.shape[1:])
-    small = F.interpolate(
-        torch.cat([cut[:3] * cut[3:], cut[3:]])[None], (height, width), mode="bilinear", antialias=True
-    )
+    opaque = torch.cat([cut[:3] * cut[3:], cut[3:]])[None]
+    small = F.interpolate(opaque, (height, width), mode="bilinear", antialias=True)
     left = round(side * (box.left + box.right) / 2 - width / 2)
     top = round(side * box.bottom) - height if box.low else round(side * box.top)
     left, top = max(0, min(left, side - width)), max(0, min(top, side - height))
@@ -159,10 +146,7 @@ def solid(drawings: Tensor) -> Tensor:
     paper = F.pad((drawings[:, 3:] <= DRAWN).float(), (1, 1, 1, 1), value=1.0)
     outside = torch.zeros_like(paper)
     outside[..., 0, :] = 1
-    while True:  # the paper is wet from the edge inwards
-        grown = F.max_pool2d(outside, 3, 1, 1) * paper
-        if torch.equal(grown, outside):
-            break
+    while not torch.equal(outside, grown := F.max_pool2d(outside, 3, 1, 1) * paper):  # flood fill from the edge
         outside = grown
     inside = outside[..., 1:-1, 1:-1] == 0
     colour, alpha = drawings[:, :3], drawings[:, 3:]
@@ -172,18 +156,12 @@ def solid(drawings: Tensor) -> Tensor:
 
 def compose(
     caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor], codec: ImageCodec
-) -> Composition | None:
-    """Compositions that show a caption, or None where nothing is to be composed.
+) -> Depiction | None:
+    """Compositions that show an English caption with this text code, (text_dim,), or None if nothing is to be composed.
 
     That is so where the caption does not name two things, memory does not know one of them or already shows both in
-    one picture, a style that is rather not drawn shows more than others do, or the codec draws no opacity.
-
-    Args:
-        caption: An English caption.
-        code: Its text code, (text_dim,).
-        mapper: The local flow; a view of some style draws from that style alone.
-        encode: Text code of a thing, (text_dim,).
-        codec: Draws and encodes.
+    one picture, a style that is rather not drawn shows more than others do, or the codec draws no opacity. `encode`
+    gives the text code of a thing. A view of the mapper of some style draws from that style alone.
     """
     parts = parts_of(caption)
     if parts is None or not draws_opacity(codec):
@@ -192,7 +170,7 @@ def compose(
         codes = [encode(text) for text in (parts.first, parts.second)]
     except UserError:  # one of them is nothing that the encoder reads
         return None
-    if mapper.familiarity(code) >= TOGETHER or min(map(mapper.familiarity, codes)) < KNOWN:
+    if mapper.familiarity(code) >= WHOLE or min(map(mapper.familiarity, codes)) < KNOWN:
         return None
     if any(map(mapper.yields, (code, *codes))):  # a glyph of the whole is better than two things, and worse beside one
         return None
@@ -201,9 +179,10 @@ def compose(
     if np.exp(log_weight)[both >= SHOWN].sum() >= SHARE:
         return None
     count = min(COMPOSITIONS, mapper.neighbours, len(mapper.latents))
-    both_drawn = [drawn(numbers, mapper, codec) for numbers in _pairs(mapper, codes[0], codes[1], count)]
-    pictures = torch.stack([lay_out(a, b, parts.layout) for a, b in zip(*both_drawn, strict=True)])
-    return Composition(parts, Material.alike(codec.encode(pictures.to(code.device)).mean))
+    pairs = [drawn(numbers, mapper, codec) for numbers in _pairs(mapper, codes[0], codes[1], count)]
+    pictures = torch.stack([lay_out(a, b, parts.layout) for a, b in zip(*pairs, strict=True)])
+    note = f"composed of {parts.first!r} and {parts.second!r}: memory shows them one by one, not together"
+    return Depiction(Material.alike(codec.encode(pictures.to(code.device)).mean), note)
 
 
 def draws_opacity(codec: ImageCodec) -> bool:
@@ -233,3 +212,61 @@ def drawn(numbers: np.ndarray, mapper: LocalFlowMapper, codec: ImageCodec) -> Te
     some, which = np.unique(numbers, return_inverse=True)
     z = mapper.picture_latents(torch.from_numpy(some).to(mapper.latents.device))
     return solid(codec.render(z, None, transparent=True).cpu())[torch.from_numpy(which)]
+
+
+def colour_and_thing(caption: str) -> tuple[str, str] | None:
+    """The two words or more of an English caption such as "a white dog", or None where it is no such caption.
+
+    >>> colour_and_thing("A gray school bus."), colour_and_thing("an orange"), colour_and_thing("a dog in a red box")
+    (('grey', 'school bus'), None, None)
+    """
+    words = content_words(caption)
+    colour = words[0].replace("gray", "grey") if words else ""
+    return (colour, " ".join(words[1:])) if colour in WORDS and len(words) > 1 else None
+
+
+def coloured(
+    caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor], codec: ImageCodec
+) -> Depiction | None:
+    """Pictures that show a caption in its colour, or None where nothing is to be painted or left out.
+
+    That is so where the caption does not begin with a colour, memory knows all of it, in this colour, or not the thing,
+    or the codec draws no opacity. For the arguments, see `compose`.
+    """
+    words = colour_and_thing(caption)
+    if words is None or not draws_opacity(codec):
+        return None
+    colour, thing = words
+    if mapper.familiarity(code) >= WHOLE:
+        return _of_that_colour(colour, code, mapper, codec)
+    try:
+        code_of_thing = encode(thing)
+    except UserError:  # nothing that the encoder reads
+        return None
+    if mapper.familiarity(code_of_thing) < PAINTABLE:
+        return None
+    near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(code_of_thing))
+    rgba = drawn(near.numpy(), mapper, codec).movedim(1, -1).numpy()
+    pixels = torch.from_numpy(np.stack([painted(x, colour) for x in rgba])).movedim(-1, 1).float()
+    on_white = pixels[:, :3] * pixels[:, 3:] + 1 - pixels[:, 3:]
+    latents = codec.encode(on_white.to(code.device)).mean
+    note = f"drawn from pictures of {thing!r} painted {colour}: memory shows none of that colour"
+    return Depiction(Material(latents, log_weight.log_softmax(0), mapper.style.cpu()[near]), note)
+
+
+def _of_that_colour(colour: str, code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec) -> Depiction | None:
+    """Those of a caption's nearest pictures that have its colour; None where all have it, or too few."""
+    near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(code))
+    counted = log_weight.exp() >= WEIGHTY
+    near, log_weight = near[counted], log_weight[counted]
+    if log_weight.exp().sum() < KEPT:
+        return None
+    rgba = drawn(near.numpy(), mapper, codec).movedim(1, -1).numpy()
+    seen = rgba[..., 3] > 0.5
+    own = (colour_numbers(rgba[..., :3]) == WORDS.index(colour)) & seen
+    has = torch.from_numpy(own.sum((1, 2)) >= LEAST * seen.sum((1, 2)))
+    if has.all() or log_weight[has].exp().sum() < KEPT:
+        return None
+    latents = mapper.picture_latents(near[has].to(mapper.latents.device)).to(code.device)
+    material = Material(latents, log_weight[has].log_softmax(0), mapper.style.cpu()[near[has]])
+    return Depiction(material, ONE_PICTURE if len(latents) == 1 else None)

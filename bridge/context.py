@@ -1,7 +1,5 @@
 """Surroundings in which a call computes the same whatever its caller has set in torch, and modules without wrappers."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -9,63 +7,47 @@ from typing import Any
 import torch
 from torch import nn
 
-_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
-
 
 @contextlib.contextmanager
 def plain_torch() -> Iterator[None]:
-    """A block, or a decorated function, in which torch is as it comes: float32, on the CPU unless told, no gradients.
+    """A block, or a decorated function, with torch's defaults: float32, on the CPU unless asked, no gradients.
 
     Around it may be autocast, inference mode (whose tensors take part in nothing else), another default type or
     device, or a lower precision of matrix products.
     """
-    dtype, precision = torch.get_default_dtype(), _precision()
+    dtype = torch.get_default_dtype()
+    try:
+        precision = torch.get_float32_matmul_precision()
+    except RuntimeError:  # torch's newer settings are in use, a backend each
+        precision = "highest"
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
-        for kind in _AUTOCAST:
+        for kind in ("cpu", "cuda", "mps", "xpu"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        if dtype != torch.float32:
-            torch.set_default_dtype(torch.float32)
-            stack.callback(torch.set_default_dtype, dtype)
+        stack.callback(torch.set_default_dtype, dtype)
+        torch.set_default_dtype(torch.float32)
         if precision != "highest":
             torch.set_float32_matmul_precision("highest")
             stack.callback(torch.set_float32_matmul_precision, precision)
         yield
 
 
-def _precision() -> str:
-    try:
-        return str(torch.get_float32_matmul_precision())
-    except RuntimeError:  # torch's newer settings are in use, a backend each
-        return "highest"
-
-
 def foreign_dtype(part: Any) -> torch.dtype | None:
-    """The first type of numbers in a module, or in the modules that an object holds, that is not float32.
-
-    >>> foreign_dtype(nn.Linear(1, 1)), foreign_dtype(nn.Linear(1, 1).half())
-    (None, torch.float16)
-    """
+    """The first type of numbers in a module, or in the modules that an object holds, that is not float32."""
     modules = [part] if isinstance(part, nn.Module) else [v for v in vars(part).values() if isinstance(v, nn.Module)]
     held = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
     return next((t.dtype for t in held if t.is_floating_point() and t.dtype != torch.float32), None)
 
 
 def unwrapped(module: Any) -> Any:
-    """What is in a wrapper of torch's own, such as that of torch.compile or DataParallel; else `module` itself.
-
-    >>> layer = nn.Identity()
-    >>> unwrapped(nn.DataParallel(layer)) is layer
-    True
-    """
+    """What is in a wrapper of torch's own, such as that of torch.compile or DataParallel; else `module` itself."""
     while isinstance(module, nn.Module) and type(module).__module__.startswith("torch."):
-        inner = [module._modules.get(name) for name in ("_orig_mod", "module")]
-        wrapped = next((part for part in inner if part is not None), None)
-        if wrapped is None:
+        inner = [part for name in ("_orig_mod", "module") if (part := module._modules.get(name)) is not None]
+        if not inner:
             break
-        module = wrapped
+        module = inner[0]
     return module

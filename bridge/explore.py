@@ -3,18 +3,17 @@
 The first functions are pure and know latents alone; those below them take a pipeline.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from bridge.arguments import number, whole
 from bridge.changes import learn_change
@@ -23,30 +22,22 @@ from bridge.guidance import guided
 from bridge.images import ENDINGS, read_facts, read_image, to_tensor
 from bridge.mappers import InvertibleMapper, LocalFlowMapper, Mapper, VelocityMapper
 from bridge.noise import generator_for, normal_rows
-from bridge.pipeline import SAMPLE_BATCH, BridgePipeline, view_of
+from bridge.pipeline import SAMPLE_BATCH, BridgePipeline, draw, view_of
 from bridge.text import TextCode
 
-KINDS = ("linear", "spherical")
-"""How a walk goes: straight, or along a great circle."""
-SPACES = ("latent", "noise")
-"""Where a walk goes: among latents, or among the noise from which the mapper makes them."""
+KINDS = ("linear", "spherical")  # of walks: straight, or along a great circle
+SPACES = ("latent", "noise")  # where a walk goes: among latents, or the noise from which the mapper makes them
 _OTHERS = "heic heif hif svg psd eps xcf raw dng cr2 cr3 nef arw tga jxl exr pdf mp4 mov avi mkv webm txt csv zip"
-FILES = (*sorted(ENDINGS), *(f".{ending}" for ending in re.findall(r"\w+", _OTHERS)))
+FILES = (*sorted(ENDINGS), *(f".{ending}" for ending in _OTHERS.split()))
 """Endings of names that are taken for a file's, whether such a picture can be read or not."""
 _PATH = re.compile(r"(\.{0,2}/|~/|[A-Za-z]:[\\/])\S")
 MAX_STEPS, MAX_SAMPLES, MAX_SCALE = 1000, 10_000, 100
-SAMPLES = 64
-"""Samples whose mean stands for a caption."""
-PARALLEL = 1e-6
-"""Sine of the angle below which two directions are taken for one, or for opposites."""
+SAMPLES = 64  # whose mean stands for a caption
+PARALLEL = 1e-6  # sine of the angle below which two directions are taken for one, or for opposites
 
 
 def lerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
-    """The point (1 - weight) a + weight b, of the shape of `a` and `b`.
-
-    >>> lerp(torch.tensor([0.0, 2.0]), torch.tensor([4.0, 2.0]), 0.25)
-    tensor([1., 2.])
-    """
+    """The point (1 - weight) a + weight b, of the shape of `a` and `b`."""
     _check_alike(a, b)
     return (1 - weight) * a + weight * b
 
@@ -71,11 +62,13 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
     cosine = float(u @ v)
     aside = v - cosine * u
     sine = float(aside.norm())
+    angle = math.atan2(sine, cosine)
     if sine < PARALLEL:
-        aside, angle = _across(u), math.pi if cosine < 0 else 0.0
-    else:
-        aside, angle = aside / sine, math.atan2(sine, cosine)
-    direction = math.cos(weight * angle) * u + math.sin(weight * angle) * aside
+        angle = math.pi if cosine < 0 else 0.0
+        axis = F.one_hot(u.abs().argmin(), len(u)).to(u)
+        aside = axis - (axis @ u) * u
+        sine = max(float(aside.norm()), 1e-30)  # in one dimension nothing is at right angles
+    direction = math.cos(weight * angle) * u + math.sin(weight * angle) * (aside / sine)
     length = (1 - weight) * from_length + weight * to_length
     return (length * direction).to(a.dtype).view_as(a)
 
@@ -84,24 +77,16 @@ def walk(a: Tensor, b: Tensor, steps: int, kind: str = "linear") -> Tensor:
     """Points from `a` to `b` inclusive, (steps, *shape); exactly `a` and `b` at the ends, of one shape.
 
     `steps` is 2 to MAX_STEPS, `kind` "linear" or "spherical" (`lerp`, `slerp`), or UserError.
-
-    >>> walk(torch.tensor([0.0]), torch.tensor([1.0]), 3).flatten().tolist()
-    [0.0, 0.5, 1.0]
     """
     if kind not in KINDS:
         raise UserError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
     _check_alike(a, b)
     go = lerp if kind == "linear" else slerp
-    between = [go(a, b, weight) for weight in weights(steps)[1:-1]]
-    return torch.stack([a, *between, b])
+    return torch.stack([a, *(go(a, b, weight) for weight in weights(steps)[1:-1]), b])
 
 
 def weights(steps: int) -> list[float]:
-    """Where the points of a walk lie, from 0 to 1. Raises UserError unless `steps` is 2 to MAX_STEPS.
-
-    >>> weights(5)
-    [0.0, 0.25, 0.5, 0.75, 1.0]
-    """
+    """Where the points of a walk lie, from 0 to 1. Raises UserError unless `steps` is 2 to MAX_STEPS."""
     steps = whole(steps, "steps", 2, MAX_STEPS)
     return [number / (steps - 1) for number in range(steps)]
 
@@ -110,44 +95,32 @@ def arithmetic(z: Tensor, plus: Tensor, minus: Tensor, scale: float = 1.0) -> Te
     """The latent z + scale (plus - minus): `z` is (*z_shape) or (B, *z_shape), the others (*z_shape).
 
     Source: Mikolov et al. 2013, arXiv:1301.3781; in an image's latents Radford et al. 2015, arXiv:1511.06434
-
-    >>> arithmetic(torch.tensor([1.0]), torch.tensor([5.0]), torch.tensor([2.0]), 2.0)
-    tensor([7.])
     """
     _check_alike(plus, minus)
     return z + scale * (plus - minus)
 
 
 def traversal(z: Tensor, direction: Tensor, amounts: Sequence[float]) -> Tensor:
-    """One latent moved along a direction, (len(amounts), *z_shape): z + amount * direction each.
-
-    >>> traversal(torch.tensor([1.0, 1.0]), torch.tensor([0.0, 2.0]), [-1, 0, 1]).tolist()
-    [[1.0, -1.0], [1.0, 1.0], [1.0, 3.0]]
-    """
+    """One latent moved along a direction, (len(amounts), *z_shape): z + amount * direction each."""
     _check_alike(z, direction)
-    steps = torch.tensor(list(amounts), dtype=z.dtype, device=z.device)
-    return z + steps.view(-1, *[1] * z.ndim) * direction
+    return torch.stack([z + amount * direction for amount in amounts])
+
+
+def _check_alike(a: Tensor, b: Tensor) -> None:
+    if a.shape != b.shape:
+        raise ValueError(f"a, b: expected one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
 
 
 @dataclass(frozen=True, eq=False)
 class End:
-    """One end of a walk.
+    """One end of a walk, a picture or a caption."""
 
-    Attributes:
-        name: The file or the caption, as given.
-        kind: "image" or "caption".
-        z: Its latent, (*z_shape): the picture's mean latent, or the caption's sample.
-        code: Its text code, one row; the null code for an image.
-        note: Why to trust a caption's sample less, or None.
-        noise: What the sample was drawn from, where guidance is no part of it; else None.
-    """
-
-    name: str
-    kind: str
-    z: Tensor
-    code: TextCode
-    note: str | None = None
-    noise: Tensor | None = None
+    name: str  # the file or the caption, as given
+    kind: str  # "image" or "caption"
+    z: Tensor  # the picture's mean latent, or the caption's sample, (*z_shape)
+    code: TextCode  # one row; the null code for an image
+    note: str | None = None  # why to trust a caption's sample less
+    noise: Tensor | None = None  # what the sample was drawn from, where guidance is no part of it
 
 
 def is_image(name: str) -> bool:
@@ -165,10 +138,7 @@ def is_image(name: str) -> bool:
 
 
 def image_end(pipe: BridgePipeline, name: str) -> End:
-    """A picture file as an end; what is shown of it is the codec's reconstruction.
-
-    Raises ValueError if it cannot be read.
-    """
+    """A picture file as an end, shown as the codec's reconstruction. Raises ImageError if it cannot be read."""
     return picture_end(pipe, read_image(name, size=pipe.codec.image_size), name)
 
 
@@ -186,10 +156,10 @@ def caption_end(pipe: BridgePipeline, caption: str, seed: int = 0) -> End:
     """
     with pipe.plain():
         output = pipe(caption, 1, seed=seed, output_type="latent")
-        code, noise = code_of(pipe, caption), None
+        noise = None
         if pipe.settings.guidance_scale == pipe.settings.temperature == 1:
             noise = torch.randn(pipe.mapper.sample_noise_shape, generator=generator_for(seed, 0)).to(pipe.device)
-        return End(caption, "caption", output.images[0], code, output.notes[0], noise)
+        return End(caption, "caption", output.images[0], code_of(pipe, caption), output.notes[0], noise)
 
 
 def open_end(pipe: BridgePipeline, name: str, seed: int = 0) -> End:
@@ -230,50 +200,39 @@ def noise_walk(
     caption. On the way back the velocity goes over from one end's to the other's as the noise does: (1 - w) v(a) + w
     v(b), which is guidance at scale w. A mapper without velocity is inverted under the null code throughout. Fewer
     `num_inference_steps` (by default the model's) are easier to invert.
-
     Raises UserError if the mapper does not find the noise behind a latent, or not behind one of these.
     """
     mapper = pipe.view({end.name: end.code for end in (a, b) if end.kind == "caption"})
     if not isinstance(mapper, InvertibleMapper):
         raise UserError(f"space: {type(mapper).__name__} finds no noise behind a latent; use space latent")
-    ends, null = torch.stack([a.z, b.z]), TextCode.null(2, pipe.text_encoder.dim).to(pipe.device)
-    if isinstance(mapper, VelocityMapper):
-        count = pipe.resolve(num_inference_steps=num_inference_steps).num_inference_steps
-        noise = [
-            mapper.invert(end.z[None], end.code, num_inference_steps=count)[0] if end.noise is None else end.noise
-            for end in (a, b)
-        ]
-        parts = [
-            mapper.sample(b.code, noise=eps[None], guidance_scale=w, negative=a.code, num_inference_steps=count)
-            for eps, w in zip(walk(noise[0], noise[1], steps, kind), weights(steps), strict=True)
-        ]
-        return torch.cat(parts)
-    first, last = mapper.invert(ends, null)
-    path = walk(first, last, steps, kind)
-    return mapper.sample(TextCode.null(steps, pipe.text_encoder.dim).to(pipe.device), noise=path)
+    if not isinstance(mapper, VelocityMapper):
+        first, last = mapper.invert(torch.stack([a.z, b.z]), _null(pipe, 2))
+        return mapper.sample(_null(pipe, steps), noise=walk(first, last, steps, kind))
+    count = pipe.resolve(num_inference_steps=num_inference_steps).num_inference_steps
+    noise = [
+        mapper.invert(end.z[None], end.code, num_inference_steps=count)[0] if end.noise is None else end.noise
+        for end in (a, b)
+    ]
+    parts = [
+        mapper.sample(b.code, noise=eps[None], guidance_scale=w, negative=a.code, num_inference_steps=count)
+        for eps, w in zip(walk(noise[0], noise[1], steps, kind), weights(steps), strict=True)
+    ]
+    return torch.cat(parts)
 
 
 def caption_mean(pipe: BridgePipeline, caption: str | None, *, samples: int = SAMPLES, seed: int = 0) -> Tensor:
     """What a caption (None: no caption) is in latent space: the mean of 1 to MAX_SAMPLES samples, (*z_shape).
 
-    The noise of sample i depends on (seed, i) alone. So a difference of two captions' means is one of conditional
-    means estimated on shared noise, in which much of the samples' own variety cancels.
-
+    The noise of sample i depends on (seed, i) alone, so that much of it cancels in a difference of two captions' means.
     Raises UserError if `samples` is out of range, or the encoder cannot read the caption.
     """
-    samples = whole(samples, "samples", 1, MAX_SAMPLES)
-    seed, settings = whole(seed, "seed"), pipe.settings
+    samples, seed = whole(samples, "samples", 1, MAX_SAMPLES), whole(seed, "seed")
     with pipe.plain():
         if caption is not None:
             return pipe(caption, samples, seed=seed, output_type="latent").images.mean(0)
         noise = normal_rows([(seed, i) for i in range(samples)], pipe.mapper.sample_noise_shape).to(pipe.device)
-        null = TextCode.null(samples, pipe.text_encoder.dim).to(pipe.device)
-        mapper = view_of(pipe.mapper, settings)
-        if not isinstance(mapper, VelocityMapper):
-            return mapper.sample(null, noise=noise, temperature=settings.temperature).mean(0)
-        count = int(settings.num_inference_steps)
-        z = mapper.sample(null, noise=noise, temperature=settings.temperature, num_inference_steps=count)
-        return z.mean(0)
+        settings = replace(pipe.settings, guidance_scale=1)
+        return draw(view_of(pipe.mapper, settings), _null(pipe, samples), noise, settings).mean(0)
 
 
 def edit(
@@ -289,14 +248,13 @@ def edit(
     """A picture's or a caption's latent with more of one caption and less of another (None: no caption), (*z_shape).
 
     Where memory has pictures whose captions differ by `plus` in place of `minus`, such as "red car" and "blue car", it
-    is what that changes in them; see `bridge.changes`. Otherwise it is the difference of the two captions; see
-    `arithmetic`, and `caption_mean` for `samples` and `seed`.
+    is what that changes in them; see `bridge.changes`. Otherwise it is the difference of the captions' `caption_mean`.
     `scale`, -MAX_SCALE to MAX_SCALE, is how much of the change.
     Raises UserError if `scale` is out of range, both captions are None, or one cannot be read.
     """
     if plus is None and minus is None:
         raise UserError("plus, minus: none given; name a caption to have more of, or less of")
-    scale = check_scale(scale)
+    scale = number(scale, "scale", -MAX_SCALE, MAX_SCALE)
     with pipe.plain():
         if plus and minus and isinstance(pipe.mapper, LocalFlowMapper):
             change = learn_change(pipe.mapper, pipe.memory.captions, minus, plus)
@@ -315,16 +273,9 @@ def vary(
     again. From later times it mostly comes back as it was; the power spreads what changes over all distances. With a
     mapper that has no velocity, it turns by `distance` of the angle towards the mapper's own samples.
 
-    Args:
-        pipe: The model, at its own settings.
-        start: What to vary.
-        count: How many, 1 to MAX_STEPS.
-        shown: What the picture shows; by default a caption's own words, and of a picture nothing.
-        distance: 0 gives the latent itself, 1 what the model draws of what is shown.
-        seed: Of the noise.
-
-    Raises:
-        UserError: `count` or `distance` is out of range.
+    `shown` is what the picture shows, by default a caption's own words, and of a picture nothing. Distance 0 gives the
+    latent itself, 1 what the model draws of what is shown.
+    Raises UserError unless `count` is 1 to MAX_STEPS and `distance` 0 to 1.
 
     Source: Meng et al. 2022, SDEdit, arXiv:2108.01073
     """
@@ -346,10 +297,8 @@ def _varied(pipe: BridgePipeline, mapper: Mapper, z: Tensor, c: TextCode, noise:
     """Latents around z (*z_shape), one for each row of noise."""
     settings = pipe.settings
     if not isinstance(mapper, VelocityMapper):
-        samples = mapper.sample(c, noise=noise, temperature=settings.temperature)
-        return torch.stack([slerp(z, sample, distance) for sample in samples])
-    away = TextCode.null(len(c), pipe.text_encoder.dim).to(pipe.device)
-    start = (1 - distance) ** 3
+        return torch.stack([slerp(z, sample, distance) for sample in draw(mapper, c, noise, settings)])
+    away, start = _null(pipe, len(c)), (1 - distance) ** 3
     steps = math.ceil((1 - start) * settings.num_inference_steps)
     at = start * z + (1 - start) * settings.temperature * noise
     for step in range(steps):
@@ -360,62 +309,39 @@ def _varied(pipe: BridgePipeline, mapper: Mapper, z: Tensor, c: TextCode, noise:
 
 
 def caption_shown(pipe: BridgePipeline, start: End) -> str | None:
-    """A caption of what an end shows, or None where nothing tells.
+    """What an end shows, as a caption, or None if unknown.
 
-    A caption is its own; a picture by bridge tells it; of another it is that of the nearest picture in memory.
+    A caption shows itself, a picture by bridge what it was made of, another what the nearest picture in memory shows.
     """
     if start.kind == "caption":
         return start.name
-    told = {}
+    facts = {}
     with contextlib.suppress(UserError, OSError):  # "" is a folder
-        told = read_facts(Path(start.name).read_bytes())
-    told_caption = told.get("shown") or told.get("caption")
-    if told_caption is not None:
-        return told_caption
-    return next(iter(near_captions(pipe, start.z, 1)), None)
+        facts = read_facts(Path(start.name).read_bytes())
+    near = facts.get("shown") or facts.get("caption")
+    return near if near is not None else next(iter(near_captions(pipe, start.z, 1)), None)
 
 
 def code_of(pipe: BridgePipeline, caption: str | None) -> TextCode:
     """The text code of a caption, one row; the null code of None."""
-    if caption is None:
-        return TextCode.null(1, pipe.text_encoder.dim).to(pipe.device)
     with pipe.plain():
-        return pipe.code(caption)
+        return _null(pipe, 1) if caption is None else pipe.code(caption)
+
+
+def _null(pipe: BridgePipeline, count: int) -> TextCode:
+    return TextCode.null(count, pipe.text_encoder.dim).to(pipe.device)
 
 
 def near_captions(pipe: BridgePipeline, z: Tensor, count: int) -> list[str]:
     """Captions of the pictures in memory that are nearest to a latent (*z_shape), without repeats; none without one."""
-    mapper = pipe.mapper
+    mapper, captions = pipe.mapper, dict[str, None]()
     if not isinstance(mapper, LocalFlowMapper):
         return []
     with pipe.plain():
-        away = torch.cat(
-            [
-                (mapper.picture_latents(numbers) - z).flatten(1).square().sum(1)
-                for numbers in torch.arange(len(mapper.latents), device=z.device).split(4096)
-            ]
-        )
-    captions: dict[str, None] = {}
+        chunks = torch.arange(len(mapper.latents), device=z.device).split(4096)
+        away = torch.cat([(mapper.picture_latents(some) - z).flatten(1).square().sum(1) for some in chunks])
     for picture in away.argsort().tolist():
         captions[pipe.memory.captions[int(mapper.link[mapper.start[picture]])]] = None
         if len(captions) == count:
             break
     return list(captions)
-
-
-def check_scale(scale: float) -> float:
-    """`scale` of `edit`. Raises UserError if it is no number from -MAX_SCALE to MAX_SCALE."""
-    return number(scale, "scale", -MAX_SCALE, MAX_SCALE)
-
-
-def _across(unit: Tensor) -> Tensor:
-    """A unit vector (D,) at right angles to another; in one dimension, where there is none, 0."""
-    axis = torch.zeros_like(unit)
-    axis[unit.abs().argmin()] = 1
-    aside = axis - (axis @ unit) * unit
-    return aside / aside.norm().clamp(min=1e-30)
-
-
-def _check_alike(a: Tensor, b: Tensor) -> None:
-    if a.shape != b.shape:
-        raise ValueError(f"a, b: expected one shape, got {tuple(a.shape)} and {tuple(b.shape)}")

@@ -7,15 +7,10 @@ from torch import Tensor
 
 from bridge.text import TextCode
 
+Velocity = Callable[[Tensor, Tensor, TextCode], Tensor]
 
-def guided(
-    velocity: Callable[[Tensor, Tensor, TextCode], Tensor],
-    z_t: Tensor,
-    t: Tensor,
-    c: TextCode,
-    away: TextCode,
-    scale: float,
-) -> Tensor:
+
+def guided(velocity: Velocity, z_t: Tensor, t: Tensor, c: TextCode, away: TextCode, scale: float) -> Tensor:
     """The velocity v(away) + scale (v(c) - v(away)), (B, *z_shape), at points z_t and times t, (B,) in [0, 1].
 
     `away` are codes to move away from, null codes for plain guidance; `scale` 1 is none, and costs one evaluation
@@ -25,6 +20,5 @@ def guided(
     """
     if scale == 1:
         return velocity(z_t, t, c)
-    both = velocity(torch.cat([z_t, z_t]), torch.cat([t, t]), TextCode.cat([c, away]))
-    towards, from_ = both.chunk(2)
+    towards, from_ = velocity(torch.cat([z_t, z_t]), torch.cat([t, t]), TextCode.cat([c, away])).chunk(2)
     return from_ + scale * (towards - from_)

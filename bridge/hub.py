@@ -1,9 +1,6 @@
 """Models by name: those that are shipped, folders, and the hub."""
 
-from __future__ import annotations
-
 import contextlib
-import importlib.resources
 import os
 import re
 from collections.abc import Sequence
@@ -12,8 +9,7 @@ from pathlib import Path
 from bridge.checkpoint import INDEX, CheckpointError, recover
 from bridge.errors import UserError
 
-FORMER = "emoji"
-"""A model that was shipped once."""
+FORMER = "emoji"  # a model that was shipped once
 PATTERNS = ("*.json", "*.safetensors", "*.md", "*.txt")
 
 
@@ -31,11 +27,9 @@ def snapshot(
     from huggingface_hub import snapshot_download  # noqa: PLC0415
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
 
-    left_out = list(ignored) if ignored else None
+    allowed, left_out = list(patterns), list(ignored) if ignored else None
     try:
-        return Path(
-            snapshot_download(name, allow_patterns=list(patterns), ignore_patterns=left_out, local_files_only=offline)
-        )
+        return Path(snapshot_download(name, allow_patterns=allowed, ignore_patterns=left_out, local_files_only=offline))
     except LocalEntryNotFoundError as error:
         why = "it is not in the hub's cache and the hub cannot be reached (offline?)"
         raise HubError(f"{name!r} is no folder; {why}") from error
@@ -59,12 +53,9 @@ def shipped_models() -> list[str]:
 
 
 def resolve_model(model: str | Path) -> Path:
-    """The folder of a model.
+    """The folder of a model: of a shipped name, a folder, or a hub id ("owner/name"), fetched into the hub's cache.
 
-    Args:
-        model: The name of a shipped model ("pictures"; a folder of that name is "./pictures"), a folder, or a
-            hub id ("owner/name"), fetched into the hub's cache. A `Path` is a folder, whatever it is called.
-
+    A name is looked up among the shipped ones first; a `Path` is a folder, whatever it is called.
     Raises CheckpointError if there is no such model, or it cannot be fetched; says what there is.
     """
     names, is_path = ", ".join(shipped_models()) or "none", isinstance(model, os.PathLike)
@@ -79,8 +70,8 @@ def resolve_model(model: str | Path) -> Path:
     if is_path:
         raise CheckpointError(f"model: {str(model)!r}: no such folder; a shipped name or a hub id is given as text")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(model)):
-        expected = f"model: {str(model)!r} is no folder and no shipped model ({names})"
-        raise CheckpointError(f"{expected}; a hub id looks like 'owner/name'")
+        reason = f"model: {str(model)!r} is no folder and no shipped model ({names})"
+        raise CheckpointError(f"{reason}; a hub id looks like 'owner/name'")
     try:
         return snapshot(str(model), PATTERNS)
     except HubError as error:
@@ -88,4 +79,4 @@ def resolve_model(model: str | Path) -> Path:
 
 
 def _shipped_root() -> Path:
-    return Path(str(importlib.resources.files("bridge"))) / "pretrained"
+    return Path(__file__).parent / "pretrained"

@@ -1,7 +1,5 @@
 """Pictures in and out: read any file safely, write PNG files that say where they come from, show many."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io
@@ -23,21 +21,24 @@ from bridge.captions import well_formed
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
 
-WHITE = (255, 255, 255)
+Colour = tuple[int, int, int]
+WHITE: Colour = (255, 255, 255)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 MAX_PIXELS = 50_000_000
 # Not everything that Pillow opens: its EPS reader, for one, runs another program on the file.
 FORMATS = ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "QOI", "AVIF", "DIB"]
-ENDINGS = frozenset(
+ENDINGS = frozenset(  # of their files, in lower case
     {
         *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".jfi", ".mpo", ".gif", ".webp", ".bmp", ".dib"),
         *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
         *(".qoi", ".avif", ".avifs"),
     }
 )
-"""Endings of their files, in lower case."""
 _OURS = "bridge:"
 _DESCRIPTION = 0x010E  # ImageDescription, of EXIF
+_PNG = b"\x89PNG\r\n\x1a\n"
+_INK, _GREY, _RULE, _FRAME = (32, 32, 32), (120, 120, 120), (228, 228, 228), (236, 236, 236)
+_MAX_LINES = 6
 
 
 class ImageError(UserError):
@@ -49,19 +50,13 @@ class AnimatedImageWarning(UserWarning):
 
 
 def read_image(
-    source: str | Path | bytes,
-    size: int | None = None,
-    background: tuple[int, int, int] | None = WHITE,
-    max_pixels: int = MAX_PIXELS,
+    source: str | Path | bytes, size: int | None = None, background: Colour | None = WHITE, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Any picture as RGB: upright, opaque, 8 bits, its first frame; without a background RGBA where it is transparent.
+    """Any picture, a file or its bytes, as RGB: upright, opaque, 8 bits, its first frame.
 
-    Args:
-        source: A file, or its bytes.
-        size: Fit into a `size` by `size` square, centred on `background`; None keeps the picture's size.
-        background: The colour behind what is transparent, RGB in 0..255; None keeps transparency.
-        max_pixels: More than that are refused from the header, before they are decoded.
-
+    `size` fits it into a square of so many pixels, centred; None keeps its size. `background`, RGB in 0..255, is the
+    colour beside it and behind what is transparent; None keeps transparency, as RGBA. More than `max_pixels` are
+    refused from the header, before they are decoded.
     Raises ImageError if it is empty, truncated, too large, or no picture; warns AnimatedImageWarning of several frames.
     """
     if size is not None and size < 1:
@@ -79,8 +74,8 @@ def read_image(
         raise ImageError(f"{name}: cannot be read as a picture ({error}); replace or remove it") from error
 
 
-def flatten(image: Image.Image, background: tuple[int, int, int] | None = WHITE) -> Image.Image:
-    """A decoded picture as 8-bit RGB, `background` behind what is transparent; RGBA where that is None.
+def flatten(image: Image.Image, background: Colour | None = WHITE) -> Image.Image:
+    """A decoded picture as 8-bit RGB on `background`; without one, as RGBA where it is transparent.
 
     Raises ImageError if it has floating-point pixels.
     """
@@ -110,11 +105,6 @@ def to_tensor(images: Sequence[Image.Image]) -> Tensor:
     return pixels.permute(0, 3, 1, 2).contiguous().float() / 255
 
 
-def on_white(images: Sequence[Image.Image]) -> Tensor:
-    """Pictures of one size, RGB or RGBA, laid on white, as pixels `x`, (B, 3, H, W) in [0, 1]; see `to_tensor`."""
-    return to_tensor([flatten(image, WHITE) for image in images])
-
-
 def to_pil(x: Tensor) -> list[Image.Image]:
     """Pixels `x` (B, 3 or 4, H, W) as RGB or RGBA pictures, rounded to 8 bits; beyond [0, 1] they are cut off.
 
@@ -132,12 +122,11 @@ def save_png(image: Image.Image, path: str | Path, facts: Mapping[str, str | flo
     Each fact becomes a text chunk "bridge:<name>", which Pillow gives back in `image.text`.
     Raises ValueError if a fact's name is not 1 to 70 printable ASCII characters, OSError if it cannot be written.
     """
-    info = PngInfo()
+    info, buffer = PngInfo(), io.BytesIO()
     for name, value in facts.items():
         if not (0 < len(name) <= 70 and name.isascii() and name.isprintable()):
             raise ValueError(f"facts: {name!r} cannot name a PNG text chunk; use up to 70 ASCII characters")
         info.add_itxt(f"{_OURS}{name}", well_formed(str(value)).replace("\0", "\ufffd"))
-    buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info)
     atomic_write(path, buffer.getvalue(), durable=False)
 
@@ -145,13 +134,12 @@ def save_png(image: Image.Image, path: str | Path, facts: Mapping[str, str | flo
 def save_picture(image: Image.Image, path: str | Path, facts: Mapping[str, str | float | int]) -> None:
     """`save_png`, or where `path` ends so a lossless WebP, which holds the facts as JSON in its EXIF description."""
     if Path(path).suffix.lower() != ".webp":
-        return save_png(image, path, facts)
-    exif = Image.Exif()
+        save_png(image, path, facts)
+        return
+    exif, buffer = Image.Exif(), io.BytesIO()
     exif[_DESCRIPTION] = json.dumps({f"{_OURS}{name}": well_formed(str(value)) for name, value in facts.items()})
-    buffer = io.BytesIO()
     image.save(buffer, "WEBP", lossless=True, exact=True, exif=exif.tobytes())
     atomic_write(path, buffer.getvalue(), durable=False)
-    return None
 
 
 def read_facts(data: bytes) -> dict[str, str]:
@@ -167,8 +155,8 @@ def read_facts(data: bytes) -> dict[str, str]:
         raise ImageError("it is no PNG or WebP") from None
     except Exception as error:  # as in `read_image`
         raise ImageError(f"it cannot be read ({error})") from error
-    known = texts.items() if isinstance(texts, dict) else ()
-    return {name.removeprefix(_OURS): str(value) for name, value in known if name.startswith(_OURS)}
+    known = texts if isinstance(texts, dict) else {}
+    return {name.removeprefix(_OURS): str(value) for name, value in known.items() if name.startswith(_OURS)}
 
 
 def header_of(data: bytes) -> tuple[tuple[int, int], str, str]:
@@ -184,18 +172,17 @@ def facts_of(data: bytes) -> set[str]:
     return {word.removeprefix(_OURS) for word in words if word.startswith(_OURS)}
 
 
-def slug(caption: str, length: int = 40) -> str:
-    """A file name for a caption: what ASCII can show of it, then 8 hex digits of its sha256.
+def slug(caption: str) -> str:
+    """A file name for a caption, safe on every file system: what ASCII shows of it, then 8 hex digits of its sha256.
 
-    Safe on every file system: lower case, no separators or dots, no reserved names. Captions that are
-    canonically equal share it; others differ, also where only letter case does.
+    Captions that are canonically equal share it; others differ, also where only letter case does.
 
     >>> slug("A smiling cat/..")
     'a-smiling-cat-546bba7f'
     """
     caption = unicodedata.normalize("NFC", caption)
     ascii_part = unicodedata.normalize("NFKD", caption).encode("ascii", "ignore").decode().lower()
-    readable = re.sub(r"[^a-z0-9]+", "-", ascii_part)[:length].strip("-") or "caption"
+    readable = re.sub(r"[^a-z0-9]+", "-", ascii_part)[:40].strip("-") or "caption"
     return f"{readable}-{hashlib.sha256(caption.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
@@ -206,49 +193,32 @@ def contact_sheet(
     cell: int = 128,
     columns: int = 12,
 ) -> Image.Image:
-    """One page with a row of pictures a caption.
+    """One page with a row of pictures a caption, any number and size, scaled to fit `cell` by `cell` pixels.
 
-    Args:
-        rows: The pictures of each caption, any number and size.
-        captions: One a row, written left of it.
-        notes: One a row or None, in small grey letters under the caption.
-        cell: Width and height that a picture is scaled to fit, in pixels.
-        columns: Pictures side by side; a longer row continues below.
-
-    Raises ValueError if there are no rows, or not as many captions or notes as rows.
+    Captions are written left of their rows, notes below in small grey letters; a row of more than `columns` pictures
+    continues below. Raises ValueError if there are no rows, or not as many captions or notes as rows.
     """
     notes = [None] * len(rows) if notes is None else notes
-    if not rows or not len(rows) == len(captions) == len(notes) or cell < 16 or columns < 1:
+    if not rows or not len(rows) == len(captions) == len(notes):
         counts = f"{len(rows)}, {len(captions)}, {len(notes)}"
         raise ValueError(f"rows, captions, notes: expected as many of each and at least one, got {counts}")
-    strips = [
-        _strip(row, caption, note, cell, columns) for row, caption, note in zip(rows, captions, notes, strict=True)
-    ]
-    margin = max(cell // 8, 4)
+    strips = [_strip(*row, cell, columns) for row in zip(rows, captions, notes, strict=True)]
+    margin = y = max(cell // 8, 4)
     width = max(strip.width for strip in strips) + 2 * margin
     page = Image.new("RGB", (width, sum(strip.height + margin for strip in strips) + margin), WHITE)
-    y = margin
-    for index, strip in enumerate(strips):
-        if index:
+    for strip in strips:
+        if y > margin:
             ImageDraw.Draw(page).line([(margin, y - margin // 2), (width - margin, y - margin // 2)], _RULE)
         page.paste(strip, (margin, y))
         y += strip.height + margin
     return page
 
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_INK, _GREY, _RULE, _FRAME = (32, 32, 32), (120, 120, 120), (228, 228, 228), (236, 236, 236)
-_MAX_LINES = 6
-
-
 def _strip(row: Sequence[Image.Image], caption: str, note: str | None, cell: int, columns: int) -> Image.Image:
     """One row of the sheet: a column of text, one and a half cells wide, then the pictures."""
     side, gap = cell * 3 // 2, max(cell // 16, 2)
-    text: list[tuple[str, Font, int, tuple[int, int, int]]] = []
-    for words, points, colour in (
-        (caption, max(cell // 8, 9), _INK),
-        (note or "", max(cell // 10, 9), _GREY),
-    ):
+    text: list[tuple[str, Font, int, Colour]] = []
+    for words, points, colour in ((caption, max(cell // 8, 9), _INK), (note or "", max(cell // 10, 9), _GREY)):
         font = ImageFont.load_default(points)
         text += [(line, font, round(points * 1.3), colour) for line in text_lines(words, font, side)]
     text_height = sum(line_height for _, _, line_height, _ in text)
@@ -269,16 +239,17 @@ def _strip(row: Sequence[Image.Image], caption: str, note: str | None, cell: int
 def text_lines(text: str, font: Font, width: int) -> list[str]:
     """Lines no wider than `width`; a word that is wider breaks, and what is too long ends in an ellipsis."""
     text = unicodedata.normalize("NFC", well_formed(text[:1000]))
-    words = "".join(_drawable(ch, font) if ch.isprintable() else " " for ch in text).split()
     lines: list[str] = []
-    for word in words:
-        joined = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(joined) <= width:
-            lines[-1] = joined
+    for word in "".join(_drawable(ch, font) if ch.isprintable() else " " for ch in text).split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
         else:
             lines += _pieces(word, font, width)
         if len(lines) > _MAX_LINES:
-            return [*lines[: _MAX_LINES - 1], _shorten(lines[_MAX_LINES - 1], font, width)]
+            line = lines[_MAX_LINES - 1]
+            while line and font.getlength(f"{line}…") > width:
+                line = line[:-1]
+            return [*lines[: _MAX_LINES - 1], f"{line.rstrip()}…"]
     return lines
 
 
@@ -301,35 +272,25 @@ def _pieces(word: str, font: Font, width: int) -> list[str]:
     return pieces
 
 
-def _shorten(line: str, font: Font, width: int) -> str:
-    while line and font.getlength(f"{line}…") > width:
-        line = line[:-1]
-    return f"{line.rstrip()}…"
-
-
 def _decode(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise ImageError("the file is empty")
     try:
-        return _opened(data, max_pixels)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise ImageError(f"{image.width} x {image.height} pixels are more than max_pixels={max_pixels}")
+            if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a photo and its depth
+                warnings.warn(AnimatedImageWarning("animated pictures are read by their first frame"), stacklevel=2)
+            image.seek(0)
+            image.load()  # all of it: verify() passes truncated files
+            if image.format == "PNG" and "transparency" in image.info:
+                image.info["transparency"] = _hidden(image.info["transparency"], image.mode, depth=data[24])
+            return ImageOps.exif_transpose(image)
     except (ValueError, OSError):
         bare = _without_texts(data)
         if len(bare) == len(data):
             raise
-        return _opened(bare, max_pixels)
-
-
-def _opened(data: bytes, max_pixels: int) -> Image.Image:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        if image.width * image.height > max_pixels:
-            raise ImageError(f"{image.width} x {image.height} pixels are more than max_pixels={max_pixels}")
-        if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a photo and its depth
-            warnings.warn(AnimatedImageWarning("animated pictures are read by their first frame"), stacklevel=3)
-        image.seek(0)
-        image.load()  # all of it: verify() passes truncated files
-        if image.format == "PNG" and "transparency" in image.info:
-            image.info["transparency"] = _hidden(image.info["transparency"], image.mode, depth=data[24])
-        return ImageOps.exif_transpose(image)
+        return _decode(bare, max_pixels)
 
 
 def _hidden(value: Any, mode: str, depth: int) -> Any:
@@ -358,8 +319,7 @@ def _from_ink(image: Image.Image) -> Image.Image:
     """CMYK by its own profile, or, where that is no use, by plain arithmetic later."""
     with contextlib.suppress(OSError, ImageCms.PyCMSError):
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
-        converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        return converted or image
+        return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB") or image
     return image
 
 
@@ -373,12 +333,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _fit(image: Image.Image, size: int, background: tuple[int, int, int] | None) -> Image.Image:
+def _fit(image: Image.Image, size: int, background: Colour | None) -> Image.Image:
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
-    scaled = image if (width, height) == image.size else image.resize((width, height), Image.Resampling.LANCZOS)
-    if scaled.size == (size, size):
-        return scaled
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    if width == height:
+        return image
     canvas = Image.new(image.mode, (size, size), background or (WHITE if image.mode == "RGB" else 0))
-    canvas.paste(scaled, ((size - width) // 2, (size - height) // 2))
+    canvas.paste(image, ((size - width) // 2, (size - height) // 2))
     return canvas

@@ -24,58 +24,44 @@ from torch import Tensor
 from bridge.checkpoint import atomic_write
 from bridge.codecs import ImageCodec
 from bridge.errors import UserError
-from bridge.images import on_white
+from bridge.images import flatten, to_tensor
 from bridge.mappers import LocalFlowMapper
 from bridge.pairs import Pairs, load_pairs, pairs_fingerprint
 from bridge.pairs.sources import Wanted
 from bridge.text import TextEncoder
 
-PICTURES, CAPTIONS = 32, 128
-"""Pictures and captions that are encoded at a time."""
-WHITENING = 0.3
-"""Of captions, unless somebody chooses another; see `LocalFlowMapper`."""
-TAUGHT = ("", "train")
-"""Splits whose pictures are learnt; others are somebody's to judge with."""
+PICTURES, CAPTIONS = 32, 128  # encoded at a time
+WHITENING = 0.3  # of captions, unless somebody chooses another; see `LocalFlowMapper`
+Say = Callable[[str], None] | None
+TAUGHT = ("", "train")  # splits whose pictures are learnt; others are somebody's to judge with
 
 
 @dataclass(frozen=True)
 class Memory:
-    """N captioned pictures, encoded.
+    """N captioned pictures, encoded."""
 
-    Attributes:
-        latents: Standardised, (N, *z_shape).
-        codes: Unit text codes of M different captions, (M, D).
-        texts: The M captions.
-        captions: For each picture, numbers of its captions.
-        hashes: For each picture, of its file; the same for copies of a file.
-        styles: For each picture, its kind; "" where nobody said.
-        notes: What was left out or should be known, a line each.
-        allusions: Those of `texts` that only allude to their pictures, as tags do; see `LocalFlowMapper`.
-    """
-
-    latents: Tensor
-    codes: Tensor
-    texts: list[str]
-    captions: list[list[int]]
-    hashes: list[str]
-    styles: list[str]
-    notes: tuple[str, ...] = ()
-    allusions: frozenset[str] = frozenset()
+    latents: Tensor  # standardised, (N, *z_shape)
+    codes: Tensor  # unit text codes of M different captions, (M, D)
+    texts: list[str]  # the M captions
+    captions: list[list[int]]  # for each picture, numbers of its captions
+    hashes: list[str]  # for each picture, of its file; the same for copies of a file
+    styles: list[str]  # for each picture, its kind; "" where nobody said
+    notes: tuple[str, ...] = ()  # what was left out or should be known, a line each
+    allusions: frozenset[str] = frozenset()  # those of `texts` that only allude to their pictures, as tags do
 
     def __len__(self) -> int:
         return len(self.latents)
 
     def __add__(self, other: Memory) -> Memory:
         """Both memories' pictures; equal captions become one."""
-        number = {text: i for i, text in enumerate(self.texts)}
-        new = [i for i, text in enumerate(other.texts) if text not in number]
-        number |= {other.texts[i]: len(self.texts) + k for k, i in enumerate(new)}
-        moved = [[number[other.texts[i]] for i in row] for row in other.captions]
+        texts = list(dict.fromkeys([*self.texts, *other.texts]))
+        number = {text: i for i, text in enumerate(texts)}
+        new = [i for i, text in enumerate(other.texts) if number[text] >= len(self.texts)]
         return Memory(
             torch.cat([self.latents, other.latents]),
             torch.cat([self.codes, other.codes[new]]),
-            [*self.texts, *(other.texts[i] for i in new)],
-            [*self.captions, *moved],
+            texts,
+            [*self.captions, *([number[other.texts[i]] for i in row] for row in other.captions)],
             [*self.hashes, *other.hashes],
             [*self.styles, *other.styles],
             (*self.notes, *other.notes),
@@ -100,29 +86,22 @@ class Memory:
         """What a mapper holds; `texts` are its captions."""
         start, link = mapper.start.tolist(), mapper.link.tolist()
         kinds = tuple(mapper.config.styles) or ("",)
-        groups = mapper.group.tolist()
         return cls(
             mapper.picture_latents(torch.arange(len(mapper.latents))),
             mapper.unit_codes,
             list(texts),
             [link[a:b] for a, b in pairwise(start)],
-            [f"group {g}" if g >= 0 else f"picture {i}" for i, g in enumerate(groups)],
+            [f"group {g}" if g >= 0 else f"picture {i}" for i, g in enumerate(mapper.group.tolist())],
             [kinds[i] for i in mapper.style.tolist()],
             allusions=mapper.allusions(texts),
         )
 
 
 def learn(
-    wanted: Wanted,
-    text_encoder: TextEncoder,
-    codec: ImageCodec,
-    *,
-    cache: bool = True,
-    say: Callable[[str], None] | None = None,
+    wanted: Wanted, text_encoder: TextEncoder, codec: ImageCodec, *, cache: bool = True, say: Say = None
 ) -> Memory:
-    """Encode captioned pictures, or take from the cache what has been encoded before.
+    """Encode captioned pictures, or with `cache` take from `cache_folder()` what has been encoded before.
 
-    `cache` keeps what is encoded in `cache_folder()`, and looks there.
     Raises UserError if the source cannot be read, or holds no picture to learn.
     """
     known, stamp, source = None, "", wanted.source
@@ -144,11 +123,7 @@ def learn(
 
 
 def encode(
-    pairs: Pairs,
-    text_encoder: TextEncoder,
-    codec: ImageCodec,
-    known: Memory | None = None,
-    say: Callable[[str], None] | None = None,
+    pairs: Pairs, text_encoder: TextEncoder, codec: ImageCodec, known: Memory | None = None, say: Say = None
 ) -> Memory:
     """Encode the pictures that are to be learnt, and their captions, but for those that are `known`.
 
@@ -161,43 +136,33 @@ def encode(
     if len(rows) < len(pairs):
         notes.append(f"{len(pairs) - len(rows)} pictures are of other splits than train and are not learnt")
     hashes = [pairs.hashes[i] for i in rows]
-    texts = list(dict.fromkeys(caption for i in rows for caption in pairs.captions[i]))
-    number = {text: i for i, text in enumerate(texts)}
-    old = {} if known is None else {digest: known.latents[i] for i, digest in enumerate(known.hashes)}
-    new = [k for k, digest in enumerate(hashes) if digest not in old]
-    latents = torch.empty(len(rows), *codec.z_shape)
-    for k, digest in enumerate(hashes):
-        if digest in old:
-            latents[k] = old[digest]
+    old = {} if known is None else dict(zip(known.hashes, known.latents, strict=True))
+    latents, new = _recalled(hashes, codec.z_shape, old)
     for start in range(0, len(new), PICTURES):
         chunk = new[start : start + PICTURES]
         if say is not None and start % (8 * PICTURES) == 0 and len(new) > PICTURES:
             say(f"encoding pictures: {start} of {len(new)}")
-        latents[chunk] = codec.encode(on_white([pairs.pictures[rows[k]] for k in chunk])).mean.cpu()
-    return Memory(
-        latents,
-        _codes(texts, text_encoder, known),
-        texts,
-        [[number[caption] for caption in pairs.captions[i]] for i in rows],
-        hashes,
-        [pairs.style[i] for i in rows],
-        tuple(notes),
-    )
-
-
-def _codes(texts: Sequence[str], text_encoder: TextEncoder, known: Memory | None) -> Tensor:
-    """Pooled codes of captions, (M, D); captions of like length are encoded together."""
-    old = {} if known is None else {text: known.codes[i] for i, text in enumerate(known.texts)}
-    codes = torch.empty(len(texts), text_encoder.dim)
-    new = sorted((i for i, text in enumerate(texts) if text not in old), key=lambda i: len(texts[i]))
-    for i, text in enumerate(texts):
-        if text in old:
-            codes[i] = old[text]
+        latents[chunk] = codec.encode(to_tensor([flatten(pairs.pictures[rows[k]]) for k in chunk])).mean.cpu()
+    texts = list(dict.fromkeys(caption for i in rows for caption in pairs.captions[i]))
+    number = {text: i for i, text in enumerate(texts)}
+    old = {} if known is None else dict(zip(known.texts, known.codes, strict=True))
+    codes, new = _recalled(texts, (text_encoder.dim,), old)
+    new.sort(key=lambda i: len(texts[i]))  # captions of like length are encoded together
     for start in range(0, len(new), CAPTIONS):
         chunk = new[start : start + CAPTIONS]
         code = text_encoder.encode([texts[i] for i in chunk], batch_size=CAPTIONS, with_tokens=False)
         codes[chunk] = code.pooled.cpu()
-    return codes
+    captions = [[number[caption] for caption in pairs.captions[i]] for i in rows]
+    return Memory(latents, codes, texts, captions, hashes, [pairs.style[i] for i in rows], tuple(notes))
+
+
+def _recalled(keys: Sequence[str], shape: Sequence[int], old: Mapping[str, Tensor]) -> tuple[Tensor, list[int]]:
+    """A row for each key, (len(keys), *shape), filled where it is an `old` one, and the numbers of the others."""
+    rows = torch.empty(len(keys), *shape)
+    for i, key in enumerate(keys):
+        if key in old:
+            rows[i] = old[key]
+    return rows, [i for i, key in enumerate(keys) if key not in old]
 
 
 def cache_folder() -> Path:

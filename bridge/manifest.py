@@ -1,21 +1,18 @@
 """The list of the pictures in a folder, manifest.jsonl: a JSON object a picture. Importing this is cheap."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bridge.captions import well_formed
 from bridge.errors import UserError
 
 MANIFEST = "manifest.jsonl"
-KEYS = frozenset({"file", "caption", "seed", "index", "model"})
-"""What every line of ours has."""
+KEYS = frozenset({"file", "caption", "seed", "index", "model"})  # of every line of ours
 _START = b'{"file": "'
 _NAMED = re.compile(rb'\{"file": "[a-z0-9-]+-[0-9a-f]{8}/seed')
 _LINE_END = re.compile(rb"\r\n|\r|\n")
@@ -39,7 +36,7 @@ class Manifest:
         self.state: tuple[int, int, int] | None = None
         if os.path.lexists(self.path):
             with self._opened(create=False) as handle:
-                _read(_bytes_of(handle), self.path)
+                _read(handle, self.path)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """List a picture, unless it is listed: its "file", relative to the folder, and how it was made.
@@ -51,9 +48,7 @@ class Manifest:
         with self._opened(create=True) as handle:
             size, lines = os.fstat(handle).st_size, ""
             if self.state != _state(handle):
-                listed = _read(_bytes_of(handle), self.path)
-                self.listed, size = listed.files, listed.length
-                lines = "" if listed.ended else "\n"
+                self.listed, size, lines = _read(handle, self.path)
                 missing = {name: line for name, line in self.added.items() if name not in self.listed}
                 lines += "".join(old for name, old in missing.items() if (self.path.parent / name).is_file())
                 self.listed |= missing.keys()
@@ -87,52 +82,36 @@ class Manifest:
             yield handle
 
 
-class _Found(NamedTuple):
-    """What a manifest holds: pictures listed, bytes up to a line cut off, whether these end with a line's end."""
-
-    files: set[str]
-    length: int
-    ended: bool
-
-
-def _read(data: bytes, path: Path) -> _Found:
-    files: set[str] = set()
+def _read(handle: int, path: Path) -> tuple[set[str], int, str]:
+    """Pictures that a manifest lists, its bytes up to a line cut off, and the line's end that these lack, if any."""
+    os.lseek(handle, 0, os.SEEK_SET)
+    with open(handle, "rb", closefd=False) as file:
+        data = file.read()
     *whole, last = _LINE_END.split(data.removeprefix(b"\xef\xbb\xbf"))
-    for number, line in enumerate(whole, 1):
-        if line.strip():
-            files.add(_file_of(line, path, number))
+    files = {_file_of(line, path, number) for number, line in enumerate(whole, 1) if line.strip()}
     if not last.strip():
-        return _Found(files, len(data), not last)
+        return files, len(data), "\n" if last else ""
     # Cut off: it can be told from another tool's line by what stands before it, or by the name of a picture of ours.
     ours = (last.startswith(_START) or _START.startswith(last)) if files else _NAMED.match(last)
     if ours and _row(last) is None:
-        return _Found(files, len(data) - len(last), True)
-    files.add(_file_of(last, path, len(whole) + 1))
-    return _Found(files, len(data), False)
+        return files, len(data) - len(last), ""
+    return files | {_file_of(last, path, len(whole) + 1)}, len(data), "\n"
 
 
 def _file_of(line: bytes, path: Path, number: int) -> str:
     row = _row(line)
     if row is None or not row.keys() >= KEYS or not isinstance(row["file"], str):
-        raise UserError(
-            f"{path}: line {number} is none that bridge wrote, so it is left as it is; choose another folder"
-        )
+        foreign = f"line {number} is none that bridge wrote, so it is left as it is"
+        raise UserError(f"{path}: {foreign}; choose another folder")
     return row["file"]
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
     """A line's JSON object; None where it holds none."""
-    try:
+    with contextlib.suppress(ValueError, RecursionError):
         row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None
-
-
-def _bytes_of(handle: int) -> bytes:
-    os.lseek(handle, 0, os.SEEK_SET)
-    with open(handle, "rb", closefd=False) as file:
-        return file.read()
+        return row if isinstance(row, dict) else None
+    return None
 
 
 def _state(handle: int) -> tuple[int, int, int]:

@@ -7,13 +7,11 @@ Source: Sheynin et al. 2022, KNN-Diffusion: Image Generation via Large-Scale Ret
 Blattmann et al. 2022, Semi-Parametric Neural Image Synthesis, arXiv:2204.11824
 """
 
-from __future__ import annotations
-
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,8 +23,7 @@ T = TypeVar("T")
 
 CODES, CAPTIONS = "memory.safetensors", "captions.json"
 NEIGHBOURS = 64  # beyond these a softmax at temperature .05 has next to no mass
-REMEMBERED = 8
-"""Captions whose similarities to all known ones are kept: a caption is asked about more than once as it is drawn."""
+REMEMBERED = 8  # captions whose similarities to all known ones are kept: each is asked about several times
 
 
 class CaptionMemory:
@@ -69,14 +66,8 @@ class CaptionMemory:
         """Replace the codes of unfamiliar captions by those of near known ones.
 
         A row whose familiarity is below `threshold` gets the code of one of its 64 nearest captions, drawn
-        from softmax(cosine / temperature) by inverse CDF at `u`; u = 0 is the nearest. It loses its tokens.
-        Familiar rows and null rows stay as they are.
-
-        Args:
-            c: Text codes of B captions.
-            u: Uniform in [0, 1), (B,): all the randomness there is.
-            temperature: Above 0, usually .05; towards 0 only the nearest is drawn.
-            threshold: Cosine similarity; -1 replaces nothing.
+        from softmax(cosine / temperature) by inverse CDF at `u`, uniform in [0, 1), (B,); u = 0 is the nearest. It
+        loses its tokens. Familiar rows and null rows stay as they are. See `draw`.
         """
         far, index = self.draw(c.pooled, u, temperature, threshold)
         known = self.codes.to(c.pooled)[index]
@@ -89,7 +80,7 @@ class CaptionMemory:
     def draw(self, pooled: Tensor, u: Tensor, temperature: float, threshold: float) -> tuple[Tensor, Tensor]:
         """Which captions are unfamiliar, (B,) bool, null rows never, and a near known caption for each, (B,), an index.
 
-        See `soften`, also for the arguments. Raises ValueError if `u` or `temperature` is out of range.
+        See `soften`. Raises ValueError if `u` is out of range, or `temperature`, usually .05, not above 0.
         """
         if u.shape != (len(pooled),) or not ((u >= 0) & (u < 1)).all():
             raise ValueError(f"u: expected ({len(pooled)},) in [0, 1), got {tuple(u.shape)}")
@@ -110,7 +101,7 @@ class CaptionMemory:
         (folder / CAPTIONS).write_text(text + "\n", "utf-8")
 
     @classmethod
-    def load(cls, folder: str | Path, codes: Tensor | None = None) -> CaptionMemory:
+    def load(cls, folder: str | Path, codes: Tensor | None = None) -> Self:
         """What `save` wrote; `codes` where they are kept elsewhere."""
         captions: list[str] = json.loads((Path(folder) / CAPTIONS).read_text("utf-8"))
         return cls(load_file(Path(folder) / CODES)["codes"] if codes is None else codes, captions)
@@ -122,12 +113,12 @@ class CaptionMemory:
         if not len(pooled):
             return torch.empty(0, len(self))
         rows, inverse = torch.unique(pooled.detach().cpu().float(), dim=0, return_inverse=True)
-        return torch.stack([self._cosine_of(row) for row in rows])[inverse]
 
-    def _cosine_of(self, row: Tensor) -> Tensor:
-        """Cosine similarity of a unit code (D,) to every known caption, (N,); of the last few codes remembered."""
-        # A matrix-vector product: one with a matrix of rows rounds differently as the batch grows.
-        return remembered(self._last, REMEMBERED, row, lambda code: (self.codes @ code).clamp(-1, 1))
+        def similar(code: Tensor) -> Tensor:
+            # A matrix-vector product: one with a matrix of rows rounds differently as the batch grows.
+            return (self.codes @ code).clamp(-1, 1)
+
+        return torch.stack([remembered(self._last, REMEMBERED, row, similar) for row in rows])[inverse]
 
 
 def code_key(code: Tensor) -> bytes:
@@ -135,12 +126,11 @@ def code_key(code: Tensor) -> bytes:
     return code.detach().cpu().float().numpy().tobytes()
 
 
-def remembered(found: OrderedDict[bytes, T], most: int, code: Tensor, find: Callable[[Tensor], T]) -> T:
-    """What `find` gives for a text code, kept in `found` for the last `most` of them."""
+def remembered(cache: OrderedDict[bytes, T], most: int, code: Tensor, compute: Callable[[Tensor], T]) -> T:
+    """What `compute` gives for a text code, cached for the last `most` of them."""
     key = code_key(code)
-    value = found.get(key)
-    if value is None:
-        value = found[key] = find(code)
-        while len(found) > most:
-            found.popitem(last=False)
-    return value
+    if key not in cache:
+        cache[key] = compute(code)
+        while len(cache) > most:
+            cache.popitem(last=False)
+    return cache[key]

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import groupby, islice
@@ -11,24 +12,23 @@ from typing import Any, Self
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Generator, Tensor
 
-from bridge.arguments import Text, check_count, negatives_of, number, seed_or_generators, texts
+from bridge.arguments import Text, check_count, negatives_of, number, seed_or_generators, texts, whole
 from bridge.captions import without_articles
 from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, fingerprint, verify_folder
 from bridge.codecs import ImageCodec, load_codec
-from bridge.colours import coloured
-from bridge.composition import compose
+from bridge.composition import ONE_PICTURE, coloured, compose
 from bridge.context import foreign_dtype, plain_torch, unwrapped
 from bridge.errors import UserError
 from bridge.hub import resolve_model
-from bridge.images import to_pil
+from bridge.images import to_pil, to_tensor
 from bridge.mappers import LocalFlowMapper, Mapper, VelocityMapper
 from bridge.mappers.local import RATHER_NOT, Material
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.opening import load_mapper, read_index
-from bridge.score import ScoreMatrix, score
+from bridge.score import SAMPLES, ScoreMatrix, check_pictures, check_samples, resolve_method, score_latents, typical
 from bridge.text import TextCode, TextEncoder
 from bridge.text.encoders import load_text_encoder
 
@@ -37,63 +37,46 @@ SAMPLE_BATCH, MICRO_BATCH = 32, 16
 
 The mapper is bound by reading its weights, the decoder by arithmetic.
 """
-LEAST_PLACES = 16
-"""Token places of the shortest captions, for a mapper that reads tokens; see `token_places`."""
-TEXT, MAPPER, CODEC, MEMORY = "text", "mapper", "vae", "captions"
-"""Folders inside a model's: the text encoder's own files (if it has any), mapper, codec, known captions."""
-LOCAL_STEPS = 12
-"""Euler steps of a model made from pairs."""
-TO_THE_LETTER = 0.98
-"""Cosine with a known caption from which on a caption is taken for that one."""
-COMPOSED = "composed of {0.first!r} and {0.second!r}: memory shows them one by one, not together"
-COLOURED = "drawn from pictures of {0.thing!r} painted {0.colour}: memory shows none of that colour"
+LEAST_PLACES = 16  # token places of the shortest captions, for a mapper that reads tokens; see `token_places`
+TEXT, MAPPER, CODEC, MEMORY = "text", "mapper", "vae", "captions"  # folders inside a model's
+LOCAL_STEPS = 12  # Euler steps of a model made from pairs
+TO_THE_LETTER = 0.98  # cosine with a known caption from which on a caption is taken for that one
 YIELDED = "drawn as a {0}: memory shows it in no other style"
-ONE_PICTURE = "shown by one picture in memory alone: expect near copies of it; a higher novelty goes further from it"
+Prompts = Iterable[tuple[Text, Text | None]]  # captions, each with its negative one
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 PARTS: dict[str, Any] = {"text_encoder": TextEncoder, "mapper": Mapper, "codec": ImageCodec}
+
+
+def _within(low: float, high: float, default: float) -> Any:
+    return field(default=default, metadata={"range": (low, high)})
 
 
 @dataclass(frozen=True)
 class Settings:
     """How to sample; a model folder carries the values chosen on its validation data.
 
-    Attributes:
-        guidance_scale: 1 follows the caption as learned; more exaggerates it. 0 to 100.
-        num_inference_steps: Euler steps, 1 to 1000.
-        temperature: Factor on the noise, 0 to 10; 0 gives one image a caption.
-        familiar: A caption whose best cosine with a known one is lower is called unfamiliar.
-        neighbour_temperature: An unfamiliar caption's code is drawn, for each image, among known ones by
-            softmax(cosine / this); 0 keeps its own code.
-        trusted: Pictures of captions whose best cosine with a known one is lower were not shown to be better than
-            chance (`eval.studies.checks familiarity`); 0 where nobody measured it.
-        novelty: -1 to 1, how far from a memory of pictures; see `LocalFlowMapper.restricted`.
-        style: Of such a memory, the kind of picture to draw from; "not glyph" is any but glyphs, "rather not glyph" the
-            same but for captions that glyphs alone show, "" is any.
-        compose: Whether a caption of two things which such a memory shows only apart is composed of both, and a thing
-            that it shows in other colours alone is painted; see `bridge.composition` and `bridge.colours`.
+    A caption is unfamiliar if its best cosine with a known one is below `familiar`: its code is then drawn, for each
+    image, among those of near known ones (`CaptionMemory.soften`). Below `trusted`, 0 where nobody measured it, its
+    pictures were not shown to be better than chance (`eval.studies.checks familiarity`). The last three are of a memory
+    of pictures: see `LocalFlowMapper.restricted` and `bridge.composition`.
+    Raises UserError if a number is out of its range.
     """
 
-    guidance_scale: float = 1.0
-    num_inference_steps: int = 16
-    temperature: float = 1.0
-    familiar: float = 0.0
-    neighbour_temperature: float = 0.0
-    trusted: float = 0.0
-    novelty: float = 0.0
-    style: str = ""
-    compose: bool = True
+    guidance_scale: float = _within(0, 100, 1.0)  # 1 follows the caption as learned; more exaggerates it
+    num_inference_steps: int = _within(1, 1000, 16)  # Euler steps
+    temperature: float = _within(0, 10, 1.0)  # factor on the noise; 0 gives one image a caption
+    familiar: float = _within(-10, 10, 0.0)
+    neighbour_temperature: float = _within(0, 1000, 0.0)  # of that draw; 0 keeps the caption's own code
+    trusted: float = _within(-10, 10, 0.0)
+    novelty: float = _within(-1, 1, 0.0)  # how far from known pictures
+    style: str = ""  # kind of picture; "not glyph": any other, "rather not glyph": any other if there is one, "": any
+    compose: bool = True  # draw together what is known only apart, and paint what is known in other colours alone
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("guidance_scale", 0, 100),
-            ("num_inference_steps", 1, 1000),
-            ("temperature", 0, 10),
-            ("familiar", -10, 10),
-            ("neighbour_temperature", 0, 1000),
-            ("trusted", -10, 10),
-            ("novelty", -1, 1),
-        ):
-            object.__setattr__(self, name, number(getattr(self, name), name, low, high))
+        for setting in fields(self):
+            if "range" in setting.metadata:
+                value = number(getattr(self, setting.name), setting.name, *setting.metadata["range"])
+                object.__setattr__(self, setting.name, value)
         object.__setattr__(self, "compose", bool(self.compose))
         if self.num_inference_steps != int(self.num_inference_steps):
             raise UserError(f"num_inference_steps: expected a whole number, got {self.num_inference_steps!r}")
@@ -101,52 +84,39 @@ class Settings:
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """One image, its caption, that caption's place in the call, and the image's number among the caption's.
-
-    `seed` is the call's, None where the caller gave generators; `note` says why to trust it less, or is None;
-    `latent` is what it is drawn from, (*z_shape).
-    """
+    """One image and how it was made."""
 
     image: Image.Image
     prompt: str
-    prompt_index: int
-    index: int
-    seed: int | None
-    note: str | None
-    latent: Tensor | None = field(default=None, repr=False, compare=False)
+    prompt_index: int  # the caption's place in the call
+    index: int  # the image's number among the caption's
+    seed: int | None  # the call's, None where the caller gave generators
+    note: str | None  # why to trust it less
+    latent: Tensor | None = field(default=None, repr=False, compare=False)  # what it is drawn from, (*z_shape)
 
 
 @dataclass(frozen=True)
 class BridgeOutput:
-    """What a call gives.
+    """What a call gives: the images of all captions in their order, and a note for each caption."""
 
-    Attributes:
-        images: All images, a caption's together, in the captions' order: a list of pictures, an array
-            (B, H, W, 3) in [0, 1], pixels (B, 3, H, W) in [0, 1], or latents (B, *z_shape).
-        notes: One a caption: which known captions an unfamiliar one is near to, else None.
-        seed: What gives the same images again; None where generators were given.
-    """
-
-    images: Any
-    notes: list[str | None]
-    seed: int | None
+    images: Any  # list of pictures, array (B, H, W, 3) or pixels (B, 3, H, W) in [0, 1], or latents (B, *z_shape)
+    notes: list[str | None]  # why to trust a caption's images less
+    seed: int | None  # gives the same images again; None where generators were given
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image to make; those of equal `places` can be sampled together.
-
-    `material` is what its captions, the negative one too, draw from in place of memory, by text codes, (text_dim,).
-    """
+    """One image to make; those of equal `places` can be sampled together."""
 
     prompt: str
     prompt_index: int
     index: int
     code: TextCode
     away: TextCode
-    generator: torch.Generator
+    generator: Generator
     note: str | None
     places: int
+    # What its captions, the negative one too, draw from in place of memory, by text codes, (text_dim,).
     material: tuple[tuple[Tensor, Material], ...] = field(default=(), repr=False, compare=False)
 
 
@@ -154,24 +124,12 @@ class BridgePipeline:
     """Captions to several images each.
 
     A call gives the same images whatever its caller has set in torch: autocast, inference mode, a default type or
-    device. Text encoder and mapper can be replaced; of one in a wrapper of torch's (torch.compile, DataParallel) what
-    is inside is taken.
-
-    Args:
-        text_encoder: Frozen; captions to codes.
-        mapper: Codes and noise to latents.
-        codec: Latents to pictures; frozen.
-        memory: The training captions, to tell which captions are far from all of them.
-        settings: Defaults of every call.
-
-    Raises UserError if a part is none, or the parts do not fit each other.
+    device. Text encoder and mapper can be replaced; a part in a wrapper of torch's (torch.compile, DataParallel) is
+    unwrapped. `memory` holds the training captions, to tell which captions are far from all of them; `settings` are the
+    defaults of every call. Raises UserError if a part is none, or the parts do not fit each other.
 
     Example, which needs the shipped model: `BridgePipeline.from_pretrained("pictures")("a smiling cat").images`
     """
-
-    text_encoder: TextEncoder
-    mapper: Mapper
-    codec: ImageCodec
 
     def __init__(
         self,
@@ -195,7 +153,10 @@ class BridgePipeline:
     def __setattr__(self, name: str, value: Any) -> None:
         """A part is unwrapped, frozen, and moved to where the others are."""
         if name in PARTS:
-            value = _part(name, value, PARTS[name])
+            value, kind = unwrapped(value), PARTS[name]
+            if not isinstance(value, kind):
+                got = type(value).__name__
+                raise UserError(f"{name}: expected a {kind.__name__}, got {got}; pass the part itself, unwrapped")
             value = (value.eval().requires_grad_(False) if name == "mapper" else value).to(self._device)
         super().__setattr__(name, value)
 
@@ -207,11 +168,8 @@ class BridgePipeline:
     @property
     def fingerprints(self) -> dict[str, str]:
         """Identity of each part: text, vae, mapper."""
-        return {
-            "text": self.text_encoder.fingerprint,
-            "vae": self.codec.fingerprint,
-            "mapper": mapper_fingerprint(self.mapper),
-        }
+        parts = {"text": self.text_encoder.fingerprint, "vae": self.codec.fingerprint}
+        return parts | {"mapper": mapper_fingerprint(self.mapper)}
 
     @property
     def fingerprint(self) -> str:
@@ -243,12 +201,10 @@ class BridgePipeline:
         pipe = cls(encoder, mapper, load_codec(folder / CODEC), memory, Settings(**index["settings"]))
         differs = sorted(k for k, v in pipe.fingerprints.items() if index["fingerprints"].get(k) != v)
         # Version 0.1 counted every entry of the mapper's config, those at their defaults too.
-        if differs == ["mapper"] and index["fingerprints"].get("mapper") == fingerprint(pipe.mapper, mapper.config):
-            differs = []
-        if differs:
-            raise CheckpointError(
-                f"{folder}: {', '.join(differs)} is not what this model was trained with; download it again"
-            )
+        former = fingerprint(pipe.mapper, mapper.config) if differs == ["mapper"] else ""
+        if differs and index["fingerprints"].get("mapper") != former:
+            parts = ", ".join(differs)
+            raise CheckpointError(f"{folder}: {parts} is not what this model was trained with; download it again")
         return pipe
 
     @classmethod
@@ -266,12 +222,9 @@ class BridgePipeline:
     ) -> Self:
         """A model that draws from captioned pictures of your own, without training: a local flow over them.
 
-        Args:
-            source: A folder, a table, a hub id or a dataset; see `bridge.pairs.load_pairs`, like columns and `names`.
-            model: Whose text encoder, codec and correction, if any, to use; see `from_pretrained`.
-            with_default: Keep in memory what that model knows, beside your pictures.
-            cache: Keep what is encoded, so that the next call takes no time; see `bridge.learn.cache_folder`.
-            say: Told of progress and of what was left out, a line at a time.
+        `source`, its columns and `names` are those of `bridge.pairs.load_pairs`; text encoder, codec and correction, if
+        any, are those of `model`. `with_default` keeps in memory what that model knows; `cache` keeps what is encoded
+        for the next call, see `bridge.learn.cache_folder`; `say` is called with progress and with what was left out.
 
         Raises UserError if the pictures cannot be read, or the model has no memory to keep.
         """
@@ -299,8 +252,7 @@ class BridgePipeline:
     def save_pretrained(self, folder: str | Path, card: str = "") -> None:
         """Write a model folder, complete or not at all; `card` becomes its README.md.
 
-        Raises:
-            UserError: What was written would not open again, or `folder` holds what is no model.
+        Raises UserError if what was written would not open again, or `folder` holds what is no model.
         """
         index = {
             "_class_name": type(self).__name__,
@@ -334,8 +286,6 @@ class BridgePipeline:
 
     def push_to_hub(self, repo_id: str, card: str = "", *, private: bool = False) -> str:
         """Upload the model folder to the hub; returns the address of the commit."""
-        import tempfile  # noqa: PLC0415
-
         from huggingface_hub import HfApi  # noqa: PLC0415
 
         api = HfApi()
@@ -365,9 +315,8 @@ class BridgePipeline:
         return self
 
     def _move(self, device: torch.device) -> None:
-        self.text_encoder.to(device)
-        self.mapper.to(device)
-        self.codec.to(device)
+        for name in PARTS:
+            getattr(self, name).to(device)
         self._device = device
 
     @contextlib.contextmanager
@@ -376,7 +325,7 @@ class BridgePipeline:
 
         Raises UserError if somebody has changed the type of a part's numbers.
         """
-        for name in ("text_encoder", "mapper", "codec"):
+        for name in PARTS:
             if (dtype := foreign_dtype(getattr(self, name))) is not None:
                 raise UserError(f"{name}: holds numbers of {dtype}; the model computes in float32: call .float() on it")
         training = self.mapper.training
@@ -411,9 +360,9 @@ class BridgePipeline:
             "compose": compose,
         }
         settings = replace(self.settings, **{k: v for k, v in asked.items() if v is not None})
-        check_settings(type(self.mapper), settings)
-        view_of(self.mapper, settings)
         family = type(self.mapper)
+        check_settings(family, settings)
+        view_of(self.mapper, settings)
         if not issubclass(family, VelocityMapper):
             if num_inference_steps is not None:
                 raise UserError(f"num_inference_steps: {family.__name__} takes no steps; leave it out")
@@ -429,7 +378,7 @@ class BridgePipeline:
         num_images_per_prompt: int = 8,
         *,
         seed: int | None = None,
-        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        generator: Generator | Sequence[Generator] | None = None,
         guidance_scale: float | None = None,
         num_inference_steps: int | None = None,
         temperature: float | None = None,
@@ -441,7 +390,7 @@ class BridgePipeline:
         transparent: bool = False,
         output_type: str = "pil",
     ) -> BridgeOutput:
-        """Several images of each caption.
+        """Several images of each caption, by default as the model's `Settings` ask.
 
         Args:
             prompt: A caption or several.
@@ -449,11 +398,10 @@ class BridgePipeline:
             seed: Image i of a caption depends on (seed, i), the caption, the settings and the model, on
                 nothing else; one seed's images share their noise across captions. Default: a new one.
             generator: One an image, captions in order, instead of a seed.
-            guidance_scale: See `Settings`, like steps, temperature, novelty, style and compose; by default the model's.
             negative_prompt: What to move away from: one caption for all, or one each. Needs guidance.
             size: Side of the images in pixels, of a codec that draws at any; see `ImageCodec.render`.
             transparent: Give images an opacity: RGBA, four channels.
-            output_type: "pil", "np", "pt" or "latent"; see `BridgeOutput.images`.
+            output_type: "pil", "np", "pt" or "latent"; see `BridgeOutput`.
 
         Raises UserError if an argument is out of range; nothing has been allocated then.
         """
@@ -471,16 +419,14 @@ class BridgePipeline:
         negatives = negatives_of(negative_prompt, len(prompts))
         with self.plain():
             jobs = list(self._jobs(zip(prompts, negatives, strict=True), count, settings, seed, generators))
-            latents = [self._sample(chunk, settings) for chunk in _chunks(jobs)]
+            latents = [self.sample(chunk, settings) for chunk in _chunks(jobs)]
             notes = [job.note for job in jobs[::count]]
             if output_type == "latent":
                 return BridgeOutput(torch.cat(latents), notes, seed)
             pixels = torch.cat([self._decode(z, size, transparent) for z in latents])
-        if output_type == "pt":
-            return BridgeOutput(pixels, notes, seed)
-        if output_type == "np":
-            return BridgeOutput(pixels.permute(0, 2, 3, 1).numpy(), notes, seed)
-        return BridgeOutput(to_pil(pixels), notes, seed)
+        if output_type == "pil":
+            return BridgeOutput(to_pil(pixels), notes, seed)
+        return BridgeOutput(pixels if output_type == "pt" else pixels.permute(0, 2, 3, 1).numpy(), notes, seed)
 
     def decode(self, z: Tensor, size: int | None = None, transparent: bool = False) -> list[Image.Image]:
         """Pictures of latents z, (B, *z_shape): of those that a call gives, the pictures that it gives."""
@@ -488,10 +434,35 @@ class BridgePipeline:
             return to_pil(self._decode(z.to(self.device), size, transparent))
 
     def score(
-        self, images: Sequence[Image.Image], captions: Sequence[str], *, samples: int = 32, seed: int = 0
-    ) -> "ScoreMatrix":
-        """How well pictures fit captions; see `bridge.score.score`."""
-        return score(self, images, captions, samples=samples, seed=seed)
+        self,
+        images: Sequence[Image.Image],
+        captions: Sequence[str],
+        *,
+        method: str | None = None,
+        samples: int = SAMPLES,
+        seed: int = 0,
+    ) -> ScoreMatrix:
+        """How well every picture fits every caption; guidance and temperature are no part of it. See `bridge.score`.
+
+        `images` are RGB and of the model's size; see `bridge.images.read_image`. Of each caption, `samples` tell how
+        typical a score is, 0 leaves that out. `seed` is of probes and samples.
+        Raises UserError if the mapper knows no density, there is no picture or caption, or an argument is out of range.
+        """
+        pictures, names = check_pictures(images), [text.text for text in texts(captions, "captions")]
+        if not pictures or not names:
+            raise UserError("images, captions: expected one or more of each, in a list")
+        side = self.codec.image_size
+        if {(image.mode, image.size) for image in pictures} != {("RGB", (side, side))}:
+            expected = f"expected RGB pictures of {side} pixels a side; open them with read_image(file, {side})"
+            raise UserError(f"images: {expected}")
+        samples, seed, mapper = check_samples(samples), whole(seed, "seed"), self.mapper
+        method = resolve_method(mapper, method)
+        with self.plain():
+            z = self.codec.encode(to_tensor(pictures).to(self.device)).mean
+            c = self.text_encoder.encode(names, with_tokens=mapper.reads_tokens)
+            values = score_latents(mapper, z, c, method=method, seed=seed)
+            shares = typical(mapper, values, c, method=method, samples=samples, seed=seed) if samples else None
+        return ScoreMatrix(tuple(names), values.cpu(), None if shares is None else shares.cpu(), method)
 
     def stream(
         self,
@@ -509,20 +480,31 @@ class BridgePipeline:
         size: int | None = None,
         transparent: bool = False,
     ) -> Iterator[GeneratedImage]:
-        """The same images one after the other, in memory that does not grow with their number.
+        """The same images as a call gives, one after the other, in memory that does not grow with their number.
 
-        The arguments are checked at once, the captions when their turn comes. See `__call__`.
+        The arguments are checked at once, the captions when their turn comes.
         """
         settings = self.resolve(
             guidance_scale, num_inference_steps, temperature, negative_prompt, novelty, style, compose
         )
         self.codec.check_render(size, transparent)
         count = check_count(num_images_per_prompt)
-        checked, _ = seed_or_generators(seed, None, 0)
+        drawn_seed, _ = seed_or_generators(seed, None, 0)
         [negative] = negatives_of(negative_prompt, 1)
-        return self._stream(
-            ((text, negative) for text in texts(prompts, "prompts")), count, checked, settings, size, transparent
-        )
+        pairs = ((text, negative) for text in texts(prompts, "prompts"))
+        chunks = _chunks(self._jobs(pairs, count, settings, drawn_seed, None))
+
+        def images() -> Iterator[GeneratedImage]:
+            while True:
+                with self.plain():  # not while the caller has its turn
+                    if (jobs := next(chunks, None)) is None:
+                        return
+                    latents = self.sample(jobs, settings)
+                    pictures = to_pil(self._decode(latents, size, transparent))
+                for job, image, z in zip(jobs, pictures, latents, strict=True):
+                    yield GeneratedImage(image, job.prompt, job.prompt_index, job.index, drawn_seed, job.note, z)
+
+        return images()
 
     def jobs(
         self,
@@ -533,70 +515,29 @@ class BridgePipeline:
         negative_prompt: str | None = None,
         settings: Settings | None = None,
     ) -> list[Job]:
-        """What `stream` would make, for whoever samples for several callers at a time; see `sample`.
-
-        Raises:
-            UserError: A caption cannot be read.
-        """
+        """What `stream` would make, to be sampled with others' jobs. Raises UserError if a caption cannot be read."""
         count, [negative] = check_count(count), negatives_of(negative_prompt, 1)
         with self.plain():
             pairs = ((text, negative) for text in texts(prompts, "prompts"))
             return list(self._jobs(pairs, count, settings or self.settings, seed, None))
 
-    def sample(self, jobs: Sequence[Job], settings: Settings) -> Tensor:
-        """Latents (B, *z_shape) of 1 to SAMPLE_BATCH jobs of equal `places`, whatever calls they are from."""
-        with self.plain():
-            return self._sample(jobs, settings)
-
-    def _stream(
-        self,
-        pairs: Iterable[tuple[Text, Text | None]],
-        count: int,
-        seed: int | None,
-        settings: Settings,
-        size: int | None,
-        transparent: bool,
-    ) -> Iterator[GeneratedImage]:
-        jobs = _chunks(self._jobs(pairs, count, settings, seed, None))
-        while True:
-            with self.plain():  # not while the caller has its turn
-                chunk = next(jobs, None)
-                if chunk is None:
-                    return
-                latents = self._sample(chunk, settings)
-                images = to_pil(self._decode(latents, size, transparent))
-            for job, image, z in zip(chunk, images, latents, strict=True):
-                yield GeneratedImage(image, job.prompt, job.prompt_index, job.index, seed, job.note, z)
-
     def _jobs(
-        self,
-        pairs: Iterable[tuple[Text, Text | None]],
-        count: int,
-        settings: Settings,
-        seed: int | None,
-        generators: Sequence[torch.Generator] | None,
+        self, prompts: Prompts, count: int, settings: Settings, seed: int | None, generators: Sequence[Generator] | None
     ) -> Iterator[Job]:
-        for place, (prompt, negative) in enumerate(pairs):
+        for place, (prompt, negative) in enumerate(prompts):
             code = self._encode(prompt)
-            away = TextCode.null(1, self.text_encoder.dim).to(self.device)
-            if negative is not None:
-                away = self._encode(negative)
+            away = self._encode(negative) if negative else TextCode.null(1, self.text_encoder.dim).to(self.device)
             places = token_places(max(code.mask.shape[1], away.mask.shape[1]), self.text_encoder.max_tokens)
             made, why = self._material(prompt.text, code, settings)
             note = why or self._note(code, settings)
-            other = None if negative is None else self._material(negative.text, away, settings)[0]
+            other = self._material(negative.text, away, settings)[0] if negative else None
             material = tuple((c.pooled[0], m) for c, m in ((code, made), (away, other)) if m is not None)
             for index in range(count):
-                if generators is None:
-                    assert seed is not None  # one of the two is always there
-                    generator = generator_for(seed, index)
-                else:
-                    generator = generators[place * count + index]
-                yield Job(prompt.text, place, index, code, away, generator, note, places, material)
+                own = generators[place * count + index] if generators else generator_for(seed or 0, index)
+                yield Job(prompt.text, place, index, code, away, own, note, places, material)
 
     def view(self, captions: Mapping[str, TextCode]) -> Mapper:
-        """The mapper as the model's settings ask for it, and each of these captions, with its code, as a call of the
-        pipeline draws it."""
+        """The mapper as the model's settings ask, which draws each of these captions, with its code, as a call does."""
         mapper = view_of(self.mapper, self.settings)
         if not isinstance(mapper, LocalFlowMapper):
             return mapper
@@ -619,11 +560,9 @@ class BridgePipeline:
         def encode(text: str) -> Tensor:
             return self.code(text).pooled[0]
 
-        if (made := compose(caption, code.pooled[0], mapper, encode, self.codec)) is not None:
-            return made.material, COMPOSED.format(made.parts)
-        if (painted := coloured(caption, code.pooled[0], mapper, encode, self.codec)) is not None:
-            few = ONE_PICTURE if len(painted.material.latents) == 1 else None
-            return painted.material, COLOURED.format(painted) if painted.painted else few
+        for depict in (compose, coloured):
+            if (made := depict(caption, code.pooled[0], mapper, encode, self.codec)) is not None:
+                return made
         return None, None
 
     def _encode(self, caption: Text) -> TextCode:
@@ -635,13 +574,10 @@ class BridgePipeline:
             raise UserError(f"{caption.name}: {reason}") from None
 
     def code(self, caption: str) -> TextCode:
-        """The text code that a caption is drawn from, one row.
+        """The text code that a caption is drawn from, one row. Raises UserError if the encoder cannot read it.
 
         Where a memory of pictures knows the caption without its articles to the letter, that is taken: "a witch" is not
         quite "witch" to a text encoder, and other captions are then nearer than they should be.
-
-        Raises:
-            UserError: The encoder cannot read it.
         """
         code = self.text_encoder.encode([caption], with_tokens=self.mapper.reads_tokens)
         bare = without_articles(caption)
@@ -653,50 +589,39 @@ class BridgePipeline:
         return code
 
     def note(self, code: TextCode) -> str | None:
-        """What to tell whoever asked for this caption, one code: None where the model knows such captions."""
+        """Why to trust pictures of a caption, one code, less: None where the model knows such captions."""
         cosine, index = self.memory.nearest(code.pooled, min(3, len(self.memory)))
         best, settings = float(cosine[0, 0]), self.settings
         if best >= max(settings.familiar, settings.trusted):
-            return _few(self.mapper, code)
+            alone = isinstance(self.mapper, LocalFlowMapper) and self.mapper.support(code.pooled[0]) <= 1
+            return ONE_PICTURE if alone else None
         near = ", ".join(repr(self.memory.captions[int(i)]) for i in index[0])
         nearest = f"nearest: {near} (cosine {best:.2f})"
         if best < settings.trusted:
             return f"unknown to this model: of captions so far from its own it draws no better than chance; {nearest}"
         return f"not among the captions this model knows, pictures may be of a near one; {nearest}"
 
-    def _sample(self, jobs: Sequence[Job], settings: Settings) -> Tensor:
-        """Latents of at most SAMPLE_BATCH jobs of like token places, always computed as SAMPLE_BATCH rows."""
-        noise = torch.zeros(SAMPLE_BATCH, *self.mapper.sample_noise_shape)
-        choice = torch.zeros(SAMPLE_BATCH)
-        for row, job in enumerate(jobs):
-            shape, at = self.mapper.sample_noise_shape, job.generator.device
-            noise[row] = torch.randn(shape, generator=job.generator, device=at).cpu()
-            choice[row] = torch.rand((), generator=job.generator, device=at).cpu()
-        padding = SAMPLE_BATCH - len(jobs)
-        null = TextCode.null(padding, self.text_encoder.dim).to(self.device)
-        c = TextCode.cat([job.code for job in jobs] + [null]).padded(jobs[0].places)
-        if settings.neighbour_temperature > 0:
-            c = self.memory.soften(c, choice.to(self.device), settings.neighbour_temperature, settings.familiar)
-        away = TextCode.cat([job.away for job in jobs] + [null]).padded(jobs[0].places)
-        noise = noise.to(self.device)
-        mapper = view_of(self.mapper, settings)
-        if isinstance(mapper, LocalFlowMapper):
-            mapper = mapper.given([each for job in jobs for each in job.material])
-        if isinstance(mapper, VelocityMapper):
-            z = mapper.sample(
-                c,
-                noise=noise,
-                temperature=settings.temperature,
-                guidance_scale=settings.guidance_scale,
-                num_inference_steps=int(settings.num_inference_steps),
-                negative=away,
-            )
-        else:
-            z = mapper.sample(c, noise=noise, temperature=settings.temperature)
-        return z[: len(jobs)]
+    def sample(self, jobs: Sequence[Job], settings: Settings) -> Tensor:
+        """Latents (B, *z_shape) of 1 to SAMPLE_BATCH jobs of equal `places`, always computed as SAMPLE_BATCH rows."""
+        with self.plain():
+            shape, padding = self.mapper.sample_noise_shape, SAMPLE_BATCH - len(jobs)
+            noise, choice = torch.zeros(SAMPLE_BATCH, *shape), torch.zeros(SAMPLE_BATCH)
+            for row, job in enumerate(jobs):
+                at = job.generator.device
+                noise[row] = torch.randn(shape, generator=job.generator, device=at).cpu()
+                choice[row] = torch.rand((), generator=job.generator, device=at).cpu()
+            null = TextCode.null(padding, self.text_encoder.dim).to(self.device)
+            c = TextCode.cat([*(job.code for job in jobs), null]).padded(jobs[0].places)
+            away = TextCode.cat([*(job.away for job in jobs), null]).padded(jobs[0].places)
+            if settings.neighbour_temperature > 0:
+                c = self.memory.soften(c, choice.to(self.device), settings.neighbour_temperature, settings.familiar)
+            mapper = view_of(self.mapper, settings)
+            if isinstance(mapper, LocalFlowMapper):
+                mapper = mapper.given([each for job in jobs for each in job.material])
+            return draw(mapper, c, noise.to(self.device), settings, away)[: len(jobs)]
 
     def _decode(self, latents: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
-        """Pictures of any number of latents on the CPU, always computed as so many rows at a size."""
+        """Pixels of any number of latents on the CPU, always computed as so many rows at a size."""
         rows = MICRO_BATCH if size is None else max(1, int(MICRO_BATCH * min(1.0, (128 / size) ** 2)))
         parts = []
         for z in latents.split(rows):
@@ -704,6 +629,20 @@ class BridgePipeline:
             padded[: len(z)] = z
             parts.append(self.codec.render(padded, size, transparent)[: len(z)].cpu())
         return torch.cat(parts)
+
+
+def draw(mapper: Mapper, c: TextCode, noise: Tensor, settings: Settings, away: TextCode | None = None) -> Tensor:
+    """One latent a code, (B, *z_shape), as the settings ask; steps and guidance where the mapper has a velocity."""
+    if not isinstance(mapper, VelocityMapper):
+        return mapper.sample(c, noise=noise, temperature=settings.temperature)
+    return mapper.sample(
+        c,
+        noise=noise,
+        temperature=settings.temperature,
+        guidance_scale=settings.guidance_scale,
+        num_inference_steps=int(settings.num_inference_steps),
+        negative=away,
+    )
 
 
 def _codes(mapper: Mapper) -> Tensor | None:
@@ -718,18 +657,8 @@ def view_of(mapper: Mapper, settings: Settings) -> Mapper:
     return mapper.restricted(style=settings.style or None, novelty=settings.novelty)
 
 
-def _few(mapper: Mapper, code: TextCode) -> str | None:
-    """What to tell of a caption for which memory holds one picture."""
-    if not isinstance(mapper, LocalFlowMapper) or mapper.support(code.pooled[0]) > 1:
-        return None
-    return ONE_PICTURE
-
-
 def check_settings(family: type[Mapper], settings: Settings) -> None:
-    """Refuse settings that a mapping family cannot follow.
-
-    Raises UserError for guidance of a family without a velocity, novelty or style of one without a memory.
-    """
+    """Raise UserError for guidance of a mapping family without a velocity, novelty or style of one without a memory."""
     if not isinstance(settings.style, str):
         raise UserError(f"style: expected a word, got {settings.style!r}")
     if (settings.novelty or settings.style) and not issubclass(family, LocalFlowMapper):
@@ -745,12 +674,9 @@ def mapper_fingerprint(mapper: Mapper) -> str:
     without making the folders it has written unreadable. A default itself is not to be changed.
     """
     arguments = inspect.signature(type(mapper).__init__).parameters
-    defaults = {name: argument.default for name, argument in arguments.items()}
-    config = {
-        name: value
-        for name, value in mapper.config.items()
-        if name not in defaults or _plain(value) != _plain(defaults[name])
-    }
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in mapper.config.items()}
+    default = {name for name in plain.keys() & arguments.keys() if plain[name] == arguments[name].default}
+    config = {name: value for name, value in mapper.config.items() if name not in default}
     return fingerprint(mapper, {**config, "family": type(mapper).__name__})
 
 
@@ -763,20 +689,6 @@ def token_places(tokens: int, most: int) -> int:
     [0, 16, 32, 77]
     """
     return min(max(LEAST_PLACES, 1 << (tokens - 1).bit_length()), most) if tokens else 0
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _part(name: str, part: Any, kind: Any) -> Any:
-    """A part of a pipeline, without what wraps it."""
-    inner = unwrapped(part)
-    if not isinstance(inner, kind):
-        raise UserError(
-            f"{name}: expected a {kind.__name__}, got {type(inner).__name__}; pass the part itself, unwrapped"
-        )
-    return inner
 
 
 def _chunks(jobs: Iterable[Job]) -> Iterator[list[Job]]:

@@ -1,7 +1,5 @@
 """A picture's layers traced to an SVG: outlines by vtracer, colours as the layers' own gradients."""
 
-from __future__ import annotations
-
 import io
 import re
 import warnings
@@ -19,19 +17,13 @@ from bridge.codecs.palette import Layers, PaletteCodec
 from bridge.errors import UserError
 from bridge.extras import import_extra
 
-TRACED = 512
-"""Side in pixels at which the layers' masks are traced."""
-OVERLAP = 3
-"""Pixels of TRACED by which a layer goes on below those above it, so that nothing shines through where they meet."""
-SPECKS = 6
-"""Regions of fewer than so many pixels squared are left out."""
-STOPS = 5
-"""Colours of a gradient."""
-PLAIN = 0.02
-"""A layer whose colour changes by less across the picture is of one colour."""
-CHECKED = 128
-LARGEST_ERROR = 0.05
-"""Mean difference from the picture, at CHECKED pixels in [0, 1], above which a tracing is warned of."""
+TRACED = 512  # side in pixels at which the layers' masks are traced
+OVERLAP = 3  # pixels of TRACED by which a layer goes on below those above it, so that nothing shines through
+SPECKS = 6  # regions of fewer than so many pixels squared are left out
+STOPS = 5  # colours of a gradient
+PLAIN = 0.02  # a layer whose colour changes by less across the picture is of one colour
+CHECKED = 128  # side in pixels at which a tracing is compared with the picture
+LARGEST_ERROR = 0.05  # mean difference between them, in [0, 1], that is warned of
 _PATH = re.compile(r'<path d="([^"]*)"[^>]*?transform="translate\(([-0-9.]+),([-0-9.]+)\)"')
 
 
@@ -53,8 +45,8 @@ def trace(codec: ImageCodec, z: Tensor, *, transparent: bool = False, title: str
     text = svg_of(layers, transparent=transparent, title=title)
     error = float(np.abs(drawn(text) - drawn_layers(layers)).mean())
     if error > LARGEST_ERROR:
-        told = f"the SVG of {title[:40]!r} differs from the picture by {error:.2f} of 1: its layers are too soft"
-        warnings.warn(told, stacklevel=2)
+        differs = f"the SVG of {title[:40]!r} differs from the picture by {error:.2f} of 1"
+        warnings.warn(f"{differs}: its layers are too soft", stacklevel=2)
     return text
 
 
@@ -65,31 +57,19 @@ def svg_of(layers: Layers, *, transparent: bool = False, title: str = "") -> str
     owner[masks.softmax(0)[0].numpy() > 0.5] = 0
     areas = np.bincount(owner.ravel(), minlength=len(masks))
     order = [int(k) for k in np.argsort(-areas, kind="stable") if k != 0 and areas[k] > SPECKS**2]
+    title = re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", well_formed(title))  # XML's own
     parts, gradients = [], []
     for place, k in enumerate(order):
-        above = np.isin(owner, order[place + 1 :])
-        region = (owner == k) | (_grown(owner == k) & above)
-        outline = _outline(region)
-        if not outline:
-            continue
-        fill, gradient = _fill(layers.colours[0, k - 1].numpy(), k)
-        gradients += [gradient] if gradient else []
-        parts.append(f'<path fill="{fill}" d="{outline}"/>')
+        own, above = owner == k, np.isin(owner, order[place + 1 :])
+        around = F.max_pool2d(torch.from_numpy(own)[None, None].float(), 2 * OVERLAP + 1, 1, OVERLAP)[0, 0].numpy() > 0
+        if outline := _outline(own | (around & above)):
+            fill, gradient = _fill(layers.colours[0, k - 1].numpy(), k)
+            gradients.append(gradient)
+            parts.append(f'<path fill="{fill}" d="{outline}"/>')
     back = "" if transparent else f'<rect width="{TRACED}" height="{TRACED}" fill="#ffffff"/>\n'
-    defs = f"<defs>{''.join(gradients)}</defs>\n" if gradients else ""
+    defs = f"<defs>{''.join(gradients)}</defs>\n" if any(gradients) else ""
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {TRACED} {TRACED}">'
-    return f"{head}\n<title>{_xml(title)}</title>\n{defs}{back}" + "\n".join(parts) + "\n</svg>\n"
-
-
-def _xml(text: str) -> str:
-    """Text as XML takes it: without the characters that it forbids."""
-    return escape(re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", well_formed(text)))
-
-
-def _grown(region: np.ndarray) -> np.ndarray:
-    """A region (H, W) and what lies within OVERLAP pixels of it."""
-    x = torch.from_numpy(region)[None, None].float()
-    return np.asarray(F.max_pool2d(x, 2 * OVERLAP + 1, stride=1, padding=OVERLAP)[0, 0].numpy() > 0)
+    return f"{head}\n<title>{escape(title)}</title>\n{defs}{back}" + "\n".join(parts) + "\n</svg>\n"
 
 
 def _outline(region: np.ndarray) -> str:
@@ -106,9 +86,8 @@ def _outline(region: np.ndarray) -> str:
 
 def _moved(data: str, x: float, y: float) -> str:
     """A path's data in absolute coordinates, as vtracer writes it, moved by (x, y)."""
-    return re.sub(
-        r"(-?[0-9.]+)[ ,]+(-?[0-9.]+)", lambda pair: f"{float(pair[1]) + x:.5g} {float(pair[2]) + y:.5g}", data
-    )
+    pair = r"(-?[0-9.]+)[ ,]+(-?[0-9.]+)"
+    return re.sub(pair, lambda at: f"{float(at[1]) + x:.5g} {float(at[2]) + y:.5g}", data)
 
 
 def _fill(colour: np.ndarray, number: int) -> tuple[str, str]:

@@ -133,12 +133,12 @@ def test_best_comes_first_both_ways() -> None:
 
 def test_pipeline_scores_pictures_by_captions(tiny_pipeline: BridgePipeline) -> None:
     images = [read_image(path, size=64) for path in FILES]
-    found = score.score(tiny_pipeline, images, ["cat", "bus"], samples=4)
+    found = tiny_pipeline.score(images, ["cat", "bus"], samples=4)
     assert found.method == "denoising"
     assert found.score.shape == (3, 2)
     assert found.typical is not None
     assert ((found.typical >= 0) & (found.typical <= 1)).all()
-    again = score.score(tiny_pipeline, images, ["cat", "bus"], samples=0)
+    again = tiny_pipeline.score(images, ["cat", "bus"], samples=0)
     assert torch.equal(again.score, found.score)
     assert again.typical is None
 
@@ -148,14 +148,14 @@ def test_nothing_to_score_is_refused(
     tiny_pipeline: BridgePipeline, images: list[Path], captions: list[str], samples: int
 ) -> None:
     with pytest.raises(ValueError, match="expected"):
-        score.score(tiny_pipeline, [read_image(path, size=64) for path in images], captions, samples=samples)
+        tiny_pipeline.score([read_image(path, size=64) for path in images], captions, samples=samples)
 
 
 def test_one_picture_and_one_caption_need_no_list(tiny_pipeline: BridgePipeline) -> None:
     image = read_image(FILES[0], size=64)
-    found = score.score(tiny_pipeline, image, "cat", samples=0)  # type: ignore[arg-type]
+    found = tiny_pipeline.score(image, "cat", samples=0)  # type: ignore[arg-type]
     assert found.captions == ("cat",)
-    assert torch.equal(found.score, score.score(tiny_pipeline, [image], ["cat"], samples=0).score)
+    assert torch.equal(found.score, tiny_pipeline.score([image], ["cat"], samples=0).score)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +203,6 @@ def test_real_model_knows_the_captions_of_real_pictures() -> None:
         for name in names
         for path in sorted(ARTWORK.glob(f"{name}--*.png"))
     ]
-    found = score.score(pipe, images, names, samples=0).score.view(3, 8, 3)
+    found = pipe.score(images, names, samples=0).score.view(3, 8, 3)
     assert found.mean(1).argmax(1).tolist() == [0, 1, 2]
     assert float((found.argmax(2) == torch.arange(3)[:, None]).float().mean()) > 0.75
