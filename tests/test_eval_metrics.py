@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 from eval import baselines
-from eval.bench import ArtistBench, diversity_of, fit_of, joint_of, score_of
+from eval.bench import HEADLINES as HEADLINE_OF
+from eval.bench import ArtistBench
 from eval.data import References
 from eval.features import Features
-from eval.judge import Seen
+from eval.judge import Described, JudgeSpace, Seen
 from eval.metrics import fit
 from eval.metrics.bootstrap import Interval, family_mean, paired_bootstrap
-from eval.metrics.diversity import distinct_styles
 from eval.metrics.energy import energy_distance, energy_distance_of_real, root_skill
-from eval.space import Described, JudgeSpace
+from eval.metrics.fit import distinct_styles
 
 ARTISTS, LATE, EARLY, HELD_OUT = 8, 24, 12, 80
+fit_of, diversity_of, joint_of, score_of = HEADLINE_OF.values()
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def by_caption(features: Features) -> tuple[np.ndarray, np.ndarray]:
 
 def noted(described: list[Described]) -> list[Seen]:
     """What a judge notes of pictures that it describes so, none of them a copy."""
-    return [Seen(d, np.zeros(len(d), bool), np.zeros((len(d), 1)), np.zeros(len(d))) for d in described]
+    return [Seen(*vars(d).values(), np.zeros(len(d), bool), np.zeros((len(d), 1)), np.zeros(len(d))) for d in described]
 
 
 def columns(late: np.ndarray, early: np.ndarray, bench: ArtistBench | None = None) -> np.ndarray:

@@ -15,10 +15,10 @@ from eval.data import LEAST, Pictures, references, why_single
 from eval.judge import Judge
 from eval.metrics import single
 from eval.metrics.energy import energy_distance
+from eval.metrics.single import PairSpace
 from eval.page import to_html
 from eval.report import ROWS, Report, evaluate, to_json, to_text
 from eval.samples import Gallery
-from eval.space import PairSpace
 from tests.pictures import seen
 from tests.test_eval_page import Page
 from tests.test_eval_report import Coarse, Pooled, drawing, pattern, png
@@ -442,9 +442,7 @@ def test_chance_is_what_blind_pictures_score():
     for _ in range(60):
         r, x = rng.standard_normal((2, c, 1, 5))
         rivals = single.fit.Rivals(r[:, 0], families)
-        hits.append(
-            np.mean(single.fit.caption_id(list(x), [np.ones(1)] * c, list(r), families=families, rivals=rivals))
-        )
+        hits.append(np.mean([rivals.hits(*each) for each in zip(x, np.ones((c, 1)), r, families, strict=True)]))
     assert np.mean(hits) == pytest.approx(single.chance_of(c - 1), abs=0.015)
 
 
@@ -452,7 +450,7 @@ def test_what_is_not_realistic_is_no_hit():
     r = [np.eye(3)[i : i + 1] for i in range(3)]
     rivals = single.fit.Rivals(np.eye(3), np.arange(3))
     passes = [np.zeros(1), np.ones(1), np.ones(1)]
-    hits = single.fit.caption_id(r, passes, r, families=np.arange(3), rivals=rivals)
+    hits = [rivals.hits(x, p, x, own) for own, (x, p) in enumerate(zip(r, passes, strict=True))]
     assert [h[0] for h in hits] == [0, 1, 1]
 
 

@@ -1,10 +1,15 @@
-"""Fit: does a picture show what its caption says? Caption-ID@10-of-100 among real pictures' centroids."""
+"""Fit and diversity: how many pictures show what their caption says, in how many styles?
+
+Caption-ID@10-of-100 among real pictures' centroids: R-precision (Xu et al. 2018, AttnGAN, arXiv:1711.10485) with
+pictures for captions.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.distance import cdist
+from scipy.special import comb
 from scipy.stats import binom
 
 from bridge.errors import UserError
@@ -12,26 +17,17 @@ from eval.metrics.bootstrap import family_weights
 
 NEAREST, AMONG = 10, 100
 CHANCE = NEAREST / AMONG
+VALID = 0.5  # Probability of a hit from which on a picture shows its caption
 
 
 def centroids_without(references: np.ndarray, artists: np.ndarray) -> np.ndarray:
-    """The centroid without each artist in turn, (A, D) in the artists' sorted order.
-
-    Real pictures can only be judged against other artists; samples are judged against the very same centroids, so that
-    neither has the better-measured target.
-    """
+    """The centroid without each artist in turn, (A, D) in their sorted order: what pictures are judged by."""
     others = [artists != a for a in np.unique(artists)]
     return np.stack([family_weights(artists[o]) @ references[o] for o in others])
 
 
 def hit_probability(nearer: np.ndarray) -> np.ndarray:
-    """Chance to be among the 10 nearest of 100 with 99 rivals drawn at random, of which a share (...) is nearer.
-
-    The expectation in closed form, without noise; .10 on average for a uniform share.
-
-    >>> hit_probability(np.array([0.0, 1.0]))
-    array([1., 0.])
-    """
+    """Chance to be among the 10 nearest of 100 with 99 rivals drawn at random, of which a share (...) is nearer."""
     return binom.cdf(NEAREST - 1, AMONG - 1, nearer)
 
 
@@ -42,16 +38,6 @@ def rival_weights(families: np.ndarray, own: object) -> np.ndarray:
     if weights.sum() == 0:
         raise UserError("families: caption-ID needs captions of at least two families")
     return weights / weights.sum()
-
-
-def share_nearer(x: np.ndarray, own: np.ndarray, rivals: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Share (n, A) of rival centroids (P, D), weighted by (P,), nearer to pictures (n, D) than `own` centroids (A, D).
-
-    A tie counts half.
-    """
-    mine, theirs = cdist(x, own)[:, :, None], cdist(x, rivals)[:, None, :]
-    # Weights that sum to 1 + 1e-16 would give a share the binomial refuses.
-    return np.clip(((theirs < mine) + 0.5 * (theirs == mine)) @ weights, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -67,40 +53,34 @@ class Rivals:
         centroids = [family_weights(a) @ r for r, a in zip(references, artists, strict=True)]
         return cls(np.stack(centroids), np.asarray(families))
 
+    def hits(
+        self, x: np.ndarray, realistic: np.ndarray, own: np.ndarray, family: object, left_out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Caption-ID: probability that each of a caption's pictures is near its own caption *and* realistic, (n,).
 
-def caption_id(
-    pictures: Sequence[np.ndarray],
-    realistic: Sequence[np.ndarray],
-    centroids: Sequence[np.ndarray],
-    *,
-    families: np.ndarray,
-    rivals: Rivals,
-    left_out: Sequence[np.ndarray] | None = None,
-) -> list[np.ndarray]:
-    """Probability of a hit of every picture, [(n,)] * C: near its own caption *and* realistic.
-
-    Args:
-        pictures: Of each caption, in the space of captions, [(n, D)] * C, of families (C,).
-        realistic: Whether each passes the realism test, [(n,)] * C.
-        centroids: Of each caption, [(A, D)] * C, over which the probability is averaged; see `centroids_without`.
-        rivals: Those of other families count, families having equal weight.
-        left_out: For real pictures, or what a codec made of each: which centroid holds *other* artists, [(n,)] * C.
-
-    Source: Caption-ID is R-precision (Xu et al. 2018, AttnGAN, arXiv:1711.10485) with pictures for captions.
-    """
-    hits = []
-    for i, (x, passes, own, family) in enumerate(zip(pictures, realistic, centroids, families, strict=True)):
-        nearer = share_nearer(x, own, rivals.centroids, rival_weights(rivals.families, family))
+        Pictures x are (n, D), `realistic`, (n,), whether each passes that test, and `own` the caption's centroids,
+        (A, D), over which the probability is averaged. For real pictures, or what a codec made of each, `left_out`,
+        (n,), is which centroid holds *other* artists. Rivals of the same family do not count; a tie counts half.
+        """
+        mine, theirs = cdist(x, own)[:, :, None], cdist(x, self.centroids)[:, None, :]
+        nearer = ((theirs < mine) + 0.5 * (theirs == mine)) @ rival_weights(self.families, family)
         if left_out is not None:
-            nearer = nearer[np.arange(len(x)), left_out[i]][:, None]
-        hits.append(hit_probability(nearer).mean(axis=1) * passes)
-    return hits
+            nearer = nearer[np.arange(len(x)), left_out][:, None]
+        # Weights that sum to 1 + 1e-16 would give a share the binomial refuses.
+        return hit_probability(np.clip(nearer, 0, 1)).mean(axis=1) * realistic
 
 
-def chance_adjusted(hit: np.ndarray, real: np.ndarray, chance: float = CHANCE) -> np.ndarray:
-    """Hit rate on a scale where chance is 0 and real pictures by other artists are 1.
-
-    >>> chance_adjusted(np.array([0.1, 0.9]), np.array([0.9, 0.9]))
-    array([0., 1.])
-    """
+def chance_adjusted(hit: np.ndarray, real: np.ndarray | float, chance: float = CHANCE) -> np.ndarray:
+    """Hit rate on a scale where chance is 0 and real pictures by other artists are 1."""
     return (hit - chance) / (real - chance)
+
+
+def distinct_styles(styles: np.ndarray, valid: np.ndarray, take: int) -> float:
+    """Expected number of distinct styles among the valid ones of `take` pictures drawn from n without replacement.
+
+    Styles are (n,) of any kind, valid (n,) bool. Rarefaction makes sets of different sizes comparable.
+
+    Source: Hurlbert 1971, The nonconcept of species diversity, Ecology 52
+    """
+    n, counts = len(styles), np.unique(styles[valid], return_counts=True)[1]
+    return float((1 - comb(n - counts, take) / comb(n, take)).sum())

@@ -113,8 +113,8 @@ def measure(pipe: BridgePipeline, bench: Bench, n: int, seed: int) -> tuple[Agre
     """Agreement in style and in what is shown, and Caption-ID, of a model's pictures for a bench's captions."""
     refs = bench.refs
     seen = bench.judge.look(pipe(list(refs.captions), n, seed=seed, output_type="pt").images)
-    style = seen.described.style.reshape(len(refs), n)
-    shown = nearest_captions(seen.described.shows, bench.rivals.centroids).reshape(len(refs), n)
+    style = seen.style.reshape(len(refs), n)
+    shown = nearest_captions(seen.shows, bench.rivals.centroids).reshape(len(refs), n)
     hit = paired_bootstrap(bench.samples(seen).per.hit, refs.families, seed=seed)
     return agreement(style, refs.families, seed), agreement(shown, refs.families, seed), hit
 
@@ -146,7 +146,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
     refs = bench.refs
     say(f"{len(refs)} captions x {args.n} noises")
     style, shown, hit = measure(pipe, bench, args.n, args.seed)
-    rates = real_rates([s.described.style for s in bench.seen], refs.artists, refs.families)
+    rates = real_rates([s.style for s in bench.seen], refs.artists, refs.families)
     real = [paired_bootstrap(r[np.isfinite(r)], refs.families[np.isfinite(r)], seed=args.seed) for r in rates.T]
     about = {"command": command, "model": pipe.fingerprint, "judge": judge.extractor.id}
     report = SwapReport(args.split, len(refs), args.n, style, shown, hit, real[0], real[1], about)

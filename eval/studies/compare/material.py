@@ -15,8 +15,7 @@ from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
 from eval.data import Pictures, caption_number, picture_latents
-from eval.judge import Say
-from eval.stream import Generate
+from eval.judge import Generate, Say
 from eval.studies.compare.base import TOKENS, Batch, PeerNet, Sampling
 from train.checkpoint import fingerprint_of
 from train.data.cache import CACHE, Codes, caption_codes

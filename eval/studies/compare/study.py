@@ -25,9 +25,8 @@ from eval.baselines import Baselines, text_codes
 from eval.bench import Bench, bench_of
 from eval.data import Pictures, why_single
 from eval.features import EfficientNetLite0
-from eval.judge import Judge, Say
+from eval.judge import Generate, Judge, Say, seen_of
 from eval.report import ROWS
-from eval.stream import Generate, seen_of
 from eval.studies import add_common
 from eval.studies.compare.base import Batch, Peer, PeerNet, Sampling, SimplePeer, Space, TrainedPeer, Trial
 from eval.studies.compare.material import MICRO_BATCH, NONE, Asked, Material, Neighbours, keyed, load
@@ -438,7 +437,7 @@ def open_workshop(args: argparse.Namespace, *, singly: bool = False) -> Workshop
             others = "eval and eval.studies.compare pairs take such data"
             raise UserError(f"--data: {why}, so there is no one score to compare by; {others}")
         say(f"judged singly: {why}; {SINGLE}")
-    benches = Benches(Judge.of(pictures, EfficientNetLite0(), why, say), args.samples, args.captions)
+    benches = Benches(Judge.load(pictures, EfficientNetLite0(), say, why), args.samples, args.captions)
     for split in ROWS:
         benches.of(split)  # what cannot be judged is not trained first
     kept: dict[str, Any] = {"results": Results(out / "results.jsonl"), "runs": out / "runs", "say": say}

@@ -12,9 +12,9 @@ from bridge.mappers import Mapper, VelocityMapper
 from bridge.noise import normal_rows
 from bridge.text import TextCode
 from eval.features import Extractor
+from eval.judge import JudgeSpace
 from eval.metrics.bootstrap import Interval, paired_bootstrap
-from eval.metrics.realism import local_radius, relative_distance
-from eval.space import JudgeSpace
+from eval.metrics.nearest import local_radius, relative_distance
 
 CHUNK = 256
 
