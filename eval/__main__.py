@@ -16,6 +16,7 @@ from bridge.arguments import MAX_IMAGES_PER_PROMPT, writable_folder
 from bridge.captions import well_formed
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
+from bridge.images import contact_sheet, save_png
 from bridge.manifest import MANIFEST
 from bridge.mappers import VelocityMapper
 from bridge.pipeline import BridgePipeline
@@ -25,7 +26,7 @@ from eval.features import KNOWN, EfficientNetLite0, extractor
 from eval.judge import Generate, Judge
 from eval.page import to_html
 from eval.report import ROWS, check_counts, evaluate, to_json, to_text, trade_off
-from eval.samples import Gallery, Generated, draw_sheet, first_captions, generate_with, varied
+from eval.samples import Gallery, Generated, first_captions, generate_with, varied
 from train.command import Parser, number, run_command, say, spelled, whole, writable_file
 
 NAME = "python -m eval"
@@ -95,10 +96,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sheet(args: argparse.Namespace) -> None:
+    """Draw a contact sheet of n pictures of each caption; what the model does not know is marked."""
     writable_file(args.sheet, "--sheet")
     pipe = BridgePipeline.from_pretrained(args.model)
     captions = first_captions(Pictures.load(args.data), args.split, args.captions or SHEET_CAPTIONS)
-    draw_sheet(pipe, captions, args.n, args.seed, args.sheet)
+    output = pipe(captions, args.n, seed=args.seed)
+    rows = [output.images[i : i + args.n] for i in range(0, len(output.images), args.n)]
+    sheet = contact_sheet(rows, captions, ["unknown to the model" if note else None for note in output.notes])
+    save_png(sheet, args.sheet, {"model": pipe.fingerprint, "seed": args.seed})
     print(args.sheet)
 
 

@@ -18,8 +18,7 @@ from eval.baselines import EncodeText
 from eval.data import LEAST, References, narrowed, references
 from eval.features import Columns
 from eval.judge import Judge, Seen
-from eval.metrics import calibration, fit, nearest, quality, single
-from eval.metrics import energy as joint
+from eval.metrics import calibration, nearest, quality, several, single
 from eval.metrics.bootstrap import Interval, family_mean, family_weights, paired_bootstrap
 
 POPULATION = 1500  # Caption-blind training pictures, at most
@@ -105,7 +104,7 @@ class Bench(abc.ABC):
 
     judge: Judge  # Describes pictures
     refs: References  # The captions and their real pictures
-    rivals: fit.Rivals  # Captions to be confused with: all of the split
+    rivals: several.Rivals  # Captions to be confused with: all of the split
     seed: int  # Of the bootstrap, and of shuffles
     seen: list[Seen]  # What is noted of the real pictures, caption by caption
 
@@ -183,10 +182,10 @@ class Bench(abc.ABC):
 
 
 HEADLINES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "fit": lambda m: fit.chance_adjusted(m[..., 0], m[..., 1]),
+    "fit": lambda m: several.chance_adjusted(m[..., 0], m[..., 1]),
     # NaN where no real picture is recognised
     "diversity": lambda m: m[..., 2] / np.where(m[..., 3] > 0, m[..., 3], np.nan),
-    "joint": lambda m: joint.root_skill(m[..., 4], m[..., 5]),
+    "joint": lambda m: several.root_skill(m[..., 4], m[..., 5]),
     "score": lambda m: np.minimum.reduce([HEADLINES[name](m) for name in ("fit", "diversity", "joint")]),
 }
 
@@ -201,7 +200,7 @@ class ArtistBench(Bench):
     @cached_property
     def unconditional(self) -> np.ndarray:
         """Energy distance of caption-blind training pictures, (C,)."""
-        return joint.energy_to_population(self.population, self.points, self.refs.artists)
+        return several.energy_to_population(self.population, self.points, self.refs.artists)
 
     def judged(self, kind: str, seen: list[Seen], asked: np.ndarray | None = None) -> Judged:
         """Of real pictures, and of reconstructions, artists weigh alike and one picture of each counts for the
@@ -210,13 +209,14 @@ class ArtistBench(Bench):
         hit, styles, energy = [], [], []
         for s, r, artists, family in zip(seen, self.points, refs.artists, refs.families, strict=True):
             _, first, number = np.unique(artists, return_index=True, return_inverse=True)
-            centroids = fit.centroids_without(r, artists)
+            centroids = several.centroids_without(r, artists)
             h = self.rivals.hits(s.shows, s.realistic, centroids, family, number if real else None)
             hit.append(family_weights(artists) @ h if real else h.mean())
-            distance = joint.energy_distance_of_real if real else joint.energy_distance
+            distance = several.energy_distance_of_real if real else several.energy_distance
             energy.append(distance(s.shows, r, artists))
             counted = first if real else slice(None)
-            styles.append(fit.distinct_styles(s.style[counted], h[counted] >= fit.VALID, min(self.n, len(first))))
+            shown = s.style[counted], h[counted] >= several.VALID
+            styles.append(several.distinct_styles(*shown, min(self.n, len(first))))
         return Judged(kind, seen, PerCaption.of(hit, styles, energy, seen), refs.families)
 
     def headlines(self, judged: Judged, absent: dict[str, str]) -> dict[str, Interval | None]:
@@ -237,7 +237,7 @@ class ArtistBench(Bench):
         families, columns = self.refs.families[index], np.stack([energy, self.unconditional[index]], axis=1)
         if len(np.unique(families)) < 2:
             return about | {"absent": {"real_joint": "too few captions were drawn by four artists"}}
-        skill = paired_bootstrap(columns, families, lambda m: joint.root_skill(m[..., 0], m[..., 1]), seed=self.seed)
+        skill = paired_bootstrap(columns, families, lambda m: several.root_skill(m[..., 0], m[..., 1]), seed=self.seed)
         return about | {"real_joint": skill}
 
     def real_elsewhere(self) -> tuple[np.ndarray, np.ndarray]:
@@ -259,21 +259,11 @@ class ArtistBench(Bench):
                 rows, others = own[half], own[~half]
             x, r = (d.shows for d in judge.describe_rows([others, rows]))
             index.append(i)
-            energy.append(joint.energy_distance(x, r, artist[rows], artist[others]))
+            energy.append(several.energy_distance(x, r, artist[rows], artist[others]))
         return np.array(index, dtype=int), np.array(energy)
 
 
 # --- captions with one picture -------------------------------------------------------------------------------------
-
-Pairs = tuple[single.PairSpace, EncodeText]  # The space of pairs of caption and picture, and what encodes captions
-
-
-def fit_pairs(judge: Judge, encode_text: EncodeText | None) -> Pairs | None:
-    """The space of pairs, fitted on training pairs; None without a text encoder."""
-    if encode_text is None:
-        return None
-    codes = encode_text(judge.pictures.label[judge.train].tolist())
-    return single.PairSpace.fit(codes, judge.space.train), encode_text
 
 
 @dataclass(frozen=True)
@@ -281,7 +271,7 @@ class SingleBench(Bench):
     """Each caption's own picture is one right answer of many."""
 
     unit: float  # Mean distance in style of real pictures of different captions
-    pairs: Pairs | None  # Of `fit_pairs`
+    pairs: tuple[single.PairSpace, EncodeText] | None  # Fitted on training pairs, and what encodes captions
 
     @cached_property
     def shuffled(self) -> np.ndarray | str:
@@ -317,7 +307,7 @@ class SingleBench(Bench):
         hits = [self.rivals.hits(s.shows, s.realistic, r.mean(axis=0, keepdims=True), own) for s, r, own in each]
         styles = np.full(len(seen), np.nan)  # stays so where fewer than two pictures are valid
         if kind == "samples":
-            for i in np.flatnonzero([(h >= fit.VALID).sum() >= 2 for h in hits]):
+            for i in np.flatnonzero([(h >= several.VALID).sum() >= 2 for h in hits]):
                 styles[i] = single.valid_distance(seen[i].style, hits[i], self.unit)
             energy = single.energy_scores(shows, self.points)
         else:
@@ -340,7 +330,7 @@ class SingleBench(Bench):
             absent |= dict.fromkeys(("joint", "energy"), "real pictures are what all others are held against")
             return figures
         figures |= {"hit": self.interval(per.hit), "energy": self.interval(per.energy)}
-        figures["fit"] = self.interval(per.hit, lambda m: fit.chance_adjusted(m[..., 0], 1.0, chance))
+        figures["fit"] = self.interval(per.hit, lambda m: several.chance_adjusted(m[..., 0], 1.0, chance))
         if isinstance(self.shuffled, str):
             absent["joint"] = self.shuffled
             return figures
@@ -365,27 +355,29 @@ def bench_of(
     captions: int | None = None,
     only: Collection[str] | None = None,
     seed: int = 0,
-    pairs: Pairs | None = None,
+    encode_text: EncodeText | None = None,
 ) -> Bench:
     """What n samples a caption of a split are held against, in the way that the judge was fitted for.
 
     At most `captions` are judged, chosen by hash, and none but those in `only`; all of the split's stay rivals. `seed`
-    draws the caption-blind training pictures too. Without `pairs`, of `fit_pairs`, single pictures have no joint.
-    UserError if n is below 2, the split has too few captions (by two artists), or too few of them are in `only`.
+    draws the caption-blind training pictures too. Without `encode_text` single pictures have no joint. UserError if the
+    split has too few captions (by two artists), or too few of them are in `only`.
     """
     singly = judge.singly is not None
-    if n < 2 and not singly:
-        raise UserError(f"n must be at least 2 samples a caption, got {n}: one has no spread")
     everything = references(judge.pictures, split, singly)
     shown = [d.shows for d in judge.describe_rows(everything.rows)]
     refs = narrowed(everything, split, captions, only)
     seen = judge.look_at(np.concatenate(refs.rows)).split([len(rows) for rows in refs.rows])
+    known = judge.space.train
     if singly:
-        rivals = fit.Rivals(np.stack([points.mean(axis=0) for points in shown]), everything.families)
+        rivals = several.Rivals(np.stack([points.mean(axis=0) for points in shown]), everything.families)
         apart = single.distance_to_others([s.style for s in seen], refs.families)
+        pairs = None
+        if encode_text is not None:
+            codes = encode_text(judge.pictures.label[judge.train].tolist())
+            pairs = single.PairSpace.fit(codes, known), encode_text
         return SingleBench(judge, refs, rivals, seed, seen, float(family_mean(apart, refs.families)), pairs)
-    rivals = fit.Rivals.of(shown, everything.artists, everything.families)
-    known, weights = judge.space.train, family_weights(judge.pictures.family[judge.train])
-    rng = np.random.default_rng(seed)
+    rivals = several.Rivals.of(shown, everything.artists, everything.families)
+    rng, weights = np.random.default_rng(seed), family_weights(judge.pictures.family[judge.train])
     blind = known[rng.choice(len(known), min(POPULATION, len(known)), replace=False, p=weights)]
     return ArtistBench(judge, refs, rivals, seed, seen, n, blind)

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -13,10 +13,10 @@ from bridge.captions import well_formed
 from bridge.codecs import ImageCodec
 from bridge.errors import UserError
 from eval.baselines import Baselines, EncodeText, decode_all, reconstruct, shuffle_captions
-from eval.bench import Bench, Calibration, Figures, Judged, bench_of, fit_pairs
+from eval.bench import Bench, Calibration, Figures, Judged, bench_of
 from eval.data import BLOCK, LEAST, OPTIONAL, picture_latents
 from eval.judge import Generate, Judge, Say, Seen, drawn, in_blocks, seen_by, seen_of
-from eval.metrics import fit, quality
+from eval.metrics import quality, several
 from eval.metrics.bootstrap import Interval, paired_bootstrap
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Row:
     energy_less: dict[str, Interval]  # The first model's energy less each method's, paired: below 0 it is better
     calibration: dict[str, Calibration] = field(default_factory=dict)  # Of every model, and of nothing else
     pictures: int = 0  # Real pictures of these captions
-    chance: float = fit.CHANCE  # Share of hits at which fit is 0
+    chance: float = several.CHANCE  # Share of hits at which fit is 0
     left_out: int = 0  # How many captions of the split were not judged: a single artist drew them
     unconditional_energy: Interval | None = None  # What joint 0 costs: that of caption-blind training pictures
     real_joint: Interval | None = None  # Joint between two disjoint groups of artists, 1 but for chance
@@ -122,15 +122,14 @@ def evaluate(
     check_counts(n, captions)
     judges = [judge] if second is None else [judge, second]
     rivals, absent = _baselines(judge, codec, encode_text, say)
-    pairs = [fit_pairs(j, encode_text) if j.singly else None for j in judges]
     rows: list[dict[str, Row]] = [{} for _ in judges]
     for name, part in ROWS[split].items():
         say(f"{name}: references")
         try:
             if part not in judge.pictures.split:
                 raise UserError(f"no picture of the dataset has split {part!r}")
-            each = zip(judges, pairs, strict=True)
-            benches = [bench_of(j, part, n, captions=captions, only=only, seed=seed, pairs=p) for j, p in each]
+            chosen: dict[str, Any] = {"captions": captions, "only": only, "seed": seed, "encode_text": encode_text}
+            benches = [bench_of(j, part, n, **chosen) for j in judges]
         except UserError as error:
             absent[name] = str(error)
             continue
@@ -207,12 +206,11 @@ def trade_off(
     for name, part in ROWS[split].items():
         if part not in judge.pictures.split:
             continue
-        bench = bench_of(judge, part, n, captions=captions, seed=seed)
+        bench, points[name] = bench_of(judge, part, n, captions=captions, seed=seed), []
         for setting, generate in models.items():
             (seen,) = seen_of([judge], "model", generate, bench.refs.captions, n)
             f = bench.figures(bench.samples(seen))
-            values = [f.value(name) for name in ("fit", "diversity", "joint", "copied")]
-            points.setdefault(name, []).append(TradeOff(*setting, *values))
+            points[name].append(TradeOff(*setting, *map(f.value, ("fit", "diversity", "joint", "copied"))))
     return points
 
 

@@ -1,5 +1,6 @@
 """Pictures to judge: a pipeline's, or a folder's that `bridge generate` wrote; and sheets of them to look at."""
 
+import contextlib
 import copy
 import json
 from collections import defaultdict
@@ -10,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from bridge.errors import UserError
-from bridge.images import contact_sheet, on_white, save_png, to_pil
+from bridge.images import on_white, to_pil
 from bridge.manifest import MANIFEST
 from bridge.mappers import LocalFlowMapper
 from bridge.noise import generator_for
@@ -25,7 +26,6 @@ from eval.judge import Generate
 from eval.page import Shown
 from train.data.dataset import content_hash
 
-CHUNK = 64
 NEIGHBOURS = ("familiar", "neighbour_temperature")
 MEMORY = ("window", "perplexity", "strength", "begin")
 
@@ -37,13 +37,9 @@ def generate_with(pipe: BridgePipeline, seed: int = 0, settings: Mapping[str, An
     """
 
     def generate(captions: Sequence[str], n: int) -> Tensor:
-        parts = []
-        for start in range(0, len(captions), CHUNK):
-            some = list(captions[start : start + CHUNK])
-            noise = [generator_for(seed, caption_number(c), i) for c in some for i in range(n)]
-            images = pipe(some, n, generator=noise, output_type="pt", **settings).images
-            parts.append(images.unflatten(0, (len(some), n)))
-        return torch.cat(parts)
+        noise = [generator_for(seed, caption_number(c), i) for c in captions for i in range(n)]
+        images = pipe(list(captions), n, generator=noise, output_type="pt", **settings).images
+        return images.unflatten(0, (len(captions), n))
 
     return generate
 
@@ -95,10 +91,9 @@ class Generated:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            try:
+            row = None
+            with contextlib.suppress(json.JSONDecodeError):
                 row = json.loads(line)
-            except json.JSONDecodeError:
-                row = None
             if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("caption", "file")):
                 raise UserError(f"{manifest}: line {number} has no caption and file; generate anew")
             if not (folder / row["file"]).is_file():
@@ -121,7 +116,7 @@ class Generated:
         try:
             with Image.open(self.folder / file) as image:
                 return on_white([image])
-        except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        except (OSError, SyntaxError) as error:
             raise UserError(f"{self.folder}: {file} is damaged ({error}); delete it and generate it again") from error
 
 
@@ -132,15 +127,6 @@ def first_captions(pictures: Pictures, split: str, count: int) -> list[str]:
     if len(set(zip(pictures.label[rows], pictures.artist[rows], strict=True))) > len(labels) + 1:
         return list(first_by_hash(references(pictures, split), count).captions)
     return sorted(sorted(labels, key=lambda label: content_hash(label.encode()))[:count])
-
-
-def draw_sheet(pipe: BridgePipeline, captions: Sequence[str], n: int, seed: int, path: Path) -> None:
-    """A contact sheet of n pictures of each caption; what the model does not know is marked."""
-    output = pipe(list(captions), n, seed=seed)
-    rows = [output.images[i * n : (i + 1) * n] for i in range(len(captions))]
-    notes = ["unknown to the model" if note else None for note in output.notes]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_png(contact_sheet(rows, captions, notes), path, {"model": pipe.fingerprint, "seed": seed})
 
 
 @dataclass(frozen=True)
