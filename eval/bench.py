@@ -6,7 +6,7 @@ where each was drawn once, each headline has a 1 of its own and there is no scor
 
 import abc
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
@@ -75,7 +75,7 @@ class PerCaption(Columns):
     copied: np.ndarray  # Share that copies a training picture
 
     @classmethod
-    def of(cls, hit: Sequence[float], styles: Sequence[float], energy: Sequence[float], seen: list[Seen]) -> Self:
+    def of(cls, hit: Iterable[float], styles: Iterable[float], energy: Iterable[float], seen: list[Seen]) -> Self:
         shares = [[s.realistic.mean() for s in seen], [s.copied.mean() for s in seen]]
         return cls(*map(np.array, (hit, styles, energy, *shares)))
 
@@ -203,8 +203,7 @@ class ArtistBench(Bench):
         return several.energy_to_population(self.population, self.points, self.refs.artists)
 
     def judged(self, kind: str, seen: list[Seen], asked: np.ndarray | None = None) -> Judged:
-        """Of real pictures, and of reconstructions, artists weigh alike and one picture of each counts for the
-        styles."""
+        """Of real pictures and reconstructions, artists weigh alike and one picture of each counts for the styles."""
         refs, real = self.refs, kind != "samples"
         hit, styles, energy = [], [], []
         for s, r, artists, family in zip(seen, self.points, refs.artists, refs.families, strict=True):
@@ -311,7 +310,8 @@ class SingleBench(Bench):
                 styles[i] = single.valid_distance(seen[i].style, hits[i], self.unit)
             energy = single.energy_scores(shows, self.points)
         else:
-            energy = [np.linalg.norm(x - r, axis=1).mean() for x, r in zip(shows, self.points, strict=True)]
+            apart = [np.linalg.norm(x - r, axis=1).mean() for x, r in zip(shows, self.points, strict=True)]
+            energy = np.array(apart)
         per = PerCaption.of([h.mean() for h in hits], styles, energy, seen)
         return Judged(kind, seen, per, families if asked is None else asked)
 

@@ -138,8 +138,8 @@ class References:
         return len(self.captions)
 
     def __getitem__(self, index: np.ndarray) -> "References":
-        columns = (self.captions, self.rows, self.artists)
-        captions, rows, artists = (tuple(column[int(i)] for i in index) for column in columns)
+        rows, artists = (tuple(column[int(i)] for i in index) for column in (self.rows, self.artists))
+        captions = tuple(self.captions[int(i)] for i in index)
         return References(captions, self.families[index], rows, artists, self.left_out)
 
 

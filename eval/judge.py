@@ -30,8 +30,7 @@ from train.copies import COPY_QUANTILE, CopyTest, nearest_training, thumbnails
 Say = Callable[[str], None]
 Rows = TypeVar("Rows", Sequence[str], np.ndarray)
 Generate = Callable[[Sequence[str], int], Tensor]
-"""Captions and n to pictures (captions, n, 3, H, W) in [0, 1]; a caption's n are independent draws, and depend on
-no other caption."""
+"""Captions and n to pictures (captions, n, 3, H, W) in [0, 1], independent draws that depend on no other caption."""
 
 LATE, EARLY, COMPONENTS, SHRINKAGE = 128, 96, 48, 0.05
 PER_FAMILY = 8
@@ -207,7 +206,8 @@ class Judge:
     def _seen(self, features: Features, blocks: Iterable[Tensor]) -> Seen:
         pairs = [(self.copies(x)[0], gradient_energy(x.numpy())) for x in blocks]
         copied, gradient = (np.concatenate(column) for column in zip(*pairs, strict=True))
-        return Seen(*vars(self.space.describe(features)).values(), copied, features.late, gradient)
+        where = self.space.describe(features)
+        return Seen(where.shows, where.style, where.realistic, copied, features.late, gradient)
 
     def copies(self, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Whether pictures x (B, 3, H, W) are copies, (B,) bool, and the nearest row of the dataset, (B,)."""

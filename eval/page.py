@@ -147,8 +147,7 @@ def questions(report: Report) -> list[tuple[str, list[Answer]]]:
 
 
 def good(name: str, row: Row, words: Words = ARTISTS) -> Answer:
-    """How far each headline is on the way from its floor to its 1; the badge is the smallest, on single pictures
-    fit."""
+    """How far each headline is on the way from its floor to its 1; the badge is the smallest (singly, fit)."""
     f, lines, measured = row.methods[models_of(row)[0]], [], {}
     for field, title, subject, floor in words["headlines"]:
         i = interval_of(f, field)

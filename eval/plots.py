@@ -76,7 +76,8 @@ def trade_off(points: Sequence[TradeOff]) -> Figure:
     for _, line in itertools.groupby(ordered, key=lambda p: p.guidance_scale):
         axes.plot(*zip(*((p.diversity, p.fit) for p in line), strict=True), "-", color="#8fb3d9")
     best, places = best_of(ordered), [(p.diversity, p.fit) for p in ordered]
-    axes.scatter(*zip(*places, strict=True), c=[GREEN if p is best else BLUE for p in ordered], zorder=3)
+    x, y = zip(*places, strict=True)
+    axes.scatter(x, y, c=[GREEN if p is best else BLUE for p in ordered], zorder=3)
     axes.margins(0.12)
     axes.set(xlabel="diversity", ylabel="fit")
     axes.grid(color="#e3e7eb")

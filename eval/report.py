@@ -32,11 +32,6 @@ ROWS = {
 FAR_ROW, FAR = "far", 0.55
 """Held-out captions whose text code is below this cosine to every training caption's have a row of their own."""
 BASES = ("real", "reconstruction")  # Methods that are no rivals: what is aimed at
-NO_TRADE_OFF = "the headlines have no common 1 by which one setting could be called the best"
-NO_VALIDATION = (
-    "the data has no such split: realism and copies are calibrated on training pictures, each left out in turn"
-)
-NO_BASELINES = "retrieval and ridge need split 'validation', on which the ridge's penalty is chosen"
 
 
 @dataclass(frozen=True)
@@ -187,9 +182,12 @@ def _baselines(
     """The decoded baselines where they can be fitted, and what is absent from the whole report."""
     absent = {column: OPTIONAL[column] for column in judge.pictures.lacks}
     if judge.singly:
-        absent["trade_off"] = NO_TRADE_OFF
+        absent["trade_off"] = "the headlines have no common 1 by which one setting could be called the best"
     if "validation" not in judge.pictures.split:
-        return None, absent | {"validation": NO_VALIDATION, "baselines": NO_BASELINES}
+        calibrated = "realism and copies are calibrated on training pictures, each left out in turn"
+        absent["validation"] = f"the data has no such split: {calibrated}"
+        absent["baselines"] = "retrieval and ridge need split 'validation', on which the ridge's penalty is chosen"
+        return None, absent
     if (codec is None) != (encode_text is None):
         raise ValueError("codec, encode_text: the baselines need both; give both or neither")
     if codec is None or encode_text is None:

@@ -17,8 +17,7 @@ def psnr(error: np.ndarray) -> np.ndarray:
 
 
 def kid(x: np.ndarray, y: np.ndarray) -> float:
-    """Kernel distance of features (B, F) and (B', F): unbiased squared MMD with the kernel (x.y / F + 1)^3, on all
-    pairs.
+    """Kernel distance of features (B, F) and (B', F): unbiased squared MMD on all pairs, kernel (x.y / F + 1)^3.
 
     Source: Bińkowski et al. 2018, Demystifying MMD GANs, arXiv:1801.01401; Gretton et al. 2012, equation 3
     """

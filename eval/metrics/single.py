@@ -27,8 +27,7 @@ Points = Sequence[np.ndarray]
 
 
 def chance_of(rivals: int) -> float:
-    """Hit rate of pictures that know nothing of their caption, among so many rivals: with few of them it is above
-    .10."""
+    """Hit rate of pictures that know nothing of their caption, among so many rivals: above .10 for few."""
     return float(several.hit_probability(np.arange(rivals + 1) / rivals).mean())
 
 
@@ -79,8 +78,7 @@ class PairSpace:
 
     @classmethod
     def fit(cls, codes: np.ndarray, points: np.ndarray) -> "PairSpace":
-        """Fit on N training pairs, codes (N, T) and points of `JudgeSpace.singly` (N, D); UserError if they vary
-        apart."""
+        """Fit on N training pairs, codes (N, T) and points of `JudgeSpace.singly` (N, D); UserError if unrelated."""
         c_mean, x_mean = codes.mean(axis=0, dtype=np.float64), points.mean(axis=0, dtype=np.float64)
         c, x = codes - c_mean, points - x_mean
         u, strength, v = np.linalg.svd(c.T @ x / len(c), full_matrices=False)
