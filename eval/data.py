@@ -160,10 +160,7 @@ def references(pictures: Pictures, split: str, singly: bool = False) -> Referenc
 
 
 def why_single(pictures: Pictures, parts: Sequence[str]) -> str | None:
-    """Why captions have to be judged by one picture each; None where several artists drew them.
-
-    `parts` are the splits that a report would judge. UserError where no picture has split 'train'.
-    """
+    """Why captions of these splits are judged by one picture each; None where several artists drew them."""
     train = pictures.where("train")
     if len(np.unique(pictures.label)) == len(pictures):
         return "every caption has one picture"

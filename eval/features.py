@@ -145,10 +145,7 @@ class EfficientNetLite0(EfficientNetLite):
 
 
 class RawPixels(Extractor):
-    """No network at all: what any learned description has to beat.
-
-    Late features are a thumbnail, 16 x 16 px; early ones the channel statistics of the picture and of its gradients.
-    """
+    """No network at all: thumbnails of 16 x 16 px, and channel statistics of the picture and of its gradients."""
 
     SIZE = 16
     id = f"pixels-{SIZE}"
@@ -228,9 +225,9 @@ KNOWN = ("efficientnet-lite0", "efficientnet-lite2", "pixels", "latents")
 
 
 def extractor(name: str, codec: ImageCodec | None = None) -> Extractor:
-    """The extractor of a name: one of `KNOWN`, or a vision model of transformers: a folder, or a hub id with a slash.
+    """The extractor of a name: one of `KNOWN` ("latents" are those of `codec`), or a vision model of transformers.
 
-    `codec` is whose latents, for "latents". UserError for an unknown name, or weights that cannot be loaded.
+    That is a folder, or a hub id with a slash. UserError for an unknown name, or weights that cannot be loaded.
     """
     if name.startswith("efficientnet-lite") and name in KNOWN:
         return EfficientNetLite(int(name[-1]))

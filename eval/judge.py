@@ -106,14 +106,12 @@ class JudgeSpace:
 
 
 def _balanced(captions: np.ndarray, families: np.ndarray) -> np.ndarray:
-    """Pictures that shape the space: captions drawn at least twice, a few captions a family. (N,) bool.
-
-    Uncapped, the hundreds of skin tones of a few persons would own the covariance within captions.
-    """
+    """Pictures that shape the space, (N,) bool: captions drawn at least twice, a few captions a family."""
     names, first, row, counts = np.unique(captions, return_index=True, return_inverse=True, return_counts=True)
     chosen = np.zeros(len(names), bool)
     for family in np.unique(families[first]):
         drawn_twice = np.flatnonzero((families[first] == family) & (counts >= 2))
+        # Uncapped, the hundreds of skin tones of a few persons would own the covariance within captions.
         chosen[np.random.default_rng(0).permutation(drawn_twice)[:PER_FAMILY]] = True
     return chosen[row]
 

@@ -213,10 +213,7 @@ def trade_off(
 
 
 def _far(bench: Bench, rivals: Baselines | None, without: str | None) -> np.ndarray | str:
-    """Indices of the captions far from training, by the codes that the baselines hold; or why they are no row.
-
-    `without` says why there are no baselines, if the data is at fault.
-    """
+    """Indices of captions far from training by the codes of `rivals`; or why there is no such row."""
     if rivals is None:
         return without or "what is far from training is told by text codes, and no text encoder was given"
     least = LEAST if bench.judge.singly else 2
@@ -282,8 +279,7 @@ def judged_by_all(
 ) -> Iterator[tuple[str, list[Judged]]]:
     """Every method on one row, by every bench of the same captions; a method's pictures are made once and not kept.
 
-    Real pictures, what the codec makes of them, models, what cheats would make of the first model's pictures, and the
-    baselines. The shuffle is the first draw of the first bench's seed.
+    Real pictures, what the codec makes of them, models, what cheats would make of the first one's pictures, baselines.
     """
     judges, first = [bench.judge for bench in benches], benches[0]
     captions, rng = first.refs.captions, np.random.default_rng(first.seed)
@@ -332,10 +328,7 @@ COMPARED = ("ridge + Gaussian", "nearest1", "nearestk", "unconditional")
 
 
 def to_json(report: "DataclassInstance") -> str:
-    """Every figure of a report (any dataclass), indented, ending in a newline; the same report gives the same bytes.
-
-    ValueError if a figure is not finite.
-    """
+    """Every figure of a report (any dataclass), as JSON; the same report gives the same bytes. ValueError for NaN."""
     return well_formed(json.dumps(dataclasses.asdict(report), indent=1, allow_nan=False, ensure_ascii=False)) + "\n"
 
 

@@ -28,10 +28,7 @@ def spread_skill(samples: Points, references: Points, artists: Points | None = N
 
 
 def spread_skill_ratio(spread: np.ndarray, skill: np.ndarray, n: int) -> np.ndarray:
-    """sqrt((1 + 1/n) spread / skill) of averages over captions: 1 is calibrated, less too sure, more too unsure.
-
-    The factor makes up for the error spread / n of the mean of n samples.
-    """
+    """sqrt((1 + 1/n) spread / skill) of averages over captions: 1 is calibrated, less too sure, more too unsure."""
     return np.sqrt((1 + 1 / n) * spread / skill)
 
 

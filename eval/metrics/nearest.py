@@ -54,10 +54,7 @@ def local_radius(points: np.ndarray, k: int) -> np.ndarray:
 def relative_distance(
     x: np.ndarray, points: np.ndarray, radius: np.ndarray, among: int = LOOKED_AT, *, skip: int = 0
 ) -> np.ndarray:
-    """Least distance of x (B, D) to a point (N, D) in units of that point's own radius (N,): (B,).
-
-    Of the `among` nearest points, after the first `skip`; at most 1 inside one of the balls.
-    """
+    """Least distance of x (B, D) to `among` nearest points (N, D), but the first `skip`, by their radius (N,): (B,)."""
     distance, row = (column[:, skip:] for column in nearest_training(x, points, among + skip))
     return np.asarray((distance / np.maximum(radius[row], TINY)).min(axis=1))
 
