@@ -230,23 +230,17 @@ class ArtistBench(Bench):
 
     @property
     def about(self) -> dict[str, Any]:
-        index, energy = self.real_elsewhere()
-        about: dict[str, Any] = {"left_out": len(self.refs.left_out), "real_joint_captions": len(index)}
-        about["unconditional_energy"] = self.interval(self.unconditional)
-        families, columns = self.refs.families[index], np.stack([energy, self.unconditional[index]], axis=1)
-        if len(np.unique(families)) < 2:
-            return about | {"absent": {"real_joint": "too few captions were drawn by four artists"}}
-        skill = paired_bootstrap(columns, families, lambda m: several.root_skill(m[..., 0], m[..., 1]), seed=self.seed)
-        return about | {"real_joint": skill}
+        left_out, blind = len(self.refs.left_out), self.interval(self.unconditional)
+        return {"left_out": left_out, "unconditional_energy": blind} | self.real_joint()
 
-    def real_elsewhere(self) -> tuple[np.ndarray, np.ndarray]:
-        """Captions (C',), and energy distances (C',) of two disjoint groups of artists: what real pictures score.
+    def real_joint(self) -> dict[str, Any]:
+        """Joint of two disjoint groups of artists, as fields of `report.Row`: what real pictures score.
 
         A caption's references against its training pictures where there are some by two artists; else one half of its
         artists against the other, where there are four.
         """
         rng, judge = np.random.default_rng(self.seed), self.judge
-        index, energy = [], []
+        index, columns = [], []
         labels, artist = judge.pictures.label[judge.train], judge.pictures.artist
         for i, (caption, own) in enumerate(zip(self.refs.captions, self.refs.rows, strict=True)):
             rows, others = own, judge.train[labels == caption]
@@ -258,8 +252,12 @@ class ArtistBench(Bench):
                 rows, others = own[half], own[~half]
             x, r = (d.shows for d in judge.describe_rows([others, rows]))
             index.append(i)
-            energy.append(several.energy_distance(x, r, artist[rows], artist[others]))
-        return np.array(index, dtype=int), np.array(energy)
+            columns.append([several.energy_distance(x, r, artist[rows], artist[others]), self.unconditional[i]])
+        measured = {"real_joint_captions": len(index)}
+        if len(np.unique(self.refs.families[index])) < 2:
+            return measured | {"absent": {"real_joint": "too few captions were drawn by four artists"}}
+        joint = self[np.array(index)].interval(np.array(columns), lambda m: several.root_skill(m[..., 0], m[..., 1]))
+        return measured | {"real_joint": joint}
 
 
 # --- captions with one picture -------------------------------------------------------------------------------------
