@@ -102,11 +102,13 @@ def to_html(report: Report, shown: Mapping[str, Sequence[Shown]]) -> str:
 
     firsts = {name: models_of(row)[0] for name, row in rows.items()}
     calibrated = {name: row.calibration[firsts[name]] for name, row in rows.items() if firsts[name] in row.calibration}
+    # What a newcomer asks, and every row's answer
+    questions = (("Is it any good?", good), ("Does it just copy?", copies), ("Is it better than the obvious?", rivals))
     page = env.get_template("page.html.jinja").render(
         report=report,
         words=words,
         shown=shown,
-        questions=questions(report),
+        questions=[(asked, [answer(name, row, words) for name, row in rows.items()]) for asked, answer in questions],
         beside=present(words["beside"]),
         memory=present(SHARED["memory"]),
         wide=_scale_of([rows[name].methods[first] for name, first in firsts.items()]),
@@ -137,13 +139,6 @@ def ordered(row: Row) -> list[str]:
     known = [name for name in METHODS if name in row.methods]
     first = [name for name in known if name in BASES]
     return first + models_of(row) + known[len(first) :]
-
-
-def questions(report: Report) -> list[tuple[str, list[Answer]]]:
-    """What a newcomer asks, and every row's answer, computed from the figures."""
-    words = SINGLE if report.singly else ARTISTS
-    asked = (("Is it any good?", good), ("Does it just copy?", copies), ("Is it better than the obvious?", rivals))
-    return [(question, [answer(name, row, words) for name, row in report.rows.items()]) for question, answer in asked]
 
 
 def good(name: str, row: Row, words: Words = ARTISTS) -> Answer:
