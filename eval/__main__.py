@@ -16,17 +16,17 @@ from bridge.arguments import MAX_IMAGES_PER_PROMPT, writable_folder
 from bridge.captions import well_formed
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
+from bridge.images import contact_sheet, save_png
 from bridge.manifest import MANIFEST
 from bridge.mappers import VelocityMapper
 from bridge.pipeline import BridgePipeline
 from eval.baselines import text_codes
 from eval.data import Pictures, why_single
 from eval.features import KNOWN, EfficientNetLite0, extractor
-from eval.judge import Judge
+from eval.judge import Generate, Judge
 from eval.page import to_html
 from eval.report import ROWS, check_counts, evaluate, to_json, to_text, trade_off
-from eval.samples import Gallery, Generated, draw_sheet, first_captions, generate_with, varied
-from eval.stream import Generate
+from eval.samples import Gallery, Generated, first_captions, generate_with, varied
 from train.command import Parser, number, run_command, say, spelled, whole, writable_file
 
 NAME = "python -m eval"
@@ -34,26 +34,20 @@ QUICK, SHEETS = 24, 8  # Captions of a row that a quick report judges, and that 
 SHEET_CAPTIONS = 10
 SECOND = "efficientnet-lite2"
 GUIDANCE, TEMPERATURES, TRADE_OFF_CAPTIONS = (1.0, 1.5, 2.0, 3.0), (0.8, 1.0, 1.2), 40  # The trade-off curve
-SETTINGS = (
-    ("--guidance-scale", "guidance_scale", number(0, 100), "G", "1 follows the caption, more exaggerates it"),
-    ("--steps", "num_inference_steps", whole(1, 1000), "K", "of the solver"),
-    ("--temperature", "temperature", number(0, 10), "T", "factor on the noise"),
-    ("--familiar", "familiar", number(-1, 1), "COSINE", "captions with no known one as near are unfamiliar"),
-    (
-        "--neighbour-temperature",
-        "neighbour_temperature",
-        number(0),
-        "T",
-        "of the draw among known captions for an unfamiliar one",
-    ),
-    ("--compose", "compose", whole(0, 1), "0|1", "whether two things are composed and things painted in other colours"),
-    ("--novelty", "novelty", number(-1, 1), "X", "how far from a local flow's memory"),
-    ("--window", "window", number(above=0), "S", "of a local flow at t = 0, in grid positions"),
-    ("--perplexity", "perplexity", number(1), "P", "pictures that a local flow effectively draws from"),
-    ("--strength", "strength", number(0), "S", "factor on a local flow's learned correction"),
-    ("--begin", "begin", number(0, 1), "T", "time from which on it corrects"),
-)
-"""Option, name, type, metavar and meaning of what may be compared."""
+SETTINGS = {
+    "guidance_scale": (number(0, 100), "G", "1 follows the caption, more exaggerates it"),
+    "num_inference_steps": (whole(1, 1000), "K", "of the solver"),
+    "temperature": (number(0, 10), "T", "factor on the noise"),
+    "familiar": (number(-1, 1), "COSINE", "captions with no known one as near are unfamiliar"),
+    "neighbour_temperature": (number(0), "T", "of the draw among known captions for an unfamiliar one"),
+    "compose": (whole(0, 1), "0|1", "whether two things are composed and things painted in other colours"),
+    "novelty": (number(-1, 1), "X", "how far from a local flow's memory"),
+    "window": (number(above=0), "S", "of a local flow at t = 0, in grid positions"),
+    "perplexity": (number(1), "P", "pictures that a local flow effectively draws from"),
+    "strength": (number(0), "S", "factor on a local flow's learned correction"),
+    "begin": (number(0, 1), "T", "time from which on it corrects"),
+}
+"""Type, metavar and meaning of what may be compared."""
 CALL = ("guidance_scale", "num_inference_steps", "temperature", "compose", "novelty")
 """Those of them that a call of the pipeline takes."""
 
@@ -75,7 +69,8 @@ def build_parser() -> Parser:
     add("--samples", type=whole(2), default=4, help="pictures a caption, at least 2")
     add("-n", type=whole(1, MAX_IMAGES_PER_PROMPT), default=4, help="pictures a caption on a sheet")
     add("--seed", type=whole(0), default=0, help="key of all randomness")
-    for option, name, kind, metavar, meaning in SETTINGS:
+    for name, (kind, metavar, meaning) in SETTINGS.items():
+        option = "--steps" if name == "num_inference_steps" else f"--{name.replace('_', '-')}"
         more = meaning + "; several are compared; by default the model's own"
         add(option, type=kind, nargs="+", default=[None], metavar=metavar, help=more, dest=name)
     return parser
@@ -83,7 +78,7 @@ def build_parser() -> Parser:
 
 def models_of(pipe: BridgePipeline, args: argparse.Namespace) -> dict[str, Generate]:
     """One model for every combination of the settings given, named after those that vary."""
-    axes = {name: getattr(args, name) for _, name, *_ in SETTINGS}
+    axes = {name: getattr(args, name) for name in SETTINGS}
     models = {}
     for values in itertools.product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
@@ -96,16 +91,19 @@ def models_of(pipe: BridgePipeline, args: argparse.Namespace) -> dict[str, Gener
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when report or sheet is written, 2 for bad input."""
-    return run_command(
-        build_parser(), argv, lambda args: _sheet(args) if args.sheet else _report(args, spelled(NAME, argv))
-    )
+    command = spelled(NAME, argv)
+    return run_command(build_parser(), argv, lambda args: _sheet(args) if args.sheet else _report(args, command))
 
 
 def _sheet(args: argparse.Namespace) -> None:
+    """Draw a contact sheet of n pictures of each caption; what the model does not know is marked."""
     writable_file(args.sheet, "--sheet")
     pipe = BridgePipeline.from_pretrained(args.model)
     captions = first_captions(Pictures.load(args.data), args.split, args.captions or SHEET_CAPTIONS)
-    draw_sheet(pipe, captions, args.n, args.seed, args.sheet)
+    output = pipe(captions, args.n, seed=args.seed)
+    rows = [output.images[i : i + args.n] for i in range(0, len(output.images), args.n)]
+    sheet = contact_sheet(rows, captions, ["unknown to the model" if note else None for note in output.notes])
+    save_png(sheet, args.sheet, {"model": pipe.fingerprint, "seed": args.seed})
     print(args.sheet)
 
 
@@ -115,53 +113,39 @@ def _report(args: argparse.Namespace, command: str) -> None:
         raise UserError(f"--split: expected one of {', '.join(ROWS)}, got {args.split!r}; others have sheets alone")
     captions = args.captions or (QUICK if args.quick else None)
     check_counts(args.samples, captions)
-    out, pipe = writable_folder(args.out), None
-    known: dict[str, Any]
+    out, pipe, codec = writable_folder(args.out), None, None
+    known: dict[str, Any] = {"split": args.split, "n": args.samples, "captions": captions, "seed": args.seed}
     if (Path(args.model) / MANIFEST).exists():
         pictures = Generated.load(args.model)
         models: dict[str, Generate] = {"pictures": pictures}
-        known = {"only": pictures.captions(args.samples)}
-        about = {"model": ", ".join(pictures.models)}
+        known["only"] = pictures.captions(args.samples)
+        about = {"command": command, "model": ", ".join(pictures.models)}
     else:
         pipe = BridgePipeline.from_pretrained(args.model)
-        models = models_of(pipe, args)
-        known = {"codec": pipe.codec, "encode_text": text_codes(pipe.text_encoder)}
-        about = {"model": pipe.fingerprint, "settings": str(pipe.settings)}
+        models, codec = models_of(pipe, args), pipe.codec
+        known |= {"codec": codec, "encode_text": text_codes(pipe.text_encoder)}
+        about = {"command": command, "model": pipe.fingerprint, "settings": str(pipe.settings)}
     data = Pictures.load(args.data)
     why = why_single(data, tuple(ROWS[args.split].values()))
     if why is not None:
         say(f"judged singly: {why}")
-    judge, second = Judge.of(data, EfficientNetLite0(), why, say), None
-    if not args.quick:
-        second = Judge.of(data, extractor(args.second, None if pipe is None else pipe.codec), why, say)
+    judge = Judge.load(data, EfficientNetLite0(), say, why)
+    second = None if args.quick else Judge.load(data, extractor(args.second, codec), say, why)
 
     def notes(asked: Sequence[str]) -> list[str | None]:
         return [None if pipe is None else pipe.note(pipe.text_encoder.encode([caption])) for caption in asked]
 
     gallery = Gallery(SHEETS, next(iter(models.values())), args.samples, notes)
-    report = evaluate(
-        models,
-        judge,
-        split=args.split,
-        second=second,
-        n=args.samples,
-        captions=captions,
-        seed=args.seed,
-        say=say,
-        watch=gallery,
-        about={"command": command, **about},
-        **known,
-    )
+    report = evaluate(models, judge, second=second, say=say, watch=gallery, about=about, **known)
     if pipe is not None and judge.singly is None and not args.quick:
         # Settings are never chosen on test.
         scales = GUIDANCE if isinstance(pipe.mapper, VelocityMapper) else (1.0,)
         say(f"trade-off: {len(scales)} guidance scales, {len(TEMPERATURES)} temperatures")
-        names = ("guidance_scale", "temperature")
-        steps = {"num_inference_steps": args.num_inference_steps[0]}
-        curve = {
-            point: generate_with(pipe, args.seed, steps | dict(zip(names, point, strict=True)))
-            for point in itertools.product(scales, TEMPERATURES)
-        }
+        curve = {}
+        for scale, temperature in itertools.product(scales, TEMPERATURES):
+            call = {"guidance_scale": scale, "temperature": temperature}
+            call["num_inference_steps"] = args.num_inference_steps[0]
+            curve[scale, temperature] = generate_with(pipe, args.seed, call)
         few = min(args.captions or TRADE_OFF_CAPTIONS, TRADE_OFF_CAPTIONS)
         points = trade_off(curve, judge, split="validation", n=args.samples, captions=few, seed=args.seed)
         report = replace(report, trade_off=points)

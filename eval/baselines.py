@@ -1,7 +1,6 @@
 """What the obvious alternatives would give, in the latent space z of a model's own codec, and as pictures.
 
-Notation: C captions asked for, K training captions, N training pictures, D text dimensions, Z latent ones.
-Randomness comes from a numpy generator that the caller owns.
+C captions asked for, K training captions, N training pictures, D text dimensions, Z latent ones.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,36 +32,23 @@ def retrieve_one(order: np.ndarray, caption: np.ndarray, n: int, rng: np.random.
 
     `order` is that of `nearest_captions`, (C, K); `caption` that of each training picture, (N,) in 0..K-1.
     """
-    _check_count(n, len(caption))
-    pictures = _by_caption(caption, order.shape[1], rng)
-    chosen = np.empty((len(order), n), dtype=int)
-    for i, near in enumerate(order):
-        rows: list[int] = []
-        for k in near:
-            rows += pictures[k].tolist()
-            if len(rows) >= n:
-                break
-        chosen[i] = rows[:n]
-    return chosen
+    pictures = _by_caption(caption, order.shape[1], n, len(caption), rng)
+    return np.array([np.concatenate([pictures[k] for k in near[:n]])[:n] for near in order])
 
 
 def retrieve_each(order: np.ndarray, caption: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """'nearestk': one picture of each of the n nearest training captions, (C, n). Arguments as above."""
-    _check_count(n, order.shape[1])
-    pictures = _by_caption(caption, order.shape[1], rng)
+    pictures = _by_caption(caption, order.shape[1], n, order.shape[1], rng)
     return np.array([[rng.choice(pictures[k]) for k in near[:n]] for near in order])
 
 
-def _by_caption(caption: np.ndarray, count: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Shuffled indices of every caption's pictures."""
+def _by_caption(caption: np.ndarray, count: int, n: int, most: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Shuffled indices of every caption's pictures; ValueError unless n is 1 to `most`."""
+    if not 1 <= n <= most:
+        raise ValueError(f"n must be 1 to {most}, got {n}")
     shuffled = rng.permutation(len(caption))
     order = shuffled[np.argsort(caption[shuffled], kind="stable")]
     return np.split(order, np.cumsum(np.bincount(caption, minlength=count))[:-1])
-
-
-def _check_count(n: int, most: int) -> None:
-    if not 1 <= n <= most:
-        raise ValueError(f"n must be 1 to {most}, got {n}")
 
 
 def draw_unconditional(families: np.ndarray, captions: int, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -71,10 +57,7 @@ def draw_unconditional(families: np.ndarray, captions: int, n: int, rng: np.rand
 
 
 def shuffle_captions(families: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For every caption, of families (C,), one of another family, families drawn equally: (C,) indices.
-
-    A permutation would hand the many captions of one large family to all the others.
-    """
+    """For every caption, of families (C,), one of another family, families drawn equally: (C,) indices."""
     names = np.unique(families)
     if len(names) < 2:
         raise UserError("families: shuffling captions needs at least two families")
@@ -91,14 +74,13 @@ def blur(x: np.ndarray) -> np.ndarray:
 class RidgeGaussian:
     """Linear regression of latents on text codes, with one full covariance for what it leaves over."""
 
-    coefficient: np.ndarray  # (Z, D)
-    intercept: np.ndarray  # (Z,)
+    regression: Ridge
     root: np.ndarray  # Cholesky factor of the residual covariance, (Z, Z)
     penalty: float  # The ridge penalty that validation chose
 
     def mean(self, c: np.ndarray) -> np.ndarray:
         """Expected latents (C, Z) of text codes (C, D)."""
-        return c @ self.coefficient.T + self.intercept
+        return self.regression.predict(c)
 
     def sample(self, c: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         """n latents a code, (C, n, Z)."""
@@ -107,22 +89,16 @@ class RidgeGaussian:
 
 
 def fit_ridge(
-    c: np.ndarray,
-    z: np.ndarray,
-    *,
-    c_validation: np.ndarray,
-    z_validation: np.ndarray,
-    families_validation: np.ndarray,
+    c: np.ndarray, z: np.ndarray, *, c_validation: np.ndarray, z_validation: np.ndarray, families_validation: np.ndarray
 ) -> RidgeGaussian:
     """Fit on text codes (N, D) and latents (N, Z) of training pictures; the penalty has the least error on validation
     pictures, (M, D) and (M, Z), families (M,) having equal weight."""
     weights = family_weights(families_validation)
     fits = [Ridge(alpha=p).fit(c, z) for p in PENALTIES]
     errors = [weights @ ((f.predict(c_validation) - z_validation) ** 2).mean(axis=1) for f in fits]
-    best = int(np.argmin(errors))
-    residual = z - fits[best].predict(c)
-    covariance = np.cov(residual, rowvar=False) + 1e-6 * np.eye(z.shape[1])
-    return RidgeGaussian(fits[best].coef_, fits[best].intercept_, np.linalg.cholesky(covariance), PENALTIES[best])
+    best = fits[int(np.argmin(errors))]
+    covariance = np.cov(z - best.predict(c), rowvar=False) + 1e-6 * np.eye(z.shape[1])
+    return RidgeGaussian(best, np.linalg.cholesky(covariance), best.alpha)
 
 
 def text_codes(encoder: TextEncoder) -> EncodeText:

@@ -1,13 +1,12 @@
 """From pictures to the figures of a report: one row's captions, held against real pictures, every method alike.
 
-Where several artists drew a caption, all three headlines are 1 for real pictures by other artists (`ArtistBench`).
-Where each was drawn once, nobody knows what two right pictures of it differ by: each headline then has a 1 of its own
-and there is no score (`SingleBench`).
+Where several artists drew a caption, all three headlines are 1 for real pictures by other artists (`ArtistBench`);
+where each was drawn once, each headline has a 1 of its own and there is no score (`SingleBench`).
 """
 
 import abc
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
@@ -19,20 +18,12 @@ from eval.baselines import EncodeText
 from eval.data import LEAST, References, narrowed, references
 from eval.features import Columns
 from eval.judge import Judge, Seen
-from eval.metrics import calibration, diversity, fit, memorization, quality, single
-from eval.metrics import energy as joint
+from eval.metrics import calibration, nearest, quality, several, single
 from eval.metrics.bootstrap import Interval, family_mean, family_weights, paired_bootstrap
-from eval.space import PairSpace
 
 POPULATION = 1500  # Caption-blind training pictures, at most
-ONE_EACH = "one picture a caption, nothing to tell apart"
-NO_PAIR = "no caption has two pictures that show it"
-NO_TEXT = "captions are compared by their text codes, and no text encoder was given"
 NO_SCORE = "the three headlines have no common 1 on data with one picture a caption, so the smallest says nothing"
-NO_SECOND = "no caption has a second set of real pictures to hold against the first"
 NO_STYLES = "a style is an artist's, and each caption was drawn by one"
-ITSELF = "real pictures are what all others are held against"
-FOUND = "a real picture is the one looked for, so it is always found"
 
 
 @dataclass(frozen=True)
@@ -83,6 +74,11 @@ class PerCaption(Columns):
     realistic: np.ndarray  # Share that passes the realism test
     copied: np.ndarray  # Share that copies a training picture
 
+    @classmethod
+    def of(cls, hit: Iterable[float], styles: Iterable[float], energy: Iterable[float], seen: list[Seen]) -> Self:
+        shares = [[s.realistic.mean() for s in seen], [s.copied.mean() for s in seen]]
+        return cls(*map(np.array, (hit, styles, energy, *shares)))
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -98,8 +94,8 @@ class Judged:
 
     @property
     def points(self) -> list[np.ndarray]:
-        """Where the pictures lie by what they show, [(n, D)] * C."""
-        return [s.described.shows for s in self.seen]
+        """[(n, D)] * C, in the space of captions."""
+        return [s.shows for s in self.seen]
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ class Bench(abc.ABC):
 
     judge: Judge  # Describes pictures
     refs: References  # The captions and their real pictures
-    rivals: fit.Rivals  # Captions to be confused with: all of the split
+    rivals: several.Rivals  # Captions to be confused with: all of the split
     seed: int  # Of the bootstrap, and of shuffles
     seen: list[Seen]  # What is noted of the real pictures, caption by caption
 
@@ -131,24 +127,19 @@ class Bench(abc.ABC):
 
     @cached_property
     def real(self) -> Judged:
-        """The real pictures themselves."""
         return self.judged("real", self.seen)
 
     @property
     def points(self) -> list[np.ndarray]:
-        """Where the real pictures lie by what they show, [(k, D)] * C."""
-        return [s.described.shows for s in self.seen]
+        """[(k, D)] * C, in the space of captions."""
+        return [s.shows for s in self.seen]
 
     @property
     def rows(self) -> np.ndarray:
-        """Rows of the real pictures, caption by caption, (R,)."""
         return np.concatenate(self.refs.rows)
 
     def samples(self, seen: Seen, asked: np.ndarray | None = None) -> Judged:
-        """Of a model's pictures, the same number for each of C captions.
-
-        `asked`, (C,), is the family of the caption they were drawn for, where that is another one.
-        """
+        """Of a model's pictures, the same number for each caption; `asked` as in `Judged`, where it is another one."""
         count = len(self.refs)
         return self.judged("samples", seen.split([len(seen) // count] * count), asked)
 
@@ -163,19 +154,17 @@ class Bench(abc.ABC):
     def figures(self, judged: Judged) -> Figures:
         """All figures of a method, and why some do not exist."""
         absent: dict[str, str] = {}
-        headlines = self.headlines(judged, absent)
-        real, known, points = self.real, self.judge.space.train, np.concatenate(judged.points)
-        late, real_late = (np.concatenate([s.late for s in one.seen]) for one in (judged, real))
-        sharp, real_sharp = (np.concatenate([s.gradient for s in one.seen]).mean() for one in (judged, real))
+        own, real = Seen.cat(judged.seen), Seen.cat(self.seen)
+        known, is_real = self.judge.space.train, judged.kind == "real"
         return Figures(
-            **headlines,
+            **self.headlines(judged, absent),
             realistic=self.interval(judged.per.realistic),
             copied=self.interval(judged.per.copied),
-            c_t=memorization.c_t(known, np.concatenate(self.points), points),
-            authenticity=memorization.authenticity(known, points),
-            kid=0.0 if judged.kind == "real" else quality.kid(late, real_late),
-            frechet=0.0 if judged.kind == "real" else quality.frechet(late, real_late),
-            sharpness=float(sharp / real_sharp),
+            c_t=nearest.c_t(known, real.shows, own.shows),
+            authenticity=nearest.authenticity(known, own.shows),
+            kid=0.0 if is_real else quality.kid(own.late, real.late),
+            frechet=0.0 if is_real else quality.frechet(own.late, real.late),
+            sharpness=float(own.gradient.mean() / real.gradient.mean()),
             absent=absent,
         )
 
@@ -192,25 +181,13 @@ class Bench(abc.ABC):
 # Headlines are made of means (..., 6): hit, real hit, styles, real styles, energy, energy of caption-blind pictures.
 
 
-def fit_of(m: np.ndarray) -> np.ndarray:
-    return fit.chance_adjusted(m[..., 0], m[..., 1])
-
-
-def diversity_of(m: np.ndarray) -> np.ndarray:
-    """Diversity; NaN where no real picture is recognised."""
-    real = m[..., 3]
-    return np.divide(m[..., 2], real, out=np.full(np.shape(real), np.nan), where=real > 0)
-
-
-def joint_of(m: np.ndarray) -> np.ndarray:
-    return joint.root_skill(m[..., 4], m[..., 5])
-
-
-def score_of(m: np.ndarray) -> np.ndarray:
-    return np.minimum(np.minimum(fit_of(m), diversity_of(m)), joint_of(m))
-
-
-HEADLINES = {"fit": fit_of, "diversity": diversity_of, "joint": joint_of, "score": score_of}
+HEADLINES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "fit": lambda m: several.chance_adjusted(m[..., 0], m[..., 1]),
+    # NaN where no real picture is recognised
+    "diversity": lambda m: m[..., 2] / np.where(m[..., 3] > 0, m[..., 3], np.nan),
+    "joint": lambda m: several.root_skill(m[..., 4], m[..., 5]),
+    "score": lambda m: np.minimum.reduce([HEADLINES[name](m) for name in ("fit", "diversity", "joint")]),
+}
 
 
 @dataclass(frozen=True)
@@ -223,93 +200,67 @@ class ArtistBench(Bench):
     @cached_property
     def unconditional(self) -> np.ndarray:
         """Energy distance of caption-blind training pictures, (C,)."""
-        return joint.energy_to_population(self.population, self.points, self.refs.artists)
+        return several.energy_to_population(self.population, self.points, self.refs.artists)
 
     def judged(self, kind: str, seen: list[Seen], asked: np.ndarray | None = None) -> Judged:
-        """Of real pictures, and of what a codec made of each, artists have equal weight and one picture of each counts
-        for the styles."""
-        refs, artists, real = self.refs, self.refs.artists, kind != "samples"
-        described = [s.described for s in seen]
-        x, styles, realistic = ([getattr(d, name) for d in described] for name in ("shows", "style", "realistic"))
-        places = [np.unique(a, return_index=True, return_inverse=True)[1:] for a in artists]
-        hits = fit.caption_id(
-            x,
-            realistic,
-            [fit.centroids_without(r, a) for r, a in zip(self.points, artists, strict=True)],
-            families=refs.families,
-            rivals=self.rivals,
-            left_out=[artist for _, artist in places] if real else None,
-        )
-        triples = list(zip(x, self.points, artists, strict=True))
-        if real:
-            hit = np.array([family_weights(a) @ h for h, a in zip(hits, artists, strict=True)])
-            styles, hits = ([v[one] for v, (one, _) in zip(each, places, strict=True)] for each in (styles, hits))
-            energy = np.array([joint.energy_distance_of_real(*each) for each in triples])
-        else:
-            hit, energy = means(hits), np.array([joint.energy_distance(*each) for each in triples])
-        each = zip(styles, hits, places, strict=True)
-        varied = [diversity.distinct_styles(s, h >= diversity.VALID, min(self.n, len(one))) for s, h, (one, _) in each]
-        per = PerCaption(hit, np.array(varied), energy, means(realistic), means([s.copied for s in seen]))
-        return Judged(kind, seen, per, refs.families)
+        """Of real pictures and reconstructions, artists weigh alike and one picture of each counts for the styles."""
+        refs, real = self.refs, kind != "samples"
+        hit, styles, energy = [], [], []
+        for s, r, artists, family in zip(seen, self.points, refs.artists, refs.families, strict=True):
+            _, first, number = np.unique(artists, return_index=True, return_inverse=True)
+            centroids = several.centroids_without(r, artists)
+            h = self.rivals.hits(s.shows, s.realistic, centroids, family, number if real else None)
+            hit.append(family_weights(artists) @ h if real else h.mean())
+            distance = several.energy_distance_of_real if real else several.energy_distance
+            energy.append(distance(s.shows, r, artists))
+            counted = first if real else slice(None)
+            shown = s.style[counted], h[counted] >= several.VALID
+            styles.append(several.distinct_styles(*shown, min(self.n, len(first))))
+        return Judged(kind, seen, PerCaption.of(hit, styles, energy, seen), refs.families)
 
     def headlines(self, judged: Judged, absent: dict[str, str]) -> dict[str, Interval | None]:
         per, real = judged.per, self.real.per
         columns = [per.hit, real.hit, per.styles, real.styles, per.energy, self.unconditional]
         headlines: dict[str, Interval | None] = {}
         for name, of in HEADLINES.items():
-            interval = self.interval(np.stack(columns, axis=1), of)
-            if np.isfinite([interval.value, interval.low, interval.high]).all():
-                headlines[name] = interval
-            else:
+            headlines[name] = interval = self.interval(np.stack(columns, axis=1), of)
+            if not np.isfinite([interval.value, interval.low, interval.high]).all():
                 headlines[name], absent[name] = None, "real pictures of too few captions are recognised"
         return headlines | {name: self.interval(getattr(per, name)) for name in ("hit", "styles", "energy")}
 
     @property
     def about(self) -> dict[str, Any]:
-        index, energy = self.real_elsewhere()
-        families = self.refs.families[index]
-        about: dict[str, Any] = {"left_out": len(self.refs.left_out), "real_joint_captions": len(index)}
-        about |= {"unconditional_energy": self.interval(self.unconditional)}
-        if len(np.unique(families)) < 2:
-            return about | {"absent": {"real_joint": "too few captions were drawn by four artists"}}
-        columns = np.stack([energy, self.unconditional[index]], axis=1)
-        skill = paired_bootstrap(columns, families, lambda m: joint.root_skill(m[..., 0], m[..., 1]), seed=self.seed)
-        return about | {"real_joint": skill}
+        left_out, blind = len(self.refs.left_out), self.interval(self.unconditional)
+        return {"left_out": left_out, "unconditional_energy": blind} | self.real_joint()
 
-    def real_elsewhere(self) -> tuple[np.ndarray, np.ndarray]:
-        """Captions (C',), and energy distances (C',) of two disjoint groups of artists: what real pictures score.
+    def real_joint(self) -> dict[str, Any]:
+        """Joint of two disjoint groups of artists, as fields of `report.Row`: what real pictures score.
 
-        A caption's references against the training pictures of the same caption where there are some by two artists;
-        else one half of its artists against the other, where there are four.
+        A caption's references against its training pictures where there are some by two artists; else one half of its
+        artists against the other, where there are four.
         """
         rng, judge = np.random.default_rng(self.seed), self.judge
-        index, energy = [], []
+        index, columns = [], []
         labels, artist = judge.pictures.label[judge.train], judge.pictures.artist
-        for i, (caption, rows) in enumerate(zip(self.refs.captions, self.refs.rows, strict=True)):
-            others = judge.train[labels == caption]
+        for i, (caption, own) in enumerate(zip(self.refs.captions, self.refs.rows, strict=True)):
+            rows, others = own, judge.train[labels == caption]
             names = rng.permutation(np.unique(artist[rows]))
             if len(np.unique(artist[others])) < 2:
                 if len(names) < 4:
                     continue
-                half = np.isin(artist[rows], names[: len(names) // 2])
-                rows, others = rows[half], rows[~half]  # noqa: PLW2901
+                half = np.isin(artist[own], names[: len(names) // 2])
+                rows, others = own[half], own[~half]
             x, r = (d.shows for d in judge.describe_rows([others, rows]))
             index.append(i)
-            energy.append(joint.energy_distance(x, r, artist[rows], artist[others]))
-        return np.array(index, dtype=int), np.array(energy)
+            columns.append([several.energy_distance(x, r, artist[rows], artist[others]), self.unconditional[i]])
+        measured = {"real_joint_captions": len(index)}
+        if len(np.unique(self.refs.families[index])) < 2:
+            return measured | {"absent": {"real_joint": "too few captions were drawn by four artists"}}
+        joint = self[np.array(index)].interval(np.array(columns), lambda m: several.root_skill(m[..., 0], m[..., 1]))
+        return measured | {"real_joint": joint}
 
 
 # --- captions with one picture -------------------------------------------------------------------------------------
-
-Pairs = tuple[PairSpace, EncodeText]  # The space of pairs of caption and picture, and what turns captions into codes
-
-
-def fit_pairs(judge: Judge, encode_text: EncodeText | None) -> Pairs | None:
-    """The space of pairs, fitted on training pairs; None without a text encoder."""
-    if encode_text is None:
-        return None
-    codes = encode_text(judge.pictures.label[judge.train].tolist())
-    return PairSpace.fit(codes, judge.space.train), encode_text
 
 
 @dataclass(frozen=True)
@@ -317,79 +268,78 @@ class SingleBench(Bench):
     """Each caption's own picture is one right answer of many."""
 
     unit: float  # Mean distance in style of real pictures of different captions
-    pairs: Pairs | None  # Of `fit_pairs`
+    pairs: tuple[single.PairSpace, EncodeText] | None  # Fitted on training pairs, and what encodes captions
 
     @cached_property
     def shuffled(self) -> np.ndarray | str:
         """`shuffled_energy` of real pictures, (1 + draws,), what joint 0 costs; or why joint is absent."""
-        families = self.refs.families
         if self.pairs is None:
-            return NO_TEXT
-        if (count := len(np.unique(families))) < LEAST:
+            return "captions are compared by their text codes, and no text encoder was given"
+        if (count := len(np.unique(self.refs.families))) < LEAST:
             return f"{count} families of captions; it takes {LEAST}"
-        points = [self.pairs[0].pictures(p) for p in self.points]
-        unit = single.shuffled_energy(self.compared(families), points, points, self.seed)
+        captions, r = self.paired(self.refs.families, self.points)
+        unit = single.shuffled_energy(captions, r, r, self.seed)
         try:
             single.joint_interval(unit, unit, unit)
         except UserError as error:
             return str(error)
         return unit
 
-    @cached_property
-    def weights(self) -> np.ndarray:
-        """Of captions in each redrawing, (1 + draws, C)."""
-        return single.redrawn_weights(self.refs.families, seed=self.seed)
-
     @property
     def chance(self) -> float:
         """Share of hits of pictures that know nothing of their caption."""
         return single.chance_of(len(np.unique(self.rivals.families)) - 1)
 
-    def compared(self, asked: np.ndarray) -> single.Asked:
-        """The captions as pairs are compared; there is a space of pairs."""
+    def paired(self, asked: np.ndarray, *points: Sequence[np.ndarray]) -> list[Any]:
+        """The captions as pairs are compared, and points of their pictures as parts of pairs."""
         assert self.pairs is not None
-        text = self.pairs[0].text(self.pairs[1](self.refs.captions))
-        return single.Asked(text, self.refs.families, asked, self.weights)
+        (space, encode_text), families = self.pairs, self.refs.families
+        weights = single.redrawn_weights(families, seed=self.seed)
+        captions = single.Asked(space.text(encode_text(self.refs.captions)), families, asked, weights)
+        return [captions, *([space.pictures(p) for p in group] for group in points)]
 
     def judged(self, kind: str, seen: list[Seen], asked: np.ndarray | None = None) -> Judged:
-        described = [s.described for s in seen]
-        points, realistic = [d.shows for d in described], [d.realistic for d in described]
-        centroids = [r.mean(axis=0, keepdims=True) for r in self.points]
-        hits = fit.caption_id(points, realistic, centroids, families=self.refs.families, rivals=self.rivals)
+        shows, families = [s.shows for s in seen], self.refs.families
+        each = zip(seen, self.points, families, strict=True)
+        hits = [self.rivals.hits(s.shows, s.realistic, r.mean(axis=0, keepdims=True), own) for s, r, own in each]
         styles = np.full(len(seen), np.nan)  # stays so where fewer than two pictures are valid
         if kind == "samples":
-            for i in np.flatnonzero([(h >= single.VALID).sum() >= 2 for h in hits]):
-                styles[i] = single.valid_distance(described[i].style, hits[i], self.unit)
-            energy = single.energy_scores(points, self.points)
+            for i in np.flatnonzero([(h >= several.VALID).sum() >= 2 for h in hits]):
+                styles[i] = single.valid_distance(seen[i].style, hits[i], self.unit)
+            energy = single.energy_scores(shows, self.points)
         else:
-            energy = means([np.linalg.norm(x - r, axis=1) for x, r in zip(points, self.points, strict=True)])
-        per = PerCaption(means(hits), styles, energy, means(realistic), means([s.copied for s in seen]))
-        return Judged(kind, seen, per, self.refs.families if asked is None else asked)
+            apart = [np.linalg.norm(x - r, axis=1).mean() for x, r in zip(shows, self.points, strict=True)]
+            energy = np.array(apart)
+        per = PerCaption.of([h.mean() for h in hits], styles, energy, seen)
+        return Judged(kind, seen, per, families if asked is None else asked)
 
     def headlines(self, judged: Judged, absent: dict[str, str]) -> dict[str, Interval | None]:
         absent |= {"score": NO_SCORE, "styles": NO_STYLES}
         figures: dict[str, Interval | None] = dict.fromkeys((*HEADLINES, "hit", "styles", "energy"))
         per, chance = judged.per, self.chance
-        if judged.kind == "samples" and not np.isnan(per.styles).all():
-            figures["diversity"] = self.interval(np.nan_to_num(per.styles))
+        if judged.kind != "samples":
+            absent["diversity"] = "one picture a caption, nothing to tell apart"
+        elif np.isnan(per.styles).all():
+            absent["diversity"] = "no caption has two pictures that show it"
         else:
-            absent["diversity"] = NO_PAIR if judged.kind == "samples" else ONE_EACH
+            figures["diversity"] = self.interval(np.nan_to_num(per.styles))
         if judged.kind == "real":
-            absent |= dict.fromkeys(("fit", "hit"), FOUND) | dict.fromkeys(("joint", "energy"), ITSELF)
+            absent |= dict.fromkeys(("fit", "hit"), "a real picture is the one looked for, so it is always found")
+            absent |= dict.fromkeys(("joint", "energy"), "real pictures are what all others are held against")
             return figures
         figures |= {"hit": self.interval(per.hit), "energy": self.interval(per.energy)}
-        figures["fit"] = self.interval(per.hit, lambda m: fit.chance_adjusted(m[..., 0], np.array(1.0), chance))
-        if self.pairs is None or isinstance(self.shuffled, str):
-            absent["joint"] = str(self.shuffled)
+        figures["fit"] = self.interval(per.hit, lambda m: several.chance_adjusted(m[..., 0], 1.0, chance))
+        if isinstance(self.shuffled, str):
+            absent["joint"] = self.shuffled
             return figures
-        space, captions = self.pairs[0], self.compared(judged.asked)
-        x, r = ([space.pictures(p) for p in group] for group in (judged.points, self.points))
+        captions, x, r = self.paired(judged.asked, judged.points, self.points)
         own, dealt = single.pair_energy(captions, x, r), single.shuffled_energy(captions, x, r, self.seed)
         return figures | {"joint": single.joint_interval(own, dealt, self.shuffled)}
 
     @property
     def about(self) -> dict[str, Any]:
-        absent = {"score": NO_SCORE, "styles": NO_STYLES, "real_joint": NO_SECOND}
+        absent = {"score": NO_SCORE, "styles": NO_STYLES}
+        absent["real_joint"] = "no caption has a second set of real pictures to hold against the first"
         if isinstance(self.shuffled, str):
             absent["joint"] = self.shuffled
         return {"chance": self.chance, "absent": absent}
@@ -403,33 +353,29 @@ def bench_of(
     captions: int | None = None,
     only: Collection[str] | None = None,
     seed: int = 0,
-    pairs: Pairs | None = None,
+    encode_text: EncodeText | None = None,
 ) -> Bench:
     """What n samples a caption of a split are held against, in the way that the judge was fitted for.
 
     At most `captions` are judged, chosen by hash, and none but those in `only`; all of the split's stay rivals. `seed`
-    draws the caption-blind training pictures too. Without `pairs`, of `fit_pairs`, single pictures have no joint.
-
-    Raises:
-        UserError: n is below 2, or the split has too few captions (by two artists), or too few of them are in `only`.
+    draws the caption-blind training pictures too. Without `encode_text` single pictures have no joint. UserError if the
+    split has too few captions (by two artists), or too few of them are in `only`.
     """
     singly = judge.singly is not None
-    if n < 2 and not singly:
-        raise UserError(f"n must be at least 2 samples a caption, got {n}: one has no spread")
     everything = references(judge.pictures, split, singly)
     shown = [d.shows for d in judge.describe_rows(everything.rows)]
     refs = narrowed(everything, split, captions, only)
     seen = judge.look_at(np.concatenate(refs.rows)).split([len(rows) for rows in refs.rows])
+    known = judge.space.train
     if singly:
-        rivals = fit.Rivals(np.stack([points.mean(axis=0) for points in shown]), everything.families)
-        apart = single.distance_to_others([s.described.style for s in seen], refs.families)
+        rivals = several.Rivals(np.stack([points.mean(axis=0) for points in shown]), everything.families)
+        apart = single.distance_to_others([s.style for s in seen], refs.families)
+        pairs = None
+        if encode_text is not None:
+            codes = encode_text(judge.pictures.label[judge.train].tolist())
+            pairs = single.PairSpace.fit(codes, known), encode_text
         return SingleBench(judge, refs, rivals, seed, seen, float(family_mean(apart, refs.families)), pairs)
-    rivals = fit.Rivals.of(shown, everything.artists, everything.families)
-    known, weights = judge.space.train, family_weights(judge.pictures.family[judge.train])
-    rng = np.random.default_rng(seed)
+    rivals = several.Rivals.of(shown, everything.artists, everything.families)
+    rng, weights = np.random.default_rng(seed), family_weights(judge.pictures.family[judge.train])
     blind = known[rng.choice(len(known), min(POPULATION, len(known)), replace=False, p=weights)]
     return ArtistBench(judge, refs, rivals, seed, seen, n, blind)
-
-
-def means(values: Sequence[np.ndarray]) -> np.ndarray:
-    return np.array([v.mean() for v in values])

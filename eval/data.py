@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,6 @@ from train.data.cache import CACHE, Column, encode, encoded_once, latents
 from train.data.dataset import content_hash, encoded_picture, load_dataset
 
 BLOCK = 256
-COLUMNS = ("image", "label", "artist", "family", "split")
 OPTIONAL = {
     "artist": "the data has no such column; who drew a picture is unknown",
     "family": "the data has no such column; every caption is taken for a family of its own",
@@ -48,12 +48,11 @@ class Pictures:
     def load(cls, folder: str | Path) -> "Pictures":
         """Read a saved dataset with columns image, label and split; artist and family are used where it has them.
 
-        Raises:
-            UserError: See `train.data.dataset.load_dataset`; or a row lacks a caption, a split or a picture.
+        UserError as of `load_dataset`, or if a row lacks a caption, a split or a picture.
         """
-        source = load_dataset(Path(folder), [c for c in COLUMNS if c not in OPTIONAL])
+        source = load_dataset(Path(folder), ["image", "label", "split"])
         raw = source.cast_column("image", datasets.Image(decode=False))
-        columns = {name: list(source[name]) for name in COLUMNS[1:] if name in source.column_names}
+        columns = {name: list(source[name]) for name in ("label", "split", *OPTIONAL) if name in source.column_names}
         for name in ("label", "split"):
             for i, words in enumerate(columns[name]):
                 if not isinstance(words, str) or not words.strip():
@@ -62,7 +61,7 @@ class Pictures:
         return cls(
             [encoded_picture(i, row) for i, row in enumerate(raw["image"])],
             label,
-            np.array(columns["artist"] if "artist" in columns else [""] * len(label)),
+            np.array(columns.get("artist", [""] * len(label))),
             np.array(columns["family"]) if "family" in columns else np.unique(label, return_inverse=True)[1],
             np.array(columns["split"]),
             tuple(name for name in OPTIONAL if name not in columns),
@@ -139,9 +138,9 @@ class References:
         return len(self.captions)
 
     def __getitem__(self, index: np.ndarray) -> "References":
-        pick = [int(i) for i in index]
-        rows, artists = (tuple(column[i] for i in pick) for column in (self.rows, self.artists))
-        return References(tuple(self.captions[i] for i in pick), self.families[pick], rows, artists, self.left_out)
+        rows, artists = (tuple(column[int(i)] for i in index) for column in (self.rows, self.artists))
+        captions = tuple(self.captions[int(i)] for i in index)
+        return References(captions, self.families[index], rows, artists, self.left_out)
 
 
 def references(pictures: Pictures, split: str, singly: bool = False) -> References:
@@ -161,17 +160,13 @@ def references(pictures: Pictures, split: str, singly: bool = False) -> Referenc
 
 
 def why_single(pictures: Pictures, parts: Sequence[str]) -> str | None:
-    """Why captions have to be judged by one picture each; None where several artists drew them.
-
-    `parts` are the splits that a report would judge. UserError where no picture has split 'train'.
-    """
+    """Why captions of these splits are judged by one picture each; None where several artists drew them."""
     train = pictures.where("train")
-    drawn = np.unique(pictures.label[train], return_counts=True)[1]
     if len(np.unique(pictures.label)) == len(pictures):
         return "every caption has one picture"
     if len(np.unique(pictures.artist[train])) < 2:
         return "no two training pictures are known to be by different artists"
-    if (drawn >= 2).sum() < 2:
+    if (np.unique(pictures.label[train], return_counts=True)[1] >= 2).sum() < 2:
         return "fewer than two training captions have two pictures"
     groups = [by_caption(pictures, pictures.where(part)).values() for part in parts if part in pictures.split]
     counts = [sum(len(np.unique(pictures.artist[rows])) >= 2 for rows in each) for each in groups]
@@ -195,24 +190,17 @@ def narrowed(refs: References, split: str, captions: int | None, only: Collectio
 
 
 def spread_over_families(keys: Sequence[str], families: np.ndarray) -> list[int]:
-    """Indices in the order of their keys, one of each family before a second of any.
-
-    >>> spread_over_families(["b", "a", "c"], np.array([1, 1, 2]))
-    [1, 2, 0]
-    """
-    seen: dict[int, int] = {}
+    """Indices in the order of their keys, one of each family before a second of any."""
+    seen: Counter[int] = Counter()
     rank: dict[int, int] = {}
     for i in sorted(range(len(keys)), key=lambda i: keys[i]):
-        family = int(families[i])
-        seen[family] = rank[i] = seen.get(family, 0) + 1
-    return sorted(rank, key=lambda i: (rank[i], keys[i]))
+        seen[families[i]] += 1
+        rank[i] = seen[families[i]]
+    return sorted(rank, key=lambda i: rank[i])
 
 
 def first_by_hash(refs: References, count: int) -> References:
-    """At most `count` captions, chosen by a hash of the label, one of each family before a second of any.
-
-    The choice depends on no seed, and a smaller one is part of a larger one.
-    """
+    """At most `count` captions by a hash of the label, one a family before a second: fewer are part of more."""
     chosen = spread_over_families([content_hash(c.encode()) for c in refs.captions], refs.families)[:count]
     return refs[np.array(sorted(chosen))]
 

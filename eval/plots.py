@@ -18,20 +18,17 @@ from eval.report import TradeOff
 
 STYLE = {"svg.hashsalt": "bridge", "svg.fonttype": "none", "font.size": 9}
 LARGEST = 128  # Sides of pictures on a page, at most, in pixels
-PLACES = ((0, 7, "center"), (8, -3, "left"), (-8, -3, "right"), (0, -14, "center"))
-"""Where a label may stand beside its point, in points, and how it is set."""
+PLACES = ((0, 7, "center"), (8, -3, "left"), (-8, -3, "right"), (0, -14, "center"))  # Of a label, in points
 TURN = 60  # Degrees by which numbers of pairs are turned, so that near ones do not run into one another
 BLUE, GREEN = "#2b6cb0", "#176a3a"
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart, with the ends of its intervals."""
-
     name: str
     x: Sequence[float]
     y: Sequence[float]
-    low: Sequence[float]
+    low: Sequence[float]  # Ends of the intervals of y
     high: Sequence[float]
     dashed: bool = False
 
@@ -76,9 +73,8 @@ def trade_off(points: Sequence[TradeOff]) -> Figure:
     figure = Figure(figsize=(4.6, 3.8))
     axes = figure.subplots()
     ordered = sorted(points, key=lambda p: (p.guidance_scale, p.temperature))
-    for _, group in itertools.groupby(ordered, key=lambda p: p.guidance_scale):
-        line = list(group)
-        axes.plot([p.diversity for p in line], [p.fit for p in line], "-", color="#8fb3d9")
+    for _, line in itertools.groupby(ordered, key=lambda p: p.guidance_scale):
+        axes.plot(*zip(*((p.diversity, p.fit) for p in line), strict=True), "-", color="#8fb3d9")
     best, places = best_of(ordered), [(p.diversity, p.fit) for p in ordered]
     x, y = zip(*places, strict=True)
     axes.scatter(x, y, c=[GREEN if p is best else BLUE for p in ordered], zorder=3)

@@ -2,23 +2,22 @@
 
 import dataclasses
 import json
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from bridge.captions import well_formed
 from bridge.codecs import ImageCodec
 from bridge.errors import UserError
-from eval.baselines import Baselines, EncodeText, decode_all
-from eval.bench import Bench, Calibration, Figures, Judged, bench_of, fit_pairs
+from eval.baselines import Baselines, EncodeText, decode_all, reconstruct, shuffle_captions
+from eval.bench import Bench, Calibration, Figures, Judged, bench_of
 from eval.data import BLOCK, LEAST, OPTIONAL, picture_latents
-from eval.judge import Judge, Say
-from eval.metrics import fit, quality
+from eval.judge import Generate, Judge, Say, Seen, drawn, in_blocks, seen_by, seen_of
+from eval.metrics import quality, several
 from eval.metrics.bootstrap import Interval, paired_bootstrap
-from eval.stream import Generate, judged_by_all, seen_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -33,11 +32,6 @@ ROWS = {
 FAR_ROW, FAR = "far", 0.55
 """Held-out captions whose text code is below this cosine to every training caption's have a row of their own."""
 BASES = ("real", "reconstruction")  # Methods that are no rivals: what is aimed at
-NO_TRADE_OFF = "the headlines have no common 1 by which one setting could be called the best"
-NO_VALIDATION = (
-    "the data has no such split: realism and copies are calibrated on training pictures, each left out in turn"
-)
-NO_BASELINES = "retrieval and ridge need split 'validation', on which the ridge's penalty is chosen"
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class Row:
     energy_less: dict[str, Interval]  # The first model's energy less each method's, paired: below 0 it is better
     calibration: dict[str, Calibration] = field(default_factory=dict)  # Of every model, and of nothing else
     pictures: int = 0  # Real pictures of these captions
-    chance: float = fit.CHANCE  # Share of hits at which fit is 0
+    chance: float = several.CHANCE  # Share of hits at which fit is 0
     left_out: int = 0  # How many captions of the split were not judged: a single artist drew them
     unconditional_energy: Interval | None = None  # What joint 0 costs: that of caption-blind training pictures
     real_joint: Interval | None = None  # Joint between two disjoint groups of artists, 1 but for chance
@@ -59,9 +53,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Codec:
-    """The image codec on the held-out pictures."""
-
-    psnr: Interval  # Of the mean squared error, families having equal weight, in dB
+    psnr: Interval  # On held-out pictures, of the mean squared error, families having equal weight, in dB
     psnr_pooled: float  # The same, pictures having equal weight
     sharpness: float  # Gradient energy of reconstructions over that of the pictures
     pictures: int  # How many
@@ -69,8 +61,6 @@ class Codec:
 
 @dataclass(frozen=True)
 class TradeOff:
-    """Headlines of a model at one guidance scale and temperature."""
-
     guidance_scale: float
     temperature: float
     fit: float
@@ -114,18 +104,11 @@ def evaluate(
     """Judge models by name, and baselines, on the seen and on the held-out captions of a split.
 
     Baselines are compared with the first model; there are none without `codec`, which decodes them, and `encode_text`,
-    captions to unit codes. ValueError if an argument is out of its range, or a model's pictures are not as promised.
-
-    Args:
-        split: 'validation' or 'test'.
-        second: The same dataset seen by another extractor, to repeat the rows with.
-        n: Samples a caption, at least 2.
-        captions: Judge at most so many of each row, chosen by hash.
-        only: Judge none but these captions; a row with too few of them is absent.
-        seed: Of the baselines' draws, the bootstrap and the caption-blind pictures.
-        say: Called with what is being done.
-        watch: Called with each row that is judged.
-        about: Kept in the report.
+    captions to unit codes. `second` is the same dataset seen by another extractor, to repeat the rows with. At most
+    `captions` of each row are judged, chosen by hash, and none but those in `only`, n pictures of each, at least 2; a
+    row with too few is absent. `seed` is of the baselines' draws, the bootstrap and the caption-blind pictures. `say`
+    is called with what is being done, `watch` with each row that is judged; `about` is kept in the report. ValueError
+    if an argument is out of its range, or a model's pictures are not as promised.
     """
     if split not in ROWS:
         raise ValueError(f"split: expected one of {', '.join(ROWS)}, got {split!r}")
@@ -134,30 +117,25 @@ def evaluate(
     check_counts(n, captions)
     judges = [judge] if second is None else [judge, second]
     rivals, absent = _baselines(judge, codec, encode_text, say)
-    pairs = [fit_pairs(j, encode_text) if j.singly else None for j in judges]
     rows: list[dict[str, Row]] = [{} for _ in judges]
     for name, part in ROWS[split].items():
         say(f"{name}: references")
-        if part not in judge.pictures.split:
-            absent[name] = f"no picture of the dataset has split {part!r}"
-            continue
-        each = zip(judges, pairs, strict=True)
         try:
-            benches = [bench_of(j, part, n, captions=captions, only=only, seed=seed, pairs=p) for j, p in each]
+            if part not in judge.pictures.split:
+                raise UserError(f"no picture of the dataset has split {part!r}")
+            chosen: dict[str, Any] = {"captions": captions, "only": only, "seed": seed, "encode_text": encode_text}
+            benches = [bench_of(j, part, n, **chosen) for j in judges]
         except UserError as error:
             absent[name] = str(error)
             continue
-        index, why = _parts(name, benches[0], rivals, absent.get("baselines"))
-        absent |= why
-        makers = [
-            {row: _RowMaker(b if some is None else b[some], some, list(models)) for row, some in index.items()}
-            for b in benches
-        ]
-        for row, maker in makers[0].items():
-            watch(row, maker.bench)
-        _collect(makers, judged_by_all(benches, models, rivals, codec, n), say)
-        for made, mine in zip(rows, makers, strict=True):
-            made |= {row: maker.row(part) for row, maker in mine.items()}
+        far = _far(benches[0], rivals, absent.get("baselines")) if name == "held-out" else None
+        if isinstance(far, str):
+            absent[FAR_ROW] = far
+        makers = [[_RowMaker(name, part, b, list(models))] for b in benches]
+        if isinstance(far, np.ndarray):
+            makers = [[*mine, mine[0].far(far)] for mine in makers]
+        made = _collect(makers, judged_by_all(benches, models, rivals, codec, n), say, watch)
+        rows = [known | new for known, new in zip(rows, made, strict=True)]
     if not rows[0]:
         raise UserError("; ".join(f"{name}: {absent[name]}" for name in ROWS[split]))
     measured = next(part for part in reversed(ROWS[split].values()) if part in judge.pictures.split)
@@ -171,9 +149,8 @@ def evaluate(
         None if codec is None else codec_figures(judge, codec, measured, seed),
         judge.singly,
         {} if second is None else {second.extractor.id: rows[1]},
-        {},
-        absent,
-        dict(about or {}),
+        absent=absent,
+        about=dict(about or {}),
     )
 
 
@@ -195,12 +172,8 @@ def codec_figures(judge: Judge, codec: ImageCodec, split: str, seed: int = 0) ->
         errors.append(quality.squared_error(y, x.numpy()))
         gradients.append([quality.gradient_energy(y), quality.gradient_energy(x.numpy())])
     error, (made, real) = np.concatenate(errors), np.concatenate(gradients, axis=1)
-    return Codec(
-        paired_bootstrap(error, judge.pictures.family[rows], lambda m: quality.psnr(m[..., 0]), seed=seed),
-        float(quality.psnr(error.mean())),
-        float(made.mean() / real.mean()),
-        len(rows),
-    )
+    psnr = paired_bootstrap(error, judge.pictures.family[rows], lambda m: quality.psnr(m[..., 0]), seed=seed)
+    return Codec(psnr, float(quality.psnr(error.mean())), float(made.mean() / real.mean()), len(rows))
 
 
 def _baselines(
@@ -209,9 +182,12 @@ def _baselines(
     """The decoded baselines where they can be fitted, and what is absent from the whole report."""
     absent = {column: OPTIONAL[column] for column in judge.pictures.lacks}
     if judge.singly:
-        absent["trade_off"] = NO_TRADE_OFF
+        absent["trade_off"] = "the headlines have no common 1 by which one setting could be called the best"
     if "validation" not in judge.pictures.split:
-        return None, absent | {"validation": NO_VALIDATION, "baselines": NO_BASELINES}
+        calibrated = "realism and copies are calibrated on training pictures, each left out in turn"
+        absent["validation"] = f"the data has no such split: {calibrated}"
+        absent["baselines"] = "retrieval and ridge need split 'validation', on which the ridge's penalty is chosen"
+        return None, absent
     if (codec is None) != (encode_text is None):
         raise ValueError("codec, encode_text: the baselines need both; give both or neither")
     if codec is None or encode_text is None:
@@ -228,78 +204,121 @@ def trade_off(
     for name, part in ROWS[split].items():
         if part not in judge.pictures.split:
             continue
-        bench = bench_of(judge, part, n, captions=captions, seed=seed)
+        bench, points[name] = bench_of(judge, part, n, captions=captions, seed=seed), []
         for setting, generate in models.items():
             (seen,) = seen_of([judge], "model", generate, bench.refs.captions, n)
             f = bench.figures(bench.samples(seen))
-            values = [math.nan if i is None else i.value for i in (f.fit, f.diversity, f.joint, f.copied)]
-            points.setdefault(name, []).append(TradeOff(*setting, *values))
+            points[name].append(TradeOff(*setting, *map(f.value, ("fit", "diversity", "joint", "copied"))))
     return points
 
 
-def _parts(
-    name: str, bench: Bench, rivals: Baselines | None, without: str | None
-) -> tuple[dict[str, np.ndarray | None], dict[str, str]]:
-    """Rows made of one split's captions, by their indices (None for all), and why there is none of those far off.
-
-    `without` says why there are no baselines, which hold the codes of the training captions, if the data is at fault.
-    """
-    if name != "held-out":
-        return {name: None}, {}
+def _far(bench: Bench, rivals: Baselines | None, without: str | None) -> np.ndarray | str:
+    """Indices of captions far from training by the codes of `rivals`; or why there is no such row."""
     if rivals is None:
-        why = without or "what is far from training is told by text codes, and no text encoder was given"
-        return {name: None}, {FAR_ROW: why}
+        return without or "what is far from training is told by text codes, and no text encoder was given"
     least = LEAST if bench.judge.singly else 2
     far = np.flatnonzero((rivals.encode_text(bench.refs.captions) @ rivals.codes.T).max(axis=1) < FAR)
-    families = len(np.unique(bench.refs.families[far]))
-    if families < least:
-        why = f"{families} families of the captions judged are below cosine {FAR}; an interval needs {least}"
-        return {name: None}, {FAR_ROW: why}
-    return {name: None, FAR_ROW: far}, {}
-
-
-def _collect(
-    rows: Sequence[Mapping[str, "_RowMaker"]], methods: Iterable[tuple[str, Sequence[Judged]]], say: Say
-) -> None:
-    """Show every method, as judged by each bench, to that bench's rows."""
-    for name, judged in methods:
-        say(f"  {name}")
-        for mine, one in zip(rows, judged, strict=True):
-            for row in mine.values():
-                row.add(name, one)
+    if (families := len(np.unique(bench.refs.families[far]))) < least:
+        return f"{families} families of the captions judged are below cosine {FAR}; an interval needs {least}"
+    return far
 
 
 @dataclass(frozen=True)
 class _RowMaker:
     """Collects a row method by method; of each, only figures stay."""
 
+    name: str  # Of the row
+    split: str  # Behind it
     bench: Bench  # What the row's pictures are held against
-    index: np.ndarray | None  # Its captions among those judged, (C',); None for all
     models: Sequence[str]  # Names of the models, the one that others are compared with first
+    index: np.ndarray | None = None  # Its captions among those judged, (C',); None for all
     methods: dict[str, Figures] = field(default_factory=dict)  # Figures so far
     energy: dict[str, np.ndarray] = field(default_factory=dict)  # What methods are compared by, (C',) by method
     calibration: dict[str, Calibration] = field(default_factory=dict)  # Of the models so far
 
-    def add(self, name: str, judged: Judged) -> None:
-        mine = judged if self.index is None else judged[self.index]
-        self.methods[name] = self.bench.figures(mine)
-        self.energy[name] = mine.per.energy
-        if name in self.models:
-            self.calibration[name] = self.bench.calibration(mine)
+    def far(self, index: np.ndarray) -> "_RowMaker":
+        return _RowMaker(FAR_ROW, self.split, self.bench[index], self.models, index)
 
-    def row(self, split: str) -> Row:
-        refs, first = self.bench.refs, self.energy[self.models[0]]
-        rivals = {name: e for name, e in self.energy.items() if name not in (*BASES, self.models[0])}
+    def add(self, method: str, judged: Judged) -> None:
+        mine = judged if self.index is None else judged[self.index]
+        self.methods[method], self.energy[method] = self.bench.figures(mine), mine.per.energy
+        if method in self.models:
+            self.calibration[method] = self.bench.calibration(mine)
+
+    def row(self) -> Row:
+        refs, first = self.bench.refs, self.models[0]
+        rivals = [name for name in self.energy if name not in (*BASES, first)]
         return Row(
-            split,
+            self.split,
             len(refs),
             len(np.unique(refs.families)),
             self.methods,
-            {name: self.bench.interval(first - energy) for name, energy in rivals.items()},
+            {name: self.bench.interval(self.energy[first] - self.energy[name]) for name in rivals},
             self.calibration,
             len(self.bench.rows),
             **self.bench.about,
         )
+
+
+def _collect(
+    makers: Sequence[Sequence[_RowMaker]], methods: Iterable[tuple[str, Sequence[Judged]]], say: Say, watch: Watch
+) -> list[dict[str, Row]]:
+    """The rows of each bench, from every method as judged by each."""
+    for maker in makers[0]:
+        watch(maker.name, maker.bench)
+    for name, judged in methods:
+        say(f"  {name}")
+        for mine, one in zip(makers, judged, strict=True):
+            for maker in mine:
+                maker.add(name, one)
+    return [{maker.name: maker.row() for maker in mine} for mine in makers]
+
+
+def judged_by_all(
+    benches: Sequence[Bench], models: Mapping[str, Generate], rivals: Baselines | None, codec: ImageCodec | None, n: int
+) -> Iterator[tuple[str, list[Judged]]]:
+    """Every method on one row, by every bench of the same captions; a method's pictures are made once and not kept.
+
+    Real pictures, what the codec makes of them, models, what cheats would make of the first one's pictures, baselines.
+    """
+    judges, first = [bench.judge for bench in benches], benches[0]
+    captions, rng = first.refs.captions, np.random.default_rng(first.seed)
+
+    def samples(seen: Sequence[Seen], asked: np.ndarray | None = None) -> list[Judged]:
+        return [bench.samples(s, asked) for bench, s in zip(benches, seen, strict=True)]
+
+    yield "real", [bench.real for bench in benches]
+    if codec is not None:
+        seen = seen_by(judges, (reconstruct(codec, x) for x in first.judge.pictures.blocks(first.rows)))
+        yield "reconstruction", [bench.reconstructions(s) for bench, s in zip(benches, seen, strict=True)]
+    soft: list[list[Seen]] = []
+    (name, generate), *others = models.items()
+
+    def with_blur() -> Iterator[Tensor]:
+        for x in drawn(name, generate, captions, n):
+            soft.append([judge.look(x.mean(1)) for judge in judges])
+            yield x.flatten(0, 1)
+
+    own = seen_by(judges, with_blur())
+    yield name, samples(own)
+    for other, make in others:
+        yield other, samples(seen_of(judges, other, make, captions, n))
+    rows, families = np.arange(len(captions) * n).reshape(len(captions), n), first.refs.families
+    order = shuffle_captions(families, rng)
+    yield "model, shuffled captions", samples([seen[rows[order].ravel()] for seen in own], families[order])
+    yield "model, one mode", samples([seen[np.repeat(rows[:, 0], n)] for seen in own])
+    blurred = [Seen.cat(mine) for mine in zip(*soft, strict=True)]
+    yield "model, blur", samples([seen[np.repeat(np.arange(len(captions)), n)] for seen in blurred])
+    if rivals is None:
+        return
+    nearest = np.empty(0)
+    for baseline, z in rivals.latents(captions, n, rng):
+        seen = seen_by(judges, (rivals.decode(part).flatten(0, 1) for part in in_blocks(z)))
+        if baseline == "nearest1":
+            nearest = seen[0].late
+        if baseline == "nearestk" and np.array_equal(seen[0].late, nearest):
+            continue  # with one picture a caption, filling up from the next caption is the same thing
+        yield baseline, samples(seen)
 
 
 # --- as JSON and as plain text -------------------------------------------------------------------------------------
@@ -309,11 +328,7 @@ COMPARED = ("ridge + Gaussian", "nearest1", "nearestk", "unconditional")
 
 
 def to_json(report: "DataclassInstance") -> str:
-    """Every figure of a report (any dataclass), indented, ending in a newline; the same report gives the same bytes.
-
-    Raises:
-        ValueError: A figure is not finite.
-    """
+    """Every figure of a report (any dataclass), as JSON; the same report gives the same bytes. ValueError for NaN."""
     return well_formed(json.dumps(dataclasses.asdict(report), indent=1, allow_nan=False, ensure_ascii=False)) + "\n"
 
 
@@ -333,21 +348,16 @@ def to_text(report: Report) -> str:
     lines = [f"split {report.split} · {report.samples} samples a caption · judge {report.extractor}"]
     if report.singly:
         lines.append(f"judged singly: {report.singly}; 1 is not real pictures by other artists, and there is no score")
-    if report.codec is not None:
-        c = report.codec
-        lines.append(
-            f"codec, {c.pictures} held-out pictures: PSNR {c.psnr} dB by family, "
-            f"{c.psnr_pooled:.2f} dB pooled, sharpness {c.sharpness:.2f}"
-        )
+    if (c := report.codec) is not None:
+        psnr = f"PSNR {c.psnr} dB by family, {c.psnr_pooled:.2f} dB pooled"
+        lines.append(f"codec, {c.pictures} held-out pictures: {psnr}, sharpness {c.sharpness:.2f}")
     for name, row in report.rows.items():
         lines += ["", *_row_lines(name, row, "energy score" if report.singly else "energy distance")]
-    lines += [f"{name}: absent, {why}" for name, why in report.absent.items()]
-    return "\n".join(lines)
+    return "\n".join(lines + [f"{name}: absent, {why}" for name, why in report.absent.items()])
 
 
 def _row_lines(name: str, row: Row, energy: str) -> list[str]:
     columns = [c for c in COLUMNS if c not in row.absent] + ["energy"] * ("score" in row.absent)
-    left_out = f" ({row.left_out} left out: one artist)" if row.left_out else ""
     cells = [["", *columns, "copies", "real?", "KID", "sharp"]]
     reasons: dict[tuple[str, str], list[str]] = {}
     for method, f in row.methods.items():
@@ -356,14 +366,14 @@ def _row_lines(name: str, row: Row, energy: str) -> list[str]:
         for what, why in f.absent.items():
             if what not in row.absent:
                 reasons.setdefault((method, why), []).append(what)
+    left_out = f" ({row.left_out} left out: one artist)" if row.left_out else ""
     head = f"{name}: {row.captions} captions of {row.families} families, {row.pictures} real pictures{left_out}"
     lines = [head, *table(cells)]
     if row.real_joint is not None:
         where = f"two groups of artists, {row.real_joint_captions} captions"
         lines.append(f"joint of real pictures ({where}): {row.real_joint}")
     model = next(m for m in row.methods if m not in BASES)
-    for other in COMPARED:
-        if other in row.energy_less:
-            lines.append(f"{energy}, {model} less {other}: {row.energy_less[other]} (below 0 is better)")
+    compared = [(other, row.energy_less[other]) for other in COMPARED if other in row.energy_less]
+    lines += [f"{energy}, {model} less {other}: {less} (below 0 is better)" for other, less in compared]
     lines += [f"{what}: absent, {why}" for what, why in row.absent.items()]
     return lines + [f"{method}: {', '.join(what)} absent, {why}" for (method, why), what in reasons.items()]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eval.data import Pictures
-from eval.metrics.memorization import authenticity, c_t
+from eval.metrics.nearest import authenticity, c_t
 from train.copies import thumbnails
 
 

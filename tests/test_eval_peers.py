@@ -542,7 +542,7 @@ def test_a_study_knows_its_further_pictures_by_content(artwork_folder, tmp_path,
     monkeypatch.setattr(study.BridgePipeline, "from_pretrained", lambda _: pipe)
     monkeypatch.setattr(study, "EfficientNetLite0", lambda: None)
     monkeypatch.setattr(study, "why_single", lambda *_: None)
-    monkeypatch.setattr(study.Judge, "of", lambda *_: None)
+    monkeypatch.setattr(study.Judge, "load", lambda *_: None)
     monkeypatch.setattr(study, "Benches", lambda *_: SimpleNamespace(of=lambda _: None))
     monkeypatch.setattr(study, "load", lambda *_: SimpleNamespace(fingerprint="captions"))
     monkeypatch.setattr(study, "Asked", lambda _: None)

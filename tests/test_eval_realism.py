@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from eval.metrics.realism import QUANTILE, RealismTest, local_radius, relative_distance
+from eval.metrics.nearest import QUANTILE, RealismTest, local_radius, relative_distance
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from PIL import Image
 
 from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.pipeline import Settings
+from eval import judge as judge_module
 from eval import report as report_module
-from eval import stream
 from eval.__main__ import build_parser, main, models_of
 from eval.bench import ArtistBench, bench_of
 from eval.data import Pictures, first_by_hash, references
@@ -203,9 +203,9 @@ def test_pictures_are_made_and_judged_a_few_captions_at_a_time(judge, monkeypatc
         return torch.cat([artists_model([c], n) for c in captions])
 
     known = {"codec": Coarse(), "encode_text": encode_text}
-    monkeypatch.setattr(stream, "BLOCK", 1000)
+    monkeypatch.setattr(judge_module, "BLOCK", 1000)
     whole = evaluate({"artists": keyed}, judge, **known)
-    monkeypatch.setattr(stream, "BLOCK", 5)
+    monkeypatch.setattr(judge_module, "BLOCK", 5)
     blocks = evaluate({"artists": keyed}, judge, **known)
     assert asked == [12, 16, 5, 5, 2, 5, 5, 5, 1]
     for row, found in whole.rows.items():

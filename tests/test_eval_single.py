@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from eval.__main__ import main
-from eval.bench import SingleBench, bench_of, fit_pairs
+from eval.bench import SingleBench, bench_of
 from eval.data import LEAST, Pictures, references, why_single
 from eval.judge import Judge
 from eval.metrics import single
-from eval.metrics.energy import energy_distance
+from eval.metrics.several import energy_distance
+from eval.metrics.single import PairSpace
 from eval.page import to_html
 from eval.report import ROWS, Report, evaluate, to_json, to_text
 from eval.samples import Gallery
-from eval.space import PairSpace
 from tests.pictures import seen
 from tests.test_eval_page import Page
 from tests.test_eval_report import Coarse, Pooled, drawing, pattern, png
@@ -116,7 +116,7 @@ def methods(report):
 
 @pytest.fixture(scope="module")
 def bench(judge) -> SingleBench:
-    return bench_of(judge, "validation", 4, pairs=fit_pairs(judge, codes))
+    return bench_of(judge, "validation", 4, encode_text=codes)
 
 
 # --- the report ----------------------------------------------------------------------------------------------------
@@ -441,18 +441,16 @@ def test_chance_is_what_blind_pictures_score():
     hits = []
     for _ in range(60):
         r, x = rng.standard_normal((2, c, 1, 5))
-        rivals = single.fit.Rivals(r[:, 0], families)
-        hits.append(
-            np.mean(single.fit.caption_id(list(x), [np.ones(1)] * c, list(r), families=families, rivals=rivals))
-        )
+        rivals = single.several.Rivals(r[:, 0], families)
+        hits.append(np.mean([rivals.hits(*each) for each in zip(x, np.ones((c, 1)), r, families, strict=True)]))
     assert np.mean(hits) == pytest.approx(single.chance_of(c - 1), abs=0.015)
 
 
 def test_what_is_not_realistic_is_no_hit():
     r = [np.eye(3)[i : i + 1] for i in range(3)]
-    rivals = single.fit.Rivals(np.eye(3), np.arange(3))
+    rivals = single.several.Rivals(np.eye(3), np.arange(3))
     passes = [np.zeros(1), np.ones(1), np.ones(1)]
-    hits = single.fit.caption_id(r, passes, r, families=np.arange(3), rivals=rivals)
+    hits = [rivals.hits(x, p, x, own) for own, (x, p) in enumerate(zip(r, passes, strict=True))]
     assert [h[0] for h in hits] == [0, 1, 1]
 
 

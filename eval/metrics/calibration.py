@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from eval.metrics.energy import artist_weights
+from eval.metrics.several import artist_weights
 
 Points = Sequence[np.ndarray]
 
@@ -21,26 +21,14 @@ def spread_skill(samples: Points, references: Points, artists: Points | None = N
     Average both over captions before taking their ratio (`spread_skill_ratio`).
 
     Source: Fortin et al. 2014, Why should ensemble spread match the RMSE of the ensemble mean?
-
-    >>> spread_skill([np.array([[0.0], [2.0]])], [np.array([[1.0], [4.0]])])
-    (array([2.]), array([4.5]))
     """
-    spread, skill = [], []
-    for x, r, a in _triples(samples, references, artists):
-        mean = x.mean(axis=0)
-        spread.append(((x - mean) ** 2).sum() / (len(x) - 1))
-        skill.append(artist_weights(len(r), a) @ ((r - mean) ** 2).sum(axis=1))
-    return np.array(spread), np.array(skill)
+    spread = [((x - x.mean(axis=0)) ** 2).sum() / (len(x) - 1) for x in samples]
+    each = zip(samples, references, _weights(references, artists), strict=True)
+    return np.array(spread), np.array([w @ ((r - x.mean(axis=0)) ** 2).sum(axis=1) for x, r, w in each])
 
 
 def spread_skill_ratio(spread: np.ndarray, skill: np.ndarray, n: int) -> np.ndarray:
-    """sqrt((1 + 1/n) spread / skill) of averages over captions: 1 is calibrated, less too sure, more too unsure.
-
-    The factor makes up for the error spread / n of the mean of n samples.
-
-    >>> spread_skill_ratio(np.array([2.0, 0.0]), np.array([3.0, 3.0]), 2)
-    array([1., 0.])
-    """
+    """sqrt((1 + 1/n) spread / skill) of averages over captions: 1 is calibrated, less too sure, more too unsure."""
     return np.sqrt((1 + 1 / n) * spread / skill)
 
 
@@ -49,20 +37,18 @@ def ranks_per_caption(
 ) -> np.ndarray:
     """Shares of each caption's references that rank 0, 1, ..., n among its n samples, (C, n + 1); rows sum to 1.
 
-    Each reference joins the samples, and all n + 1 points are ranked by their summed distances to the others: a
-    reference outside the samples ranks last. `seed` breaks ties. Summed over captions it is the rank histogram: flat
-    when calibrated, rising where samples are too alike, falling where they are too unlike.
+    Each reference joins the samples and all are ranked by their summed distances to the others; `seed` breaks ties. The
+    sum over captions is flat when calibrated, rises where samples are too alike, falls where they are too unlike.
 
-    Source: Allen, Ziegel and Ginsbourger 2024, Assessing the calibration of multivariate probabilistic forecasts,
-        arXiv:2307.05846 (energy score pre-rank)
+    Source: Allen, Ziegel and Ginsbourger 2024, arXiv:2307.05846 (energy score pre-rank)
 
     >>> ranks_per_caption([np.array([[0.0], [1.0]])] * 2, [np.array([[v]]) for v in (-1.0, 2.0)]).sum(axis=0)
     array([0., 0., 2.])
     """
     rng = np.random.default_rng(seed)
     shares = np.zeros((len(samples), len(samples[0]) + 1))
-    for row, (x, r, a) in zip(shares, _triples(samples, references, artists), strict=True):
-        for weight, point in zip(artist_weights(len(r), a), r, strict=True):
+    for row, x, r, w in zip(shares, samples, references, _weights(references, artists), strict=True):
+        for weight, point in zip(w, r, strict=True):
             points = np.concatenate([point[None], x])
             own, *others = cdist(points, points).sum(axis=1)
             row[np.less(others, own).sum() + rng.integers(np.equal(others, own).sum() + 1)] += weight
@@ -72,18 +58,11 @@ def ranks_per_caption(
 def reliability(counts: np.ndarray) -> float:
     """How far a rank histogram (bins,) is from flat: sum over bins of |share - 1 / bins|, 0 to 2 - 2 / bins.
 
-    N independent ranks of a calibrated model give about sqrt(2 (bins - 1) / (pi N)).
-
-    Source: Delle Monache et al. 2006, Probabilistic aspects of meteorological and ozone regional ensemble
-        forecasts
-
-    >>> reliability(np.array([5, 5, 5, 5])), reliability(np.array([4, 0]))
-    (0.0, 1.0)
+    N independent ranks of a calibrated model give about sqrt(2 (bins - 1) / (pi N)) (Delle Monache et al. 2006).
     """
     return float(np.abs(counts / counts.sum() - 1 / len(counts)).sum())
 
 
-def _triples(
-    samples: Points, references: Points, artists: Points | None
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    return list(zip(samples, references, [None] * len(samples) if artists is None else artists, strict=True))
+def _weights(references: Points, artists: Points | None) -> list[np.ndarray]:
+    names = [None] * len(references) if artists is None else artists
+    return [artist_weights(len(r), a) for r, a in zip(references, names, strict=True)]

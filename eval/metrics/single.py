@@ -1,75 +1,100 @@
 """What can be said of a model when a caption has one picture.
 
-Such data does not hold what two real pictures of one caption differ by, so nothing here is scaled to it. A caption's
-own picture is one right answer of many: the figures say how often and how nearly a model finds that one. A right
-picture unlike the one the artist happened to draw is a miss of `fit.caption_id`: a varied model scores lower than it
-deserves, averages of many pictures score higher, and only copies of unseen pictures would reach 1.
+Nothing here is scaled to what two real pictures of one caption differ by, which such data does not hold. A caption's
+own picture is one right answer of many, and a right picture unlike it is a miss of Caption-ID: a varied model
+scores lower than it deserves, averages of many pictures score higher.
 
 For C captions: points of samples [(n, D)] * C and of real pictures [(k, D)] * C, families (C,).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.spatial.distance import cdist, pdist
 from scipy.special import comb
 
 from bridge.errors import UserError
-from eval.metrics import fit
+from eval.metrics import several
 from eval.metrics.bootstrap import Interval
-from eval.metrics.diversity import VALID
 
 SHUFFLES, DRAWS = 32, 500
 ENDS = ((1 - 0.95) / 2, (1 + 0.95) / 2)  # Quantiles of redrawings at the ends of an interval
+SHARED = 4  # Axes of captions and of pictures that `PairSpace` keeps
 BLOCK = 64  # Captions whose distances to all others are held at once
 Points = Sequence[np.ndarray]
 
 
 def chance_of(rivals: int) -> float:
-    """Hit rate of pictures that know nothing of their caption, among so many rivals, all equal.
-
-    The right caption then ranks anywhere with one probability; with few rivals this is above .10.
-
-    >>> round(chance_of(1), 2), round(chance_of(29), 3), round(chance_of(100_000), 3)
-    (0.5, 0.113, 0.1)
-    """
-    return float(fit.hit_probability(np.arange(rivals + 1) / rivals).mean())
+    """Hit rate of pictures that know nothing of their caption, among so many rivals: above .10 for few."""
+    return float(several.hit_probability(np.arange(rivals + 1) / rivals).mean())
 
 
 def valid_distance(style: np.ndarray, hits: np.ndarray, unit: float) -> float:
     """Mean distance of two of a caption's pictures (n, E), at most 1 a pair, and 0 unless both show the caption.
 
-    Hits are probabilities (n,), n at least 2; `unit` is the distance of real pictures of different captions. So neither
-    noise nor wrong pictures buy anything, nor being stranger than pictures of different captions. The mean is over all
-    pairs and does not depend on their number.
+    Hits are probabilities (n,), n at least 2; `unit` is the distance of real pictures of different captions. Neither
+    noise nor wrong pictures buy anything, and the mean over all pairs does not depend on their number.
 
     >>> valid_distance(np.array([[0.0], [1.5], [9.0]]), np.array([1.0, 1.0, 0.0]), unit=2)
     0.25
     """
-    return float(np.minimum(pdist(style[hits >= VALID]) / unit, 1).sum() / comb(len(style), 2))
+    return float(np.minimum(pdist(style[hits >= several.VALID]) / unit, 1).sum() / comb(len(style), 2))
 
 
 def distance_to_others(style: Points, families: np.ndarray) -> np.ndarray:
     """Mean distance of every caption's real pictures [(k, E)] * C to those of other families: (C,)."""
-    points, caption = np.concatenate(style), np.repeat(np.arange(len(style)), [len(s) for s in style])
-    family = np.asarray(families)[caption]
+    points, family = np.concatenate(style), np.repeat(families, [len(s) for s in style])
     return np.array([cdist(s, points[family != own]).mean() for s, own in zip(style, families, strict=True)])
 
 
 def energy_scores(samples: Points, references: Points) -> np.ndarray:
-    """`E|x - r| - E|x - x'| / 2` of every caption, (C,): lower is better.
+    """`E|x - r| - E|x - x'| / 2` of every caption, (C,): lower is better, and only differences mean something.
 
-    Strictly proper, and one real picture a caption is enough: the expectation is half the energy distance to what
-    artists would draw, plus a constant of the caption. Only differences between models mean something.
+    Strictly proper: the expectation is half the energy distance to what artists would draw, plus a caption's constant.
 
     Source: Gneiting and Raftery 2007, Strictly proper scoring rules, prediction, and estimation, section 4.3
-
-    >>> energy_scores([np.array([[0.0], [2.0]])], [np.array([[1.0]])])
-    array([0.])
     """
     each = zip(samples, references, strict=True)
     return np.array([float(cdist(x, r).mean() - pdist(x).mean() / 2) for x, r in each])
+
+
+@dataclass(frozen=True)
+class PairSpace:
+    """Where pairs of a caption and a picture are compared: the axes on which training pairs go together most.
+
+    On axes of largest variance the energy distance hardly tells right captions from shuffled ones. The axes depend on
+    the text encoder: compare only models with the same one.
+
+    Source: Sampson et al. 1989 (partial least squares by singular value decomposition); DeVries et al. 2019, On the
+        evaluation of conditional GANs, arXiv:1907.08175, for equal weights of caption and picture
+    """
+
+    text_mean: np.ndarray  # Of the training codes, (T,)
+    text_axes: np.ndarray  # Codes to coordinates of unit variance over training pairs, (T, K)
+    picture_mean: np.ndarray  # Of the training points, (D,)
+    picture_axes: np.ndarray  # The same for pictures, (D, K)
+
+    @classmethod
+    def fit(cls, codes: np.ndarray, points: np.ndarray) -> "PairSpace":
+        """Fit on N training pairs, codes (N, T) and points of `JudgeSpace.singly` (N, D); UserError if unrelated."""
+        c_mean, x_mean = codes.mean(axis=0, dtype=np.float64), points.mean(axis=0, dtype=np.float64)
+        c, x = codes - c_mean, points - x_mean
+        u, strength, v = np.linalg.svd(c.T @ x / len(c), full_matrices=False)
+        keep = int((strength[:SHARED] > 1e-9 * strength[0]).sum())
+        if keep == 0:
+            raise UserError("codes, points: training captions and pictures do not vary together")
+        u, v = u[:, :keep], v[:keep].T
+        return cls(c_mean, u / (c @ u).std(axis=0), x_mean, v / (x @ v).std(axis=0))
+
+    def text(self, codes: np.ndarray) -> np.ndarray:
+        """Coordinates (B, K) of text codes (B, T)."""
+        return (codes - self.text_mean) @ self.text_axes
+
+    def pictures(self, points: np.ndarray) -> np.ndarray:
+        """Coordinates (B, K) of points (B, D)."""
+        return (points - self.picture_mean) @ self.picture_axes
 
 
 @dataclass(frozen=True)
@@ -81,55 +106,50 @@ class Asked:
     asked: np.ndarray  # Family of the caption that its samples were drawn for, (C,): another one if shuffled
     weights: np.ndarray  # Of captions, (W, C), of `redrawn_weights`
 
+    @cached_property
+    def apart(self) -> np.ndarray:
+        """Squared distances of the captions, (C, C)."""
+        return cdist(self.text, self.text, "sqeuclidean")
+
+    def real_term(self, r: Points) -> np.ndarray:
+        """E|v - v'|, (W,)."""
+        usable = independent(self.families, self.families)[2]
+        return _weighted(_mean_distances(self.apart, r, r), usable, self.weights, self.weights)
+
+    def sample_terms(self, x: Points, r: Points, asked: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """`2 E|u - v| - E|u - u'|`, (W,), with samples drawn for families `asked` (C,), of weights (W, C)."""
+        cross, within, _ = independent(self.families, asked)
+        across = _weighted(_mean_distances(self.apart, x, r), cross, weights, self.weights)
+        return 2 * across - _weighted(_mean_distances(self.apart, x, x), within, weights, weights)
+
 
 def pair_energy(captions: Asked, x: Points, r: Points) -> np.ndarray:
     """`2 E|u - v| - E|u - u'| - E|v - v'|` of the pairs (caption, sample) u and (caption, real picture) v: (W,).
 
     All three means are over *different* captions, as the third would need two real pictures of one. The expectation is
-    0 for a perfect model; whether a caption's own pictures differ among themselves is not seen. NaN where the weights
-    leave no two captions.
+    0 for a perfect model. NaN where the weights leave no two captions.
 
-    Source: DeVries et al. 2019, On the evaluation of conditional GANs, arXiv:1907.08175 (a distance between
-        joint distributions); Székely and Rizzo 2013, Energy statistics
+    Source: DeVries et al. 2019, arXiv:1907.08175; Székely and Rizzo 2013, Energy statistics
     """
-    apart = cdist(captions.text, captions.text, "sqeuclidean")
-    mine = _sample_terms(apart, captions, x, r, captions.asked, captions.weights)
-    return mine - _real_term(apart, captions, r)
+    return captions.sample_terms(x, r, captions.asked, captions.weights) - captions.real_term(r)
 
 
 def shuffled_energy(captions: Asked, x: Points, r: Points, seed: int = 0) -> np.ndarray:
     """`pair_energy` of samples dealt to captions of other families, averaged over shuffles: (W,).
 
-    A dealt picture's weight is that of its own caption times that of the one it is dealt to: a redrawing redraws
-    pictures and captions alike; 0 where too little is left to shuffle. x may be r, asked then families.
+    A dealt picture's weight is that of its own caption times that of the one it is dealt to; 0 where too little is left
+    to shuffle. x may be r, asked then families.
     """
-    apart, weights = cdist(captions.text, captions.text, "sqeuclidean"), captions.weights
-    real = _real_term(apart, captions, r)
-    rng, total, count = np.random.default_rng(seed), np.zeros(len(weights)), np.zeros(len(weights))
+    rng, energies = np.random.default_rng(seed), []
     for _ in range(SHUFFLES):
         order = rng.permutation(len(r))
         dealt = np.empty(len(r), dtype=int)
         dealt[order] = np.roll(order, int(rng.integers(1, len(r))))
         asked = captions.asked[dealt]
-        given = weights * weights[:, dealt] * (asked != captions.families)
-        energy = _sample_terms(apart, captions, [x[i] for i in dealt], r, asked, given) - real
-        total += np.nan_to_num(energy)
-        count += np.isfinite(energy)
-    return total / np.maximum(count, 1)
-
-
-def _sample_terms(
-    apart: np.ndarray, captions: Asked, x: Points, r: Points, asked: np.ndarray, given: np.ndarray
-) -> np.ndarray:
-    """`2 E|u - v| - E|u - u'|`, (W,), with samples drawn for families `asked` (C,) and weighted by `given` (W, C)."""
-    cross, within, _ = independent(captions.families, asked)
-    across = _weighted(_mean_distances(apart, x, r), cross, given, captions.weights)
-    return 2 * across - _weighted(_mean_distances(apart, x, x), within, given, given)
-
-
-def _real_term(apart: np.ndarray, captions: Asked, r: Points) -> np.ndarray:
-    usable = independent(captions.families, captions.families)[2]
-    return _weighted(_mean_distances(apart, r, r), usable, captions.weights, captions.weights)
+        weights = captions.weights * captions.weights[:, dealt] * (asked != captions.families)
+        energies.append(captions.sample_terms([x[i] for i in dealt], r, asked, weights))
+    energy = np.array(energies) - captions.real_term(r)
+    return np.nansum(energy, axis=0) / np.maximum(np.isfinite(energy).sum(axis=0), 1)
 
 
 def independent(families: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -137,9 +157,6 @@ def independent(families: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np
 
     Masks for samples against real pictures, samples against samples, and real against real pictures, of families (C,)
     and families (C,) of the captions that samples were drawn for.
-
-    >>> [int(mask.sum()) for mask in independent(np.array([0, 1, 2]), np.array([1, 0, 2]))]
-    [4, 4, 6]
     """
     real = families[:, None] != families[None, :]
     cross = real & (asked[:, None] != families[None, :])
@@ -148,8 +165,7 @@ def independent(families: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np
 
 def _weighted(values: np.ndarray, usable: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Means of values (C, C) over usable pairs, with weights (W, C) of rows and of columns: (W,), NaN without any."""
-    mask = usable.astype(float)
-    total, weight = (((rows @ part) * columns).sum(axis=1) for part in (values * mask, mask))
+    total, weight = (((rows @ part) * columns).sum(axis=1) for part in (values * usable, usable.astype(float)))
     return np.divide(total, weight, out=np.full(len(rows), np.nan), where=weight > 0)
 
 
@@ -179,17 +195,13 @@ def redrawn_weights(families: np.ndarray, draws: int = DRAWS, seed: int = 0) -> 
 def joint_interval(own: np.ndarray, dealt: np.ndarray, shuffled: np.ndarray) -> Interval:
     """How much nearer a method's pairs come to the real ones than its pictures with captions shuffled do.
 
-    Most of the energy distance of two joint distributions is due to the pictures alone: a codec's blur costs more than
-    shuffled captions. Subtracting what the same pictures cost with captions shuffled leaves what the captions do: 1 is
-    real pairs, 0 captions ignored, below 0 misread, above 1 followed more closely than by the artist. Blur and
-    repetition are not seen. The 95% interval is too wide rather than too narrow.
+    Most of the energy distance of two joint distributions is due to the pictures alone; subtracting what the same
+    pictures cost with captions shuffled leaves what the captions do: 1 is real pairs, 0 captions ignored, below 0
+    misread. Blur and repetition are not seen. The 95% interval is too wide rather than too narrow.
 
     All are (1 + draws,), first as measured, then redrawn: `own` is the `pair_energy` of a method, `dealt` its
     `shuffled_energy`, `shuffled` that of real pictures, of which those not positive are left out with their pairs.
-
-    Raises:
-        UserError: Shuffled captions cannot be told from right ones in 97.5% of the draws. With MiniLM and
-            EfficientNet-Lite0 on single emoji, 8 of 8 draws of 90 captions passed, 3 of 60, and none of 30.
+    UserError if shuffled captions cannot be told from right ones in 97.5% of the draws, as mostly below 90 captions.
     """
     if shuffled[0] <= 0 or np.quantile(shuffled, ENDS[0]) <= 0:
         raise UserError(

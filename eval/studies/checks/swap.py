@@ -129,10 +129,10 @@ def _run(args: argparse.Namespace, command: str) -> None:
     refs, families, seed = bench.refs, bench.refs.families, args.seed
     say(f"{len(refs)} captions x {args.n} noises")
     seen = judge.look(pipe(list(refs.captions), args.n, seed=seed, output_type="pt").images)
-    labels = (seen.described.style, nearest_captions(seen.described.shows, bench.rivals.centroids))
+    labels = (seen.style, nearest_captions(seen.shows, bench.rivals.centroids))
     style, shown = (agreement(each.reshape(len(refs), args.n), families, seed) for each in labels)
     hit = paired_bootstrap(bench.samples(seen).per.hit, families, seed=seed)
-    rates = real_rates([s.described.style for s in bench.seen], refs.artists, families)
+    rates = real_rates([s.style for s in bench.seen], refs.artists, families)
     real = [paired_bootstrap(r[np.isfinite(r)], families[np.isfinite(r)], seed=seed) for r in rates.T]
     about = {"command": command, "model": pipe.fingerprint, "judge": judge.extractor.id}
     report = SwapReport(args.split, len(refs), args.n, style, shown, hit, real[0], real[1], about)

@@ -16,7 +16,7 @@ from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
 from eval.data import Pictures, caption_number, picture_latents
-from eval.stream import Generate
+from eval.judge import Generate
 from eval.studies.compare.nets import TOKENS, Batch, PeerNet, Sampling
 from train.checkpoint import fingerprint_of
 from train.command import say

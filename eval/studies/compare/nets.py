@@ -26,7 +26,7 @@ from bridge.text import TextCode
 from eval import baselines
 from eval.baselines import Baselines
 from eval.data import caption_number
-from eval.stream import Generate
+from eval.judge import Generate
 
 TOKENS = 16  # Tokens of a caption that are kept; longer captions lose their last ones, never the pooled code
 TIMES, DDIM_STEPS = 1000, 25  # Noise levels in training, and solver steps in sampling

@@ -13,8 +13,8 @@ from pathlib import Path
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
 from eval.baselines import text_codes
+from eval.judge import Generate
 from eval.report import BASES, evaluate, table, to_json
-from eval.stream import Generate
 from eval.studies import Study
 from eval.studies.compare import nets
 from eval.studies.compare.nets import Peer, Sampling, TrainedPeer, Trial

@@ -27,9 +27,8 @@ from eval.baselines import Baselines, text_codes
 from eval.bench import Bench, bench_of
 from eval.data import Pictures, why_single
 from eval.features import EfficientNetLite0
-from eval.judge import Judge
+from eval.judge import Generate, Judge, seen_of
 from eval.report import ROWS
-from eval.stream import Generate, seen_of
 from eval.studies import add_common
 from eval.studies.compare.material import MICRO_BATCH, NONE, Asked, Material, keyed, load
 from eval.studies.compare.nets import Batch, LocalPeer, Peer, PeerNet, Sampling, SimplePeer, Space, TrainedPeer, Trial
@@ -379,7 +378,7 @@ def open_workshop(args: argparse.Namespace, *, singly: bool = False) -> Workshop
             others = "eval and eval.studies.compare pairs take such data"
             raise UserError(f"--data: {why}, so there is no one score to compare by; {others}")
         say(f"judged singly: {why}; {SINGLE}")
-    judge = Judge.of(pictures, EfficientNetLite0(), why, say)
+    judge = Judge.load(pictures, EfficientNetLite0(), say, why)
     return Workshop(
         Benches(judge, args.samples, args.captions),  # what cannot be judged is not trained first
         results=Results(out / "results.jsonl"),

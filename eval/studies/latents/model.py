@@ -23,11 +23,10 @@ from bridge.text import TextCode
 from eval.baselines import decode_all, flat_latents
 from eval.data import Pictures, picture_latents, references, spread_over_families
 from eval.features import EfficientNetLite0, Extractor
-from eval.judge import Judge
+from eval.judge import Judge, JudgeSpace
 from eval.metrics.bootstrap import Interval, family_mean, paired_bootstrap
+from eval.metrics.nearest import local_radius, relative_distance
 from eval.metrics.quality import kid
-from eval.metrics.realism import local_radius, relative_distance
-from eval.space import JudgeSpace
 from eval.studies import Study, add_common, named
 from train.command import Parser, say, whole, writable_file
 from train.data.dataset import content_hash
