@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -50,7 +51,7 @@ def inspect(
     """
     how = how or Reading()
     source, sample = open_source(wanted), Sample(SHEET_ROWS)
-    surveyed = survey(source, how, sample.add, strict=False)
+    surveyed = survey(source, replace(how, max_bad=1), sample.add)
     encoder, pairs, bad = encoder or TextEncoder.from_pretrained(), surveyed.pairs, len(surveyed.bad)
     try:
         plan = summary(surveyed, partition(surveyed, encoding(encoder), seed, resplit=resplit))
