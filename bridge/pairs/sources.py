@@ -184,12 +184,13 @@ class Folder:
         drawn = {picture for listed in self.manifests.values() for picture in listed}
         every = [file for file in self.files if file.suffix.lower() in ENDINGS]
         self.pictures = [file for file in every if file not in drawn]
-        self.unread = _unread(self.files)
+        unread = _unread(self.files)
+        self.also = f" ({unread})" if unread else ""  # What is not read, to add to a message
         own = ""
         if left := len(every) - len(self.pictures):
             where = ", ".join(sorted({self.name(file.parent) for file in self.manifests}))
             own = f"{left} pictures that bridge drew are left out ({where}); pass that folder to use them"
-        self.notes = [note for note in (own, self.unread, self._near_splits()) if note]
+        self.notes = [note for note in (own, unread, self._near_splits()) if note]
 
     def name(self, file: Path) -> str:
         """A file as its path from the folder, printable."""
@@ -206,14 +207,6 @@ class Folder:
         if self._split_depth == len(folders) - 1 and len(folders) > 1:
             folders = folders[:-1]
         return folders[-1] if folders else self.path.resolve().name
-
-    def also(self) -> str:
-        """What is not read, to add to a message."""
-        return f" ({self.unread})" if self.unread else ""
-
-    def fingerprint(self, *facts: str) -> str:
-        """See `_stat_fingerprint`."""
-        return _stat_fingerprint(self.files, self.path, *facts)
 
     def _folders(self, file: Path) -> tuple[str, ...]:
         return file.relative_to(self.path).parts[:-1]
@@ -314,22 +307,32 @@ def _open_folder(folder: Folder, wanted: Wanted) -> Source:
             return _open_tables([lone], wanted, folder)
     raise UserError(
         f"source: {wanted.title} has {len(folder.pictures)} pictures and no captions; write metadata.csv with the "
-        f"columns file_name and caption, or a .txt beside each picture, or pass --names file{folder.also()}"
+        f"columns file_name and caption, or a .txt beside each picture, or pass --names file{folder.also}"
     )
+
+
+def _from_pictures(
+    folder: Folder, kind: str, captions: str, described: Callable[[Raw, Path], Raw], notes: Sequence[str], *facts: str
+) -> Source:
+    """Pictures of a folder, `described` one by one from what they are not in a table; `captions` is where from."""
+
+    def rows() -> Iterator[Raw]:
+        for file in folder.pictures:
+            yield described(Raw(folder.name(file), file, split=folder.split_of(file)), file)
+
+    fingerprint = _stat_fingerprint(folder.files, folder.path, *facts)
+    columns = {"caption": captions, "image": "files"}
+    return Source(kind, columns, rows, fingerprint, len(folder.pictures), (*folder.notes, *notes))
 
 
 def _from_names(folder: Folder, wanted: Wanted) -> Source:
     if not folder.pictures:
-        raise UserError(f"source: {wanted.title} has no pictures ({', '.join(sorted(ENDINGS))}){folder.also()}")
+        raise UserError(f"source: {wanted.title} has no pictures ({', '.join(sorted(ENDINGS))}){folder.also}")
 
-    def rows() -> Iterator[Raw]:
-        for file in folder.pictures:
-            name = file.stem if wanted.names == "file" else folder.kind_of(file)
-            yield Raw(folder.name(file), file, name_caption(name), split=folder.split_of(file))
+    def described(raw: Raw, file: Path) -> Raw:
+        return replace(raw, captions=name_caption(file.stem if wanted.names == "file" else folder.kind_of(file)))
 
-    columns = {"caption": f"name of the {wanted.names}", "image": "files"}
-    fingerprint, count = folder.fingerprint(wanted.names), len(folder.pictures)
-    return Source("folder of pictures", columns, rows, fingerprint, count, tuple(folder.notes))
+    return _from_pictures(folder, "folder of pictures", f"name of the {wanted.names}", described, [], wanted.names)
 
 
 def name_caption(name: str) -> str:
@@ -350,26 +353,21 @@ def _texts_of(pictures: Sequence[Path], texts: Sequence[Path]) -> dict[Path, Pat
 
 
 def _from_texts(folder: Folder, texts: Sequence[Path], text_of: Mapping[Path, Path]) -> Source:
-    def rows() -> Iterator[Raw]:
-        for file in folder.pictures:
-            raw = Raw(folder.name(file), file, split=folder.split_of(file))
-            if file not in text_of:
-                yield replace(raw, problem=f"there is no {shown(file.stem)}.txt beside it")
-                continue
-            try:
-                content, encoding = decode(text_of[file].read_bytes())
-            except (EncodingError, OSError) as error:
-                yield replace(raw, problem=f"{shown(text_of[file].name)} cannot be read: {error}")
-                continue
-            note = "its .txt is not UTF-8; it was read as Windows-1252" if encoding == WESTERN else ""
-            yield replace(raw, captions=[line for line in split_lines(content) if line.strip()] or "", note=note)
+    def described(raw: Raw, file: Path) -> Raw:
+        if file not in text_of:
+            return replace(raw, problem=f"there is no {shown(file.stem)}.txt beside it")
+        try:
+            content, encoding = decode(text_of[file].read_bytes())
+        except (EncodingError, OSError) as error:
+            return replace(raw, problem=f"{shown(text_of[file].name)} cannot be read: {error}")
+        note = "its .txt is not UTF-8; it was read as Windows-1252" if encoding == WESTERN else ""
+        return replace(raw, captions=[line for line in split_lines(content) if line.strip()] or "", note=note)
 
     used = {text.with_suffix("") for text in text_of.values()}
     lone = sorted(folder.name(text) for text in texts if text.with_suffix("") not in used)
     notes = [f"{len(lone)} .txt files have no picture beside them, {lone[0]} for one"] if lone else []
-    columns = {"caption": "the .txt beside each picture, a caption a line", "image": "files"}
-    count = len(folder.pictures)
-    return Source("folder with .txt files", columns, rows, folder.fingerprint(), count, (*folder.notes, *notes))
+    captions = "the .txt beside each picture, a caption a line"
+    return _from_pictures(folder, "folder with .txt files", captions, described, notes)
 
 
 # tables
