@@ -1,7 +1,4 @@
-"""Pictures of the command line on disk: each with its provenance, their manifest, a page that shows many, a strip.
-
-Importing this module is cheap: the command line answers a typing error at once.
-"""
+"""Pictures on disk: each with its provenance, their manifest, a page of many, a strip. Importing this is cheap."""
 
 from __future__ import annotations
 

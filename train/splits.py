@@ -46,9 +46,6 @@ def order_of(text: str, salt: str) -> str:
     return hashlib.sha256(f"{salt}:{text}".encode()).hexdigest()
 
 
-# pictures
-
-
 def close_pairs(
     pixels: np.ndarray, others: np.ndarray, rmse: float, *, mirrored: bool = False, block: int = 2048
 ) -> np.ndarray:
@@ -72,11 +69,11 @@ def _flat(pixels: np.ndarray) -> np.ndarray:
     return flat / 255 if pixels.dtype == np.uint8 else flat
 
 
-def near_pictures(pixels: np.ndarray, others: np.ndarray, rmse: float = LEAK_RMSE) -> np.ndarray:
+def near_pictures(pixels: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Which pictures are near-duplicates of one of `others` or of its mirror image, (N,) bool; see `close_pairs`."""
     near = np.zeros(len(pixels), dtype=bool)
     for mirrored in (False, True) if len(pixels) and len(others) else ():
-        near[close_pairs(pixels, others, rmse, mirrored=mirrored)[:, 0]] = True
+        near[close_pairs(pixels, others, LEAK_RMSE, mirrored=mirrored)[:, 0]] = True
     return near
 
 
@@ -88,7 +85,7 @@ def near_held_out(split: Sequence[str], thumbnails: np.ndarray) -> np.ndarray:
     return near
 
 
-def near_groups(thumbnails: np.ndarray, rmse: float = SAME_RMSE, block: int = 1024) -> np.ndarray:
+def near_groups(thumbnails: np.ndarray, block: int = 1024) -> np.ndarray:
     """Group numbers, (N,), of small pictures (N, H, W, 3) uint8 linked by near-duplicates, mirrored ones too."""
     flat, same = np.unique(thumbnails.reshape(len(thumbnails), -1), axis=0, return_inverse=True)
     means = flat.mean(1) / 255
@@ -97,16 +94,13 @@ def near_groups(thumbnails: np.ndarray, rmse: float = SAME_RMSE, block: int = 10
     group = np.arange(len(order))
     for start in range(0, len(order), block):
         # Two pictures can only be close if their means are, so only those are compared.
-        stop = int(np.searchsorted(means, means[min(start + block, len(means)) - 1] + rmse, "right"))
+        stop = int(np.searchsorted(means, means[min(start + block, len(means)) - 1] + SAME_RMSE, "right"))
         for at in range(start, stop, 8 * block):  # bounds the memory
             others = distinct[at : min(at + 8 * block, stop)]
             for mirrored in (False, True):
-                links = close_pairs(distinct[start : start + block], others, rmse, mirrored=mirrored)
+                links = close_pairs(distinct[start : start + block], others, SAME_RMSE, mirrored=mirrored)
                 group = merge_families(group, links + np.array([start, at]))
     return np.unique(group[np.argsort(order)][same.ravel()], return_inverse=True)[1]
-
-
-# families of captions
 
 
 def same_words(caption: str) -> str:

@@ -134,10 +134,7 @@ def _check_bad(surveyed: Survey, rows: int, max_bad: float) -> None:
 
 
 def look(raw: Raw, how: Reading | None) -> tuple[Pair, Image.Image, list[str]]:
-    """A row's pair, its picture as `how` says, and why captions of it were left out.
-
-    Raises UnusableError if it has no usable picture or caption, OwnPageError if it is a page that bridge drew.
-    """
+    """A row's pair, its picture as `how` says, and why captions of it were left out. Raises both errors above."""
     data = b"" if raw.problem and raw.picture is None else _bytes_of(raw.picture)
     if (drawn := facts_of(data)) and not drawn & {"caption", "frame"}:
         raise OwnPageError("it is a page of pictures that bridge drew")
@@ -180,8 +177,8 @@ def clean_caption(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise UnusableError("its caption is missing")
     if not isinstance(value, str):
-        kind = type(value).__name__
-        raise UnusableError(f"its caption is no text but {kind} {str(value)[:40]}; choose another column")
+        found = f"{type(value).__name__} {str(value)[:40]}"
+        raise UnusableError(f"its caption is no text but {found}; choose another column")
     text = "".join(" " if unicodedata.category(ch) in ("Cc", "Cs") else ch for ch in value)
     text = " ".join(unicodedata.normalize("NFC", text).split())
     if text in LOST:
@@ -268,14 +265,12 @@ def load_pairs(
             say(f"{number + 1} pictures read{f' of {opened.total}' if opened.total else ''}")
 
     surveyed = survey(opened, Reading(image_size, background=None, max_bad=1) if image_size else None, keep)
-    pairs = surveyed.pairs
-    return Pairs(
-        pictures,
-        [list(pair.captions) for pair in pairs],
-        *([getattr(pair, column) for pair in pairs] for column in ("name", "artist", "style", "split", "digest")),
-        skipped=(*_grouped("rows left out", surveyed.bad), *_grouped("captions left out", surveyed.lost)),
-        notes=tuple(all_notes(opened, surveyed)),
-    )
+    captions = [list(pair.captions) for pair in surveyed.pairs]
+    columns = ("name", "artist", "style", "split", "digest")
+    where, artist, style, split, hashes = ([getattr(pair, name) for pair in surveyed.pairs] for name in columns)
+    skipped = (*_grouped("rows left out", surveyed.bad), *_grouped("captions left out", surveyed.lost))
+    notes = tuple(all_notes(opened, surveyed))
+    return Pairs(pictures, captions, where, artist, style, split, hashes, skipped, notes)
 
 
 def all_notes(source: Source, surveyed: Survey) -> list[str]:

@@ -1,7 +1,7 @@
-"""Captioned pictures wherever they are, row by row: nothing is decoded here, and nothing judged.
+"""Captioned pictures wherever they are, row by row, numbered from 1: nothing is decoded here, and nothing judged.
 
 A source is a folder of pictures with a table, with a .txt beside each picture, or with captions in its names; a table
-of paths; Parquet; a folder of `datasets`, or a dataset in memory; or a hub dataset. Rows are numbered from 1.
+of paths; Parquet; a folder of `datasets`, or a dataset in memory; or a hub dataset.
 """
 
 import contextlib
@@ -91,10 +91,7 @@ class Source:
 
 
 def open_source(wanted: Wanted) -> Source:
-    """Find out what a source is.
-
-    Raises UserError if there is no such source, it is damaged, or it has no pictures or captions; says what it has.
-    """
+    """What a source is. Raises UserError if there is none, it is damaged, or it has no pictures or captions."""
     if wanted.names not in ("", "file", "folder"):
         raise UserError(f"--names: expected 'file' or 'folder', got {wanted.names!r}")
     if not isinstance(wanted.source, str | Path):
@@ -374,10 +371,7 @@ def _from_texts(folder: Folder, texts: Sequence[Path], text_of: Mapping[Path, Pa
 
 
 def _open_tables(tables: Sequence[Path], wanted: Wanted, folder: Folder | None = None) -> Source:
-    """Tables of a folder, which name pictures below it; or one by itself, which names pictures anywhere.
-
-    Raises UserError if a table cannot be read, is empty, or lacks a column.
-    """
+    """Tables of a folder, which name pictures below it; or one by itself, which names pictures anywhere."""
     root, locator = folder.path if folder else tables[0].parent, Locator()
     columns: dict[str, str] = {}
     rows: list[Raw] = []
@@ -419,7 +413,7 @@ def _table_rows(table: Table, where: str) -> list[Raw]:
         else:
             cell = {role: row.get(column) for role, column in table.columns.items()}
             caption, file = cell["caption"], cell["image"]
-            raw = _raw(f"{where} {number}", caption if isinstance(caption, list) else [caption], cell.get)
+            raw = _raw(f"{where} {number}", caption if isinstance(caption, list) else [caption], cell)
             if isinstance(file, str) and file.strip():
                 raw = replace(raw, name=f"{shown(file.strip())} ({raw.name})", picture=_path(file))
             else:
@@ -442,13 +436,14 @@ def _placed(raw: Raw, beside: Path, locator: Locator, folder: Folder | None) -> 
     return replace(raw, picture=file, split=raw.split or split)
 
 
-def _raw(where: str, captions: Any, cell: Callable[[str], Any]) -> Raw:
-    """A row without its picture; `cell` gives artist, style and split."""
-    return Raw(where, None, captions, _word(cell("artist")), _word(cell("style")), split_name(_word(cell("split"))))
+def _raw(where: str, captions: Any, cells: Mapping[str, Any]) -> Raw:
+    """A row without its picture; `cells` are by roles."""
 
+    def word(role: str) -> str:
+        value = cells.get(role)
+        return "" if value is None or (isinstance(value, float) and math.isnan(value)) else shown(str(value)).strip()
 
-def _word(value: Any) -> str:
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else shown(str(value)).strip()
+    return Raw(where, None, captions, word("artist"), word("style"), split_name(word("split")))
 
 
 # what `datasets` reads
@@ -473,7 +468,7 @@ def _reading(name: str) -> Iterator[None]:
 
 def _open_dataset(wanted: Wanted, folder: Path | None = None) -> Source:
     """A dataset or a dictionary of them by their splits: in memory, or in a folder that `save_to_disk` wrote."""
-    data, kind = wanted.source, "dataset"
+    kind, data = "dataset", wanted.source
     if folder is not None:
         kind = "folder saved by datasets"
         with _reading(folder.name):
@@ -481,10 +476,8 @@ def _open_dataset(wanted: Wanted, folder: Path | None = None) -> Source:
     elif not (hasattr(data, "features") or isinstance(data, dict)):
         raise UserError(f"source: expected a folder, a file, a hub id or a dataset, got {type(data).__name__}")
     parts = dict(data) if isinstance(data, dict) else {"": data}
-    if folder is not None:
-        fingerprint = _stat_fingerprint(sorted(_walk(folder)), folder)
-    else:
-        fingerprint = _digest("".join(str(part._fingerprint) for part in parts.values()))
+    content = "".join(str(part._fingerprint) for part in parts.values())
+    fingerprint = _stat_fingerprint(sorted(_walk(folder)), folder) if folder else _digest(content)
     streams = {name: part.to_iterable_dataset() for name, part in parts.items()}
     return replace(_from_parts(kind, streams, wanted, fingerprint), total=sum(map(len, parts.values())))
 
@@ -508,10 +501,7 @@ def _open_parquets(folder: Folder, wanted: Wanted) -> Source:
 
 
 def _open_built(wanted: Wanted, kind: str, path: str, data_files: Any = None, base: Path | None = None) -> Source:
-    """A hub id, a folder in the hub's format or files of Parquet, streamed: nothing of it is kept on disk.
-
-    `base` is the folder from which files of Parquet name pictures.
-    """
+    """A hub id or folder, or Parquet that names pictures from `base`; streamed: nothing of it is kept on disk."""
     missing = "" if os.path.exists(wanted.source) else " (no folder here, so taken for a hub dataset)"
     options = {"data_files": data_files} if data_files else {}
     with _reading(f"{wanted.source}{missing}"), tempfile.TemporaryDirectory() as scratch:  # its locks
@@ -519,13 +509,12 @@ def _open_built(wanted: Wanted, kind: str, path: str, data_files: Any = None, ba
         parts = builder.as_streaming_dataset()
     files = builder.config.data_files or {}  # their addresses name the revision
     revisions = [f"{name} {list(urls)} {urls.origin_metadata}" for name, urls in files.items()]
-    fingerprint = _digest("\n".join([str(wanted.source), str(wanted.subset), *revisions]))
-    return _from_parts(kind, dict(parts), wanted, fingerprint, base)
+    return _from_parts(
+        kind, dict(parts), wanted, _digest("\n".join([str(wanted.source), str(wanted.subset), *revisions])), base
+    )
 
 
-def _from_parts(
-    kind: str, parts: Mapping[str, Any], wanted: Wanted, fingerprint: str, base: Path | None = None
-) -> Source:
+def _from_parts(kind: str, parts: Mapping[str, Any], wanted: Wanted, digest: str, base: Path | None = None) -> Source:
     """Streams of `datasets` by their splits."""
     with _reading(wanted.title):
         typed = {n: part if part.features is not None else part._resolve_features() for n, part in parts.items()}
@@ -554,11 +543,11 @@ def _from_parts(
                     yield replace(raw, split=split or raw.split)
 
     parts_as_split = {"split": f"its parts {', '.join(streams)}"} if len(streams) > 1 else {}
-    return Source(kind, columns | parts_as_split, rows, fingerprint)
+    return Source(kind, columns | parts_as_split, rows, digest)
 
 
 def _dataset_row(where: str, cells: Mapping[str, Any], base: Path | None, locator: Locator) -> Raw:
-    raw, cell = _raw(where, cells["caption"], cells.get), cells["image"]
+    raw, cell = _raw(where, cells["caption"], cells), cells["image"]
     data, file = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
     if isinstance(data, str):
         data, file = None, data

@@ -26,9 +26,8 @@ ROLES = {
 """Names of columns by what they hold, the likeliest first."""
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SPLITS = ("train", "validation", "test", "seen", "seen_validation")
-_OTHER_SPLITS = {"training": "train", "testing": "test"} | dict.fromkeys(
-    ("val", "valid", "dev", "eval", "evaluation"), "validation"
-)
+_VALIDATION = dict.fromkeys(("val", "valid", "dev", "eval", "evaluation"), "validation")
+_OTHER_SPLITS = {"training": "train", "testing": "test"} | _VALIDATION
 NO_OBJECT = "it is no JSON object"
 
 Row = dict[str, Any] | str
@@ -58,7 +57,7 @@ def split_name(word: str) -> str:
 def find_columns(names: Sequence[str], where: str, asked: Mapping[str, str | None]) -> dict[str, str]:
     """{role: column} of all roles that are there, by names of ROLES or as `asked` for, in any spelling.
 
-    Raises UserError if there is no such column, or none of captions or pictures; names those of the table `where`.
+    Raises UserError if a column asked for is not there, or none of captions or pictures; `where` is the table's name.
     """
     spelled = {plain(str(name)): name for name in reversed(names)}
     listed = ", ".join(shown(str(name)) for name in names) or "no columns"
@@ -128,9 +127,6 @@ def _holds_splits(name: str, rows: Sequence[tuple[str, Row]]) -> bool:
     cells = {str(row.get(name) or "").strip() for _, row in rows if isinstance(row, dict)} - {""}
     splits = set(map(split_name, cells))
     return len(splits) > 1 and splits <= set(SPLITS)
-
-
-# separated values
 
 
 def _read_csv(
@@ -209,8 +205,7 @@ def _records(
 ) -> Iterator[tuple[int, list[str], bool]]:
     """(number of its first line, cells, whether its quotes were mended) of every record.
 
-    A record over several lines, one of which alone is a row that names a picture, is a quote never closed: its first
-    line is then a record of its own.
+    A record over several lines, one of which alone is a row, is a quote never closed: its first line stands alone then.
     """
     while start < len(lines):
         rest = (lines[k] + "\n" for k in range(start, len(lines)))
@@ -252,9 +247,6 @@ def _cells(line: str, delimiter: str) -> list[str]:
         return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
     except csv.Error:
         return line.split(delimiter)
-
-
-# JSON
 
 
 def _read_json(text: str) -> list[tuple[str, Row]]:
