@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
@@ -27,6 +28,7 @@ from bridge.pairs.tables import SPLITS
 from bridge.text import CaptionTruncatedWarning, CaptionUnknownWarning, TextEncoder
 from train.config import ConfigError
 
+K, V = TypeVar("K"), TypeVar("V")
 SHARES = {"test": 0.08, "validation": 0.08}
 MAX_HELD_OUT = 40  # Families with more labels stay in training: one would own every average
 BIG_SHARE = 0.2  # A family with more of the pictures is held out only where there are too few others
@@ -165,17 +167,21 @@ def find_families(pairs: Sequence[Pair], groups: np.ndarray, encode: Encode) -> 
         family = leader_families(encode(labels), DISTANCE)
     else:
         family = caption_families(encode(labels), DISTANCE) if len(labels) > 1 else np.zeros(1, int)
-    of_group: dict[int, set[int]] = defaultdict(set)  # Numbers of labels by group of pictures, and by caption
-    of_caption: dict[str, set[int]] = defaultdict(set)
-    for pair, group, label in zip(pairs, groups.tolist(), label_of.tolist(), strict=True):
-        of_group[group].add(label)
-        for caption in pair.captions:
-            of_caption[same_words(caption)].add(label)
+    of_group = _sets(zip(groups.tolist(), label_of.tolist(), strict=True))
+    numbered = zip(pairs, label_of.tolist(), strict=True)
+    of_caption = _sets((same_words(caption), i) for pair, i in numbered for caption in pair.captions)
     specific = [numbers for numbers in of_caption.values() if len(numbers) <= MAX_HELD_OUT]
     if general := len(of_caption) - len(specific):
         notes.append(f"{general} captions stand with more than {MAX_HELD_OUT} labels; they join no families")
     links = [(min(numbers), other) for numbers in [*of_group.values(), *specific] for other in numbers]
     return merge_families(family, np.array(links, dtype=int))[label_of], notes
+
+
+def _sets(items: Iterable[tuple[K, V]]) -> dict[K, set[V]]:
+    sets: dict[K, set[V]] = defaultdict(set)
+    for key, value in items:
+        sets[key].add(value)
+    return sets
 
 
 def codes_of(encoder: TextEncoder | None, captions: list[str]) -> np.ndarray:
@@ -201,7 +207,7 @@ class Partition:
 
 
 def partition(surveyed: Survey, encode: Encode, seed: int = 0, *, resplit: bool = False) -> Partition:
-    """Put every pair into a family and a split. `encode` makes unit-norm text codes (M, D) of captions.
+    """Put every pair into a family and a split.
 
     Splits of the source's own are kept, unless `resplit`, and their leaks listed; where they hold out nothing for
     validation, some training families are taken. Else 84, 8 and 8 of a hundred families train, validate and test, at
@@ -248,10 +254,8 @@ def hold_out(family: np.ndarray, labels: Sequence[str], seed: int, splits: Seque
     for number, label in zip(family.tolist(), labels, strict=True):
         members[number].append(label)
     if len(members) <= len(splits):
-        raise ConfigError(
-            f"source: its captions form {len(members)} families, too few to hold out one each for "
-            f"{' and '.join(splits)}; add pictures of other things, or a column 'split'"
-        )
+        few = f"{len(members)} families, too few to hold out one each for {' and '.join(splits)}"
+        raise ConfigError(f"source: its captions form {few}; add pictures of other things, or a column 'split'")
 
     def rank(number: int) -> tuple[bool, str]:
         own = members[number]
@@ -270,7 +274,7 @@ def _dealt(order: Iterable[int], count: int, splits: Iterable[str], least: int) 
 def hide(split: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
     """Hide some pictures of training captions that have many: "seen" and "seen_validation" of 8 % of those each."""
     drawings = [(pair.captions[0], pair.artist or f"picture {i}") for i, pair in enumerate(pairs)]
-    drawn = _artists_of(drawing for drawing, side in zip(drawings, split, strict=True) if side == "train")
+    drawn = _sets(drawing for drawing, side in zip(drawings, split, strict=True) if side == "train")
     enough = sum(len(artists) >= HIDE_FROM for artists in drawn.values())
     count = max(1, round(0.08 * enough)) if enough > 1 else 0
     hidden = hide_artists(drawn, {"seen_validation": count, "seen": count}, HIDE_FROM, HIDE)
@@ -280,14 +284,6 @@ def hide(split: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
             if split[i] == "train" and artist in artists.get(caption, []):
                 sides[i] = name
     return sides
-
-
-def _artists_of(drawings: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
-    """The artists of each caption, from (caption, artist) of pictures."""
-    artists: dict[str, set[str]] = defaultdict(set)
-    for caption, artist in drawings:
-        artists[caption].add(artist)
-    return artists
 
 
 def hide_artists(
@@ -399,7 +395,7 @@ def make_splits(labels: Sequence[str], artists: Sequence[str], thumbnails: np.nd
     families = [members[i] for i in sorted(members)]
     sides = assign_sides(families)
     trained = set(Splits(families, sides, {}).labels(train=True))
-    drawn = _artists_of(
+    drawn = _sets(
         (label, artist) for label, artist in zip(labels, artists, strict=True) if base_label(label) in trained
     )
     return Splits(families, sides, hide_artists(drawn, {"seen": 200, "seen_validation": 100}))

@@ -10,7 +10,7 @@ import json
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -213,9 +213,6 @@ def _digest(words: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-# codes and latents
-
-
 class Codes:
     """Codes of T texts: columns "pooled" and, where asked for, "tokens", at half precision, `places` to the longest."""
 
@@ -234,11 +231,9 @@ class Codes:
 
     def rows(self, index: Tensor, places: int | None = None) -> TextCode:
         """Codes of texts (B,), with so many token places: `self.places`, or fewer, the last tokens cut, or more."""
-        pooled = self.pooled(index)
-        count = self.places if places is None else places
+        pooled, count = self.pooled(index), self.places if places is None else places
         if not count:
-            null = TextCode.null(*pooled.shape)
-            return TextCode(pooled, null.tokens, null.mask)
+            return replace(TextCode.null(*pooled.shape), pooled=pooled)
         tokens, mask = self.shards.ragged("tokens", index, count)
         return TextCode(pooled, tokens.float(), mask)
 
@@ -280,15 +275,14 @@ def can_read(encoder: TextEncoder, caption: str) -> bool:
 def caption_codes(encoder: TextEncoder, texts: Sequence[str], folder: Path, *, with_tokens: bool) -> Codes:
     """Codes of captions, kept in `folder`."""
 
+    def chunk(at: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        code = encoder.encode(texts[at : min(at + CAPTIONS, stop)], batch_size=32, with_tokens=with_tokens)
+        return code.pooled.cpu(), code.tokens[code.mask].half().cpu(), code.mask.sum(1).cpu()
+
     def compute(start: int, stop: int) -> Mapping[str, Column]:
-        pooled, tokens, length = [], [], []
-        for at in range(start, stop, CAPTIONS):
-            code = encoder.encode(texts[at : min(at + CAPTIONS, stop)], batch_size=32, with_tokens=with_tokens)
-            pooled.append(code.pooled.cpu())
-            tokens.append(code.tokens[code.mask].half().cpu())
-            length.append(code.mask.sum(1).cpu())
-        columns: dict[str, Column] = {"pooled": torch.cat(pooled)}
-        return columns | {"tokens": Ragged(torch.cat(tokens), torch.cat(length))} if with_tokens else columns
+        chunks = [chunk(at, stop) for at in range(start, stop, CAPTIONS)]
+        pooled, tokens, length = map(torch.cat, zip(*chunks, strict=True))
+        return {"pooled": pooled} | ({"tokens": Ragged(tokens, length)} if with_tokens else {})
 
     kind = "tokens" if with_tokens else "codes"
     shards = encoded_once(folder, kind, [encoder.fingerprint], texts, compute, "captions")
