@@ -64,9 +64,8 @@ def prepare(
     """Make a dataset folder of a source, complete or not at all, unless `out` is made of it already; returns `out`.
 
     Another `seed` holds out other captions, `resplit` leaves splits of the source's own aside, and the codes of
-    `encoder`, by default MiniLM, tell families of captions apart.
-    Raises ConfigError if the source cannot be read, too much of it is bad, it is too small to be split, or `out` holds
-    anything else.
+    `encoder`, by default MiniLM, tell families of captions apart. Raises ConfigError if the source cannot be read, too
+    much of it is bad, it is too small to be split, or `out` holds anything else.
     """
     wanted = source if isinstance(source, Wanted) else Wanted(str(source))
     out, how, opened = Path(out), how or Reading(), open_source(wanted)
@@ -97,18 +96,12 @@ def prepare(
 
 def _rows(surveyed: Survey, plan: Partition, work: Path) -> Iterator[dict[str, Any]]:
     """The dataset's rows, whose pictures are in `work` by their numbers."""
-    for i, (pair, family, split) in enumerate(zip(surveyed.pairs, plan.family.tolist(), plan.split, strict=True)):
-        if split:
+    for i, pair in enumerate(surveyed.pairs):
+        if plan.split[i]:
             image = {"bytes": (work / f"{i}.png").read_bytes(), "path": None}
-            texts = {"captions": list(pair.captions), "label": pair.captions[0], "source": pair.name}
-            yield {
-                "image": image,
-                **texts,
-                "artist": pair.artist,
-                "style": pair.style,
-                "family": family,
-                "split": split,
-            }
+            own = {"artist": pair.artist, "style": pair.style, "source": pair.name}
+            place = {"family": int(plan.family[i]), "split": plan.split[i]}
+            yield {"image": image, "captions": list(pair.captions), "label": pair.captions[0], **own, **place}
 
 
 def _is_done(out: Path, fingerprint: str) -> bool:
@@ -151,22 +144,18 @@ def idf_weights(sentences: Sequence[Sequence[str]], words: Sequence[str]) -> Ten
 def fit_words(sentences: Sequence[Sequence[str]], dim: int, epochs: int = EPOCHS, seed: int = SEED) -> WordVectors:
     """Skip-gram vectors of every word of the sentences, with their idf; one thread, so equal for an equal seed.
 
-    Raises ConfigError if an argument is out of range, or there are no words.
+    Raises ConfigError if there are no words.
 
     Source: Mikolov et al. 2013, Distributed Representations of Words and Phrases, arXiv:1310.4546
     """
     from gensim.models import Word2Vec  # noqa: PLC0415
 
-    for name, value in (("dim", dim), ("epochs", epochs)):
-        if value < 1:
-            raise ConfigError(f"{name}: expected 1 or more, got {value}")
     if not any(sentences):
         raise ConfigError("data: its training captions hold no words")
     # Captions are short: within a window of 5 every word is near every other.
     model = Word2Vec(sentences, vector_size=dim, window=5, min_count=1, sg=1, workers=1, epochs=epochs, seed=seed)
-    words = list(model.wv.index_to_key)
     vectors = torch.from_numpy(np.array(model.wv.vectors, np.float32))
-    return WordVectors(words, vectors, idf_weights(sentences, words))
+    return WordVectors(list(model.wv.index_to_key), vectors, idf_weights(sentences, model.wv.index_to_key))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

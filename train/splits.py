@@ -28,7 +28,8 @@ from bridge.pairs.tables import SPLITS
 from bridge.text import CaptionTruncatedWarning, CaptionUnknownWarning, TextEncoder
 from train.config import ConfigError
 
-K, V = TypeVar("K"), TypeVar("V")
+K = TypeVar("K")
+V = TypeVar("V")
 SHARES = {"test": 0.08, "validation": 0.08}
 MAX_HELD_OUT = 40  # Families with more labels stay in training: one would own every average
 BIG_SHARE = 0.2  # A family with more of the pictures is held out only where there are too few others

@@ -178,7 +178,7 @@ class Folder:
         self.files = sorted(_walk(path), key=lambda file: file.parts)
         # Of what bridge drew, and the files that they list
         self.manifests = {file: listed for file in self.files if file.name == MANIFEST and (listed := _drawn(file))}
-        drawn = {picture for listed in self.manifests.values() for picture in listed}
+        drawn = set().union(*self.manifests.values())
         every = [file for file in self.files if file.suffix.lower() in ENDINGS]
         self.pictures = [file for file in every if file not in drawn]
         unread = _unread(self.files)
@@ -212,10 +212,8 @@ class Folder:
     def _split_depth(self) -> int | None:
         """Folders above those that are called like splits; None where there are none such."""
         every = {self._folders(file) for file in self.pictures}
-        for depth in range(min(map(len, every), default=0)):
-            if all(split_name(folders[depth]) in SPLITS for folders in every):
-                return depth
-        return None
+        depths = range(min(map(len, every), default=0))
+        return next((i for i in depths if all(split_name(folders[i]) in SPLITS for folders in every)), None)
 
     def _near_splits(self) -> str:
         """What to say where folders beside others are called like splits; "" where none are, or they are splits."""

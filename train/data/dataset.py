@@ -59,8 +59,8 @@ def _remedy(folder: Path) -> str:
     if folder.exists():
         out = shlex.quote(f"data/{folder.resolve().name}-64")
         return f"make one of it with `python -m train.prepare {name} --out {out}`"
-    ours, own = f"`python -m train.recipes emoji --out {name}`", f"`python -m train.prepare SOURCE --out {name}`"
-    return f"make it with {ours}, or of pictures of your own with {own}"
+    own = f"`python -m train.prepare SOURCE --out {name}`"
+    return f"make it with `python -m train.recipes emoji --out {name}`, or of pictures of your own with {own}"
 
 
 def rows_of(dataset: Dataset, split: str) -> Dataset:
@@ -130,7 +130,7 @@ def latents_of(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
 
 @dataclass(frozen=True)
 class CaptionTable:
-    """Captions enumerated once: row i may be told by any of `texts` with number[start[i] : start[i + 1]]."""
+    """Captions enumerated once: those of row i are `texts` with number[start[i] : start[i + 1]]."""
 
     texts: list[str]
     number: Tensor  # Of the captions of all rows, int32; the first of a row is its label
