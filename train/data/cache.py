@@ -291,11 +291,9 @@ def caption_codes(encoder: TextEncoder, texts: Sequence[str], folder: Path, *, w
 
 def latents(codec: ImageCodec, names: Sequence[str], pixels: PixelsOf, folder: Path) -> Latents:
     """Latent distributions of the N pictures with these content hashes, kept in `folder`, of a dataset's caches."""
-
-    def compute(start: int, stop: int) -> Mapping[str, Column]:
-        return vars(encode(codec, pixels, start, stop))
-
-    return Latents(encoded_once(folder, "latents", [codec.fingerprint], names, compute, "pictures"), names)
+    maker = [codec.fingerprint]
+    shards = encoded_once(folder, "latents", maker, names, lambda *ends: vars(encode(codec, pixels, *ends)), "pictures")
+    return Latents(shards, names)
 
 
 def encode(codec: ImageCodec, pixels: PixelsOf, start: int, stop: int) -> LatentDistribution:

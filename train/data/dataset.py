@@ -85,12 +85,6 @@ def encoded_picture(number: int, row: dict[str, Any] | None) -> bytes:
     raise ConfigError(f"data: row {number} has no picture; give it one or remove the row")
 
 
-def picture_hashes(dataset: Dataset) -> list[str]:
-    """Content hash of every picture file, N of them; the pictures are not decoded, nor held."""
-    raw = dataset.cast_column("image", datasets.Image(decode=False))
-    return [content_hash(encoded_picture(i, row)) for i, row in enumerate(raw["image"])]
-
-
 def pixels_of(dataset: Dataset | dict[str, Any]) -> Tensor:
     """Every picture of a dataset, or of a batch, as bytes, (N, 3, H, W) uint8, white where they are transparent."""
     arrays = [np.asarray(flatten(image)) for image in dataset["image"]]
@@ -120,12 +114,14 @@ def to_unit(pixels: Tensor) -> Tensor:
 def latents_of(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
     """Latent distributions of a dataset's pictures, scaled to the codec's size if need be, once; kept in `folder`."""
     size = (codec.image_size, codec.image_size)
+    raw = rows.cast_column("image", datasets.Image(decode=False))  # neither decoded nor held
+    hashes = [content_hash(encoded_picture(i, row)) for i, row in enumerate(raw["image"])]
 
     def pixels(start: int, stop: int) -> Tensor:
         x = to_unit(pixels_of(rows.select(range(start, stop))))
         return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="bicubic", antialias=True).clamp(0, 1)
 
-    return latents(codec, picture_hashes(rows), pixels, folder)
+    return latents(codec, hashes, pixels, folder)
 
 
 @dataclass(frozen=True)
