@@ -177,8 +177,8 @@ def clean_caption(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise UnusableError("its caption is missing")
     if not isinstance(value, str):
-        found = f"{type(value).__name__} {str(value)[:40]}"
-        raise UnusableError(f"its caption is no text but {found}; choose another column")
+        given = f"{type(value).__name__} {str(value)[:40]}"
+        raise UnusableError(f"its caption is no text but {given}; choose another column")
     text = "".join(" " if unicodedata.category(ch) in ("Cc", "Cs") else ch for ch in value)
     text = " ".join(unicodedata.normalize("NFC", text).split())
     if text in LOST:

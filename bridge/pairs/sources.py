@@ -309,7 +309,7 @@ def _open_folder(folder: Folder, wanted: Wanted) -> Source:
 def _from_pictures(
     folder: Folder, kind: str, captions: str, described: Callable[[Raw, Path], Raw], notes: Sequence[str], *facts: str
 ) -> Source:
-    """Pictures of a folder, `described` one by one from what they are not in a table; `captions` is where from."""
+    """Pictures of a folder without a table; `described` adds the caption of each, `captions` says where it is from."""
 
     def rows() -> Iterator[Raw]:
         for file in folder.pictures:
@@ -343,8 +343,7 @@ def name_caption(name: str) -> str:
 def _texts_of(pictures: Sequence[Path], texts: Sequence[Path]) -> dict[Path, Path]:
     """The text of each picture that has one: cat.txt, or cat.png.txt."""
     known = _by_spelling((str(text.with_suffix("")), text) for text in texts)
-    found = ((picture, _spelled(known, str(picture.with_suffix("")), str(picture))) for picture in pictures)
-    return {picture: text for picture, text in found if text is not None}
+    return {file: text for file in pictures if (text := _spelled(known, str(file.with_suffix("")), str(file)))}
 
 
 def _from_texts(folder: Folder, texts: Sequence[Path], text_of: Mapping[Path, Path]) -> Source:
