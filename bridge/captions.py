@@ -60,9 +60,8 @@ def well_formed(text: str) -> str:
 @functools.cache
 def emoji_labels() -> Mapping[str, str]:
     """Emoji to its English label, as shipped in emoji_labels.json (emojibase-data, MIT)."""
-    text = importlib.resources.files("bridge").joinpath("emoji_labels.json").read_text("utf-8")
-    labels: dict[str, str] = json.loads(text)
-    return labels
+    file = importlib.resources.files("bridge").joinpath("emoji_labels.json")
+    return json.loads(file.read_text("utf-8"))
 
 
 @functools.cache

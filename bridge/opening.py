@@ -11,10 +11,7 @@ from bridge.mappers import FAMILIES, Mapper
 
 
 def read_index(folder: Path, known: Iterable[str]) -> dict[str, Any]:
-    """What a model folder's index says; `known` are the settings that there are.
-
-    Raises CheckpointError if it is damaged, or a newer version's.
-    """
+    """A model folder's index, its settings among `known`. Raises CheckpointError if damaged, or a newer version's."""
     path = folder / INDEX
     try:
         index = dict(json.loads(path.read_text("utf-8")))
@@ -28,10 +25,7 @@ def read_index(folder: Path, known: Iterable[str]) -> dict[str, Any]:
 
 
 def load_mapper(folder: Path) -> Mapper:
-    """The mapper of a folder, its weights where torch puts its own.
-
-    Raises CheckpointError if it is damaged, or a newer version's.
-    """
+    """The mapper of a folder, on torch's default device. Raises CheckpointError if damaged, or a newer version's."""
     path = folder / "config.json"
     try:
         config = dict(json.loads(path.read_text("utf-8")))
@@ -41,8 +35,7 @@ def load_mapper(folder: Path) -> Mapper:
     if name not in FAMILIES:
         raise CheckpointError(f"{path}: unknown mapper {name}; known: {', '.join(FAMILIES)}; update bridge")
     _refuse_unknown(path, config, list(inspect.signature(FAMILIES[name].__init__).parameters))
-    mapper: Mapper = open_module(FAMILIES[name], folder)
-    return mapper
+    return open_module(FAMILIES[name], folder)
 
 
 def _refuse_unknown(path: Path, settings: Iterable[str], known: Iterable[str]) -> None:

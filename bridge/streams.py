@@ -16,10 +16,8 @@ from typing import Any
 
 from bridge.errors import UserError
 
-STOPPED = 128 + signal.SIGINT
-"""Exit code after Ctrl-C."""
-_GONE = (errno.EPIPE, errno.EINVAL, errno.EBADF)
-"""Errors of a stream that nobody reads any more; on Windows a closed pipe is EINVAL."""
+STOPPED = 128 + signal.SIGINT  # Exit code after Ctrl-C
+_GONE = (errno.EPIPE, errno.EINVAL, errno.EBADF)  # Nobody reads it any more; on Windows a closed pipe is EINVAL
 
 
 def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -29,21 +27,18 @@ def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
     text = error.object[error.start : error.end]
     if not any("\ud800" <= ch <= "\udfff" for ch in text):
         return codecs.backslashreplace_errors(error)
-    parts = [
-        bytes([ord(ch) - 0xDC00]) if "\udc80" <= ch <= "\udcff" else ch.encode("ascii", "backslashreplace")
-        for ch in text
-    ]
-    return b"".join(parts), error.end
+    # surrogateescape gives bytes back that it once took; a half of a character is none of those
+    ascii_of = (
+        ch.encode("ascii", "surrogateescape" if "\udc80" <= ch <= "\udcff" else "backslashreplace") for ch in text
+    )
+    return b"".join(ascii_of), error.end
 
 
 codecs.register_error("bridge.escape", _escaped)
 
 
 class _Stream:
-    """A standard stream that takes everything: what cannot be written is dropped, and `trouble` says why.
-
-    A reader that has gone is no trouble.
-    """
+    """A standard stream that drops what cannot be written; `trouble` says why, unless its reader has gone."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -77,16 +72,16 @@ class _Stream:
 def guarded(name: str, work: Callable[[], int]) -> int:
     """Run a command whatever its standard streams are: closed, full, read by nobody, of any encoding.
 
-    What a stream cannot encode is escaped. A reader of standard output that has gone, as `head` does, is no error, and
-    the work is done to its end; a full disk there is told once, at the end.
+    `work` has `sys.stdout` and `sys.stderr` made safe, and returns the exit code. What a stream cannot encode is
+    escaped. A reader of standard output that has gone, as `head` does, is no error, and the work is done to its end; a
+    full disk there is reported once, at the end.
 
-    Args:
-        name: How the command is called.
-        work: Does it, with `sys.stdout` and `sys.stderr` made safe; returns the exit code.
-
-    Returns its exit code; 2 where all went well but for standard output.
+    Returns the exit code; 2 where all went well but for standard output.
     """
-    _fill_gaps()
+    # Open what was closed of file descriptors 0 to 2: else the next file opened would be a standard stream.
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
     with _safe_streams() as out:
         try:
             code, stop = work(), None
@@ -101,29 +96,20 @@ def guarded(name: str, work: Callable[[], int]) -> int:
         return code
 
 
-def _fill_gaps() -> None:
-    """Open what was closed of file descriptors 0 to 2: else the next file opened would be a standard stream."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(number)
-
-
 @contextlib.contextmanager
 def _safe_streams() -> Iterator[_Stream]:
     """A block with safe standard output, which is given, and standard error."""
-    before, errors = (sys.stdout, sys.stderr), []
-    for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
-        if isinstance(stream, io.TextIOWrapper):
-            errors.append((stream, stream.errors))
-            stream.reconfigure(errors="bridge.escape")
-        safe = _Stream(stream if stream is not None else open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-        setattr(sys, name, safe)
-    safe_streams: tuple[Any, Any] = sys.stdout, sys.stderr
+    before = sys.stdout, sys.stderr
+    errors = [(stream, stream.errors) for stream in before if isinstance(stream, io.TextIOWrapper)]
+    for stream, _ in errors:
+        stream.reconfigure(errors="bridge.escape")
+    safe: list[Any] = [_Stream(stream or open(os.devnull, "w", encoding="utf-8")) for stream in before]  # noqa: SIM115
+    sys.stdout, sys.stderr = safe
     try:
-        yield safe_streams[0]
+        yield safe[0]
     finally:
-        for safe in safe_streams:
-            safe.flush()
+        for stream in safe:
+            stream.flush()
         sys.stdout, sys.stderr = before
         for stream, handler in errors:
             if not stream.closed:
@@ -145,11 +131,10 @@ class _Interrupt:
     """A handler of Ctrl-C: see `interruptible` and `uninterrupted`."""
 
     def __init__(self, line: str) -> None:
-        self.line, self.noted, self.held, self.waiting = line, False, 0, False
+        self.line, self.pressed, self.held, self.waiting = line, False, 0, False
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        del number
-        self.noted = True
+    def __call__(self, _: int, frame: FrameType | None) -> None:
+        self.pressed = True
         if self.held:
             self.waiting = True
             return
@@ -177,7 +162,7 @@ def interruptible(line: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if handler.noted:
+        if handler.pressed:
             raise KeyboardInterrupt from error
         raise
     finally:

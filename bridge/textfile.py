@@ -13,6 +13,11 @@ BOMS = (  # those of UTF-32 first: that of UTF-16 is how one of them begins
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 WESTERN = "cp1252"
+_FOREIGN = (
+    r"[^\W\d_][¡-¿×÷][^\W\d_]",  # a sign inside a word
+    r"[^\x00-\x7f\W]{3}",  # no plain letter in a row
+    r"[a-zà-ÿ][À-ÞŠŒŽŸ]",  # a capital inside a word
+)
 _SIGNS = frozenset("€‚„…†‡‰‹‘’“”•–—™›\xa0¡¢£§©«®°±²³´·»¼½¾¿×÷")
 
 
@@ -37,9 +42,8 @@ def decode(data: bytes) -> tuple[str, str]:
         if encoding == "utf-8" and sum(not ch.isascii() for ch in text) < 2 * broken and _is_western(data):
             return data.decode(WESTERN), WESTERN
         line = len(split_lines(data[: error.start].decode(encoding, "replace") + "?"))
-        raise EncodingError(
-            f"it is not UTF-8, UTF-16 or Western European text (line {line}); save it as UTF-8"
-        ) from None
+        expected = "it is not UTF-8, UTF-16 or Western European text"
+        raise EncodingError(f"{expected} (line {line}); save it as UTF-8") from None
 
 
 def split_lines(text: str) -> list[str]:
@@ -68,14 +72,8 @@ def _is_western(data: bytes) -> bool:
         text = data.decode(WESTERN)
     except UnicodeDecodeError:
         return False
-    letters = [ch for ch in text if ch.isalpha()]
-    foreign = [ch for ch in text if not ch.isascii()]
-    if "\0" in text or any(not ch.isalpha() and ch not in _SIGNS for ch in foreign):
+    if "\0" in text or any(not (ch.isascii() or ch.isalpha() or ch in _SIGNS) for ch in text):
         return False
-    foreign_looking = (
-        r"[^\W\d_][¡-¿×÷][^\W\d_]",  # a sign inside a word
-        r"[^\x00-\x7f\W]{3}",  # no plain letter in a row
-        r"[a-zà-ÿ][À-ÞŠŒŽŸ]",  # a capital inside a word
-    )
+    letters = [ch for ch in text if ch.isalpha()]
     accented = sum(not ch.isascii() for ch in letters)
-    return accented * 2 <= max(len(letters), 6) and not any(re.search(pattern, text) for pattern in foreign_looking)
+    return accented * 2 <= max(len(letters), 6) and not any(re.search(pattern, text) for pattern in _FOREIGN)

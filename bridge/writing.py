@@ -1,7 +1,4 @@
-"""Pictures of the command line on disk: each with its provenance, their manifest, a page that shows many, a strip.
-
-Importing this module is cheap: the command line answers a typing error at once.
-"""
+"""Pictures on disk: each with its provenance, their manifest, a page of many, a strip. Importing this is cheap."""
 
 from __future__ import annotations
 
@@ -22,24 +19,19 @@ if TYPE_CHECKING:
 
     from bridge.pipeline import BridgePipeline, GeneratedImage, Settings
 
-__all__ = ["LATER", "SHEET_ROWS", "Sheet", "Writer", "save_walk", "strip", "tell"]
+# Settings that are written only where they are not at their default, so that names stay those of older versions
 LATER = ("novelty", "style", "compose")
-"""Settings that are written only where they are not at their default, so that names stay those of older versions."""
-SHEET_ROWS, SHEET_IMAGES = 24, 48
-"""A contact sheet shows at most this many captions, and images of one caption."""
-GAP = 2
-"""White pixels between the frames of a strip."""
-FRAME_MS = 80
-"""Milliseconds that a frame of a GIF is shown."""
+SHEET_ROWS, SHEET_IMAGES = 24, 48  # Most captions on a contact sheet, and images of one caption
+GAP = 2  # White pixels between the frames of a strip
+FRAME_MS = 80  # Milliseconds that a frame of a GIF is shown
 
 
 class Writer:
     """Writes images below one folder, each with its provenance, and their manifest.
 
     A file's name carries seed, index, and six digits of what else made it (model, settings, negative caption, size,
-    transparency), so that a second seed, other settings or another model add pictures and never overwrite one.
-
-    `kind` is "png" or "webp"; `more` is what else made them, to be told with each.
+    transparency, `more`), so that a second seed, other settings or another model add pictures and never overwrite one.
+    `kind` is "png" or "webp".
     """
 
     def __init__(
@@ -106,8 +98,8 @@ class Sheet:
             return
         if item.index == 0:
             self.rows.append([])
-            known = item.note == ONE_PICTURE
-            self.notes.append(None if not item.note else "one picture known" if known else "unknown to the model")
+            note = "one picture known" if item.note == ONE_PICTURE else "unknown to the model"
+            self.notes.append(note if item.note else None)
         self.rows[-1].append(item.image)
 
     def save(self, out: Path, seed: int, key: str) -> Path:
@@ -129,14 +121,14 @@ def tell(message: str) -> None:
     print(f"bridge: {message}", file=sys.stderr)
 
 
-def strip(frames: Sequence[Image], gap: int = GAP) -> Image:
+def strip(frames: Sequence[Image]) -> Image:
     """Frames of one size side by side, from left to right, on white."""
     from PIL import Image  # noqa: PLC0415
 
     width, height = frames[0].size
-    page = Image.new("RGB", ((width + gap) * len(frames) - gap, height), (255, 255, 255))
+    page = Image.new("RGB", ((width + GAP) * len(frames) - GAP, height), (255, 255, 255))
     for place, frame in enumerate(frames):
-        page.paste(frame, (place * (width + gap), 0))
+        page.paste(frame, (place * (width + GAP), 0))
     return page
 
 
@@ -151,11 +143,7 @@ def save_gif(frames: Sequence[Image], out: Path) -> None:
 
 
 def save_walk(
-    frames: Sequence[Image],
-    weights: Sequence[float],
-    out: Path,
-    folder: Path | None,
-    facts: Mapping[str, str | float | int],
+    frames: Sequence[Image], weights: Sequence[float], out: Path, folder: Path | None, facts: Mapping[str, Any]
 ) -> list[Path]:
     """Write the strip of a walk and, into `folder` if it is given, its frames; returns the files.
 

@@ -17,12 +17,19 @@ from bridge.pairs.reading import Pair, Survey, UnusableError, clean_caption
 from bridge.pairs.sources import Wanted
 from eval.data import Pictures
 from tests.pictures import bomb, encoded, pattern, png
-from train import partition as partition_module
 from train import prepare as prepare_module
+from train import splits as splits_module
 from train.data.dataset import load_dataset, rows_of
-from train.partition import find_families, hold_out, leader_families, partition, same_words
 from train.prepare import FACTS, Reading, main, prepare
-from train.splits import close_pairs, near_groups
+from train.splits import (
+    close_pairs,
+    find_families,
+    hold_out,
+    leader_families,
+    near_groups,
+    partition,
+    same_words,
+)
 
 WORDS = (
     *("anchor", "balloon", "bicycle", "candle", "castle", "cloud", "drum", "envelope"),
@@ -361,7 +368,7 @@ def test_a_near_duplicate_of_a_held_out_picture_is_left_out_of_training(monkeypa
     found = survey_of(["a", "b", "c", "d", "e"])
     found.thumbnails[4] = np.clip(found.thumbnails[0].astype(int) + 6, 0, 255)  # farther than SAME, nearer than LEAK
     monkeypatch.setattr(
-        partition_module,
+        splits_module,
         "hold_out",
         lambda family, *_: {int(family[0]): "test", **dict.fromkeys(family[1:].tolist(), "train")},
     )
@@ -432,15 +439,15 @@ def test_leaders_do_not_depend_on_the_block():
     ("linked", "most", "note"), [(99, 99, ""), (2, 99, "grouped by leaders"), (1, 2, "same words")]
 )
 def test_more_labels_take_faster_ways_to_families(monkeypatch, linked, most, note):
-    monkeypatch.setattr(partition_module, "MAX_LINKED", linked)
-    monkeypatch.setattr(partition_module, "MAX_ENCODED", most)
+    monkeypatch.setattr(splits_module, "MAX_LINKED", linked)
+    monkeypatch.setattr(splits_module, "MAX_ENCODED", most)
     pairs = survey_of(["A cat", "a cat!", "dog"]).pairs
     family, notes = find_families(pairs, np.arange(3), lambda labels: unit(0.0, 0.1, 2.0))
     assert (family[0] == family[1] != family[2], note in "".join(notes)) == (True, True)
 
 
 def test_a_caption_of_very_many_labels_joins_nothing(monkeypatch):
-    monkeypatch.setattr(partition_module, "MAX_HELD_OUT", 2)
+    monkeypatch.setattr(splits_module, "MAX_HELD_OUT", 2)
     pairs = [replace(pair, captions=(*pair.captions, "a picture")) for pair in survey_of(["a", "b", "c"]).pairs]
     family, notes = find_families(pairs, np.arange(3), lambda labels: np.eye(3))
     assert len(set(family.tolist())) == 3

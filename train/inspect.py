@@ -1,7 +1,10 @@
-"""What anybody's captioned pictures are, as train.prepare would read them."""
+"""What anybody's captioned pictures are, as train.prepare would read them: in facts, on a sheet, and in plain words."""
 
 import warnings
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -12,11 +15,12 @@ from bridge.errors import UserError
 from bridge.images import contact_sheet
 from bridge.pairs.reading import Reading, Survey, all_notes, survey
 from bridge.pairs.sources import Wanted, open_source
+from bridge.pairs.tables import SPLITS
 from bridge.text import CaptionTruncatedWarning, CaptionUnknownWarning, TextEncoder
-from train.partition import counted, encoding, partition, reasons, same_words, shortened, summary
-from train.splits import near_groups
+from train.splits import Partition, codes_of, near_groups, partition, same_words
 
 SHEET_ROWS = 16  # Pictures on the sheet, spread evenly over the source
+LISTED, SHOWN = 1000, 10  # Bad rows and leaks that a summary lists, and that are printed
 
 
 class Sample:
@@ -43,17 +47,17 @@ def inspect(
     resplit: bool = False,
     encoder: TextEncoder | None = None,
 ) -> tuple[dict[str, Any], Image.Image]:
-    """Read a source once, and say what it is; see `train.prepare.prepare` for the arguments.
+    """Read a source once; facts of it, fit for JSON, and a sheet of a few pictures with their captions.
 
-    Returns facts, fit for JSON, and a sheet of a few pictures with their captions.
+    See `train.prepare.prepare` for the arguments.
     Raises UserError if the source cannot be read, or no row of it is usable.
     """
-    how = how or Reading()
+    how, encoder = how or Reading(), encoder or TextEncoder.from_pretrained()
     source, sample = open_source(wanted), Sample(SHEET_ROWS)
-    surveyed = survey(source, how, sample.add, strict=False)
-    encoder, pairs, bad = encoder or TextEncoder.from_pretrained(), surveyed.pairs, len(surveyed.bad)
+    surveyed = survey(source, replace(how, max_bad=1), sample.add)
+    pairs, bad = surveyed.pairs, len(surveyed.bad)
     try:
-        plan = summary(surveyed, partition(surveyed, encoding(encoder), seed, resplit=resplit))
+        plan = summary(surveyed, partition(surveyed, partial(codes_of, encoder), seed, resplit=resplit))
         names = ("pictures", "families", "joined_rows", "leak_count", "leaks", "notes")
         training = {"size": how.size, "fit": how.fit} | {name: plan[name] for name in names}
     except UserError as error:
@@ -65,28 +69,48 @@ def inspect(
         "rows": {
             "all": surveyed.rows,
             "usable": surveyed.rows - bad,
-            "bad": reasons(surveyed.bad),
-            "lost_captions": reasons(surveyed.lost),
+            "bad": _reasons(surveyed.bad),
+            "lost_captions": _reasons(surveyed.lost),
             "splits": dict(Counter(pair.split for pair in pairs if pair.split)),
             "artists": len({pair.artist for pair in pairs if pair.artist}),
         },
-        "pictures": picture_facts(surveyed),
-        "duplicates": duplicate_facts(surveyed),
-        "captions": caption_facts(surveyed, encoder),
+        "pictures": _picture_facts(surveyed),
+        "duplicates": _duplicate_facts(surveyed),
+        "captions": _caption_facts(surveyed, encoder),
         "training": training,
         "notes": all_notes(source, surveyed),
     }
-    return facts, sheet_of(surveyed, sample)
+    return facts, _sheet(surveyed, sample)
+
+
+def summary(surveyed: Survey, plan: Partition) -> dict[str, Any]:
+    """Counts, what was left out and why, and leaks, fit for JSON."""
+    return {
+        "rows": surveyed.rows,
+        "pictures": {name or "left out": plan.split.count(name) for name in (*SPLITS, "") if name in plan.split},
+        "families": len(set(plan.family.tolist())),
+        "bad_rows": len(surveyed.bad),
+        "bad": _reasons(surveyed.bad[:LISTED]),
+        "lost_captions": _reasons(surveyed.lost[:LISTED]),
+        "joined_rows": surveyed.joined,
+        "leak_count": len(plan.leaks),
+        "leaks": list(plan.leaks[:LISTED]),
+        "notes": list(plan.notes),
+    }
+
+
+def _reasons(rows: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"row": name, "why": why} for name, why in rows]
 
 
 def _spread(numbers: list[int]) -> dict[str, float]:
     return {"least": min(numbers), "median": median(numbers), "most": max(numbers)}
 
 
-def picture_facts(surveyed: Survey) -> dict[str, Any]:
+def _picture_facts(surveyed: Survey) -> dict[str, Any]:
     """Sizes, modes and shapes before resizing."""
     pairs = surveyed.pairs
-    flat = surveyed.thumbnails.reshape(len(pairs), -1, 3)
+    colours = surveyed.thumbnails.reshape(len(pairs), -1, 3)
     return {
         "count": len(pairs),
         "longer_side": _spread([max(pair.size) for pair in pairs]),
@@ -95,7 +119,7 @@ def picture_facts(surveyed: Survey) -> dict[str, Any]:
         "modes": dict(Counter(pair.mode for pair in pairs).most_common()),
         "shapes": dict(Counter(_shape(*pair.size) for pair in pairs).most_common()),
         "animated": sum(pair.animated for pair in pairs),
-        "one_colour": int((np.ptp(flat, axis=1).max(1) <= 5).sum()),
+        "one_colour": int((np.ptp(colours, axis=1).max(1) <= 5).sum()),
     }
 
 
@@ -106,20 +130,18 @@ def _shape(width: int, height: int) -> str:
     return f"very {kind} (over 2:1)" if max(width, height) > 2 * min(width, height) else kind
 
 
-def duplicate_facts(surveyed: Survey) -> dict[str, Any]:
+def _duplicate_facts(surveyed: Survey) -> dict[str, Any]:
     """Pictures and captions that stand there more than once."""
     captions = Counter(same_words(pair.captions[0]) for pair in surveyed.pairs)
-    groups = Counter(near_groups(surveyed.thumbnails).tolist())
-    files = Counter(pair.digest for pair in surveyed.pairs)
     return {
-        "same_file": surveyed.joined + sum(n - 1 for n in files.values()),
-        "near_pictures": sum(n - 1 for n in groups.values()),
+        "same_file": surveyed.joined + len(surveyed.pairs) - len({pair.digest for pair in surveyed.pairs}),
+        "near_pictures": len(surveyed.pairs) - len(np.unique(near_groups(surveyed.thumbnails))),
         "captions_of_several_pictures": sum(n > 1 for n in captions.values()),
         "most_pictures_of_a_caption": max(captions.values()),
     }
 
 
-def caption_facts(surveyed: Survey, encoder: TextEncoder) -> dict[str, Any]:
+def _caption_facts(surveyed: Survey, encoder: TextEncoder) -> dict[str, Any]:
     """Lengths, and what the encoder would cut."""
     texts = list(dict.fromkeys(caption for pair in surveyed.pairs for caption in pair.captions))
     with warnings.catch_warnings(record=True) as caught:
@@ -144,7 +166,7 @@ def caption_facts(surveyed: Survey, encoder: TextEncoder) -> dict[str, Any]:
     }
 
 
-def sheet_of(surveyed: Survey, sample: Sample) -> Image.Image:
+def _sheet(surveyed: Survey, sample: Sample) -> Image.Image:
     """The sampled pictures as they would be trained on, with their captions, in two columns."""
     picked = sorted(sample.kept)[:SHEET_ROWS]
     half = -(-len(picked) // 2)
@@ -160,51 +182,50 @@ def sheet_of(surveyed: Survey, sample: Sample) -> Image.Image:
     return sheet
 
 
-def render(facts: dict[str, Any]) -> str:
-    """The facts that `inspect` gave in plain words; ten bad rows, and leaks, are named."""
-    source = facts["source"]
-    columns = ", ".join(f"{role}: {column}" for role, column in source["columns"].items())
-    about = "\n".join([f"{source['name']}: {source['kind']} ({columns})", *facts["notes"]])
-    duplicates = facts["duplicates"]
-    parts = [_row_lines(facts["rows"]), _picture_lines(facts["pictures"], duplicates)]
-    parts += [_caption_lines(facts["captions"], duplicates), _training_lines(facts["training"])]
-    return "\n\n".join([about, *("\n  ".join(filter(None, lines)) for lines in parts)])
-
-
-def _row_lines(rows: dict[str, Any]) -> list[str]:
-    bad, lost = ([f"{row['row']}: {row['why']}" for row in rows[what]] for what in ("bad", "lost_captions"))
+def prepared_lines(facts: dict[str, Any]) -> list[str]:
+    """The summary of a dataset in a few lines."""
+    left_out = [f"left out: {bad['row']}: {bad['why']}" for bad in facts["bad"]]
     return [
-        f"Rows: {rows['all']}, of which {rows['usable']} can be used and {len(bad)} cannot",
-        *shortened(bad, len(bad), " (--json lists all)"),
-        *shortened(lost, len(lost), " (--json lists all)"),
-        f"splits of its own: {counted(rows['splits'])}" if rows["splits"] else "",
-        f"{rows['artists']} artists" if rows["artists"] else "",
+        f"{facts['rows']} rows, {facts['families']} families of captions: {_counted(facts['pictures'])}",
+        *_shortened(left_out, facts["bad_rows"]),
+        *_leak_lines(facts),
     ]
 
 
-def _picture_lines(pictures: dict[str, Any], duplicates: dict[str, Any]) -> list[str]:
-    side = pictures["longer_side"]
-    return [
+def render(facts: dict[str, Any]) -> str:
+    """The facts that `inspect` gave in plain words; ten bad rows, and leaks, are named."""
+    source, rows, captions, duplicates = (facts[name] for name in ("source", "rows", "captions", "duplicates"))
+    columns = ", ".join(f"{role}: {column}" for role, column in source["columns"].items())
+    bad, lost = ([f"{row['row']}: {row['why']}" for row in rows[what]] for what in ("bad", "lost_captions"))
+    row_lines = [
+        f"Rows: {rows['all']}, of which {rows['usable']} can be used and {len(bad)} cannot",
+        *_shortened(bad, len(bad), " (--json lists all)"),
+        *_shortened(lost, len(lost), " (--json lists all)"),
+        f"splits of its own: {_counted(rows['splits'])}" if rows["splits"] else "",
+        f"{rows['artists']} artists" if rows["artists"] else "",
+    ]
+    pictures, side = facts["pictures"], facts["pictures"]["longer_side"]
+    picture_lines = [
         f"Pictures: {pictures['count']} different files, longer side {side['least']} to {side['most']} pixels, "
         f"median {side['median']:g}",
-        "; ".join(counted(pictures[what]) for what in ("shapes", "formats", "modes")),
+        "; ".join(_counted(pictures[what]) for what in ("shapes", "formats", "modes")),
         f"duplicates: {duplicates['same_file']} of the same bytes, {duplicates['near_pictures']} nearly the same",
         f"{pictures['animated']} are animated: their first frame is taken" if pictures["animated"] else "",
         f"{pictures['one_colour']} are of one colour" if pictures["one_colour"] else "",
     ]
-
-
-def _caption_lines(captions: dict[str, Any], duplicates: dict[str, Any]) -> list[str]:
     words, cut, unknown = captions["words"], captions["cut"], captions["unknown"]
     several, most = duplicates["captions_of_several_pictures"], duplicates["most_pictures_of_a_caption"]
     read = f"reads {captions['token_limit']} tokens, the longest has {captions['most_tokens']} of them"
-    return [
+    caption_lines = [
         f"Captions: {captions['distinct']}, {words['least']} to {words['most']} words, median {words['median']:g}; "
         f"a picture has up to {captions['most_of_a_picture']}",
         f"{several} stand with several pictures, up to {most}",
         f"the text encoder {f'cuts {cut} captions; ' + captions['first_cut'] if cut else read}",
         f"the text encoder knows nothing of {unknown} captions; {captions['first_unknown']}" if unknown else "",
     ]
+    about = "\n".join([f"{source['name']}: {source['kind']} ({columns})", *facts["notes"]])
+    parts = (row_lines, picture_lines, caption_lines, _training_lines(facts["training"]))
+    return "\n\n".join([about, *("\n  ".join(filter(None, lines)) for lines in parts)])
 
 
 def _training_lines(training: dict[str, Any]) -> list[str]:
@@ -213,8 +234,21 @@ def _training_lines(training: dict[str, Any]) -> list[str]:
     size, joined = training["size"], training["joined_rows"]
     return [
         f"Training: {size} x {size} pixels ({training['fit']}), {training['families']} families of captions",
-        counted(training["pictures"]),
+        _counted(training["pictures"]),
         f"{joined} rows join an earlier one that has the same picture" if joined else "",
-        *shortened([f"leak: {leak}" for leak in training["leaks"]], training["leak_count"], " leaks"),
-        *training["notes"],
+        *_leak_lines(training),
     ]
+
+
+def _leak_lines(facts: dict[str, Any]) -> list[str]:
+    leaks = [f"leak: {leak}" for leak in facts["leaks"]]
+    return [*_shortened(leaks, facts["leak_count"], " leaks"), *facts["notes"]]
+
+
+def _shortened(lines: Sequence[str], count: int, more: str = "") -> list[str]:
+    """The first ten lines, and one that says how many of `count` are left."""
+    return [*lines[:SHOWN], *([f"and {count - SHOWN} more{more}"] if count > SHOWN else [])]
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -22,6 +22,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ from bridge.text.words import WordVectors, split_words
 from train.command import Parser, number, run_command, whole, writable_file
 from train.config import ConfigError, named
 from train.data.dataset import CAPTIONED, features, load_dataset, rows_of
-from train.inspect import inspect, render
-from train.partition import Partition, counted, encoding, partition, shortened, summary
+from train.inspect import inspect, prepared_lines, render, summary
+from train.splits import Partition, codes_of, partition
 
 FACTS, VERSION = "prepared.json", 1  # The version counts changes to what the same source becomes
 FEATURES = features(f"{CAPTIONED} source")
@@ -52,37 +53,39 @@ EPOCHS, SEED = 20, 0
 
 
 def prepare(
-    source: str | Path | Wanted,  # A folder, a file or a hub id; a `Wanted` says also which columns
+    source: str | Path | Wanted,
     out: str | Path,
     how: Reading | None = None,
-    seed: int = 0,  # Another one holds out other captions
+    seed: int = 0,
     *,
-    resplit: bool = False,  # Leave splits of the source's own aside
-    encoder: TextEncoder | None = None,  # Tells families of captions apart; by default MiniLM
+    resplit: bool = False,
+    encoder: TextEncoder | None = None,
 ) -> Path:
     """Make a dataset folder of a source, complete or not at all, unless `out` is made of it already; returns `out`.
 
-    Raises ConfigError if the source cannot be read, too much of it is bad, it is too small to be split, or `out` holds
-    anything else.
+    Another `seed` holds out other captions, `resplit` leaves splits of the source's own aside, and the codes of
+    `encoder`, by default MiniLM, tell families of captions apart. Raises ConfigError if the source cannot be read, too
+    much of it is bad, it is too small to be split, or `out` holds anything else.
     """
     wanted = source if isinstance(source, Wanted) else Wanted(str(source))
-    out, how = Path(out), how or Reading()
-    opened = open_source(wanted)
-    facts = {"version": VERSION, "seed": seed, "resplit": resplit, **asdict(how)}
+    out, how, opened = Path(out), how or Reading(), open_source(wanted)
+    settings = {"version": VERSION, "seed": seed, "resplit": resplit, **asdict(how)}
     columns = dict(opened.columns)
-    identity = json.dumps([opened.fingerprint, columns, facts], sort_keys=True)
+    identity = json.dumps([opened.fingerprint, columns, settings], sort_keys=True)
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
     if _is_done(out, fingerprint):
         return out
+    about = {"source": wanted.source, "kind": opened.kind, "columns": columns, "settings": settings}
     try:
         with atomic_folder(out) as folder:
             work = folder / ".work"
             work.mkdir()
             surveyed = survey(opened, how, lambda i, picture: picture.save(work / f"{i}.png"))
-            plan = partition(surveyed, encoding(encoder), seed, resplit=resplit)
-            _write(surveyed, plan, fingerprint, folder)
+            plan = partition(surveyed, partial(codes_of, encoder), seed, resplit=resplit)
+            rows = partial(_rows, surveyed, plan, work)
+            data = datasets.Dataset.from_generator(rows, FEATURES, str(work / "cache"), fingerprint=fingerprint)
+            data.save_to_disk(str(folder))
             shutil.rmtree(work)
-            about = {"source": wanted.source, "kind": opened.kind, "columns": columns, "settings": facts}
             record = {"fingerprint": fingerprint, **about, **summary(surveyed, plan)}
             text = json.dumps(record, ensure_ascii=False, indent=1) + "\n"
             (folder / FACTS).write_text(text, encoding="utf-8", errors="replace")
@@ -91,23 +94,14 @@ def prepare(
     return out
 
 
-def _write(surveyed: Survey, plan: Partition, fingerprint: str, folder: Path) -> None:
-    def rows() -> Iterator[dict[str, Any]]:
-        for i, pair in enumerate(surveyed.pairs):
-            if plan.split[i]:
-                yield {
-                    "image": {"bytes": (folder / ".work" / f"{i}.png").read_bytes(), "path": None},
-                    "captions": list(pair.captions),
-                    "label": pair.captions[0],
-                    "artist": pair.artist,
-                    "style": pair.style,
-                    "family": int(plan.family[i]),
-                    "split": plan.split[i],
-                    "source": pair.name,
-                }
-
-    cache = str(folder / ".work" / "cache")
-    datasets.Dataset.from_generator(rows, FEATURES, cache, fingerprint=fingerprint).save_to_disk(str(folder))
+def _rows(surveyed: Survey, plan: Partition, work: Path) -> Iterator[dict[str, Any]]:
+    """The dataset's rows, whose pictures are in `work` by their numbers."""
+    for i, pair in enumerate(surveyed.pairs):
+        if plan.split[i]:
+            image = {"bytes": (work / f"{i}.png").read_bytes(), "path": None}
+            own = {"artist": pair.artist, "style": pair.style, "source": pair.name}
+            place = {"family": int(plan.family[i]), "split": plan.split[i]}
+            yield {"image": image, "captions": list(pair.captions), "label": pair.captions[0], **own, **place}
 
 
 def _is_done(out: Path, fingerprint: str) -> bool:
@@ -115,12 +109,12 @@ def _is_done(out: Path, fingerprint: str) -> bool:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
-        found = json.loads((out / FACTS).read_text("utf-8"))["fingerprint"]
+        same = json.loads((out / FACTS).read_text("utf-8"))["fingerprint"] == fingerprint
         verify_folder(out)
-        why = "" if found == fingerprint else "was made of another source, of other files or with other settings"
+        why = "was made of another source, of other files or with other settings"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        why = str(error) if isinstance(error, CheckpointError) else "is no dataset made by train.prepare"
-    if why:
+        same, why = False, str(error) if isinstance(error, CheckpointError) else "is no dataset made by train.prepare"
+    if not same:
         raise ConfigError(f"out: {out} {why}; remove it or choose another folder")
     return True
 
@@ -129,9 +123,8 @@ def training_sentences(data: Path, every: bool = False) -> list[list[str]]:
     """Words of each distinct training caption of a dataset, or of all of its captions, in order; see `load_dataset`."""
     dataset = load_dataset(data)
     rows = dataset if every else rows_of(dataset, "train")
-    captions = (text for row in rows["captions"] for text in row)
-    sentences = (split_words(prepare_caption(text)) for text in dict.fromkeys(captions))
-    return [sentence for sentence in sentences if sentence]
+    captions = dict.fromkeys(text for row in rows["captions"] for text in row)
+    return [words for text in captions if (words := split_words(prepare_caption(text)))]
 
 
 def idf_weights(sentences: Sequence[Sequence[str]], words: Sequence[str]) -> Tensor:
@@ -151,37 +144,34 @@ def idf_weights(sentences: Sequence[Sequence[str]], words: Sequence[str]) -> Ten
 def fit_words(sentences: Sequence[Sequence[str]], dim: int, epochs: int = EPOCHS, seed: int = SEED) -> WordVectors:
     """Skip-gram vectors of every word of the sentences, with their idf; one thread, so equal for an equal seed.
 
-    Raises ConfigError if an argument is out of range, or there are no words.
+    Raises ConfigError if there are no words.
 
     Source: Mikolov et al. 2013, Distributed Representations of Words and Phrases, arXiv:1310.4546
     """
     from gensim.models import Word2Vec  # noqa: PLC0415
 
-    for name, value in (("dim", dim), ("epochs", epochs)):
-        if value < 1:
-            raise ConfigError(f"{name}: expected 1 or more, got {value}")
     if not any(sentences):
         raise ConfigError("data: its training captions hold no words")
     # Captions are short: within a window of 5 every word is near every other.
     model = Word2Vec(sentences, vector_size=dim, window=5, min_count=1, sg=1, workers=1, epochs=epochs, seed=seed)
-    words = list(model.wv.index_to_key)
     vectors = torch.from_numpy(np.array(model.wv.vectors, np.float32))
-    return WordVectors(words, vectors, idf_weights(sentences, words))
+    return WordVectors(list(model.wv.index_to_key), vectors, idf_weights(sentences, model.wv.index_to_key))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that say which source, and how to read and split it."""
-    parser.add_argument("source", help="folder, .csv, .tsv, .jsonl or .parquet file, or hub id such as owner/name")
-    parser.add_argument("--caption-column", help="column of captions, if it is not found by its name")
-    parser.add_argument("--image-column", help="column of pictures or their files, if it is not found")
-    parser.add_argument("--names", choices=["file", "folder"], default="", help="names are the captions")
-    parser.add_argument("--subset", help="configuration of a hub dataset that has several")
-    parser.add_argument("--size", type=int, default=64, help="side of a picture in pixels")
-    parser.add_argument("--fit", choices=["pad", "crop"], default="pad", help="how pictures become square")
-    parser.add_argument("--background", default="white", help="colour, by name or like #ffcc00")
-    parser.add_argument("--max-bad", type=number(0, 1), default=0.05, help="share of rows that may be unusable")
-    parser.add_argument("--seed", type=whole(0), default=0, help="another one holds out other captions")
-    parser.add_argument("--resplit", action="store_true", help="leave the source's own splits aside")
+    add = parser.add_argument
+    add("source", help="folder, .csv, .tsv, .jsonl or .parquet file, or hub id such as owner/name")
+    add("--caption-column", help="column of captions, if it is not found by its name")
+    add("--image-column", help="column of pictures or their files, if it is not found")
+    add("--names", choices=["file", "folder"], default="", help="names are the captions")
+    add("--subset", help="configuration of a hub dataset that has several")
+    add("--size", type=int, default=64, help="side of a picture in pixels")
+    add("--fit", choices=["pad", "crop"], default="pad", help="how pictures become square")
+    add("--background", default="white", help="colour, by name or like #ffcc00")
+    add("--max-bad", type=number(0, 1), default=0.05, help="share of rows that may be unusable")
+    add("--seed", type=whole(0), default=0, help="another one holds out other captions")
+    add("--resplit", action="store_true", help="leave the source's own splits aside")
 
 
 def chosen(args: argparse.Namespace) -> tuple[Wanted, Reading]:
@@ -194,16 +184,6 @@ def chosen(args: argparse.Namespace) -> tuple[Wanted, Reading]:
     return wanted, Reading(args.size, args.fit, (red, green, blue), args.max_bad)
 
 
-def lines_of(facts: dict[str, Any]) -> list[str]:
-    """A dataset's prepared.json in a few lines."""
-    return [
-        f"{facts['rows']} rows, {facts['families']} families of captions: {counted(facts['pictures'])}",
-        *shortened([f"left out: {bad['row']}: {bad['why']}" for bad in facts["bad"]], facts["bad_rows"]),
-        *shortened([f"leak: {leak}" for leak in facts["leaks"]], facts["leak_count"], " leaks"),
-        *facts["notes"],
-    ]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     examples = """
@@ -213,13 +193,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = Parser("python -m train.prepare", __doc__, examples)
     add_arguments(parser)
-    parser.add_argument("--out", type=Path, help="folder of the dataset; without it the source is only looked at")
-    parser.add_argument("--sheet", type=Path, help="PNG file for a sheet of a few pictures with captions")
-    parser.add_argument("--json", action="store_true", help="print what the source is as JSON")
-    parser.add_argument("--words", type=Path, help="folder for word vectors of the captions of a dataset")
-    parser.add_argument("--dim", type=whole(1), default=128, help="length of a word vector")
-    parser.add_argument("--epochs", type=whole(1), default=EPOCHS, help="times that the captions are read for --words")
-    parser.add_argument("--all-captions", action="store_true", help="read those held out too for --words; no pictures")
+    add = parser.add_argument
+    add("--out", type=Path, help="folder of the dataset; without it the source is only looked at")
+    add("--sheet", type=Path, help="PNG file for a sheet of a few pictures with captions")
+    add("--json", action="store_true", help="print what the source is as JSON")
+    add("--words", type=Path, help="folder for word vectors of the captions of a dataset")
+    add("--dim", type=whole(1), default=128, help="length of a word vector")
+    add("--epochs", type=whole(1), default=EPOCHS, help="times that the captions are read for --words")
+    add("--all-captions", action="store_true", help="read those held out too for --words; no pictures")
     return run_command(parser, argv, _run)
 
 
@@ -237,9 +218,9 @@ def _run(args: argparse.Namespace) -> None:
     if args.out:
         wanted, how = chosen(args)
         writable_folder(args.out.parent)
-        out = prepare(wanted, args.out, how, args.seed, resplit=args.resplit)
-        print("\n".join(lines_of(json.loads((out / FACTS).read_text("utf-8")))), file=sys.stderr)
-        print(out)
+        prepare(wanted, args.out, how, args.seed, resplit=args.resplit)
+        print("\n".join(prepared_lines(json.loads((args.out / FACTS).read_text("utf-8")))), file=sys.stderr)
+        print(args.out)
     if args.words:
         with named("--out" if args.out else "SOURCE"):
             sentences = training_sentences(args.out or Path(args.source), args.all_captions)

@@ -1,4 +1,4 @@
-"""One pass over a source: every picture fully read, every caption cleaned, what is bad counted and named."""
+"""One pass over a source: every picture is read whole, every caption cleaned, and what is bad counted and named."""
 
 import hashlib
 import json
@@ -20,14 +20,9 @@ from bridge.errors import UserError
 from bridge.images import AnimatedImageWarning, ImageError, facts_of, flatten, header_of, read_image
 from bridge.pairs.sources import Raw, Source, Wanted, open_source
 
-THUMBNAIL = 16
-"""Side of the pictures that are compared with each other, in pixels."""
-MAX_BYTES = 2**28
-"""Files larger than that are no pictures."""
-LOST = ("nan", "NaN", "NAN", "<NA>")
-"""What a lost value becomes when a program writes it as a word."""
-
-Sink = Callable[[int, Image.Image], None]
+THUMBNAIL = 16  # Side of the pictures that are compared with each other, in pixels
+MAX_BYTES = 2**28  # A larger file is no picture
+LOST = ("nan", "NaN", "NAN", "<NA>")  # What programs write for a missing value
 
 
 class UnusableError(UserError):
@@ -40,19 +35,13 @@ class OwnPageError(UserError):
 
 @dataclass(frozen=True)
 class Reading:
-    """How pictures are read.
+    """How pictures are read."""
 
-    Args:
-        size: Side of the square they become, in pixels.
-        fit: "pad" shows all of a picture beside the background; "crop" cuts the longer side on both ends.
-        background: RGB in 0..255 behind what is transparent and beside what is not square; None keeps it transparent.
-        max_bad: Share of rows that may be unusable.
-    """
-
-    size: int = 64
-    fit: str = "pad"
+    size: int = 64  # Side of the square they become, in pixels
+    fit: str = "pad"  # Shows all of a picture, beside the background; "crop" cuts the longer side on both ends
+    # RGB in 0..255 behind what is transparent and beside what is not square; None keeps it transparent
     background: tuple[int, int, int] | None = (255, 255, 255)
-    max_bad: float = 0.05
+    max_bad: float = 0.05  # Share of rows that may be unusable
 
     def __post_init__(self) -> None:
         if self.fit not in ("pad", "crop"):
@@ -65,80 +54,57 @@ class Reading:
 
 @dataclass(frozen=True)
 class Pair:
-    """One picture that was read, and its captions.
+    """One picture that was read, and its captions."""
 
-    Attributes:
-        name: Where it stands in the source.
-        captions: Cleaned, each once, at least one; the first is the label.
-        artist: See `Raw`, like style and split.
-        digest: sha256 of its bytes.
-        size: Width and height before it was resized.
-        mode: Pillow's name of its pixels; `kind` its file format.
-        animated: Whether it has more frames than the first, which is read.
-    """
-
-    name: str
-    captions: tuple[str, ...]
-    artist: str
+    name: str  # Where it stands in the source
+    captions: tuple[str, ...]  # Cleaned, each once, at least one; the first is the label
+    artist: str  # See `Raw`, like style and split
     style: str
     split: str
-    digest: str
-    size: tuple[int, int]
-    mode: str
-    kind: str
-    animated: bool
+    digest: str  # sha256 of its bytes
+    size: tuple[int, int]  # Width and height before it was resized
+    mode: str  # Pillow's name of its pixels
+    kind: str  # File format
+    animated: bool  # Whether it has more frames than the first, which is read
 
 
 @dataclass
 class Survey:
-    """What one pass found.
-
-    Attributes:
-        pairs: Usable pictures.
-        thumbnails: One a pair, (N, 16, 16, 3) uint8.
-        bad: (where, why) of every row that was left out.
-        lost: (where, why) of captions that were left out of a row which has others.
-        joined: Rows whose picture an earlier row has byte for byte; their captions went there.
-        rows: Rows read.
-        pages: Contact sheets and strips of bridge's own, which count as no rows.
-        notes: (where, what) of what the user should check.
-    """
+    """The result of one pass."""
 
     pairs: list[Pair] = field(default_factory=list)
+    # Of pairs, (N, 16, 16, 3) uint8
     thumbnails: np.ndarray = field(default_factory=lambda: np.zeros((0, THUMBNAIL, THUMBNAIL, 3), np.uint8))
-    bad: list[tuple[str, str]] = field(default_factory=list)
-    lost: list[tuple[str, str]] = field(default_factory=list)
-    joined: int = 0
-    rows: int = 0
-    pages: list[str] = field(default_factory=list)
-    notes: list[tuple[str, str]] = field(default_factory=list)
+    bad: list[tuple[str, str]] = field(default_factory=list)  # (where, why) of rows left out
+    lost: list[tuple[str, str]] = field(default_factory=list)  # (where, why) of captions left out of rows with others
+    joined: int = 0  # Rows with the bytes of an earlier row's picture, which got their captions
+    rows: int = 0  # Rows read
+    pages: list[str] = field(default_factory=list)  # Contact sheets and strips of bridge's own, which are no rows
+    notes: list[tuple[str, str]] = field(default_factory=list)  # (where, what) of what the user should check
 
 
-def survey(source: Source, how: Reading | None, sink: Sink | None = None, *, strict: bool = True) -> Survey:
-    """Read every row once. Pictures are dropped as soon as the sink and the thumbnails have them.
+def survey(source: Source, how: Reading | None, sink: Callable[[int, Image.Image], None]) -> Survey:
+    """Read every row once; `sink` gets the number of each pair and its picture, which is then let go.
 
-    Args:
-        source: See `bridge.pairs.sources.open_source`.
-        how: How pictures are read; None keeps their size and transparency.
-        sink: Gets the number of each pair and its square picture.
-        strict: Raise UserError once more than `how.max_bad` of the rows are bad; else only count them.
+    `how` None keeps the size and transparency of pictures, and allows any number of bad rows.
+    Raises UserError once more than `how.max_bad` of the rows are bad, or if none is usable.
     """
-    surveyed = Survey()
+    surveyed, max_bad = Survey(), 1 if how is None else how.max_bad
     thumbnails: list[np.ndarray] = []
     number: dict[tuple[str, ...], int] = {}
     for raw in source.rows():
-        surveyed.rows += 1
         try:
             pair, picture, lost = look(raw, how)
         except OwnPageError:
-            surveyed.rows -= 1
             surveyed.pages.append(raw.name)
             continue
         except UnusableError as error:
+            surveyed.rows += 1
             surveyed.bad.append((raw.name, str(error)))
-            if strict and how is not None and source.total is not None:
-                _check_bad(surveyed, source.total, how.max_bad)
+            if source.total is not None:
+                _check_bad(surveyed, source.total, max_bad)
             continue
+        surveyed.rows += 1
         surveyed.notes += [(raw.name, raw.note)] if raw.note else []
         surveyed.lost += [(raw.name, why) for why in lost]
         i = number.setdefault((pair.digest, pair.artist, pair.style, pair.split), len(surveyed.pairs))
@@ -149,10 +115,8 @@ def survey(source: Source, how: Reading | None, sink: Sink | None = None, *, str
             continue
         surveyed.pairs.append(pair)
         thumbnails.append(np.asarray(flatten(picture).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)))
-        if sink is not None:
-            sink(i, picture)
-    if strict and how is not None:
-        _check_bad(surveyed, surveyed.rows, how.max_bad)
+        sink(i, picture)
+    _check_bad(surveyed, surveyed.rows, max_bad)
     if not surveyed.pairs:
         first = f": {surveyed.bad[0][0]}: {surveyed.bad[0][1]}" if surveyed.bad else ""
         raise UserError(f"source: none of its {surveyed.rows} rows has a picture and a caption{first}")
@@ -170,11 +134,8 @@ def _check_bad(surveyed: Survey, rows: int, max_bad: float) -> None:
 
 
 def look(raw: Raw, how: Reading | None) -> tuple[Pair, Image.Image, list[str]]:
-    """A row's pair, its picture as `how` says, and why captions of it were left out.
-
-    Raises UnusableError if it has no usable picture or no usable caption.
-    """
-    data = _bytes_of(raw.picture) if raw.picture is not None or not raw.problem else b""
+    """A row's pair, its picture as `how` says, and why captions of it were left out. Raises both errors above."""
+    data = b"" if raw.problem and raw.picture is None else _bytes_of(raw.picture)
     if (drawn := facts_of(data)) and not drawn & {"caption", "frame"}:
         raise OwnPageError("it is a page of pictures that bridge drew")
     if raw.problem:
@@ -187,29 +148,28 @@ def look(raw: Raw, how: Reading | None) -> tuple[Pair, Image.Image, list[str]]:
         except AnimatedImageWarning:
             warnings.simplefilter("ignore", AnimatedImageWarning)
             picture, animated = _square(data, how), True
-    facts = (*header_of(data), animated)
-    credits = (raw.artist, raw.style, raw.split, hashlib.sha256(data).hexdigest())
-    return Pair(raw.name, captions, *credits, *facts), picture, lost
+    digest = hashlib.sha256(data).hexdigest()
+    return Pair(raw.name, captions, raw.artist, raw.style, raw.split, digest, *header_of(data), animated), picture, lost
 
 
 def _captions(value: Any) -> tuple[tuple[str, ...], list[str]]:
-    values = list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
-    good: dict[str, None] = {}
-    lost = []
-    for one in values:
+    """The usable captions of a cell, each once, and why others are not."""
+    good: list[str] = []
+    lost: list[str] = []
+    for caption in value if isinstance(value, list | tuple | np.ndarray) else [value]:
         try:
-            good[clean_caption(one)] = None
+            good.append(clean_caption(caption))
         except UnusableError as error:
             lost.append(str(error))
     if not good:
         raise UnusableError(lost[0] if lost else "it has no caption")
-    return tuple(good), lost
+    return tuple(dict.fromkeys(good)), lost
 
 
 def clean_caption(value: Any) -> str:
     """A caption as it is kept: NFC, one line, single spaces, no control characters; emoji and marks stay.
 
-    Raises UnusableError if it is missing, empty, blank, no text, or the word a lost value leaves.
+    Raises UnusableError if it is missing, empty, blank, no text, or what programs write for a missing value.
 
     >>> clean_caption("  a cafe\\u0301\\n by the\\x00sea ")
     'a café by the sea'
@@ -217,9 +177,8 @@ def clean_caption(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise UnusableError("its caption is missing")
     if not isinstance(value, str):
-        raise UnusableError(
-            f"its caption is no text but {type(value).__name__} {str(value)[:40]}; choose another column"
-        )
+        given = f"{type(value).__name__} {str(value)[:40]}"
+        raise UnusableError(f"its caption is no text but {given}; choose another column")
     text = "".join(" " if unicodedata.category(ch) in ("Cc", "Cs") else ch for ch in value)
     text = " ".join(unicodedata.normalize("NFC", text).split())
     if text in LOST:
@@ -232,20 +191,18 @@ def clean_caption(value: Any) -> str:
 
 
 def _bytes_of(picture: Path | bytes | None) -> bytes:
-    if isinstance(picture, bytes):
-        data = picture
-    else:
-        try:
+    try:
+        if not isinstance(picture, bytes):
             if picture is None or not picture.is_file():
                 raise UnusableError("there is no such file")
             if picture.stat().st_size > MAX_BYTES:
                 raise UnusableError(f"its file has more than {MAX_BYTES} bytes")
-            data = picture.read_bytes()
-        except OSError as error:
-            raise UnusableError(f"its file cannot be read ({error.strerror or error})") from None
-    if not data:
+            picture = picture.read_bytes()
+    except OSError as error:
+        raise UnusableError(f"its file cannot be read ({error.strerror or error})") from None
+    if not picture:
         raise UnusableError("its picture is empty (0 bytes)")
-    return data
+    return picture
 
 
 def _square(data: bytes, how: Reading | None) -> Image.Image:
@@ -261,27 +218,17 @@ def _square(data: bytes, how: Reading | None) -> Image.Image:
 
 @dataclass(frozen=True)
 class Pairs:
-    """N captioned pictures in memory.
+    """N captioned pictures in memory."""
 
-    Attributes:
-        pictures: Upright; RGBA where the file has transparent pixels, else RGB.
-        captions: Cleaned captions of each, at least one; the first is the label.
-        names: Where each stands in its source, printable.
-        artist: Who drew it, style and split: "" where the source does not say.
-        hashes: sha256 of each picture file's bytes, 64 hex digits.
-        skipped: What was left out and why, with counts, a line each.
-        notes: What else the user should know of the source, a line each.
-    """
-
-    pictures: list[Image.Image]
-    captions: list[list[str]]
-    names: list[str]
-    artist: list[str]
+    pictures: list[Image.Image]  # Upright; RGBA where the file has transparent pixels, else RGB
+    captions: list[list[str]]  # Cleaned captions of each, at least one; the first is the label
+    names: list[str]  # Where each stands in its source, printable
+    artist: list[str]  # Who drew each; "" where the source does not say, as of style and split
     style: list[str]
     split: list[str]
-    hashes: list[str]
-    skipped: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    hashes: list[str]  # sha256 of each picture file's bytes, 64 hex digits
+    skipped: tuple[str, ...] = ()  # What was left out and why, with counts, a line each
+    notes: tuple[str, ...] = ()  # What else the user should know of the source, a line each
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -299,42 +246,31 @@ def load_pairs(
 ) -> Pairs:
     """Anybody's captioned pictures in memory, in a fixed order.
 
-    Args:
-        source: A folder, a table, a hub id, a `datasets.Dataset` (a dictionary of them by splits), or a `Wanted`, which
-            says all of the rest.
-        image_size: Side of the square that each is scaled and padded to, in pixels; None leaves them as they are.
-        caption_column: The column of captions, if it is not found by its name; so `image_column`.
-        names: "file" takes the files' names for captions, "folder" those of their folders.
-        subset: Configuration of a hub dataset that has several.
-        say: Told every few seconds how many rows were read.
+    `source` is a folder, a table, a hub id, a `datasets.Dataset`, a dictionary of those by splits, or a `Wanted`, which
+    stands for all options but two: `image_size`, the side in pixels of the square that each picture is scaled and
+    padded to, None to leave them as they are; and `say`, called every few seconds with the number of rows read.
 
     Raises UserError if the source cannot be read, or no row of it has a picture and a caption.
     """
     wanted = source if isinstance(source, Wanted) else Wanted(source, caption_column, image_column, names, subset)
     opened = open_source(wanted)
     pictures: list[Image.Image] = []
-    spoken = time.monotonic()
+    last_said = time.monotonic()
 
     def keep(number: int, picture: Image.Image) -> None:
-        nonlocal spoken
+        nonlocal last_said
         pictures.append(picture)
-        if say is not None and time.monotonic() - spoken > 5:
-            spoken = time.monotonic()
+        if say is not None and time.monotonic() - last_said > 5:
+            last_said = time.monotonic()
             say(f"{number + 1} pictures read{f' of {opened.total}' if opened.total else ''}")
 
-    surveyed = survey(opened, Reading(image_size, background=None) if image_size else None, keep, strict=False)
-    pairs = surveyed.pairs
-    return Pairs(
-        pictures,
-        [list(pair.captions) for pair in pairs],
-        [pair.name for pair in pairs],
-        [pair.artist for pair in pairs],
-        [pair.style for pair in pairs],
-        [pair.split for pair in pairs],
-        [pair.digest for pair in pairs],
-        (*_grouped("rows left out", surveyed.bad), *_grouped("captions left out", surveyed.lost)),
-        tuple(all_notes(opened, surveyed)),
-    )
+    surveyed = survey(opened, Reading(image_size, background=None, max_bad=1) if image_size else None, keep)
+    captions = [list(pair.captions) for pair in surveyed.pairs]
+    columns = ("name", "artist", "style", "split", "digest")
+    where, artist, style, split, hashes = ([getattr(pair, name) for pair in surveyed.pairs] for name in columns)
+    skipped = (*_grouped("rows left out", surveyed.bad), *_grouped("captions left out", surveyed.lost))
+    notes = tuple(all_notes(opened, surveyed))
+    return Pairs(pictures, captions, where, artist, style, split, hashes, skipped, notes)
 
 
 def all_notes(source: Source, surveyed: Survey) -> list[str]:
@@ -345,17 +281,14 @@ def all_notes(source: Source, surveyed: Survey) -> list[str]:
 
 def _grouped(what: str, reasons: Sequence[tuple[str, str]]) -> list[str]:
     """One line a reason: how many, and the first."""
-    first: dict[str, str] = {}
-    for name, why in reasons:
-        first.setdefault(why, name)
+    first = {why: name for name, why in reversed(reasons)}
     counts = Counter(why for _, why in reasons)
     return [f"{count} {f'{what}: ' if what else ''}{why} ({first[why]})" for why, count in counts.most_common()]
 
 
 def pairs_fingerprint(wanted: Wanted, image_size: int | None = None) -> str:
-    """16 hex digits of what `load_pairs` would read, without reading a picture.
-
-    It changes with the options, with the names, sizes and dates of the files, and with the bytes of a table.
+    """16 hex digits that change with what `load_pairs` would read: with the options, with the names, sizes and dates of
+    the files, and with the bytes of a table; no picture is read.
     """
     opened = open_source(wanted)
     facts = [opened.fingerprint, dict(opened.columns), image_size, wanted.names]

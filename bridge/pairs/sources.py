@@ -1,7 +1,7 @@
-"""Captioned pictures wherever they are, row by row: nothing is decoded here, and nothing judged.
+"""Captioned pictures wherever they are, row by row, numbered from 1: nothing is decoded here, and nothing judged.
 
 A source is a folder of pictures with a table, with a .txt beside each picture, or with captions in its names; a table
-of paths; Parquet; a folder of `datasets`, or a dataset in memory; or a hub dataset. Rows are numbered from 1.
+of paths; Parquet; a folder of `datasets`, or a dataset in memory; or a hub dataset.
 """
 
 import contextlib
@@ -14,53 +14,44 @@ import re
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bridge.checkpoint import sha256_of
 from bridge.errors import UserError
 from bridge.extras import import_extra
 from bridge.images import ENDINGS
-from bridge.pairs.tables import SPLITS, Row, find_columns, read_table, shown, split_name
+from bridge.manifest import MANIFEST
+from bridge.pairs.tables import SPLITS, Table, find_columns, read_table, shown, split_name
 from bridge.textfile import WESTERN, EncodingError, decode, split_lines
 
+T = TypeVar("T")
 TEXTS = frozenset({".txt", ".caption"})
 TABLES = frozenset({".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson"})
 PARQUET = ".parquet"
-REMEDIES = (
-    (
-        "save them as PNG or JPEG",
-        ".heic .heif .hif .svg .svgz .psd .ai .eps .xcf .kra .raw .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .tga .jxl "
-        ".jxr .exr .hdr .pfm .pam .dds .icns .pcx .xpm .xbm .sgi .ras .wmf .emf .pdf .djvu .clip .afphoto",
-    ),
-    ("take pictures out of them", ".mp4 .mov .avi .mkv .webm .m4v"),
-    ("unpack them", ".zip .tar .gz .tgz .bz2 .xz .7z .rar .zst"),
-    ("save the sheet as CSV", ".xlsx .xls .xlsm .ods .numbers"),
-)
-"""What is not read, and what to do about it."""
+REMEDIES = {
+    "save them as PNG or JPEG": ".heic .heif .hif .svg .svgz .psd .ai .eps .xcf .kra .raw .dng .cr2 .cr3 .nef .arw "
+    ".orf .rw2 .raf .tga .jxl .jxr .exr .hdr .pfm .pam .dds .icns .pcx .xpm .xbm .sgi .ras .wmf .emf .pdf .djvu "
+    ".clip .afphoto",
+    "take pictures out of them": ".mp4 .mov .avi .mkv .webm .m4v",
+    "unpack them": ".zip .tar .gz .tgz .bz2 .xz .7z .rar .zst",
+    "save the sheet as CSV": ".xlsx .xls .xlsm .ods .numbers",
+}
+"""What to do about files that are not read."""
 JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
-MANIFEST = "manifest.jsonl"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which source, and how to read it.
+    """Which source, and how to read it."""
 
-    Args:
-        source: A folder, a file, a hub id, or a `datasets.Dataset`.
-        caption_column: Its column of captions; None finds it by its name.
-        image_column: Its column of pictures or their files; None finds it by its type or name.
-        names: "file" takes the files' names for captions, "folder" those of their folders.
-        subset: Configuration of a hub dataset that has several.
-    """
-
-    source: Any
-    caption_column: str | None = None
-    image_column: str | None = None
-    names: str = ""
-    subset: str | None = None
+    source: Any  # A folder, a file, a hub id, a `datasets.Dataset`, or a dictionary of those by splits
+    caption_column: str | None = None  # Its column of captions; None finds it by its name
+    image_column: str | None = None  # Its column of pictures or their files; None finds it by its type or name
+    names: str = ""  # "file" takes the files' names for captions, "folder" those of their folders
+    subset: str | None = None  # Configuration of a hub dataset that has several
 
     @property
     def asked(self) -> dict[str, str | None]:
@@ -75,53 +66,32 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Raw:
-    """One row as the source has it.
+    """One row as the source has it."""
 
-    Attributes:
-        name: Where it stands, for people: printable, on one line.
-        picture: The picture's file or its bytes.
-        captions: What its caption column holds.
-        artist: Who drew it, style and split (by our name where it has one): "" where the source does not say.
-        problem: Why it cannot be used, if that is known already.
-        note: What the user should check in it.
-    """
-
-    name: str
-    picture: Path | bytes | None = None
-    captions: Any = None
-    artist: str = ""
+    name: str  # Where it stands, for people: printable, on one line
+    picture: Path | bytes | None = None  # The picture's file or its bytes
+    captions: Any = None  # What its caption column holds
+    artist: str = ""  # Who drew it; "" where the source does not say, as of style and split
     style: str = ""
-    split: str = ""
-    problem: str = ""
-    note: str = ""
+    split: str = ""  # By our name where it has one
+    problem: str = ""  # Why it cannot be used, if that is known already
+    note: str = ""  # What the user should check in it
 
 
 @dataclass(frozen=True)
 class Source:
-    """A source that was understood.
+    """A source that was understood."""
 
-    Attributes:
-        kind: What it is, in words.
-        columns: {role of ROLES: column or where else it comes from}.
-        rows: Iterates over the rows from the first; one picture's bytes are held at a time.
-        fingerprint: 16 hex digits of names, sizes and dates of files, bytes of tables, revision of a hub dataset.
-        total: How many rows there are, None where only reading tells.
-        notes: What the user should know of it, one line each.
-    """
-
-    kind: str
-    columns: Mapping[str, str]
-    rows: Callable[[], Iterator[Raw]]
-    fingerprint: str
-    total: int | None = None
-    notes: tuple[str, ...] = ()
+    kind: str  # What it is, in words
+    columns: Mapping[str, str]  # {role of ROLES: column or where else it comes from}
+    rows: Callable[[], Iterator[Raw]]  # Iterates from the first row; one picture's bytes are held at a time
+    fingerprint: str  # 16 hex digits of names, sizes and dates of files, bytes of tables, revision of a hub dataset
+    total: int | None = None  # Number of rows; None where only reading tells
+    notes: tuple[str, ...] = ()  # What the user should know of it, one line each
 
 
 def open_source(wanted: Wanted) -> Source:
-    """Find out what a source is.
-
-    Raises UserError if there is no such source, it is damaged, or it has no pictures or captions; says what it has.
-    """
+    """What a source is. Raises UserError if there is none, it is damaged, or it has no pictures or captions."""
     if wanted.names not in ("", "file", "folder"):
         raise UserError(f"--names: expected 'file' or 'folder', got {wanted.names!r}")
     if not isinstance(wanted.source, str | Path):
@@ -129,7 +99,7 @@ def open_source(wanted: Wanted) -> Source:
     path = Path(wanted.source)
     if os.path.isdir(wanted.source):
         saved = any(os.path.isfile(path / name) for name in ("state.json", "dataset_dict.json"))
-        return _open_saved(path, wanted) if saved else _open_folder(path, wanted)
+        return _open_dataset(wanted, path) if saved else _open_folder(Folder(path), wanted)
     if os.path.isfile(wanted.source):
         return _open_file(path, wanted)
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(wanted.source)) and not _is_known(path):
@@ -144,36 +114,80 @@ def _is_known(path: Path) -> bool:
 def _open_file(path: Path, wanted: Wanted) -> Source:
     ending = path.suffix.lower()
     if ending == PARQUET:
-        return _open_built(wanted, "Parquet file", "parquet", data_files=str(path), base=path.parent)
+        return _open_built(wanted, "Parquet file", "parquet", str(path), path.parent)
     if ending in TABLES | {".txt"}:
-        return _open_tables(path.parent, [path], [], wanted, inside=False)
-    remedy = "pass its folder" if ending in ENDINGS else next((r for r, e in REMEDIES if ending in e.split()), "")
+        return _open_tables([path], wanted)
+    remedies = {ending: remedy for remedy, endings in REMEDIES.items() for ending in endings.split()}
     known = ", ".join(sorted({*TABLES, PARQUET}))
-    raise UserError(f"source: {shown(path.name)} is none of {known}; {remedy or 'pass its folder'}")
+    raise UserError(f"source: {shown(path.name)} is none of {known}; {remedies.get(ending, 'pass its folder')}")
+
+
+# names of files, in any Unicode form or letter case
+
+
+def _by_spelling(values: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """Values by their names in NFC; where letter case is all that differs, also by lower case."""
+    exact = {unicodedata.normalize("NFC", name): value for name, value in values}
+    return {name.casefold(): value for name, value in exact.items()} | exact
+
+
+def _spelled(values: Mapping[str, T], *names: str) -> T | None:
+    """The value of the first name that is there, exactly or else in another letter case."""
+    exact = [unicodedata.normalize("NFC", name) for name in names]
+    return next((values[name] for name in [*exact, *map(str.casefold, exact)] if name in values), None)
+
+
+class Locator:
+    """Finds files as their folders spell them; each folder is listed once."""
+
+    def __init__(self) -> None:
+        self._listed: dict[Path, dict[str, str]] = {}
+
+    def find(self, path: Path) -> Path | None:
+        """The file or folder that is meant, None if there is none."""
+        try:
+            if path.exists():
+                return path
+        except (OSError, ValueError):  # no possible name
+            return None
+        if path.parent == path or (parent := self.find(path.parent)) is None:
+            return None
+        if parent not in self._listed:
+            names = sorted(os.listdir(parent)) if parent.is_dir() else []
+            self._listed[parent] = _by_spelling(zip(names, names, strict=True))
+        name = _spelled(self._listed[parent], path.name)
+        return parent / name if name else None
+
+    def is_there(self, folder: Path, cell: str) -> bool:
+        """Whether a cell of a table names a file from a folder."""
+        return bool(cell.strip()) and self.find(Path(os.path.normpath(folder / _path(cell)))) is not None
+
+
+def _path(cell: str) -> Path:
+    return Path(cell.strip().replace("\\", "/"))
 
 
 # folders
 
 
 class Folder:
-    """A folder's files, in a fixed order: linked ones too, but not what hides behind a dot, nor what bridge drew.
-
-    `manifests` list what bridge drew there; `notes` say what is not read, by ending, with the remedy.
-    """
+    """A folder's files, in a fixed order: linked ones too, but not what hides behind a dot, nor what bridge drew."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.files = sorted(_walk(path), key=lambda file: file.parts)
+        # Of what bridge drew, and the files that they list
         self.manifests = {file: listed for file in self.files if file.name == MANIFEST and (listed := _drawn(file))}
-        drawn = {picture for listed in self.manifests.values() for picture in listed}
+        drawn = set().union(*self.manifests.values())
         every = [file for file in self.files if file.suffix.lower() in ENDINGS]
         self.pictures = [file for file in every if file not in drawn]
-        self.notes = []
+        unread = _unread(self.files)
+        self.also = f" ({unread})" if unread else ""  # What is not read, to add to a message
+        own = ""
         if left := len(every) - len(self.pictures):
             where = ", ".join(sorted({self.name(file.parent) for file in self.manifests}))
-            self.notes.append(f"{left} pictures that bridge drew are left out ({where}); pass that folder to use them")
-        self.unread = _unread(self.files)
-        self.notes += [note for note in (self.unread, self._mixed()) if note]
+            own = f"{left} pictures that bridge drew are left out ({where}); pass that folder to use them"
+        self.notes = [note for note in (own, unread, self._near_splits()) if note]
 
     def name(self, file: Path) -> str:
         """A file as its path from the folder, printable."""
@@ -181,9 +195,8 @@ class Folder:
 
     def split_of(self, file: Path) -> str:
         """The split that a folder above a file names, where all folders at its depth are called like splits."""
-        folders = self._folders(file)
-        at = self._split_depth
-        return split_name(folders[at]) if at is not None and at < len(folders) else ""
+        folders, depth = self._folders(file), self._split_depth
+        return split_name(folders[depth]) if depth is not None and depth < len(folders) else ""
 
     def kind_of(self, file: Path) -> str:
         """The name of the folder that a file is in, below one that is called like a split the one above it."""
@@ -199,13 +212,11 @@ class Folder:
     def _split_depth(self) -> int | None:
         """Folders above those that are called like splits; None where there are none such."""
         every = {self._folders(file) for file in self.pictures}
-        for depth in range(min(map(len, every), default=0)):
-            if all(split_name(folders[depth]) in SPLITS for folders in every):
-                return depth
-        return None
+        depths = range(min(map(len, every), default=0))
+        return next((i for i in depths if all(split_name(folders[i]) in SPLITS for folders in every)), None)
 
-    def _mixed(self) -> str:
-        """What is said where folders beside others are called like splits; "" where none are, or they are splits."""
+    def _near_splits(self) -> str:
+        """What to say where folders beside others are called like splits; "" where none are, or they are splits."""
         if self._split_depth is not None:
             return ""
         tops = sorted({folders[0] if (folders := self._folders(file)) else "" for file in self.pictures})
@@ -227,10 +238,13 @@ def _walk(folder: Path) -> Iterator[Path]:
                 folders.clear()
                 continue
             seen.add(real)
-            kept = [name for name in sorted(folders) if not name.startswith(".") and name.lower() not in JUNK]
-            links += [Path(place, name) for name in kept if os.path.islink(os.path.join(place, name))]
-            folders[:] = kept
-            yield from (Path(place, n) for n in names if not n.startswith(".") and n.lower() not in JUNK)
+            folders[:] = _not_junk(sorted(folders))
+            links += [Path(place, name) for name in folders if os.path.islink(os.path.join(place, name))]
+            yield from (Path(place, name) for name in _not_junk(names))
+
+
+def _not_junk(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not name.startswith(".") and name.lower() not in JUNK]
 
 
 def _drawn(manifest: Path) -> list[Path]:
@@ -246,108 +260,14 @@ def _unread(files: Sequence[Path]) -> str:
     """How many files of each ending are not read, and what to do about them; "" if there are none."""
     counts = Counter(file.suffix.lower() or "without an ending" for file in files if not _is_known(file))
     parts = []
-    for remedy, endings in REMEDIES:
-        counted = [f"{counts.pop(ending)} {ending}" for ending in endings.split() if ending in counts]
-        parts += [f"{', '.join(counted)} ({remedy})"] if counted else []
+    for remedy, endings in REMEDIES.items():
+        if counted := [f"{counts.pop(ending)} {ending}" for ending in endings.split() if ending in counts]:
+            parts.append(f"{', '.join(counted)} ({remedy})")
     parts += [f"{count} {ending}" for ending, count in sorted(counts.items())]
     return f"not read: {'; '.join(parts)}" if parts else ""
 
 
-def _open_folder(path: Path, wanted: Wanted) -> Source:
-    folder = Folder(path)
-    tables = [file for file in folder.files if file.suffix.lower() in TABLES and file not in folder.manifests]
-    metadata = [file for file in tables if file.stem.lower() == "metadata"]
-    texts = _texts(folder)
-    option = next((f"--{role}-column" for role, column in wanted.asked.items() if column is not None), "")
-    if wanted.names:
-        if option:
-            raise UserError(f"{option}: names are the captions, so no table is read; leave it or --names out")
-        return _from_names(folder, wanted)
-    if not metadata and any(file.suffix.lower() == PARQUET for file in folder.files):
-        return _open_parquets(folder, wanted)
-    if not metadata and not (option and tables) and any(_text_of(file, texts) for file in folder.pictures):
-        if option:
-            raise UserError(f"{option}: {wanted.title} has captions in .txt files and no table; leave it out")
-        return _from_texts(folder, texts)
-    if tables := metadata or tables or list(folder.manifests):
-        return _open_tables(path, tables, folder.pictures, wanted, folder)
-    for lone in [file for file in folder.files if file.suffix.lower() in TEXTS]:  # a table under a plain name
-        with contextlib.suppress(UserError):
-            return _open_tables(path, [lone], folder.pictures, wanted, folder)
-    raise UserError(
-        f"source: {wanted.title} has {len(folder.pictures)} pictures and no captions; write metadata.csv with the "
-        f"columns file_name and caption, or a .txt beside each picture, or pass --names file{_also(folder)}"
-    )
-
-
-def _also(folder: Folder) -> str:
-    return f" ({folder.unread})" if folder.unread else ""
-
-
-def _from_names(folder: Folder, wanted: Wanted) -> Source:
-    if not folder.pictures:
-        raise UserError(f"source: {wanted.title} has no pictures ({', '.join(sorted(ENDINGS))}){_also(folder)}")
-
-    def rows() -> Iterator[Raw]:
-        for file in folder.pictures:
-            name = file.stem if wanted.names == "file" else folder.kind_of(file)
-            yield Raw(folder.name(file), file, name_caption(name), split=folder.split_of(file))
-
-    columns = {"caption": f"name of the {wanted.names}", "image": "files"}
-    print_ = _stat_fingerprint(folder.files, folder.path, wanted.names)
-    return Source("folder of pictures", columns, rows, print_, len(folder.pictures), tuple(folder.notes))
-
-
-def name_caption(name: str) -> str:
-    """The caption in a file's or folder's name: its words without a number at the end.
-
-    >>> name_caption("a-red_house (2)"), name_caption("cat_0017"), name_caption("1984")
-    ('a red house', 'cat', '1984')
-    """
-    words = re.sub(r"[_\-\s]+", " ", unicodedata.normalize("NFC", name)).strip()
-    return re.sub(r"(?: \(?\d+\)?)+$", "", words)
-
-
-def _texts(folder: Folder) -> dict[str, Path]:
-    """{path without ending, NFC: text}; where letter case is all that differs, also by lower case."""
-    texts = {_key(file.with_suffix("")): file for file in folder.files if file.suffix.lower() in TEXTS}
-    return {key.casefold(): file for key, file in texts.items()} | texts
-
-
-def _text_of(picture: Path, texts: Mapping[str, Path]) -> Path | None:
-    keys = [_key(picture.with_suffix("")), _key(picture)]  # cat.txt, or cat.png.txt
-    return next((texts[key] for key in [*keys, *(key.casefold() for key in keys)] if key in texts), None)
-
-
-def _key(path: Path) -> str:
-    return unicodedata.normalize("NFC", str(path))
-
-
-def _from_texts(folder: Folder, texts: Mapping[str, Path]) -> Source:
-    def rows() -> Iterator[Raw]:
-        for file in folder.pictures:
-            raw = Raw(folder.name(file), file, split=folder.split_of(file))
-            if (text := _text_of(file, texts)) is None:
-                yield replace(raw, problem=f"there is no {shown(file.stem)}.txt beside it")
-                continue
-            try:
-                content, encoding = decode(text.read_bytes())
-            except (EncodingError, OSError) as error:
-                yield replace(raw, problem=f"{shown(text.name)} cannot be read: {error}")
-                continue
-            note = "its .txt is not UTF-8; it was read as Windows-1252" if encoding == WESTERN else ""
-            captions = [line for line in split_lines(content) if line.strip()]
-            yield replace(raw, captions=captions or "", note=note)
-
-    used = {_text_of(file, texts) for file in folder.pictures}
-    lone = sorted(folder.name(text) for text in set(texts.values()) - used)
-    notes = [f"{len(lone)} .txt files have no picture beside them, {lone[0]} for one"] if lone else []
-    columns = {"caption": "the .txt beside each picture, a caption a line", "image": "files"}
-    print_ = _stat_fingerprint(folder.files, folder.path)
-    return Source("folder with .txt files", columns, rows, print_, len(folder.pictures), (*folder.notes, *notes))
-
-
-def _stat_fingerprint(files: Sequence[Path], root: Path, *facts: str) -> str:
+def _stat_fingerprint(files: Iterable[Path], root: Path, *facts: str) -> str:
     """16 hex digits of the files' names, sizes and dates, and of `facts`."""
     digest = hashlib.sha256("\0".join(facts).encode("utf-8", "replace"))
     for file in files:
@@ -360,130 +280,167 @@ def _stat_fingerprint(files: Sequence[Path], root: Path, *facts: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def _open_folder(folder: Folder, wanted: Wanted) -> Source:
+    tables = [file for file in folder.files if file.suffix.lower() in TABLES and file not in folder.manifests]
+    metadata = [file for file in tables if file.stem.lower() == "metadata"]
+    texts = [file for file in folder.files if file.suffix.lower() in TEXTS]
+    option = next((f"--{role}-column" for role, column in wanted.asked.items() if column is not None), "")
+    if wanted.names:
+        if option:
+            raise UserError(f"{option}: names are the captions, so no table is read; leave it or --names out")
+        return _from_names(folder, wanted)
+    if not metadata and any(file.suffix.lower() == PARQUET for file in folder.files):
+        return _open_parquets(folder, wanted)
+    if not metadata and not (option and tables) and (text_of := _texts_of(folder.pictures, texts)):
+        if option:
+            raise UserError(f"{option}: {wanted.title} has captions in .txt files and no table; leave it out")
+        return _from_texts(folder, texts, text_of)
+    if tables := metadata or tables or list(folder.manifests):
+        return _open_tables(tables, wanted, folder)
+    for lone in texts:  # a table under a plain name
+        with contextlib.suppress(UserError):
+            return _open_tables([lone], wanted, folder)
+    raise UserError(
+        f"source: {wanted.title} has {len(folder.pictures)} pictures and no captions; write metadata.csv with the "
+        f"columns file_name and caption, or a .txt beside each picture, or pass --names file{folder.also}"
+    )
+
+
+def _from_pictures(
+    folder: Folder, kind: str, captions: str, described: Callable[[Raw, Path], Raw], notes: Sequence[str], *facts: str
+) -> Source:
+    """Pictures of a folder without a table; `described` adds the caption of each, `captions` says where it is from."""
+
+    def rows() -> Iterator[Raw]:
+        for file in folder.pictures:
+            yield described(Raw(folder.name(file), file, split=folder.split_of(file)), file)
+
+    fingerprint = _stat_fingerprint(folder.files, folder.path, *facts)
+    columns = {"caption": captions, "image": "files"}
+    return Source(kind, columns, rows, fingerprint, len(folder.pictures), (*folder.notes, *notes))
+
+
+def _from_names(folder: Folder, wanted: Wanted) -> Source:
+    if not folder.pictures:
+        raise UserError(f"source: {wanted.title} has no pictures ({', '.join(sorted(ENDINGS))}){folder.also}")
+
+    def described(raw: Raw, file: Path) -> Raw:
+        return replace(raw, captions=name_caption(file.stem if wanted.names == "file" else folder.kind_of(file)))
+
+    return _from_pictures(folder, "folder of pictures", f"name of the {wanted.names}", described, [], wanted.names)
+
+
+def name_caption(name: str) -> str:
+    """The caption in a file's or folder's name: its words without a number at the end.
+
+    >>> name_caption("a-red_house (2)"), name_caption("cat_0017"), name_caption("1984")
+    ('a red house', 'cat', '1984')
+    """
+    words = re.sub(r"[_\-\s]+", " ", unicodedata.normalize("NFC", name)).strip()
+    return re.sub(r"(?: \(?\d+\)?)+$", "", words)
+
+
+def _texts_of(pictures: Sequence[Path], texts: Sequence[Path]) -> dict[Path, Path]:
+    """The text of each picture that has one: cat.txt, or cat.png.txt."""
+    known = _by_spelling((str(text.with_suffix("")), text) for text in texts)
+    return {file: text for file in pictures if (text := _spelled(known, str(file.with_suffix("")), str(file)))}
+
+
+def _from_texts(folder: Folder, texts: Sequence[Path], text_of: Mapping[Path, Path]) -> Source:
+    def described(raw: Raw, file: Path) -> Raw:
+        if file not in text_of:
+            return replace(raw, problem=f"there is no {shown(file.stem)}.txt beside it")
+        try:
+            content, encoding = decode(text_of[file].read_bytes())
+        except (EncodingError, OSError) as error:
+            return replace(raw, problem=f"{shown(text_of[file].name)} cannot be read: {error}")
+        note = "its .txt is not UTF-8; it was read as Windows-1252" if encoding == WESTERN else ""
+        return replace(raw, captions=[line for line in split_lines(content) if line.strip()] or "", note=note)
+
+    used = {text.with_suffix("") for text in text_of.values()}
+    lone = sorted(folder.name(text) for text in texts if text.with_suffix("") not in used)
+    notes = [f"{len(lone)} .txt files have no picture beside them, {lone[0]} for one"] if lone else []
+    captions = "the .txt beside each picture, a caption a line"
+    return _from_pictures(folder, "folder with .txt files", captions, described, notes)
+
+
 # tables
 
 
-class Locator:
-    """Finds files as a folder spells them: in another Unicode form, or in another letter case."""
-
-    def __init__(self) -> None:
-        self._listed: dict[Path, dict[str, str]] = {}
-
-    def find(self, path: Path) -> Path | None:
-        """The file or folder that is meant, None if there is none."""
-        try:
-            if path.exists():
-                return path
-        except (OSError, ValueError):  # no possible name
-            return None
-        if path.parent == path or (parent := self.find(path.parent)) is None:
-            return None
-        names = self._names(parent)
-        name = unicodedata.normalize("NFC", path.name)
-        actual = names.get(name) or names.get(name.casefold())
-        return parent / actual if actual else None
-
-    def is_there(self, folder: Path, cell: str) -> bool:
-        """Whether a cell of a table names a file from a folder."""
-        return bool(cell.strip()) and self.find(Path(os.path.normpath(folder / _path(cell)))) is not None
-
-    def _names(self, folder: Path) -> dict[str, str]:
-        if folder not in self._listed:
-            names = sorted(os.listdir(folder)) if folder.is_dir() else []
-            spelled = {unicodedata.normalize("NFC", name): name for name in names}
-            self._listed[folder] = {key.casefold(): name for key, name in spelled.items()} | spelled
-        return self._listed[folder]
-
-
-def _open_tables(
-    root: Path,
-    tables: Sequence[Path],
-    pictures: Sequence[Path],
-    wanted: Wanted,
-    folder: Folder | None = None,
-    *,
-    inside: bool = True,
-) -> Source:
-    """Tables that name pictures beside them; `inside` refuses what lies outside their folder.
-
-    Raises UserError if a table cannot be read, is empty, or lacks a column.
-    """
-    locator = Locator()
+def _open_tables(tables: Sequence[Path], wanted: Wanted, folder: Folder | None = None) -> Source:
+    """Tables of a folder, which name pictures below it; or one by itself, which names pictures anywhere."""
+    root, locator = folder.path if folder else tables[0].parent, Locator()
     columns: dict[str, str] = {}
     rows: list[Raw] = []
     notes = list(folder.notes) if folder else []
     refused = []
-    for table in tables:
-        where = shown(os.path.relpath(table, root))
+    for file in tables:
+        where = shown(os.path.relpath(file, root))
         try:
-            read = read_table(table, where, wanted.asked, functools.partial(locator.is_there, table.parent))
+            table = read_table(file, where, wanted.asked, functools.partial(locator.is_there, file.parent))
         except UserError as error:
             refused.append(error)
             continue
-        columns |= read.columns
-        notes += read.notes
-        words = map(split_name, (table.stem, *table.relative_to(root).parts[:-1])) if len(tables) > 1 else ()
+        columns |= table.columns
+        notes += table.notes
+        words = map(split_name, (file.stem, *file.relative_to(root).parts[:-1])) if len(tables) > 1 else ()
         split = next((name for name in words if name in SPLITS), "")
-        for raw in _joined(where, read.rows, read.columns):
-            placed = _placed(raw, table, locator, inside)
-            there = isinstance(placed.picture, Path) and root in placed.picture.parents
-            of_folder = folder.split_of(placed.picture) if folder and there else ""  # type: ignore[arg-type]
-            rows.append(replace(placed, split=raw.split or split or of_folder))
-    if refused and (len(tables) == 1 or not rows or any(table.stem.lower() == "metadata" for table in tables)):
+        for raw in _table_rows(table, where):
+            rows.append(_placed(replace(raw, split=raw.split or split), file.parent, locator, folder))
+    if refused and (len(tables) == 1 or not rows or any(file.stem.lower() == "metadata" for file in tables)):
         raise refused[0]
     notes += [f"{len(refused)} tables are left out: {refused[0]}"] if refused else []
-    used = {raw.picture for raw in rows}
-    if unused := [file for file in pictures if file not in used]:
-        notes.append(f"{len(unused)} pictures have no row, {shown(os.path.relpath(unused[0], root))} for one")
     named = [raw.picture for raw in rows if isinstance(raw.picture, Path)]
-    print_ = _stat_fingerprint(folder.files if folder else [*tables, *named], root, *map(sha256_of, tables))
-    names = ", ".join(sorted({table.name for table in tables}))
+    used = set(named)
+    if folder and (unused := [file for file in folder.pictures if file not in used]):
+        notes.append(f"{len(unused)} pictures have no row, {folder.name(unused[0])} for one")
+    files = folder.files if folder else [*tables, *named]
+    fingerprint = _stat_fingerprint(files, root, *map(sha256_of, tables))
+    names = ", ".join(sorted({file.name for file in tables}))
     kind = f"folder with {names}" if folder else f"{tables[0].suffix[1:].lower()} file"
-    return Source(kind, columns, lambda: iter(rows), print_, len(rows), tuple(notes))
+    return Source(kind, columns, lambda: iter(rows), fingerprint, len(rows), tuple(notes))
 
 
-def _joined(where: str, cells: Sequence[tuple[str, Row]], columns: Mapping[str, str]) -> list[Raw]:
+def _table_rows(table: Table, where: str) -> list[Raw]:
     """The rows of a table; those of one file, artist, style and split are one row with several captions."""
     joined: dict[tuple[str, ...], Raw] = {}
-    for number, row in cells:
-        raw = _table_row(f"{where} {number}", row, columns)
+    for number, row in table.rows:
+        if isinstance(row, str):
+            raw = Raw(f"{where} {number}", captions=[], problem=row)
+        else:
+            cell = {role: row.get(column) for role, column in table.columns.items()}
+            caption, file = cell["caption"], cell["image"]
+            raw = _raw(f"{where} {number}", caption if isinstance(caption, list) else [caption], cell)
+            if isinstance(file, str) and file.strip():
+                raw = replace(raw, name=f"{shown(file.strip())} ({raw.name})", picture=_path(file))
+            else:
+                raw = replace(raw, problem="it names no picture")
         key = (str(raw.picture), raw.artist, raw.style, raw.split, raw.problem and raw.name)
         earlier = joined.get(key)
         joined[key] = replace(earlier, captions=[*earlier.captions, *raw.captions]) if earlier else raw
     return list(joined.values())
 
 
-def _table_row(where: str, row: Row, columns: Mapping[str, str]) -> Raw:
-    if isinstance(row, str):
-        return Raw(where, captions=[], problem=row)
-    caption, file = row.get(columns["caption"]), row.get(columns["image"])
-    raw = _raw(where, caption if isinstance(caption, list) else [caption], lambda role: row.get(columns.get(role, "")))
-    if not isinstance(file, str) or not file.strip():
-        return replace(raw, problem="it names no picture")
-    return replace(raw, name=f"{shown(file.strip())} ({where})", picture=_path(file))
-
-
-def _raw(where: str, captions: Any, cell: Callable[[str], Any]) -> Raw:
-    """A row without its picture; `cell` gives artist, style and split."""
-    return Raw(where, None, captions, _word(cell("artist")), _word(cell("style")), split_name(_word(cell("split"))))
-
-
-def _word(value: Any) -> str:
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else shown(str(value)).strip()
-
-
-def _path(cell: str) -> Path:
-    return Path(cell.strip().replace("\\", "/"))
-
-
-def _placed(raw: Raw, table: Path, locator: Locator, inside: bool) -> Raw:
-    """The row with its file as the folder spells it."""
+def _placed(raw: Raw, beside: Path, locator: Locator, folder: Folder | None) -> Raw:
+    """The row of a table with its file as the folder spells it, and with the folder's split if it has none."""
     if not isinstance(raw.picture, Path):
         return raw
-    if inside and (raw.picture.is_absolute() or ".." in raw.picture.parts):
+    if folder and (raw.picture.is_absolute() or ".." in raw.picture.parts):
         return replace(raw, picture=None, problem="its file lies outside the folder; name it from the folder")
-    file = Path(os.path.normpath(table.parent / raw.picture))
-    return replace(raw, picture=locator.find(file) or file)
+    file = Path(os.path.normpath(beside / raw.picture))
+    file = locator.find(file) or file
+    split = folder.split_of(file) if folder and folder.path in file.parents else ""
+    return replace(raw, picture=file, split=raw.split or split)
+
+
+def _raw(where: str, captions: Any, cells: Mapping[str, Any]) -> Raw:
+    """A row without its picture; `cells` are by roles."""
+
+    def word(role: str) -> str:
+        value = cells.get(role)
+        return "" if value is None or (isinstance(value, float) and math.isnan(value)) else shown(str(value)).strip()
+
+    return Raw(where, None, captions, word("artist"), word("style"), split_name(word("split")))
 
 
 # what `datasets` reads
@@ -506,28 +463,24 @@ def _reading(name: str) -> Iterator[None]:
         raise UserError(f"source: {shown(name)} cannot be read ({shown(reason)[:300]})") from error
 
 
-def _open_dataset(wanted: Wanted) -> Source:
-    """A dataset in memory, or a dictionary of them by their splits."""
-    data = wanted.source
-    if not (hasattr(data, "features") or isinstance(data, dict)):
+def _open_dataset(wanted: Wanted, folder: Path | None = None) -> Source:
+    """A dataset or a dictionary of them by their splits: in memory, or in a folder that `save_to_disk` wrote."""
+    kind, data = "dataset", wanted.source
+    if folder is not None:
+        kind = "folder saved by datasets"
+        with _reading(folder.name):
+            data = _datasets().load_from_disk(str(folder))
+    elif not (hasattr(data, "features") or isinstance(data, dict)):
         raise UserError(f"source: expected a folder, a file, a hub id or a dataset, got {type(data).__name__}")
     parts = dict(data) if isinstance(data, dict) else {"": data}
-    print_ = hashlib.sha256("".join(str(part._fingerprint) for part in parts.values()).encode()).hexdigest()[:16]
-    return _in_memory("dataset", parts, wanted, print_)
-
-
-def _open_saved(folder: Path, wanted: Wanted) -> Source:
-    """A folder that `save_to_disk` wrote, of one dataset or of several by their splits."""
-    with _reading(folder.name):
-        saved = _datasets().load_from_disk(str(folder))
-    parts = dict(saved) if isinstance(saved, dict) else {"": saved}
-    files = _stat_fingerprint(sorted(_walk(folder)), folder)
-    return _in_memory("folder saved by datasets", parts, wanted, files)
-
-
-def _in_memory(kind: str, parts: Mapping[str, Any], wanted: Wanted, fingerprint: str) -> Source:
+    content = "".join(str(part._fingerprint) for part in parts.values())
+    fingerprint = _stat_fingerprint(sorted(_walk(folder)), folder) if folder else _digest(content)
     streams = {name: part.to_iterable_dataset() for name, part in parts.items()}
     return replace(_from_parts(kind, streams, wanted, fingerprint), total=sum(map(len, parts.values())))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _open_parquets(folder: Folder, wanted: Wanted) -> Source:
@@ -541,11 +494,11 @@ def _open_parquets(folder: Folder, wanted: Wanted) -> Source:
         parts.setdefault(next((word for word in words if word in SPLITS), "train"), []).append(str(file))
     places = {file.parent for file in files}
     base = places.pop() if len(places) == 1 else folder.path
-    return _open_built(wanted, "folder of Parquet", "parquet", data_files=parts, base=base)
+    return _open_built(wanted, "folder of Parquet", "parquet", parts, base)
 
 
 def _open_built(wanted: Wanted, kind: str, path: str, data_files: Any = None, base: Path | None = None) -> Source:
-    """A hub id, a folder in the hub's format or files of Parquet, streamed: nothing of it is kept on disk."""
+    """A hub id or folder, or Parquet that names pictures from `base`; streamed: nothing of it is kept on disk."""
     missing = "" if os.path.exists(wanted.source) else " (no folder here, so taken for a hub dataset)"
     options = {"data_files": data_files} if data_files else {}
     with _reading(f"{wanted.source}{missing}"), tempfile.TemporaryDirectory() as scratch:  # its locks
@@ -553,13 +506,13 @@ def _open_built(wanted: Wanted, kind: str, path: str, data_files: Any = None, ba
         parts = builder.as_streaming_dataset()
     files = builder.config.data_files or {}  # their addresses name the revision
     revisions = [f"{name} {list(urls)} {urls.origin_metadata}" for name, urls in files.items()]
-    digest = hashlib.sha256("\n".join([str(wanted.source), str(wanted.subset), *revisions]).encode()).hexdigest()[:16]
-    return _from_parts(kind, dict(parts), wanted, digest, base)
+    return _from_parts(
+        kind, dict(parts), wanted, _digest("\n".join([str(wanted.source), str(wanted.subset), *revisions])), base
+    )
 
 
-def _from_parts(
-    kind: str, parts: Mapping[str, Any], wanted: Wanted, fingerprint: str, base: Path | None = None
-) -> Source:
+def _from_parts(kind: str, parts: Mapping[str, Any], wanted: Wanted, digest: str, base: Path | None = None) -> Source:
+    """Streams of `datasets` by their splits."""
     with _reading(wanted.title):
         typed = {n: part if part.features is not None else part._resolve_features() for n, part in parts.items()}
         streams = {name: part.decode(False) for name, part in typed.items()}
@@ -567,47 +520,38 @@ def _from_parts(
     pictures = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
     asked = wanted.asked | ({"image": pictures[0]} if len(pictures) == 1 and not wanted.image_column else {})
     columns = find_columns(list(features), wanted.title, asked)
-    names = list(dict.fromkeys(columns.values()))
-    split_of = {name: split_name(name) if len(streams) > 1 else "" for name in streams}
+    classes = {name: feature for name, feature in features.items() if type(feature).__name__ == "ClassLabel"}
     locator = Locator()
+
+    def named(column: str, cell: Any) -> Any:
+        """A cell, a class number as its name."""
+        is_class = column in classes and isinstance(cell, int) and cell >= 0
+        return classes[column].int2str(cell) if is_class else cell
 
     def rows() -> Iterator[Raw]:
         number = 0
         for name, stream in streams.items():
+            split = split_name(name) if len(streams) > 1 else ""
             with _reading(f"{wanted.title}, after row {number},"):
-                for row in stream.select_columns(names):
+                for row in stream.select_columns(list(dict.fromkeys(columns.values()))):
                     number += 1
-                    raw = _dataset_row(f"row {number}", row, columns, features, base, locator)
-                    yield replace(raw, split=split_of[name] or raw.split)
+                    cells = {role: named(column, row[column]) for role, column in columns.items()}
+                    raw = _dataset_row(f"row {number}", cells, base, locator)
+                    yield replace(raw, split=split or raw.split)
 
-    if len(streams) > 1:
-        columns = {**columns, "split": f"its parts {', '.join(streams)}"}
-    return Source(kind, columns, rows, fingerprint)
+    parts_as_split = {"split": f"its parts {', '.join(streams)}"} if len(streams) > 1 else {}
+    return Source(kind, columns | parts_as_split, rows, digest)
 
 
-def _dataset_row(
-    where: str,
-    row: dict[str, Any],
-    columns: Mapping[str, str],
-    features: Mapping[str, Any],
-    base: Path | None,
-    locator: Locator,
-) -> Raw:
-    def value(role: str) -> Any:
-        cell, feature = row.get(columns.get(role, "")), features.get(columns.get(role, ""))
-        classes = type(feature).__name__ == "ClassLabel" and isinstance(cell, int) and cell >= 0
-        return feature.int2str(cell) if classes and feature else cell
-
-    raw = _raw(where, value("caption"), value)
-    cell = value("image")
+def _dataset_row(where: str, cells: Mapping[str, Any], base: Path | None, locator: Locator) -> Raw:
+    raw, cell = _raw(where, cells["caption"], cells), cells["image"]
     data, file = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
     if isinstance(data, str):
         data, file = None, data
-    if file and data is None:
-        path = _path(file)
+    if data is None and file:
+        data = _path(file)
         if base is not None:
-            path = locator.find(base / path) or base / path
-        return replace(raw, name=f"{shown(file)} ({where})", picture=path)
-    if not isinstance(data, bytes):
+            data = locator.find(base / data) or base / data
+    if not isinstance(data, bytes | Path):
         return replace(raw, problem="it has no picture")
     return replace(raw, picture=data, name=f"{shown(file)} ({where})" if file else where)

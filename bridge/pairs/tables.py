@@ -26,16 +26,10 @@ ROLES = {
 """Names of columns by what they hold, the likeliest first."""
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SPLITS = ("train", "validation", "test", "seen", "seen_validation")
-_OTHER_SPLITS = {"training": "train", "testing": "test"} | dict.fromkeys(
-    ("val", "valid", "dev", "eval", "evaluation"), "validation"
-)
-EXTRA_CELLS = "it has more cells than the header; a caption with {} needs quotes around it{}"
-
+_VALIDATION = dict.fromkeys(("val", "valid", "dev", "eval", "evaluation"), "validation")
+_OTHER_SPLITS = {"training": "train", "testing": "test"} | _VALIDATION
 NO_OBJECT = "it is no JSON object"
-COMMENTS = ("#", "//")
 
-Named = Callable[[str], bool]
-"""Whether a cell names a file that is there."""
 Row = dict[str, Any] | str
 """Cells by column, or why the row cannot be used."""
 
@@ -63,7 +57,7 @@ def split_name(word: str) -> str:
 def find_columns(names: Sequence[str], where: str, asked: Mapping[str, str | None]) -> dict[str, str]:
     """{role: column} of all roles that are there, by names of ROLES or as `asked` for, in any spelling.
 
-    Raises UserError if there is no such column, or none of captions or pictures; names those of the table `where`.
+    Raises UserError if a column asked for is not there, or none of captions or pictures; `where` is the table's name.
     """
     spelled = {plain(str(name)): name for name in reversed(names)}
     listed = ", ".join(shown(str(name)) for name in names) or "no columns"
@@ -75,11 +69,9 @@ def find_columns(names: Sequence[str], where: str, asked: Mapping[str, str | Non
             columns[role] = wish if wish in names else spelled[plain(wish)]
         elif (name := next((spelled[plain(name)] for name in known if plain(name) in spelled), None)) is not None:
             columns[role] = name
-    for role in ("caption", "image"):
-        if role not in columns:
-            raise UserError(
-                f"{where}: no {role} column called {', '.join(ROLES[role])}; it has {listed}; pass --{role}-column NAME"
-            )
+        elif role in ("caption", "image"):
+            expected = f"no {role} column called {', '.join(known)}"
+            raise UserError(f"{where}: {expected}; it has {listed}; pass --{role}-column NAME")
     return columns
 
 
@@ -95,17 +87,17 @@ def shown(name: str) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that was read: {role: column}, (where it stands, its cells) of every row, and notes for the user."""
+    """A table that was read."""
 
-    columns: dict[str, str]
-    rows: list[tuple[str, Row]]
-    notes: list[str]
+    columns: dict[str, str]  # {role: column}
+    rows: list[tuple[str, Row]]  # Where each stands, and its cells
+    notes: list[str]  # For the user
 
 
-def read_table(path: Path, where: str, asked: Mapping[str, str | None], named: Named) -> Table:
+def read_table(path: Path, where: str, asked: Mapping[str, str | None], is_file: Callable[[str], bool]) -> Table:
     """Read a table of comma- or otherwise separated values, or of JSON.
 
-    `where` is what to call it, `asked` see `find_columns`; `named` tells whether a cell names a file that is there.
+    `where` is what to call it, `asked` see `find_columns`; `is_file` says whether a cell names a file that is there.
     Raises UserError if it cannot be decoded, has no rows, or lacks a column.
     """
     try:
@@ -119,56 +111,57 @@ def read_table(path: Path, where: str, asked: Mapping[str, str | None], named: N
             raise UserError(f"{where}: holds no JSON object, {rows[0][0]} for one; write one a row, in double quotes")
         names = list(dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row))
     else:
-        names, rows = _read_csv(text, where, asked, named, notes)
+        names, rows = _read_csv(split_lines(text), where, asked, is_file, notes)
     if not rows:
         raise UserError(f"{where}: has no rows")
     columns = find_columns(names, where, asked)
-    if "split" not in columns and (name := _column_of_splits(rows, [n for n in names if n not in columns.values()])):
+    others = [name for name in names if name not in columns.values()]
+    if "split" not in columns and (name := next((n for n in others if _holds_splits(n, rows)), None)) is not None:
         columns["split"] = name
         notes.append(f"{where}: column {shown(name)} holds names of splits, so it was read as the split")
     return Table(columns, rows, notes)
 
 
-def _column_of_splits(rows: Sequence[tuple[str, Row]], names: Sequence[str]) -> str | None:
-    """The first column whose cells are names of splits, two at least, and nothing else."""
-    for name in names:
-        cells = {str(row.get(name) or "").strip() for _, row in rows if isinstance(row, dict)} - {""}
-        splits = set(map(split_name, cells))
-        if len(splits) > 1 and splits <= set(SPLITS):
-            return name
-    return None
-
-
-# separated values
+def _holds_splits(name: str, rows: Sequence[tuple[str, Row]]) -> bool:
+    """Whether the cells of a column are names of splits, two at least, and nothing else."""
+    cells = {str(row.get(name) or "").strip() for _, row in rows if isinstance(row, dict)} - {""}
+    splits = set(map(split_name, cells))
+    return len(splits) > 1 and splits <= set(SPLITS)
 
 
 def _read_csv(
-    text: str, where: str, asked: Mapping[str, str | None], named: Named, notes: list[str]
+    lines: Sequence[str],
+    where: str,
+    asked: Mapping[str, str | None],
+    is_file: Callable[[str], bool],
+    notes: list[str],
 ) -> tuple[list[str], list[tuple[str, Row]]]:
-    lines = split_lines(text)
+    """Names of the columns, and the rows; adds to the notes."""
     start, delimiter, names = _header(lines, where, asked)
     if not names:
         return [], []
     if any(Path(name).suffix.lower() in ENDINGS for name in names):
         raise UserError(f"{where}: its first row names a picture; write the row file_name,caption above it")
-    at = names.index(find_columns(names, where, asked)["image"])
+    image = names.index(find_columns(names, where, asked)["image"])
 
     def names_file(cells: Sequence[str]) -> bool:
-        return len(cells) > at and named(cells[at])
+        return len(cells) > image and is_file(cells[image])
+
+    def is_row(line: str) -> bool:
+        cells = _cells(line, delimiter)
+        pictures = any(Path(cell).suffix.lower() in ENDINGS for cell in cells)
+        return len(cells) == len(names) and (pictures or names_file(cells))
 
     rows: list[tuple[str, Row]] = []
     comments = 0
-    for number, cells, mended in _records(lines, start, delimiter, names_file, len(names)):
+    for number, cells, mended in _records(lines, start, delimiter, is_row):
         if cells and cells[0].startswith("#") and not names_file(cells):
             comments += 1
             continue
         if not any(cell.strip() for cell in cells):
             continue
-        row: Row = dict(zip(names, cells, strict=False))
-        if any(cells[len(names) :]):
-            doubled = ", and quotes inside it are written twice" if '"' in lines[number] else ""
-            row = EXTRA_CELLS.format(DELIMITERS.get(delimiter, delimiter), doubled)
-        rows.append((f"row {len(rows) + 1}", row))
+        extra = _extra_cells(lines[number], delimiter) if any(cells[len(names) :]) else ""
+        rows.append((f"row {len(rows) + 1}", extra or dict(zip(names, cells, strict=False))))
         if mended:
             notes.append(
                 f"{where} row {len(rows)} (line {number + 1}): a quote opens and is not closed before lines that name "
@@ -177,6 +170,12 @@ def _read_csv(
     if comments:
         notes.append(f"{where}: {comments} lines that begin with # and name no picture were taken for comments")
     return names, rows
+
+
+def _extra_cells(line: str, delimiter: str) -> str:
+    quoted = f"a caption with {DELIMITERS.get(delimiter, delimiter)} needs quotes around it"
+    doubled = ", and quotes inside it are written twice" if '"' in line else ""
+    return f"it has more cells than the header; {quoted}{doubled}"
 
 
 def _header(lines: Sequence[str], where: str, asked: Mapping[str, str | None]) -> tuple[int, str, list[str]]:
@@ -197,40 +196,32 @@ def _header(lines: Sequence[str], where: str, asked: Mapping[str, str | None]) -
             except UserError:
                 fits[delimiter] = names
         if not line.lstrip("\ufeff ").startswith("#"):
-            delimiter = max(fits, key=lambda d: len(fits[d]))
-            return i + 1, delimiter, fits[delimiter]
+            return i + 1, *max(fits.items(), key=lambda fit: len(fit[1]))
     return len(lines), ",", []
 
 
 def _records(
-    lines: Sequence[str], start: int, delimiter: str, names_file: Callable[[Sequence[str]], bool], width: int
+    lines: Sequence[str], start: int, delimiter: str, is_row: Callable[[str], bool]
 ) -> Iterator[tuple[int, list[str], bool]]:
     """(number of its first line, cells, whether its quotes were mended) of every record.
 
-    A record over several lines, one of which alone is a row that names a picture, is a quote never closed: its first
-    line is then a record of its own.
+    A record over several lines, one of which alone is a row, is a quote never closed: its first line stands alone then.
     """
     while start < len(lines):
         rest = (lines[k] + "\n" for k in range(start, len(lines)))
         reader = csv.reader(rest, delimiter=delimiter, skipinitialspace=True)
-        first = start
-        while first < len(lines):
-            try:
-                cells, swallowed = next(reader), False
-            except csv.Error:  # a cell longer than any: a quote took the rest
-                cells, swallowed = [], True
-            inner = lines[first + 1 : start + reader.line_num]
-            if swallowed or any(_is_row(line, delimiter, names_file, width) for line in inner):
-                yield first, [cell.replace('"', "") for cell in lines[first].split(delimiter)], True
-                break
-            yield first, cells if inner else _literal(lines[first], cells, delimiter), False
-            first = start + reader.line_num
-        start = first + 1
-
-
-def _is_row(line: str, delimiter: str, names_file: Callable[[Sequence[str]], bool], width: int) -> bool:
-    cells = _cells(line, delimiter)
-    return len(cells) == width and (names_file(cells) or any(Path(cell).suffix.lower() in ENDINGS for cell in cells))
+        try:
+            cells, swallowed = next(reader), False
+        except csv.Error:  # a cell longer than any: a quote took the rest
+            cells, swallowed = [], True
+        first, *others = lines[start : start + reader.line_num]
+        mended = swallowed or any(map(is_row, others))
+        if mended:
+            cells, others = [cell.replace('"', "") for cell in first.split(delimiter)], []
+        elif not others:
+            cells = _literal(first, cells, delimiter)
+        yield start, cells, mended
+        start += 1 + len(others)
 
 
 def _literal(line: str, cells: list[str], delimiter: str) -> list[str]:
@@ -239,7 +230,7 @@ def _literal(line: str, cells: list[str], delimiter: str) -> list[str]:
     >>> _literal('a.png,"a "big" car"', ["a.png", 'a big" car"'], ",")
     ['a.png', 'a "big" car']
     """
-    if '"' not in line or not any('"' in cell for cell in cells):
+    if not any('"' in cell for cell in cells):
         return cells
     try:
         return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True))
@@ -258,14 +249,12 @@ def _cells(line: str, delimiter: str) -> list[str]:
         return line.split(delimiter)
 
 
-# JSON
-
-
 def _read_json(text: str) -> list[tuple[str, Row]]:
+    """The rows of a document, or JSON objects one after the other: one a line, or each over several lines."""
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError):
-        return _read_objects(text)
+        return _read_objects(split_lines(text))
     rows = _rows_of(whole)
     unit = "line" if rows == [whole] else "entry"
     return [(f"{unit} {i}", row if isinstance(row, dict) else NO_OBJECT) for i, row in enumerate(rows, 1)]
@@ -275,9 +264,9 @@ def _rows_of(whole: Any) -> list[Any]:
     """Rows of a document: a list of them, one under some name, columns, {file: caption}, as COCO has it, or one row."""
     if not isinstance(whole, dict):
         return whole if isinstance(whole, list) else []
-    lists = {key: v for key, v in whole.items() if isinstance(v, list) and v and all(isinstance(r, dict) for r in v)}
     if _has(whole, "caption", "image"):
         return _rows_of_columns(whole)
+    lists = {key: v for key, v in whole.items() if isinstance(v, list) and v and all(isinstance(r, dict) for r in v)}
     if {"images", "annotations"} <= lists.keys():
         by_id = {image.get("id"): image for image in lists["images"]}
         return [by_id.get(row.get("image_id"), {}) | row for row in lists["annotations"]]
@@ -303,9 +292,7 @@ def _has(row: dict[str, Any], *roles: str) -> bool:
     return any(plain(key) in known for key in row)
 
 
-def _read_objects(text: str) -> list[tuple[str, Row]]:
-    """JSON objects one after the other: one a line, or each over several lines."""
-    lines = split_lines(text)
+def _read_objects(lines: Sequence[str]) -> list[tuple[str, Row]]:
     text, decoder, gap = "\n".join(lines), json.JSONDecoder(), re.compile(r"[\s,]*")
     rows: list[tuple[str, Row]] = []
     at, number, counted = 0, 1, 0
@@ -314,17 +301,15 @@ def _read_objects(text: str) -> list[tuple[str, Row]]:
             number, counted = number + text.count("\n", counted, at), at
             row, at = decoder.raw_decode(text, at)
             rows.append((f"line {number}", row if isinstance(row, dict) else NO_OBJECT))
+        return rows
     except (ValueError, RecursionError):
-        numbered = [
-            (i, line) for i, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith(COMMENTS)
-        ]
-        return [(f"line {i}", _object(line)) for i, line in numbered]
-    return rows
+        numbered = [(i, line.strip()) for i, line in enumerate(lines, 1)]
+        return [(f"line {i}", _object(line)) for i, line in numbered if line and not line.startswith(("#", "//"))]
 
 
 def _object(line: str) -> Row:
     try:
-        row = json.loads(line.strip().removesuffix(","))
+        row = json.loads(line.removesuffix(","))
     except (ValueError, RecursionError):
         row = None
     return row if isinstance(row, dict) else NO_OBJECT

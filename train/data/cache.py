@@ -4,18 +4,15 @@ Rows of tensors lie in Arrow files, a few thousand a file, mapped into memory wh
 what made it and by the content of its rows, is complete or absent, and taken up again by every run that has those rows.
 """
 
-import contextlib
 import fcntl
 import hashlib
 import json
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -30,9 +27,7 @@ from bridge.text import TextCode, TextEncoder
 
 CACHE = ".cache"  # Folder inside a dataset's, for all that is made of it once
 PICTURES, CAPTIONS = 64, 256  # Encoded at a time
-PixelsOf = Callable[[int, int], Tensor]
-"""First and last row, the last excluded, to these pictures, (B, 3, H, W) in [0, 1]."""
-ROWS, NAME = 4096, 24  # Rows of a shard, of which the last one has fewer; digits of a content hash in a file's name
+ROWS, NAME = 4096, 24  # Rows of a shard but the last; digits of a content hash in a file's name
 LOCK, FACTS = ".lock", b"bridge"
 
 
@@ -45,69 +40,20 @@ class Ragged:
 
 
 Column = Tensor | Ragged
-Compute = Callable[[int, int], Mapping[str, Column]]  # First and last row, the last excluded, to columns of those rows
+# First and last row, the last excluded, to the columns of those rows, or to those pictures, (B, 3, H, W) in [0, 1]
+Compute = Callable[[int, int], Mapping[str, Column]]
+PixelsOf = Callable[[int, int], Tensor]
 
 
-def encoded_once(
-    folder: Path,  # Of all caches of a dataset
-    kind: str,  # With what the name of the folder in it begins
-    maker: Sequence[str],  # Fingerprints of everything but the rows that the columns depend on
-    names: Sequence[str],  # Content hash of each row, (N,)
-    compute: Compute,
-    what: str = "rows",  # How progress calls them
-) -> "Shards":
-    """Rows from `folder`, where they are there; the others are computed, shard by shard, and kept there.
-
-    Several processes may work on the same rows: each shard is made by one of them, and one that dies is stood in for.
-    Progress is shown after a second: what is there already says nothing.
-    """
-    made_by = _digest([kind, *maker])
-    home = folder / f"{kind}-{made_by[:16]}"
-    parts = [names[start : start + ROWS] for start in range(0, len(names), ROWS)]
-    shards = Shards([Shard(home, made_by, _digest(part), len(part)) for part in parts])
-    missing = {i for i, shard in enumerate(shards.parts) if not shard.find()}
-    if not missing:
-        return shards
-    home.mkdir(parents=True, exist_ok=True)
-    there = len(names) - sum(len(parts[i]) for i in missing)
-    with (
-        (home / LOCK).open("ab") as file,
-        tqdm(total=len(names), initial=there, desc=what, file=sys.stderr, delay=1.0) as bar,
-    ):
-        while missing:
-            done = set()
-            for i in sorted(missing):
-                with _claimed(file, i) as mine:
-                    if mine and not shards.parts[i].find():
-                        shards.parts[i].write(compute(i * ROWS, i * ROWS + len(parts[i])))
-                    done |= {i} if mine or shards.parts[i].path else set()
-            missing -= done
-            bar.update(sum(len(parts[i]) for i in done))
-            if not done:
-                time.sleep(0.2)
-    return shards
-
-
-@contextlib.contextmanager
-def _claimed(file: IO[bytes], number: int) -> Iterator[bool]:
-    """Whether no other process holds byte `number` of the lock file; held while the block runs, or until death."""
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
-    except (BlockingIOError, PermissionError):
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        fcntl.lockf(file, fcntl.LOCK_UN, 1, number)
-
-
+@dataclass
 class Shard:
     """One file of rows in `home`, `path` once it is there, named after the digest of their content and its checksum."""
 
-    def __init__(self, home: Path, made_by: str, content: str, rows: int) -> None:
-        self.home, self.made_by, self.content, self.rows = home, made_by, content, rows
-        self.path: Path | None = None
+    home: Path
+    made_by: str
+    content: str
+    rows: int
+    path: Path | None = None
 
     def find(self) -> bool:
         """Whether the file is there by now."""
@@ -116,14 +62,12 @@ class Shard:
 
     def write(self, columns: Mapping[str, Column]) -> None:
         """Write the rows, all or nothing. Raises ValueError if a column has another number of rows."""
-        shapes, arrays = {}, []
         for name, column in columns.items():
-            count = len(column.length if isinstance(column, Ragged) else column)
-            if count != self.rows:
+            if (count := len(column.length if isinstance(column, Ragged) else column)) != self.rows:
                 raise ValueError(f"columns: {name!r} has {count} rows, expected {self.rows}")
-            shapes[name] = list(column.shape[1:]) if isinstance(column, Tensor) else None
-            arrays.append(_to_arrow(column))
+        shapes = {name: list(c.shape[1:]) if isinstance(c, Tensor) else None for name, c in columns.items()}
         facts = {"made_by": self.made_by, "content": self.content, "shapes": shapes}
+        arrays = [_to_arrow(column) for column in columns.values()]
         batch = pa.record_batch(arrays, names=list(columns), metadata={FACTS: json.dumps(facts).encode()})
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, batch.schema) as writer:
@@ -150,13 +94,20 @@ class Shard:
             raise CheckpointError(f"{self.path}: is stale, made by another encoder or of other rows; delete it")
         columns: dict[str, np.ndarray] = {}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            shape = facts["shapes"][name]
+            shape, values = facts["shapes"][name], column
             if shape is None:
-                columns[f"{name} starts"] = column.offsets.to_numpy()
-                column = column.values  # noqa: PLW2901
-                shape = [column.type.list_size]
-            columns[name] = column.flatten().to_numpy(zero_copy_only=True).reshape(-1, *shape)
+                columns[f"{name} starts"], values = column.offsets.to_numpy(), column.values
+                shape = [values.type.list_size]
+            columns[name] = values.flatten().to_numpy(zero_copy_only=True).reshape(-1, *shape)
         return columns
+
+
+def _to_arrow(column: Column) -> pa.Array:
+    if isinstance(column, Ragged):
+        starts = np.concatenate([[0], column.length.cumsum(0).numpy()]).astype(np.int64)
+        return pa.LargeListArray.from_arrays(pa.array(starts), _to_arrow(column.values))
+    flat = np.ascontiguousarray(column.flatten(1).numpy())
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
 
 
 class Shards:
@@ -164,10 +115,10 @@ class Shards:
 
     def __init__(self, parts: Sequence[Shard]) -> None:
         self.parts = parts
-        self._ends = np.cumsum([part.rows for part in parts])
+        self._ends = np.cumsum([part.rows for part in parts], dtype=int)
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return sum(part.rows for part in self.parts)
 
     def rows(self, name: str, index: Tensor) -> Tensor:
         """A column of rows (B,), (B, ...), in memory; like `ragged`, raises IndexError if there is no such row."""
@@ -216,22 +167,50 @@ class Held(Shards):
         return self.columns[name](index)
 
 
+def encoded_once(
+    folder: Path, kind: str, maker: Sequence[str], names: Sequence[str], compute: Compute, what: str = "rows"
+) -> Shards:
+    """N rows with content hashes `names` from `folder`; what is not there is computed, shard by shard, and kept there.
+
+    `folder` holds all caches of a dataset; the folder of this one begins with `kind`. `maker` are fingerprints of
+    everything but the rows that the columns depend on; `what` is what progress calls the rows.
+
+    Several processes may work on the same rows: each shard is made by one of them, and one that dies is stood in for.
+    Progress is shown after a second: what is there already says nothing.
+    """
+    made_by = _digest([kind, *maker])
+    home = folder / f"{kind}-{made_by[:16]}"
+    parts = [names[start : start + ROWS] for start in range(0, len(names), ROWS)]
+    shards = [Shard(home, made_by, _digest(part), len(part)) for part in parts]
+    missing = {i: shard for i, shard in enumerate(shards) if not shard.find()}
+    if not missing:
+        return Shards(shards)
+    home.mkdir(parents=True, exist_ok=True)
+    there = len(names) - sum(shard.rows for shard in missing.values())
+    with (
+        (home / LOCK).open("ab") as file,  # Byte i is locked by whoever makes shard i, until it dies at the latest
+        tqdm(total=len(names), initial=there, desc=what, file=sys.stderr, delay=1.0) as bar,
+    ):
+        # First what nobody else makes; then what others have made, or died over
+        for flags in (fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX):
+            for i in sorted(missing):
+                try:
+                    fcntl.lockf(file, flags, 1, i)
+                except (BlockingIOError, PermissionError):
+                    continue
+                shard = missing.pop(i)
+                if not shard.find():
+                    shard.write(compute(i * ROWS, i * ROWS + shard.rows))
+                fcntl.lockf(file, fcntl.LOCK_UN, 1, i)
+                bar.update(shard.rows)
+    return Shards(shards)
+
+
 def _digest(words: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for word in words:
         digest.update(hashlib.sha256(word.encode()).digest())
     return digest.hexdigest()
-
-
-def _to_arrow(column: Column) -> pa.Array:
-    if isinstance(column, Ragged):
-        starts = np.concatenate([[0], column.length.cumsum(0).numpy()]).astype(np.int64)
-        return pa.LargeListArray.from_arrays(pa.array(starts), _to_arrow(column.values))
-    flat = np.ascontiguousarray(column.flatten(1).numpy())
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
-
-
-# codes and latents
 
 
 class Codes:
@@ -252,20 +231,19 @@ class Codes:
 
     def rows(self, index: Tensor, places: int | None = None) -> TextCode:
         """Codes of texts (B,), with so many token places: `self.places`, or fewer, the last tokens cut, or more."""
-        pooled = self.pooled(index)
-        count = self.places if places is None else places
+        pooled, count = self.pooled(index), self.places if places is None else places
         if not count:
-            null = TextCode.null(*pooled.shape)
-            return TextCode(pooled, null.tokens, null.mask)
+            return replace(TextCode.null(*pooled.shape), pooled=pooled)
         tokens, mask = self.shards.ragged("tokens", index, count)
         return TextCode(pooled, tokens.float(), mask)
 
 
+@dataclass(frozen=True)
 class Latents:
     """Latent distributions of N pictures, in columns "mean" and "std"; `names` are their content hashes."""
 
-    def __init__(self, shards: Shards, names: Sequence[str]) -> None:
-        self.shards, self.names = shards, names
+    shards: Shards
+    names: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -297,15 +275,14 @@ def can_read(encoder: TextEncoder, caption: str) -> bool:
 def caption_codes(encoder: TextEncoder, texts: Sequence[str], folder: Path, *, with_tokens: bool) -> Codes:
     """Codes of captions, kept in `folder`."""
 
+    def chunk(at: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        code = encoder.encode(texts[at : min(at + CAPTIONS, stop)], batch_size=32, with_tokens=with_tokens)
+        return code.pooled.cpu(), code.tokens[code.mask].half().cpu(), code.mask.sum(1).cpu()
+
     def compute(start: int, stop: int) -> Mapping[str, Column]:
-        pooled, tokens, length = [], [], []
-        for at in range(start, stop, CAPTIONS):
-            code = encoder.encode(texts[at : min(at + CAPTIONS, stop)], batch_size=32, with_tokens=with_tokens)
-            pooled.append(code.pooled.cpu())
-            tokens.append(code.tokens[code.mask].half().cpu())
-            length.append(code.mask.sum(1).cpu())
-        columns: dict[str, Column] = {"pooled": torch.cat(pooled)}
-        return columns | {"tokens": Ragged(torch.cat(tokens), torch.cat(length))} if with_tokens else columns
+        chunks = [chunk(at, stop) for at in range(start, stop, CAPTIONS)]
+        pooled, tokens, length = map(torch.cat, zip(*chunks, strict=True))
+        return {"pooled": pooled} | ({"tokens": Ragged(tokens, length)} if with_tokens else {})
 
     kind = "tokens" if with_tokens else "codes"
     shards = encoded_once(folder, kind, [encoder.fingerprint], texts, compute, "captions")
@@ -314,11 +291,9 @@ def caption_codes(encoder: TextEncoder, texts: Sequence[str], folder: Path, *, w
 
 def latents(codec: ImageCodec, names: Sequence[str], pixels: PixelsOf, folder: Path) -> Latents:
     """Latent distributions of the N pictures with these content hashes, kept in `folder`, of a dataset's caches."""
-
-    def compute(start: int, stop: int) -> Mapping[str, Column]:
-        return vars(encode(codec, pixels, start, stop))
-
-    return Latents(encoded_once(folder, "latents", [codec.fingerprint], names, compute, "pictures"), names)
+    maker = [codec.fingerprint]
+    shards = encoded_once(folder, "latents", maker, names, lambda *ends: vars(encode(codec, pixels, *ends)), "pictures")
+    return Latents(shards, names)
 
 
 def encode(codec: ImageCodec, pixels: PixelsOf, start: int, stop: int) -> LatentDistribution:

@@ -59,8 +59,8 @@ def _remedy(folder: Path) -> str:
     if folder.exists():
         out = shlex.quote(f"data/{folder.resolve().name}-64")
         return f"make one of it with `python -m train.prepare {name} --out {out}`"
-    ours, own = f"`python -m train.recipes emoji --out {name}`", f"`python -m train.prepare SOURCE --out {name}`"
-    return f"make it with {ours}, or of pictures of your own with {own}"
+    own = f"`python -m train.prepare SOURCE --out {name}`"
+    return f"make it with `python -m train.recipes emoji --out {name}`, or of pictures of your own with {own}"
 
 
 def rows_of(dataset: Dataset, split: str) -> Dataset:
@@ -83,12 +83,6 @@ def encoded_picture(number: int, row: dict[str, Any] | None) -> bytes:
     if row and row["path"]:
         return Path(row["path"]).read_bytes()
     raise ConfigError(f"data: row {number} has no picture; give it one or remove the row")
-
-
-def picture_hashes(dataset: Dataset) -> list[str]:
-    """Content hash of every picture file, N of them; the pictures are not decoded, nor held."""
-    raw = dataset.cast_column("image", datasets.Image(decode=False))
-    return [content_hash(encoded_picture(i, row)) for i, row in enumerate(raw["image"])]
 
 
 def pixels_of(dataset: Dataset | dict[str, Any]) -> Tensor:
@@ -120,17 +114,19 @@ def to_unit(pixels: Tensor) -> Tensor:
 def latents_of(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
     """Latent distributions of a dataset's pictures, scaled to the codec's size if need be, once; kept in `folder`."""
     size = (codec.image_size, codec.image_size)
+    raw = rows.cast_column("image", datasets.Image(decode=False))  # neither decoded nor held
+    hashes = [content_hash(encoded_picture(i, row)) for i, row in enumerate(raw["image"])]
 
     def pixels(start: int, stop: int) -> Tensor:
         x = to_unit(pixels_of(rows.select(range(start, stop))))
         return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="bicubic", antialias=True).clamp(0, 1)
 
-    return latents(codec, picture_hashes(rows), pixels, folder)
+    return latents(codec, hashes, pixels, folder)
 
 
 @dataclass(frozen=True)
 class CaptionTable:
-    """Captions enumerated once: row i may be told by any of `texts` with number[start[i] : start[i + 1]]."""
+    """Captions enumerated once: those of row i are `texts` with number[start[i] : start[i + 1]]."""
 
     texts: list[str]
     number: Tensor  # Of the captions of all rows, int32; the first of a row is its label
