@@ -201,8 +201,8 @@ class BridgePipeline:
         pipe = cls(encoder, mapper, load_codec(folder / CODEC), memory, Settings(**index["settings"]))
         differs = sorted(k for k, v in pipe.fingerprints.items() if index["fingerprints"].get(k) != v)
         # Version 0.1 counted every entry of the mapper's config, those at their defaults too.
-        former = fingerprint(pipe.mapper, mapper.config) if differs == ["mapper"] else ""
-        if differs and index["fingerprints"].get("mapper") != former:
+        former = fingerprint(pipe.mapper, mapper.config) if differs == ["mapper"] else None
+        if differs and index["fingerprints"].get("mapper", "") != former:
             parts = ", ".join(differs)
             raise CheckpointError(f"{folder}: {parts} is not what this model was trained with; download it again")
         return pipe
