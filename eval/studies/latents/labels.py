@@ -7,7 +7,7 @@ each is measured by itself.
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,13 +86,6 @@ class Readout:
 
 
 @dataclass(frozen=True)
-class RealReport:
-    codecs: dict[str, dict[str, Readout]]  # By codec (and "thumbnails") and factor
-    absent: dict[str, str]  # Why factors are, by factor
-    about: dict[str, str]  # Command and fingerprints
-
-
-@dataclass(frozen=True)
 class Known:
     """Pictures of which a factor is known."""
 
@@ -148,15 +141,15 @@ def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str 
     )
 
 
-def to_text(report: RealReport) -> str:
-    """A table with a line for each codec and factor."""
+def to_text(readouts: Mapping[str, Mapping[str, Readout]], absent: Mapping[str, str]) -> str:
+    """A table with a line for each codec and factor, and why factors are absent."""
     rows = [["", "accuracy", "chance", "by group", "commonest", "MI", "gap", "variance"]]
-    for name, factors in report.codecs.items():
+    for name, factors in readouts.items():
         for factor, t in factors.items():
             head = f"{name}: {factor} ({t.pictures}, {t.groups} {t.apart})"
             shares = [f"{t.accuracy:.2f}", f"{1 / len(t.values):.2f}", str(t.interval)]
             rows.append([head, *shares, *(f"{x:.2f}" for x in (t.most, t.information, t.gap, t.variance))])
-    return "\n".join([*table(rows), *(f"{factor}: absent, {why}" for factor, why in report.absent.items())])
+    return "\n".join([*table(rows), *(f"{factor}: absent, {why}" for factor, why in absent.items())])
 
 
 def _arguments(parser: Parser) -> None:
@@ -185,9 +178,8 @@ def _run(args: argparse.Namespace, command: str) -> None:
         at = {factor: flat[np.searchsorted(rows, k.rows)] for factor, k in known.items()}
         by_codec[name] = {factor: probe(at[factor], k.values, k.groups, k.apart) for factor, k in known.items()}
     about = {"command": command} | {name: codec.fingerprint for name, codec in codecs.items()}
-    report = RealReport(by_codec, absent, about)
-    atomic_write(out / "real.json", to_json(report))
-    print(to_text(report))
+    atomic_write(out / "real.json", to_json({"codecs": by_codec, "absent": absent, "about": about}))
+    print(to_text(by_codec, absent))
 
 
 STUDY = Study(__doc__, "runs/small-beta1/vae --data data/emoji --out report", _arguments, _run)
