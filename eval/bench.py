@@ -28,10 +28,7 @@ NO_STYLES = "a style is an artist's, and each caption was drawn by one"
 
 @dataclass(frozen=True)
 class Figures:
-    """One method on one row; None where a figure does not exist, and `absent` says why.
-
-    On single pictures the scales differ: see `eval.metrics.single` for fit, diversity and joint.
-    """
+    """One method on one row; `absent` says why a figure is None. Of single pictures see `eval.metrics.single`."""
 
     fit: Interval | None  # Chance-adjusted, gated Caption-ID; 0 is chance, above 1 an alarm for blur
     diversity: Interval | None  # Valid styles over those of real pictures; singly, distance of valid pictures

@@ -46,10 +46,7 @@ class Pictures:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Pictures":
-        """Read a saved dataset with columns image, label and split; artist and family are used where it has them.
-
-        UserError as of `load_dataset`, or if a row lacks a caption, a split or a picture.
-        """
+        """Read columns image, label, split and, where there, artist and family; UserError if a row lacks a value."""
         source = load_dataset(Path(folder), ["image", "label", "split"])
         raw = source.cast_column("image", datasets.Image(decode=False))
         columns = {name: list(source[name]) for name in ("label", "split", *OPTIONAL) if name in source.column_names}
@@ -144,10 +141,7 @@ class References:
 
 
 def references(pictures: Pictures, split: str, singly: bool = False) -> References:
-    """The captions of a split with their real pictures, in the order of their labels; UserError if there are too few.
-
-    Those that two artists drew, at least two captions; with `singly` all of them, of at least LEAST families.
-    """
+    """Captions of a split by label: those two artists drew, or `singly` all of them; UserError if they are too few."""
     groups = by_caption(pictures, pictures.where(split))
     kept = {c: g for c, g in groups.items() if singly or len(np.unique(pictures.artist[g])) >= 2}
     families = np.array([pictures.family[g[0]] for g in kept.values()], dtype=pictures.family.dtype)

@@ -256,10 +256,7 @@ def _collect(
 def judged_by_all(
     benches: Sequence[Bench], models: Mapping[str, Generate], rivals: Baselines | None, codec: ImageCodec | None, n: int
 ) -> Iterator[tuple[str, list[Judged]]]:
-    """Every method on one row, by every bench of the same captions; a method's pictures are made once and not kept.
-
-    Real pictures, what the codec makes of them, models, what cheats would make of the first one's pictures, baselines.
-    """
+    """Every method on one row, by every bench of the same captions; a method's pictures are made once and not kept."""
     judges, first = [bench.judge for bench in benches], benches[0]
     captions, rng = first.refs.captions, np.random.default_rng(first.seed)
 

@@ -74,10 +74,7 @@ def on_square(picture: Image.Image, size: int) -> Image.Image | None:
 
 
 def draw(drawing: str | Path, size: int) -> bytes | None:
-    """An SVG on nothing, size x size, as PNG bytes with transparency; None if it cannot be drawn or shows nothing.
-
-    A file, unlike a text, loses the margins of its page.
-    """
+    """An SVG text, or a file less its margins, as a square transparent PNG; None if it shows nothing or is damaged."""
     try:
         if isinstance(drawing, str):
             return bytes(resvg_py.svg_to_bytes(svg_string=drawing, width=size, height=size))

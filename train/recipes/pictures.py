@@ -215,10 +215,7 @@ def duplicate_numbers(rows: Sequence[Row]) -> list[int]:
 
 
 def build(downloads: Path, size: int) -> tuple[list[Row], Gathered]:
-    """Download, choose, draw, measure and split everything.
-
-    Raises MissingToolError if npm, apt-get or dpkg-deb is missing or failed, LicenceError if a set's is not permissive.
-    """
+    """Download, draw, measure and split everything; UserError if a tool is missing or a licence not permissive."""
     splits, encoder, gathered = Splits.load(SPLITS), TextEncoder.from_pretrained(), Gathered()
     add_emoji(gathered, downloads, splits)
     known = {w for row in gathered.rows for text in [row["label"], *row["tags"]] for w in words_of(text)}

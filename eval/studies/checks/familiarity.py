@@ -39,10 +39,7 @@ class Bin:
 
 
 def bins(cosine: np.ndarray, hits: np.ndarray, families: np.ndarray, least: int) -> list[Bin]:
-    """Captions from far to near, a bin being closed at `least` families, 2 or more; see `Bin.of`.
-
-    What is left over in the end joins the nearest bin.
-    """
+    """Captions from far to near in bins of `least` families, 2 or more; what is left over joins the nearest bin."""
     parts: list[list[int]] = [[]]
     for i in np.argsort(cosine, kind="stable"):
         if len(np.unique(families[parts[-1]])) >= least:

@@ -37,11 +37,7 @@ class Agreement:
 
 
 def pair_rates(labels: np.ndarray, families: np.ndarray) -> np.ndarray:
-    """How often a caption's pictures agree with others: same noise, same caption, neither; (C, 3).
-
-    Labels are of the picture of each caption and noise, (C, n) of any kind, n at least 2; captions are compared with
-    those of other families (C,).
-    """
+    """Agreement by the same noise, same caption, neither, (C, 3), of labels (C, n) with those of other families."""
     if len(np.unique(families)) < 2:
         raise UserError("families: captions are compared with those of other families, there is one only")
     n = labels.shape[1]

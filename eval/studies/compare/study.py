@@ -110,10 +110,7 @@ def _canonical(key: Key) -> str:
 
 
 class Benches:
-    """What a peer's pictures, n a caption, are held against: `rows` by split and name, as far as the dataset has them.
-
-    At most `captions` captions of each. Raises UserError where a split has no row.
-    """
+    """Benches for n pictures a caption, `captions` at most, by split and row; UserError if a split has none."""
 
     def __init__(self, judge: Judge, n: int, captions: int | None) -> None:
         self.judge, self.n, self.captions = judge, n, captions

@@ -101,10 +101,7 @@ class Factors:
         return cls(pictures, rows, [c.removeprefix(PREFIX) for c in columns], values)
 
     def figures(self, codes: np.ndarray, halves: int) -> Figures:
-        """Every measure of codes (N, D) on random halves of the rows.
-
-        Mutual information is that within a half; classifiers are trained on one half and scored on the other.
-        """
+        """Every measure of codes (N, D) on random halves; classifiers train on one half and are scored on the other."""
         scores = []
         for seed in range(halves):
             half = np.random.default_rng(seed).permutation(len(codes))[: len(codes) // 2]

@@ -96,10 +96,7 @@ class Known:
 
     @classmethod
     def of(cls, factor: str, labels: Sequence[str] | np.ndarray, families: np.ndarray, artists: np.ndarray) -> "Known":
-        """Rows with a known value, of labels, families and artists (N,), and how to keep a probe's two sides apart.
-
-        By families of captions where every value is known in two of them; else by artists, if two drew every value.
-        """
+        """Rows with a known value, apart by families if each value has two, else by artists if two drew each."""
         if factor not in FACTORS:
             raise ValueError(f"factor: expected one of {', '.join(FACTORS)}, got {factor!r}")
         known = np.array([emoji_factors(str(label))[factor] or "" for label in labels])
@@ -114,10 +111,7 @@ class Known:
 
 
 def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str = "families") -> Readout:
-    """Probe codes (N, D) for the values (N,) of one factor, groups (N,) never on both sides of a probe.
-
-    A value that a fold's other folds do not show counts as wrong there.
-    """
+    """Probe codes (N, D) for a factor's values (N,), groups (N,) never on both sides; an unseen value is wrong."""
     count = len(np.unique(groups))
     if count < 2:
         raise UserError(f"groups: a probe needs two, one to train on and one to ask, got {count}")

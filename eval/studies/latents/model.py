@@ -87,10 +87,7 @@ def gaussian_draws(z: Tensor, normal: Tensor) -> Tensor:
 
 
 def channel_draws(z: Tensor, normal: Tensor) -> Tensor:
-    """Standard normal noise (n, C, *places) with the mean and deviation of each channel of latents (N, C, *places).
-
-    Codecs standardise in several ways; so all are held to N(0, I) alike.
-    """
+    """Normal noise (n, C, *places) with the mean and deviation of each channel of latents (N, C, *places)."""
     over = [0, *range(2, z.ndim)]
     return z.mean(over, keepdim=True) + z.std(over, keepdim=True) * normal
 
