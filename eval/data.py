@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-from collections import Counter
+import itertools
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,12 +186,9 @@ def narrowed(refs: References, split: str, captions: int | None, only: Collectio
 
 def spread_over_families(keys: Sequence[str], families: np.ndarray) -> list[int]:
     """Indices in the order of their keys, one of each family before a second of any."""
-    seen: Counter[int] = Counter()
-    rank: dict[int, int] = {}
-    for i in sorted(range(len(keys)), key=lambda i: keys[i]):
-        seen[families[i]] += 1
-        rank[i] = seen[families[i]]
-    return sorted(rank, key=lambda i: rank[i])
+    place: dict[int, Iterator[int]] = defaultdict(itertools.count)
+    rank = {i: next(place[families[i]]) for i in sorted(range(len(keys)), key=keys.__getitem__)}
+    return sorted(rank, key=rank.__getitem__)
 
 
 def first_by_hash(refs: References, count: int) -> References:

@@ -69,11 +69,7 @@ class JudgeSpace:
     def fit(
         cls, train: Features, captions: np.ndarray, artists: np.ndarray, families: np.ndarray, held_out: Features
     ) -> "JudgeSpace":
-        """Fit on N training pictures; calibrate realism on validation pictures, never on test pictures.
-
-        Captions, artists and families are those of the training pictures, (N,). UserError unless there are two artists,
-        and two captions drawn twice.
-        """
+        """Fit to N training pictures with columns (N,); UserError without two artists, or two captions drawn twice."""
         if len(np.unique(artists)) < 2:
             raise UserError("artists: a space of styles needs pictures by at least two artists")
         use = _balanced(captions, families)

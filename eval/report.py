@@ -136,19 +136,10 @@ def evaluate(
     if not rows[0]:
         raise UserError("; ".join(f"{name}: {absent[name]}" for name in ROWS[split]))
     measured = next(part for part in reversed(ROWS[split].values()) if part in judge.pictures.split)
-    return Report(
-        split,
-        seed,
-        n,
-        judge.extractor.id,
-        judge.pictures.fingerprint,
-        rows[0],
-        None if codec is None else codec_figures(judge, codec, measured, seed),
-        judge.singly,
-        {} if second is None else {second.extractor.id: rows[1]},
-        absent=absent,
-        about=dict(about or {}),
-    )
+    run = split, seed, n, judge.extractor.id, judge.pictures.fingerprint
+    of_codec = None if codec is None else codec_figures(judge, codec, measured, seed)
+    repeated = {} if second is None else {second.extractor.id: rows[1]}
+    return Report(*run, rows[0], of_codec, judge.singly, repeated, absent=absent, about=dict(about or {}))
 
 
 def check_counts(n: int, captions: int | None) -> None:
@@ -296,8 +287,6 @@ def judged_by_all(
             continue  # with one picture a caption, filling up from the next caption is the same thing
         yield baseline, samples(seen)
 
-
-# --- as JSON and as plain text -------------------------------------------------------------------------------------
 
 COLUMNS = ("fit", "diversity", "joint", "score")
 COMPARED = ("ridge + Gaussian", "nearest1", "nearestk", "unconditional")

@@ -113,10 +113,7 @@ def copies_of(job: tuple[bytes, str, str, int]) -> list[tuple[str, Drawn]]:
 
 
 def colour_word(picture: Image.Image) -> str | None:
-    """The colour that clearly dominates what is drawn in an RGBA picture; None if none does.
-
-    What is transparent is not drawn, nor is white on an opaque page. What an outline encloses counts as drawn white.
-    """
+    """The colour that dominates an RGBA drawing, or None; what an outline encloses is white, a white page is not."""
     small = np.asarray(picture.resize((48, 48), Image.Resampling.BOX), dtype=np.float32) / 255
     drawn = small[..., 3] > 0.6
     count = np.bincount(colour_numbers(small[..., :3][drawn]), minlength=UNNAMED + 1).astype(float)

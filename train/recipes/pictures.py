@@ -126,11 +126,7 @@ def add_clip_art(gathered: Gathered, folder: Path, known: set[str]) -> None:
 
 
 def rank_tags(row: Row, codes: Codes, taken: set[str]) -> None:
-    """Put a row's tags in the order of their nearness to its label, first those that may stand alone, and count these.
-
-    Near ones may, unless they only repeat words of the label, are `taken` (see `taken_words`), or are a woman's of a
-    man ("witch" of "man mage") or the other way.
-    """
+    """Sort a row's tags by nearness to its label, those first that may stand alone as "synonyms", and count these."""
     label, words = row["label"], set(words_of(row["label"]))
     others = {word for own, of in OF_OTHERS.items() if own in words for word in LISTS[of]}
     row["synonyms"] = 0

@@ -55,11 +55,7 @@ class Division:
     def of(
         cls, judge: Judge, split: str, givers: int, *, n: int = 4, captions: int | None = None, seed: int = 0
     ) -> "Division":
-        """Divide the artists of every caption of a split; `givers` of each give a picture, 0 divides nothing.
-
-        At most `captions` are judged, chosen by hash; all of the split's stay rivals. `seed` and the caption choose who
-        gives which picture; the bench is of `seed` too.
-        """
+        """Divide each caption's artists by `seed`: `givers` of them give a picture. `captions` at most are judged."""
         pictures = judge.pictures
         groups = by_caption(pictures, pictures.where(split))
         given, parts = {}, pictures.split.astype(object)

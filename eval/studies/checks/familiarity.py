@@ -57,8 +57,7 @@ def threshold(binned: Sequence[Bin]) -> float | None:
 
 
 def _arguments(parser: Parser) -> None:
-    add_common(parser, "model", "--data", "--split", "--seed")
-    add = parser.add_argument
+    add = add_common(parser, "model", "--data", "--split", "--seed")
     add("-n", type=whole(1), default=4, help="pictures a caption")
     add("--families", type=whole(2), default=12, help="of a bin at least")
     add("--known", type=number(-1, 1), default=0.99, help="from this cosine on a caption is known itself")

@@ -70,11 +70,7 @@ def nearest_captions(shows: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 
 
 def real_rates(styles: Sequence[np.ndarray], artists: Sequence[np.ndarray], families: np.ndarray) -> np.ndarray:
-    """How often a caption's real pictures agree in style with those of other families: (C, 2).
-
-    By the same artist, and by another one; NaN where there is no such pair. Styles that the judge names and artists
-    are [(k,)] * C, families (C,).
-    """
+    """How often real pictures agree in style with other families' by the same artist, and by others, (C, 2), or NaN."""
     caption = np.repeat(np.arange(len(styles)), [len(s) for s in styles])
     style, artist = np.concatenate(styles), np.concatenate(artists)
     apart = families[caption][:, None] != families[caption]

@@ -348,8 +348,7 @@ def minutes_left(vae_minutes: float, minutes: float) -> float:
 
 
 def add_workshop(parser: Parser, out: str, seeds: int) -> None:
-    add_common(parser, "model", "--data", "--captions", "--samples")
-    add = parser.add_argument
+    add = add_common(parser, "model", "--data", "--captions", "--samples")
     add("--vae", type=Path, help="a codec's folder, in place of the model's, that all share")
     add("--pictures", type=Path, help="a dataset of more pictures, shown to all without captions")
     add("--vae-minutes", type=number(0), default=0.0, help="processor minutes that the VAE's training cost")
