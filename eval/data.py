@@ -56,15 +56,11 @@ class Pictures:
                 if not isinstance(words, str) or not words.strip():
                     raise UserError(f"data: row {i} has no {name} ({words!r}); give it one or remove the row")
         label = np.array(columns["label"])
-        return cls(
-            [encoded_picture(i, row) for i, row in enumerate(raw["image"])],
-            label,
-            np.array(columns.get("artist", [""] * len(label))),
-            np.array(columns["family"]) if "family" in columns else np.unique(label, return_inverse=True)[1],
-            np.array(columns["split"]),
-            tuple(name for name in OPTIONAL if name not in columns),
-            Path(folder) / CACHE,
-        )
+        encoded = [encoded_picture(i, row) for i, row in enumerate(raw["image"])]
+        artist = np.array(columns.get("artist", [""] * len(label)))
+        family = np.array(columns["family"]) if "family" in columns else np.unique(label, return_inverse=True)[1]
+        lacks = tuple(name for name in OPTIONAL if name not in columns)
+        return cls(encoded, label, artist, family, np.array(columns["split"]), lacks, Path(folder) / CACHE)
 
     def pixels(self, index: np.ndarray) -> Tensor:
         """Pictures by row, (len(index), 3, H, W) float32 in [0, 1]; UserError where they differ in size."""

@@ -47,7 +47,7 @@ from eval.studies.compare.nets import (
     TrainedPeer,
     Trial,
 )
-from eval.studies.compare.peers import Line, PeersReport, to_text
+from eval.studies.compare.peers import Line, to_text
 from eval.studies.compare.study import Benches, Outcome, Results, Spread, Workshop, minutes_left, train
 from tests import test_eval_report
 from train.data.cache import Codes
@@ -419,7 +419,7 @@ def test_table_sorts_by_score_and_says_who_is_absent() -> None:
         return Line(name, name == "a", [1.0, 2.0], [10, 20], {}, Sampling(), Spread.of([0.0]), {"seen": row})
 
     lines = [line("a", 0.1), line("b", 0.3), Line("c", True, failed="every trial or seed diverged")]
-    text = to_text(PeersReport("test", 60, 15, None, 4, lines, {"seen": {"real": 1.0}}, {}))
+    text = to_text(lines, {"seen": {"real": 1.0}})
     assert text.index("\nb ") < text.index("\na ") and "0.35 ± 0.07" in text and "1.50  VAE" in text
     assert text.endswith("c: absent, every trial or seed diverged")
 

@@ -124,11 +124,8 @@ def colour_word(picture: Image.Image) -> str | None:
     area = count.sum() + holes
     if area < 40:
         return None
-    neutral = (
-        (black if black > 0.4 * area else 0)
-        + (grey if grey > 0.3 * area else 0)
-        + (white if white + holes > 0.45 * area else 0)
-    )
+    neutrals = ((black, black, 0.4), (grey, grey, 0.3), (white, white + holes, 0.45))
+    neutral = sum(pixels for pixels, seen, least in neutrals if seen > least * area)
     best = int(count[:BLACK].argmax())
     vivid = count[:BLACK].sum() + count[UNNAMED]
     if count[best] >= DOMINANT * (vivid + neutral) and count[best] >= OF_ALL * area:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -36,7 +37,7 @@ FILLED = 512  # Pictures that are encoded
 
 def open_training(path: Path) -> MapperTraining | VAETraining:
     """The run of a config, of a mapper or of a VAE, not begun."""
-    config: VAEConfig | MapperConfig = load_config(path, VAEConfig, {"vae": MapperConfig})
+    config: Any = load_config(path, VAEConfig, {"vae": MapperConfig})
     return MapperTraining(config) if isinstance(config, MapperConfig) else VAETraining(config)
 
 

@@ -119,14 +119,10 @@ class Factors:
         flat = q.mean.flatten(1).numpy().astype(float)
         kl = 0.5 * (q.mean**2 + q.std**2 - 1) - q.std.log()
         error = quality.squared_error(self.pictures.pixels(self.rows).numpy(), decode_all(codec, q.mean).numpy())
-        return CodecFigures(
-            flattened=self.figures(flat, halves),
-            principal=self.figures(principal(flat, components), halves),
-            chance=self.figures(np.random.default_rng(0).permutation(flat), halves),
-            active=disentangle.active_units(flat),
-            rate=float(kl.double().sum() / len(flat)),
-            psnr=float(quality.psnr(error.mean())),
-        )
+        systems = flat, principal(flat, components), np.random.default_rng(0).permutation(flat)
+        flattened, rotated, chance = (self.figures(codes, halves) for codes in systems)
+        rate, psnr = float(kl.double().sum() / len(flat)), float(quality.psnr(error.mean()))
+        return CodecFigures(flattened, rotated, chance, disentangle.active_units(flat), rate, psnr)
 
 
 def load_codecs(folders: Sequence[Path]) -> dict[str, ImageCodec]:
