@@ -80,10 +80,7 @@ class JudgeSpace:
 
     @classmethod
     def singly(cls, train: Features, held_out: Features | None) -> "JudgeSpace":
-        """Fit axes of largest variance on training pictures, at least LEAST; calibrate realism on held-out real ones.
-
-        Without these, on each training picture, left out in turn, which makes real pictures look nearer than they are.
-        """
+        """Fit axes of largest variance to LEAST pictures or more; realism to held-out ones, or to each left out."""
         if len(train) < LEAST:
             raise UserError(f"train: {len(train)} training pictures; judging takes at least {LEAST}")
         return cls._calibrated(_reduce(train.late), _reduce(train.early).transform, train, held_out)
@@ -162,11 +159,7 @@ class Judge:
 
     @classmethod
     def fit(cls, extractor: Extractor, pictures: Pictures, features: Features, singly: str | None = None) -> "Judge":
-        """Fit space and copy test to split 'train', calibrated on split 'validation'.
-
-        With `singly` (of `data.why_single`) the space is `JudgeSpace.singly`, and data without a validation split are
-        calibrated on training pictures, each left out in turn. UserError if a split is missing, or too small.
-        """
+        """Fit to split 'train', calibrate on 'validation' or, `singly` and without it, on each picture left out."""
         train = pictures.where("train")
 
         def thumbnails_of(rows: np.ndarray) -> np.ndarray:

@@ -216,6 +216,7 @@ class _RowMaker:
 
     def __init__(self, split: str, bench: Bench, models: Sequence[str], index: np.ndarray | None = None) -> None:
         self.bench, self.models, self.index = bench, models, index
+        self.first = np.empty(0)  # Energy of the first model, (C,), once it has come
         counts = len(bench.refs), len(np.unique(bench.refs.families))
         self.row = Row(split, *counts, methods={}, energy_less={}, pictures=len(bench.rows), **bench.about)
 

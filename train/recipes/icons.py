@@ -189,7 +189,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> None:
     packages = PALETTE_SETS if args.palette else PALETTE_SETS + PLAIN_SETS
     rows, credits = collect(packages, args.downloads, Splits.load(SPLITS), args.emoji, args.size)
-    write_rows(rows, FEATURES, args.out, credits)
+    write_rows(FEATURES, rows, args.out, credits)
 
 
 main = partial(run_recipe, "icons", __doc__, _options, _run)

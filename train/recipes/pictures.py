@@ -267,7 +267,7 @@ def table(rows: Sequence[Row], left_out: Counter[str]) -> str:
 
 def _run(args: argparse.Namespace) -> None:
     rows, gathered = build(args.downloads, args.size)
-    write_rows(rows, FEATURES, args.out, gathered.credits)
+    write_rows(FEATURES, rows, args.out, gathered.credits)
     print(table(rows, gathered.left_out))
 
 

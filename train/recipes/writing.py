@@ -83,7 +83,7 @@ def in_pool(work: Callable[[Job], Result], jobs: Sequence[Job], what: str) -> li
         return list(tqdm(pool.map(work, jobs, chunksize=64), total=len(jobs), desc=what, file=sys.stderr))
 
 
-def write_rows(rows: Sequence[Row], features: datasets.Features, out: Path, credits: Sequence[str] = ()) -> None:
+def write_rows(features: datasets.Features, rows: Sequence[Row], out: Path, credits: Sequence[str] = ()) -> None:
     """Write rows, pictures under "png", as a `datasets` folder with CREDITS.md, or nothing; see `check_replaceable`."""
     columns = {key: [row[key] for row in rows] for key in features if key != "image"}
     columns["image"] = [{"bytes": row["png"], "path": None} for row in rows]

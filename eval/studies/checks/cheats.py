@@ -110,11 +110,7 @@ def of_several(x: Tensor, strangers: Tensor, families: np.ndarray, rng: np.rando
 def of_training(
     judge: Judge, captions: Sequence[str], codes: EncodeText, n: int, rng: np.random.Generator
 ) -> dict[str, Tensor]:
-    """What training pictures give for captions nobody trained on, and noise: cheats, (C, n, 3, H, W).
-
-    Retrieved ones always pass the realism test, a distance to training pictures; only the copy rate holds it against
-    them. Shifted ones move right and down, their first row and column filling the gap.
-    """
+    """Cheats from training pictures, (C, n, 3, H, W), and noise; copies pass as real, only the copy rate tells them."""
     labels, caption = np.unique(judge.pictures.label[judge.train], return_inverse=True)
     order = baselines.nearest_captions(codes(captions), codes(labels.tolist()))
     near = baselines.retrieve_one(order, caption, n, rng)

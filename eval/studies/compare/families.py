@@ -25,7 +25,7 @@ from eval.report import ROWS, table, to_json
 from eval.studies import Study
 from eval.studies.compare import nets
 from eval.studies.compare.material import Shelf
-from eval.studies.compare.nets import LocalNet, LocalPeer, MapperNet, Sampling, TrainedPeer, Trial
+from eval.studies.compare.nets import LocalPeer, MapperNet, Sampling, TrainedPeer, Trial
 from eval.studies.compare.study import HEADLINES, Spread, Workshop, add_workshop, best_first, open_workshop
 from train.command import Parser
 from train.timing import interleaved
@@ -138,8 +138,8 @@ def measure(shop: Workshop, peer: TrainedPeer | LocalPeer, seeds: int) -> Family
     if len(tested) < seeds:
         return Family(peer.name, absent={"everything": "training diverged; see the messages above"})
     net, sampling = shop.network(peer, peer.trials[0], 0).eval(), tested[0].sampling
-    assert isinstance(net, MapperNet | LocalNet)
-    mapper = net.mapper if isinstance(net, MapperNet) else net.varied(sampling)
+    assert isinstance(net, MapperNet)
+    mapper = net.varied(sampling)
     rows = {row: {h: Spread.of(one.rows[row][h] for one in tested) for h in HEADLINES} for row in tested[0].rows}
     density = density_of(shop, mapper, {row: split for row, split in ROWS["test"].items() if row in rows})
     c = shop.asked([shop.benches.judge.pictures.label[0]] * SPEED_IMAGES)

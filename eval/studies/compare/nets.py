@@ -253,25 +253,27 @@ class InvertibleNet(PeerNet):
 
 
 class MapperNet(PeerNet):
-    """One of the bridge's mapping families with its codec; `arguments` are the mapper's, beside its shapes."""
+    """One of the bridge's mapping families, on latents with their codec or on `pixels`."""
 
-    def __init__(self, codec: ImageCodec, text_dim: int, family: type[Mapper], arguments: Trial) -> None:
+    def __init__(self, codec: ImageCodec, mapper: Mapper, pixels: bool = False) -> None:
         super().__init__()
-        self.codec = codec
-        self.mapper: Mapper = family(codec.z_shape, text_dim, **arguments)
-        self.noise_shape = self.mapper.sample_noise_shape
+        self.codec, self.mapper, self.pixels, self.noise_shape = codec, mapper, pixels, mapper.sample_noise_shape
 
     def loss(self, batch: Batch) -> Tensor:
         noise = torch.randn(len(batch.data), *self.mapper.loss_noise_shape, generator=batch.generator)
         return self.mapper.loss(batch.data, batch.c, noise=noise.to(batch.data.device))
 
+    def varied(self, sampling: Sampling) -> Mapper:
+        """The mapper with what a sampling changes about it."""
+        return self.mapper
+
     def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
-        guidance: dict[str, Any] = {}
-        if isinstance(self.mapper, VelocityMapper):
+        mapper, guidance = self.varied(sampling), dict[str, Any]()
+        if isinstance(mapper, VelocityMapper):
             guidance = {"guidance_scale": sampling.guidance, "num_inference_steps": FLOW_STEPS}
         elif sampling.guidance != 1:
-            raise ValueError(f"guidance: {type(self.mapper).__name__} has none; leave it at 1")
-        return self.decode(self.mapper.sample(c, noise=noise, temperature=sampling.temperature, **guidance))
+            raise ValueError(f"guidance: {type(mapper).__name__} has none; leave it at 1")
+        return self.decode(mapper.sample(c, noise=noise, temperature=sampling.temperature, **guidance))
 
 
 @dataclass(frozen=True)
@@ -282,16 +284,14 @@ class LocalSampling(Sampling):
     perplexity: float = 8.0  # Pictures that a caption effectively draws from
 
 
-class LocalNet(PeerNet):
-    """A local flow over a memory of latents with their codec, or of `pixels`."""
+class LocalNet(MapperNet):
+    """A local flow over a memory."""
+
+    mapper: LocalFlowMapper
 
     def __init__(self, codec: ImageCodec, mapper: LocalFlowMapper, pixels: bool = False) -> None:
-        super().__init__()
-        self.codec, self.mapper, self.pixels, self.noise_shape = codec, mapper, pixels, mapper.z_shape
+        super().__init__(codec, mapper, pixels)
         self._varied: dict[Sampling, LocalFlowMapper] = {}
-
-    def loss(self, batch: Batch) -> Tensor:
-        raise TypeError("a local flow is not trained")
 
     def varied(self, sampling: Sampling) -> LocalFlowMapper:
         """The flow with a sampling's window, on its own grid, and perplexity; one for each sampling."""
@@ -301,9 +301,6 @@ class LocalNet(PeerNet):
             window = tuple(s * finer for s in sampling.window)
             self._varied[sampling] = self.mapper.varied(window=window, perplexity=sampling.perplexity)
         return self._varied[sampling]
-
-    def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
-        return self.decode(self.varied(sampling).sample(c, noise=noise, num_inference_steps=FLOW_STEPS))
 
 
 @dataclass(frozen=True)
@@ -330,7 +327,7 @@ class TrainedPeer(Peer):
         """An untrained network."""
         arguments = {name: value for name, value in trial.items() if name not in LOOP_KEYS}
         if self.family:
-            return MapperNet(codec, text_dim, self.family, arguments)
+            return MapperNet(codec, self.family(codec.z_shape, text_dim, **arguments))
         return self.net(codec, text_dim, **arguments)
 
 

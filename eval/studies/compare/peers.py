@@ -49,10 +49,7 @@ class Line:
 def trained(
     shop: Workshop, peer: Peer, trials: int, seeds: int, peers: Mapping[str, Peer]
 ) -> tuple[Line, dict[str, Generate]]:
-    """A peer's line, still without rows, and its models by name, one a seed: none where all diverged.
-
-    Trial and sampling are chosen with the first seed, by another of `peers` where the peer follows that.
-    """
+    """A peer's line, still without rows, and its models by name, one a seed; chosen with seed 0, or as it follows."""
     chooser = peers[peer.follows] if peer.follows else peer
     choice = shop.choose(chooser, range(min(trials, len(chooser.trials))))
     failed = Line(peer.name, peer.uses_vae, failed="every trial or seed diverged")
