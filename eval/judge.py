@@ -25,7 +25,7 @@ from eval.data import LEAST, Pictures
 from eval.features import Columns, Extractor, Features, check_pictures
 from eval.metrics.nearest import RealismTest
 from eval.metrics.quality import gradient_energy
-from train.copies import COPY_QUANTILE, CopyTest, nearest_training, thumbnails
+from train.copies import CopyTest, thumbnails
 
 Say = Callable[[str], None]
 Rows = TypeVar("Rows", Sequence[str], np.ndarray)
@@ -172,11 +172,7 @@ class Judge:
         else:
             columns = (pictures.label[train], pictures.artist[train], pictures.family[train])
             space = JudgeSpace.fit(features[train], *columns, outside)
-        x = thumbnails_of(train)
-        if held_out is None:
-            copy_test = CopyTest(x, float(np.quantile(nearest_training(x, x, 2)[0][:, 1], COPY_QUANTILE)))
-        else:
-            copy_test = CopyTest.fit(x, thumbnails_of(held_out))
+        copy_test = CopyTest.fit(thumbnails_of(train), None if held_out is None else thumbnails_of(held_out))
         return cls(extractor, pictures, features, space, copy_test, train, singly)
 
     def describe_rows(self, rows: Sequence[np.ndarray]) -> list[Described]:
