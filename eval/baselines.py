@@ -28,10 +28,7 @@ def nearest_captions(query: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def retrieve_one(order: np.ndarray, caption: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """'nearest1': n different pictures of the nearest training caption, filled up from the next nearest, (C, n).
-
-    `order` is that of `nearest_captions`, (C, K); `caption` that of each training picture, (N,) in 0..K-1.
-    """
+    """'nearest1': pictures of the nearest caption, then the next, (C, n), by `order` (C, K) and `caption` (N,)."""
     pictures = _by_caption(caption, order.shape[1], n, len(caption), rng)
     return np.array([np.concatenate([pictures[k] for k in near[:n]])[:n] for near in order])
 
@@ -63,11 +60,6 @@ def shuffle_captions(families: np.ndarray, rng: np.random.Generator) -> np.ndarr
         raise UserError("families: shuffling captions needs at least two families")
     drawn = [rng.choice(names[names != own]) for own in families]
     return np.array([rng.choice(np.flatnonzero(families == family)) for family in drawn])
-
-
-def blur(x: np.ndarray) -> np.ndarray:
-    """The mean picture of every caption n times: (C, n, ...) from (C, n, ...)."""
-    return np.broadcast_to(x.mean(axis=1, keepdims=True), x.shape).copy()
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,7 @@ NO_STYLES = "a style is an artist's, and each caption was drawn by one"
 
 @dataclass(frozen=True)
 class Figures:
-    """One method on one row; None where a figure does not exist, and `absent` says why.
-
-    On single pictures the scales differ: see `eval.metrics.single` for fit, diversity and joint.
-    """
+    """One method on one row; `absent` says why a figure is None. Of single pictures see `eval.metrics.single`."""
 
     fit: Interval | None  # Chance-adjusted, gated Caption-ID; 0 is chance, above 1 an alarm for blur
     diversity: Interval | None  # Valid styles over those of real pictures; singly, distance of valid pictures
@@ -177,10 +174,7 @@ class Bench(abc.ABC):
         return Calibration(ratio, ranks.tolist(), calibration.reliability(ranks))
 
 
-# --- captions by several artists -----------------------------------------------------------------------------------
 # Headlines are made of means (..., 6): hit, real hit, styles, real styles, energy, energy of caption-blind pictures.
-
-
 HEADLINES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "fit": lambda m: several.chance_adjusted(m[..., 0], m[..., 1]),
     # NaN where no real picture is recognised
@@ -234,11 +228,7 @@ class ArtistBench(Bench):
         return {"left_out": left_out, "unconditional_energy": blind} | self.real_joint()
 
     def real_joint(self) -> dict[str, Any]:
-        """Joint of two disjoint groups of artists, as fields of `report.Row`: what real pictures score.
-
-        A caption's references against its training pictures where there are some by two artists; else one half of its
-        artists against the other, where there are four.
-        """
+        """Joint of real pictures, fields of `Row`: references and training ones, or halves of four artists or more."""
         rng, judge = np.random.default_rng(self.seed), self.judge
         index, columns = [], []
         labels, artist = judge.pictures.label[judge.train], judge.pictures.artist
@@ -258,9 +248,6 @@ class ArtistBench(Bench):
             return measured | {"absent": {"real_joint": "too few captions were drawn by four artists"}}
         joint = self[np.array(index)].interval(np.array(columns), lambda m: several.root_skill(m[..., 0], m[..., 1]))
         return measured | {"real_joint": joint}
-
-
-# --- captions with one picture -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-from collections import Counter
+import itertools
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +47,7 @@ class Pictures:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Pictures":
-        """Read a saved dataset with columns image, label and split; artist and family are used where it has them.
-
-        UserError as of `load_dataset`, or if a row lacks a caption, a split or a picture.
-        """
+        """Read columns image, label, split and, where there, artist and family; UserError if a row lacks a value."""
         source = load_dataset(Path(folder), ["image", "label", "split"])
         raw = source.cast_column("image", datasets.Image(decode=False))
         columns = {name: list(source[name]) for name in ("label", "split", *OPTIONAL) if name in source.column_names}
@@ -58,15 +56,11 @@ class Pictures:
                 if not isinstance(words, str) or not words.strip():
                     raise UserError(f"data: row {i} has no {name} ({words!r}); give it one or remove the row")
         label = np.array(columns["label"])
-        return cls(
-            [encoded_picture(i, row) for i, row in enumerate(raw["image"])],
-            label,
-            np.array(columns.get("artist", [""] * len(label))),
-            np.array(columns["family"]) if "family" in columns else np.unique(label, return_inverse=True)[1],
-            np.array(columns["split"]),
-            tuple(name for name in OPTIONAL if name not in columns),
-            Path(folder) / CACHE,
-        )
+        encoded = [encoded_picture(i, row) for i, row in enumerate(raw["image"])]
+        artist = np.array(columns.get("artist", [""] * len(label)))
+        family = np.array(columns["family"]) if "family" in columns else np.unique(label, return_inverse=True)[1]
+        lacks = tuple(name for name in OPTIONAL if name not in columns)
+        return cls(encoded, label, artist, family, np.array(columns["split"]), lacks, Path(folder) / CACHE)
 
     def pixels(self, index: np.ndarray) -> Tensor:
         """Pictures by row, (len(index), 3, H, W) float32 in [0, 1]; UserError where they differ in size."""
@@ -144,10 +138,7 @@ class References:
 
 
 def references(pictures: Pictures, split: str, singly: bool = False) -> References:
-    """The captions of a split with their real pictures, in the order of their labels; UserError if there are too few.
-
-    Those that two artists drew, at least two captions; with `singly` all of them, of at least LEAST families.
-    """
+    """Captions of a split by label: those two artists drew, or `singly` all of them; UserError if they are too few."""
     groups = by_caption(pictures, pictures.where(split))
     kept = {c: g for c, g in groups.items() if singly or len(np.unique(pictures.artist[g])) >= 2}
     families = np.array([pictures.family[g[0]] for g in kept.values()], dtype=pictures.family.dtype)
@@ -191,12 +182,9 @@ def narrowed(refs: References, split: str, captions: int | None, only: Collectio
 
 def spread_over_families(keys: Sequence[str], families: np.ndarray) -> list[int]:
     """Indices in the order of their keys, one of each family before a second of any."""
-    seen: Counter[int] = Counter()
-    rank: dict[int, int] = {}
-    for i in sorted(range(len(keys)), key=lambda i: keys[i]):
-        seen[families[i]] += 1
-        rank[i] = seen[families[i]]
-    return sorted(rank, key=lambda i: rank[i])
+    place: dict[int, Iterator[int]] = defaultdict(itertools.count)
+    rank = {i: next(place[families[i]]) for i in sorted(range(len(keys)), key=keys.__getitem__)}
+    return sorted(rank, key=rank.__getitem__)
 
 
 def first_by_hash(refs: References, count: int) -> References:

@@ -225,10 +225,7 @@ KNOWN = ("efficientnet-lite0", "efficientnet-lite2", "pixels", "latents")
 
 
 def extractor(name: str, codec: ImageCodec | None = None) -> Extractor:
-    """The extractor of a name: one of `KNOWN` ("latents" are those of `codec`), or a vision model of transformers.
-
-    That is a folder, or a hub id with a slash. UserError for an unknown name, or weights that cannot be loaded.
-    """
+    """One of `KNOWN` ("latents" are those of `codec`), or a vision model's folder or hub id; else UserError."""
     if name.startswith("efficientnet-lite") and name in KNOWN:
         return EfficientNetLite(int(name[-1]))
     if name == "pixels":

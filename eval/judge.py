@@ -25,7 +25,7 @@ from eval.data import LEAST, Pictures
 from eval.features import Columns, Extractor, Features, check_pictures
 from eval.metrics.nearest import RealismTest
 from eval.metrics.quality import gradient_energy
-from train.copies import COPY_QUANTILE, CopyTest, nearest_training, thumbnails
+from train.copies import CopyTest, thumbnails
 
 Say = Callable[[str], None]
 Rows = TypeVar("Rows", Sequence[str], np.ndarray)
@@ -69,11 +69,7 @@ class JudgeSpace:
     def fit(
         cls, train: Features, captions: np.ndarray, artists: np.ndarray, families: np.ndarray, held_out: Features
     ) -> "JudgeSpace":
-        """Fit on N training pictures; calibrate realism on validation pictures, never on test pictures.
-
-        Captions, artists and families are those of the training pictures, (N,). UserError unless there are two artists,
-        and two captions drawn twice.
-        """
+        """Fit to N training pictures with columns (N,); UserError without two artists, or two captions drawn twice."""
         if len(np.unique(artists)) < 2:
             raise UserError("artists: a space of styles needs pictures by at least two artists")
         use = _balanced(captions, families)
@@ -84,10 +80,7 @@ class JudgeSpace:
 
     @classmethod
     def singly(cls, train: Features, held_out: Features | None) -> "JudgeSpace":
-        """Fit axes of largest variance on training pictures, at least LEAST; calibrate realism on held-out real ones.
-
-        Without these, on each training picture, left out in turn, which makes real pictures look nearer than they are.
-        """
+        """Fit axes of largest variance to LEAST pictures or more; realism to held-out ones, or to each left out."""
         if len(train) < LEAST:
             raise UserError(f"train: {len(train)} training pictures; judging takes at least {LEAST}")
         return cls._calibrated(_reduce(train.late), _reduce(train.early).transform, train, held_out)
@@ -166,11 +159,7 @@ class Judge:
 
     @classmethod
     def fit(cls, extractor: Extractor, pictures: Pictures, features: Features, singly: str | None = None) -> "Judge":
-        """Fit space and copy test to split 'train', calibrated on split 'validation'.
-
-        With `singly` (of `data.why_single`) the space is `JudgeSpace.singly`, and data without a validation split are
-        calibrated on training pictures, each left out in turn. UserError if a split is missing, or too small.
-        """
+        """Fit to split 'train', calibrate on 'validation' or, `singly` and without it, on each picture left out."""
         train = pictures.where("train")
 
         def thumbnails_of(rows: np.ndarray) -> np.ndarray:
@@ -183,11 +172,7 @@ class Judge:
         else:
             columns = (pictures.label[train], pictures.artist[train], pictures.family[train])
             space = JudgeSpace.fit(features[train], *columns, outside)
-        x = thumbnails_of(train)
-        if held_out is None:
-            copy_test = CopyTest(x, float(np.quantile(nearest_training(x, x, 2)[0][:, 1], COPY_QUANTILE)))
-        else:
-            copy_test = CopyTest.fit(x, thumbnails_of(held_out))
+        copy_test = CopyTest.fit(thumbnails_of(train), None if held_out is None else thumbnails_of(held_out))
         return cls(extractor, pictures, features, space, copy_test, train, singly)
 
     def describe_rows(self, rows: Sequence[np.ndarray]) -> list[Described]:

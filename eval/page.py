@@ -120,9 +120,6 @@ def to_html(report: Report, shown: Mapping[str, Sequence[Shown]]) -> str:
     return page.strip() + "\n"
 
 
-# --- words ---------------------------------------------------------------------------------------------------------
-
-
 def about_method(name: str, row: Row, words: Words = ARTISTS) -> tuple[str, str]:
     """Title and explanation of a method; a model is named as the report names it unless it is alone."""
     title, about = words["methods"].get(name, ("This model" if len(models_of(row)) == 1 else name, ""))
@@ -227,9 +224,6 @@ def _level(field: str, i: Interval, floor: str, words: Words) -> str:
         return f"not shown to fall short of {reached}"
     way = "a little" if i.value < 1 / 3 else "part" if i.value < 2 / 3 else "most"
     return f"{way} of the way from {floor} to {reached}"
-
-
-# --- figures -------------------------------------------------------------------------------------------------------
 
 
 def interval_of(f: Figures | None, field: str) -> Interval | None:

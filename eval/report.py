@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -18,9 +18,6 @@ from eval.data import BLOCK, LEAST, OPTIONAL, picture_latents
 from eval.judge import Generate, Judge, Say, Seen, drawn, in_blocks, seen_by, seen_of
 from eval.metrics import quality, several
 from eval.metrics.bootstrap import Interval, paired_bootstrap
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 Watch = Callable[[str, Bench], None]  # Name of a row and its bench
 
@@ -128,30 +125,21 @@ def evaluate(
         except UserError as error:
             absent[name] = str(error)
             continue
+        makers = {name: [_RowMaker(part, bench, list(models)) for bench in benches]}
         far = _far(benches[0], rivals, absent.get("baselines")) if name == "held-out" else None
         if isinstance(far, str):
             absent[FAR_ROW] = far
-        makers = [[_RowMaker(name, part, b, list(models))] for b in benches]
-        if isinstance(far, np.ndarray):
-            makers = [[*mine, mine[0].far(far)] for mine in makers]
+        elif far is not None:
+            makers[FAR_ROW] = [_RowMaker(part, bench[far], list(models), far) for bench in benches]
         made = _collect(makers, judged_by_all(benches, models, rivals, codec, n), say, watch)
         rows = [known | new for known, new in zip(rows, made, strict=True)]
     if not rows[0]:
         raise UserError("; ".join(f"{name}: {absent[name]}" for name in ROWS[split]))
     measured = next(part for part in reversed(ROWS[split].values()) if part in judge.pictures.split)
-    return Report(
-        split,
-        seed,
-        n,
-        judge.extractor.id,
-        judge.pictures.fingerprint,
-        rows[0],
-        None if codec is None else codec_figures(judge, codec, measured, seed),
-        judge.singly,
-        {} if second is None else {second.extractor.id: rows[1]},
-        absent=absent,
-        about=dict(about or {}),
-    )
+    run = split, seed, n, judge.extractor.id, judge.pictures.fingerprint
+    of_codec = None if codec is None else codec_figures(judge, codec, measured, seed)
+    repeated = {} if second is None else {second.extractor.id: rows[1]}
+    return Report(*run, rows[0], of_codec, judge.singly, repeated, absent=absent, about=dict(about or {}))
 
 
 def check_counts(n: int, captions: int | None) -> None:
@@ -223,64 +211,44 @@ def _far(bench: Bench, rivals: Baselines | None, without: str | None) -> np.ndar
     return far
 
 
-@dataclass(frozen=True)
 class _RowMaker:
-    """Collects a row method by method; of each, only figures stay."""
+    """Fills a row method by method; of each, only figures stay. `index` are its captions among those judged."""
 
-    name: str  # Of the row
-    split: str  # Behind it
-    bench: Bench  # What the row's pictures are held against
-    models: Sequence[str]  # Names of the models, the one that others are compared with first
-    index: np.ndarray | None = None  # Its captions among those judged, (C',); None for all
-    methods: dict[str, Figures] = field(default_factory=dict)  # Figures so far
-    energy: dict[str, np.ndarray] = field(default_factory=dict)  # What methods are compared by, (C',) by method
-    calibration: dict[str, Calibration] = field(default_factory=dict)  # Of the models so far
-
-    def far(self, index: np.ndarray) -> "_RowMaker":
-        return _RowMaker(FAR_ROW, self.split, self.bench[index], self.models, index)
+    def __init__(self, split: str, bench: Bench, models: Sequence[str], index: np.ndarray | None = None) -> None:
+        self.bench, self.models, self.index = bench, models, index
+        self.first = np.empty(0)  # Energy of the first model, (C,), once it has come
+        counts = len(bench.refs), len(np.unique(bench.refs.families))
+        self.row = Row(split, *counts, methods={}, energy_less={}, pictures=len(bench.rows), **bench.about)
 
     def add(self, method: str, judged: Judged) -> None:
         mine = judged if self.index is None else judged[self.index]
-        self.methods[method], self.energy[method] = self.bench.figures(mine), mine.per.energy
+        self.row.methods[method] = self.bench.figures(mine)
         if method in self.models:
-            self.calibration[method] = self.bench.calibration(mine)
-
-    def row(self) -> Row:
-        refs, first = self.bench.refs, self.models[0]
-        rivals = [name for name in self.energy if name not in (*BASES, first)]
-        return Row(
-            self.split,
-            len(refs),
-            len(np.unique(refs.families)),
-            self.methods,
-            {name: self.bench.interval(self.energy[first] - self.energy[name]) for name in rivals},
-            self.calibration,
-            len(self.bench.rows),
-            **self.bench.about,
-        )
+            self.row.calibration[method] = self.bench.calibration(mine)
+        if method == self.models[0]:
+            self.first = mine.per.energy
+        elif method not in BASES:
+            self.row.energy_less[method] = self.bench.interval(self.first - mine.per.energy)
 
 
 def _collect(
-    makers: Sequence[Sequence[_RowMaker]], methods: Iterable[tuple[str, Sequence[Judged]]], say: Say, watch: Watch
-) -> list[dict[str, Row]]:
-    """The rows of each bench, from every method as judged by each."""
-    for maker in makers[0]:
-        watch(maker.name, maker.bench)
-    for name, judged in methods:
-        say(f"  {name}")
-        for mine, one in zip(makers, judged, strict=True):
-            for maker in mine:
-                maker.add(name, one)
-    return [{maker.name: maker.row() for maker in mine} for mine in makers]
+    makers: Mapping[str, Sequence[_RowMaker]], methods: Iterable[tuple[str, list[Judged]]], say: Say, watch: Watch
+) -> Iterator[dict[str, Row]]:
+    """The rows of each judge, from every method as judged by each."""
+    for name, (first, *_) in makers.items():
+        watch(name, first.bench)
+    for method, judged in methods:
+        say(f"  {method}")
+        for mine in makers.values():
+            for maker, one in zip(mine, judged, strict=True):
+                maker.add(method, one)
+    return (dict(zip(makers, (maker.row for maker in own), strict=True)) for own in zip(*makers.values(), strict=True))
 
 
 def judged_by_all(
     benches: Sequence[Bench], models: Mapping[str, Generate], rivals: Baselines | None, codec: ImageCodec | None, n: int
 ) -> Iterator[tuple[str, list[Judged]]]:
-    """Every method on one row, by every bench of the same captions; a method's pictures are made once and not kept.
-
-    Real pictures, what the codec makes of them, models, what cheats would make of the first one's pictures, baselines.
-    """
+    """Every method on one row, by every bench of the same captions; a method's pictures are made once and not kept."""
     judges, first = [bench.judge for bench in benches], benches[0]
     captions, rng = first.refs.captions, np.random.default_rng(first.seed)
 
@@ -321,15 +289,14 @@ def judged_by_all(
         yield baseline, samples(seen)
 
 
-# --- as JSON and as plain text -------------------------------------------------------------------------------------
-
 COLUMNS = ("fit", "diversity", "joint", "score")
 COMPARED = ("ridge + Gaussian", "nearest1", "nearestk", "unconditional")
 
 
-def to_json(report: "DataclassInstance") -> str:
-    """Every figure of a report (any dataclass), as JSON; the same report gives the same bytes. ValueError for NaN."""
-    return well_formed(json.dumps(dataclasses.asdict(report), indent=1, allow_nan=False, ensure_ascii=False)) + "\n"
+def to_json(report: object) -> str:
+    """A report of dataclasses and dicts as JSON; the same report gives the same bytes. ValueError for NaN."""
+    text = json.dumps(report, default=dataclasses.asdict, indent=1, allow_nan=False, ensure_ascii=False)
+    return well_formed(text) + "\n"
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

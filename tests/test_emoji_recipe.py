@@ -357,7 +357,7 @@ def test_what_an_interrupted_write_left_is_no_hindrance(artwork_rows, tmp_path):
 
 
 def test_a_dataset_of_ours_is_replaced_with_its_credits_and_cache(artwork_rows, tmp_path):
-    write_rows(artwork_rows[:3], emoji.FEATURES, tmp_path / "emoji", ["- me"])
+    write_rows(emoji.FEATURES, artwork_rows[:3], tmp_path / "emoji", ["- me"])
     (tmp_path / "emoji" / ".cache").mkdir()
     (tmp_path / "emoji" / ".cache" / "features").write_text("made again")
     write_dataset(artwork_rows[:5], tmp_path / "emoji")

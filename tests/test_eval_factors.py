@@ -189,7 +189,7 @@ def test_latents_are_flattened_as_they_are_decoded(shapes_folder):
 @pytest.fixture(scope="module")
 def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "shapes"
-    write_rows(make_rows(320), FEATURES, folder)
+    write_rows(FEATURES, make_rows(320), folder)
     return folder
 
 

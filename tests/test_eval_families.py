@@ -15,7 +15,7 @@ from bridge.mappers import DensityMapper, FlowMatchingMapper, GaussianMapper, Ma
 from eval.studies.compare import __main__ as command
 from eval.studies.compare import families
 from eval.studies.compare.families import density_of, family_peer, held_out_latents, whitened
-from eval.studies.compare.nets import LOCAL_FLOW, Sampling, Space, TrainedPeer
+from eval.studies.compare.nets import LOCAL_FLOW, Sampling, TrainedPeer
 from eval.studies.compare.study import Workshop
 from tests.test_eval_peers import drawings, drawings_judge, opened
 from train.loop import Loop
@@ -125,6 +125,6 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.Ca
 def test_guidance_is_refused_where_there_is_none(shop: Workshop) -> None:
     peer = TINY[2]
     assert isinstance(peer, TrainedPeer)
-    net = peer.build(peer.trials[0], Space(shop.codec, shop.encoder.dim))
+    net = peer.build(peer.trials[0], shop.codec, shop.encoder.dim)
     with pytest.raises(ValueError, match="guidance"):
         net.sample(shop.asked(["a"]), torch.zeros(1, *net.noise_shape), Sampling(guidance=2.0))

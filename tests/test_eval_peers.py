@@ -44,11 +44,10 @@ from eval.studies.compare.nets import (
     Peer,
     PeerNet,
     Sampling,
-    Space,
     TrainedPeer,
     Trial,
 )
-from eval.studies.compare.peers import Line, PeersReport, to_text
+from eval.studies.compare.peers import Line, to_text
 from eval.studies.compare.study import Benches, Outcome, Results, Spread, Workshop, minutes_left, train
 from tests import test_eval_report
 from train.data.cache import Codes
@@ -86,7 +85,7 @@ class Coarse(ImageCodec):
         raise AssertionError("a comparison saves no codec")
 
 
-SPACE = Space(Coarse(), DIM)
+SPACE = (Coarse(), DIM)
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +132,7 @@ def toy(pairs: int = 8, pictures: int = 12) -> Material:
 def built(name: str) -> tuple[TrainedPeer, PeerNet]:
     peer, trial = SMALL[name]
     torch.manual_seed(0)
-    return peer, peer.build(LOOP | trial, SPACE)
+    return peer, peer.build(LOOP | trial, *SPACE)
 
 
 class Ticks:
@@ -213,7 +212,7 @@ def test_another_caption_gives_another_picture(name: str) -> None:
 @pytest.mark.parametrize("peer", [LOCAL_FLOW, LOCAL_PIXELS])
 def test_a_local_flow_draws_the_picture_of_a_known_caption_without_training(peer: LocalPeer) -> None:
     material = toy()
-    net = peer.remember(*material.pairs(peer.uses_vae), SPACE)
+    net = peer.remember(*material.pairs(peer.uses_vae), SPACE[0])
     noise = torch.randn(4, *net.noise_shape, generator=generator_for(0))
     drawn = net.sample(ask(["caption 3"] * 4, material), noise, LocalSampling(perplexity=1.0))
     expected = material.train.pixels[3].float() / 255
@@ -229,7 +228,7 @@ def test_a_local_flow_knows_pairs_alone() -> None:
 
 
 def test_windows_cover_the_same_share_of_any_grid() -> None:
-    nets = [peer.remember(*toy().pairs(peer.uses_vae), SPACE) for peer in (LOCAL_FLOW, LOCAL_PIXELS)]
+    nets = [peer.remember(*toy().pairs(peer.uses_vae), SPACE[0]) for peer in (LOCAL_FLOW, LOCAL_PIXELS)]
     windows = [net.varied(LocalSampling(window=(2.0, 1.0))).window for net in nets if isinstance(net, LocalNet)]
     assert windows == [(1.0, 0.5), (4.0, 2.0)]  # grids of 4 x 4 and 16 x 16
 
@@ -260,7 +259,7 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     def loop(folder: str) -> tuple[Loop, PeerNet]:
         peer, _ = SMALL["bridge_flow"]
         torch.manual_seed(0)
-        net = peer.build(LOOP | SMALL["bridge_flow"][1] | {"dropout": 0.2}, SPACE)
+        net = peer.build(LOOP | SMALL["bridge_flow"][1] | {"dropout": 0.2}, *SPACE)
         return loop_of(peer, net, tmp_path / folder, 10), net
 
     outcome = train(*loop("whole"))
@@ -420,7 +419,7 @@ def test_table_sorts_by_score_and_says_who_is_absent() -> None:
         return Line(name, name == "a", [1.0, 2.0], [10, 20], {}, Sampling(), Spread.of([0.0]), {"seen": row})
 
     lines = [line("a", 0.1), line("b", 0.3), Line("c", True, failed="every trial or seed diverged")]
-    text = to_text(PeersReport("test", 60, 15, None, 4, lines, {"seen": {"real": 1.0}}, {}))
+    text = to_text(lines, {"seen": {"real": 1.0}})
     assert text.index("\nb ") < text.index("\na ") and "0.35 ± 0.07" in text and "1.50  VAE" in text
     assert text.endswith("c: absent, every trial or seed diverged")
 

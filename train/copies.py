@@ -43,9 +43,10 @@ class CopyTest:
     threshold: float
 
     @classmethod
-    def fit(cls, train: np.ndarray, held_out: np.ndarray) -> "CopyTest":
-        """Calibrate on thumbnails of held-out real pictures (M, D): `COPY_QUANTILE` of them count as copies."""
-        return cls(train, float(np.quantile(nearest_training(held_out, train)[0], COPY_QUANTILE)))
+    def fit(cls, train: np.ndarray, held_out: np.ndarray | None) -> "CopyTest":
+        """Calibrate: `COPY_QUANTILE` of held-out thumbnails (M, D), or of training ones left out, count as copies."""
+        real, k = (train, 2) if held_out is None else (held_out, 1)
+        return cls(train, float(np.quantile(nearest_training(real, train, k)[0][:, -1], COPY_QUANTILE)))
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whether thumbnails x (B, D) are copies, (B,) bool, whose mean is the copy rate, and nearest rows, (B,)."""

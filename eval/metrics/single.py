@@ -153,11 +153,7 @@ def shuffled_energy(captions: Asked, x: Points, r: Points, seed: int = 0) -> np.
 
 
 def independent(families: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of captions, (C, C) bool, of which neither picture was drawn for, or after, the other.
-
-    Masks for samples against real pictures, samples against samples, and real against real pictures, of families (C,)
-    and families (C,) of the captions that samples were drawn for.
-    """
+    """Masks (C, C) of pairs drawn neither for nor after each other: sample and real, two samples, two real pictures."""
     real = families[:, None] != families[None, :]
     cross = real & (asked[:, None] != families[None, :])
     return cross, cross & cross.T & (asked[:, None] != asked[None, :]), real

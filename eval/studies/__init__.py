@@ -51,10 +51,11 @@ def run_study(name: str, about: str, studies: Mapping[str, Study], argv: Sequenc
     return run_command(parser, words, lambda _: None)
 
 
-def add_common(parser: Parser, *names: str) -> None:
-    """Add arguments of COMMON."""
+def add_common(parser: Parser, *names: str) -> Callable[..., argparse.Action]:
+    """Add arguments of COMMON; returns what adds more."""
     for name in names:
         parser.add_argument(name, **COMMON[name])
+    return parser.add_argument
 
 
 def named(given: str) -> tuple[str, str]:

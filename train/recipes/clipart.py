@@ -77,10 +77,7 @@ def read_drawing(path: Path) -> Drawing | None:
 
 
 def draw(path: Path, size: int) -> bytes | None:
-    """An SVG on white without the margins of its page, at most `size` pixels a side, as PNG bytes.
-
-    None if it cannot be drawn or shows nothing.
-    """
+    """An SVG on white without margins, at most `size` pixels a side, as PNG; None if it cannot be drawn or is blank."""
     try:
         page = read_image(bytes(resvg_py.svg_to_bytes(svg_path=str(path), width=size, dpi=DPI)))
     except (ValueError, RuntimeError):

@@ -74,10 +74,7 @@ def on_square(picture: Image.Image, size: int) -> Image.Image | None:
 
 
 def draw(drawing: str | Path, size: int) -> bytes | None:
-    """An SVG on nothing, size x size, as PNG bytes with transparency; None if it cannot be drawn or shows nothing.
-
-    A file, unlike a text, loses the margins of its page.
-    """
+    """An SVG text, or a file less its margins, as a square transparent PNG; None if it shows nothing or is damaged."""
     try:
         if isinstance(drawing, str):
             return bytes(resvg_py.svg_to_bytes(svg_string=drawing, width=size, height=size))
@@ -116,10 +113,7 @@ def copies_of(job: tuple[bytes, str, str, int]) -> list[tuple[str, Drawn]]:
 
 
 def colour_word(picture: Image.Image) -> str | None:
-    """The colour that clearly dominates what is drawn in an RGBA picture; None if none does.
-
-    What is transparent is not drawn, nor is white on an opaque page. What an outline encloses counts as drawn white.
-    """
+    """The colour that dominates an RGBA drawing, or None; what an outline encloses is white, a white page is not."""
     small = np.asarray(picture.resize((48, 48), Image.Resampling.BOX), dtype=np.float32) / 255
     drawn = small[..., 3] > 0.6
     count = np.bincount(colour_numbers(small[..., :3][drawn]), minlength=UNNAMED + 1).astype(float)
@@ -130,11 +124,8 @@ def colour_word(picture: Image.Image) -> str | None:
     area = count.sum() + holes
     if area < 40:
         return None
-    neutral = (
-        (black if black > 0.4 * area else 0)
-        + (grey if grey > 0.3 * area else 0)
-        + (white if white + holes > 0.45 * area else 0)
-    )
+    neutrals = ((black, black, 0.4), (grey, grey, 0.3), (white, white + holes, 0.45))
+    neutral = sum(pixels for pixels, seen, least in neutrals if seen > least * area)
     best = int(count[:BLACK].argmax())
     vivid = count[:BLACK].sum() + count[UNNAMED]
     if count[best] >= DOMINANT * (vivid + neutral) and count[best] >= OF_ALL * area:

@@ -31,6 +31,7 @@ from train.splits import Splits, base_label, make_splits, near_held_out, order_o
 EMOJI_LABELS = Path(__file__).parents[2] / "bridge" / "emoji_labels.json"
 EMOJIBASE = "emojibase-data@17.0.0"
 FEATURES = features("image captions label tags group artist style hexcode family split")
+write_dataset = partial(write_rows, FEATURES)  # Rows to a folder
 
 
 @dataclass(frozen=True)
@@ -133,11 +134,6 @@ def drop_leaks(rows: list[Row], thumbnails: np.ndarray) -> list[Row]:
     """Leave out training pictures that are near-duplicates of one outside training, or of its mirror image."""
     leaks = near_held_out([row["split"] for row in rows], thumbnails)
     return [row for row, leak in zip(rows, leaks, strict=True) if not leak]
-
-
-def write_dataset(rows: Sequence[Row], out: Path) -> None:
-    """Write the rows as a `datasets` folder, complete or not at all."""
-    write_rows(rows, FEATURES, out)
 
 
 def write_emoji_labels(entries: Sequence[dict[str, Any]], path: Path) -> None:

@@ -142,10 +142,7 @@ def content_words(captions: Sequence[str]) -> set[str]:
 
 
 def leaking(captions: Sequence[str], codes: Codes, splits: Splits, *, plurals: bool = False) -> set[str]:
-    """Captions that could tell of a held-out one: by a code near a held-out label's, or by a word.
-
-    That is a content word of held-out labels, or its plural where asked for, which no training label has.
-    """
+    """Captions near a held-out label by code, or with one of its words (or `plurals`) that no training label has."""
     held_out, known = splits.labels(train=False), content_words(splits.labels(train=True))
     telling = content_words(held_out) - known
     if plurals:
@@ -159,11 +156,7 @@ def leaking(captions: Sequence[str], codes: Codes, splits: Splits, *, plurals: b
 def collect(
     packages: Sequence[str], downloads: Path, splits: Splits, emoji: Path, size: int = SIZE
 ) -> tuple[list[Row], list[str]]:
-    """Download, choose and draw: rows with PNG bytes under "png", and the credits.
-
-    `packages` are NAME@VERSION without the npm scope; `emoji` is the dataset of `train.recipes emoji`, whose pictures
-    outside training, as the captions that `splits` holds out, nothing may resemble.
-    """
+    """Rows with "png", and credits, of packages NAME@VERSION, but what is near what `splits` or `emoji` hold out."""
     reference = load_dataset(emoji).cast_column("image", datasets.Image(decode=False))
     held_out = reference.select([i for i, side in enumerate(reference["split"]) if side != "train"])
     rows, credits = [], []
@@ -196,7 +189,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> None:
     packages = PALETTE_SETS if args.palette else PALETTE_SETS + PLAIN_SETS
     rows, credits = collect(packages, args.downloads, Splits.load(SPLITS), args.emoji, args.size)
-    write_rows(rows, FEATURES, args.out, credits)
+    write_rows(FEATURES, rows, args.out, credits)
 
 
 main = partial(run_recipe, "icons", __doc__, _options, _run)

@@ -66,11 +66,7 @@ def clean_name(caption: str) -> str:
 
 
 def says_nothing(caption: str, known: Collection[str] | None = None) -> bool:
-    """Whether a cleaned name is of no use as a caption.
-
-    It has too many words, or none but those of formats, vendors, screens and arrows; a trade mark or jargon among them;
-    the form "X theme"; or a word that is not `known`, where such are given.
-    """
+    """Whether a cleaned name is no caption: too long, abstract, jargon, "X theme", or with a word not `known`."""
     words = words_of(caption)
     content = [w for w in words if (len(w) > 2 or w in SHORT) and w not in MEANINGLESS]
     return (

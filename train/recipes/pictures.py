@@ -126,11 +126,7 @@ def add_clip_art(gathered: Gathered, folder: Path, known: set[str]) -> None:
 
 
 def rank_tags(row: Row, codes: Codes, taken: set[str]) -> None:
-    """Put a row's tags in the order of their nearness to its label, first those that may stand alone, and count these.
-
-    Near ones may, unless they only repeat words of the label, are `taken` (see `taken_words`), or are a woman's of a
-    man ("witch" of "man mage") or the other way.
-    """
+    """Sort a row's tags by nearness to its label, those first that may stand alone as "synonyms", and count these."""
     label, words = row["label"], set(words_of(row["label"]))
     others = {word for own, of in OF_OTHERS.items() if own in words for word in LISTS[of]}
     row["synonyms"] = 0
@@ -215,10 +211,7 @@ def duplicate_numbers(rows: Sequence[Row]) -> list[int]:
 
 
 def build(downloads: Path, size: int) -> tuple[list[Row], Gathered]:
-    """Download, choose, draw, measure and split everything.
-
-    Raises MissingToolError if npm, apt-get or dpkg-deb is missing or failed, LicenceError if a set's is not permissive.
-    """
+    """Download, draw, measure and split everything; UserError if a tool is missing or a licence not permissive."""
     splits, encoder, gathered = Splits.load(SPLITS), TextEncoder.from_pretrained(), Gathered()
     add_emoji(gathered, downloads, splits)
     known = {w for row in gathered.rows for text in [row["label"], *row["tags"]] for w in words_of(text)}
@@ -274,7 +267,7 @@ def table(rows: Sequence[Row], left_out: Counter[str]) -> str:
 
 def _run(args: argparse.Namespace) -> None:
     rows, gathered = build(args.downloads, args.size)
-    write_rows(rows, FEATURES, args.out, gathered.credits)
+    write_rows(FEATURES, rows, args.out, gathered.credits)
     print(table(rows, gathered.left_out))
 
 

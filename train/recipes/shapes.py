@@ -140,7 +140,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    write_rows(make_rows(args.count, args.seed, args.size), FEATURES, args.out)
+    write_rows(FEATURES, make_rows(args.count, args.seed, args.size), args.out)
 
 
 main = partial(run_recipe, "shapes", __doc__, _options, _run)

@@ -67,10 +67,7 @@ def add_downloads(parser: argparse.ArgumentParser, size: int = SIZE) -> None:
 
 
 def run_tool(words: Sequence[str], folder: Path, output: str, if_missing: str, if_failed: str) -> Path:
-    """Run a program in a folder; returns the last file there that matches the pattern `output`.
-
-    Raises MissingToolError, which names a remedy, if the program is not installed, fails or writes no such file.
-    """
+    """Run a program; the last file in `folder` that matches `output`. MissingToolError, with a remedy, if it fails."""
     if (program := shutil.which(words[0])) is None:
         raise MissingToolError(f"{words[0]}: not found; {if_missing}")
     done = subprocess.run([program, *words[1:]], cwd=folder, capture_output=True, text=True, check=False)
@@ -86,11 +83,8 @@ def in_pool(work: Callable[[Job], Result], jobs: Sequence[Job], what: str) -> li
         return list(tqdm(pool.map(work, jobs, chunksize=64), total=len(jobs), desc=what, file=sys.stderr))
 
 
-def write_rows(rows: Sequence[Row], features: datasets.Features, out: Path, credits: Sequence[str] = ()) -> None:
-    """Write rows, their pictures under "png", as a `datasets` folder with CREDITS.md, complete or not at all.
-
-    Raises CheckpointError if `out` holds anything but such a folder; see `bridge.checkpoint.check_replaceable`.
-    """
+def write_rows(features: datasets.Features, rows: Sequence[Row], out: Path, credits: Sequence[str] = ()) -> None:
+    """Write rows, pictures under "png", as a `datasets` folder with CREDITS.md, or nothing; see `check_replaceable`."""
     columns = {key: [row[key] for row in rows] for key in features if key != "image"}
     columns["image"] = [{"bytes": row["png"], "path": None} for row in rows]
     with atomic_folder(out) as folder:

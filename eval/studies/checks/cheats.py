@@ -55,11 +55,7 @@ class Division:
     def of(
         cls, judge: Judge, split: str, givers: int, *, n: int = 4, captions: int | None = None, seed: int = 0
     ) -> "Division":
-        """Divide the artists of every caption of a split; `givers` of each give a picture, 0 divides nothing.
-
-        At most `captions` are judged, chosen by hash; all of the split's stay rivals. `seed` and the caption choose who
-        gives which picture; the bench is of `seed` too.
-        """
+        """Divide each caption's artists by `seed`: `givers` of them give a picture. `captions` at most are judged."""
         pictures = judge.pictures
         groups = by_caption(pictures, pictures.where(split))
         given, parts = {}, pictures.split.astype(object)
@@ -97,16 +93,13 @@ def of_one(x: Tensor, n: int, rng: np.random.Generator) -> dict[str, Tensor]:
 
 
 def of_several(x: Tensor, strangers: Tensor, families: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
-    """What can be made of right pictures (C, n, 3, H, W), each by another artist, n at least 2: cheats, and OTHERS.
-
-    `strangers` are other pictures, of the same shape; `families` (C,).
-    """
+    """Cheats made of right pictures (C, n, 3, H, W), each by another artist, and of `strangers`; and OTHERS."""
     count, n = x.shape[:2]
     replaced = rng.permutation(count * n).reshape(count, n) < REPLACED * count * n
     made = {
         OTHERS: x,
         PARTLY: torch.where(torch.from_numpy(replaced)[:, :, None, None, None], strangers, x),
-        "blur": torch.from_numpy(baselines.blur(x.numpy())),
+        "blur": torch.from_numpy(x.numpy().mean(axis=1, keepdims=True)).expand(x.shape),
         "shuffled captions": x[baselines.shuffle_captions(families, rng)],
     }
     if n > 2:  # two of two right pictures are simply real
@@ -117,11 +110,7 @@ def of_several(x: Tensor, strangers: Tensor, families: np.ndarray, rng: np.rando
 def of_training(
     judge: Judge, captions: Sequence[str], codes: EncodeText, n: int, rng: np.random.Generator
 ) -> dict[str, Tensor]:
-    """What training pictures give for captions nobody trained on, and noise: cheats, (C, n, 3, H, W).
-
-    Retrieved ones always pass the realism test, a distance to training pictures; only the copy rate holds it against
-    them. Shifted ones move right and down, their first row and column filling the gap.
-    """
+    """Cheats from training pictures, (C, n, 3, H, W), and noise; copies pass as real, only the copy rate tells them."""
     labels, caption = np.unique(judge.pictures.label[judge.train], return_inverse=True)
     order = baselines.nearest_captions(codes(captions), codes(labels.tolist()))
     near = baselines.retrieve_one(order, caption, n, rng)
@@ -144,10 +133,7 @@ def of_training(
 
 
 def cheats_of(division: Division, codes: EncodeText, n: int, rng: np.random.Generator) -> dict[str, Tensor]:
-    """Every cheat that a division allows, (C, n, 3, H, W) in [0, 1].
-
-    From one right picture where anybody gives, from several where n do, from training pictures where nobody or n do.
-    """
+    """Cheats (C, n, 3, H, W) of one right picture if anyone gives, several if n do, training ones if 0 or n do."""
     judge, refs, givers = division.bench.judge, division.bench.refs, division.given.shape[1]
     made: dict[str, Tensor] = {}
     x = _pixels(judge, division.given) if givers else torch.empty(0)
@@ -206,10 +192,7 @@ def evaluate(
     say: Say = lambda _: None,
     about: dict[str, str] | None = None,
 ) -> CheatReport:
-    """Judge every cheat, n pictures a caption: where n artists of a caption give, where one does and where none does.
-
-    At most `captions` are judged in each section, chosen by hash.
-    """
+    """Judge every cheat, n pictures a caption, of at most `captions`: where n artists of each give, one, none."""
     if split not in ROWS:
         raise ValueError(f"split: expected one of {', '.join(ROWS)}, got {split!r}")
     check_counts(n, captions)

@@ -39,10 +39,7 @@ class Bin:
 
 
 def bins(cosine: np.ndarray, hits: np.ndarray, families: np.ndarray, least: int) -> list[Bin]:
-    """Captions from far to near, a bin being closed at `least` families, 2 or more; see `Bin.of`.
-
-    What is left over in the end joins the nearest bin.
-    """
+    """Captions from far to near in bins of `least` families, 2 or more; what is left over joins the nearest bin."""
     parts: list[list[int]] = [[]]
     for i in np.argsort(cosine, kind="stable"):
         if len(np.unique(families[parts[-1]])) >= least:
@@ -60,8 +57,7 @@ def threshold(binned: Sequence[Bin]) -> float | None:
 
 
 def _arguments(parser: Parser) -> None:
-    add_common(parser, "model", "--data", "--split", "--seed")
-    add = parser.add_argument
+    add = add_common(parser, "model", "--data", "--split", "--seed")
     add("-n", type=whole(1), default=4, help="pictures a caption")
     add("--families", type=whole(2), default=12, help="of a bin at least")
     add("--known", type=number(-1, 1), default=0.99, help="from this cosine on a caption is known itself")

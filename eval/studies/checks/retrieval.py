@@ -64,10 +64,7 @@ def compare(title: str, model: np.ndarray, ridge: np.ndarray, families: np.ndarr
 
 
 def picture_ranks(score: np.ndarray, groups: Sequence[np.ndarray], rounds: int) -> np.ndarray:
-    """Rank of each caption's picture among one of every caption, from scores (M, C): (rounds * C,), round by round.
-
-    Each caption's pictures, rows [(k,)] * C, take turns.
-    """
+    """Rank of each caption's picture, taken in turns, among one of every caption, of scores (M, C): (rounds * C,)."""
     one = [[group[turn % len(group)] for group in groups] for turn in range(rounds)]
     return np.concatenate([ranks(score[rows].T, np.arange(len(groups))) for rows in one])
 
@@ -89,8 +86,7 @@ def from_less_noise(mapper: VelocityMapper, z: Tensor, c: TextCode, time: float,
 
 
 def _arguments(parser: Parser) -> None:
-    add_common(parser, "model", "--data", "--split", "--seed")
-    add, rows = parser.add_argument, ["seen", "held-out"]
+    add, rows = add_common(parser, "model", "--data", "--split", "--seed"), ["seen", "held-out"]
     add("--rows", nargs="+", choices=rows, default=rows, help="of captions")
     add("--candidates", type=whole(2), default=100, help="captions")
     add("--method", choices=scores.METHODS, help="default: the mapper's own")

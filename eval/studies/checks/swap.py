@@ -36,25 +36,8 @@ class Agreement:
     caption_gain: Interval  # `caption_held` less `neither`, paired by caption
 
 
-@dataclass(frozen=True)
-class SwapReport:
-    split: str  # Whose captions
-    captions: int  # How many
-    samples: int  # Noises
-    style: Agreement  # Do styles agree?
-    shown: Agreement  # Do the captions agree that pictures are nearest to?
-    hit: Interval  # Caption-ID@10-of-100 of the pictures, a share
-    real_style: Interval  # Agreement in style of two real pictures by one artist, of other captions
-    real_neither: Interval  # The same by two artists
-    about: dict[str, str]  # Model, command, judge
-
-
 def pair_rates(labels: np.ndarray, families: np.ndarray) -> np.ndarray:
-    """How often a caption's pictures agree with others: same noise, same caption, neither; (C, 3).
-
-    Labels are of the picture of each caption and noise, (C, n) of any kind, n at least 2; captions are compared with
-    those of other families (C,).
-    """
+    """Agreement by the same noise, same caption, neither, (C, 3), of labels (C, n) with those of other families."""
     if len(np.unique(families)) < 2:
         raise UserError("families: captions are compared with those of other families, there is one only")
     n = labels.shape[1]
@@ -87,11 +70,7 @@ def nearest_captions(shows: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 
 
 def real_rates(styles: Sequence[np.ndarray], artists: Sequence[np.ndarray], families: np.ndarray) -> np.ndarray:
-    """How often a caption's real pictures agree in style with those of other families: (C, 2).
-
-    By the same artist, and by another one; NaN where there is no such pair. Styles that the judge names and artists
-    are [(k,)] * C, families (C,).
-    """
+    """How often real pictures agree in style with other families' by the same artist, and by others, (C, 2), or NaN."""
     caption = np.repeat(np.arange(len(styles)), [len(s) for s in styles])
     style, artist = np.concatenate(styles), np.concatenate(artists)
     apart = families[caption][:, None] != families[caption]
@@ -100,17 +79,6 @@ def real_rates(styles: Sequence[np.ndarray], artists: Sequence[np.ndarray], fami
     counts = [(own @ (kind & agree).sum(1), own @ kind.sum(1)) for kind in (apart & same, apart & ~same)]
     with np.errstate(invalid="ignore"):
         return np.stack([agreeing / pairs for agreeing, pairs in counts], axis=1)
-
-
-def to_text(report: SwapReport) -> str:
-    """Two lines of the table for each kind of agreement, and what stands beside it."""
-    head = f"{report.captions} captions of {report.split}, {report.samples} noises; two pictures agree in"
-    rows = [["", "noise held", "caption held", "neither"]]
-    for name, a in (("style", report.style), ("nearest caption", report.shown)):
-        rows.append([name, str(a.noise_held), str(a.caption_held), str(a.neither)])
-        rows.append(["  less neither", str(a.noise_gain), str(a.caption_gain), ""])
-    real = f"one artist {report.real_style}, two artists {report.real_neither}"
-    return "\n".join([head, *table(rows), f"style of real pictures: {real}", f"Caption-ID@10-of-100: {report.hit}"])
 
 
 def _arguments(parser: Parser) -> None:
@@ -134,11 +102,18 @@ def _run(args: argparse.Namespace, command: str) -> None:
     hit = paired_bootstrap(bench.samples(seen).per.hit, families, seed=seed)
     rates = real_rates([s.style for s in bench.seen], refs.artists, families)
     real = [paired_bootstrap(r[np.isfinite(r)], families[np.isfinite(r)], seed=seed) for r in rates.T]
-    about = {"command": command, "model": pipe.fingerprint, "judge": judge.extractor.id}
-    report = SwapReport(args.split, len(refs), args.n, style, shown, hit, real[0], real[1], about)
     if out is not None:
-        atomic_write(out / "swap.json", to_json(report))
-    print(to_text(report))
+        report = {"split": args.split, "captions": len(refs), "samples": args.n, "style": style, "shown": shown}
+        report |= {"hit": hit, "real_style": real[0], "real_neither": real[1]}
+        about = {"command": command, "model": pipe.fingerprint, "judge": judge.extractor.id}
+        atomic_write(out / "swap.json", to_json(report | {"about": about}))
+    rows = [["", "noise held", "caption held", "neither"]]
+    for name, a in (("style", style), ("nearest caption", shown)):
+        rows.append([name, str(a.noise_held), str(a.caption_held), str(a.neither)])
+        rows.append(["  less neither", str(a.noise_gain), str(a.caption_gain), ""])
+    print(f"{len(refs)} captions of {args.split}, {args.n} noises; two pictures agree in", *table(rows), sep="\n")
+    print(f"style of real pictures: one artist {real[0]}, two artists {real[1]}")
+    print(f"Caption-ID@10-of-100: {hit}")
 
 
 STUDY = Study(__doc__, "pictures --data data/pictures", _arguments, _run)

@@ -11,10 +11,7 @@ from eval.studies import run_study
 from eval.studies.compare import families, pairs, peers
 
 STUDIES = {"peers": peers.STUDY, "families": families.STUDY, "pairs": pairs.STUDY, "charts": pairs.CHARTS}
-
-
 main = partial(run_study, "python -m eval.studies.compare", __doc__, STUDIES)  # of argv, absent for the process' own
-
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -25,7 +25,7 @@ from eval.report import ROWS, table, to_json
 from eval.studies import Study
 from eval.studies.compare import nets
 from eval.studies.compare.material import Shelf
-from eval.studies.compare.nets import LocalNet, LocalPeer, MapperNet, Sampling, TrainedPeer, Trial
+from eval.studies.compare.nets import LocalPeer, MapperNet, Sampling, TrainedPeer, Trial
 from eval.studies.compare.study import HEADLINES, Spread, Workshop, add_workshop, best_first, open_workshop
 from train.command import Parser
 from train.timing import interleaved
@@ -87,16 +87,6 @@ class Family:
         return [self.name, *(str(self.rows[row][h]) for h in HEADLINES), bits, *cost]
 
 
-@dataclass(frozen=True)
-class FamiliesReport:
-    minutes: float
-    vae_minutes: float
-    captions: int | None
-    samples: int
-    families: list[Family]
-    about: dict[str, str]
-
-
 def whitened(shop: Workshop) -> Workshop:
     """The same workshop on latents that are PCA-whitened with all components kept, fitted to its training pictures."""
     train = shop.material.train.latents.mean[: len(shop.material.paired) + len(shop.material.unpaired)]
@@ -148,8 +138,8 @@ def measure(shop: Workshop, peer: TrainedPeer | LocalPeer, seeds: int) -> Family
     if len(tested) < seeds:
         return Family(peer.name, absent={"everything": "training diverged; see the messages above"})
     net, sampling = shop.network(peer, peer.trials[0], 0).eval(), tested[0].sampling
-    assert isinstance(net, MapperNet | LocalNet)
-    mapper = net.mapper if isinstance(net, MapperNet) else net.varied(sampling)
+    assert isinstance(net, MapperNet)
+    mapper = net.varied(sampling)
     rows = {row: {h: Spread.of(one.rows[row][h] for one in tested) for h in HEADLINES} for row in tested[0].rows}
     density = density_of(shop, mapper, {row: split for row, split in ROWS["test"].items() if row in rows})
     c = shop.asked([shop.benches.judge.pictures.label[0]] * SPEED_IMAGES)
@@ -161,19 +151,6 @@ def measure(shop: Workshop, peer: TrainedPeer | LocalPeer, seeds: int) -> Family
     count = sum(p.numel() for p in net.parameters()) or sum(b.numel() for b in net.buffers())
     absent = {} if density else {"density": f"{type(mapper).__name__} has none"}
     return Family(peer.name, sampling, rows, steps, minutes, count, rate, density, absent)
-
-
-def to_text(report: FamiliesReport) -> str:
-    """One table a row of the test, best score first."""
-    text = [
-        f"{report.minutes:g} minutes each, {report.vae_minutes:g} of them for the VAE · {report.samples} samples a "
-        "caption · bits/dim of the codec's own latents, the smaller the better"
-    ]
-    head = ["", *HEADLINES, "bits/dim", "minutes", "images/s", "parameters"]
-    for row in dict.fromkeys(row for one in report.families for row in one.rows):
-        text += ["", row, *table([head, *best_first(report.families, row)])]
-    absent = [f"{one.name}: {what} absent, {why}" for one in report.families for what, why in one.absent.items()]
-    return "\n".join(text + absent)
 
 
 def _arguments(parser: Parser) -> None:
@@ -188,9 +165,18 @@ def _run(args: argparse.Namespace, command: str) -> None:
     white = whitened(plain) if any(peer.whitened for peer in chosen) else plain
     families = [measure(white if peer.whitened else plain, peer, args.seeds) for peer in chosen]
     about = {"command": command, "data": plain.benches.judge.pictures.fingerprint}
-    report = FamiliesReport(args.minutes, args.vae_minutes, args.captions, args.samples, families, about)
-    atomic_write(Path(args.out) / "families.json", to_json(report))
-    print(to_text(report))
+    report = {name: getattr(args, name) for name in ("minutes", "vae_minutes", "captions", "samples")}
+    atomic_write(Path(args.out) / "families.json", to_json(report | {"families": families, "about": about}))
+    print(
+        f"{args.minutes:g} minutes each, {args.vae_minutes:g} of them for the VAE · {args.samples} samples a caption "
+        "· bits/dim of the codec's own latents, the smaller the better"
+    )
+    head = ["", *HEADLINES, "bits/dim", "minutes", "images/s", "parameters"]
+    for row in dict.fromkeys(row for one in families for row in one.rows):
+        print("", row, *table([head, *best_first(families, row)]), sep="\n")
+    for one in families:
+        for what, why in one.absent.items():
+            print(f"{one.name}: {what} absent, {why}")
 
 
 STUDY = Study(__doc__, "pictures --data data/pictures --minutes 10", _arguments, _run)

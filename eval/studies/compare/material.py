@@ -144,11 +144,7 @@ class Material:
 
 
 def load(folder: Path, pictures: Pictures, codec: ImageCodec, encoder: TextEncoder, more: Path | None) -> Material:
-    """Encode the training pictures and captions of a dataset; codes and latents are kept in a hidden folder inside it.
-
-    `folder` is where `pictures` was read from; it needs a column "captions", a list a row. `more` holds further
-    pictures, whose captions are not read.
-    """
+    """Encode a dataset's training pictures and captions, a list a row of `folder`, and `more` without captions."""
     captions = [list(row) for row in load_dataset(folder, ["image", "captions"])["captions"]]
     train = pictures.where("train")
     splits = [pictures.where(split) for split in HELD_OUT if split in pictures.split]

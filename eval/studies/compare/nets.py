@@ -40,14 +40,6 @@ Trial = dict[str, Any]  # One set of hyperparameters
 
 
 @dataclass(frozen=True)
-class Space:
-    """What a network has to fit: pictures <-> latents by a frozen codec, and text codes of dimension D."""
-
-    codec: ImageCodec
-    text_dim: int
-
-
-@dataclass(frozen=True)
 class Batch:
     data: Tensor  # Latents z (B, *z_shape) where the peer uses the VAE, else pictures x (B, 3, H, W) in [0, 1]
     c: TextCode  # Codes; a null code is a picture without caption
@@ -97,11 +89,11 @@ class DenoisingNet(PeerNet):
         2024, arXiv:2305.08891
     """
 
-    def __init__(self, space: Space, prediction: str, pixels: bool = False) -> None:
+    def __init__(self, codec: ImageCodec, prediction: str, pixels: bool = False) -> None:
         super().__init__()
-        side = space.codec.image_size
-        self.codec, self.pixels = space.codec, pixels
-        self.noise_shape = (3, side, side) if pixels else space.codec.z_shape
+        side = codec.image_size
+        self.codec, self.pixels = codec, pixels
+        self.noise_shape = (3, side, side) if pixels else codec.z_shape
         self.scheduler = DDIMScheduler(
             num_train_timesteps=TIMES,
             beta_schedule="squaredcos_cap_v2",
@@ -149,8 +141,8 @@ class UNet(DenoisingNet):
         Synthesis with Latent Diffusion Models, arXiv:2112.10752
     """
 
-    def __init__(self, space: Space, widths: tuple[int, ...], grid: int | None = None) -> None:
-        super().__init__(space, "v_prediction", pixels=grid is not None)
+    def __init__(self, codec: ImageCodec, text_dim: int, widths: tuple[int, ...], grid: int | None = None) -> None:
+        super().__init__(codec, "v_prediction", pixels=grid is not None)
         channels, side, _ = self.noise_shape
         grid, attending = (side, len(widths)) if grid is None else (min(grid, side), 1)
         if side % grid:
@@ -165,7 +157,7 @@ class UNet(DenoisingNet):
             down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",) * attending,
             up_block_types=("CrossAttnUpBlock2D",) * attending + ("UpBlock2D",) * plain,
             mid_block_type="UNetMidBlock2DCrossAttn",
-            cross_attention_dim=space.text_dim,
+            cross_attention_dim=text_dim,
             attention_head_dim=HEADS,  # diffusers takes it for the number of heads
             norm_num_groups=8,
         )
@@ -189,13 +181,13 @@ class PriorNet(DenoisingNet):
     Source: Ramesh et al. 2022, Hierarchical Text-Conditional Image Generation with CLIP Latents, arXiv:2204.06125
     """
 
-    def __init__(self, space: Space, patch: int, layers: int, heads: int) -> None:
-        super().__init__(space, "sample")
+    def __init__(self, codec: ImageCodec, text_dim: int, patch: int, layers: int, heads: int) -> None:
+        super().__init__(codec, "sample")
         channels, side, _ = self.noise_shape
         self.patch, squares = patch, (side // patch) ** 2
         self.whole = squares == 1
-        self.text_scale = math.sqrt(space.text_dim)
-        self.tokens = nn.Linear(space.text_dim, heads * 64)
+        self.text_scale = math.sqrt(text_dim)
+        self.tokens = nn.Linear(text_dim, heads * 64)
         self.transformer = PriorTransformer(
             num_attention_heads=heads,
             attention_head_dim=64,
@@ -203,7 +195,7 @@ class PriorNet(DenoisingNet):
             embedding_dim=channels * patch**2,
             num_embeddings=TOKENS,
             additional_embeddings=4 if self.whole else 2 + squares,
-            embedding_proj_dim=space.text_dim,
+            embedding_proj_dim=text_dim,
             encoder_hid_proj_type=None,
             added_emb_type="prd" if self.whole else None,
         )
@@ -230,13 +222,15 @@ class InvertibleNet(PeerNet):
         arXiv:2005.13580; splines: Durkan et al. 2019, arXiv:1906.04032
     """
 
-    def __init__(self, space: Space, blocks: int, hidden: int, condition: int = 128, bins: int = 0) -> None:
+    def __init__(
+        self, codec: ImageCodec, text_dim: int, blocks: int, hidden: int, condition: int = 128, bins: int = 0
+    ) -> None:
         super().__init__()
-        self.codec, self.text_scale = space.codec, math.sqrt(space.text_dim)
-        dim = math.prod(space.codec.z_shape)
+        self.codec, self.text_scale = codec, math.sqrt(text_dim)
+        dim = math.prod(codec.z_shape)
         self.noise_shape = (dim,)
-        self.text = nn.Sequential(nn.Linear(space.text_dim, condition), nn.SiLU(), nn.Linear(condition, condition))
-        shapes = space.codec.z_shape, space.text_dim
+        self.text = nn.Sequential(nn.Linear(text_dim, condition), nn.SiLU(), nn.Linear(condition, condition))
+        shapes = codec.z_shape, text_dim
         couplings = NormalizingFlowMapper(*shapes, "coupling", blocks, hidden, condition, bins).flow.transform
         # The base by these names, which checkpoints have.
         base = UnconditionalDistribution(DiagNormal, loc=torch.zeros(dim), scale=torch.ones(dim), buffer=True)
@@ -259,25 +253,27 @@ class InvertibleNet(PeerNet):
 
 
 class MapperNet(PeerNet):
-    """One of the bridge's mapping families with its codec; `arguments` are the mapper's, beside its shapes."""
+    """One of the bridge's mapping families, on latents with their codec or on `pixels`."""
 
-    def __init__(self, space: Space, family: type[Mapper], arguments: Trial) -> None:
+    def __init__(self, codec: ImageCodec, mapper: Mapper, pixels: bool = False) -> None:
         super().__init__()
-        self.codec = space.codec
-        self.mapper: Mapper = family(space.codec.z_shape, space.text_dim, **arguments)
-        self.noise_shape = self.mapper.sample_noise_shape
+        self.codec, self.mapper, self.pixels, self.noise_shape = codec, mapper, pixels, mapper.sample_noise_shape
 
     def loss(self, batch: Batch) -> Tensor:
         noise = torch.randn(len(batch.data), *self.mapper.loss_noise_shape, generator=batch.generator)
         return self.mapper.loss(batch.data, batch.c, noise=noise.to(batch.data.device))
 
+    def varied(self, sampling: Sampling) -> Mapper:
+        """The mapper with what a sampling changes about it."""
+        return self.mapper
+
     def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
-        guidance: dict[str, Any] = {}
-        if isinstance(self.mapper, VelocityMapper):
+        mapper, guidance = self.varied(sampling), dict[str, Any]()
+        if isinstance(mapper, VelocityMapper):
             guidance = {"guidance_scale": sampling.guidance, "num_inference_steps": FLOW_STEPS}
         elif sampling.guidance != 1:
-            raise ValueError(f"guidance: {type(self.mapper).__name__} has none; leave it at 1")
-        return self.decode(self.mapper.sample(c, noise=noise, temperature=sampling.temperature, **guidance))
+            raise ValueError(f"guidance: {type(mapper).__name__} has none; leave it at 1")
+        return self.decode(mapper.sample(c, noise=noise, temperature=sampling.temperature, **guidance))
 
 
 @dataclass(frozen=True)
@@ -288,16 +284,14 @@ class LocalSampling(Sampling):
     perplexity: float = 8.0  # Pictures that a caption effectively draws from
 
 
-class LocalNet(PeerNet):
-    """A local flow over a memory of latents with their codec, or of `pixels`."""
+class LocalNet(MapperNet):
+    """A local flow over a memory."""
 
-    def __init__(self, space: Space, mapper: LocalFlowMapper, pixels: bool = False) -> None:
-        super().__init__()
-        self.codec, self.mapper, self.pixels, self.noise_shape = space.codec, mapper, pixels, mapper.z_shape
+    mapper: LocalFlowMapper
+
+    def __init__(self, codec: ImageCodec, mapper: LocalFlowMapper, pixels: bool = False) -> None:
+        super().__init__(codec, mapper, pixels)
         self._varied: dict[Sampling, LocalFlowMapper] = {}
-
-    def loss(self, batch: Batch) -> Tensor:
-        raise TypeError("a local flow is not trained")
 
     def varied(self, sampling: Sampling) -> LocalFlowMapper:
         """The flow with a sampling's window, on its own grid, and perplexity; one for each sampling."""
@@ -307,9 +301,6 @@ class LocalNet(PeerNet):
             window = tuple(s * finer for s in sampling.window)
             self._varied[sampling] = self.mapper.varied(window=window, perplexity=sampling.perplexity)
         return self._varied[sampling]
-
-    def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
-        return self.decode(self.varied(sampling).sample(c, noise=noise, num_inference_steps=FLOW_STEPS))
 
 
 @dataclass(frozen=True)
@@ -332,10 +323,12 @@ class TrainedPeer(Peer):
     tokens: bool = False  # Reads the caption's tokens, not only its pooled code
     plateau: bool = False  # Trained until validation stops improving instead of for the budget
 
-    def build(self, trial: Trial, space: Space) -> PeerNet:
+    def build(self, trial: Trial, codec: ImageCodec, text_dim: int) -> PeerNet:
         """An untrained network."""
         arguments = {name: value for name, value in trial.items() if name not in LOOP_KEYS}
-        return MapperNet(space, self.family, arguments) if self.family else self.net(space, **arguments)
+        if self.family:
+            return MapperNet(codec, self.family(codec.z_shape, text_dim, **arguments))
+        return self.net(codec, text_dim, **arguments)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,10 +356,10 @@ class SimplePeer(Peer):
 class LocalPeer(Peer):
     """Ours without training: the closed form of flow matching over a memory of pairs, local, weighed by caption."""
 
-    def remember(self, data: Tensor, codes: Tensor, captions: Sequence[Sequence[int]], space: Space) -> PeerNet:
+    def remember(self, data: Tensor, codes: Tensor, captions: Sequence[Sequence[int]], codec: ImageCodec) -> PeerNet:
         """A network that draws, over pairs as `Material.pairs` gives them."""
         data = data if self.uses_vae else data * 2 - 1
-        return LocalNet(space, LocalFlowMapper.from_memory(data, codes, captions), not self.uses_vae)
+        return LocalNet(codec, LocalFlowMapper.from_memory(data, codes, captions), not self.uses_vae)
 
 
 def _retrieve(fitted: Baselines, trial: Trial, code: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -123,14 +123,6 @@ class Trend:
         return f"{self.row}, {self.mode}: the bridge from {self.few:,} to {self.many:,} pairs, {change}: {verdict}"
 
 
-@dataclass(frozen=True)
-class PairsReport:
-    points: list[Point]
-    verdicts: list[Verdict]
-    trends: list[Trend]
-    about: dict[str, str]
-
-
 def pairs_needed(pairs: Sequence[float], scores: Sequence[float], target: float) -> float | None:
     """The fewest pairs with which a score is had, between sizes by log-linear interpolation; None: never.
 
@@ -206,11 +198,10 @@ def sizes_of(asked: Sequence[str] | None, most: int) -> list[int]:
     return sorted(sizes)
 
 
-def report_of(points: Sequence[Point], about: dict[str, str]) -> PairsReport:
-    """The report of points: on each row of the test a trend each mode, and a verdict where there is a direct way.
+def conclusions(points: Sequence[Point]) -> tuple[list[Verdict], list[Trend]]:
+    """On each row of the test a verdict where there is a direct way, and a trend each mode, in the model's own space.
 
-    The bridge without training is held against every direct way, else each mode's two against one another; all in
-    the space of the model.
+    The bridge without training is held against every direct way, else each mode's two against one another.
     """
     verdicts, trends = [], []
     for row in (row for row in ROWS["test"] if row in points[0].rows):
@@ -222,21 +213,20 @@ def report_of(points: Sequence[Point], about: dict[str, str]) -> PairsReport:
                     name = mine if mine == theirs else f"{mine} against {theirs}"
                     verdicts.append(verdict(name, row, bridge, direct))
             trends += [trend(mine, row, bridge)] * bool(bridge)
-    return PairsReport(list(points), verdicts, [t for t in trends if t is not None], about)
+    return verdicts, [t for t in trends if t is not None]
 
 
-def to_text(report: PairsReport) -> str:
-    """A table a row of the test, the verdicts, and what more pairs brought."""
+def to_text(points: Sequence[Point]) -> str:
+    """A table a row of the test."""
     lines = []
-    for row in report.points[0].rows:
+    for row in points[0].rows:
         cells = [["", "", "", "pairs", *SHOWN, "copies", "steps", "seconds"]]
-        for p in report.points:
+        for p in points:
             figures = [_cell(p.rows[row], name) for name in (*SHOWN, "copied")]
             seconds = "–" if p.seconds is None else f"{p.seconds:.1f}"
             cells.append([p.mode, p.method, p.space, str(p.pairs), *figures, str(p.steps), seconds])
         lines += [row, *table(cells), ""]
-    judged = [f"judged {report.about['judged']}"] if "judged" in report.about else []
-    return "\n".join([*lines, *map(str, report.verdicts), *map(str, report.trends), *judged])
+    return "\n".join(lines)
 
 
 def _cell(figures: Mapping[str, float], name: str) -> str:
@@ -305,12 +295,15 @@ def _run(args: argparse.Namespace, command: str) -> None:
                 if method in args.methods and (peer.uses_vae or not codec)
                 for seed in range(args.seeds)
             ]
-    judged = {"judged": f"singly: {SINGLE}"} if shop.benches.judge.singly else {}
-    report = report_of(points, {"command": command} | judged)
+    verdicts, trends = conclusions(points)
+    about = {"command": command} | ({"judged": f"singly: {SINGLE}"} if shop.benches.judge.singly else {})
+    report = {"points": points, "verdicts": verdicts, "trends": trends, "about": about}
     atomic_write(Path(args.out) / "pairs.json", to_json(report))
     for row in points[0].rows:
         atomic_write(Path(args.out) / f"pairs-{row}.svg", chart(points, row))
-    print(to_text(report))
+    print(to_text(points), *verdicts, *trends, sep="\n")
+    if shop.benches.judge.singly:
+        print(f"judged singly: {SINGLE}")
 
 
 STUDY = Study(__doc__, "pictures --data data/pictures --minutes 10", _arguments, _run)

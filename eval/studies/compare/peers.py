@@ -6,9 +6,10 @@ VAE's where they use it), up to three trials and three ways to sample chosen on 
 
 import argparse
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
@@ -45,25 +46,10 @@ class Line:
         return [self.peer, *(str(self.rows[row][h]) for h in HEADLINES), *cost, "VAE" if self.uses_vae else ""]
 
 
-@dataclass(frozen=True)
-class PeersReport:
-    split: str  # On which the peers were judged at the end
-    minutes: float  # Of every peer
-    vae_minutes: float  # Of these, charged to what uses the VAE
-    captions: int | None  # Judged at most, of each row; None for all
-    samples: int  # Pictures a caption
-    lines: list[Line]  # One a peer
-    references: dict[str, dict[str, float]]  # Score of real pictures and of the codec's reconstructions, by row
-    about: dict[str, str]  # What the caller adds
-
-
 def trained(
     shop: Workshop, peer: Peer, trials: int, seeds: int, peers: Mapping[str, Peer]
 ) -> tuple[Line, dict[str, Generate]]:
-    """A peer's line, still without rows, and its models by name, one a seed: none where all diverged.
-
-    Trial and sampling are chosen with the first seed, by another of `peers` where the peer follows that.
-    """
+    """A peer's line, still without rows, and its models by name, one a seed; chosen with seed 0, or as it follows."""
     chooser = peers[peer.follows] if peer.follows else peer
     choice = shop.choose(chooser, range(min(trials, len(chooser.trials))))
     failed = Line(peer.name, peer.uses_vae, failed="every trial or seed diverged")
@@ -82,17 +68,14 @@ def trained(
     return Line(peer.name, peer.uses_vae, *cost, trial, sampling, Spread.of(scores.values())), models
 
 
-def to_text(report: PeersReport) -> str:
-    """The table, best score of each row first; 'VAE' marks who paid for it."""
-    text = [
-        f"split {report.split} · {report.samples} samples a caption · {report.minutes:g} minutes each, "
-        f"{report.vae_minutes:g} of them for the VAE where one is used · mean ± deviation over seeds"
-    ]
-    for row, references in report.references.items():
-        rows = [["", *HEADLINES, "steps", "minutes", ""], *best_first(report.lines, row)]
-        rows += [[name, "", "", "", f"{value:.2f}", "", "", "", ""] for name, value in references.items()]
+def to_text(lines: Sequence[Line], references: Mapping[str, Mapping[str, float]]) -> str:
+    """A table a row, best score first, with the scores of real pictures and reconstructions; 'VAE' marks who paid."""
+    text = []
+    for row, scores in references.items():
+        rows = [["", *HEADLINES, "steps", "minutes", ""], *best_first(lines, row)]
+        rows += [[name, "", "", "", f"{value:.2f}", "", "", "", ""] for name, value in scores.items()]
         text += ["", row, *table(rows)]
-    return "\n".join(text + [f"{line.peer}: absent, {line.failed}" for line in report.lines if line.failed])
+    return "\n".join(text + [f"{line.peer}: absent, {line.failed}" for line in lines if line.failed])
 
 
 def _arguments(parser: Parser) -> None:
@@ -121,11 +104,16 @@ def _run(args: argparse.Namespace, command: str) -> None:
         }
         lines.append(replace(line, rows=rows))
     real = {row: {b: judged.methods[b].value("score") for b in BASES} for row, judged in report.rows.items()}
-    counts = (args.minutes, args.vae_minutes, args.captions, args.samples)
-    comparison = PeersReport(report.split, *counts, lines, real, {"command": command, "data": report.data})
+    comparison: dict[str, Any] = {"split": report.split}
+    comparison |= {name: getattr(args, name) for name in ("minutes", "vae_minutes", "captions", "samples")}
+    comparison |= {"lines": lines, "references": real, "about": {"command": command, "data": report.data}}
     atomic_write(Path(args.out) / "report.json", to_json(report))
     atomic_write(Path(args.out) / "peers.json", to_json(comparison))
-    print(to_text(comparison))
+    print(
+        f"split {report.split} · {args.samples} samples a caption · {args.minutes:g} minutes each, "
+        f"{args.vae_minutes:g} of them for the VAE where one is used · mean ± deviation over seeds"
+    )
+    print(to_text(lines, real))
 
 
 STUDY = Study(__doc__, "pictures --data data/pictures --minutes 10 --vae-minutes 1", _arguments, _run)

@@ -31,7 +31,7 @@ from eval.judge import Generate, Judge, seen_of
 from eval.report import ROWS
 from eval.studies import add_common
 from eval.studies.compare.material import MICRO_BATCH, NONE, Asked, Material, keyed, load
-from eval.studies.compare.nets import Batch, LocalPeer, Peer, PeerNet, Sampling, SimplePeer, Space, TrainedPeer, Trial
+from eval.studies.compare.nets import Batch, LocalPeer, Peer, PeerNet, Sampling, SimplePeer, TrainedPeer, Trial
 from train.checkpoint import SaveError
 from train.command import Parser, number, say, whole
 from train.loop import Budget, Loop, LoopConfig, TrainingError
@@ -110,10 +110,7 @@ def _canonical(key: Key) -> str:
 
 
 class Benches:
-    """What a peer's pictures, n a caption, are held against: `rows` by split and name, as far as the dataset has them.
-
-    At most `captions` captions of each. Raises UserError where a split has no row.
-    """
+    """Benches for n pictures a caption, `captions` at most, by split and row; UserError if a split has none."""
 
     def __init__(self, judge: Judge, n: int, captions: int | None) -> None:
         self.judge, self.n, self.captions = judge, n, captions
@@ -251,18 +248,18 @@ class Workshop:
 
     def network(self, peer: TrainedPeer | LocalPeer, trial: Trial, seed: int) -> PeerNet:
         """What draws a peer's pictures: trained, or loaded where that is done, or filled with the pairs."""
-        space, key = Space(self.codec, self.encoder.dim), self.key(peer, trial, seed)
+        key = self.key(peer, trial, seed)
         known = self.results.get({"trained": key}) is not None
         if isinstance(peer, LocalPeer):
             data, codes, captions = self.material.pairs(peer.uses_vae)
             begin = time.process_time()
-            net = peer.remember(data, codes, captions, space)
+            net = peer.remember(data, codes, captions, self.codec)
             seconds = time.process_time() - begin + (0 if known else self.encoding(peer.uses_vae))
             outcome = Outcome(0, seconds, seconds, None)
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                net = peer.build(trial, space)
+                net = peer.build(trial, self.codec, self.encoder.dim)
             kind = (trial["batch_size"], peer.uses_vae, peer.tokens)
             batches = (lambda step: self.material.draw(*kind, seed, step)), self.material.watched(*kind)
             folder = self.runs / f"{peer.name}-{hashlib.sha256(_canonical(key).encode()).hexdigest()[:12]}"
@@ -351,8 +348,7 @@ def minutes_left(vae_minutes: float, minutes: float) -> float:
 
 
 def add_workshop(parser: Parser, out: str, seeds: int) -> None:
-    add_common(parser, "model", "--data", "--captions", "--samples")
-    add = parser.add_argument
+    add = add_common(parser, "model", "--data", "--captions", "--samples")
     add("--vae", type=Path, help="a codec's folder, in place of the model's, that all share")
     add("--pictures", type=Path, help="a dataset of more pictures, shown to all without captions")
     add("--vae-minutes", type=number(0), default=0.0, help="processor minutes that the VAE's training cost")

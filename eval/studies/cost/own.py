@@ -43,11 +43,7 @@ def write_source(dataset: Dataset, pairs: int, folder: Path, seed: int = 0) -> N
 
 
 def own_lines(data: Path, pairs: int, out: Path, minutes: float, say: Say) -> list[str]:
-    """Lines of the table, of so many training rows of a prepared dataset with training, validation and test rows.
-
-    `out` is the folder of all that is made, once; for `minutes` see `train.auto`. ConfigError where it was begun with
-    other pictures, or another number of them.
-    """
+    """Lines of the table for so many training rows; made in `out`, once. ConfigError if that was begun with others."""
     source, begun, facts = out / "source", out / "begun.json", {"data": Pictures.load(data).fingerprint, "pairs": pairs}
     if source.exists():
         before = json.loads(begun.read_text("utf-8")) if begun.exists() else {}

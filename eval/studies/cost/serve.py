@@ -29,10 +29,7 @@ CHECKS = 10  # Times at which resident memory is read
 
 
 def draw(site: Served, number: int, count: int, tab: int | None = None) -> tuple[list[str], str]:
-    """Files of the pictures that the tab Draw shows a visitor, whose number is the seed, and its message.
-
-    Visitors share the session of a browser's `tab`; without one, each has its own.
-    """
+    """Files and message that Draw shows for seed `number`, in the session of a `tab` or in one of its own."""
     caption = CAPTIONS[number % len(CAPTIONS)]
     fields = {**vars(site.studio.default), "captions": caption, "count": count, "seed": number}
     session = secrets.token_hex(8) if tab is None else f"tab-{tab}"

@@ -8,9 +8,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-import yaml
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -37,10 +37,8 @@ FILLED = 512  # Pictures that are encoded
 
 def open_training(path: Path) -> MapperTraining | VAETraining:
     """The run of a config, of a mapper or of a VAE, not begun."""
-    values = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
-    if "vae" in (values or {}):
-        return MapperTraining(load_config(path, MapperConfig))
-    return VAETraining(load_config(path, VAEConfig))
+    config: Any = load_config(path, VAEConfig, {"vae": MapperConfig})
+    return MapperTraining(config) if isinstance(config, MapperConfig) else VAETraining(config)
 
 
 def _loop(args: argparse.Namespace, _: str) -> None:
@@ -120,10 +118,7 @@ def _rates_arguments(parser: Parser) -> None:
 
 
 def works_on(folder: Path, pairs: int) -> dict[str, Callable[[], object]]:
-    """Reading a batch of random pairs, and training a network on such a batch, from a cache of made-up pairs.
-
-    The cache is written to `folder` where it is not there.
-    """
+    """Reading a batch, and training on one, from a cache of random pairs in `folder`, written if it is not there."""
 
     def made_up(start: int, stop: int) -> Mapping[str, Column]:
         g = torch.Generator().manual_seed(start)

@@ -6,7 +6,7 @@ traversals: latents along one direction, all else held, decoded.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,16 +81,6 @@ class CodecFigures:
 
 
 @dataclass(frozen=True)
-class FactorsReport:
-    split: str  # Whose pictures
-    pictures: int  # How many
-    halves: int  # Random halves behind each range
-    codecs: dict[str, CodecFigures]  # By name
-    controls: dict[str, Figures]  # The same measures where no codec had a hand
-    about: dict[str, str]  # Command and fingerprints
-
-
-@dataclass(frozen=True)
 class Factors:
     pictures: Pictures  # The dataset
     rows: np.ndarray  # Which of them are used, (N,)
@@ -111,10 +101,7 @@ class Factors:
         return cls(pictures, rows, [c.removeprefix(PREFIX) for c in columns], values)
 
     def figures(self, codes: np.ndarray, halves: int) -> Figures:
-        """Every measure of codes (N, D) on random halves of the rows.
-
-        Mutual information is that within a half; classifiers are trained on one half and scored on the other.
-        """
+        """Every measure of codes (N, D) on random halves; classifiers train on one half and are scored on the other."""
         scores = []
         for seed in range(halves):
             half = np.random.default_rng(seed).permutation(len(codes))[: len(codes) // 2]
@@ -132,14 +119,10 @@ class Factors:
         flat = q.mean.flatten(1).numpy().astype(float)
         kl = 0.5 * (q.mean**2 + q.std**2 - 1) - q.std.log()
         error = quality.squared_error(self.pictures.pixels(self.rows).numpy(), decode_all(codec, q.mean).numpy())
-        return CodecFigures(
-            flattened=self.figures(flat, halves),
-            principal=self.figures(principal(flat, components), halves),
-            chance=self.figures(np.random.default_rng(0).permutation(flat), halves),
-            active=disentangle.active_units(flat),
-            rate=float(kl.double().sum() / len(flat)),
-            psnr=float(quality.psnr(error.mean())),
-        )
+        systems = flat, principal(flat, components), np.random.default_rng(0).permutation(flat)
+        flattened, rotated, chance = (self.figures(codes, halves) for codes in systems)
+        rate, psnr = float(kl.double().sum() / len(flat)), float(quality.psnr(error.mean()))
+        return CodecFigures(flattened, rotated, chance, disentangle.active_units(flat), rate, psnr)
 
 
 def load_codecs(folders: Sequence[Path]) -> dict[str, ImageCodec]:
@@ -156,16 +139,15 @@ def load_codecs(folders: Sequence[Path]) -> dict[str, ImageCodec]:
     return codecs
 
 
-def to_text(report: FactorsReport) -> str:
+def to_text(codecs: Mapping[str, CodecFigures], controls: Mapping[str, Figures]) -> str:
     """One line a coordinate system, and what stands beside it."""
-    lines = [f"{report.pictures} pictures of {report.split}; mean [smallest, largest] of {report.halves} random halves"]
     systems: dict[str, Figures] = {}
-    for name, codec in report.codecs.items():
+    for name, codec in codecs.items():
         systems |= {name: codec.flattened, f"{name}, PCA": codec.principal, f"{name}, of other pictures": codec.chance}
-    systems |= report.controls
+    systems |= controls
     rows = [[name, str(f.dimensions), *(str(getattr(f, m)) for m in MEASURES)] for name, f in systems.items()]
-    lines += table([["", "dims", *MEASURES], *rows])
-    for name, codec in report.codecs.items():
+    lines = table([["", "dims", *MEASURES], *rows])
+    for name, codec in codecs.items():
         f = codec.flattened
         active = f"{codec.active} of {f.dimensions} dimensions active"
         lines.append(f"{name}: {codec.psnr:.2f} dB, {active}, at most {codec.rate:.1f} nats a picture")
@@ -223,9 +205,10 @@ def _run(args: argparse.Namespace, command: str) -> None:
         "pixels, PCA": factors.figures(principal(pixels, args.components), args.halves),
     }
     about = {"command": command} | {name: codec.fingerprint for name, codec in codecs.items()}
-    report = FactorsReport(args.split, len(factors.rows), args.halves, by_codec, controls, about)
-    atomic_write(out / "factors.json", to_json(report))
-    print(to_text(report))
+    report = {"split": args.split, "pictures": len(factors.rows), "halves": args.halves}
+    atomic_write(out / "factors.json", to_json(report | {"codecs": by_codec, "controls": controls, "about": about}))
+    print(f"{len(factors.rows)} pictures of {args.split}; mean [smallest, largest] of {args.halves} random halves")
+    print(to_text(by_codec, controls))
 
 
 STUDY = Study(__doc__, "runs/shapes-vae/vae --data data/shapes --out report", _arguments, _run)

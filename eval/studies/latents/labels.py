@@ -7,7 +7,7 @@ each is measured by itself.
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,13 +86,6 @@ class Readout:
 
 
 @dataclass(frozen=True)
-class RealReport:
-    codecs: dict[str, dict[str, Readout]]  # By codec (and "thumbnails") and factor
-    absent: dict[str, str]  # Why factors are, by factor
-    about: dict[str, str]  # Command and fingerprints
-
-
-@dataclass(frozen=True)
 class Known:
     """Pictures of which a factor is known."""
 
@@ -103,10 +96,7 @@ class Known:
 
     @classmethod
     def of(cls, factor: str, labels: Sequence[str] | np.ndarray, families: np.ndarray, artists: np.ndarray) -> "Known":
-        """Rows with a known value, of labels, families and artists (N,), and how to keep a probe's two sides apart.
-
-        By families of captions where every value is known in two of them; else by artists, if two drew every value.
-        """
+        """Rows with a known value, apart by families if each value has two, else by artists if two drew each."""
         if factor not in FACTORS:
             raise ValueError(f"factor: expected one of {', '.join(FACTORS)}, got {factor!r}")
         known = np.array([emoji_factors(str(label))[factor] or "" for label in labels])
@@ -121,10 +111,7 @@ class Known:
 
 
 def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str = "families") -> Readout:
-    """Probe codes (N, D) for the values (N,) of one factor, groups (N,) never on both sides of a probe.
-
-    A value that a fold's other folds do not show counts as wrong there.
-    """
+    """Probe codes (N, D) for a factor's values (N,), groups (N,) never on both sides; an unseen value is wrong."""
     count = len(np.unique(groups))
     if count < 2:
         raise UserError(f"groups: a probe needs two, one to train on and one to ask, got {count}")
@@ -148,15 +135,15 @@ def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str 
     )
 
 
-def to_text(report: RealReport) -> str:
-    """A table with a line for each codec and factor."""
+def to_text(readouts: Mapping[str, Mapping[str, Readout]], absent: Mapping[str, str]) -> str:
+    """A table with a line for each codec and factor, and why factors are absent."""
     rows = [["", "accuracy", "chance", "by group", "commonest", "MI", "gap", "variance"]]
-    for name, factors in report.codecs.items():
+    for name, factors in readouts.items():
         for factor, t in factors.items():
             head = f"{name}: {factor} ({t.pictures}, {t.groups} {t.apart})"
             shares = [f"{t.accuracy:.2f}", f"{1 / len(t.values):.2f}", str(t.interval)]
             rows.append([head, *shares, *(f"{x:.2f}" for x in (t.most, t.information, t.gap, t.variance))])
-    return "\n".join([*table(rows), *(f"{factor}: absent, {why}" for factor, why in report.absent.items())])
+    return "\n".join([*table(rows), *(f"{factor}: absent, {why}" for factor, why in absent.items())])
 
 
 def _arguments(parser: Parser) -> None:
@@ -185,9 +172,8 @@ def _run(args: argparse.Namespace, command: str) -> None:
         at = {factor: flat[np.searchsorted(rows, k.rows)] for factor, k in known.items()}
         by_codec[name] = {factor: probe(at[factor], k.values, k.groups, k.apart) for factor, k in known.items()}
     about = {"command": command} | {name: codec.fingerprint for name, codec in codecs.items()}
-    report = RealReport(by_codec, absent, about)
-    atomic_write(out / "real.json", to_json(report))
-    print(to_text(report))
+    atomic_write(out / "real.json", to_json({"codecs": by_codec, "absent": absent, "about": about}))
+    print(to_text(by_codec, absent))
 
 
 STUDY = Study(__doc__, "runs/small-beta1/vae --data data/emoji --out report", _arguments, _run)

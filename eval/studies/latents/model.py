@@ -37,9 +37,6 @@ Sheet = list[tuple[str, list[Image.Image]]]
 Measure = Callable[[argparse.Namespace, BridgePipeline], Sheet]
 
 
-# draws
-
-
 def normal(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
     """Is it normal by design?
 
@@ -87,10 +84,7 @@ def gaussian_draws(z: Tensor, normal: Tensor) -> Tensor:
 
 
 def channel_draws(z: Tensor, normal: Tensor) -> Tensor:
-    """Standard normal noise (n, C, *places) with the mean and deviation of each channel of latents (N, C, *places).
-
-    Codecs standardise in several ways; so all are held to N(0, I) alike.
-    """
+    """Normal noise (n, C, *places) with the mean and deviation of each channel of latents (N, C, *places)."""
     over = [0, *range(2, z.ndim)]
     return z.mean(over, keepdim=True) + z.std(over, keepdim=True) * normal
 
@@ -100,9 +94,6 @@ def mapped(mapper: Mapper, c: TextCode, noise: Tensor, steps: int) -> Tensor:
     settings = {"num_inference_steps": steps} if isinstance(mapper, VelocityMapper) else {}
     starts = range(0, len(noise), CHUNK)
     return torch.cat([mapper.sample(c[i : i + CHUNK], noise=noise[i : i + CHUNK], **settings) for i in starts])
-
-
-# neighbourhoods
 
 
 def near(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
@@ -176,9 +167,6 @@ def nearest(points: np.ndarray, k: int) -> np.ndarray:
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Share of each item's neighbours that two spaces have in common, (N,), of indices (N, k) each."""
     return (a[:, :, None] == b[:, None, :]).any(2).mean(1)
-
-
-# ways
 
 
 def paths(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
@@ -268,8 +256,7 @@ def _study(measure: Measure, count: int, what: str, options: Mapping[str, dict[s
     """A study of a model that prints figures and writes a sheet; `count` is the default of `what` it draws."""
 
     def arguments(parser: Parser) -> None:
-        add_common(parser, "model", "--data", "--seed")
-        add = parser.add_argument
+        add = add_common(parser, "model", "--data", "--seed")
         add("--split", default="validation", help="the real pictures to compare with")
         add("-n", type=whole(1), default=count, help=what)
         add("--out", type=Path, required=True, help="PNG file")
