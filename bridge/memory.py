@@ -70,12 +70,7 @@ class CaptionMemory:
         loses its tokens. Familiar rows and null rows stay as they are. See `draw`.
         """
         far, index = self.draw(c.pooled, u, temperature, threshold)
-        known = self.codes.to(c.pooled)[index]
-        return TextCode(
-            torch.where(far[:, None], known, c.pooled),
-            c.tokens.masked_fill(far[:, None, None], 0),
-            c.mask & ~far[:, None],
-        )
+        return c.replaced(far, self.codes.to(c.pooled)[index])
 
     def draw(self, pooled: Tensor, u: Tensor, temperature: float, threshold: float) -> tuple[Tensor, Tensor]:
         """Which captions are unfamiliar, (B,) bool, null rows never, and a near known caption for each, (B,), an index.

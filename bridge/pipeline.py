@@ -56,9 +56,9 @@ class Settings:
     """How to sample; a model folder carries the values chosen on its validation data.
 
     A caption is unfamiliar if its best cosine with a known one is below `familiar`: its code is then drawn, for each
-    image, among those of near known ones (`CaptionMemory.soften`). Below `trusted`, 0 where nobody measured it, its
-    pictures were not shown to be better than chance (`eval.studies.checks familiarity`). The last three are of a memory
-    of pictures: see `LocalFlowMapper.restricted` and `bridge.composition`.
+    image, among those of near known ones (`CaptionMemory.soften`, `LocalFlowMapper.known_code`). Below `trusted`, 0
+    where nobody measured it, its pictures were not shown to be better than chance (`eval.studies.checks familiarity`).
+    The last three are of a memory of pictures: see `LocalFlowMapper.restricted` and `bridge.composition`.
     Raises UserError if a number is out of its range.
     """
 
@@ -613,12 +613,23 @@ class BridgePipeline:
             null = TextCode.null(padding, self.text_encoder.dim).to(self.device)
             c = TextCode.cat([*(job.code for job in jobs), null]).padded(jobs[0].places)
             away = TextCode.cat([*(job.away for job in jobs), null]).padded(jobs[0].places)
-            if settings.neighbour_temperature > 0:
-                c = self.memory.soften(c, choice.to(self.device), settings.neighbour_temperature, settings.familiar)
             mapper = view_of(self.mapper, settings)
             if isinstance(mapper, LocalFlowMapper):
                 mapper = mapper.given([each for job in jobs for each in job.material])
+            if settings.neighbour_temperature > 0:
+                c = self._soften(mapper, c, choice.to(self.device), settings)
             return draw(mapper, c, noise.to(self.device), settings, away)[: len(jobs)]
+
+    def _soften(self, mapper: Mapper, c: TextCode, u: Tensor, settings: Settings) -> TextCode:
+        """Unfamiliar captions' codes replaced by those of near known ones, by the uniform numbers `u`, (B,)."""
+        temperature = settings.neighbour_temperature
+        if not isinstance(mapper, LocalFlowMapper):
+            return self.memory.soften(c, u, temperature, settings.familiar)
+        far = (self.memory.familiarity(c.pooled) < settings.familiar) & c.pooled.any(1)
+        near = c.pooled.clone()
+        for row in far.nonzero()[:, 0].tolist():
+            near[row] = mapper.known_code(c.pooled[row], float(u[row]), temperature)
+        return c.replaced(far, near)
 
     def _decode(self, latents: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
         """Pixels of any number of latents on the CPU, always computed as so many rows at a size."""

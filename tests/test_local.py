@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bridge.mappers import LocalFlowMapper
-from bridge.mappers.local import _largest, log_kernel
+from bridge.mappers.local import Material, _largest, log_kernel
 from tests.test_mappers import codes_of, normal, repeated, sample_noise, unit_codes
 
 SHAPE = (3, 4, 4)
@@ -486,3 +486,20 @@ def test_what_a_row_draws_from_is_gathered_once_for_all_steps(monkeypatch):
     assert torch.equal(mapper.sample(code_of(0, 2), noise=noise, num_inference_steps=6), first)
     wide = mapper.varied(perplexity=12.0)
     assert not torch.equal(wide.sample(code_of(0, 2), noise=noise, num_inference_steps=6), first)
+
+
+def test_an_unknown_captions_code_becomes_that_of_a_picture_that_it_draws_from_by_weight():
+    mapper = memory(perplexity=4)
+    code = F.normalize(2 * code_of(0).pooled[0] + code_of(1).pooled[0], dim=0)
+    near, log_weight = mapper.nearest(code)
+    numbers = torch.linspace(0, 0.9999, 2000).tolist()
+    drawn = torch.stack([mapper.known_code(code, u, 1.0) for u in numbers])
+    shares = [(drawn == mapper.unit_codes[i]).all(1).float().mean() for i in near]
+    np.testing.assert_allclose(shares, np.exp(log_weight), atol=2e-3)
+    assert torch.equal(mapper.known_code(code, 0.99, 1e-3), mapper.unit_codes[near[0]])
+
+
+def test_a_caption_with_material_of_its_own_keeps_its_code():
+    mapper, code = memory(), code_of(0).pooled[0]
+    view = mapper.given([(code, Material.alike(normal(2, *SHAPE, seed=9)))])
+    assert view.known_code(code, 0.5, 1.0) is code

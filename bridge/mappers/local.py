@@ -443,6 +443,20 @@ class LocalFlowMapper(CleanMapper):
         """Pictures that a text code, (text_dim,), draws from, nearest first, and their normalised log weights, (K,)."""
         return remembered(self._caches["near"], REMEMBERED, code, self._search)
 
+    def known_code(self, code: Tensor, u: float, temperature: float) -> Tensor:
+        """The code of a caption in memory, (text_dim,), for one that is not, so that an image is of one thing.
+
+        It is the nearest caption of one of the pictures that `code` draws from, chosen by weight ** (1 / temperature),
+        by inverse CDF at `u`, uniform in [0, 1). A caption with material of its own (see `given`) keeps its code.
+        """
+        if code_key(code) in self._given:
+            return code
+        near, log_weight = self.nearest(code)
+        cdf = np.exp((log_weight - log_weight.max()) / temperature).cumsum()
+        picture = near[min(np.searchsorted(cdf, u * cdf[-1], side="right"), len(near) - 1)]
+        captions = self.unit_codes[self.link[self.start[picture] : self.start[picture + 1]].long().cpu()]
+        return captions[(captions @ code.cpu().float()).argmax()].to(code)
+
     def _search(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         near, cosine = (rows[: self.neighbours] for rows in self._ranked(code))
         return near, log_kernel(cosine, self.perplexity, self.hottest)

@@ -67,6 +67,11 @@ class TextCode:
             raise ValueError(f"places: expected {self.mask.shape[1]} or more, got {places}")
         return TextCode(self.pooled, F.pad(self.tokens, (0, 0, 0, more)), F.pad(self.mask, (0, more)))
 
+    def replaced(self, rows: Tensor, pooled: Tensor) -> TextCode:
+        """With the pooled codes (B, dim), and no tokens, in `rows`, (B,) bool."""
+        tokens, mask = self.tokens.masked_fill(rows[:, None, None], 0), self.mask & ~rows[:, None]
+        return TextCode(torch.where(rows[:, None], pooled, self.pooled), tokens, mask)
+
     def without_tokens(self) -> TextCode:
         """The pooled codes alone, L = 0, nothing kept of the tokens' memory."""
         null = TextCode.null(len(self), self.pooled.shape[1]).to(self.pooled.device)
