@@ -38,8 +38,9 @@ from train.data.dataset import (
     systematic_rows,
     to_unit,
 )
-from train.loop import Loop, LoopConfig
+from train.loop import Loop
 from train.perceptual import Discriminator, PerceptualDistance, distance
+from train.schedule import Budget, LoopConfig
 
 AnyVAE: TypeAlias = AutoencoderKL | DenseVAE | PaletteVAE
 SHAPE = ("block_out_channels", "latent_channels", "norm_num_groups", "units", "sample_size", "widths")
@@ -264,7 +265,7 @@ def make_deterministic(vae: AnyVAE) -> None:
 class VAETraining:
     """Everything a VAE run needs around the loop."""
 
-    def __init__(self, config: VAEConfig) -> None:
+    def __init__(self, config: VAEConfig, budget: Budget | None = None) -> None:
         self.config = config
         dataset = load_dataset(config.data)
         rows = rows_of(dataset, "train")
@@ -292,7 +293,8 @@ class VAETraining:
         count = len(self.pixels) + self.extra
         content = fingerprint_of([self.pixels, self.cumulative, *([self.more] if len(self.more) else [])])
         objective = VAEObjective(self.vae, config, count)
-        self.loop = Loop(objective, self.batch, count, self.validate, config.loop, config.out, identity, content)
+        run = config.loop, config.out, identity, content, budget
+        self.loop = Loop(objective, self.batch, count, self.validate, *run)
 
     def load_more(self) -> Tensor:
         """Pictures of `config.more`, (M, 3, H, W) uint8; ConfigError if `data` has another size."""
