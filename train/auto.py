@@ -52,9 +52,7 @@ ENOUGH_PSNR, GAIN = 23.0, 0.3  # dB of held-out pictures: a shipped codec that i
 CODEC_SHARE, LEAST_SHARE = 0.2, 0.3  # Of the minutes: for a codec that is trained; for the mapper however late it is
 CODEC_BATCH, CODEC_WARMUP = 16, 30  # Pictures a step; steps
 FEW_CODEC_PICTURES = 64  # Fewer are not trained on
-PRECISION_GAIN = (
-    0.8  # A processor takes bfloat16 where a product of matrices takes less than this share of float32's time
-)
+PRECISION_GAIN = 0.8  # bfloat16 is taken where a product of matrices takes less than this share of float32's time
 FACTOR, SMALLEST = 8, 16  # Pixels a side of a new codec's latent position, and of the smallest picture that it takes
 PALETTE = Path(__file__).parent.parent / "configs" / "palette-vae.yaml"  # The default model's codec of layers
 WEIGHTS = ("mse", "perceptual", "crop", "gradient", "entropy", "kl")  # Of its losses, those for a codec tuned here
