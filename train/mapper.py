@@ -34,7 +34,7 @@ from train.checkpoint import fingerprint_of
 from train.command import say
 from train.config import ConfigError, check, named, read_card, run_config
 from train.copies import CopyTest, thumbnails
-from train.data.cache import CACHE, Codes, Held, Latents, can_read, caption_codes
+from train.data.cache import CACHE, Codes, Latents, Shards, can_read, caption_codes
 from train.data.dataset import (
     CaptionTable,
     latents_of,
@@ -238,14 +238,10 @@ class MapperTraining:
         if mapper.reads_tokens:
             codes = caption_codes(self.encoder, texts, self.cache, with_tokens=True)
         else:
-            codes = Codes(Held(len(texts), {"pooled": mapper.unit_codes.__getitem__}), with_tokens=False)
-
-        def mean(index: Tensor) -> Tensor:
-            return mapper.picture_latents(allowed[index])
-
-        latents = Held(len(allowed), {"mean": mean, "std": lambda index: torch.zeros_like(mean(index))})
+            codes = Codes(Shards.held(pooled=mapper.unit_codes), with_tokens=False)
+        mean = mapper.picture_latents(allowed)
         content = fingerprint_of([mapper.latents, mapper.codes, allowed, table.number])
-        return Side(Latents(latents, []), table, codes, content)
+        return Side(Latents(Shards.held(mean=mean, std=torch.zeros_like(mean)), []), table, codes, content)
 
     def readable(self, dataset: Dataset, split: str) -> tuple[Dataset, list[list[str]]]:
         """Rows of a split with captions that the encoder can read, and those of each, the label first.
