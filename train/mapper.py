@@ -35,16 +35,7 @@ from train.command import say
 from train.config import ConfigError, check, named, read_card, run_config
 from train.copies import CopyTest, thumbnails
 from train.data.cache import CACHE, Codes, Latents, Shards, can_read, caption_codes
-from train.data.dataset import (
-    CaptionTable,
-    latents_of,
-    load_dataset,
-    pixels_of,
-    row_cumulative,
-    rows_of,
-    systematic_rows,
-    to_unit,
-)
+from train.data.dataset import CaptionTable, EpochRows, latents_of, load_dataset, pixels_of, rows_of, to_unit
 from train.loop import Loop, LoopConfig
 
 NEAR_CHUNK, VALIDATED, COPIES_EACH = 1024, 1024, 2
@@ -138,12 +129,12 @@ class MapperTraining:
         if config.corrects:
             self.train = self.remembered()
             self.labels = self.memory.captions
-            self.cumulative = row_cumulative(torch.arange(len(self.train.latents)), 0)
+            self.order = EpochRows(torch.arange(len(self.train.latents)), 0)
         else:
             rows, captions = self.readable(dataset, "train")
             self.train = self.encode(rows, captions)
             self.labels = sorted({row[0] for row in captions})
-            self.cumulative = row_cumulative(torch.tensor(rows["family"]), config.family_power)
+            self.order = EpochRows(torch.tensor(rows["family"]), config.family_power)
         splits = [split for split in HELD_OUT if split in dataset["split"]]
         if not splits:
             raise ConfigError(f"data: {config.data} has no split {' or '.join(HELD_OUT)} to watch; hold captions out")
@@ -154,9 +145,9 @@ class MapperTraining:
         left_out += [] if config.memory else ["memory"]
         settings = FORMER | {k: v for k, v in asdict(config).items() if k not in left_out}
         identity = settings | {"vae": self.codec.fingerprint, "text": self.encoder.fingerprint}
-        rows, content = len(self.cumulative), fingerprint_of([self.train.content, self.cumulative])
-        objective = MapperObjective(self.mapper)
-        self.loop = Loop(objective, self.batch, rows, self.validate, config.loop, config.out, identity, content)
+        content = fingerprint_of([self.train.content, self.order.cumulative])
+        run = self.validate, config.loop, config.out, identity, content
+        self.loop = Loop(MapperObjective(self.mapper), self.batch, len(self.train.latents), *run)
 
     def first_mapper(self) -> Mapper:
         """A new mapper, with the weights of `config.init` where it is given. ConfigError unless all fits."""
@@ -280,8 +271,7 @@ class MapperTraining:
     def batch(self, positions: Tensor, epoch: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Latents, pooled codes, tokens, their mask and noise, all keyed by (seed, epoch, position)."""
         seed, dim = self.config.loop.seed, math.prod(self.codec.z_shape)
-        offset = float(torch.rand((), generator=generator_for(seed, epoch, -1)))
-        rows = systematic_rows(positions, self.cumulative, offset)
+        rows = self.order.drawn(positions, seed, epoch)
         generators = [generator_for(seed, epoch, int(p)) for p in positions]
         size = dim + math.prod(self.mapper.loss_noise_shape)
         normal = torch.stack([torch.randn(size, generator=g) for g in generators])
