@@ -292,16 +292,18 @@ def test_another_option_on_the_same_run_is_refused_aloud(
 def test_other_minutes_choose_the_steps_anew_and_train_on(
     again: Again,
     configs: list[MapperConfig],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """More steps would ask for a longer warm-up, which is settled when a run begins."""
     monkeypatch.setattr(auto, "time", SimpleNamespace(monotonic=lambda: 0.0))
     trial = {"loss": 1.0, "seconds": 0.1, "validation_seconds": 0.0}
+    (tmp_path / "run" / "mapper.yaml").write_text("loop: {warmup: 7}\n")
     for minutes in (1.0, 3.0):
         again(minutes=minutes, trial=trial)
     assert [config.loop.steps for config in configs] == [600, 1800]
-    assert [config.loop.warmup for config in configs] == [0, 0]
+    assert [config.loop.warmup for config in configs] == [7, 7]
     assert "minutes: 1 before, now 3: the steps are chosen anew" in capsys.readouterr().err.splitlines()
 
 

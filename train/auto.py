@@ -175,7 +175,11 @@ class Own:
         if self.codec in (NEW, TUNED):
             return str(self.train_codec(str(shipped) if self.codec == TUNED else "", count)), "as asked for"
         if self.codec:
-            return str(given_codec(self.codec, self.reading.size) or self.measured_codec()), "as asked for"
+            if (folder := given_codec(self.codec, self.reading.size)) is None:
+                say(f"codec: measuring the latents of {self.codec}")
+                batch = at_once(self.reading.size)
+                folder = fit(CodecConfig(self.data, self.out, "diffusers", inner=self.codec, batch_size=batch))
+            return str(folder), "as asked for"
         size = load_codec(shipped).image_size
         if self.reading.size != size:
             return str(self.train_codec("", count)), f"a new one: the shipped one is for {size} pixels"
@@ -189,12 +193,6 @@ class Own:
         after = psnr(load_codec(tuned), held_out)
         why = f"held-out pictures: {after:.1f} dB fine-tuned, {before:.1f} dB as shipped"
         return str(tuned if after >= before + GAIN else shipped), why
-
-    def measured_codec(self) -> Path:
-        """The published autoencoder asked for, its latents measured on the pictures."""
-        say(f"codec: measuring the latents of {self.codec}")
-        batch = at_once(self.reading.size)
-        return fit(CodecConfig(self.data, self.out, "diffusers", inner=self.codec, batch_size=batch))
 
     def train_codec(self, init: str, count: int) -> Path:
         """A codec trained for its share of the minutes, from `init` or from nothing; its folder."""
@@ -355,20 +353,18 @@ def written(config: Run, path: Path) -> Run:
     It keeps the warm-up of the run that wrote `path` before, if one did: other minutes change the steps alone.
     """
 
-    def plain(value: Any) -> Any:
-        if is_dataclass(value):
-            given = {f.name: f.default for f in fields(value)}
-            return {name: plain(v) for name, v in vars(value).items() if v != given[name]}
-        if isinstance(value, tuple):
-            return list(value)
-        return str(value) if isinstance(value, Path) else value
+    def given(value: Any) -> Any:
+        if not is_dataclass(value):
+            return value
+        return {f.name: given(v) for f in fields(value) if (v := getattr(value, f.name)) != f.default}
 
     if not isinstance(config, MemoryConfig):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
             warmup = int(yaml.safe_load(path.read_text("utf-8"))["loop"]["warmup"])
             config = replace(config, loop=replace(config.loop, warmup=warmup))
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
+    plain = json.loads(json.dumps(given(config), default=str))  # no tuples and paths
+    atomic_write(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     return config
 
 
