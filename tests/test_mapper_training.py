@@ -452,8 +452,8 @@ def test_captions_that_cannot_be_read_are_left_out_and_told(build, encoder, monk
     assert "train.mapper: train: left out" in told
     assert len(training.train.latents) == len(training.train.table) == len(training.near) < 42
     assert not any("anchor" in text for text in training.train.table.texts)
-    assert "bus, school, vehicle" in training.labels
-    assert not {"bus", "anchor"} & set(training.labels)
+    assert "bus, school, vehicle" in training.memory.captions
+    assert not {"bus", "anchor"} & set(training.memory.captions)
 
 
 # rows of an epoch

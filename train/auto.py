@@ -362,7 +362,6 @@ def written(config: Run, path: Path) -> Run:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
             warmup = int(yaml.safe_load(path.read_text("utf-8"))["loop"]["warmup"])
             config = replace(config, loop=replace(config.loop, warmup=warmup))
-    path.parent.mkdir(parents=True, exist_ok=True)
     plain = json.loads(json.dumps(given(config), default=str))  # no tuples and paths
     atomic_write(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     return config
@@ -370,9 +369,8 @@ def written(config: Run, path: Path) -> Run:
 
 def quietly(module: str, words: Sequence[object]) -> int:
     """Exit code of `python -m MODULE WORDS` without its standard output: `eval` imports `train`, not the other way."""
-    path = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", module, *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     code = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False).returncode
     if code == STOPPED:
         raise KeyboardInterrupt

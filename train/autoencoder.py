@@ -258,7 +258,7 @@ class VAETraining:
         self.pixels = pixels_of(rows)
         self.size = int(self.pixels.shape[-1])  # Side of the pictures, in pixels
         self.opacity = opacity_of(rows) if config.opacity else None
-        self.order = EpochRows(torch.tensor(rows["family"]), config.family_power)
+        self.epoch_rows = EpochRows(torch.tensor(rows["family"]), config.family_power)
         self.more = self.load_more()
         share = config.more_share if len(self.more) else 0.0
         self.extra = round(len(self.pixels) * share / (1 - share))  # Pictures of `more` in an epoch
@@ -277,7 +277,7 @@ class VAETraining:
         identity = {k: v for k, v in asdict(config).items() if k not in left_out}
         identity["pictures"] = [len(self.pixels), len(self.more)]
         count = len(self.pixels) + self.extra
-        content = fingerprint_of([self.pixels, self.order.cumulative, *([self.more] if len(self.more) else [])])
+        content = fingerprint_of([self.pixels, self.epoch_rows.cumulative, *([self.more] if len(self.more) else [])])
         objective = VAEObjective(self.vae, config, count)
         run = config.loop, config.out, identity, content, budget
         self.loop = Loop(objective, self.batch, count, self.validate, *run)
@@ -298,7 +298,7 @@ class VAETraining:
         The last positions of an epoch are pictures of `more`.
         """
         seed, own = self.config.loop.seed, len(self.pixels)
-        rows = self.order.drawn(positions.clamp(max=own - 1), seed, epoch)
+        rows = self.epoch_rows.drawn(positions.clamp(max=own - 1), seed, epoch)
         x, extra = self.pixels[rows], positions >= own
         if extra.any():
             order = torch.randint(len(self.more), (self.extra,), generator=generator_for(seed, epoch, -2))
