@@ -118,7 +118,7 @@ class Shards:
         self._ends = np.cumsum([part.rows for part in parts], dtype=int)
 
     @classmethod
-    def held(cls, **columns: Tensor) -> "Shards":
+    def held(cls, columns: Mapping[str, Tensor]) -> "Shards":
         """Rows that are in memory, not on disk."""
         part = Shard(Path(), "", "", len(next(iter(columns.values()))))
         part.columns = {name: column.numpy() for name, column in columns.items()}
