@@ -102,6 +102,19 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[MapperConfi
     return kept
 
 
+@pytest.fixture
+def codecs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[VAEConfig, auto.Budget]]:
+    """The configs and budgets of codecs, of which each is interrupted at once."""
+    kept: list[tuple[VAEConfig, auto.Budget]] = []
+
+    def training(*args: Any) -> NoReturn:
+        kept.append(args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(auto, "VAETraining", training)
+    return kept
+
+
 def test_a_bare_folder_becomes_a_model(finished: Path) -> None:
     pipe = BridgePipeline.from_pretrained(finished / "model")
     assert len(pipe("anchor", 2, seed=0).images) == 2
@@ -308,23 +321,27 @@ def test_other_minutes_choose_the_steps_anew_and_train_on(
 
 
 def test_other_minutes_go_on_with_the_codec_that_was_begun(
-    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bare: Path, tmp_path: Path, codecs: list[tuple[VAEConfig, auto.Budget]]
 ) -> None:
     """With its warm-up too, which was another one in earlier versions."""
-    kept: list[tuple[VAEConfig, auto.Budget]] = []
-
-    def training(*args: Any) -> NoReturn:
-        kept.append(args)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(auto, "VAETraining", training)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "vae.yaml").write_text("loop: {warmup: 7}\n")
     for minutes in ("1", "30"):
         words = ["--codec", "new", "--size", "32", "--minutes", minutes]
         assert auto.main([str(bare), "--out", str(tmp_path / "run"), *words]) == 130
-    assert [budget.seconds for _, budget in kept] == [60, 1800]
-    assert [config.loop.warmup for config, _ in kept] == [7, 7]
+    assert [budget.seconds for _, budget in codecs] == [60, 1800]
+    assert [config.loop.warmup for config, _ in codecs] == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"), [("", 60), ("--mapper matching", 12), ("--mapper matching --codec-alone", 60)]
+)
+def test_a_codec_takes_its_share_of_the_minutes(
+    bare: Path, tmp_path: Path, codecs: list[tuple[VAEConfig, auto.Budget]], options: str, seconds: float
+) -> None:
+    words = ["--codec", "new", "--size", "32", "--minutes", "1", *options.split()]
+    assert auto.main([str(bare), "--out", str(tmp_path / "run"), *words]) == 130
+    assert codecs[0][1].seconds == pytest.approx(seconds)
 
 
 def test_an_older_run_without_options_resumes(again: Again, configs: list[MapperConfig]) -> None:

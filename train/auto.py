@@ -49,7 +49,7 @@ from train.timing import slowdown
 
 BASE = "pictures"
 ENOUGH_PSNR, GAIN = 23.0, 0.3  # dB of held-out pictures: a shipped codec that is good enough; what tuning must add
-CODEC_SHARE, LEAST_SHARE = 0.2, 0.3  # Of the minutes: for a codec that is trained; for the mapper however late it is
+CODEC_SHARE, LEAST_SHARE = 0.2, 0.3  # Of the minutes: for the codec before a mapper; for that however late it is
 CODEC_BATCH, CODEC_WARMUP = 16, 30  # Pictures a step; steps
 FEW_CODEC_PICTURES = 64  # Fewer are not trained on
 PRECISION_GAIN = 0.8  # bfloat16 is taken where a product of matrices takes less than this share of float32's time
@@ -105,7 +105,8 @@ class Own:
         else:
             given_codec(BASE if self.codec == TUNED else self.codec, self.reading.size)
         self.began, self.data = time.monotonic(), self.out / "data"
-        self.untrained = self.mapper in ("", "local")  # So that all of the minutes are for the codec
+        self.untrained = self.mapper in ("", "local")
+        self.codec_share = 1.0 if self.untrained else CODEC_SHARE  # Of the minutes, for a codec that is trained
         path = self.out / "choices.json"
         self.choices: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
 
@@ -196,7 +197,7 @@ class Own:
 
     def train_codec(self, init: str, count: int) -> Path:
         """A codec trained for its share of the minutes, from `init` or from nothing; its folder."""
-        seconds, path = 60 * self.minutes * (1 if self.untrained else CODEC_SHARE), self.out / "vae.yaml"
+        seconds, path = 60 * self.minutes * self.codec_share, self.out / "vae.yaml"
         loop = replace(
             self.loop(1, min(CODEC_BATCH, count), CODEC_WARMUP),
             learning_rate=4e-4 if init else 1e-3,
@@ -434,10 +435,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     use_device(args.device)
     out = args.out or out_of(args.source)
-    minutes = args.minutes / CODEC_SHARE if args.codec_alone else args.minutes
-    own = Own(*chosen(args), out, minutes, args.seed, args.codec, args.text, args.mapper, args.resplit)
+    own = Own(*chosen(args), out, args.minutes, args.seed, args.codec, args.text, args.mapper, args.resplit)
     writable_folder(out)
     if args.codec_alone:
+        own.codec_share = 1.0
         print(own.codec_folder(own.prepared()))
         return
     model, images, report = own.run(), out / "sheet.png", out / "report"
