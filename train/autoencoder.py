@@ -277,10 +277,9 @@ class VAETraining:
         identity = {k: v for k, v in asdict(config).items() if k not in left_out}
         identity["pictures"] = [len(self.pixels), len(self.more)]
         count = len(self.pixels) + self.extra
-        content = fingerprint_of([self.pixels, self.epoch_rows.cumulative, *([self.more] if len(self.more) else [])])
+        data = fingerprint_of([self.pixels, self.epoch_rows.cumulative, *([self.more] if len(self.more) else [])])
         objective = VAEObjective(self.vae, config, count)
-        run = config.loop, config.out, identity, content, budget
-        self.loop = Loop(objective, self.batch, count, self.validate, *run)
+        self.loop = Loop(objective, self.batch, count, self.validate, config.loop, config.out, identity, data, budget)
 
     def load_more(self) -> Tensor:
         """Pictures of `config.more`, (M, 3, H, W) uint8; ConfigError if `data` has another size."""

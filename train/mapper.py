@@ -140,8 +140,8 @@ class MapperTraining:
         settings = FORMER | {k: v for k, v in asdict(config).items() if k not in left_out}
         identity = settings | {"vae": self.codec.fingerprint, "text": self.encoder.fingerprint}
         content = fingerprint_of([self.train.content, self.epoch_rows.cumulative])
-        run = self.validate, config.loop, config.out, identity, content
-        self.loop = Loop(MapperObjective(self.mapper), self.batch, len(self.train.latents), *run)
+        objective, rows = MapperObjective(self.mapper), len(self.train.latents)
+        self.loop = Loop(objective, self.batch, rows, self.validate, config.loop, config.out, identity, content)
 
     def first_mapper(self) -> Mapper:
         """A new mapper, with the weights of `config.init` where it is given. ConfigError unless all fits."""
