@@ -179,13 +179,13 @@ def shorten_own(patch: pytest.MonkeyPatch) -> None:
     for name, value in (short | {"WINDOWS": ((2.0, 1.7),), "PERPLEXITIES": (2.0, 8.0)}).items():
         patch.setattr(auto, name, value)
     patch.setattr(auto, "slowdown", lambda: 1.0)
-    chosen, small = auto.Own.mapper_config, {"width": 16, "hidden": 16, "blocks": 1, "condition": 16}
+    chosen, small = auto.AutoRun.mapper_config, {"width": 16, "hidden": 16, "blocks": 1, "condition": 16}
 
-    def mapper_config(run: auto.Own, vae: Path, steps: int, rows: int) -> MapperConfig:
+    def mapper_config(run: auto.AutoRun, vae: Path, steps: int, rows: int) -> MapperConfig:
         config = chosen(run, vae, steps, rows)
         return replace(config, mapper=config.mapper | small) if run.mapper == "matching" else config
 
-    patch.setattr(auto.Own, "mapper_config", mapper_config)
+    patch.setattr(auto.AutoRun, "mapper_config", mapper_config)
 
 
 def made_up(module: str, words: Sequence[object]) -> int:

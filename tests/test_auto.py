@@ -178,7 +178,7 @@ def test_a_codec_is_fine_tuned_where_that_helps_held_out_pictures(
     monkeypatch.setattr(auto, "FEW_CODEC_PICTURES", 1)
     monkeypatch.setattr(auto, "psnr", lambda *_: next(figures))
     monkeypatch.setattr(auto, "load_codec", lambda *_: SimpleNamespace(image_size=128))
-    monkeypatch.setattr(auto.Own, "train_codec", lambda *_: folder)
+    monkeypatch.setattr(auto.AutoRun, "train_codec", lambda *_: folder)
     assert auto.main([str(bare), "--out", str(out), "--codec-alone"]) == 0
     codec = choices_of(out)["codec"]
     assert (codec["value"] == str(folder)) is tuned

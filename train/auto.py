@@ -83,8 +83,8 @@ Run = TypeVar("Run", MapperConfig, MemoryConfig, VAEConfig)
 
 
 @dataclass
-class Own:
-    """One such run: in about so many `minutes` on this machine from a source's pictures to a model in folder `out`.
+class AutoRun:
+    """One run: in about so many `minutes` on this machine from a source's pictures to a model in folder `out`.
 
     Choices are reported at once and kept with their reasons in choices.json, so that a resumed run makes the same.
     """
@@ -435,21 +435,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     use_device(args.device)
     out = args.out or out_of(args.source)
-    own = Own(*chosen(args), out, args.minutes, args.seed, args.codec, args.text, args.mapper, args.resplit)
+    run = AutoRun(*chosen(args), out, args.minutes, args.seed, args.codec, args.text, args.mapper, args.resplit)
     writable_folder(out)
     if args.codec_alone:
-        own.codec_share = 1.0
-        print(own.codec_folder(own.prepared()))
+        run.codec_share = 1.0
+        print(run.codec_folder(run.prepared()))
         return
-    model, images, report = own.run(), out / "sheet.png", out / "report"
-    if quietly("eval", [model, "--data", own.data, "--split", "validation", "-n", 8, "--sheet", images]):
+    model, images, report = run.run(), out / "sheet.png", out / "report"
+    if quietly("eval", [model, "--data", run.data, "--split", "validation", "-n", 8, "--sheet", images]):
         raise ConfigError(f"out: no sheet could be drawn from {model}; see the line above")
     say(f"sheet: {images}")
     say("report: judging held-out captions (a minute or two; the model is already there)")
-    if quietly("eval", [model, "--data", own.data, "--quick", "--out", report]):
+    if quietly("eval", [model, "--data", run.data, "--quick", "--out", report]):
         say("report: left out, see the line above")
     else:
         say("\n".join([*figure_lines(report), f"report: {report / 'report.html'}"]))
-    captions = rows_of(load_dataset(own.data), "validation")["label"]
+    captions = rows_of(load_dataset(run.data), "validation")["label"]
     say(f"try: bridge generate {shlex.quote(str(captions[0]))} --model {shlex.quote(str(model))}")
     print(model)

@@ -19,7 +19,7 @@ from bridge.pairs.reading import Reading
 from bridge.pairs.sources import Wanted
 from eval.data import Pictures
 from eval.studies import Study
-from train.auto import Own, figure_lines, quietly, shipped_codec
+from train.auto import AutoRun, figure_lines, quietly, shipped_codec
 from train.command import Parser, number, whole
 from train.config import ConfigError
 from train.data.dataset import load_dataset
@@ -57,12 +57,12 @@ def own_lines(data: Path, pairs: int, out: Path, minutes: float) -> list[str]:
         atomic_write(begun, json.dumps(facts) + "\n")
         write_source(load_dataset(data), pairs, source)
     fresh, start = not (out / "run").exists(), time.monotonic()
-    own = Own(Wanted(str(source)), Reading(load_codec(shipped_codec()).image_size), out / "run", minutes, 0)
-    model, sheet = own.run(), out / "sheet.png"
-    quietly("eval", [model, "--data", own.data, "--split", "validation", "-n", 8, "--sheet", sheet])
+    run = AutoRun(Wanted(str(source)), Reading(load_codec(shipped_codec()).image_size), out / "run", minutes, 0)
+    model, sheet = run.run(), out / "sheet.png"
+    quietly("eval", [model, "--data", run.data, "--split", "validation", "-n", 8, "--sheet", sheet])
     taken = f"{time.monotonic() - start:.0f} s" if fresh else "resumed an interrupted run, so not timed:"
     report = out / "report"
-    if quietly("eval", [model, "--data", own.data, "--split", "test", "--captions", 200, "--out", report]):
+    if quietly("eval", [model, "--data", run.data, "--split", "test", "--captions", 200, "--out", report]):
         raise ConfigError(f"{report}: no report; see the line above")
     return [f"{taken} from {pairs} pairs in a folder to a model and its sheet {sheet}", *figure_lines(report)]
 
