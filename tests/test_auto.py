@@ -26,6 +26,9 @@ from train.memory import MemoryConfig, build
 
 ARTWORK = Path(__file__).parent / "artwork"
 Again = Callable[..., tuple[int, Path]]
+Codecs = list[tuple[VAEConfig, auto.Budget]]
+Configs = list[MapperConfig]
+Patch, Capture = pytest.MonkeyPatch, pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("one_encoder")
 
 
@@ -89,9 +92,9 @@ def again(bare: Path, trained: Path, tmp_path: Path) -> Again:
 
 
 @pytest.fixture
-def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[MapperConfig]:
+def configs(tmp_path: Path, monkeypatch: Patch) -> Configs:
     """The configs of mappers, none of which is trained or judged."""
-    kept: list[MapperConfig] = []
+    kept: Configs = []
 
     def training(config: MapperConfig) -> SimpleNamespace:
         kept.append(config)
@@ -103,9 +106,9 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[MapperConfi
 
 
 @pytest.fixture
-def codecs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[VAEConfig, auto.Budget]]:
+def codecs(monkeypatch: Patch) -> Codecs:
     """The configs and budgets of codecs, of which each is interrupted at once."""
-    kept: list[tuple[VAEConfig, auto.Budget]] = []
+    kept: Codecs = []
 
     def training(*args: Any) -> NoReturn:
         kept.append(args)
@@ -122,9 +125,7 @@ def test_a_bare_folder_becomes_a_model(finished: Path) -> None:
     assert (finished / "sheet.png").is_file()
 
 
-def test_it_ends_with_a_few_figures_and_the_line_to_try(
-    bare: Path, finished: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_ends_with_a_few_figures_and_the_line_to_try(bare: Path, finished: Path, capsys: Capture) -> None:
     shutil.rmtree(finished / "report")
     assert auto.main([str(bare), "--out", str(finished), "--minutes", "0.01"]) == 0
     told = capsys.readouterr()
@@ -159,7 +160,7 @@ def test_the_yaml_of_a_trained_mapper_reproduces_the_run(trained: Path) -> None:
     assert (config.data, config.out, config.loop.steps) == (trained / "data", trained, choices["steps"]["value"])
 
 
-def test_a_second_run_chooses_nothing_anew(bare: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_chooses_nothing_anew(bare: Path, finished: Path, monkeypatch: Patch) -> None:
     before = (finished / "choices.json").read_bytes()
     weights = BridgePipeline.from_pretrained(finished / "model").mapper.state_dict()
     monkeypatch.setattr(auto, "psnr", lambda *_: pytest.fail("the codec was chosen again"))
@@ -171,7 +172,7 @@ def test_a_second_run_chooses_nothing_anew(bare: Path, finished: Path, monkeypat
 
 @pytest.mark.parametrize(("after", "tuned"), [(25.0, True), (20.1, False)])
 def test_a_codec_is_fine_tuned_where_that_helps_held_out_pictures(
-    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: float, tuned: bool
+    bare: Path, tmp_path: Path, monkeypatch: Patch, after: float, tuned: bool
 ) -> None:
     folder, out, figures = tmp_path / "codec" / "vae", tmp_path / "run", iter([20.0, after])
     monkeypatch.setattr(auto, "ENOUGH_PSNR", 23.0)
@@ -187,7 +188,7 @@ def test_a_codec_is_fine_tuned_where_that_helps_held_out_pictures(
 
 @pytest.mark.parametrize(("times", "precision"), [(0.5, "bf16"), (0.9, "no"), (57.0, "no")])
 def test_the_faster_precision_is_taken(
-    again: Again, configs: list[MapperConfig], monkeypatch: pytest.MonkeyPatch, times: float, precision: str
+    again: Again, configs: Configs, monkeypatch: Patch, times: float, precision: str
 ) -> None:
     monkeypatch.setattr(auto, "slowdown", lambda: times)
     _, out = again("precision")
@@ -197,9 +198,7 @@ def test_the_faster_precision_is_taken(
 
 
 @pytest.mark.parametrize(("able", "precision"), [(True, "bf16"), (False, "no")])
-def test_an_accelerator_computes_in_bfloat16_where_it_can(
-    monkeypatch: pytest.MonkeyPatch, able: bool, precision: str
-) -> None:
+def test_an_accelerator_computes_in_bfloat16_where_it_can(monkeypatch: Patch, able: bool, precision: str) -> None:
     monkeypatch.setattr(auto, "PartialState", lambda: SimpleNamespace(device=torch.device("cuda")))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: able)
     assert auto.choose_precision()[0] == {"mixed_precision": precision}
@@ -209,12 +208,7 @@ def test_an_accelerator_computes_in_bfloat16_where_it_can(
     ("more", "stop"), [(0, ("steps_without_copies", "max", 2)), (1, ("validation_loss", "min", 0))]
 )
 def test_few_pairs_are_trained_on_as_long_as_nothing_is_copied(
-    again: Again,
-    trained: Path,
-    configs: list[MapperConfig],
-    monkeypatch: pytest.MonkeyPatch,
-    more: int,
-    stop: tuple[str, str, int],
+    again: Again, trained: Path, configs: Configs, monkeypatch: Patch, more: int, stop: tuple[str, str, int]
 ) -> None:
     monkeypatch.setattr(auto, "FEW", len(rows_of(load_dataset(trained / "data"), "train")) - more)
     assert again()[0] == 0
@@ -229,21 +223,15 @@ def test_the_codec_alone_is_fine_tuned(bare: Path, tmp_path: Path) -> None:
     assert load_config(out / "vae.yaml", VAEConfig).loop.steps == read_state(out / "codec" / "checkpoint.pt")["step"]
 
 
-def test_an_unknown_codec_is_named(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_codec_is_named(bare: Path, tmp_path: Path, capsys: Capture) -> None:
     assert auto.main([str(bare), "--out", str(tmp_path / "x"), "--codec", "./no-such"]) == 2
     assert "--codec: source: './no-such' is no folder" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize(
-    ("argv", "named"),
-    [
-        (["/no/such/folder"], "/no/such/folder"),
-        (["--minutes", "0"], "minutes"),
-    ],
-)
+@pytest.mark.parametrize(("argv", "named"), [(["/no/such/folder"], "/no/such/folder"), (["--minutes", "0"], "minutes")])
 def test_bad_input_is_one_line_and_exit_code_2(
-    argv: list[str], named: str, bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    argv: list[str], named: str, bare: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     source = [] if argv[0].startswith("/") else [str(bare)]
     assert auto.main([*source, *argv, "--out", str(tmp_path / "run")]) == 2
@@ -256,7 +244,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     ids=["all is left", "some", "late, at least a share"],
 )
 def test_validations_are_a_part_of_the_minutes(
-    again: Again, configs: list[MapperConfig], monkeypatch: pytest.MonkeyPatch, began: float, steps: int
+    again: Again, configs: Configs, monkeypatch: Patch, began: float, steps: int
 ) -> None:
     monkeypatch.setattr(auto, "VALIDATIONS", 10)
     monkeypatch.setattr(auto, "time", SimpleNamespace(monotonic=iter([0.0, began]).__next__))
@@ -265,7 +253,7 @@ def test_validations_are_a_part_of_the_minutes(
     assert "4 s a validation" in choices_of(out)["steps"]["why"]
 
 
-def test_commands_run_in_a_process_of_their_own(capfd: pytest.CaptureFixture[str]) -> None:
+def test_commands_run_in_a_process_of_their_own(capfd: Capture) -> None:
     """Of `bridge`, which starts in a moment; those of `eval` are in the same folder."""
     assert QUIETLY("bridge", ["--version"]) == 0
     assert QUIETLY("bridge", ["generate", "cat", "-n", 0]) == 2
@@ -290,7 +278,7 @@ def test_commands_run_in_a_process_of_their_own(capfd: pytest.CaptureFixture[str
     ],
 )
 def test_another_option_on_the_same_run_is_refused_aloud(
-    bare: Path, finished: Path, capsys: pytest.CaptureFixture[str], option: str, before: str, value: str
+    bare: Path, finished: Path, capsys: Capture, option: str, before: str, value: str
 ) -> None:
     left = {path: path.read_bytes() for path in finished.rglob("*.json")}
     assert auto.main([str(bare), "--out", str(finished), "--minutes", "0.01", option, value]) == 2
@@ -303,11 +291,7 @@ def test_another_option_on_the_same_run_is_refused_aloud(
 
 
 def test_other_minutes_choose_the_steps_anew_and_train_on(
-    again: Again,
-    configs: list[MapperConfig],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    again: Again, configs: Configs, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     """More steps would ask for a longer warm-up, which is settled when a run begins."""
     monkeypatch.setattr(auto, "time", SimpleNamespace(monotonic=lambda: 0.0))
@@ -320,9 +304,7 @@ def test_other_minutes_choose_the_steps_anew_and_train_on(
     assert "minutes: 1 before, now 3: the steps are chosen anew" in capsys.readouterr().err.splitlines()
 
 
-def test_other_minutes_go_on_with_the_codec_that_was_begun(
-    bare: Path, tmp_path: Path, codecs: list[tuple[VAEConfig, auto.Budget]]
-) -> None:
+def test_other_minutes_go_on_with_the_codec_that_was_begun(bare: Path, tmp_path: Path, codecs: Codecs) -> None:
     """With its warm-up too, which was another one in earlier versions."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "vae.yaml").write_text("loop: {warmup: 7}\n")
@@ -337,21 +319,21 @@ def test_other_minutes_go_on_with_the_codec_that_was_begun(
     ("options", "seconds"), [("", 60), ("--mapper matching", 12), ("--mapper matching --codec-alone", 60)]
 )
 def test_a_codec_takes_its_share_of_the_minutes(
-    bare: Path, tmp_path: Path, codecs: list[tuple[VAEConfig, auto.Budget]], options: str, seconds: float
+    bare: Path, tmp_path: Path, codecs: Codecs, options: str, seconds: float
 ) -> None:
     words = ["--codec", "new", "--size", "32", "--minutes", "1", *options.split()]
     assert auto.main([str(bare), "--out", str(tmp_path / "run"), *words]) == 130
     assert codecs[0][1].seconds == pytest.approx(seconds)
 
 
-def test_an_older_run_without_options_resumes(again: Again, configs: list[MapperConfig]) -> None:
+def test_an_older_run_without_options_resumes(again: Again, configs: Configs) -> None:
     pace = {"mixed_precision": "bf16", "codec_seconds": 0.5}
     assert again("options", steps=7, precision=pace)[0] == 0
     assert (configs[0].loop.steps, configs[0].loop.mixed_precision) == (7, "bf16")
 
 
 def test_pictures_that_changed_are_not_mixed_with_old_choices(
-    again: Again, bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    again: Again, bare: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     """The prepared dataset was removed, as its own refusal says, and the pictures are others."""
     folder = Path(shutil.copytree(bare, tmp_path / "pictures"))
@@ -362,9 +344,7 @@ def test_pictures_that_changed_are_not_mixed_with_old_choices(
     assert capsys.readouterr().err.splitlines()[-1] == told
 
 
-def test_a_trial_that_was_interrupted_is_timed_over_all_of_its_steps(
-    again: Again, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_that_was_interrupted_is_timed_over_all_of_its_steps(again: Again, monkeypatch: Patch) -> None:
     """Its checkpoint, one step before the end, is not gone on with: one step's time would be divided by all."""
     steps: list[int] = []
     whole, batch = Loop.run, auto.MapperTraining.batch
@@ -396,7 +376,7 @@ def test_a_trial_that_was_interrupted_is_timed_over_all_of_its_steps(
     ("size", "near"), [("8", "16"), ("15", "16"), ("20", "16 or 24"), ("100", "96 or 104"), ("1023", "1016 or 1024")]
 )
 def test_a_size_that_cannot_be_trained_on_is_refused_at_once(
-    bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str, near: str
+    bare: Path, tmp_path: Path, capsys: Capture, size: str, near: str
 ) -> None:
     assert auto.main([str(bare), "--out", str(tmp_path / "x"), "--size", size]) == 2
     told = f"--size: expected a multiple of 8 from 16 to 1024 pixels, got {size}; try {near}, or name a --codec"
