@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from bridge.text import TextEncoder, networks
 from eval import __main__ as judge
 from eval.metrics.bootstrap import paired_bootstrap
 from train import auto
+from train.mapper import MapperConfig
 from train.recipes.emoji import write_dataset
 
 ARTWORK = Path(__file__).parent / "artwork"
@@ -176,14 +178,14 @@ def shorten_own(patch: pytest.MonkeyPatch) -> None:
     short = {"TRIAL_STEPS": 2, "ENOUGH_PSNR": 0.0, "VALIDATIONS": 2, "COPIES_OF": 2, "CODEC_BATCH": 2}
     for name, value in (short | {"WINDOWS": ((2.0, 1.7),), "PERPLEXITIES": (2.0, 8.0)}).items():
         patch.setattr(auto, name, value)
-    patch.setattr(auto, "codec_step_seconds", lambda size: {"no": 1.0, "bf16": 0.9})
-    chosen, small = auto.Own.architecture, {"width": 16, "hidden": 16, "blocks": 1, "condition": 16}
+    patch.setattr(auto, "slowdown", lambda: 1.0)
+    chosen, small = auto.AutoRun.mapper_config, {"width": 16, "hidden": 16, "blocks": 1, "condition": 16}
 
-    def architecture(run: auto.Own, vae: Path) -> tuple[str, dict[str, Any]]:
-        family, arguments = chosen(run, vae)
-        return family, arguments | (small if family == FlowMatchingMapper.__name__ else {})
+    def mapper_config(run: auto.AutoRun, vae: Path, steps: int, rows: int) -> MapperConfig:
+        config = chosen(run, vae, steps, rows)
+        return replace(config, mapper=config.mapper | small) if run.mapper == "matching" else config
 
-    patch.setattr(auto.Own, "architecture", architecture)
+    patch.setattr(auto.AutoRun, "mapper_config", mapper_config)
 
 
 def made_up(module: str, words: Sequence[object]) -> int:

@@ -2,10 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -15,12 +16,19 @@ from bridge.hub import resolve_model
 from bridge.pipeline import BridgePipeline
 from tests.fixtures import made_up, shorten_own
 from train import auto
-from train.config import ConfigError, load_config
+from train.autoencoder import VAEConfig
+from train.checkpoint import read_state
+from train.config import load_config
+from train.data.dataset import load_dataset, rows_of
 from train.loop import Loop
 from train.mapper import MapperConfig
 from train.memory import MemoryConfig, build
 
 ARTWORK = Path(__file__).parent / "artwork"
+Again = Callable[..., tuple[int, Path]]
+Codecs = list[tuple[VAEConfig, auto.Budget]]
+Configs = list[MapperConfig]
+Patch, Capture = pytest.MonkeyPatch, pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("one_encoder")
 
 
@@ -34,7 +42,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-TIMED_STEPS, QUIETLY = auto.codec_step_seconds, auto.quietly
+QUIETLY = auto.quietly
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,6 +71,53 @@ def trained(short: None, one_encoder: None, bare: Path, tmp_path_factory: pytest
     return out
 
 
+def choices_of(out: Path) -> dict[str, Any]:
+    """What a run chose, the value and the reason of each."""
+    return json.loads((out / "choices.json").read_text("utf-8"))
+
+
+@pytest.fixture
+def again(bare: Path, trained: Path, tmp_path: Path) -> Again:
+    """Run the command on a copy of `trained` in which some choices were not made yet, and others were made so."""
+    out = Path(shutil.copytree(trained, tmp_path / "run"))
+
+    def run(forgotten: str = "", minutes: float = 0.01, source: Path = bare, **values: Any) -> tuple[int, Path]:
+        left = {name: choice for name, choice in choices_of(out).items() if name not in forgotten.split()}
+        left |= {name: {"value": value, "why": "x"} for name, value in values.items()}
+        (out / "choices.json").write_text(json.dumps(left), "utf-8")
+        options = ["--mapper", "matching", "--size", "32", "--minutes", str(minutes)]
+        return auto.main([str(source), "--out", str(out), *options]), out
+
+    return run
+
+
+@pytest.fixture
+def configs(tmp_path: Path, monkeypatch: Patch) -> Configs:
+    """The configs of mappers, none of which is trained or judged."""
+    kept: Configs = []
+
+    def training(config: MapperConfig) -> SimpleNamespace:
+        kept.append(config)
+        return SimpleNamespace(run=lambda: tmp_path)
+
+    monkeypatch.setattr(auto, "MapperTraining", training)
+    monkeypatch.setattr(auto, "quietly", lambda _, words: int("--quick" in words))
+    return kept
+
+
+@pytest.fixture
+def codecs(monkeypatch: Patch) -> Codecs:
+    """The configs and budgets of codecs, of which each is interrupted at once."""
+    kept: Codecs = []
+
+    def training(*args: Any) -> NoReturn:
+        kept.append(args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(auto, "VAETraining", training)
+    return kept
+
+
 def test_a_bare_folder_becomes_a_model(finished: Path) -> None:
     pipe = BridgePipeline.from_pretrained(finished / "model")
     assert len(pipe("anchor", 2, seed=0).images) == 2
@@ -70,9 +125,7 @@ def test_a_bare_folder_becomes_a_model(finished: Path) -> None:
     assert (finished / "sheet.png").is_file()
 
 
-def test_it_ends_with_a_few_figures_and_the_line_to_try(
-    bare: Path, finished: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_ends_with_a_few_figures_and_the_line_to_try(bare: Path, finished: Path, capsys: Capture) -> None:
     shutil.rmtree(finished / "report")
     assert auto.main([str(bare), "--out", str(finished), "--minutes", "0.01"]) == 0
     told = capsys.readouterr()
@@ -107,7 +160,7 @@ def test_the_yaml_of_a_trained_mapper_reproduces_the_run(trained: Path) -> None:
     assert (config.data, config.out, config.loop.steps) == (trained / "data", trained, choices["steps"]["value"])
 
 
-def test_a_second_run_chooses_nothing_anew(bare: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_chooses_nothing_anew(bare: Path, finished: Path, monkeypatch: Patch) -> None:
     before = (finished / "choices.json").read_bytes()
     weights = BridgePipeline.from_pretrained(finished / "model").mapper.state_dict()
     monkeypatch.setattr(auto, "psnr", lambda *_: pytest.fail("the codec was chosen again"))
@@ -119,41 +172,47 @@ def test_a_second_run_chooses_nothing_anew(bare: Path, finished: Path, monkeypat
 
 @pytest.mark.parametrize(("after", "tuned"), [(25.0, True), (20.1, False)])
 def test_a_codec_is_fine_tuned_where_that_helps_held_out_pictures(
-    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: float, tuned: bool
+    bare: Path, tmp_path: Path, monkeypatch: Patch, after: float, tuned: bool
 ) -> None:
-    folder, figures = tmp_path / "codec" / "vae", iter([20.0, after])
+    folder, out, figures = tmp_path / "codec" / "vae", tmp_path / "run", iter([20.0, after])
     monkeypatch.setattr(auto, "ENOUGH_PSNR", 23.0)
     monkeypatch.setattr(auto, "FEW_CODEC_PICTURES", 1)
     monkeypatch.setattr(auto, "psnr", lambda *_: next(figures))
     monkeypatch.setattr(auto, "load_codec", lambda *_: SimpleNamespace(image_size=128))
-    monkeypatch.setattr(auto.Own, "train_codec", lambda *_: folder)
-    run = auto.Own(auto.Wanted(str(bare)), auto.Reading(128), tmp_path, 1.0, 0, lambda _: None)
-    value, why = run.choose_codec(run.prepared(run.resumed()), auto.Pace("no", 1.0))
-    assert (value == str(folder)) is tuned
-    assert f"{after:.1f} dB fine-tuned, 20.0 dB as shipped" in why
+    monkeypatch.setattr(auto.AutoRun, "train_codec", lambda *_: folder)
+    assert auto.main([str(bare), "--out", str(out), "--codec-alone"]) == 0
+    codec = choices_of(out)["codec"]
+    assert (codec["value"] == str(folder)) is tuned
+    assert f"{after:.1f} dB fine-tuned, 20.0 dB as shipped" in codec["why"]
 
 
-@pytest.mark.parametrize(("bf16", "chosen"), [(0.5, "bf16"), (0.9, "no"), (3.0, "no")])
+@pytest.mark.parametrize(("times", "precision"), [(0.5, "bf16"), (0.9, "no"), (57.0, "no")])
 def test_the_faster_precision_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16: float, chosen: str
+    again: Again, configs: Configs, monkeypatch: Patch, times: float, precision: str
 ) -> None:
-    monkeypatch.setattr(auto, "codec_step_seconds", lambda size: {"no": 1.0, "bf16": bf16})
-    run = auto.Own(auto.Wanted("x"), auto.Reading(), tmp_path, 1.0, 0, lambda _: None, mapper="matching")
-    pace = run.pace(auto.Choices(tmp_path / "choices.json", lambda _: None))
-    assert (pace.mixed_precision, pace.codec_seconds) == (chosen, bf16 if chosen == "bf16" else 1.0)
-    config = run.mapper_config(Path("vae"), 2, 10, tmp_path, pace)
-    assert config.loop.mixed_precision == chosen and config.settings.trusted == 0
+    monkeypatch.setattr(auto, "slowdown", lambda: times)
+    _, out = again("precision")
+    assert choices_of(out)["precision"]["value"] == {"mixed_precision": precision}
+    assert f"{times:g} times as long in bfloat16" in choices_of(out)["precision"]["why"]
+    assert configs[0].loop.mixed_precision == precision and configs[0].settings.trusted == 0
+
+
+@pytest.mark.parametrize(("able", "precision"), [(True, "bf16"), (False, "no")])
+def test_an_accelerator_computes_in_bfloat16_where_it_can(monkeypatch: Patch, able: bool, precision: str) -> None:
+    monkeypatch.setattr(auto, "PartialState", lambda: SimpleNamespace(device=torch.device("cuda")))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: able)
+    assert auto.choose_precision()[0] == {"mixed_precision": precision}
 
 
 @pytest.mark.parametrize(
-    ("rows", "stop"), [(auto.FEW, ("steps_without_copies", "max", 2)), (auto.FEW + 1, ("validation_loss", "min", 0))]
+    ("more", "stop"), [(0, ("steps_without_copies", "max", 2)), (1, ("validation_loss", "min", 0))]
 )
 def test_few_pairs_are_trained_on_as_long_as_nothing_is_copied(
-    tmp_path: Path, rows: int, stop: tuple[str, str, int]
+    again: Again, trained: Path, configs: Configs, monkeypatch: Patch, more: int, stop: tuple[str, str, int]
 ) -> None:
-    run = auto.Own(auto.Wanted("x"), auto.Reading(), tmp_path, 1.0, 0, lambda _: None, mapper="matching")
-    config = run.mapper_config(Path("vae"), 2, rows, tmp_path, auto.Pace("no", 1.0))
-    assert (config.loop.stop_on, config.loop.goal, config.copies_of) == stop
+    monkeypatch.setattr(auto, "FEW", len(rows_of(load_dataset(trained / "data"), "train")) - more)
+    assert again()[0] == 0
+    assert (configs[0].loop.stop_on, configs[0].loop.goal, configs[0].copies_of) == stop
 
 
 def test_the_codec_alone_is_fine_tuned(bare: Path, tmp_path: Path) -> None:
@@ -161,56 +220,22 @@ def test_the_codec_alone_is_fine_tuned(bare: Path, tmp_path: Path) -> None:
     assert auto.main([str(bare), "--out", str(out), "--codec", "tuned", "--codec-alone", "--minutes", "0.001"]) == 0
     tuned, shipped = (load_codec(folder) for folder in (out / "codec" / "vae", resolve_model("pictures") / "vae"))
     assert tuned.z_shape == shipped.z_shape and tuned.fingerprint != shipped.fingerprint
+    assert load_config(out / "vae.yaml", VAEConfig).loop.steps == read_state(out / "codec" / "checkpoint.pt")["step"]
 
 
-def test_an_unknown_codec_is_named(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_codec_is_named(bare: Path, tmp_path: Path, capsys: Capture) -> None:
     assert auto.main([str(bare), "--out", str(tmp_path / "x"), "--codec", "./no-such"]) == 2
     assert "--codec: source: './no-such' is no folder" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize(
-    ("argv", "named"),
-    [
-        (["/no/such/folder"], "/no/such/folder"),
-        (["--minutes", "0"], "minutes"),
-    ],
-)
+@pytest.mark.parametrize(("argv", "named"), [(["/no/such/folder"], "/no/such/folder"), (["--minutes", "0"], "minutes")])
 def test_bad_input_is_one_line_and_exit_code_2(
-    argv: list[str], named: str, bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    argv: list[str], named: str, bare: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     source = [] if argv[0].startswith("/") else [str(bare)]
     assert auto.main([*source, *argv, "--out", str(tmp_path / "run")]) == 2
     assert named in capsys.readouterr().err.strip().splitlines()[-1]
-
-
-def test_minutes_are_positive() -> None:
-    with pytest.raises(ConfigError, match="minutes"):
-        auto.Own(auto.Wanted("x"), auto.Reading(), Path("x"), 0, 0, lambda _: None)
-
-
-@pytest.mark.parametrize(("slow", "timed"), [(False, {"no", "bf16"}), (True, {"no"})])
-def test_a_codecs_step_is_timed_in_the_precisions_that_the_processor_has(
-    monkeypatch: pytest.MonkeyPatch, slow: bool, timed: set[str]
-) -> None:
-    monkeypatch.setattr(auto, "TIMED", 1)
-    monkeypatch.setattr(auto, "SLOW", float("inf"))  # however busy the machine is
-    monkeypatch.setattr(auto, "slow_bfloat16", lambda: slow)
-    taken = TIMED_STEPS(16)
-    assert set(taken) == timed and min(taken.values()) > 0
-
-
-def test_a_machine_too_slow_is_timed_by_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "SLOW", 0.0)
-    monkeypatch.setattr(auto, "interleaved", lambda *_: pytest.fail("timed at length"))
-    assert list(TIMED_STEPS(16)) == ["no"]
-
-
-@pytest.mark.parametrize(("seconds", "why"), [(0.2, "57 times as long in bfloat16"), (6.0, "takes 6 s, too long")])
-def test_a_precision_not_timed_is_not_taken(monkeypatch: pytest.MonkeyPatch, seconds: float, why: str) -> None:
-    monkeypatch.setattr(auto, "slowdown", lambda: 57.0)
-    chosen, told = auto.choose_precision({"no": seconds})
-    assert chosen == "no" and why in told
 
 
 @pytest.mark.parametrize(
@@ -219,16 +244,16 @@ def test_a_precision_not_timed_is_not_taken(monkeypatch: pytest.MonkeyPatch, sec
     ids=["all is left", "some", "late, at least a share"],
 )
 def test_validations_are_a_part_of_the_minutes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, began: float, steps: int
+    again: Again, configs: Configs, monkeypatch: Patch, began: float, steps: int
 ) -> None:
     monkeypatch.setattr(auto, "VALIDATIONS", 10)
-    monkeypatch.setattr(auto.time, "monotonic", lambda: began)
-    run = auto.Own(auto.Wanted("x"), auto.Reading(), tmp_path, 4.0, 0, lambda _: None, began=0.0)
-    found, why = run.choose_steps({"loss": 1.0, "seconds": 0.1, "validation_seconds": 4.0})
-    assert found == steps and "4 s a validation" in why
+    monkeypatch.setattr(auto, "time", SimpleNamespace(monotonic=iter([0.0, began]).__next__))
+    _, out = again("steps", 4.0, trial={"loss": 1.0, "seconds": 0.1, "validation_seconds": 4.0})
+    assert choices_of(out)["steps"]["value"] == configs[0].loop.steps == steps
+    assert "4 s a validation" in choices_of(out)["steps"]["why"]
 
 
-def test_commands_run_in_a_process_of_their_own(capfd: pytest.CaptureFixture[str]) -> None:
+def test_commands_run_in_a_process_of_their_own(capfd: Capture) -> None:
     """Of `bridge`, which starts in a moment; those of `eval` are in the same folder."""
     assert QUIETLY("bridge", ["--version"]) == 0
     assert QUIETLY("bridge", ["generate", "cat", "-n", 0]) == 2
@@ -253,7 +278,7 @@ def test_commands_run_in_a_process_of_their_own(capfd: pytest.CaptureFixture[str
     ],
 )
 def test_another_option_on_the_same_run_is_refused_aloud(
-    bare: Path, finished: Path, capsys: pytest.CaptureFixture[str], option: str, before: str, value: str
+    bare: Path, finished: Path, capsys: Capture, option: str, before: str, value: str
 ) -> None:
     left = {path: path.read_bytes() for path in finished.rglob("*.json")}
     assert auto.main([str(bare), "--out", str(finished), "--minutes", "0.01", option, value]) == 2
@@ -266,87 +291,81 @@ def test_another_option_on_the_same_run_is_refused_aloud(
 
 
 def test_other_minutes_choose_the_steps_anew_and_train_on(
-    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
-    for minutes, seconds in ((1.0, 60), (3.0, 180)):
-        run = auto.Own(auto.Wanted(str(bare)), auto.Reading(), tmp_path, minutes, 0, said.append)
-        monkeypatch.setattr(auto.time, "monotonic", lambda run=run: run.began)
-        choices = run.resumed()
-        run.prepared(choices)
-        trial = {"loss": 1.0, "seconds": 0.1, "validation_seconds": 0.0}
-        steps = choices.get("steps", lambda run=run, trial=trial: run.choose_steps(trial))
-        assert steps == round(seconds / 0.1)
-    assert "minutes: 1 before, now 3: the steps are chosen anew" in said
-
-
-def test_other_minutes_go_on_with_the_mapper_and_the_codec_that_was_begun(
-    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    again: Again, configs: Configs, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     """More steps would ask for a longer warm-up, which is settled when a run begins."""
-    configs = {"mapper": [], "codec": []}
-    for name, training in (("mapper", "MapperTraining"), ("codec", "VAETraining")):
-        monkeypatch.setattr(
-            auto,
-            training,
-            lambda config, kept=configs[name]: (kept.append(config), SimpleNamespace(run=lambda: tmp_path))[1],
-        )
-    for minutes, steps in ((1.0, 60), (30.0, 9000)):
-        run = auto.Own(auto.Wanted(str(bare)), auto.Reading(), tmp_path, minutes, 0, lambda _: None, mapper="gaussian")
-        monkeypatch.setattr(run.__class__, "with_codec", lambda *_: (auto.shipped_codec(), auto.Pace("no", 1.0)))
-        monkeypatch.setattr(run.__class__, "trial", lambda *_: {"loss": 1.0})
-        monkeypatch.setattr(run.__class__, "choose_steps", lambda *_, steps=steps: (steps, "as it is"))
-        run.run()
-        run.train_codec("", 64, auto.Pace("no", 1.0))
-    for kept in configs.values():
-        before, now = (config.loop for config in kept)
-        assert now.steps > before.steps
-        assert now.warmup == before.warmup
+    monkeypatch.setattr(auto, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    trial = {"loss": 1.0, "seconds": 0.1, "validation_seconds": 0.0}
+    (tmp_path / "run" / "mapper.yaml").write_text("loop: {warmup: 7}\n")
+    for minutes in (1.0, 3.0):
+        again(minutes=minutes, trial=trial)
+    assert [config.loop.steps for config in configs] == [600, 1800]
+    assert [config.loop.warmup for config in configs] == [7, 7]
+    assert "minutes: 1 before, now 3: the steps are chosen anew" in capsys.readouterr().err.splitlines()
 
 
-def test_an_older_run_without_options_resumes(tmp_path: Path) -> None:
-    (tmp_path / "choices.json").write_text(json.dumps({"steps": {"value": 7, "why": "x"}}), "utf-8")
-    run = auto.Own(auto.Wanted("x"), auto.Reading(), tmp_path, 4.0, 0, lambda _: None)
-    assert run.resumed().get("steps", lambda: pytest.fail("chosen anew")) == 7
+def test_other_minutes_go_on_with_the_codec_that_was_begun(bare: Path, tmp_path: Path, codecs: Codecs) -> None:
+    """With its warm-up too, which was another one in earlier versions."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "vae.yaml").write_text("loop: {warmup: 7}\n")
+    for minutes in ("1", "30"):
+        words = ["--codec", "new", "--size", "32", "--minutes", minutes]
+        assert auto.main([str(bare), "--out", str(tmp_path / "run"), *words]) == 130
+    assert [budget.seconds for _, budget in codecs] == [60, 1800]
+    assert [config.loop.warmup for config, _ in codecs] == [7, 7]
 
 
-def test_pictures_that_changed_are_not_mixed_with_old_choices(bare: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "seconds"), [("", 60), ("--mapper matching", 12), ("--mapper matching --codec-alone", 60)]
+)
+def test_a_codec_takes_its_share_of_the_minutes(
+    bare: Path, tmp_path: Path, codecs: Codecs, options: str, seconds: float
+) -> None:
+    words = ["--codec", "new", "--size", "32", "--minutes", "1", *options.split()]
+    assert auto.main([str(bare), "--out", str(tmp_path / "run"), *words]) == 130
+    assert codecs[0][1].seconds == pytest.approx(seconds)
+
+
+def test_an_older_run_without_options_resumes(again: Again, configs: Configs) -> None:
+    pace = {"mixed_precision": "bf16", "codec_seconds": 0.5}
+    assert again("options", steps=7, precision=pace)[0] == 0
+    assert (configs[0].loop.steps, configs[0].loop.mixed_precision) == (7, "bf16")
+
+
+def test_pictures_that_changed_are_not_mixed_with_old_choices(
+    again: Again, bare: Path, tmp_path: Path, capsys: Capture
+) -> None:
     """The prepared dataset was removed, as its own refusal says, and the pictures are others."""
     folder = Path(shutil.copytree(bare, tmp_path / "pictures"))
-    run = auto.Own(auto.Wanted(str(folder)), auto.Reading(), tmp_path / "run", 1.0, 0, lambda _: None)
-    run.prepared(run.resumed())
-    shutil.rmtree(run.data)
     next(folder.glob("*.txt")).write_text("another caption", "utf-8")
-    with pytest.raises(ConfigError, match=r"^SOURCE: .* has changed since this run began; name another --out"):
-        run.prepared(run.resumed())
+    shutil.rmtree(tmp_path / "run" / "data")
+    assert again(source=folder)[0] == 2
+    told = f"python -m train: SOURCE: {folder} has changed since this run began; name another --out"
+    assert capsys.readouterr().err.splitlines()[-1] == told
 
 
-def test_a_trial_that_was_interrupted_is_timed_over_all_of_its_steps(
-    bare: Path, vae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_that_was_interrupted_is_timed_over_all_of_its_steps(again: Again, monkeypatch: Patch) -> None:
     """Its checkpoint, one step before the end, is not gone on with: one step's time would be divided by all."""
-    run = auto.Own(auto.Wanted(str(bare)), auto.Reading(), tmp_path, 1.0, 0, lambda _: None, mapper="matching")
-    dataset = run.prepared(run.resumed())
-    vae, rows = vae_folder, len(auto.rows_of(dataset, "train"))
     steps: list[int] = []
+    whole, batch = Loop.run, auto.MapperTraining.batch
 
-    def stop(self: object) -> None:
-        self.config = replace(self.config, steps=1)  # type: ignore[attr-defined]
+    def stop(self: Loop) -> None:
+        self.config = replace(self.config, steps=1)
         whole(self)
+        raise KeyboardInterrupt
 
-    whole = Loop.run
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "run", stop)
-        run.trial(auto.Choices(tmp_path / "a.json", lambda _: None), vae, rows, auto.Pace("no", 1.0))
-    assert (tmp_path / "trial" / "checkpoint.pt").exists()
-    step = auto.MapperTraining.batch
+        code, out = again("trial steps")
+    assert code == 130 and (out / "trial" / "checkpoint.pt").exists()
 
-    def counted(self: auto.MapperTraining, *args: object) -> object:
-        steps.append(self.loop.step)
-        return step(self, *args)
+    def counted(self: auto.MapperTraining, *args: Any) -> Any:
+        if self.config.out.name == "trial":
+            steps.append(self.loop.step)
+        return batch(self, *args)
 
     monkeypatch.setattr(auto.MapperTraining, "batch", counted)
-    run.trial(auto.Choices(tmp_path / "b.json", lambda _: None), vae, rows, auto.Pace("no", 1.0))
+    again("trial steps")
     assert steps == list(range(auto.TRIAL_STEPS))
 
 
@@ -357,7 +376,7 @@ def test_a_trial_that_was_interrupted_is_timed_over_all_of_its_steps(
     ("size", "near"), [("8", "16"), ("15", "16"), ("20", "16 or 24"), ("100", "96 or 104"), ("1023", "1016 or 1024")]
 )
 def test_a_size_that_cannot_be_trained_on_is_refused_at_once(
-    bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str, near: str
+    bare: Path, tmp_path: Path, capsys: Capture, size: str, near: str
 ) -> None:
     assert auto.main([str(bare), "--out", str(tmp_path / "x"), "--size", size]) == 2
     told = f"--size: expected a multiple of 8 from 16 to 1024 pixels, got {size}; try {near}, or name a --codec"

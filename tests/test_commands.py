@@ -14,7 +14,7 @@ import pytest
 
 from bridge.arguments import writable_folder
 from bridge.errors import UserError
-from train.command import Parser, blaming, exit_code, number, run_command, whole, writable_file
+from train.command import Parser, blaming, number, run_command, whole, writable_file
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = sorted(
@@ -122,11 +122,13 @@ def test_only_what_the_user_can_mend_is_one_line(capsys):
     def fail(error: BaseException) -> None:
         raise error
 
-    assert exit_code("x", lambda: fail(UserError("--a: wrong;\n do b"))) == 2
+    parser = Parser("x", "y", "z")
+    parser.add_argument("--out", default="/elsewhere")
+    assert run_command(parser, [], lambda _: fail(UserError("--a: wrong;\n do b"))) == 2
     assert capsys.readouterr().err == "x: --a: wrong; do b\n"
     for ours in (ValueError("internal"), KeyError("internal"), FileNotFoundError(errno.ENOENT, "no", "/internal")):
         with pytest.raises(type(ours)):
-            exit_code("x", lambda ours=ours: fail(ours), {"--out": "/elsewhere"})
+            run_command(parser, [], lambda _, ours=ours: fail(ours))
 
 
 @pytest.mark.parametrize("name", ["EROFS", "ENOSPC", "EACCES", "EISDIR", "ENOTDIR", "ENOENT", "ENAMETOOLONG"])

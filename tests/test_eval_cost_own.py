@@ -25,7 +25,7 @@ def told(artwork_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     with pytest.MonkeyPatch.context() as patch:
         shorten_own(patch)
         patch.setattr(cost_own, "quietly", made_up)
-        return out, cost_own.own_lines(artwork_folder, PAIRS, out, 0.01, lambda _: None)
+        return out, cost_own.own_lines(artwork_folder, PAIRS, out, 0.01)
 
 
 def test_it_trains_on_so_many_pairs_and_holds_out_all_there_are(told, artwork_folder):
@@ -62,13 +62,13 @@ def test_other_pictures_under_the_same_path_are_not_taken_for_those_before(told,
     changed = [row | {"label": "another"} if i == 0 else row for i, row in enumerate(artwork_rows)]
     write_dataset(changed, tmp_path / "data")
     with pytest.raises(ConfigError, match=r"^--out: .* was begun with other data; name another folder"):
-        cost_own.own_lines(tmp_path / "data", PAIRS, out, 0.01, lambda _: None)
+        cost_own.own_lines(tmp_path / "data", PAIRS, out, 0.01)
     assert {path: path.read_bytes() for path in out.rglob("*.json")} == left
 
 
 def test_another_number_of_pairs_is_not_taken_for_the_one_before(told, artwork_folder):
     with pytest.raises(ConfigError, match=r"was begun with other pairs; name another folder"):
-        cost_own.own_lines(artwork_folder, PAIRS - 1, told[0], 0.01, lambda _: None)
+        cost_own.own_lines(artwork_folder, PAIRS - 1, told[0], 0.01)
 
 
 def test_fewer_pairs_are_part_of_more(artwork_folder, tmp_path):

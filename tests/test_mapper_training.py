@@ -22,7 +22,7 @@ from bridge.text import TextCode, TextEncoder
 from bridge.text.words import WordVectors
 from train import mapper as mapper_module
 from train.config import ConfigError
-from train.data.dataset import load_dataset, pixels_of, row_cumulative, rows_of, systematic_rows, to_unit
+from train.data.dataset import EpochRows, load_dataset, pixels_of, rows_of, to_unit
 from train.loop import LoopConfig, ResumeError
 from train.mapper import MapperConfig, MapperTraining
 from train.recipes.emoji import write_dataset
@@ -452,8 +452,8 @@ def test_captions_that_cannot_be_read_are_left_out_and_told(build, encoder, monk
     assert "train.mapper: train: left out" in told
     assert len(training.train.latents) == len(training.train.table) == len(training.near) < 42
     assert not any("anchor" in text for text in training.train.table.texts)
-    assert "bus, school, vehicle" in training.labels
-    assert not {"bus", "anchor"} & set(training.labels)
+    assert "bus, school, vehicle" in training.memory.captions
+    assert not {"bus", "anchor"} & set(training.memory.captions)
 
 
 # rows of an epoch
@@ -462,27 +462,26 @@ def test_captions_that_cannot_be_read_are_left_out_and_told(build, encoder, monk
 @pytest.mark.parametrize("offset", [0.0, 0.3, 0.999])
 def test_each_row_is_drawn_as_often_as_its_share_to_within_one(offset):
     families = torch.randint(5, (200,), generator=torch.Generator().manual_seed(0))
-    cumulative = row_cumulative(families, power=0.8)
-    shares = torch.diff(cumulative, prepend=torch.zeros(1, dtype=torch.float64))
-    drawn = systematic_rows(torch.arange(200), cumulative, offset).bincount(minlength=200)
+    rows = EpochRows(families, power=0.8)
+    shares = torch.diff(rows.cumulative, prepend=torch.zeros(1, dtype=torch.float64))
+    drawn = rows.at(torch.arange(200), offset).bincount(minlength=200)
     assert ((drawn - 200 * shares).abs() < 1).all()
 
 
 def test_at_power_1_families_weigh_the_same():
     families = torch.tensor([0] * 9 + [1] * 3)
-    drawn = systematic_rows(torch.arange(12), row_cumulative(families, 1.0), 0.5)
+    drawn = EpochRows(families, 1.0).at(torch.arange(12), 0.5)
     assert families[drawn].bincount().tolist() == [6, 6]
 
 
 def test_at_power_0_every_row_is_drawn_once():
-    cumulative = row_cumulative(torch.tensor([0] * 9 + [1] * 3), 0.0)
-    assert systematic_rows(torch.arange(12), cumulative, 0.5).tolist() == list(range(12))
+    rows = EpochRows(torch.tensor([0] * 9 + [1] * 3), 0.0)
+    assert rows.at(torch.arange(12), 0.5).tolist() == list(range(12))
 
 
 def test_over_epochs_a_rare_row_has_its_turn():
-    cumulative = row_cumulative(torch.tensor([0] * 99 + [1]), 1.0)
-    offsets = torch.rand(60, generator=torch.Generator().manual_seed(0)).tolist()
-    drawn = torch.cat([systematic_rows(torch.arange(100), cumulative, offset) for offset in offsets])
+    rows = EpochRows(torch.tensor([0] * 99 + [1]), 1.0)
+    drawn = torch.cat([rows.drawn(torch.arange(100), seed=0, epoch=epoch) for epoch in range(60)])
     assert len(drawn.unique()) == 100
 
 

@@ -15,8 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from functools import partial
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,25 +35,24 @@ from bridge.pairs.reading import Reading
 from bridge.pairs.sources import Wanted
 from bridge.pipeline import Settings
 from bridge.text import DEFAULT_ID
-from train.autoencoder import VAEConfig, VAEObjective, VAETraining, build_vae
-from train.checkpoint import previous_of
+from train.autoencoder import VAEConfig, VAETraining
 from train.codec import CodecConfig, fit, psnr
 from train.command import Parser, number, run_command, say
-from train.config import ConfigError, check, load_config
+from train.config import ConfigError, load_config
 from train.data.dataset import at_once, load_dataset, pixels_of, rows_of
-from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
 from train.memory import MemoryConfig, build, held_out_losses
 from train.prepare import FACTS, add_arguments, chosen, prepare
+from train.schedule import Budget, LoopConfig
 from train.starting import STOPPED
-from train.timing import interleaved, slow_bfloat16, slowdown
+from train.timing import slowdown
 
 BASE = "pictures"
 ENOUGH_PSNR, GAIN = 23.0, 0.3  # dB of held-out pictures: a shipped codec that is good enough; what tuning must add
-CODEC_SHARE, LEAST_SHARE = 0.2, 0.3  # Of the minutes: for a codec that is trained; for the mapper however late it is
-CODEC_BATCH, FEW_CODEC_PICTURES = 16, 64  # Pictures a step; fewer pictures than the second are not trained on
-LARGE = 256  # Longest side of pictures of which a whole batch is computed at once
-TIMED, SLOW, PRECISION_GAIN = 3, 5.0, 0.8  # bfloat16 is taken where a step takes less than this share of float32's time
+CODEC_SHARE, LEAST_SHARE = 0.2, 0.3  # Of the minutes: for the codec before a mapper; for that however late it is
+CODEC_BATCH, CODEC_WARMUP = 16, 30  # Pictures a step; steps
+FEW_CODEC_PICTURES = 64  # Fewer are not trained on
+PRECISION_GAIN = 0.8  # bfloat16 is taken where a product of matrices takes less than this share of float32's time
 FACTOR, SMALLEST = 8, 16  # Pixels a side of a new codec's latent position, and of the smallest picture that it takes
 PALETTE = Path(__file__).parent.parent / "configs" / "palette-vae.yaml"  # The default model's codec of layers
 WEIGHTS = ("mse", "perceptual", "crop", "gradient", "entropy", "kl")  # Of its losses, those for a codec tuned here
@@ -81,255 +79,180 @@ EXAMPLES = """
     python -m train photos/ --codec stabilityai/sd-vae-ft-mse --text openai/clip-vit-base-patch32 --size 256 \\
         --mapper transformer
 """
-Say = Callable[[str], None]
 Run = TypeVar("Run", MapperConfig, MemoryConfig, VAEConfig)
 
 
-class Choices:
-    """What was chosen and why, reported at once and kept in a JSON file, so that a resumed run chooses the same."""
+@dataclass
+class AutoRun:
+    """One run: in about so many `minutes` on this machine from a source's pictures to a model in folder `out`.
 
-    def __init__(self, path: Path, say: Say) -> None:
-        self.path, self.say = path, say
-        self.made: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-
-    def get(self, name: str, choose: Callable[[], tuple[Any, str]]) -> Any:
-        """The value of a choice, made now where it was not made before."""
-        if name not in self.made:
-            value, why = choose()
-            self.record(name, value, why)
-            self.say(f"{name}: {value} – {why}")
-        return self.made[name]["value"]
-
-    def record(self, name: str, value: Any, why: str) -> None:
-        """Keep a choice, in place of one before."""
-        self.made[name] = {"value": value, "why": why}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(self.path, json.dumps(self.made, indent=1) + "\n")
-
-
-@dataclass(frozen=True)
-class Pace:
-    """The faster precision here, as `LoopConfig` names it, and seconds of a codec's step on 16 pictures in it."""
-
-    mixed_precision: str
-    codec_seconds: float
-
-
-def parts_of(size: int) -> int:
-    """Parts in which a codec's batch is computed, so that large pictures fit into memory.
-
-    >>> parts_of(64), parts_of(512), parts_of(1024)
-    (1, 4, 16)
+    Choices are reported at once and kept with their reasons in choices.json, so that a resumed run makes the same.
     """
-    return min(-(-size * size // LARGE**2), CODEC_BATCH)
-
-
-def codec_step_seconds(size: int) -> dict[str, float]:
-    """Seconds of a new codec's training step on 16 pictures, by precision; float32's alone where bfloat16 is slow."""
-    parts, device = parts_of(size), PartialState().device
-    config = VAEConfig(Path(), Path(), LoopConfig(steps=1, batch_size=CODEC_BATCH))
-    vae = build_vae(config, size).to(device)
-    objective = VAEObjective(vae, config).to(device)
-    x = torch.full((CODEC_BATCH // parts, 3, size, size), 0.5, device=device)
-    eps = torch.zeros_like(vae.encode(x).latent_dist.mean)
-
-    def step(precision: str) -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            loss = objective(x, eps)["loss"].mean()
-        loss.backward()
-
-    start = time.monotonic()
-    step("no")
-    first = (time.monotonic() - start) * parts
-    if first > SLOW:
-        return {"no": first}
-    names = ("no",) if slow_bfloat16() else ("no", "bf16")
-    taken = interleaved({name: partial(step, name) for name in names}, TIMED, time.monotonic)
-    return {name: seconds * parts for name, seconds in taken.items()}
-
-
-@dataclass(frozen=True)
-class Own:
-    """One such run: in about so many `minutes` on this machine from a source's pictures to a model in folder `out`."""
 
     source: Wanted
     reading: Reading
     out: Path
     minutes: float
     seed: int
-    say: Say  # Called with what is being done
     codec: str = ""  # NEW, TUNED, a shipped model's name, a folder or a hub id; empty chooses
     text: str = ""  # See `MapperConfig.text`; empty is MiniLM
     mapper: str = ""  # One of MAPPERS; empty is the local flow, which is not trained
     resplit: bool = False  # Leave splits of the source's own aside
-    began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        check(self, "minutes", "a time above 0", lambda minutes: minutes > 0)
         if self.codec in ("", NEW):
             check_size(self.reading.size)
         else:
             given_codec(BASE if self.codec == TUNED else self.codec, self.reading.size)
+        self.began, self.data = time.monotonic(), self.out / "data"
+        self.untrained = self.mapper in ("", "local")
+        self.codec_share = 1.0 if self.untrained else CODEC_SHARE  # Of the minutes, for a codec that is trained
+        path = self.out / "choices.json"
+        self.choices: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
 
-    @property
-    def data(self) -> Path:
-        """The prepared dataset."""
-        return self.out / "data"
+    def choose(self, name: str, make: Callable[[], tuple[Any, str]]) -> Any:
+        """The value of a choice, made now where it was not made before."""
+        if name not in self.choices:
+            value, why = make()
+            self.record(name, value, why)
+            say(f"{name}: {value} – {why}")
+        return self.choices[name]["value"]
 
-    @property
-    def local(self) -> bool:
-        """Whether the mapper is a local flow, so that all of the minutes are for the codec."""
-        return self.mapper in ("", "local")
+    def record(self, name: str, value: Any, why: str) -> None:
+        """Keep a choice, in place of one before."""
+        self.choices[name] = {"value": value, "why": why}
+        atomic_write(self.out / "choices.json", json.dumps(self.choices, indent=1) + "\n")
 
     def run(self) -> Path:
         """Prepare, choose and train; returns the model's folder. ConfigError if the data cannot be read or are few."""
-        choices = self.resumed()
-        dataset = self.prepared(choices)
+        dataset = self.prepared()
         rows, held_out = (len(rows_of(dataset, split)) for split in ("train", "validation"))
-        self.say(f"data: {rows} pictures to train on, {held_out} to choose by")
-        vae, pace = self.with_codec(choices, dataset)
-        if self.local:
-            return self.remembered(choices, vae)
-        trial = self.trial(choices, vae, rows, pace)
-        steps = choices.get("steps", lambda: self.choose_steps(trial))
-        config = self.mapper_config(vae, steps, rows, self.out, pace)
-        return MapperTraining(written(config, self.out / "mapper.yaml")).run()
+        say(f"data: {rows} pictures to train on, {held_out} to choose by")
+        vae = self.codec_folder(dataset)
+        return self.remembered(vae) if self.untrained else self.trained(vae, rows)
 
-    def resumed(self) -> Choices:
-        """The choices so far, but for those that other minutes change. ConfigError if other options were asked for."""
-        choices, reading = Choices(self.out / "choices.json", self.say), self.reading
+    def prepared(self) -> Dataset:
+        """The source as a dataset with splits. ConfigError if it, or an option, has changed since the run began."""
+        options = self.options()
+        say(f"data: reading {self.source.source}")
+        prepare(self.source, self.data, self.reading, self.seed, resplit=self.resplit)
+        fingerprint = json.loads((self.data / FACTS).read_text("utf-8"))["fingerprint"]
+        if options.setdefault("data", fingerprint) != fingerprint:
+            raise ConfigError(f"SOURCE: {self.source.source} has changed since this run began; name another --out")
+        self.record("options", options, "as asked for")
+        return load_dataset(self.data)
+
+    def options(self) -> dict[str, Any]:
+        """What was asked for. Other minutes forget the steps chosen; ConfigError if another option differs."""
+        reading = self.reading
         background = list(reading.background or ())
         asked = {"--size": reading.size, "--fit": reading.fit, "--background": background, "--max-bad": reading.max_bad}
         asked |= {f"--{name}": getattr(self, name) for name in ("seed", "resplit", "codec", "text", "mapper")}
-        before: dict[str, Any] = choices.made.get("options", {}).get("value", {})
+        before: dict[str, Any] = self.choices.get("options", {}).get("value", {})
         for name, value in asked.items():
             if before.get(name, value) != value:
                 differs = f"this run was begun with {before[name] or 'no such option'}, not {value or 'without'}"
                 raise ConfigError(f"{name}: {differs}; name another --out, or repeat the option")
-        if before.get("--minutes", self.minutes) != self.minutes and choices.made.pop("steps", None):
-            self.say(f"minutes: {before['--minutes']:g} before, now {self.minutes:g}: the steps are chosen anew")
-        options = before | asked | {"--minutes": self.minutes}
-        choices.made["options"] = {"value": options, "why": "as asked for"}
-        return choices
+        if before.get("--minutes", self.minutes) != self.minutes and self.choices.pop("steps", None):
+            say(f"minutes: {before['--minutes']:g} before, now {self.minutes:g}: the steps are chosen anew")
+        return before | asked | {"--minutes": self.minutes}
 
-    def prepared(self, choices: Choices) -> Dataset:
-        """The source as a dataset with splits. ConfigError if it has changed since the run began."""
-        self.say(f"data: reading {self.source.source}")
-        prepare(self.source, self.data, self.reading, self.seed, resplit=self.resplit)
-        options = choices.made["options"]["value"]
-        fingerprint = json.loads((self.data / FACTS).read_text("utf-8"))["fingerprint"]
-        if options.setdefault("data", fingerprint) != fingerprint:
-            raise ConfigError(f"SOURCE: {self.source.source} has changed since this run began; name another --out")
-        choices.record("options", options, "as asked for")
-        return load_dataset(self.data)
-
-    def with_codec(self, choices: Choices, dataset: Dataset) -> tuple[Path, Pace]:
-        """The codec's folder and how fast this machine trains, chosen where they were not."""
-        pace = self.pace(choices)
-        return Path(choices.get("codec", lambda: self.choose_codec(dataset, pace))), pace
-
-    def pace(self, choices: Choices) -> Pace:
-        """How fast this machine trains, chosen where it was not."""
-
-        def choose() -> tuple[dict[str, Any], str]:
-            trained = self.codec in ("", NEW, TUNED)
-            seconds = codec_step_seconds(self.reading.size if trained else load_codec(shipped_codec()).image_size)
-            precision, why = choose_precision(seconds)
-            return {"mixed_precision": precision, "codec_seconds": round(seconds[precision], 4)}, why
-
-        return Pace(**choices.get("precision", choose))
+    def loop(self, steps: int, batch_size: int, warmup: int) -> LoopConfig:
+        """How codecs and mappers are trained alike."""
+        precision = self.choose("precision", choose_precision)["mixed_precision"]
+        loop = LoopConfig(steps, batch_size, warmup=warmup, ema_decay=0.99, mixed_precision=precision)
+        return replace(loop, save_minutes=1, seed=self.seed)
 
     # codec
 
-    def choose_codec(self, dataset: Dataset, pace: Pace) -> tuple[str, str]:
+    def codec_folder(self, dataset: Dataset) -> Path:
+        """The codec's folder, chosen, like the precision, where it was not."""
+        self.choose("precision", choose_precision)
+        return Path(self.choose("codec", lambda: self.choose_codec(dataset)))
+
+    def choose_codec(self, dataset: Dataset) -> tuple[str, str]:
         """The shipped codec, or it fine-tuned, or for pictures of another size a new one; or what was asked for."""
         shipped, count = shipped_codec(), len(rows_of(dataset, "train"))
         if self.codec in (NEW, TUNED):
-            return str(self.train_codec(str(shipped) if self.codec == TUNED else "", count, pace)), "as asked for"
+            return str(self.train_codec(str(shipped) if self.codec == TUNED else "", count)), "as asked for"
         if self.codec:
-            return str(given_codec(self.codec, self.reading.size) or self.measured_codec()), "as asked for"
+            if (folder := given_codec(self.codec, self.reading.size)) is None:
+                say(f"codec: measuring the latents of {self.codec}")
+                batch = at_once(self.reading.size)
+                folder = fit(CodecConfig(self.data, self.out, "diffusers", inner=self.codec, batch_size=batch))
+            return str(folder), "as asked for"
         size = load_codec(shipped).image_size
         if self.reading.size != size:
-            return str(self.train_codec("", count, pace)), f"a new one: the shipped one is for {size} pixels"
+            return str(self.train_codec("", count)), f"a new one: the shipped one is for {size} pixels"
         held_out = pixels_of(rows_of(dataset, "validation")).split(at_once(size))
         before = psnr(load_codec(shipped), held_out)
         if before >= ENOUGH_PSNR:
             return str(shipped), f"as shipped: it keeps {before:.1f} dB of held-out pictures, as of others"
         if count < FEW_CODEC_PICTURES:
             return str(shipped), f"as shipped ({before:.1f} dB held out): {count} pictures are too few to fine-tune it"
-        tuned = self.train_codec(str(shipped), count, pace)
+        tuned = self.train_codec(str(shipped), count)
         after = psnr(load_codec(tuned), held_out)
         why = f"held-out pictures: {after:.1f} dB fine-tuned, {before:.1f} dB as shipped"
         return str(tuned if after >= before + GAIN else shipped), why
 
-    def measured_codec(self) -> Path:
-        """The published autoencoder asked for, its latents measured on the pictures."""
-        self.say(f"codec: measuring the latents of {self.codec}")
-        batch = at_once(self.reading.size)
-        return fit(CodecConfig(self.data, self.out, "diffusers", inner=self.codec, batch_size=batch))
-
-    def train_codec(self, init: str, count: int, pace: Pace) -> Path:
+    def train_codec(self, init: str, count: int) -> Path:
         """A codec trained for its share of the minutes, from `init` or from nothing; its folder."""
-        seconds = 60 * self.minutes * (1 if self.local else CODEC_SHARE)
-        steps = max(int(seconds / pace.codec_seconds), 2 * VALIDATIONS)
+        seconds, path = 60 * self.minutes * self.codec_share, self.out / "vae.yaml"
         loop = replace(
-            self.loop(steps, min(CODEC_BATCH, count), pace, "validation_psnr", "max"),
+            self.loop(1, min(CODEC_BATCH, count), CODEC_WARMUP),
             learning_rate=4e-4 if init else 1e-3,
-            warmup=min(100, steps // 10),
-            validate_every=max(2 * steps // VALIDATIONS, 1),
-            accumulate=min(parts_of(self.reading.size), count),
+            accumulate=min(-(-CODEC_BATCH // at_once(self.reading.size)), count),
         )
         shape = palette_of(Path(init)) if init else {}
-        config = written(VAEConfig(self.data, self.out / "codec", loop, init=init, **shape), self.out / "vae.yaml")
-        self.say(f"codec: {'fine-tuning the shipped one' if init else 'training a new one'}, {steps} steps")
-        return VAETraining(config).run()
-
-    def loop(self, steps: int, batch_size: int, pace: Pace, stop_on: str, goal: str) -> LoopConfig:
-        """How codecs and mappers are trained, until a validation figure no longer improves."""
-        precision, every = pace.mixed_precision, max(steps // VALIDATIONS, 1)
-        loop = LoopConfig(steps, batch_size, warmup=min(50, steps // 10), ema_decay=0.99, mixed_precision=precision)
-        return replace(loop, validate_every=every, save_minutes=1, seed=self.seed, stop_on=stop_on, goal=goal)
+        config = written(VAEConfig(self.data, self.out / "codec", loop, init=init, **shape), path)
+        say(f"codec: {'fine-tuning the shipped one' if init else 'training a new one'} for {seconds:.0f} s")
+        training = VAETraining(config, Budget(seconds, clock=time.monotonic))
+        folder = training.run()
+        written(replace(config, loop=replace(config.loop, steps=training.loop.step)), path)
+        return folder
 
     # mapper
 
-    def remembered(self, choices: Choices, vae: Path) -> Path:
+    def remembered(self, vae: Path) -> Path:
         """A local flow over the training pictures, its window and perplexity chosen on those held out."""
         plain = MemoryConfig(self.data, vae, self.out, text=self.text or DEFAULT_ID, settings=SETTINGS)
 
         def choose() -> tuple[dict[str, Any], str]:
-            self.say("mapper: encoding pictures and captions")
+            say("mapper: encoding pictures and captions")
             losses = held_out_losses(plain, WINDOWS, PERPLEXITIES)
             best = min(losses, key=lambda setting: losses[setting])
             why = f"the least held-out loss of {len(losses)} settings: {losses[best]:.3f}"
             return {"window": list(best[0]), "perplexity": best[1]}, f"{why} (the most is {max(losses.values()):.3f})"
 
-        best = choices.get("local flow", choose)
+        best = self.choose("local flow", choose)
         config = replace(plain, window=tuple(best["window"]), perplexity=best["perplexity"])
         return build(written(config, self.out / "memory.yaml"))
 
-    def trial(self, choices: Choices, vae: Path, rows: int, pace: Pace) -> dict[str, float]:
+    def trained(self, vae: Path, rows: int) -> Path:
+        """A mapper trained for what is left of the minutes."""
+        trial = self.choose("trial", lambda: self.trial(vae, rows))
+        config = self.mapper_config(vae, self.choose("steps", lambda: self.steps_left(trial)), rows)
+        return MapperTraining(written(config, self.out / "mapper.yaml")).run()
+
+    def trial(self, vae: Path, rows: int) -> tuple[dict[str, float], str]:
         """Held-out loss after a short training, seconds a step, and seconds of a validation."""
+        config = self.mapper_config(vae, TRIAL_STEPS, rows)
+        once = replace(config.loop, validate_every=TRIAL_STEPS, stop_on="validation_loss", goal="min")
+        training = MapperTraining(replace(config, loop=once, out=self.out / "trial"))
+        for path in (self.out / "trial").glob("*checkpoint.pt"):
+            path.unlink()  # an interrupted trial begins again: what remained could not be timed
+        _ = training.memory  # encoded once, so no part of what a validation takes
+        loop, start = training.loop, time.monotonic()
+        loop.clock = time.monotonic
+        loop.run()
+        figures = {
+            "loss": round(loop.best.value, 4),
+            "seconds": round(loop.used / TRIAL_STEPS, 3),
+            "validation_seconds": round(time.monotonic() - start - loop.used, 1),
+        }
+        return figures, f"held-out loss after {TRIAL_STEPS} steps, seconds a step, and of a validation"
 
-        def run() -> tuple[dict[str, float], str]:
-            config = self.mapper_config(vae, TRIAL_STEPS, rows, self.out / "trial", pace)
-            once = replace(config.loop, validate_every=TRIAL_STEPS, stop_on="validation_loss", goal="min")
-            training = MapperTraining(replace(config, loop=once))
-            for path in (training.loop.checkpoint, previous_of(training.loop.checkpoint)):
-                path.unlink(missing_ok=True)  # an interrupted trial begins again: what remained could not be timed
-            _ = training.memory  # encoded once, so no part of what a validation takes
-            loop, start = training.loop, time.monotonic()
-            loop.clock = time.monotonic
-            loop.run()
-            figures = {
-                "loss": round(loop.best.value, 4),
-                "seconds": round(loop.used / TRIAL_STEPS, 3),
-                "validation_seconds": round(time.monotonic() - start - loop.used, 1),
-            }
-            return figures, f"held-out loss after {TRIAL_STEPS} steps, seconds a step, and of a validation"
-
-        return dict(choices.get("trial", run))
-
-    def choose_steps(self, trial: Mapping[str, float]) -> tuple[int, str]:
+    def steps_left(self, trial: Mapping[str, float]) -> tuple[int, str]:
         """As many as the time that is left allows, validations included; early stopping ends some runs sooner."""
         left = max(60 * self.minutes - (time.monotonic() - self.began), 60 * self.minutes * LEAST_SHARE)
         stepping = max(left - VALIDATIONS * trial["validation_seconds"], left / 2)
@@ -337,26 +260,34 @@ class Own:
         rates = f"{trial['seconds']:.2f} s a step and {trial['validation_seconds']:.0f} s a validation"
         return steps, f"what {left:.0f} s allow at {rates}; fewer once training pictures are copied"
 
-    def mapper_config(self, vae: Path, steps: int, rows: int, out: Path, pace: Pace) -> MapperConfig:
+    def mapper_config(self, vae: Path, steps: int, rows: int) -> MapperConfig:
         """How a mapper is trained, with an eye on copies where pictures are few."""
-        family, arguments = self.architecture(vae)
-        guidance = GUIDANCE if issubclass(FAMILIES[family], VelocityMapper) else 1.0
-        settings = replace(SETTINGS, guidance_scale=guidance)
-        stop, copies_of = ("steps_without_copies", "max"), COPIES_OF
-        if rows > FEW:
-            stop, copies_of = ("validation_loss", "min"), 0
-        loop = replace(self.loop(steps, min(LARGEST_BATCH, rows), pace, *stop), patience=PATIENCE)
-        config = MapperConfig(self.data, vae, out, loop, self.text or DEFAULT_ID, family=family, mapper=arguments)
-        return replace(config, mix_share=0.33, copies_of=copies_of, settings=settings)
-
-    def architecture(self, vae: Path) -> tuple[str, dict[str, Any]]:
-        """Class name of the mapper, and its arguments."""
-        family = FAMILIES[MAPPERS[self.mapper or "local"]]
+        family = FAMILIES[MAPPERS[self.mapper]]
         takes = inspect.signature(family.__init__).parameters
         arguments: dict[str, Any] = {"dropout": DROPOUT} if "dropout" in takes else {}
         if "patch" in takes:
             arguments["patch"] = 2 if all(side % 2 == 0 for side in load_codec(vae).z_shape[-2:]) else 1
-        return family.__name__, arguments
+        guidance = GUIDANCE if issubclass(family, VelocityMapper) else 1.0
+        few = rows <= FEW
+        loop = replace(
+            self.loop(steps, min(LARGEST_BATCH, rows), min(50, steps // 10)),
+            validate_every=max(steps // VALIDATIONS, 1),
+            stop_on="steps_without_copies" if few else "validation_loss",
+            goal="max" if few else "min",
+            patience=PATIENCE,
+        )
+        return MapperConfig(
+            self.data,
+            vae,
+            self.out,
+            loop,
+            self.text or DEFAULT_ID,
+            family=family.__name__,
+            mapper=arguments,
+            mix_share=0.33,
+            copies_of=COPIES_OF if few else 0,
+            settings=replace(SETTINGS, guidance_scale=guidance),
+        )
 
 
 def shipped_codec() -> Path:
@@ -405,15 +336,16 @@ def given_codec(name: str, size: int) -> Path | None:
     return folder
 
 
-def choose_precision(seconds: Mapping[str, float]) -> tuple[str, str]:
-    """The precision whose step is clearly the shorter one; float32 where the other was not worth timing."""
-    if "bf16" in seconds:
-        share = seconds["bf16"] / seconds["no"]
-        why = f"a step of the codec takes {share:.2f} of float32's time in bfloat16"
-        return ("bf16" if share < PRECISION_GAIN else "no"), why
-    if seconds["no"] > SLOW:
-        return "no", f"a step of the codec takes {seconds['no']:.0f} s, too long to try another precision"
-    return "no", f"a product of matrices takes {slowdown():.0f} times as long in bfloat16 on this processor"
+def choose_precision() -> tuple[dict[str, str], str]:
+    """The faster precision here, as `LoopConfig` names it, and why."""
+    device = PartialState().device
+    if device.type == "cpu":
+        faster = slowdown() < PRECISION_GAIN
+        why = f"a product of matrices takes {slowdown():.2g} times as long in bfloat16 as in float32 on this processor"
+    else:
+        faster = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        why = f"this accelerator {'computes' if faster else 'does not compute'} in bfloat16"
+    return {"mixed_precision": "bf16" if faster else "no"}, why
 
 
 def written(config: Run, path: Path) -> Run:
@@ -422,28 +354,24 @@ def written(config: Run, path: Path) -> Run:
     It keeps the warm-up of the run that wrote `path` before, if one did: other minutes change the steps alone.
     """
 
-    def plain(value: Any) -> Any:
-        if is_dataclass(value):
-            given = {f.name: f.default for f in fields(value)}
-            return {name: plain(v) for name, v in vars(value).items() if v != given[name]}
-        if isinstance(value, tuple):
-            return list(value)
-        return str(value) if isinstance(value, Path) else value
+    def given(value: Any) -> Any:
+        if not is_dataclass(value):
+            return value
+        return {f.name: given(v) for f in fields(value) if (v := getattr(value, f.name)) != f.default}
 
     if not isinstance(config, MemoryConfig):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
             warmup = int(yaml.safe_load(path.read_text("utf-8"))["loop"]["warmup"])
             config = replace(config, loop=replace(config.loop, warmup=warmup))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
+    plain = json.loads(json.dumps(given(config), default=str))  # no tuples and paths
+    atomic_write(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     return config
 
 
 def quietly(module: str, words: Sequence[object]) -> int:
     """Exit code of `python -m MODULE WORDS` without its standard output: `eval` imports `train`, not the other way."""
-    path = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", module, *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     code = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False).returncode
     if code == STOPPED:
         raise KeyboardInterrupt
@@ -507,22 +435,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     use_device(args.device)
     out = args.out or out_of(args.source)
-    minutes = args.minutes / CODEC_SHARE if args.codec_alone else args.minutes
-    own = Own(*chosen(args), out, minutes, args.seed, say, args.codec, args.text, args.mapper, args.resplit)
+    run = AutoRun(*chosen(args), out, args.minutes, args.seed, args.codec, args.text, args.mapper, args.resplit)
     writable_folder(out)
     if args.codec_alone:
-        choices = own.resumed()
-        print(own.with_codec(choices, own.prepared(choices))[0])
+        run.codec_share = 1.0
+        print(run.codec_folder(run.prepared()))
         return
-    model, images, report = own.run(), out / "sheet.png", out / "report"
-    if quietly("eval", [model, "--data", own.data, "--split", "validation", "-n", 8, "--sheet", images]):
+    model, images, report = run.run(), out / "sheet.png", out / "report"
+    if quietly("eval", [model, "--data", run.data, "--split", "validation", "-n", 8, "--sheet", images]):
         raise ConfigError(f"out: no sheet could be drawn from {model}; see the line above")
     say(f"sheet: {images}")
     say("report: judging held-out captions (a minute or two; the model is already there)")
-    if quietly("eval", [model, "--data", own.data, "--quick", "--out", report]):
+    if quietly("eval", [model, "--data", run.data, "--quick", "--out", report]):
         say("report: left out, see the line above")
     else:
         say("\n".join([*figure_lines(report), f"report: {report / 'report.html'}"]))
-    captions = rows_of(load_dataset(own.data), "validation")["label"]
+    captions = rows_of(load_dataset(run.data), "validation")["label"]
     say(f"try: bridge generate {shlex.quote(str(captions[0]))} --model {shlex.quote(str(model))}")
     print(model)

@@ -28,18 +28,10 @@ from bridge.noise import generator_for, normal_rows
 from train.checkpoint import fingerprint_of
 from train.codec import CodecConfig, channel_statistics, fit
 from train.config import ConfigError, check, named, run_config
-from train.data.dataset import (
-    at_once,
-    load_dataset,
-    opacity_of,
-    pixels_of,
-    row_cumulative,
-    rows_of,
-    systematic_rows,
-    to_unit,
-)
-from train.loop import Loop, LoopConfig
+from train.data.dataset import EpochRows, at_once, load_dataset, opacity_of, pixels_of, rows_of, to_unit
+from train.loop import Loop
 from train.perceptual import Discriminator, PerceptualDistance, distance
+from train.schedule import Budget, LoopConfig
 
 AnyVAE: TypeAlias = AutoencoderKL | DenseVAE | PaletteVAE
 SHAPE = ("block_out_channels", "latent_channels", "norm_num_groups", "units", "sample_size", "widths")
@@ -56,12 +48,7 @@ class VAEConfig:
     data: Path  # Folder of a dataset; only its "train" rows are trained on
     out: Path  # Run folder; the VAE ends in `out/vae`
     loop: LoopConfig  # How to train
-    widths: tuple[int, ...] = (
-        16,
-        32,
-        64,
-        128,
-    )  # Channels of each resolution, finest first; each halves the side
+    widths: tuple[int, ...] = (16, 32, 64, 128)  # Channels of each resolution, finest first; each halves the side
     latent_channels: int = 4  # Channels of a latent
     # Width of a dense layer between convolutions and latents, so that a latent has no place in the picture
     # (`DenseVAE`; each of `widths` then halves the side). 0 is AutoencoderKL, all convolutions.
@@ -264,14 +251,14 @@ def make_deterministic(vae: AnyVAE) -> None:
 class VAETraining:
     """Everything a VAE run needs around the loop."""
 
-    def __init__(self, config: VAEConfig) -> None:
+    def __init__(self, config: VAEConfig, budget: Budget | None = None) -> None:
         self.config = config
         dataset = load_dataset(config.data)
         rows = rows_of(dataset, "train")
         self.pixels = pixels_of(rows)
         self.size = int(self.pixels.shape[-1])  # Side of the pictures, in pixels
         self.opacity = opacity_of(rows) if config.opacity else None
-        self.cumulative = row_cumulative(torch.tensor(rows["family"]), config.family_power)
+        self.epoch_rows = EpochRows(torch.tensor(rows["family"]), config.family_power)
         self.more = self.load_more()
         share = config.more_share if len(self.more) else 0.0
         self.extra = round(len(self.pixels) * share / (1 - share))  # Pictures of `more` in an epoch
@@ -290,9 +277,9 @@ class VAETraining:
         identity = {k: v for k, v in asdict(config).items() if k not in left_out}
         identity["pictures"] = [len(self.pixels), len(self.more)]
         count = len(self.pixels) + self.extra
-        content = fingerprint_of([self.pixels, self.cumulative, *([self.more] if len(self.more) else [])])
+        data = fingerprint_of([self.pixels, self.epoch_rows.cumulative, *([self.more] if len(self.more) else [])])
         objective = VAEObjective(self.vae, config, count)
-        self.loop = Loop(objective, self.batch, count, self.validate, config.loop, config.out, identity, content)
+        self.loop = Loop(objective, self.batch, count, self.validate, config.loop, config.out, identity, data, budget)
 
     def load_more(self) -> Tensor:
         """Pictures of `config.more`, (M, 3, H, W) uint8; ConfigError if `data` has another size."""
@@ -310,8 +297,7 @@ class VAETraining:
         The last positions of an epoch are pictures of `more`.
         """
         seed, own = self.config.loop.seed, len(self.pixels)
-        offset = float(torch.rand((), generator=generator_for(seed, epoch, -1)))
-        rows = systematic_rows(positions.clamp(max=own - 1), self.cumulative, offset)
+        rows = self.epoch_rows.drawn(positions.clamp(max=own - 1), seed, epoch)
         x, extra = self.pixels[rows], positions >= own
         if extra.any():
             order = torch.randint(len(self.more), (self.extra,), generator=generator_for(seed, epoch, -2))

@@ -108,32 +108,24 @@ def spelled(name: str, argv: Sequence[str] | None) -> str:
 
 
 def run_command(parser: Parser, argv: Sequence[str] | None, work: Callable[[argparse.Namespace], object]) -> int:
-    """Parse `argv`, None for the process' own, and do the work; see `exit_code`."""
+    """Parse `argv`, None for the process' own, and do the work; returns the exit code, see above and `blaming`."""
 
-    def parsed() -> int:
+    def run() -> int:
+        see = f" (see {parser.prog} --help)"
         try:
-            args = parser.parse_args(argv)
+            args, see = parser.parse_args(argv), ""
+            interruptible()
+            with blaming(parser.paths(args)):
+                work(args)
         except UserError as error:
-            say(f"{parser.prog}: {error} (see {parser.prog} --help)")
+            say(f"{parser.prog}: {' '.join(str(error).split())}{see}")
             return 2
-        return exit_code(parser.prog, lambda: work(args), parser.paths(args))
+        except KeyboardInterrupt:
+            say(f"{parser.prog}: stopped")
+            return STOPPED
+        return 0
 
-    return guarded(parser.prog, parsed)
-
-
-def exit_code(name: str, work: Callable[[], object], paths: Mapping[str, Any] | None = None) -> int:
-    """Run a command: 0 when it is done, 2 with one line for bad input, 130 with one line for Ctrl-C; see `blaming`."""
-    try:
-        interruptible()
-        with blaming(paths or {}):
-            work()
-    except UserError as error:
-        say(f"{name}: {' '.join(str(error).split())}")
-        return 2
-    except KeyboardInterrupt:
-        say(f"{name}: stopped")
-        return STOPPED
-    return 0
+    return guarded(parser.prog, run)
 
 
 @contextlib.contextmanager

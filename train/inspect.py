@@ -55,9 +55,9 @@ def inspect(
     how, encoder = how or Reading(), encoder or TextEncoder.from_pretrained()
     source, sample = open_source(wanted), Sample(SHEET_ROWS)
     surveyed = survey(source, replace(how, max_bad=1), sample.add)
-    pairs, bad = surveyed.pairs, len(surveyed.bad)
+    pairs, bad, groups = surveyed.pairs, len(surveyed.bad), near_groups(surveyed.thumbnails)
     try:
-        plan = summary(surveyed, partition(surveyed, partial(codes_of, encoder), seed, resplit=resplit))
+        plan = summary(surveyed, partition(surveyed, groups, partial(codes_of, encoder), seed, resplit=resplit))
         names = ("pictures", "families", "joined_rows", "leak_count", "leaks", "notes")
         training = {"size": how.size, "fit": how.fit} | {name: plan[name] for name in names}
     except UserError as error:
@@ -75,7 +75,7 @@ def inspect(
             "artists": len({pair.artist for pair in pairs if pair.artist}),
         },
         "pictures": _picture_facts(surveyed),
-        "duplicates": _duplicate_facts(surveyed),
+        "duplicates": _duplicate_facts(surveyed, groups),
         "captions": _caption_facts(surveyed, encoder),
         "training": training,
         "notes": all_notes(source, surveyed),
@@ -130,12 +130,12 @@ def _shape(width: int, height: int) -> str:
     return f"very {kind} (over 2:1)" if max(width, height) > 2 * min(width, height) else kind
 
 
-def _duplicate_facts(surveyed: Survey) -> dict[str, Any]:
+def _duplicate_facts(surveyed: Survey, groups: np.ndarray) -> dict[str, Any]:
     """Pictures and captions that stand there more than once."""
     captions = Counter(same_words(pair.captions[0]) for pair in surveyed.pairs)
     return {
         "same_file": surveyed.joined + len(surveyed.pairs) - len({pair.digest for pair in surveyed.pairs}),
-        "near_pictures": len(surveyed.pairs) - len(np.unique(near_groups(surveyed.thumbnails))),
+        "near_pictures": len(surveyed.pairs) - len(np.unique(groups)),
         "captions_of_several_pictures": sum(n > 1 for n in captions.values()),
         "most_pictures_of_a_caption": max(captions.values()),
     }

@@ -34,17 +34,8 @@ from train.checkpoint import fingerprint_of
 from train.command import say
 from train.config import ConfigError, check, named, read_card, run_config
 from train.copies import CopyTest, thumbnails
-from train.data.cache import CACHE, Codes, Held, Latents, can_read, caption_codes
-from train.data.dataset import (
-    CaptionTable,
-    latents_of,
-    load_dataset,
-    pixels_of,
-    row_cumulative,
-    rows_of,
-    systematic_rows,
-    to_unit,
-)
+from train.data.cache import CACHE, Codes, Latents, Shards, can_read, caption_codes
+from train.data.dataset import CaptionTable, EpochRows, latents_of, load_dataset, pixels_of, rows_of, to_unit
 from train.loop import Loop, LoopConfig
 
 NEAR_CHUNK, VALIDATED, COPIES_EACH = 1024, 1024, 2
@@ -113,12 +104,13 @@ class MapperObjective(nn.Module):
 
 @dataclass(frozen=True)
 class Side:
-    """One split, encoded: latents, captions of each row, codes of all captions; `content` is the identity of them."""
+    """One split of N rows, encoded."""
 
     latents: Latents
-    table: CaptionTable
-    codes: Codes
-    content: str
+    table: CaptionTable  # Captions of each row
+    codes: Codes  # Of all captions
+    families: Tensor  # Of the rows, (N,)
+    content: str  # Identity of latents and captions
 
 
 class MapperTraining:
@@ -135,27 +127,20 @@ class MapperTraining:
         self.codec = load_codec(config.vae)
         torch.manual_seed(config.loop.seed)
         self.mapper = self.first_mapper()
-        if config.corrects:
-            self.train = self.remembered()
-            self.labels = self.memory.captions
-            self.cumulative = row_cumulative(torch.arange(len(self.train.latents)), 0)
-        else:
-            rows, captions = self.readable(dataset, "train")
-            self.train = self.encode(rows, captions)
-            self.labels = sorted({row[0] for row in captions})
-            self.cumulative = row_cumulative(torch.tensor(rows["family"]), config.family_power)
+        self.train = self.remembered() if config.corrects else self.encode(dataset, "train")
+        self.epoch_rows = EpochRows(self.train.families, config.family_power)
         splits = [split for split in HELD_OUT if split in dataset["split"]]
         if not splits:
             raise ConfigError(f"data: {config.data} has no split {' or '.join(HELD_OUT)} to watch; hold captions out")
-        self.held_out = {split: self.encode(*self.readable(dataset, split)) for split in splits}
+        self.held_out = {split: self.encode(dataset, split) for split in splits}
         self.near = self.neighbours() if config.mix_share else None
         self.copy_test = copy_test_of(dataset, splits[0]) if config.copies_of else None
         left_out = ["loop", "out", "settings", "card", "vae", "init", "text_digest"]
         left_out += [] if config.memory else ["memory"]
         settings = FORMER | {k: v for k, v in asdict(config).items() if k not in left_out}
         identity = settings | {"vae": self.codec.fingerprint, "text": self.encoder.fingerprint}
-        rows, content = len(self.cumulative), fingerprint_of([self.train.content, self.cumulative])
-        objective = MapperObjective(self.mapper)
+        content = fingerprint_of([self.train.content, self.epoch_rows.cumulative])
+        objective, rows = MapperObjective(self.mapper), len(self.train.latents)
         self.loop = Loop(objective, self.batch, rows, self.validate, config.loop, config.out, identity, content)
 
     def first_mapper(self) -> Mapper:
@@ -238,17 +223,14 @@ class MapperTraining:
         if mapper.reads_tokens:
             codes = caption_codes(self.encoder, texts, self.cache, with_tokens=True)
         else:
-            codes = Codes(Held(len(texts), {"pooled": mapper.unit_codes.__getitem__}), with_tokens=False)
-
-        def mean(index: Tensor) -> Tensor:
-            return mapper.picture_latents(allowed[index])
-
-        latents = Held(len(allowed), {"mean": mean, "std": lambda index: torch.zeros_like(mean(index))})
+            codes = Codes(Shards.held({"pooled": mapper.unit_codes}), with_tokens=False)
+        mean = mapper.picture_latents(allowed)
         content = fingerprint_of([mapper.latents, mapper.codes, allowed, table.number])
-        return Side(Latents(latents, []), table, codes, content)
+        latents = Latents(Shards.held({"mean": mean, "std": torch.zeros_like(mean)}), [])
+        return Side(latents, table, codes, torch.arange(len(allowed)), content)
 
-    def readable(self, dataset: Dataset, split: str) -> tuple[Dataset, list[list[str]]]:
-        """Rows of a split with captions that the encoder can read, and those of each, the label first.
+    def encode(self, dataset: Dataset, split: str) -> Side:
+        """The rows of a split with captions that the encoder can read, encoded, or from the cache where they are there.
 
         The others are left out, with a line on standard error. Raises ConfigError if no row is left.
         """
@@ -260,15 +242,12 @@ class MapperTraining:
             say(f"train.mapper: {split}: left out {lost} captions that the text encoder cannot read, and {lost_rows}")
         if not kept:
             raise ConfigError(f"text: {self.config.text} can read no caption of split {split!r}; name another")
-        return (rows.select(kept) if len(kept) < len(rows) else rows), [captions[i] for i in kept]
-
-    def encode(self, rows: Dataset, captions: Sequence[Sequence[str]]) -> Side:
-        """Latents of rows and codes of their captions; from the cache where they are there."""
+        rows = rows.select(kept) if len(kept) < len(rows) else rows
         encoded = latents_of(self.codec, rows, self.cache)
-        table = CaptionTable.enumerate(captions)
+        table = CaptionTable.enumerate([captions[i] for i in kept])
         codes = caption_codes(self.encoder, table.texts, self.cache, with_tokens=self.mapper.reads_tokens)
         content = fingerprint_of([*encoded.names, table.number, table.start, *table.texts])
-        return Side(encoded, table, codes, content)
+        return Side(encoded, table, codes, torch.tensor(rows["family"]), content)
 
     def neighbours(self, k: int = 8) -> Tensor:
         """Texts of the `k` nearest other training labels of each row's label, nearest first, (N, k)."""
@@ -284,8 +263,7 @@ class MapperTraining:
     def batch(self, positions: Tensor, epoch: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Latents, pooled codes, tokens, their mask and noise, all keyed by (seed, epoch, position)."""
         seed, dim = self.config.loop.seed, math.prod(self.codec.z_shape)
-        offset = float(torch.rand((), generator=generator_for(seed, epoch, -1)))
-        rows = systematic_rows(positions, self.cumulative, offset)
+        rows = self.epoch_rows.drawn(positions, seed, epoch)
         generators = [generator_for(seed, epoch, int(p)) for p in positions]
         size = dim + math.prod(self.mapper.loss_noise_shape)
         normal = torch.stack([torch.randn(size, generator=g) for g in generators])
@@ -363,8 +341,9 @@ class MapperTraining:
         """The captions that the model knows."""
         if isinstance(self.mapper, LocalFlowMapper):
             return CaptionMemory.load(Path(self.config.memory) / MEMORY, self.mapper.unit_codes)
-        codes = caption_codes(self.encoder, self.labels, self.cache, with_tokens=False)
-        return CaptionMemory(codes.all_pooled, self.labels)
+        table = self.train.table
+        labels = sorted(table.texts[i] for i in table.labels.unique().tolist())
+        return CaptionMemory(caption_codes(self.encoder, labels, self.cache, with_tokens=False).all_pooled, labels)
 
     def pipeline(self, mapper: Mapper) -> BridgePipeline:
         """The model with this mapper, which moves to the CPU; its memory is the training captions."""

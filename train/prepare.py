@@ -45,7 +45,7 @@ from train.command import Parser, number, run_command, whole, writable_file
 from train.config import ConfigError, named
 from train.data.dataset import CAPTIONED, features, load_dataset, rows_of
 from train.inspect import inspect, prepared_lines, render, summary
-from train.splits import Partition, codes_of, partition
+from train.splits import Partition, codes_of, near_groups, partition
 
 FACTS, VERSION = "prepared.json", 1  # The version counts changes to what the same source becomes
 FEATURES = features(f"{CAPTIONED} source")
@@ -81,7 +81,8 @@ def prepare(
             work = folder / ".work"
             work.mkdir()
             surveyed = survey(opened, how, lambda i, picture: picture.save(work / f"{i}.png"))
-            plan = partition(surveyed, partial(codes_of, encoder), seed, resplit=resplit)
+            groups, encode = near_groups(surveyed.thumbnails), partial(codes_of, encoder)
+            plan = partition(surveyed, groups, encode, seed, resplit=resplit)
             rows = partial(_rows, surveyed, plan, work)
             data = datasets.Dataset.from_generator(rows, FEATURES, str(work / "cache"), fingerprint=fingerprint)
             data.save_to_disk(str(folder))

@@ -207,8 +207,10 @@ class Partition:
     notes: tuple[str, ...] = ()  # How it was made, one line each
 
 
-def partition(surveyed: Survey, encode: Encode, seed: int = 0, *, resplit: bool = False) -> Partition:
-    """Put every pair into a family and a split.
+def partition(
+    surveyed: Survey, groups: np.ndarray, encode: Encode, seed: int = 0, *, resplit: bool = False
+) -> Partition:
+    """Put every pair into a family and a split; for `groups` see `near_groups`.
 
     Splits of the source's own are kept, unless `resplit`, and their leaks listed; where they hold out nothing for
     validation, some training families are taken. Else 84, 8 and 8 of a hundred families train, validate and test, at
@@ -217,7 +219,6 @@ def partition(surveyed: Survey, encode: Encode, seed: int = 0, *, resplit: bool 
 
     Raises ConfigError if there are fewer than three families, or a split of the source's own has an unknown name.
     """
-    groups = near_groups(surveyed.thumbnails)
     family, notes = find_families(surveyed.pairs, groups, encode)
     labels = [pair.captions[0] for pair in surveyed.pairs]
     split = [] if resplit else own_splits(surveyed.pairs)

@@ -47,13 +47,11 @@ def slowdown() -> float:
     return least(torch.bfloat16) / least(torch.float32)
 
 
-def slow_bfloat16() -> bool:
-    """Whether training would be on a processor without bfloat16; an accelerator is taken to have it."""
-    return not torch.accelerator.is_available() and slowdown() > 2
-
-
 def note_precision(mixed_precision: str, option: str) -> None:
-    """Say where "bf16" is slow on this processor; `option` is what the reader sets to "no" instead."""
-    if mixed_precision == "bf16" and slow_bfloat16():
+    """Say where "bf16" is slow on this processor; `option` is what the reader sets to "no" instead.
+
+    An accelerator is taken to have it.
+    """
+    if mixed_precision == "bf16" and not torch.accelerator.is_available() and slowdown() > 2:
         times = f"{slowdown():.0f} times as long as float32"
         say(f'{option}: on this processor bfloat16 takes {times}; "no" trains in float32')

@@ -117,6 +117,13 @@ class Shards:
         self.parts = parts
         self._ends = np.cumsum([part.rows for part in parts], dtype=int)
 
+    @classmethod
+    def held(cls, columns: Mapping[str, Tensor]) -> "Shards":
+        """Rows that are in memory, not on disk."""
+        part = Shard(Path(), "", "", len(next(iter(columns.values()))))
+        part.columns = {name: column.numpy() for name, column in columns.items()}
+        return cls([part])
+
     def __len__(self) -> int:
         return sum(part.rows for part in self.parts)
 
@@ -150,21 +157,6 @@ class Shards:
         which = np.searchsorted(self._ends, rows, side="right")
         local = rows - (self._ends - [part.rows for part in self.parts])[which]
         return ((self.parts[number].columns, at) for number, at in zip(which.tolist(), local.tolist(), strict=True))
-
-
-class Held(Shards):
-    """N rows that are not on disk: for each column a function of row numbers (B,)."""
-
-    def __init__(self, count: int, columns: Mapping[str, Callable[[Tensor], Tensor]]) -> None:
-        super().__init__([])
-        self.count, self.columns = count, columns
-
-    def __len__(self) -> int:
-        return self.count
-
-    def rows(self, name: str, index: Tensor) -> Tensor:
-        """A column of rows (B,), (B, ...)."""
-        return self.columns[name](index)
 
 
 def encoded_once(

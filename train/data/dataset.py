@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from bridge.codecs import ImageCodec
 from bridge.images import flatten
+from bridge.noise import generator_for
 from train.config import ConfigError
 from train.data.cache import Latents, latents
 
@@ -159,21 +160,28 @@ class CaptionTable:
         return self.number[start + place].long()
 
 
-def row_cumulative(families: Tensor, power: float) -> Tensor:
-    """Cumulative share of each row, (N,), rows weighed by (size of their family) ** -power.
+class EpochRows:
+    """Which row stands at each position of an epoch, rows weighed by (size of their family) ** -power.
 
-    >>> row_cumulative(torch.tensor([0, 0, 1]), power=1.0)
+    `cumulative` is the cumulative share of each row, (N,).
+
+    >>> EpochRows(torch.tensor([0, 0, 1]), power=1.0).cumulative
     tensor([0.2500, 0.5000, 1.0000], dtype=torch.float64)
     """
-    _, number, size = families.unique(return_inverse=True, return_counts=True)
-    weight = size[number].double() ** -power
-    return (weight / weight.sum()).cumsum(0)
 
+    def __init__(self, families: Tensor, power: float) -> None:
+        _, number, size = families.unique(return_inverse=True, return_counts=True)
+        weight = size[number].double() ** -power
+        self.cumulative = (weight / weight.sum()).cumsum(0)
 
-def systematic_rows(positions: Tensor, cumulative: Tensor, offset: float) -> Tensor:
-    """Rows of positions (B,) of an epoch by systematic resampling: each near its share of times, see `row_cumulative`.
+    def drawn(self, positions: Tensor, seed: int, epoch: int) -> Tensor:
+        """Rows at positions (B,), (B,), the same for the same seed and epoch."""
+        return self.at(positions, float(torch.rand((), generator=generator_for(seed, epoch, -1))))
 
-    `offset` is in [0, 1), the same for a whole epoch. Source: Kitagawa 1996, Monte Carlo Filter and Smoother
-    """
-    at = (positions.double() + offset) / len(cumulative)
-    return torch.searchsorted(cumulative, at).clamp(max=len(cumulative) - 1)
+    def at(self, positions: Tensor, offset: float) -> Tensor:
+        """Rows by systematic resampling, each near its share of times; `offset`, in [0, 1), is that of the epoch.
+
+        Source: Kitagawa 1996, Monte Carlo Filter and Smoother
+        """
+        share = (positions.double() + offset) / len(self.cumulative)
+        return torch.searchsorted(self.cumulative, share).clamp(max=len(self.cumulative) - 1)

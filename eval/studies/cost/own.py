@@ -18,10 +18,9 @@ from bridge.noise import generator_for
 from bridge.pairs.reading import Reading
 from bridge.pairs.sources import Wanted
 from eval.data import Pictures
-from eval.judge import Say
 from eval.studies import Study
-from train.auto import Own, figure_lines, quietly, shipped_codec
-from train.command import Parser, number, say, whole
+from train.auto import AutoRun, figure_lines, quietly, shipped_codec
+from train.command import Parser, number, whole
 from train.config import ConfigError
 from train.data.dataset import load_dataset
 
@@ -42,7 +41,7 @@ def write_source(dataset: Dataset, pairs: int, folder: Path, seed: int = 0) -> N
             table.writerow([name, row["label"], row["split"]])
 
 
-def own_lines(data: Path, pairs: int, out: Path, minutes: float, say: Say) -> list[str]:
+def own_lines(data: Path, pairs: int, out: Path, minutes: float) -> list[str]:
     """Lines of the table for so many training rows; made in `out`, once. ConfigError if that was begun with others."""
     source, begun, facts = out / "source", out / "begun.json", {"data": Pictures.load(data).fingerprint, "pairs": pairs}
     if source.exists():
@@ -54,12 +53,12 @@ def own_lines(data: Path, pairs: int, out: Path, minutes: float, say: Say) -> li
         atomic_write(begun, json.dumps(facts) + "\n")
         write_source(load_dataset(data), pairs, source)
     fresh, start = not (out / "run").exists(), time.monotonic()
-    own = Own(Wanted(str(source)), Reading(load_codec(shipped_codec()).image_size), out / "run", minutes, 0, say)
-    model, sheet = own.run(), out / "sheet.png"
-    quietly("eval", [model, "--data", own.data, "--split", "validation", "-n", 8, "--sheet", sheet])
+    run = AutoRun(Wanted(str(source)), Reading(load_codec(shipped_codec()).image_size), out / "run", minutes, 0)
+    model, sheet = run.run(), out / "sheet.png"
+    quietly("eval", [model, "--data", run.data, "--split", "validation", "-n", 8, "--sheet", sheet])
     taken = f"{time.monotonic() - start:.0f} s" if fresh else "resumed an interrupted run, so not timed:"
     report = out / "report"
-    if quietly("eval", [model, "--data", own.data, "--split", "test", "--captions", 200, "--out", report]):
+    if quietly("eval", [model, "--data", run.data, "--split", "test", "--captions", 200, "--out", report]):
         raise ConfigError(f"{report}: no report; see the line above")
     return [f"{taken} from {pairs} pairs in a folder to a model and its sheet {sheet}", *figure_lines(report)]
 
@@ -72,7 +71,7 @@ def _arguments(parser: Parser) -> None:
 
 
 def _run(args: argparse.Namespace, _: str) -> None:
-    print("\n".join(own_lines(args.data, args.few, args.out, args.minutes, say)))
+    print("\n".join(own_lines(args.data, args.few, args.out, args.minutes)))
 
 
 STUDY = Study(__doc__, "data/pictures --few 500", _arguments, _run)
