@@ -16,18 +16,18 @@ from torch import Generator, Tensor
 
 from bridge.arguments import Text, check_count, negatives_of, number, seed_or_generators, texts, whole
 from bridge.captions import without_articles
-from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, fingerprint, verify_folder
+from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, verify_folder
 from bridge.codecs import ImageCodec, load_codec
 from bridge.composition import ONE_PICTURE, coloured, compose
 from bridge.context import foreign_dtype, plain_torch, unwrapped
 from bridge.errors import UserError
 from bridge.hub import resolve_model
 from bridge.images import to_pil, to_tensor
-from bridge.mappers import LocalFlowMapper, Mapper, VelocityMapper
+from bridge.mappers import LocalFlowMapper, Mapper, VelocityMapper, load_mapper
 from bridge.mappers.local import RATHER_NOT, Material
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
-from bridge.opening import load_mapper, read_index
+from bridge.opening import fingerprint, read_index
 from bridge.score import SAMPLES, ScoreMatrix, check_pictures, check_samples, resolve_method, score_latents, typical
 from bridge.text import TextCode, TextEncoder
 from bridge.text.encoders import load_text_encoder

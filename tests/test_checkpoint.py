@@ -20,13 +20,13 @@ from bridge.checkpoint import (
     UnverifiedWarning,
     atomic_folder,
     atomic_write,
-    fingerprint,
     remove_stale,
     verify_folder,
 )
 from bridge.codecs import codec_from_diffusers
 from bridge.errors import UserError
 from bridge.hub import resolve_model, shipped_models
+from bridge.opening import fingerprint
 from bridge.pipeline import BridgePipeline
 from bridge.text import DEFAULT_ID, TextEncoder
 

@@ -11,11 +11,12 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from bridge.checkpoint import CheckpointError, fingerprint, open_module
-from bridge.codecs.base import CONFIG, DETERMINISTIC_STD, ImageCodec, LatentDistribution, read_config
+from bridge.checkpoint import CheckpointError
+from bridge.codecs.base import DETERMINISTIC_STD, ImageCodec, LatentDistribution
 from bridge.context import unwrapped
 from bridge.errors import UserError
 from bridge.hub import HubError, local_folder, snapshot
+from bridge.opening import CONFIG, fingerprint, open_module, read_config
 
 HUB_FILES = (CONFIG, "diffusion_pytorch_model.safetensors")
 

@@ -1,21 +1,20 @@
 """Image space: pixels <-> standardised latents, and the folder that holds one."""
 
 import abc
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from bridge.checkpoint import CheckpointError
 from bridge.errors import UserError
+from bridge.opening import CONFIG, read_config
 
 DETERMINISTIC_STD = 1e-6
 """`LatentDistribution.std` without a posterior: positive, so that it has a logarithm, but invisible in a picture."""
-CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -118,16 +117,3 @@ def load_codec(folder: Path) -> ImageCodec:
     if name not in CODECS:
         raise CheckpointError(f"{folder / CONFIG}: unknown codec {name!r}; known: {', '.join(CODECS)}; update bridge")
     return CODECS[name](folder)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """What a codec folder's config.json says, `_class_name` included; CheckpointError if it is missing or damaged."""
-    path = folder / CONFIG
-    try:
-        config = dict(json.loads(path.read_text("utf-8")))
-        config["_class_name"]
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"{path}: missing; name the folder of a saved codec") from None
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path}: damaged; copy or download the codec again") from None
-    return config

@@ -11,9 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bridge.checkpoint import CheckpointError, fingerprint
-from bridge.codecs.base import CONFIG, DETERMINISTIC_STD, ImageCodec, LatentDistribution, load_codec, read_config
+from bridge.checkpoint import CheckpointError
+from bridge.codecs.base import DETERMINISTIC_STD, ImageCodec, LatentDistribution, load_codec
 from bridge.errors import UserError
+from bridge.opening import CONFIG, fingerprint, read_config
 
 AXES, INNER = "axes.safetensors", "inner"
 

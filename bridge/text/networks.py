@@ -17,8 +17,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from bridge.checkpoint import sha256_of
-from bridge.errors import UserError
-from bridge.extras import import_extra
+from bridge.errors import UserError, import_extra
 from bridge.text.base import SENTENCE, TOWER, TextCode, TextEncoder
 
 WEIGHTS, SHARDS, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
@@ -176,7 +175,7 @@ def open_sentence_encoder(folder: Path, *, id: str, digest: str | None) -> Trans
     if (config.get("model_type"), pooling, normalised, prompt, lower) == ("bert", "mean", True, "", False):
         return SentenceEncoder(network, tokenizer, id=id, digest=digest, max_tokens=max_tokens)
     del network  # the library loads its own, without a word about weights that lack
-    library = import_extra("sentence_transformers", "sentence", "sentence-transformers")
+    library = import_extra("sentence_transformers", "sentence", "sentence-transformers", "source: this text encoder")
     weights = {"use_safetensors": True, "dtype": torch.float32}
     with _loading(f"{folder} cannot be opened by sentence-transformers"):
         model = library.SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs=weights)
