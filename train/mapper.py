@@ -19,7 +19,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 
-from bridge.checkpoint import check_replaceable
+from bridge.checkpoint import CACHE, check_replaceable
 from bridge.codecs import load_codec
 from bridge.images import contact_sheet, save_png, to_pil
 from bridge.mappers import FAMILIES, LocalFlowMapper, Mapper, TransformerFlowMapper, load_mapper
@@ -33,7 +33,7 @@ from train.checkpoint import fingerprint_of
 from train.command import say
 from train.config import ConfigError, check, named, read_card, run_config
 from train.copies import CopyTest, thumbnails
-from train.data.cache import CACHE, Codes, Held, Latents, can_read, caption_codes
+from train.data.cache import Codes, Held, Latents, can_read, caption_codes
 from train.data.dataset import (
     CaptionTable,
     latents_of,
