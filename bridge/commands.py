@@ -244,9 +244,9 @@ def serve(args: argparse.Namespace) -> None:
 
 def score(args: argparse.Namespace) -> None:
     """A table of how well images fit captions."""
-    from bridge.score import check_samples  # noqa: PLC0415
+    from bridge.score import MAX_SAMPLES  # noqa: PLC0415
 
-    check_samples(args.samples)
+    whole(args.samples, "samples", 0, MAX_SAMPLES)
     captions = read_captions([], args.captions)
     pipe = open_model(args)
     check_captions(pipe, "--captions", *captions)

@@ -63,6 +63,7 @@ class ImageCodec(abc.ABC):
     z_shape: tuple[int, ...]  # Of one latent
     image_size: int  # Side of the pictures, in pixels
     fingerprint: str  # Identity of weights and configuration
+    draws_opacity: bool = False  # Whether it tells what is drawn from what lies behind
 
     @abc.abstractmethod
     def encode(self, x: Tensor) -> LatentDistribution:
@@ -86,7 +87,7 @@ class ImageCodec(abc.ABC):
         """Raise UserError if `render` cannot draw so: at another size, or without a background."""
         if size is not None and size != self.image_size:
             raise UserError(f"size: this model draws {self.image_size} pixels a side alone, not {size}; leave it out")
-        if transparent:
+        if transparent and not self.draws_opacity:
             raise UserError("transparent: this model's pictures have no background of their own; leave it out")
 
     def render(self, z: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:

@@ -164,20 +164,9 @@ class VelocityMapper(DensityMapper, InvertibleMapper):
         _check_errors((end - z).flatten(1).abs().amax(1) / z.flatten(1).abs().amax(1).clamp(min=1), self.unstable)
         return start
 
-    def log_prob(
-        self,
-        z: Tensor,
-        c: TextCode,
-        *,
-        num_inference_steps: int = 16,
-        trace: str = "exact",
-        probes: int = 8,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Log density in nats, (B,), without gradient; see `log_prob_with_error`."""
-        return self.log_prob_with_error(
-            z, c, num_inference_steps=num_inference_steps, trace=trace, probes=probes, generator=generator
-        )[0]
+    def log_prob(self, z: Tensor, c: TextCode, *, num_inference_steps: int = 16) -> Tensor:
+        """Log density in nats, (B,), without gradient, by the exact trace; see `log_prob_with_error`."""
+        return self.log_prob_with_error(z, c, num_inference_steps=num_inference_steps)[0]
 
     @torch.no_grad()
     def log_prob_with_error(
