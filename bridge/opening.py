@@ -39,28 +39,29 @@ def fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
 def read_index(folder: Path, known: Iterable[str]) -> dict[str, Any]:
     """A model folder's index, its settings among `known`. Raises CheckpointError if damaged, or a newer version's."""
     path = folder / INDEX
-    try:
-        index = dict(json.loads(path.read_text("utf-8")))
-        settings, _, _ = dict(index["settings"]), dict(index["fingerprints"]), dict(index["text_encoder"])
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing; name the folder of a saved model") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path}: damaged; copy or download the model again") from None
-    refuse_unknown(path, settings, known)
+    index = read_object(path, "model", {"settings": dict, "fingerprints": dict, "text_encoder": dict})
+    refuse_unknown(path, index["settings"], known)
     return index
 
 
-def read_config(folder: Path, what: str = "codec") -> dict[str, Any]:
-    """The config.json of a module, `_class_name` included. Raises CheckpointError if it is missing or damaged."""
-    path = folder / CONFIG
+def read_config(folder: Path, what: str = "codec", known: Iterable[str] | None = None) -> dict[str, Any]:
+    """The config.json of a module. Raises CheckpointError if missing or damaged, or of a class not `known`."""
+    config = read_object(folder / CONFIG, what, {"_class_name": str})
+    if known is not None and (name := config["_class_name"]) not in known:
+        names = ", ".join(known)
+        raise CheckpointError(f"{folder / CONFIG}: unknown {what} {name!r}; known: {names}; update bridge")
+    return config
+
+
+def read_object(path: Path, what: str, needed: Mapping[str, type]) -> dict[str, Any]:
+    """A JSON object in the folder of a saved `what`, its entries `needed` of these types. Raises CheckpointError."""
     try:
-        config = dict(json.loads(path.read_text("utf-8")))
-        config["_class_name"]
+        whole = dict(json.loads(path.read_text("utf-8")))
+        return whole | {name: kind(whole[name]) for name, kind in needed.items()}
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{path}: missing; name the folder of a saved {what}") from None
     except (OSError, ValueError, KeyError, TypeError):
         raise CheckpointError(f"{path}: damaged; copy or download the {what} again") from None
-    return config
 
 
 def refuse_unknown(path: Path, settings: Iterable[str], known: Iterable[str]) -> None:

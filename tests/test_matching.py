@@ -260,7 +260,7 @@ def test_random_signs_are_the_generators(gaussian):
 )
 def test_an_estimate_that_cannot_be_made_is_refused(gaussian, arguments, told):
     with pytest.raises(ValueError, match=told):
-        gaussian.log_prob(normal(2, 2), unit_codes(2), **arguments)
+        gaussian.log_prob_with_error(normal(2, 2), unit_codes(2), **arguments)
 
 
 # guidance: the velocity here is the code's first two numbers, so the outcome can be read off

@@ -174,7 +174,7 @@ def codec_from_diffusers(source: str | Path, image_size: int | None = None) -> A
     if folder is None and isinstance(source, os.PathLike):
         raise CheckpointError(f"source: {str(source)!r}: no such folder; a hub id is given as text")
     folder = folder or _download(str(source))
-    name = str(read_config(folder)["_class_name"])
+    name = read_config(folder)["_class_name"]
     if name not in AUTOENCODERS:
         raise CheckpointError(f"{folder / CONFIG}: unknown autoencoder {name!r}; known: {', '.join(AUTOENCODERS)}")
     codec = AUTOENCODERS[name]

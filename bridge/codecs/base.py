@@ -9,9 +9,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from bridge.checkpoint import CheckpointError
 from bridge.errors import UserError
-from bridge.opening import CONFIG, read_config
+from bridge.opening import read_config
 
 DETERMINISTIC_STD = 1e-6
 """`LatentDistribution.std` without a posterior: positive, so that it has a logarithm, but invisible in a picture."""
@@ -114,7 +113,4 @@ CODECS: dict[str, Callable[[Path], ImageCodec]] = {}
 def load_codec(folder: Path) -> ImageCodec:
     """Open what `ImageCodec.save` or diffusers wrote; CheckpointError if it is damaged or of an unknown class."""
     folder = Path(folder)
-    name = str(read_config(folder)["_class_name"])
-    if name not in CODECS:
-        raise CheckpointError(f"{folder / CONFIG}: unknown codec {name!r}; known: {', '.join(CODECS)}; update bridge")
-    return CODECS[name](folder)
+    return CODECS[read_config(folder, known=CODECS)["_class_name"]](folder)

@@ -3,7 +3,6 @@
 import inspect
 from pathlib import Path
 
-from bridge.checkpoint import CheckpointError
 from bridge.mappers.base import CleanMapper, DensityMapper, InvertibleMapper, Mapper, VelocityMapper
 from bridge.mappers.flow import NormalizingFlowMapper
 from bridge.mappers.gaussian import GaussianMapper, MixtureMapper
@@ -30,9 +29,7 @@ __all__ = [
 
 def load_mapper(folder: Path) -> Mapper:
     """The mapper of a folder, on torch's default device. Raises CheckpointError if damaged, or a newer version's."""
-    config = read_config(folder, "mapper")
-    name, path = str(config["_class_name"]), folder / CONFIG
-    if name not in FAMILIES:
-        raise CheckpointError(f"{path}: unknown mapper {name}; known: {', '.join(FAMILIES)}; update bridge")
-    refuse_unknown(path, config, inspect.signature(FAMILIES[name].__init__).parameters)
-    return open_module(FAMILIES[name], folder)
+    config = read_config(folder, "mapper", FAMILIES)
+    family = FAMILIES[config["_class_name"]]
+    refuse_unknown(folder / CONFIG, config, inspect.signature(family.__init__).parameters)
+    return open_module(family, folder)
