@@ -9,13 +9,7 @@ from bridge.codecs.autoencoders import (
     VQCodec,
     codec_from_diffusers,
 )
-from bridge.codecs.base import (
-    CODECS,
-    DETERMINISTIC_STD,
-    ImageCodec,
-    LatentDistribution,
-    load_codec,
-)
+from bridge.codecs.base import CODECS, DETERMINISTIC_STD, ImageCodec, LatentDistribution, load_codec
 from bridge.codecs.dense import DenseCodec, DenseVAE
 from bridge.codecs.palette import PaletteCodec, PaletteVAE
 from bridge.codecs.standardize import PCACodec, PrincipalAxes, WhitenedCodec

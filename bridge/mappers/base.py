@@ -17,6 +17,7 @@ from bridge.errors import UserError
 from bridge.mappers.numerics import integrate, per_row, probe_rows, solve, velocity_and_traces
 from bridge.text import TextCode
 
+Velocity = Callable[[Tensor, Tensor, TextCode], Tensor]
 MIN_REMAINING = 0.05  # 1 - t is not taken below this in a loss, where it divides
 BLUR = 0.05  # Standard deviation of the noise under which `VelocityMapper.log_prob` sees latents
 ROUND_TRIP = 1e-3
@@ -255,14 +256,7 @@ class CleanMapper(VelocityMapper):
         return t, linear_path(z, noise[:, -math.prod(self.z_shape) :].view_as(z), t)[0]
 
 
-def guided(
-    velocity: Callable[[Tensor, Tensor, TextCode], Tensor],
-    z_t: Tensor,
-    t: Tensor,
-    c: TextCode,
-    away: TextCode,
-    scale: float,
-) -> Tensor:
+def guided(velocity: Velocity, z_t: Tensor, t: Tensor, c: TextCode, away: TextCode, scale: float) -> Tensor:
     """The velocity v(away) + scale (v(c) - v(away)), (B, *z_shape), at points z_t and times t, (B,) in [0, 1].
 
     `away` are codes to move away from, null codes for plain guidance; `scale` 1 is none, and costs one evaluation
