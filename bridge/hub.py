@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -12,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from bridge.checkpoint import INDEX, CheckpointError, recover
 from bridge.errors import UserError
 
+SHIPPED = Path(__file__).parent / "pretrained"
 FORMER = "emoji"  # a model that was shipped once
 PATTERNS = ("*.json", "*.safetensors", "*.md", "*.txt")
 
@@ -27,7 +29,7 @@ def snapshot(
 
     Raises HubError if there is no such repository, or it is not in the cache and the hub cannot be reached.
     """
-    wanted = {"allow_patterns": list(patterns), "ignore_patterns": list(ignored) if ignored else None}
+    wanted: dict[str, Any] = {"allow_patterns": list(patterns), "ignore_patterns": list(ignored) if ignored else None}
     try:
         return Path(huggingface_hub.snapshot_download(name, **wanted, local_files_only=offline))
     except LocalEntryNotFoundError as error:
@@ -49,7 +51,7 @@ def local_folder(source: str | Path) -> Path | None:
 
 def shipped_models() -> list[str]:
     """Names of the models that come with the package, for `resolve_model`."""
-    return sorted(index.parent.name for index in _shipped_root().glob(f"*/{INDEX}"))
+    return sorted(index.parent.name for index in SHIPPED.glob(f"*/{INDEX}"))
 
 
 def resolve_model(model: str | Path) -> Path:
@@ -64,7 +66,7 @@ def resolve_model(model: str | Path) -> Path:
     if model == FORMER:
         raise CheckpointError(f"model: {FORMER!r} is no longer shipped; `pictures`, which draws at 128 pixels, is")
     if not is_path and model in shipped_models():
-        return _shipped_root() / model
+        return SHIPPED / model
     if (folder := local_folder(model)) is not None:
         return folder
     if is_path:
@@ -76,7 +78,3 @@ def resolve_model(model: str | Path) -> Path:
         return snapshot(str(model), PATTERNS)
     except HubError as error:
         raise CheckpointError(f"model: {error}; shipped models: {names}") from error
-
-
-def _shipped_root() -> Path:
-    return Path(__file__).parent / "pretrained"

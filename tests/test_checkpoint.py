@@ -428,7 +428,7 @@ def test_a_pickle_named_safetensors_is_refused(model, writer):
 def shipped(tmp_path, monkeypatch) -> Path:
     """A package with one model, "pictures"."""
     folder = save(tmp_path / "pretrained" / "pictures", 1.0)
-    monkeypatch.setattr(hub, "_shipped_root", lambda: tmp_path / "pretrained")
+    monkeypatch.setattr(hub, "SHIPPED", tmp_path / "pretrained")
     return folder
 
 

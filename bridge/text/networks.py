@@ -40,13 +40,9 @@ UNLIMITED = 512
 class TransformerEncoder(TextEncoder):
     """A text encoder of transformers: CLIP's text tower, T5's encoder, or a BERT.
 
-    Args:
-        model: The network; frozen here.
-        tokenizer_json: Text of a tokenizer.json; its truncation and padding are not used.
-        dim: Length D of a code; by default the network's width.
-        facts: What else tells its codes from others', for the fingerprint. "pooling" is "end", the state of the last
-            token, which closes the text, or "mean", the mean of all; "prompt" stands before every caption, and with
-            "lower" captions are lowered.
+    Truncation and padding of the tokenizer are not used; `dim`, D, is by default the network's width. `facts` tell its
+    codes from others', for the fingerprint: "pooling" is "end", the state of the last token, which closes the text, or
+    "mean", the mean of all; "prompt" stands before every caption, and with "lower" captions are lowered.
 
     Source: Radford et al. 2021, Learning Transferable Visual Models, arXiv:2103.00020 (CLIP); Raffel et al. 2019,
         Exploring the Limits of Transfer Learning, arXiv:1910.10683 (T5)
