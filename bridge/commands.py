@@ -202,7 +202,7 @@ def info(args: argparse.Namespace) -> None:
     print(f"codec         {type(codec).__name__}: {codec.image_size} px, latents {tuple(codec.z_shape)}")
     print(f"captions      {len(pipe.memory):,} known")
     if isinstance(mapper, LocalFlowMapper):
-        styles = ", ".join(filter(None, mapper.config.styles)) or "none told"
+        styles = ", ".join(filter(None, mapper.config.styles)) or "none named"
         print(f"memory        {len(mapper.latents):,} pictures; styles: {styles}")
     print("settings     ", ", ".join(f"{name}={value}" for name, value in vars(pipe.settings).items() if value != ""))
     for part, value in pipe.fingerprints.items():

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
 
 import pytest
 import torch
@@ -34,9 +33,6 @@ class PaintCodec(ImageCodec):
     def render(self, z: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
         x = self.decode(z)
         return torch.cat([x, (x.amin(1, keepdim=True) < 0.9).float()], 1) if transparent else x
-
-    def to(self, device: torch.device | str) -> Self:
-        return self
 
     def save(self, folder: Path) -> None:
         raise NotImplementedError

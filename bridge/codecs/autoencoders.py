@@ -107,11 +107,6 @@ class AutoencoderCodec(ImageCodec):
         halved = all(torch.equal(weight, weight.half().float()) for weight in self.vae.state_dict().values())
         (copy.deepcopy(self.vae).half() if halved else self.vae).save_pretrained(folder)
 
-    def to(self, device: torch.device | str) -> Self:
-        self.vae.to(device)
-        self.mean, self.std = self.mean.to(device), self.std.to(device)
-        return self
-
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
         self.check_pictures(x)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bridge.errors import UserError
 from bridge.opening import read_config
@@ -97,9 +97,12 @@ class ImageCodec(abc.ABC):
         self.check_render(size, transparent)
         return self.decode(z)
 
-    @abc.abstractmethod
     def to(self, device: torch.device | str) -> Self:
-        """Move to a device, in place; returns self."""
+        """Move its modules, tensors and codecs to a device, in place; returns self."""
+        for name, part in vars(self).items():
+            if isinstance(part, Tensor | nn.Module | ImageCodec):
+                setattr(self, name, part.to(device))
+        return self
 
     @abc.abstractmethod
     def save(self, folder: Path) -> None:

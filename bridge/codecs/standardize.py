@@ -107,10 +107,6 @@ class PCACodec(ImageCodec):
     def save(self, folder: Path) -> None:
         self.axes.save(Path(folder), {"_class_name": "PCACodec", "image_size": self.image_size})
 
-    def to(self, device: torch.device | str) -> Self:
-        self.axes.to(device)
-        return self
-
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
         self.check_pictures(x)
@@ -160,11 +156,6 @@ class WhitenedCodec(ImageCodec):
         folder = Path(folder)
         self.inner.save(folder / INNER)
         self.axes.save(folder, {"_class_name": "WhitenedCodec", "inner": self.inner.fingerprint})
-
-    def to(self, device: torch.device | str) -> Self:
-        self.inner.to(device)
-        self.axes.to(device)
-        return self
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
