@@ -143,10 +143,7 @@ def picture_end(pipe: BridgePipeline, picture: Image.Image, name: str = "") -> E
 
 
 def caption_end(pipe: BridgePipeline, caption: str, seed: int = 0) -> End:
-    """A caption as an end: its first picture of `seed`, the one that `bridge generate` makes.
-
-    Raises UserError if the encoder cannot read it.
-    """
+    """A caption as an end: its picture 0 of `seed`, as by `bridge generate`. Raises UserError if it cannot be read."""
     with pipe.plain():
         output = pipe(caption, 1, seed=seed, output_type="latent")
         noise = None

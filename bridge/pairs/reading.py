@@ -130,10 +130,7 @@ def _check_bad(surveyed: Survey, rows: int, max_bad: float) -> None:
 
 
 def look(raw: Raw, how: Reading | None) -> tuple[Pair, Image.Image, list[str]] | None:
-    """A row's pair, its picture as `how` says, and why captions of it were left out; None for a page of bridge's own.
-
-    Raises UnusableError.
-    """
+    """A row's pair, its picture, and why captions were left out; None for bridge's own pages. Raises UnusableError."""
     data = b"" if raw.problem and raw.picture is None else _bytes_of(raw.picture)
     if (drawn := facts_of(data)) and not drawn & {"caption", "frame"}:
         return None  # a contact sheet or a strip
