@@ -5,10 +5,6 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import huggingface_hub
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from bridge.checkpoint import INDEX, CheckpointError, recover
 from bridge.errors import UserError
@@ -29,9 +25,12 @@ def snapshot(
 
     Raises HubError if there is no such repository, or it is not in the cache and the hub cannot be reached.
     """
-    wanted: dict[str, Any] = {"allow_patterns": list(patterns), "ignore_patterns": list(ignored) if ignored else None}
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    allowed, left_out = list(patterns), list(ignored) if ignored else None
     try:
-        return Path(huggingface_hub.snapshot_download(name, **wanted, local_files_only=offline))
+        return Path(snapshot_download(name, allow_patterns=allowed, ignore_patterns=left_out, local_files_only=offline))
     except LocalEntryNotFoundError as error:
         why = "it is not in the hub's cache and the hub cannot be reached (offline?)"
         raise HubError(f"{name!r} is no folder; {why}") from error
