@@ -1,19 +1,13 @@
 """What callers give: captions, seeds, generators and numbers, whatever type they come in. Importing this is cheap."""
 
-from __future__ import annotations
-
 import math
 import operator
-import secrets
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from bridge.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 MAX_IMAGES_PER_PROMPT = 100_000  # in one call
 
@@ -52,27 +46,6 @@ def negatives_of(given: Any, prompts: int) -> list[Text | None]:
     if len(given) != prompts:
         raise UserError(f"{name}: expected one, or one for each of the {prompts} prompts, got {len(given)}")
     return [None if text is None else _text(text, f"{name}[{place}]") for place, text in enumerate(given)]
-
-
-def seed_or_generators(
-    seed: Any, generator: torch.Generator | Iterable[torch.Generator] | None, images: int
-) -> tuple[int | None, Sequence[torch.Generator] | None]:
-    """A seed, drawn where none is given; or one generator for each of so many images.
-
-    Raises UserError if both are given, the seed is no whole number, or the generators are not one for each image.
-    """
-    if generator is None:
-        return secrets.randbits(32) if seed is None else whole(seed, "seed"), None
-    if seed is not None:
-        raise UserError("seed, generator: give one of them, not both")
-    import torch  # noqa: PLC0415
-
-    generators = list(generator) if isinstance(generator, Iterable) else [generator]
-    if not all(isinstance(one, torch.Generator) for one in generators):
-        raise UserError(f"generator: expected a torch.Generator for each image, got {type(generator).__name__}")
-    if len(generators) != images or len({id(one) for one in generators}) != images:
-        raise UserError(f"generator: expected one for each of the {images} images, got {len(generators)}")
-    return None, generators
 
 
 def _text(text: Any, name: str) -> Text:

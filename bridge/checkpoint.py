@@ -14,11 +14,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
-from safetensors import SafetensorError
-from torch import nn
+from typing import Any
 
 from bridge.errors import UserError
 
@@ -29,7 +25,6 @@ PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", 
 # Endings of files in a model folder that are for people, and of those that a library may load though none is listed.
 DOCUMENTS = frozenset({"", ".md", ".txt", ".rst", ".html", ".pdf", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp"})
 LOADABLE = frozenset({".safetensors", ".arrow", ".parquet", ".py", ".so", ".dll"})
-Loaded = TypeVar("Loaded", bound=nn.Module)
 
 
 class CheckpointError(UserError):
@@ -44,26 +39,6 @@ def sha256_of(path: Path) -> str:
     """sha256 of a file, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
-    """Identity of weights and configuration, 16 hex digits; equal on every device.
-
-    Keys of `config` that start with "_", diffusers' own, do not count.
-    Raises CheckpointError if the state of `module` holds anything but tensors, as when it is quantised.
-
-    >>> fingerprint(nn.Identity(), {"width": (2, 3)}) == fingerprint(nn.Identity(), {"width": [2, 3]})
-    True
-    """
-    public = {key: value for key, value in config.items() if not key.startswith("_")}
-    digest = hashlib.sha256(json.dumps(public, sort_keys=True).encode())
-    for name, value in sorted(module.state_dict().items()):
-        if not isinstance(value, torch.Tensor):
-            raise CheckpointError(f"{type(module).__name__}: {name} is no tensor; undo what was quantised or replaced")
-        digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
-    return digest.hexdigest()[:16]
 
 
 def atomic_write(path: str | Path, data: bytes | str, *, durable: bool = True) -> None:
@@ -279,35 +254,3 @@ def _fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def settled(module: Loaded) -> Loaded:
-    """A module just loaded, its weights copied to where torch puts its own; returns it.
-
-    Those of a mapped file lie at any address, where a matrix product may round otherwise.
-    """
-    for tensor in (*module.parameters(), *module.buffers()):
-        tensor.data = tensor.data.clone()
-    return module
-
-
-def open_module(model: Any, folder: Path) -> Any:
-    """The module that diffusers saved in a folder, every weight of it read.
-
-    Raises CheckpointError if a file is missing or damaged, is no safetensors file, or lacks weights.
-    """
-    from diffusers.utils import logging  # noqa: PLC0415
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # what it would warn of is an error here
-    try:
-        options = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
-        module, report = model.from_pretrained(folder, **options)
-    except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
-        why = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{folder}: cannot be opened ({why}); only whole safetensors are loaded") from error
-    finally:
-        logging.set_verbosity(level)
-    if report["missing_keys"]:
-        raise CheckpointError(f"{folder}: the weights lack {sorted(report['missing_keys'])[0]}; download it again")
-    return settled(module)

@@ -14,18 +14,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from PIL import Image
+
 from bridge.arguments import number, whole, writable_folder
 from bridge.captions import well_formed
-from bridge.errors import UserError
-from bridge.extras import import_extra
+from bridge.checkpoint import check_replaceable, sha256_of
+from bridge.errors import UserError, import_extra
+from bridge.hub import resolve_model
+from bridge.images import read_facts, read_image, save_picture, save_png
 from bridge.manifest import Manifest
 from bridge.streams import read_input
 from bridge.textfile import WESTERN, EncodingError, decode, split_lines
 from bridge.writing import Sheet, Writer, save_gif, save_walk, tell
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from bridge.explore import End
     from bridge.pipeline import BridgePipeline, GeneratedImage
 
@@ -104,7 +108,6 @@ def interpolate(args: argparse.Namespace) -> None:
 def edit(args: argparse.Namespace) -> None:
     """More of one caption and less of another in an image."""
     from bridge import explore  # noqa: PLC0415
-    from bridge.images import save_png  # noqa: PLC0415
 
     if args.plus is None and args.minus is None:
         raise UserError("--plus, --minus: none given; name a caption to have more of, or less of")
@@ -151,7 +154,6 @@ def vary(args: argparse.Namespace) -> None:
 def redo(args: argparse.Namespace) -> None:
     """A picture again from its own text chunks, and whether it is the same."""
     from bridge.again import remake  # noqa: PLC0415
-    from bridge.images import read_facts, save_picture  # noqa: PLC0415
 
     _check_out(args.out, {"PNG": args.png}, ".png", ".webp", "")
     data = read_file(args.png, "PNG")
@@ -172,8 +174,6 @@ def redo(args: argparse.Namespace) -> None:
 
 def learn(args: argparse.Namespace) -> None:
     """A model folder of captioned pictures."""
-    from bridge.checkpoint import check_replaceable  # noqa: PLC0415
-
     writable_folder(args.out.parent)
     with prefixed("--out"):
         check_replaceable(args.out)
@@ -190,7 +190,6 @@ def learn(args: argparse.Namespace) -> None:
 
 def info(args: argparse.Namespace) -> None:
     """What is in a model: parts, sizes, settings and fingerprints, then its card with data and figures."""
-    from bridge.hub import resolve_model  # noqa: PLC0415
     from bridge.mappers import LocalFlowMapper  # noqa: PLC0415
 
     pipe, folder = open_model(args), resolve_model(args.model)
@@ -203,7 +202,7 @@ def info(args: argparse.Namespace) -> None:
     print(f"codec         {type(codec).__name__}: {codec.image_size} px, latents {tuple(codec.z_shape)}")
     print(f"captions      {len(pipe.memory):,} known")
     if isinstance(mapper, LocalFlowMapper):
-        styles = ", ".join(filter(None, mapper.config.styles)) or "none told"
+        styles = ", ".join(filter(None, mapper.config.styles)) or "none named"
         print(f"memory        {len(mapper.latents):,} pictures; styles: {styles}")
     print("settings     ", ", ".join(f"{name}={value}" for name, value in vars(pipe.settings).items() if value != ""))
     for part, value in pipe.fingerprints.items():
@@ -214,10 +213,6 @@ def info(args: argparse.Namespace) -> None:
 
 def push(args: argparse.Namespace) -> None:
     """Upload a model with its card, and print where it is. Raises UserError also if the hub does not take it."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
-
-    from bridge.hub import resolve_model  # noqa: PLC0415
-
     pipe = open_model(args)
     try:
         print(pipe.push_to_hub(args.repo, _card_of(resolve_model(args.model)), private=args.private))
@@ -249,10 +244,9 @@ def serve(args: argparse.Namespace) -> None:
 
 def score(args: argparse.Namespace) -> None:
     """A table of how well images fit captions."""
-    from bridge.images import read_image  # noqa: PLC0415
-    from bridge.score import check_samples  # noqa: PLC0415
+    from bridge.score import MAX_SAMPLES  # noqa: PLC0415
 
-    check_samples(args.samples)
+    whole(args.samples, "samples", 0, MAX_SAMPLES)
     captions = read_captions([], args.captions)
     pipe = open_model(args)
     check_captions(pipe, "--captions", *captions)
@@ -422,8 +416,6 @@ def _open_end(pipe: "BridgePipeline", argument: str, name: str, seed: int) -> "E
 
 def _provenance(pipe: "BridgePipeline", seed: int, *ends: "End") -> dict[str, str | float | int]:
     """Facts of the model, its settings and the ends that a picture was made from."""
-    from bridge.checkpoint import sha256_of  # noqa: PLC0415
-
     facts: dict[str, str | float | int] = {"model": pipe.fingerprint, "seed": seed, **asdict(pipe.settings)}
     for letter, end in zip("ab", ends, strict=False):
         facts |= {letter: end.name, f"{letter}_kind": end.kind}
@@ -432,12 +424,9 @@ def _provenance(pipe: "BridgePipeline", seed: int, *ends: "End") -> dict[str, st
     return facts
 
 
-def _compared(image: "Image", data: bytes) -> str:
+def _compared(image: Image.Image, data: bytes) -> str:
     """How a picture differs from that of a file, in words."""
-    import numpy as np  # noqa: PLC0415
-    from PIL import Image as Pictures  # noqa: PLC0415
-
-    with Pictures.open(io.BytesIO(data)) as before:
+    with Image.open(io.BytesIO(data)) as before:
         if (before.mode, before.size) != (image.mode, image.size):
             return f"warning: it was {before.mode} of {before.size}, and is {image.mode} of {image.size}"
         difference = np.abs(np.asarray(before).astype(int) - np.asarray(image).astype(int))

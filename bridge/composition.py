@@ -164,7 +164,7 @@ def compose(
     gives the text code of a thing. A view of the mapper of some style draws from that style alone.
     """
     parts = parts_of(caption)
-    if parts is None or not draws_opacity(codec):
+    if parts is None or not codec.draws_opacity:
         return None
     try:
         codes = [encode(text) for text in (parts.first, parts.second)]
@@ -183,15 +183,6 @@ def compose(
     pictures = torch.stack([lay_out(a, b, parts.layout) for a, b in zip(*pairs, strict=True)])
     note = f"composed of {parts.first!r} and {parts.second!r}: memory shows them one by one, not together"
     return Depiction(Material.alike(codec.encode(pictures.to(code.device)).mean), note)
-
-
-def draws_opacity(codec: ImageCodec) -> bool:
-    """Whether a codec can tell what is drawn from what lies behind."""
-    try:
-        codec.check_render(None, True)
-    except UserError:
-        return False
-    return True
 
 
 def _pairs(mapper: LocalFlowMapper, first: Tensor, second: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -234,7 +225,7 @@ def coloured(
     or the codec draws no opacity. For the arguments, see `compose`.
     """
     words = colour_and_thing(caption)
-    if words is None or not draws_opacity(codec):
+    if words is None or not codec.draws_opacity:
         return None
     colour, thing = words
     if mapper.familiarity(code) >= WHOLE:

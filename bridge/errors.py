@@ -1,5 +1,8 @@
 """What the user can mend: every command turns a `UserError` into one line and exit code 2, and nothing else."""
 
+import importlib
+from types import ModuleType
+
 
 class UserError(ValueError):
     """Bad input; the message names the argument and the remedy.
@@ -10,3 +13,15 @@ class UserError(ValueError):
 
 class MissingModelError(UserError, FileNotFoundError):
     """A model that is not on this machine; the message says what to install or copy."""
+
+
+def import_extra(module: str, extra: str, package: str, what: str) -> ModuleType:
+    """Import a module that `bridge` alone does not need, when it is first used.
+
+    Raises UserError if it is not installed; says `what` needs it, and how pip installs it: an extra, or `package`.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        install = f"`pip install 'bridge-captions[{extra}]'` or `pip install {package}`"
+        raise UserError(f"{what} needs {package}; {install}") from error

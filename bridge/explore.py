@@ -6,7 +6,6 @@ The first functions are pure and know latents alone; those below them take a pip
 import contextlib
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,9 +17,9 @@ from torch.nn import functional as F
 from bridge.arguments import number, whole
 from bridge.changes import learn_change
 from bridge.errors import UserError
-from bridge.guidance import guided
 from bridge.images import ENDINGS, read_facts, read_image, to_tensor
 from bridge.mappers import InvertibleMapper, LocalFlowMapper, Mapper, VelocityMapper
+from bridge.mappers.base import guided
 from bridge.noise import generator_for, normal_rows
 from bridge.pipeline import SAMPLE_BATCH, BridgePipeline, draw, view_of
 from bridge.text import TextCode
@@ -100,12 +99,6 @@ def arithmetic(z: Tensor, plus: Tensor, minus: Tensor, scale: float = 1.0) -> Te
     return z + scale * (plus - minus)
 
 
-def traversal(z: Tensor, direction: Tensor, amounts: Sequence[float]) -> Tensor:
-    """One latent moved along a direction, (len(amounts), *z_shape): z + amount * direction each."""
-    _check_alike(z, direction)
-    return torch.stack([z + amount * direction for amount in amounts])
-
-
 def _check_alike(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape:
         raise ValueError(f"a, b: expected one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
@@ -150,10 +143,7 @@ def picture_end(pipe: BridgePipeline, picture: Image.Image, name: str = "") -> E
 
 
 def caption_end(pipe: BridgePipeline, caption: str, seed: int = 0) -> End:
-    """A caption as an end: its first picture of `seed`, the one that `bridge generate` makes.
-
-    Raises UserError if the encoder cannot read it.
-    """
+    """A caption as an end: its picture 0 of `seed`, as by `bridge generate`. Raises UserError if it cannot be read."""
     with pipe.plain():
         output = pipe(caption, 1, seed=seed, output_type="latent")
         noise = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from bridge.checkpoint import INDEX, CheckpointError, recover
 from bridge.errors import UserError
 
+SHIPPED = Path(__file__).parent / "pretrained"
 FORMER = "emoji"  # a model that was shipped once
 PATTERNS = ("*.json", "*.safetensors", "*.md", "*.txt")
 
@@ -49,7 +50,7 @@ def local_folder(source: str | Path) -> Path | None:
 
 def shipped_models() -> list[str]:
     """Names of the models that come with the package, for `resolve_model`."""
-    return sorted(index.parent.name for index in _shipped_root().glob(f"*/{INDEX}"))
+    return sorted(index.parent.name for index in SHIPPED.glob(f"*/{INDEX}"))
 
 
 def resolve_model(model: str | Path) -> Path:
@@ -64,7 +65,7 @@ def resolve_model(model: str | Path) -> Path:
     if model == FORMER:
         raise CheckpointError(f"model: {FORMER!r} is no longer shipped; `pictures`, which draws at 128 pixels, is")
     if not is_path and model in shipped_models():
-        return _shipped_root() / model
+        return SHIPPED / model
     if (folder := local_folder(model)) is not None:
         return folder
     if is_path:
@@ -76,7 +77,3 @@ def resolve_model(model: str | Path) -> Path:
         return snapshot(str(model), PATTERNS)
     except HubError as error:
         raise CheckpointError(f"model: {error}; shipped models: {names}") from error
-
-
-def _shipped_root() -> Path:
-    return Path(__file__).parent / "pretrained"

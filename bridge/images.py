@@ -1,4 +1,9 @@
-"""Pictures in and out: read any file safely, write PNG files that say where they come from, show many."""
+"""Pictures in and out: read any file safely, write PNG files that say where they come from, show many.
+
+Importing this is cheap: without torch.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -9,17 +14,18 @@ import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
-from torch import Tensor
 
 from bridge.captions import well_formed
 from bridge.checkpoint import atomic_write
 from bridge.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
@@ -98,6 +104,8 @@ def to_tensor(images: Sequence[Image.Image]) -> Tensor:
 
     Raises ValueError if there are none, or they differ in size or are not RGB.
     """
+    import torch  # noqa: PLC0415
+
     kinds = {(image.mode, image.size) for image in images}
     if len(kinds) != 1 or next(iter(kinds))[0] != "RGB":
         raise ValueError(f"images: expected one or more RGB pictures of one size, got {sorted(kinds)}; use read_image")
@@ -110,9 +118,9 @@ def to_pil(x: Tensor) -> list[Image.Image]:
 
     Raises ValueError if `x` has another shape, or values that are not finite.
     """
-    if x.ndim != 4 or x.shape[1] not in (3, 4) or not torch.isfinite(x).all():
+    if x.ndim != 4 or x.shape[1] not in (3, 4) or not x.isfinite().all():
         raise ValueError(f"x: expected finite pixels (B, 3 or 4, H, W), got {tuple(x.shape)}")
-    pixels = (x.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    pixels = (x.detach().float().clamp(0, 1) * 255).round().byte()
     return [Image.fromarray(row) for row in pixels.permute(0, 2, 3, 1).cpu().numpy()]
 
 

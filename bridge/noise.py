@@ -5,10 +5,15 @@ training.
 """
 
 import hashlib
-from collections.abc import Sequence
+import secrets
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from bridge.arguments import whole
+from bridge.errors import UserError
 
 
 def generator_for(*key: int) -> torch.Generator:
@@ -23,3 +28,22 @@ def normal_rows(keys: Sequence[tuple[int, ...]], shape: Sequence[int]) -> Tensor
     for row, key in zip(rows, keys, strict=True):
         row.normal_(generator=generator_for(*key))
     return rows
+
+
+def seed_or_generators(
+    seed: Any, generator: torch.Generator | Iterable[torch.Generator] | None, images: int
+) -> tuple[int | None, Sequence[torch.Generator] | None]:
+    """A seed, drawn where none is given; or one generator for each of so many images.
+
+    Raises UserError if both are given, the seed is no whole number, or the generators are not one for each image.
+    """
+    if generator is None:
+        return secrets.randbits(32) if seed is None else whole(seed, "seed"), None
+    if seed is not None:
+        raise UserError("seed, generator: give one of them, not both")
+    generators = list(generator) if isinstance(generator, Iterable) else [generator]
+    if not all(isinstance(one, torch.Generator) for one in generators):
+        raise UserError(f"generator: expected a torch.Generator for each image, got {type(generator).__name__}")
+    if len(generators) != images or len({id(one) for one in generators}) != images:
+        raise UserError(f"generator: expected one for each of the {images} images, got {len(generators)}")
+    return None, generators

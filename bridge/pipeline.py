@@ -10,25 +10,28 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Self
 
+import huggingface_hub
 import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from bridge.arguments import Text, check_count, negatives_of, number, seed_or_generators, texts, whole
+from bridge.arguments import Text, check_count, negatives_of, number, texts, whole
 from bridge.captions import without_articles
-from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, fingerprint, verify_folder
+from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, verify_folder
 from bridge.codecs import ImageCodec, load_codec
 from bridge.composition import ONE_PICTURE, coloured, compose
 from bridge.context import foreign_dtype, plain_torch, unwrapped
 from bridge.errors import UserError
 from bridge.hub import resolve_model
 from bridge.images import to_pil, to_tensor
-from bridge.mappers import LocalFlowMapper, Mapper, VelocityMapper
+from bridge.learn import Memory, learn
+from bridge.mappers import LocalFlowMapper, Mapper, VelocityMapper, load_mapper
 from bridge.mappers.local import RATHER_NOT, Material
 from bridge.memory import CaptionMemory
-from bridge.noise import generator_for
-from bridge.opening import load_mapper, read_index
-from bridge.score import SAMPLES, ScoreMatrix, check_pictures, check_samples, resolve_method, score_latents, typical
+from bridge.noise import generator_for, seed_or_generators
+from bridge.opening import fingerprint, read_index
+from bridge.pairs.sources import Wanted
+from bridge.score import MAX_SAMPLES, SAMPLES, ScoreMatrix, check_pictures, resolve_method, score_latents, typical
 from bridge.text import TextCode, TextEncoder
 from bridge.text.encoders import load_text_encoder
 
@@ -228,9 +231,6 @@ class BridgePipeline:
 
         Raises UserError if the pictures cannot be read, or the model has no memory to keep.
         """
-        from bridge.learn import Memory, learn  # noqa: PLC0415
-        from bridge.pairs.sources import Wanted  # noqa: PLC0415
-
         base = cls.from_pretrained(model)
         with base.plain():
             wanted = Wanted(source, caption_column, image_column, names)
@@ -286,9 +286,7 @@ class BridgePipeline:
 
     def push_to_hub(self, repo_id: str, card: str = "", *, private: bool = False) -> str:
         """Upload the model folder to the hub; returns the address of the commit."""
-        from huggingface_hub import HfApi  # noqa: PLC0415
-
-        api = HfApi()
+        api = huggingface_hub.HfApi()
         api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
             self.save_pretrained(Path(scratch) / "model", card)
@@ -455,7 +453,7 @@ class BridgePipeline:
         if {(image.mode, image.size) for image in pictures} != {("RGB", (side, side))}:
             expected = f"expected RGB pictures of {side} pixels a side; open them with read_image(file, {side})"
             raise UserError(f"images: {expected}")
-        samples, seed, mapper = check_samples(samples), whole(seed, "seed"), self.mapper
+        samples, seed, mapper = whole(samples, "samples", 0, MAX_SAMPLES), whole(seed, "seed"), self.mapper
         method = resolve_method(mapper, method)
         with self.plain():
             z = self.codec.encode(to_tensor(pictures).to(self.device)).mean

@@ -21,7 +21,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bridge.arguments import whole
 from bridge.errors import UserError
 from bridge.mappers import DensityMapper, Mapper, VelocityMapper
 from bridge.noise import generator_for, normal_rows
@@ -62,11 +61,6 @@ def check_pictures(images: Any) -> list[Image.Image]:
             expected = f"expected pictures in a list, got {type(image).__name__}; open files with read_image"
             raise UserError(f"images: {expected}")
     return given
-
-
-def check_samples(samples: int) -> int:
-    """Samples of a caption, from 0 to MAX_SAMPLES. Raises UserError if it is something else."""
-    return whole(samples, "samples", 0, MAX_SAMPLES)
 
 
 def resolve_method(mapper: Mapper, method: str | None = None) -> str:
@@ -142,7 +136,7 @@ def _log_prob(mapper: DensityMapper, z: Tensor, c: TextCode, seed: int) -> Tenso
     # One row at a time: the random signs of a batch are drawn together, and would differ from row to row.
     rows = zip(z.split(1), (c[i : i + 1] for i in range(len(c))), strict=True)
     options: dict[str, Any] = {"trace": "hutchinson", "probes": HUTCHINSON}
-    return torch.cat([mapper.log_prob(*row, **options, generator=generator_for(seed)) for row in rows])
+    return torch.cat([mapper.log_prob_with_error(*row, **options, generator=generator_for(seed))[0] for row in rows])
 
 
 def _chunks(rows: Tensor, columns: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -104,13 +104,12 @@ def _safe_streams() -> Iterator[_Stream]:
     for stream, _ in errors:
         stream.reconfigure(errors="bridge.escape")
     safe: list[Any] = [_Stream(stream or open(os.devnull, "w", encoding="utf-8")) for stream in before]  # noqa: SIM115
-    sys.stdout, sys.stderr = safe
     try:
-        yield safe[0]
+        with contextlib.redirect_stdout(safe[0]), contextlib.redirect_stderr(safe[1]):
+            yield safe[0]
     finally:
         for stream in safe:
             stream.flush()
-        sys.stdout, sys.stderr = before
         for stream, handler in errors:
             if not stream.closed:
                 stream.reconfigure(errors=handler)

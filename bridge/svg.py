@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from bridge.captions import well_formed
 from bridge.codecs import ImageCodec
 from bridge.codecs.palette import Layers, PaletteCodec
-from bridge.errors import UserError
-from bridge.extras import import_extra
+from bridge.errors import UserError, import_extra
 
 TRACED = 512  # side in pixels at which the layers' masks are traced
 OVERLAP = 3  # pixels of TRACED by which a layer goes on below those above it, so that nothing shines through

@@ -11,12 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
+from bridge.checkpoint import atomic_write
+from bridge.images import contact_sheet, save_picture, save_png, slug
 from bridge.manifest import Manifest
 from bridge.streams import uninterrupted
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from bridge.pipeline import BridgePipeline, GeneratedImage, Settings
 
 # Settings that are written only where they are not at their default, so that names stay those of older versions
@@ -59,9 +61,6 @@ class Writer:
 
         Raises UserError if the manifest has become one that bridge did not write, OSError if a file cannot be written.
         """
-        from bridge.checkpoint import atomic_write  # noqa: PLC0415
-        from bridge.images import save_picture, slug  # noqa: PLC0415
-
         file = Path(slug(item.prompt)) / f"seed{item.seed}-{item.index:05d}-{self.key}.{self.kind}"
         facts = {"caption": item.prompt, "seed": item.seed, "index": item.index, **self.facts}
         path = self.out / file
@@ -87,7 +86,7 @@ class Sheet:
         self.captions, self.count = captions, count
         self.columns = min(count, 8)
         self.each = min(count, SHEET_IMAGES if len(captions) == 1 else self.columns)
-        self.rows: list[list[Image]] = []
+        self.rows: list[list[Image.Image]] = []
         self.notes: list[str | None] = []
 
     def add(self, item: GeneratedImage) -> None:
@@ -104,8 +103,6 @@ class Sheet:
 
     def save(self, out: Path, seed: int, key: str) -> Path:
         """Write the page into `out`; says on standard error what it leaves out. Returns its path."""
-        from bridge.images import contact_sheet, save_png, slug  # noqa: PLC0415
-
         shown = list(self.captions[: len(self.rows)])
         if len(shown) < len(self.captions) or self.each < self.count:
             images, captions = f"{self.each} of {self.count} images", f"{len(shown)} of {len(self.captions)} captions"
@@ -121,10 +118,8 @@ def tell(message: str) -> None:
     print(f"bridge: {message}", file=sys.stderr)
 
 
-def strip(frames: Sequence[Image]) -> Image:
+def strip(frames: Sequence[Image.Image]) -> Image.Image:
     """Frames of one size side by side, from left to right, on white."""
-    from PIL import Image  # noqa: PLC0415
-
     width, height = frames[0].size
     page = Image.new("RGB", ((width + GAP) * len(frames) - GAP, height), (255, 255, 255))
     for place, frame in enumerate(frames):
@@ -132,10 +127,8 @@ def strip(frames: Sequence[Image]) -> Image:
     return page
 
 
-def save_gif(frames: Sequence[Image], out: Path) -> None:
+def save_gif(frames: Sequence[Image.Image], out: Path) -> None:
     """Write frames of one size as an endless GIF, there and back again."""
-    from bridge.checkpoint import atomic_write  # noqa: PLC0415
-
     buffer = io.BytesIO()
     first, *others = [*frames, *frames[-2:0:-1]]
     first.save(buffer, "GIF", save_all=True, append_images=others, duration=FRAME_MS, loop=0)
@@ -143,14 +136,12 @@ def save_gif(frames: Sequence[Image], out: Path) -> None:
 
 
 def save_walk(
-    frames: Sequence[Image], weights: Sequence[float], out: Path, folder: Path | None, facts: Mapping[str, Any]
+    frames: Sequence[Image.Image], weights: Sequence[float], out: Path, folder: Path | None, facts: Mapping[str, Any]
 ) -> list[Path]:
     """Write the strip of a walk and, into `folder` if it is given, its frames; returns the files.
 
     Each has `facts` as text chunks, a frame also its number and its weight, 0 to 1.
     """
-    from bridge.images import save_png  # noqa: PLC0415
-
     save_png(strip(frames), out, facts)
     written = [out]
     for number, (frame, weight) in enumerate(zip(frames, weights, strict=True)):

@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bridge.checkpoint import CACHE
 from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.errors import UserError
 from bridge.images import flatten
 from eval.features import Extractor, Features
-from train.data.cache import CACHE, Column, encode, encoded_once, latents
+from train.data.cache import Column, encode, encoded_once, latents
 from train.data.dataset import content_hash, encoded_picture, load_dataset
 
 BLOCK = 256

@@ -22,9 +22,9 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel
 
-from bridge.checkpoint import fingerprint
 from bridge.codecs import ImageCodec
 from bridge.errors import UserError
+from bridge.opening import fingerprint
 
 
 class Columns:

@@ -20,13 +20,13 @@ from bridge.checkpoint import (
     UnverifiedWarning,
     atomic_folder,
     atomic_write,
-    fingerprint,
     remove_stale,
     verify_folder,
 )
 from bridge.codecs import codec_from_diffusers
 from bridge.errors import UserError
 from bridge.hub import resolve_model, shipped_models
+from bridge.opening import fingerprint
 from bridge.pipeline import BridgePipeline
 from bridge.text import DEFAULT_ID, TextEncoder
 
@@ -428,7 +428,7 @@ def test_a_pickle_named_safetensors_is_refused(model, writer):
 def shipped(tmp_path, monkeypatch) -> Path:
     """A package with one model, "pictures"."""
     folder = save(tmp_path / "pretrained" / "pictures", 1.0)
-    monkeypatch.setattr(hub, "_shipped_root", lambda: tmp_path / "pretrained")
+    monkeypatch.setattr(hub, "SHIPPED", tmp_path / "pretrained")
     return folder
 
 

@@ -1,5 +1,6 @@
 """Image space: pixels to standardised latents and back, frozen, and identified by what it holds."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -222,6 +223,11 @@ def test_moving_gives_the_codec_itself(codec):
     assert codec.to("cpu") is codec
 
 
+def test_all_of_a_codec_moves(autoencoder):
+    codec = copy.deepcopy(autoencoder).to("meta")
+    assert {part.device.type for part in (codec.mean, codec.std, *codec.vae.parameters())} == {"meta"}
+
+
 # what every diffusers autoencoder does
 
 
@@ -403,9 +409,9 @@ def test_the_shipped_codec_is_the_one_its_mapper_was_trained_on():
     assert load_codec(folder / "vae").fingerprint == told
 
 
-@pytest.mark.parametrize("left_out", ["encode", "decode", "to", "save"])
+@pytest.mark.parametrize("left_out", ["encode", "decode", "save"])
 def test_a_codec_with_something_missing_cannot_be_made(left_out):
-    whole = {n: getattr(PCACodec, n) for n in ("encode", "decode", "to", "save") if n != left_out}
+    whole = {n: getattr(PCACodec, n) for n in ("encode", "decode", "save") if n != left_out}
     with pytest.raises(TypeError, match=f"abstract method '?{left_out}"):
         type("Part", (ImageCodec,), whole)()
 

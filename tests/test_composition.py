@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ COLOURS = {"a cat": (1, 0, 0), "a ball": (0, 0, 1), "a tree": (0, 1, 0)}
 class PaintCodec(ImageCodec):
     """Latents are pixels; white is paper."""
 
-    z_shape, image_size, fingerprint = (3, SIDE, SIDE), SIDE, "paint"
+    z_shape, image_size, fingerprint, draws_opacity = (3, SIDE, SIDE), SIDE, "paint", True
 
     def encode(self, x: Tensor) -> LatentDistribution:
         return LatentDistribution(x * 2 - 1, torch.full_like(x, 1e-3))
@@ -31,24 +30,16 @@ class PaintCodec(ImageCodec):
     def decode(self, z: Tensor) -> Tensor:
         return (z / 2 + 0.5).clamp(0, 1)
 
-    def check_render(self, size: int | None, transparent: bool) -> None:
-        assert size is None
-
     def render(self, z: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
         x = self.decode(z)
         return torch.cat([x, (x.amin(1, keepdim=True) < 0.9).float()], 1) if transparent else x
-
-    def to(self, device: torch.device | str) -> Self:
-        return self
 
     def save(self, folder: Path) -> None:
         raise NotImplementedError
 
 
 class OpaqueCodec(PaintCodec):
-    def check_render(self, size: int | None, transparent: bool) -> None:
-        if transparent:
-            raise UserError("transparent: none here")
+    draws_opacity = False
 
 
 def block(colour: tuple[int, int, int], size: int = 8) -> Tensor:

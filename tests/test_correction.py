@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bridge.mappers import LocalFlowMapper
-from bridge.opening import load_mapper
+from bridge.mappers import LocalFlowMapper, load_mapper
 from tests.fixtures import randomise
 from tests.test_local import PICTURES, SHAPE, memory
 from tests.test_mappers import codes_of, normal, repeated, sample_noise, unit_codes

@@ -10,12 +10,13 @@ from datasets import Image as DatasetImage
 from PIL import Image
 from torch import Tensor
 
+from bridge.checkpoint import CACHE
 from bridge.codecs import VAECodec
 from bridge.text import TextEncoder
 from eval.data import Pictures, picture_latents
 from tests.pictures import encoded
 from train.data import cache as encoding
-from train.data.cache import CACHE, caption_codes, latents
+from train.data.cache import caption_codes, latents
 from train.data.dataset import CAPTIONED, features, latents_of, load_dataset, pixels_of, rows_of, to_unit
 
 

@@ -118,12 +118,6 @@ def test_arithmetic_there_and_back_is_where_it_began() -> None:
     assert torch.allclose(explore.arithmetic(there, minus, plus, 0.7), z, atol=1e-6)
 
 
-def test_traversal_moves_along_its_direction_alone() -> None:
-    z, direction = rows(0, 1)
-    moved = explore.traversal(z, direction, [-2, 0, 0.5])
-    assert torch.allclose(moved - z, torch.stack([-2 * direction, 0 * direction, 0.5 * direction]), atol=1e-6)
-
-
 def test_file_is_a_picture_and_anything_else_a_caption(tmp_path: Path) -> None:
     assert explore.is_image(str(CAT))
     assert not explore.is_image("a cat")

@@ -163,7 +163,7 @@ def test_no_function_swallows_unknown_names(room):
 
 
 def test_what_bridge_imports_only_at_need_is_an_extra():
-    """`bridge.extras.import_extra` hides a name from the test above; so it is held to the extras here."""
+    """`bridge.errors.import_extra` hides a name from the test above; so it is held to the extras here."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         extras = tomllib.load(file)["project"]["optional-dependencies"]
     calls = [

@@ -15,11 +15,12 @@ from diffusers.configuration_utils import register_to_config
 
 from bridge import BridgePipeline
 from bridge.arguments import MAX_IMAGES_PER_PROMPT
-from bridge.checkpoint import CheckpointError, fingerprint
+from bridge.checkpoint import CheckpointError
 from bridge.errors import UserError
 from bridge.mappers import FlowMatchingMapper, GaussianMapper, TransformerFlowMapper
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
+from bridge.opening import fingerprint
 from bridge.pipeline import SAMPLE_BATCH, Settings, mapper_fingerprint
 from bridge.text import TextCode
 from bridge.text.words import WordVectors

@@ -433,7 +433,8 @@ def test_an_address_that_is_taken_is_one_line(capsys):
 def test_without_gradio_the_command_names_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["serve"]) == 2
-    assert "pip install 'bridge-captions[serve]'" in capsys.readouterr().err
+    install = "`pip install 'bridge-captions[serve]'` or `pip install gradio`"
+    assert capsys.readouterr().err == f"bridge serve: the web page needs gradio; {install}\n"
 
 
 def test_no_other_command_imports_gradio():

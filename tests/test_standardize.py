@@ -153,6 +153,11 @@ def test_an_inner_codec_that_was_exchanged_is_refused(whitened, tmp_path):
         load_codec(tmp_path)
 
 
+def test_an_inner_codec_moves_too():
+    codec = WhitenedCodec(PCACodec(make_axes(48, 3), 4), make_axes(3, 2)).to("meta")
+    assert {axes.mean.device.type for axes in (codec.axes, codec.inner.axes)} == {"meta"}
+
+
 # on disk
 
 

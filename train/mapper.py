@@ -6,7 +6,6 @@ With nothing to configure, from captioned pictures of your own: python -m train 
 import contextlib
 import copy
 import inspect
-import json
 import math
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -18,23 +17,23 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from bridge.checkpoint import check_replaceable
+from bridge.checkpoint import CACHE, check_replaceable
 from bridge.codecs import load_codec
 from bridge.images import contact_sheet, save_png, to_pil
-from bridge.mappers import FAMILIES, LocalFlowMapper, Mapper, TransformerFlowMapper
+from bridge.mappers import FAMILIES, LocalFlowMapper, Mapper, TransformerFlowMapper, load_mapper
 from bridge.mappers.local import NETWORKS
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
+from bridge.opening import CONFIG, read_config
 from bridge.pipeline import MEMORY, BridgePipeline, Settings, check_settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
 from train.checkpoint import fingerprint_of
 from train.command import say
 from train.config import ConfigError, check, named, read_card, run_config
 from train.copies import CopyTest, thumbnails
-from train.data.cache import CACHE, Codes, Latents, Shards, can_read, caption_codes
+from train.data.cache import Codes, Latents, Shards, can_read, caption_codes
 from train.data.dataset import CaptionTable, EpochRows, latents_of, load_dataset, pixels_of, rows_of, to_unit
 from train.loop import Loop, LoopConfig
 
@@ -122,7 +121,7 @@ class MapperTraining:
         dataset = load_dataset(config.data)
         with named("text"):
             self.encoder = TextEncoder.from_pretrained(config.text, digest=config.text_digest or None)
-        if not (config.vae / "config.json").exists():
+        if not (config.vae / CONFIG).exists():
             raise ConfigError(f"vae: {config.vae} holds no VAE; train it with `python -m train.autoencoder` first")
         self.codec = load_codec(config.vae)
         torch.manual_seed(config.loop.seed)
@@ -190,26 +189,14 @@ class MapperTraining:
 
     def saved_mapper(self, argument: str, model: str) -> Mapper:
         """The mapper of a model that the config's `argument` names. ConfigError unless it is of the family."""
-        folder, family = Path(model) / "mapper", FAMILIES[self.config.family]
-        file = folder / "config.json"
-        if not file.exists():
+        folder, family = Path(model) / "mapper", self.config.family
+        if not (folder / CONFIG).exists():
             raise ConfigError(f"{argument}: {model} holds no mapper; name the `model` folder of a finished run")
-        try:
-            config = json.loads(file.read_text("utf-8"))
-            name = str(config["_class_name"])
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise ConfigError(f"{argument}: {file} is damaged; name another model") from error
-        if name != family.__name__:
-            differs = f"has a {name}, this config trains a {family.__name__}"
-            raise ConfigError(f"{argument}: {model} {differs}; name another model, or set `family: {name}`")
-        if unknown := sorted({k for k in config if k[0] != "_"} - set(inspect.signature(family.__init__).parameters)):
-            newer = f"was written by a newer version: unknown {', '.join(unknown)}; update bridge"
-            raise ConfigError(f"{argument}: {model} {newer}")
-        try:
-            return family.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            why = str(error).splitlines()[0]
-            raise ConfigError(f"{argument}: {folder} cannot be opened ({why}); copy it again") from error
+        with named(argument):
+            if (name := read_config(folder, "mapper")["_class_name"]) == family:
+                return load_mapper(folder)
+        differs = f"has a {name}, this config trains a {family}"
+        raise ConfigError(f"{argument}: {model} {differs}; name another model, or set `family: {name}`")
 
     def remembered(self) -> Side:
         """What a local flow remembers, of the kinds of pictures that the finished model draws from."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from bridge.checkpoint import check_replaceable
+from bridge.checkpoint import CACHE, check_replaceable
 from bridge.codecs import AutoencoderCodec, ImageCodec, load_codec
 from bridge.learn import WHITENING, Memory
 from bridge.mappers import LocalFlowMapper
@@ -27,7 +27,7 @@ from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
 from train.command import say
 from train.config import ConfigError, check, named, read_card, run_config
-from train.data.cache import CACHE, can_read, caption_codes
+from train.data.cache import can_read, caption_codes
 from train.data.dataset import latents_of, load_dataset
 from train.recipes.names import words_of
 

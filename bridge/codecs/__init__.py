@@ -9,18 +9,11 @@ from bridge.codecs.autoencoders import (
     VQCodec,
     codec_from_diffusers,
 )
-from bridge.codecs.base import (
-    CODECS,
-    CONFIG,
-    DETERMINISTIC_STD,
-    ImageCodec,
-    LatentDistribution,
-    load_codec,
-    read_config,
-)
+from bridge.codecs.base import CODECS, DETERMINISTIC_STD, ImageCodec, LatentDistribution, load_codec
 from bridge.codecs.dense import DenseCodec, DenseVAE
 from bridge.codecs.palette import PaletteCodec, PaletteVAE
 from bridge.codecs.standardize import PCACodec, PrincipalAxes, WhitenedCodec
+from bridge.opening import CONFIG, read_config
 
 CODECS |= {name: kind.from_pretrained for name, kind in AUTOENCODERS.items()} | {
     "DenseVAE": DenseCodec.from_pretrained,

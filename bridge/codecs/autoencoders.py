@@ -11,11 +11,12 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from bridge.checkpoint import CheckpointError, fingerprint, open_module
-from bridge.codecs.base import CONFIG, DETERMINISTIC_STD, ImageCodec, LatentDistribution, read_config
+from bridge.checkpoint import CheckpointError
+from bridge.codecs.base import DETERMINISTIC_STD, ImageCodec, LatentDistribution
 from bridge.context import unwrapped
 from bridge.errors import UserError
 from bridge.hub import HubError, local_folder, snapshot
+from bridge.opening import CONFIG, fingerprint, open_module, read_config
 
 HUB_FILES = (CONFIG, "diffusion_pytorch_model.safetensors")
 
@@ -106,11 +107,6 @@ class AutoencoderCodec(ImageCodec):
         halved = all(torch.equal(weight, weight.half().float()) for weight in self.vae.state_dict().values())
         (copy.deepcopy(self.vae).half() if halved else self.vae).save_pretrained(folder)
 
-    def to(self, device: torch.device | str) -> Self:
-        self.vae.to(device)
-        self.mean, self.std = self.mean.to(device), self.std.to(device)
-        return self
-
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
         self.check_pictures(x)
@@ -173,7 +169,7 @@ def codec_from_diffusers(source: str | Path, image_size: int | None = None) -> A
     if folder is None and isinstance(source, os.PathLike):
         raise CheckpointError(f"source: {str(source)!r}: no such folder; a hub id is given as text")
     folder = folder or _download(str(source))
-    name = str(read_config(folder)["_class_name"])
+    name = read_config(folder)["_class_name"]
     if name not in AUTOENCODERS:
         raise CheckpointError(f"{folder / CONFIG}: unknown autoencoder {name!r}; known: {', '.join(AUTOENCODERS)}")
     codec = AUTOENCODERS[name]

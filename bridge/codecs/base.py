@@ -1,21 +1,19 @@
 """Image space: pixels <-> standardised latents, and the folder that holds one."""
 
 import abc
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from bridge.checkpoint import CheckpointError
 from bridge.errors import UserError
+from bridge.opening import read_config
 
 DETERMINISTIC_STD = 1e-6
 """`LatentDistribution.std` without a posterior: positive, so that it has a logarithm, but invisible in a picture."""
-CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,7 @@ class ImageCodec(abc.ABC):
     z_shape: tuple[int, ...]  # Of one latent
     image_size: int  # Side of the pictures, in pixels
     fingerprint: str  # Identity of weights and configuration
+    draws_opacity: bool = False  # Whether it tells what is drawn from what lies behind
 
     @abc.abstractmethod
     def encode(self, x: Tensor) -> LatentDistribution:
@@ -87,7 +86,7 @@ class ImageCodec(abc.ABC):
         """Raise UserError if `render` cannot draw so: at another size, or without a background."""
         if size is not None and size != self.image_size:
             raise UserError(f"size: this model draws {self.image_size} pixels a side alone, not {size}; leave it out")
-        if transparent:
+        if transparent and not self.draws_opacity:
             raise UserError("transparent: this model's pictures have no background of their own; leave it out")
 
     def render(self, z: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
@@ -98,9 +97,12 @@ class ImageCodec(abc.ABC):
         self.check_render(size, transparent)
         return self.decode(z)
 
-    @abc.abstractmethod
     def to(self, device: torch.device | str) -> Self:
-        """Move to a device, in place; returns self."""
+        """Move its modules, tensors and codecs to a device, in place; returns self."""
+        for name, part in vars(self).items():
+            if isinstance(part, Tensor | nn.Module | ImageCodec):
+                setattr(self, name, part.to(device))
+        return self
 
     @abc.abstractmethod
     def save(self, folder: Path) -> None:
@@ -114,20 +116,4 @@ CODECS: dict[str, Callable[[Path], ImageCodec]] = {}
 def load_codec(folder: Path) -> ImageCodec:
     """Open what `ImageCodec.save` or diffusers wrote; CheckpointError if it is damaged or of an unknown class."""
     folder = Path(folder)
-    name = str(read_config(folder)["_class_name"])
-    if name not in CODECS:
-        raise CheckpointError(f"{folder / CONFIG}: unknown codec {name!r}; known: {', '.join(CODECS)}; update bridge")
-    return CODECS[name](folder)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """What a codec folder's config.json says, `_class_name` included; CheckpointError if it is missing or damaged."""
-    path = folder / CONFIG
-    try:
-        config = dict(json.loads(path.read_text("utf-8")))
-        config["_class_name"]
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"{path}: missing; name the folder of a saved codec") from None
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path}: damaged; copy or download the codec again") from None
-    return config
+    return CODECS[read_config(folder, known=CODECS)["_class_name"]](folder)

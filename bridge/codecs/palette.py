@@ -210,6 +210,7 @@ class PaletteCodec(VAECodec):
     """Codec of a `PaletteVAE`: draws at any side from 64 to 1,024 pixels, and with a transparent background."""
 
     model = PaletteVAE
+    draws_opacity = True
 
     @classmethod
     def factor(cls, config: Mapping[str, Any]) -> int:

@@ -11,9 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bridge.checkpoint import CheckpointError, fingerprint
-from bridge.codecs.base import CONFIG, DETERMINISTIC_STD, ImageCodec, LatentDistribution, load_codec, read_config
+from bridge.checkpoint import CheckpointError
+from bridge.codecs.base import DETERMINISTIC_STD, ImageCodec, LatentDistribution, load_codec
 from bridge.errors import UserError
+from bridge.opening import CONFIG, fingerprint, read_config, read_object
 
 AXES, INNER = "axes.safetensors", "inner"
 
@@ -100,18 +101,11 @@ class PCACodec(ImageCodec):
     def from_pretrained(cls, folder: Path) -> Self:
         """Read what `save` wrote; CheckpointError if a file is missing or damaged."""
         folder = Path(folder)
-        config = read_config(folder)
-        try:
-            return cls(PrincipalAxes.load(folder), int(config["image_size"]))
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{folder / CONFIG}: damaged; copy or download the codec again") from error
+        config = read_object(folder / CONFIG, "codec", {"image_size": int})
+        return cls(PrincipalAxes.load(folder), config["image_size"])
 
     def save(self, folder: Path) -> None:
         self.axes.save(Path(folder), {"_class_name": "PCACodec", "image_size": self.image_size})
-
-    def to(self, device: torch.device | str) -> Self:
-        self.axes.to(device)
-        return self
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
@@ -162,11 +156,6 @@ class WhitenedCodec(ImageCodec):
         folder = Path(folder)
         self.inner.save(folder / INNER)
         self.axes.save(folder, {"_class_name": "WhitenedCodec", "inner": self.inner.fingerprint})
-
-    def to(self, device: torch.device | str) -> Self:
-        self.inner.to(device)
-        self.axes.to(device)
-        return self
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:

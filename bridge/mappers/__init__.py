@@ -1,10 +1,14 @@
 """Mapping families."""
 
+import inspect
+from pathlib import Path
+
 from bridge.mappers.base import CleanMapper, DensityMapper, InvertibleMapper, Mapper, VelocityMapper
 from bridge.mappers.flow import NormalizingFlowMapper
 from bridge.mappers.gaussian import GaussianMapper, MixtureMapper
 from bridge.mappers.local import LocalFlowMapper
 from bridge.mappers.matching import FlowMatchingMapper, TransformerFlowMapper
+from bridge.opening import CONFIG, open_module, read_config, refuse_unknown
 
 FAMILIES: dict[str, type[Mapper]] = {
     "FlowMatchingMapper": FlowMatchingMapper,
@@ -17,16 +21,15 @@ FAMILIES: dict[str, type[Mapper]] = {
 """Class name, as a model folder's mapper/config.json has it -> class."""
 
 __all__ = [
-    "FAMILIES",
-    "CleanMapper",
-    "DensityMapper",
-    "FlowMatchingMapper",
-    "GaussianMapper",
-    "InvertibleMapper",
-    "LocalFlowMapper",
-    "Mapper",
-    "MixtureMapper",
-    "NormalizingFlowMapper",
-    "TransformerFlowMapper",
-    "VelocityMapper",
-]
+    "FAMILIES", "CleanMapper", "DensityMapper", "FlowMatchingMapper", "GaussianMapper", "InvertibleMapper",
+    "LocalFlowMapper", "Mapper", "MixtureMapper", "NormalizingFlowMapper", "TransformerFlowMapper", "VelocityMapper",
+    "load_mapper",
+]  # fmt: skip
+
+
+def load_mapper(folder: Path) -> Mapper:
+    """The mapper of a folder, on torch's default device. Raises CheckpointError if damaged, or a newer version's."""
+    config = read_config(folder, "mapper", FAMILIES)
+    family = FAMILIES[config["_class_name"]]
+    refuse_unknown(folder / CONFIG, config, inspect.signature(family.__init__).parameters)
+    return open_module(family, folder)

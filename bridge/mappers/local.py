@@ -14,8 +14,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 from torch.nn import functional as F
 
-from bridge.errors import UserError
-from bridge.extras import import_extra
+from bridge.errors import UserError, import_extra
 from bridge.mappers.base import CleanMapper, velocity_error
 from bridge.mappers.matching import FlowMatchingMapper, TransformerFlowMapper
 from bridge.mappers.numerics import per_row

@@ -29,10 +29,6 @@ class UnusableError(UserError):
     """A row that cannot be used; the message says why, without naming it."""
 
 
-class OwnPageError(UserError):
-    """A picture is a contact sheet or a strip of bridge's own."""
-
-
 @dataclass(frozen=True)
 class Reading:
     """How pictures are read."""
@@ -94,16 +90,16 @@ def survey(source: Source, how: Reading | None, sink: Callable[[int, Image.Image
     number: dict[tuple[str, ...], int] = {}
     for raw in source.rows():
         try:
-            pair, picture, lost = look(raw, how)
-        except OwnPageError:
-            surveyed.pages.append(raw.name)
-            continue
+            if (looked := look(raw, how)) is None:
+                surveyed.pages.append(raw.name)
+                continue
         except UnusableError as error:
             surveyed.rows += 1
             surveyed.bad.append((raw.name, str(error)))
             if source.total is not None:
                 _check_bad(surveyed, source.total, max_bad)
             continue
+        pair, picture, lost = looked
         surveyed.rows += 1
         surveyed.notes += [(raw.name, raw.note)] if raw.note else []
         surveyed.lost += [(raw.name, why) for why in lost]
@@ -133,11 +129,11 @@ def _check_bad(surveyed: Survey, rows: int, max_bad: float) -> None:
         )
 
 
-def look(raw: Raw, how: Reading | None) -> tuple[Pair, Image.Image, list[str]]:
-    """A row's pair, its picture as `how` says, and why captions of it were left out. Raises both errors above."""
+def look(raw: Raw, how: Reading | None) -> tuple[Pair, Image.Image, list[str]] | None:
+    """A row's pair, its picture, and why captions were left out; None for bridge's own pages. Raises UnusableError."""
     data = b"" if raw.problem and raw.picture is None else _bytes_of(raw.picture)
     if (drawn := facts_of(data)) and not drawn & {"caption", "frame"}:
-        raise OwnPageError("it is a page of pictures that bridge drew")
+        return None  # a contact sheet or a strip
     if raw.problem:
         raise UnusableError(raw.problem)
     captions, lost = _captions(raw.captions)

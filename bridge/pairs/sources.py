@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bridge.checkpoint import sha256_of
-from bridge.errors import UserError
-from bridge.extras import import_extra
+from bridge.errors import UserError, import_extra
 from bridge.images import ENDINGS
 from bridge.manifest import MANIFEST
 from bridge.pairs.tables import SPLITS, Table, find_columns, read_table, shown, split_name
@@ -448,7 +447,7 @@ def _raw(where: str, captions: Any, cells: Mapping[str, Any]) -> Raw:
 
 def _datasets() -> Any:
     """The package `datasets`, which plain folders and tables do without; UserError says how to install it."""
-    return import_extra("datasets", "pairs", "datasets", "this source")
+    return import_extra("datasets", "pairs", "datasets", "source: this source")
 
 
 @contextlib.contextmanager

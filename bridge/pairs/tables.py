@@ -130,11 +130,7 @@ def _holds_splits(name: str, rows: Sequence[tuple[str, Row]]) -> bool:
 
 
 def _read_csv(
-    lines: Sequence[str],
-    where: str,
-    asked: Mapping[str, str | None],
-    is_file: Callable[[str], bool],
-    notes: list[str],
+    lines: Sequence[str], where: str, asked: Mapping[str, str | None], is_file: Callable[[str], bool], notes: list[str]
 ) -> tuple[list[str], list[tuple[str, Row]]]:
     """Names of the columns, and the rows; adds to the notes."""
     start, delimiter, names = _header(lines, where, asked)

@@ -17,8 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from bridge.errors import UserError
-from bridge.extras import import_extra
+from bridge.errors import UserError, import_extra
 from bridge.pipeline import BridgePipeline
 from bridge.serve.limits import BODY_BYTES, UPLOAD_BYTES, WAITING
 from bridge.serve.studio import Files, Studio

@@ -17,7 +17,6 @@ from PIL import Image
 
 from bridge import explore
 from bridge.arguments import number, whole
-from bridge.codecs.palette import PaletteCodec
 from bridge.errors import UserError
 from bridge.images import save_png, slug
 from bridge.mappers import LocalFlowMapper, VelocityMapper
@@ -94,7 +93,7 @@ class Studio:
         self.styles = {style: style.replace(RATHER_NOT, NOT).replace(NOT, "all but ", 1) or "any" for style in styles}
         """Styles, and what they are called on the page."""
         self.has_novelty, self.has_steps = local, isinstance(pipe.mapper, VelocityMapper)
-        self.has_layers = isinstance(pipe.codec, PaletteCodec)
+        self.has_layers = pipe.codec.draws_opacity
         known = set(pipe.memory.captions)
         self.directions = [entry for entry in DIRECTIONS if known >= set(entry[1:])]
         self._sorted = sorted(known, key=lambda caption: (len(caption), caption))

@@ -142,11 +142,8 @@ class TextEncoder(nn.Module, abc.ABC):
     def encode(self, captions: Sequence[str], batch_size: int = 1, *, with_tokens: bool = True) -> TextCode:
         """Text codes of B captions, float32, on the encoder's device.
 
-        Args:
-            batch_size: 1 encodes each caption alone and unpadded, so that its code depends on nothing
-                else. Larger is faster, and equal up to float rounding.
-            with_tokens: False leaves the tokens out (L = 0), which keeps large caches small.
-
+        A `batch_size` of 1 encodes each caption alone and unpadded, so that its code depends on nothing else; larger
+        is faster, and equal up to float rounding. Without `with_tokens` L = 0, which keeps large caches small.
         Raises UserError naming a caption that is no string, or has nothing to read in it. Warns CaptionTruncatedWarning
         of one longer than `max_tokens`, with what was cut, CaptionUnknownWarning of one whose words are all unknown.
         """

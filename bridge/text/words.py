@@ -29,12 +29,9 @@ _WORD = re.compile(r"[^\W_]+")
 class WordVectors(TextEncoder):
     """Word vectors, a caption's code their mean weighted by inverse document frequency, at unit length.
 
-    A caption's tokens are the vectors of its words in order, at most `max_tokens`; unknown words are skipped.
-
-    Args:
-        words: V distinct words. A caption's word is looked up as it is written, then lowered.
-        vectors: One vector a word, (V, D).
-        idf: Weight of each word, (V,), none negative; without it all weigh the same.
+    A caption's tokens are the vectors of its words in order, at most `max_tokens`; unknown words are skipped. A word is
+    looked up among the V distinct `words` as it is written, then lowered; `vectors` are (V, D), and `idf`, the words'
+    weights, none negative, (V,): without it all weigh the same.
 
     Source: Mikolov et al. 2013, Distributed Representations of Words and Phrases, arXiv:1310.4546; idf: Spärck
         Jones 1972, A Statistical Interpretation of Term Specificity

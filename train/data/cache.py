@@ -25,7 +25,6 @@ from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.errors import UserError
 from bridge.text import TextCode, TextEncoder
 
-CACHE = ".cache"  # Folder inside a dataset's, for all that is made of it once
 PICTURES, CAPTIONS = 64, 256  # Encoded at a time
 ROWS, NAME = 4096, 24  # Rows of a shard but the last; digits of a content hash in a file's name
 LOCK, FACTS = ".lock", b"bridge"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from bridge.checkpoint import CACHE
 from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.errors import UserError
 from bridge.memory import CaptionMemory
@@ -20,7 +21,7 @@ from eval.judge import Generate
 from eval.studies.compare.nets import TOKENS, Batch, PeerNet, Sampling
 from train.checkpoint import fingerprint_of
 from train.command import say
-from train.data.cache import CACHE, Codes, caption_codes
+from train.data.cache import Codes, caption_codes
 from train.data.dataset import load_dataset
 
 CAPTION_DROPOUT, LABEL_SHARE, FAMILY_POWER = 0.1, 0.4, 0.5
