@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from bridge.arguments import number, whole
 from bridge.changes import learn_change
 from bridge.errors import UserError
+from bridge.guidance import guided
 from bridge.images import ENDINGS, read_facts, read_image, to_tensor
 from bridge.mappers import InvertibleMapper, LocalFlowMapper, Mapper, VelocityMapper
-from bridge.mappers.base import guided
 from bridge.noise import generator_for, normal_rows
 from bridge.pipeline import SAMPLE_BATCH, BridgePipeline, draw, view_of
 from bridge.text import TextCode

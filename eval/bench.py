@@ -18,7 +18,7 @@ from eval.baselines import EncodeText
 from eval.data import LEAST, References, narrowed, references
 from eval.features import Columns
 from eval.judge import Judge, Seen
-from eval.metrics import calibration, nearest, quality, several, single
+from eval.metrics import calibration, diversity, energy, fit, nearest, quality, single
 from eval.metrics.bootstrap import Interval, family_mean, family_weights, paired_bootstrap
 
 POPULATION = 1500  # Caption-blind training pictures, at most
@@ -101,7 +101,7 @@ class Bench(abc.ABC):
 
     judge: Judge  # Describes pictures
     refs: References  # The captions and their real pictures
-    rivals: several.Rivals  # Captions to be confused with: all of the split
+    rivals: fit.Rivals  # Captions to be confused with: all of the split
     seed: int  # Of the bootstrap, and of shuffles
     seen: list[Seen]  # What is noted of the real pictures, caption by caption
 
@@ -176,10 +176,10 @@ class Bench(abc.ABC):
 
 # Headlines are made of means (..., 6): hit, real hit, styles, real styles, energy, energy of caption-blind pictures.
 HEADLINES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "fit": lambda m: several.chance_adjusted(m[..., 0], m[..., 1]),
+    "fit": lambda m: fit.chance_adjusted(m[..., 0], m[..., 1]),
     # NaN where no real picture is recognised
     "diversity": lambda m: m[..., 2] / np.where(m[..., 3] > 0, m[..., 3], np.nan),
-    "joint": lambda m: several.root_skill(m[..., 4], m[..., 5]),
+    "joint": lambda m: energy.root_skill(m[..., 4], m[..., 5]),
     "score": lambda m: np.minimum.reduce([HEADLINES[name](m) for name in ("fit", "diversity", "joint")]),
 }
 
@@ -194,23 +194,23 @@ class ArtistBench(Bench):
     @cached_property
     def unconditional(self) -> np.ndarray:
         """Energy distance of caption-blind training pictures, (C,)."""
-        return several.energy_to_population(self.population, self.points, self.refs.artists)
+        return energy.energy_to_population(self.population, self.points, self.refs.artists)
 
     def judged(self, kind: str, seen: list[Seen], asked: np.ndarray | None = None) -> Judged:
         """Of real pictures and reconstructions, artists weigh alike and one picture of each counts for the styles."""
         refs, real = self.refs, kind != "samples"
-        hit, styles, energy = [], [], []
+        hit, styles, distances = [], [], []
         for s, r, artists, family in zip(seen, self.points, refs.artists, refs.families, strict=True):
             _, first, number = np.unique(artists, return_index=True, return_inverse=True)
-            centroids = several.centroids_without(r, artists)
+            centroids = fit.centroids_without(r, artists)
             h = self.rivals.hits(s.shows, s.realistic, centroids, family, number if real else None)
             hit.append(family_weights(artists) @ h if real else h.mean())
-            distance = several.energy_distance_of_real if real else several.energy_distance
-            energy.append(distance(s.shows, r, artists))
+            distance = energy.energy_distance_of_real if real else energy.energy_distance
+            distances.append(distance(s.shows, r, artists))
             counted = first if real else slice(None)
-            shown = s.style[counted], h[counted] >= several.VALID
-            styles.append(several.distinct_styles(*shown, min(self.n, len(first))))
-        return Judged(kind, seen, PerCaption.of(hit, styles, energy, seen), refs.families)
+            shown = s.style[counted], h[counted] >= fit.VALID
+            styles.append(diversity.distinct_styles(*shown, min(self.n, len(first))))
+        return Judged(kind, seen, PerCaption.of(hit, styles, distances, seen), refs.families)
 
     def headlines(self, judged: Judged, absent: dict[str, str]) -> dict[str, Interval | None]:
         per, real = judged.per, self.real.per
@@ -242,11 +242,11 @@ class ArtistBench(Bench):
                 rows, others = own[half], own[~half]
             x, r = (d.shows for d in judge.describe_rows([others, rows]))
             index.append(i)
-            columns.append([several.energy_distance(x, r, artist[rows], artist[others]), self.unconditional[i]])
+            columns.append([energy.energy_distance(x, r, artist[rows], artist[others]), self.unconditional[i]])
         measured = {"real_joint_captions": len(index)}
         if len(np.unique(self.refs.families[index])) < 2:
             return measured | {"absent": {"real_joint": "too few captions were drawn by four artists"}}
-        joint = self[np.array(index)].interval(np.array(columns), lambda m: several.root_skill(m[..., 0], m[..., 1]))
+        joint = self[np.array(index)].interval(np.array(columns), lambda m: energy.root_skill(m[..., 0], m[..., 1]))
         return measured | {"real_joint": joint}
 
 
@@ -291,7 +291,7 @@ class SingleBench(Bench):
         hits = [self.rivals.hits(s.shows, s.realistic, r.mean(axis=0, keepdims=True), own) for s, r, own in each]
         styles = np.full(len(seen), np.nan)  # stays so where fewer than two pictures are valid
         if kind == "samples":
-            for i in np.flatnonzero([(h >= several.VALID).sum() >= 2 for h in hits]):
+            for i in np.flatnonzero([(h >= fit.VALID).sum() >= 2 for h in hits]):
                 styles[i] = single.valid_distance(seen[i].style, hits[i], self.unit)
             energy = single.energy_scores(shows, self.points)
         else:
@@ -315,7 +315,7 @@ class SingleBench(Bench):
             absent |= dict.fromkeys(("joint", "energy"), "real pictures are what all others are held against")
             return figures
         figures |= {"hit": self.interval(per.hit), "energy": self.interval(per.energy)}
-        figures["fit"] = self.interval(per.hit, lambda m: several.chance_adjusted(m[..., 0], 1.0, chance))
+        figures["fit"] = self.interval(per.hit, lambda m: fit.chance_adjusted(m[..., 0], 1.0, chance))
         if isinstance(self.shuffled, str):
             absent["joint"] = self.shuffled
             return figures
@@ -355,14 +355,14 @@ def bench_of(
     seen = judge.look_at(np.concatenate(refs.rows)).split([len(rows) for rows in refs.rows])
     known = judge.space.train
     if singly:
-        rivals = several.Rivals(np.stack([points.mean(axis=0) for points in shown]), everything.families)
+        rivals = fit.Rivals(np.stack([points.mean(axis=0) for points in shown]), everything.families)
         apart = single.distance_to_others([s.style for s in seen], refs.families)
         pairs = None
         if encode_text is not None:
             codes = encode_text(judge.pictures.label[judge.train].tolist())
             pairs = single.PairSpace.fit(codes, known), encode_text
         return SingleBench(judge, refs, rivals, seed, seen, float(family_mean(apart, refs.families)), pairs)
-    rivals = several.Rivals.of(shown, everything.artists, everything.families)
+    rivals = fit.Rivals.of(shown, everything.artists, everything.families)
     rng, weights = np.random.default_rng(seed), family_weights(judge.pictures.family[judge.train])
     blind = known[rng.choice(len(known), min(POPULATION, len(known)), replace=False, p=weights)]
     return ArtistBench(judge, refs, rivals, seed, seen, n, blind)

@@ -16,7 +16,7 @@ from eval.baselines import Baselines, EncodeText, decode_all, reconstruct, shuff
 from eval.bench import Bench, Calibration, Figures, Judged, bench_of
 from eval.data import BLOCK, LEAST, OPTIONAL, picture_latents
 from eval.judge import Generate, Judge, Say, Seen, drawn, in_blocks, seen_by, seen_of
-from eval.metrics import quality, several
+from eval.metrics import fit, quality
 from eval.metrics.bootstrap import Interval, paired_bootstrap
 
 Watch = Callable[[str, Bench], None]  # Name of a row and its bench
@@ -40,7 +40,7 @@ class Row:
     energy_less: dict[str, Interval]  # The first model's energy less each method's, paired: below 0 it is better
     calibration: dict[str, Calibration] = field(default_factory=dict)  # Of every model, and of nothing else
     pictures: int = 0  # Real pictures of these captions
-    chance: float = several.CHANCE  # Share of hits at which fit is 0
+    chance: float = fit.CHANCE  # Share of hits at which fit is 0
     left_out: int = 0  # How many captions of the split were not judged: a single artist drew them
     unconditional_energy: Interval | None = None  # What joint 0 costs: that of caption-blind training pictures
     real_joint: Interval | None = None  # Joint between two disjoint groups of artists, 1 but for chance

@@ -13,9 +13,10 @@ from eval.bench import ArtistBench
 from eval.data import References
 from eval.features import Features
 from eval.judge import Described, JudgeSpace, Seen
-from eval.metrics import several
+from eval.metrics import fit
 from eval.metrics.bootstrap import Interval, family_mean, paired_bootstrap
-from eval.metrics.several import distinct_styles, energy_distance, energy_distance_of_real, root_skill
+from eval.metrics.diversity import distinct_styles
+from eval.metrics.energy import energy_distance, energy_distance_of_real, root_skill
 
 ARTISTS, LATE, EARLY, HELD_OUT = 8, 24, 12, 80
 fit_of, diversity_of, joint_of, score_of = HEADLINE_OF.values()
@@ -64,7 +65,7 @@ def world() -> World:
     refs = References(tuple(map(str, range(HELD_OUT))), families, (everyone[:4],) * HELD_OUT, artists, ())
     x = [d.shows for d in shown]
     population = space.train[rng.choice(len(space.train), 500, replace=False)]
-    bench = ArtistBench(None, refs, several.Rivals.of(x, artists, families), 0, noted(shown), 4, population)
+    bench = ArtistBench(None, refs, fit.Rivals.of(x, artists, families), 0, noted(shown), 4, population)
     others = draw(rng, centres, styles, everyone[4:])
     # No linear map leads back from words to pictures, as none does in life: else ridge would be no cheat.
     turn, shift = rng.standard_normal((LATE, 48)) / 5, rng.uniform(0, 2 * np.pi, 48)
@@ -274,18 +275,18 @@ def test_one_sample_has_no_energy_distance():
 
 def test_chance_of_a_hit_is_a_tenth():
     share = np.linspace(0, 1, 20_001)
-    assert several.hit_probability(share).mean() == pytest.approx(0.1, abs=1e-3)
+    assert fit.hit_probability(share).mean() == pytest.approx(0.1, abs=1e-3)
 
 
 def test_hit_probability_is_that_of_drawn_rivals():
     rng = np.random.default_rng(0)
     share = 0.08
     drawn = (rng.random((20_000, 99)) < share).sum(axis=1) < 10
-    assert several.hit_probability(np.array(share)) == pytest.approx(drawn.mean(), abs=0.01)
+    assert fit.hit_probability(np.array(share)) == pytest.approx(drawn.mean(), abs=0.01)
 
 
 def test_rivals_of_the_own_family_do_not_count():
-    weights = several.rival_weights(np.array([0, 0, 1, 2, 2]), 0)
+    weights = fit.rival_weights(np.array([0, 0, 1, 2, 2]), 0)
     np.testing.assert_allclose(weights, [0, 0, 0.5, 0.25, 0.25])
 
 

@@ -14,7 +14,7 @@ from eval.bench import SingleBench, bench_of
 from eval.data import LEAST, Pictures, references, why_single
 from eval.judge import Judge
 from eval.metrics import single
-from eval.metrics.several import energy_distance
+from eval.metrics.energy import energy_distance
 from eval.metrics.single import PairSpace
 from eval.page import to_html
 from eval.report import ROWS, Report, evaluate, to_json, to_text
@@ -441,14 +441,14 @@ def test_chance_is_what_blind_pictures_score():
     hits = []
     for _ in range(60):
         r, x = rng.standard_normal((2, c, 1, 5))
-        rivals = single.several.Rivals(r[:, 0], families)
+        rivals = single.fit.Rivals(r[:, 0], families)
         hits.append(np.mean([rivals.hits(*each) for each in zip(x, np.ones((c, 1)), r, families, strict=True)]))
     assert np.mean(hits) == pytest.approx(single.chance_of(c - 1), abs=0.015)
 
 
 def test_what_is_not_realistic_is_no_hit():
     r = [np.eye(3)[i : i + 1] for i in range(3)]
-    rivals = single.several.Rivals(np.eye(3), np.arange(3))
+    rivals = single.fit.Rivals(np.eye(3), np.arange(3))
     passes = [np.zeros(1), np.ones(1), np.ones(1)]
     hits = [rivals.hits(x, p, x, own) for own, (x, p) in enumerate(zip(r, passes, strict=True))]
     assert [h[0] for h in hits] == [0, 1, 1]

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bridge.guidance import guided
 from bridge.mappers import FlowMatchingMapper, VelocityMapper
-from bridge.mappers.base import BLUR, MIN_REMAINING, guided, linear_path
+from bridge.mappers.base import BLUR, MIN_REMAINING, linear_path
 from bridge.text import TextCode
 from tests.fixtures import randomise
 

@@ -14,10 +14,10 @@ from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor
 
 from bridge.errors import UserError
+from bridge.guidance import guided
 from bridge.mappers.numerics import integrate, per_row, probe_rows, solve, velocity_and_traces
 from bridge.text import TextCode
 
-Velocity = Callable[[Tensor, Tensor, TextCode], Tensor]
 MIN_REMAINING = 0.05  # 1 - t is not taken below this in a loss, where it divides
 BLUR = 0.05  # Standard deviation of the noise under which `VelocityMapper.log_prob` sees latents
 ROUND_TRIP = 1e-3
@@ -254,20 +254,6 @@ class CleanMapper(VelocityMapper):
         self.check_rows("noise", noise, self.loss_noise_shape, c)
         t = torch.sigmoid(self.time_mean + noise[:, 0])
         return t, linear_path(z, noise[:, -math.prod(self.z_shape) :].view_as(z), t)[0]
-
-
-def guided(velocity: Velocity, z_t: Tensor, t: Tensor, c: TextCode, away: TextCode, scale: float) -> Tensor:
-    """The velocity v(away) + scale (v(c) - v(away)), (B, *z_shape), at points z_t and times t, (B,) in [0, 1].
-
-    `away` are codes to move away from, null codes for plain guidance; `scale` 1 is none, and costs one evaluation
-    instead of two.
-
-    Source: Ho & Salimans 2022, Classifier-Free Diffusion Guidance, arXiv:2207.12598
-    """
-    if scale == 1:
-        return velocity(z_t, t, c)
-    towards, from_ = velocity(torch.cat([z_t, z_t]), torch.cat([t, t]), TextCode.cat([c, away])).chunk(2)
-    return from_ + scale * (towards - from_)
 
 
 def velocity_error(clean: Tensor, z: Tensor, t: Tensor, least: float) -> Tensor:

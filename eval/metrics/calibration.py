@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from eval.metrics.several import artist_weights
+from eval.metrics.energy import artist_weights
 
 Points = Sequence[np.ndarray]
 

@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist, pdist
 from scipy.special import comb
 
 from bridge.errors import UserError
-from eval.metrics import several
+from eval.metrics import fit
 from eval.metrics.bootstrap import Interval
 
 SHUFFLES, DRAWS = 32, 500
@@ -28,7 +28,7 @@ Points = Sequence[np.ndarray]
 
 def chance_of(rivals: int) -> float:
     """Hit rate of pictures that know nothing of their caption, among so many rivals: above .10 for few."""
-    return float(several.hit_probability(np.arange(rivals + 1) / rivals).mean())
+    return float(fit.hit_probability(np.arange(rivals + 1) / rivals).mean())
 
 
 def valid_distance(style: np.ndarray, hits: np.ndarray, unit: float) -> float:
@@ -40,7 +40,7 @@ def valid_distance(style: np.ndarray, hits: np.ndarray, unit: float) -> float:
     >>> valid_distance(np.array([[0.0], [1.5], [9.0]]), np.array([1.0, 1.0, 0.0]), unit=2)
     0.25
     """
-    return float(np.minimum(pdist(style[hits >= several.VALID]) / unit, 1).sum() / comb(len(style), 2))
+    return float(np.minimum(pdist(style[hits >= fit.VALID]) / unit, 1).sum() / comb(len(style), 2))
 
 
 def distance_to_others(style: Points, families: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from bridge.pipeline import BridgePipeline
 from eval.bench import bench_of
 from eval.features import EfficientNetLite0
 from eval.judge import Judge
-from eval.metrics import several
+from eval.metrics import fit
 from eval.metrics.bootstrap import Interval, paired_bootstrap
 from eval.report import ROWS
 from eval.studies import Study, add_common
@@ -34,7 +34,7 @@ class Bin:
     @classmethod
     def of(cls, cosine: np.ndarray, hits: np.ndarray, families: np.ndarray) -> "Bin":
         """Of captions' cosines (C,), shares of pictures, and of real ones, that show them (C, 2), and families (C,)."""
-        value = paired_bootstrap(hits, families, lambda m: several.chance_adjusted(m[..., 0], m[..., 1]))
+        value = paired_bootstrap(hits, families, lambda m: fit.chance_adjusted(m[..., 0], m[..., 1]))
         return cls(float(cosine.min()), float(cosine.max()), len(cosine), len(np.unique(families)), value)
 
 

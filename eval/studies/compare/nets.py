@@ -19,8 +19,8 @@ from zuko.distributions import DiagNormal
 from zuko.lazy import Flow, UnconditionalDistribution
 
 from bridge.codecs import ImageCodec
+from bridge.guidance import guided
 from bridge.mappers import FlowMatchingMapper, LocalFlowMapper, Mapper, NormalizingFlowMapper, VelocityMapper
-from bridge.mappers.base import guided
 from bridge.noise import generator_for
 from bridge.text import TextCode
 from eval import baselines
