@@ -273,6 +273,16 @@ def test_a_picture_of_the_second_dataset_is_the_same_in_any_batch(artwork_folder
     assert torch.equal(training.batch(torch.tensor([last]), 2)[0][0], training.batch(torch.tensor([0, last]), 2)[0][1])
 
 
+def test_more_pictures_are_opaque(artwork_folder, more, tmp_path):
+    layered: dict[str, Any] = {"layers": 3, "widths": (16, 16, 8), "opacity": 0.5}
+    training = VAETraining(config_of(artwork_folder, tmp_path / "run", more=str(more), flip=False, **layered))
+    assert training.opacity is not None
+    training.opacity = torch.zeros_like(training.opacity)
+    own = len(training.pixels)
+    *_, opacity = training.batch(torch.tensor([0, own - 1, own, own + 1]), 0)
+    assert opacity.amax((1, 2, 3)).tolist() == opacity.amin((1, 2, 3)).tolist() == [0, 0, 1, 1]
+
+
 def test_more_pictures_of_another_size_are_refused(artwork_folder, artwork_rows, tmp_path):
     rows = [{**row, "split": "train", "png": turned(row["png"], 32)} for row in artwork_rows]
     write_dataset(rows, tmp_path / "small")

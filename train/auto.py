@@ -256,7 +256,7 @@ class AutoRun:
         """As many as the time that is left allows, validations included; early stopping ends some runs sooner."""
         left = max(60 * self.minutes - (time.monotonic() - self.began), 60 * self.minutes * LEAST_SHARE)
         stepping = max(left - VALIDATIONS * trial["validation_seconds"], left / 2)
-        steps = max(int(stepping / trial["seconds"]), VALIDATIONS)
+        steps = max(int(stepping / max(trial["seconds"], 1e-3)), VALIDATIONS)
         rates = f"{trial['seconds']:.2f} s a step and {trial['validation_seconds']:.0f} s a validation"
         return steps, f"what {left:.0f} s allow at {rates}; fewer once training pictures are copied"
 

@@ -302,7 +302,11 @@ class VAETraining:
         if extra.any():
             order = torch.randint(len(self.more), (self.extra,), generator=generator_for(seed, epoch, -2))
             x[extra] = self.more[order[positions[extra] - own]]
-        parts = [to_unit(x)] if self.opacity is None else [to_unit(x), to_unit(self.opacity[rows])]
+        parts = [to_unit(x)]
+        if self.opacity is not None:
+            opaque = self.opacity[rows]
+            opaque[extra] = 255  # nobody knows that of more pictures
+            parts.append(to_unit(opaque))
         keys = [(seed, epoch, position) for position in positions.tolist()]
         augmented = [self.augmented(example, key) for *example, key in zip(*parts, keys, strict=True)]
         x, *opacity = (torch.stack(part) for part in zip(*augmented, strict=True))
