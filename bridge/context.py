@@ -37,10 +37,12 @@ def plain_torch() -> Iterator[None]:
 
 
 def foreign_dtype(part: Any) -> torch.dtype | None:
-    """The first type of numbers in a module, or in the modules that an object holds, that is not float32."""
+    """The first type of numbers in a module, or in the modules that an object or its `inner` holds, but for float32."""
     modules = [part] if isinstance(part, nn.Module) else [v for v in vars(part).values() if isinstance(v, nn.Module)]
     held = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
-    return next((t.dtype for t in held if t.is_floating_point() and t.dtype != torch.float32), None)
+    foreign = next((t.dtype for t in held if t.is_floating_point() and t.dtype != torch.float32), None)
+    inner = getattr(part, "inner", None)  # of a codec around another
+    return foreign if foreign or inner is None else foreign_dtype(inner)
 
 
 def unwrapped(module: Any) -> Any:

@@ -13,9 +13,13 @@ from torch import nn
 
 from bridge import BridgePipeline, explore
 from bridge.checkpoint import CheckpointError
-from bridge.context import unwrapped
+from bridge.codecs import VAECodec
+from bridge.codecs.standardize import WhitenedCodec
+from bridge.context import foreign_dtype, unwrapped
 from bridge.errors import UserError
 from bridge.images import read_image
+from tests.fixtures import make_tiny_vae
+from tests.test_standardize import make_axes
 
 CAT = str(sorted((Path(__file__).parent / "artwork").glob("cat--*.png"))[0])
 
@@ -226,6 +230,11 @@ def test_what_would_not_open_again_is_not_saved(
         tiny_pipeline.save_pretrained(tmp_path / "model")
     assert BridgePipeline.from_pretrained(tmp_path / "model").fingerprint == before
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_codec_inside_another_is_float32_too():
+    codec = WhitenedCodec(VAECodec(make_tiny_vae().half()), make_axes(256, 7))
+    assert foreign_dtype(codec) == torch.float16
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "mapper", "codec"])
