@@ -36,15 +36,6 @@ def plain_torch() -> Iterator[None]:
         yield
 
 
-def foreign_dtype(part: Any) -> torch.dtype | None:
-    """The first type of numbers in a module, or in the modules that an object or its `inner` holds, but for float32."""
-    modules = [part] if isinstance(part, nn.Module) else [v for v in vars(part).values() if isinstance(v, nn.Module)]
-    held = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
-    foreign = next((t.dtype for t in held if t.is_floating_point() and t.dtype != torch.float32), None)
-    inner = getattr(part, "inner", None)  # of a codec around another
-    return foreign if foreign or inner is None else foreign_dtype(inner)
-
-
 def unwrapped(module: Any) -> Any:
     """What is in a wrapper of torch's own, such as that of torch.compile or DataParallel; else `module` itself."""
     while isinstance(module, nn.Module) and type(module).__module__.startswith("torch."):

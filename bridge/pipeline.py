@@ -13,14 +13,14 @@ from typing import Any, Self
 import huggingface_hub
 import torch
 from PIL import Image
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from bridge.arguments import Text, check_count, negatives_of, number, texts, whole
 from bridge.captions import without_articles
 from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, verify_folder
 from bridge.codecs import ImageCodec, load_codec
 from bridge.composition import ONE_PICTURE, coloured, compose
-from bridge.context import foreign_dtype, plain_torch, unwrapped
+from bridge.context import plain_torch, unwrapped
 from bridge.errors import UserError
 from bridge.hub import resolve_model
 from bridge.images import to_pil, to_tensor
@@ -638,6 +638,15 @@ class BridgePipeline:
             padded[: len(z)] = z
             parts.append(self.codec.render(padded, size, transparent)[: len(z)].cpu())
         return torch.cat(parts)
+
+
+def foreign_dtype(part: Any) -> torch.dtype | None:
+    """The first type of numbers in a module, or in the modules and codecs that an object holds, that is not float32."""
+    if not isinstance(part, nn.Module):
+        held = (each for each in vars(part).values() if isinstance(each, nn.Module | ImageCodec))
+        return next(filter(None, map(foreign_dtype, held)), None)
+    tensors = (*part.parameters(), *part.buffers())
+    return next((t.dtype for t in tensors if t.is_floating_point() and t.dtype != torch.float32), None)
 
 
 def draw(mapper: Mapper, c: TextCode, noise: Tensor, settings: Settings, away: TextCode | None = None) -> Tensor:

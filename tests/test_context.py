@@ -15,9 +15,10 @@ from bridge import BridgePipeline, explore
 from bridge.checkpoint import CheckpointError
 from bridge.codecs import VAECodec
 from bridge.codecs.standardize import WhitenedCodec
-from bridge.context import foreign_dtype, unwrapped
+from bridge.context import unwrapped
 from bridge.errors import UserError
 from bridge.images import read_image
+from bridge.pipeline import foreign_dtype
 from tests.fixtures import make_tiny_vae
 from tests.test_standardize import make_axes
 
