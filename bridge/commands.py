@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from PIL import Image
 
 from bridge.arguments import number, whole, writable_folder
@@ -213,6 +212,8 @@ def info(args: argparse.Namespace) -> None:
 
 def push(args: argparse.Namespace) -> None:
     """Upload a model with its card, and print where it is. Raises UserError also if the hub does not take it."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
+
     pipe = open_model(args)
     try:
         print(pipe.push_to_hub(args.repo, _card_of(resolve_model(args.model)), private=args.private))

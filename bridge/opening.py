@@ -89,7 +89,6 @@ def open_module(model: Any, folder: Path) -> Any:
     if report["missing_keys"]:
         raise CheckpointError(f"{folder}: the weights lack {sorted(report['missing_keys'])[0]}; download it again")
     for tensor in (*module.parameters(), *module.buffers()):
-        tensor.data = (
-            tensor.data.clone()
-        )  # a mapped file's lie at any address, where matrix products may round otherwise
+        # A mapped file's lie at any address, where matrix products may round otherwise.
+        tensor.data = tensor.data.clone()
     return module

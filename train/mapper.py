@@ -213,7 +213,7 @@ class MapperTraining:
             codes = Codes(Shards.held({"pooled": mapper.unit_codes}), with_tokens=False)
         mean = mapper.picture_latents(allowed)
         content = fingerprint_of([mapper.latents, mapper.codes, allowed, table.number])
-        latents = Latents(Shards.held({"mean": mean, "std": torch.zeros_like(mean)}), [])
+        latents = Latents(Shards.held({"mean": mean, "std": torch.zeros(()).expand_as(mean)}), [])
         return Side(latents, table, codes, torch.arange(len(allowed)), content)
 
     def encode(self, dataset: Dataset, split: str) -> Side:
