@@ -47,10 +47,10 @@ def outcome(process: ForkServerProcess) -> int:
     return process.exitcode
 
 
-def wait_for(path: Path) -> None:
-    """Wait until a run has made `path`."""
+def wait_for(path: Path, process: ForkServerProcess) -> None:
+    """Wait until a run has made `path`, or has ended without, as one does that was killed after its last step."""
     until = time.monotonic() + PATIENCE
-    while not path.exists():
+    while not path.exists() and process.is_alive():
         assert time.monotonic() < until, path
         time.sleep(0.002)
 

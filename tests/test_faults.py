@@ -68,13 +68,14 @@ def test_kills_at_random_moments_change_nothing(whole, tmp_path):
     while kills < KILLS:
         out.with_suffix(".started").unlink(missing_ok=True)
         process = start(train, out)
-        wait_for(out.with_suffix(".started"))
+        wait_for(out.with_suffix(".started"), process)
         time.sleep(chance.uniform(0, 0.2))
         process.kill()
-        if outcome(process) == 0:  # it was quicker
+        if (code := outcome(process)) == 0:  # it was quicker
             assert same_run(whole, out)
             out = next(folders)
         else:
+            assert code == -signal.SIGKILL
             kills += 1
             if (out / "checkpoint.pt").exists():
                 assert 0 < read_state(out / "checkpoint.pt")["step"] <= 30
@@ -269,7 +270,7 @@ def test_a_finished_run_keeps_one_checkpoint(whole):
 def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(whole, tmp_path, number):
     out = tmp_path / "run"
     process = start(train, out, Trouble(9, "dawdle"))
-    wait_for(out.with_suffix(".begun"))
+    wait_for(out.with_suffix(".begun"), process)
     os.kill(process.pid, number)
     assert outcome(process) == 128 + number
     where = f"after step 10 of 30; saved in {out}/checkpoint.pt"
@@ -282,9 +283,9 @@ def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(whole, tmp_path, num
 def test_a_second_ctrl_c_quits_at_once_without_harm(whole, tmp_path):
     out = tmp_path / "run"
     process = start(train, out, Trouble(9, "hang"))
-    wait_for(out.with_suffix(".begun"))
+    wait_for(out.with_suffix(".begun"), process)
     os.kill(process.pid, signal.SIGINT)
-    wait_for(out.with_suffix(".noted"))
+    wait_for(out.with_suffix(".noted"), process)
     os.kill(process.pid, signal.SIGINT)
     assert outcome(process) == -signal.SIGINT
     assert outcome(start(train, out)) == 0
@@ -295,7 +296,7 @@ def test_a_signal_before_a_validation_leaves_it_to_the_next_start(whole, tmp_pat
     """Step 7 is validated: a stop right after it does not wait for that, and the log misses nothing in the end."""
     out = tmp_path / "run"
     process = start(train, out, Trouble(6, "dawdle"))
-    wait_for(out.with_suffix(".begun"))
+    wait_for(out.with_suffix(".begun"), process)
     os.kill(process.pid, signal.SIGTERM)
     assert outcome(process) == 143
     state = read_state(out / "checkpoint.pt")

@@ -25,7 +25,7 @@ def refusal(out: Path, pid: int) -> str:
 def test_a_second_process_is_refused_in_one_line(tmp_path):
     out = tmp_path / "run"
     holder = start(hold, out)
-    wait_for(out.with_suffix(".started"))
+    wait_for(out.with_suffix(".started"), holder)
     with pytest.raises(LockedError) as caught, run_lock(out):
         pass
     assert str(caught.value) == refusal(out, holder.pid or 0)
@@ -36,7 +36,7 @@ def test_a_second_process_is_refused_in_one_line(tmp_path):
 def test_the_lock_of_a_killed_process_is_gone(tmp_path):
     out = tmp_path / "run"
     holder = start(hold, out)
-    wait_for(out.with_suffix(".started"))
+    wait_for(out.with_suffix(".started"), holder)
     holder.kill()
     outcome(holder)
     assert (out / LOCK).exists()
