@@ -11,7 +11,6 @@ from PIL import Image
 from bridge import explore
 from bridge.checkpoint import sha256_of
 from bridge.errors import UserError
-from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.writing import LATER, strip
 
@@ -50,10 +49,9 @@ def _number(text: str) -> float:
 
 
 def _picture(pipe: BridgePipeline, facts: Mapping[str, str]) -> Image.Image:
-    generator = generator_for(int(facts["seed"]), int(facts["index"]))
-    negative = facts.get("negative")
-    output = pipe(facts["caption"], 1, generator=generator, negative_prompt=negative, **_rendered(facts))
-    image: Image.Image = output.images[0]
+    index, negative = int(facts["index"]), facts.get("negative")
+    jobs = pipe.jobs([facts["caption"]], index + 1, seed=int(facts["seed"]), negative_prompt=negative)
+    image: Image.Image = pipe.decode(pipe.sample(jobs[index:], pipe.settings), **_rendered(facts))[0]
     return image
 
 

@@ -15,6 +15,9 @@ from torch import Tensor
 from bridge.arguments import whole
 from bridge.errors import UserError
 
+GOLDEN = (5**0.5 - 1) / 2
+SPREAD = -1  # in the place of an image's index
+
 
 def generator_for(*key: int) -> torch.Generator:
     """CPU generator whose stream depends on `key` alone, integers such as (seed, index), in their order."""
@@ -28,6 +31,15 @@ def normal_rows(keys: Sequence[tuple[int, ...]], shape: Sequence[int]) -> Tensor
     for row, key in zip(rows, keys, strict=True):
         row.normal_(generator=generator_for(*key))
     return rows
+
+
+def spread_number(seed: int, index: int) -> float:
+    """A number in [0, 1) for an image; those of one seed lie evenly, however many there are.
+
+    Source: Weyl 1916, Über die Gleichverteilung von Zahlen mod. Eins (multiples of the golden ratio, from a random one)
+    """
+    first = torch.rand((), dtype=torch.float64, generator=generator_for(seed, SPREAD))
+    return (float(first) + index * GOLDEN) % 1.0
 
 
 def seed_or_generators(

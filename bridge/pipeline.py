@@ -28,7 +28,7 @@ from bridge.learn import Memory, learn
 from bridge.mappers import LocalFlowMapper, Mapper, VelocityMapper, load_mapper
 from bridge.mappers.local import RATHER_NOT, Material
 from bridge.memory import CaptionMemory
-from bridge.noise import generator_for, seed_or_generators
+from bridge.noise import generator_for, seed_or_generators, spread_number
 from bridge.opening import fingerprint, read_index
 from bridge.pairs.sources import Wanted
 from bridge.score import MAX_SAMPLES, SAMPLES, ScoreMatrix, check_pictures, resolve_method, score_latents, typical
@@ -117,6 +117,7 @@ class Job:
     code: TextCode
     away: TextCode
     generator: Generator
+    choice: float | None  # in [0, 1), which of near known captions is drawn for an unfamiliar one; None: by generator
     note: str | None
     places: int
     # What its captions, the negative one too, draw from in place of memory, by text codes, (text_dim,).
@@ -417,19 +418,17 @@ class BridgePipeline:
         negatives = negatives_of(negative_prompt, len(prompts))
         with self.plain():
             jobs = list(self._jobs(zip(prompts, negatives, strict=True), count, settings, seed, generators))
-            latents = [self.sample(chunk, settings) for chunk in _chunks(jobs)]
-            notes = [job.note for job in jobs[::count]]
-            if output_type == "latent":
-                return BridgeOutput(torch.cat(latents), notes, seed)
-            pixels = torch.cat([self._decode(z, size, transparent) for z in latents])
-        if output_type == "pil":
-            return BridgeOutput(to_pil(pixels), notes, seed)
-        return BridgeOutput(pixels if output_type == "pt" else pixels.permute(0, 2, 3, 1).numpy(), notes, seed)
+            latents = self.sample(jobs, settings)
+        images = latents if output_type == "latent" else self.decode(latents, size, transparent, output_type)
+        return BridgeOutput(images, [job.note for job in jobs[::count]], seed)
 
-    def decode(self, z: Tensor, size: int | None = None, transparent: bool = False) -> list[Image.Image]:
+    def decode(self, z: Tensor, size: int | None = None, transparent: bool = False, output_type: str = "pil") -> Any:
         """Pictures of latents z, (B, *z_shape): of those that a call gives, the pictures that it gives."""
         with self.plain():
-            return to_pil(self._decode(z.to(self.device), size, transparent))
+            pixels = self._decode(z.to(self.device), size, transparent)
+        if output_type == "pil":
+            return to_pil(pixels)
+        return pixels if output_type == "pt" else pixels.permute(0, 2, 3, 1).numpy()
 
     def score(
         self,
@@ -532,7 +531,8 @@ class BridgePipeline:
             material = tuple((c.pooled[0], m) for c, m in ((code, made), (away, other)) if m is not None)
             for index in range(count):
                 own = generators[place * count + index] if generators else generator_for(seed or 0, index)
-                yield Job(prompt.text, place, index, code, away, own, note, places, material)
+                choice = None if generators else spread_number(seed or 0, index)
+                yield Job(prompt.text, place, index, code, away, own, choice, note, places, material)
 
     def view(self, captions: Mapping[str, TextCode]) -> Mapper:
         """The mapper as the model's settings ask, which draws each of these captions, with its code, as a call does."""
@@ -599,27 +599,32 @@ class BridgePipeline:
             return f"unknown to this model: of captions so far from its own it draws no better than chance; {nearest}"
         return f"not among the captions this model knows, pictures may be of a near one; {nearest}"
 
-    def sample(self, jobs: Sequence[Job], settings: Settings) -> Tensor:
-        """Latents (B, *z_shape) of 1 to SAMPLE_BATCH jobs of equal `places`, always computed as SAMPLE_BATCH rows."""
+    def sample(self, jobs: Iterable[Job], settings: Settings) -> Tensor:
+        """Latents of one job or more, (B, *z_shape), in their order."""
         with self.plain():
-            shape, padding = self.mapper.sample_noise_shape, SAMPLE_BATCH - len(jobs)
-            noise, choice = torch.zeros(SAMPLE_BATCH, *shape), torch.zeros(SAMPLE_BATCH)
-            for row, job in enumerate(jobs):
-                at = job.generator.device
-                noise[row] = torch.randn(shape, generator=job.generator, device=at).cpu()
-                choice[row] = torch.rand((), generator=job.generator, device=at).cpu()
-            null = TextCode.null(padding, self.text_encoder.dim).to(self.device)
-            c = TextCode.cat([*(job.code for job in jobs), null]).padded(jobs[0].places)
-            away = TextCode.cat([*(job.away for job in jobs), null]).padded(jobs[0].places)
-            mapper = view_of(self.mapper, settings)
-            if isinstance(mapper, LocalFlowMapper):
-                mapper = mapper.given([each for job in jobs for each in job.material])
-            if settings.neighbour_temperature > 0:
-                c = self._soften(mapper, c, choice.to(self.device), settings)
-            return draw(mapper, c, noise.to(self.device), settings, away)[: len(jobs)]
+            return torch.cat([self._sample(chunk, settings) for chunk in _chunks(jobs)])
+
+    def _sample(self, jobs: Sequence[Job], settings: Settings) -> Tensor:
+        """Latents of 1 to SAMPLE_BATCH jobs of equal `places`, always computed as SAMPLE_BATCH rows."""
+        shape, padding = self.mapper.sample_noise_shape, SAMPLE_BATCH - len(jobs)
+        noise, choice = torch.zeros(SAMPLE_BATCH, *shape), torch.zeros(SAMPLE_BATCH, dtype=torch.float64)
+        for row, job in enumerate(jobs):
+            at = job.generator.device
+            noise[row] = torch.randn(shape, generator=job.generator, device=at).cpu()
+            drawn = torch.rand((), generator=job.generator, device=at)
+            choice[row] = drawn if job.choice is None else job.choice
+        null = TextCode.null(padding, self.text_encoder.dim).to(self.device)
+        c = TextCode.cat([*(job.code for job in jobs), null]).padded(jobs[0].places)
+        away = TextCode.cat([*(job.away for job in jobs), null]).padded(jobs[0].places)
+        mapper = view_of(self.mapper, settings)
+        if isinstance(mapper, LocalFlowMapper):
+            mapper = mapper.given([each for job in jobs for each in job.material])
+        if settings.neighbour_temperature > 0:
+            c = self._soften(mapper, c, choice, settings)
+        return draw(mapper, c, noise.to(self.device), settings, away)[: len(jobs)]
 
     def _soften(self, mapper: Mapper, c: TextCode, u: Tensor, settings: Settings) -> TextCode:
-        """Unfamiliar captions' codes replaced by those of near known ones, by the uniform numbers `u`, (B,)."""
+        """Unfamiliar captions' codes replaced by those of near known ones, by numbers `u` in [0, 1), (B,)."""
         temperature = settings.neighbour_temperature
         if not isinstance(mapper, LocalFlowMapper):
             return self.memory.soften(c, u, temperature, settings.familiar)

@@ -37,9 +37,14 @@ def generate_with(pipe: BridgePipeline, seed: int = 0, settings: Mapping[str, An
     """
 
     def generate(captions: Sequence[str], n: int) -> Tensor:
-        noise = [generator_for(seed, caption_number(c), i) for c in captions for i in range(n)]
-        images = pipe(list(captions), n, generator=noise, output_type="pt", **settings).images
-        return images.unflatten(0, (len(captions), n))
+        chosen = pipe.resolve(**settings)
+        jobs = [
+            replace(job, generator=generator_for(seed, caption_number(c), job.index))
+            for c in captions
+            for job in pipe.jobs([c], n, seed=caption_number(c) + seed, settings=chosen)
+        ]
+        pixels: Tensor = pipe.decode(pipe.sample(jobs, chosen), output_type="pt")
+        return pixels.unflatten(0, (len(captions), n))
 
     return generate
 

@@ -121,6 +121,14 @@ def test_what_a_picture_shows_is_what_it_tells_or_the_nearest_in_memory(
     assert len(set(explore.near_captions(tiny_pipeline, cat.z, 5))) == 5
 
 
+def test_an_unfamiliar_captions_image_is_made_again(run: Run, tiny_pipeline: BridgePipeline):
+    _, lines, err = run("generate", "a zeppelin", "-n", "4", "--no-sheet", "--seed", "11")
+    assert "not among the captions" in err
+    for line in lines:
+        again = remake(tiny_pipeline, read_facts(Path(line).read_bytes()))
+        assert np.array_equal(np.asarray(again), pixels(line))
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [

@@ -147,15 +147,19 @@ def test_near_tells_how_far_the_spaces_agree(
     assert (tmp_path / "a.png").is_file()
 
 
-def test_paths_need_noise_that_leads_to_the_pictures(
+def test_paths_leave_out_noise_that_leads_to_no_picture(
     model: str, artwork_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The tiny model's random weights fold the noise: every pair is left out, and the command says so."""
-    assert command("paths", model, artwork_folder, tmp_path / "a.png", "-n", "2", "--steps", "3") == 2
-    err = capsys.readouterr().err
-    assert err.count("is left out: z: row 0") == 2
+    """The tiny model's random weights fold the noise: no pair has that way, and the command says so."""
+    assert command("paths", model, artwork_folder, tmp_path / "a.png", "-n", "2", "--steps", "3") == 0
+    out, err = capsys.readouterr()
+    assert err.count("has no way through noise: z: row 0") == 2
     assert "fewer than two pairs" in err
-    assert not (tmp_path / "a.png").exists()
+    for way in ("cross-fade", "latent linear", "latent spherical"):
+        assert f"  {way} " in out
+    assert "  noise" not in out
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.height > image.width
 
 
 def test_codec_without_a_name_is_refused(model: str, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bridge.noise import generator_for, normal_rows
+from bridge.noise import generator_for, normal_rows, spread_number
 
 
 def test_the_same_key_gives_the_same_numbers():
@@ -62,3 +62,19 @@ def test_noise_has_the_shape_of_a_latent():
 def test_numbers_are_those_of_every_release():
     """Images of a seed are promised to stay: whoever changes this changes them all."""
     assert generator_for(7, 0).initial_seed() == 6994474879687196333
+
+
+@pytest.mark.parametrize("count", [2, 4, 8, 30])
+def test_numbers_of_a_seeds_images_lie_evenly_however_many_there_are(count):
+    numbers = torch.tensor([spread_number(3, i) for i in range(count)]).sort().values
+    assert numbers[0] >= 0
+    assert numbers[-1] < 1
+    gaps = torch.cat([numbers, numbers[:1] + 1]).diff() * count
+    assert float(gaps.min()) > 0.4
+    assert float(gaps.max()) < 2
+
+
+def test_another_seed_begins_elsewhere():
+    begin = torch.tensor([spread_number(seed, 0) for seed in range(1000)])
+    assert len(begin.unique()) == 1000
+    assert begin.histc(10, 0, 1).min() > 60

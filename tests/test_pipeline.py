@@ -24,7 +24,7 @@ from bridge.opening import fingerprint
 from bridge.pipeline import SAMPLE_BATCH, Settings, mapper_fingerprint
 from bridge.text import TextCode
 from bridge.text.words import WordVectors
-from tests.fixtures import randomise
+from tests.fixtures import KNOWN, randomise
 
 
 def pixels(pipe: BridgePipeline, prompt: str | list[str], n: int, seed: int = 7, **settings: float) -> torch.Tensor:
@@ -512,6 +512,28 @@ def test_the_note_tells_how_far_a_caption_is(
     pipe = BridgePipeline(*parts, settings)
     note = pipe.note(pipe.text_encoder.encode(["a treatise on monetary policy"]))
     assert note is None if told is None else told in str(note) and "nearest: '" in str(note)
+
+
+def test_images_of_an_unfamiliar_caption_share_near_captions_evenly(
+    tiny_pipeline: BridgePipeline, known_codes: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """32 images among 8 captions of equal weight: independent draws would give some caption none or a dozen."""
+    pipe, codes = tiny_pipeline, []
+    pipe.settings = replace(pipe.settings, familiar=2.0, neighbour_temperature=1000.0)
+    sample = pipe.mapper.sample
+
+    def spy(c: TextCode, **rest: Any) -> torch.Tensor:
+        codes.append(c.pooled)
+        return sample(c, **rest)
+
+    monkeypatch.setattr(pipe.mapper, "sample", spy)
+    drawn = []
+    for seed in range(3):
+        pipe("a zeppelin", 32, seed=seed, output_type="latent")
+        drawn.append((codes[-1] @ known_codes.T).argmax(1))
+        assert {int(n) for n in drawn[-1].bincount(minlength=len(KNOWN))} <= {3, 4, 5}
+    assert not torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[1], drawn[2])
 
 
 # a family that reads tokens

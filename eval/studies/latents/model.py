@@ -182,34 +182,37 @@ def paths(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
         pairs.append(np.array([rng.choice(rows[pictures.family[rows] == family]) for family in both]))
     null = TextCode.null(1, pipe.text_encoder.dim)
     explore.weights(args.steps)  # a wrong number is named before any pair is left out for it
-    ways: dict[str, list[Tensor]] = {name: [] for name in ("cross-fade", "latent linear", "latent spherical", "noise")}
+    every: list[dict[str, Tensor]] = []  # the ways of each pair
     farthest = 0.0
     for number, pair in enumerate(pairs):
         a, b = pictures.pixels(pair)
         z = pipe.codec.encode(torch.stack([a, b])).mean
+        ways = {"cross-fade": explore.walk(a, b, args.steps)}
+        for kind in explore.KINDS:
+            ways[f"latent {kind}"] = pipe.codec.decode(explore.walk(z[0], z[1], args.steps, kind))
         start, end = (explore.End("", "image", one, null) for one in z)
         try:
             noise = explore.noise_walk(pipe, start, end, args.steps, num_inference_steps=args.sampling_steps)
         except ValueError as error:
-            say(f"pair {number} is left out: {error}")
-            continue
-        farthest = max(farthest, float((noise[[0, -1]] - z).abs().max()))
-        ways["cross-fade"].append(explore.walk(a, b, args.steps))
-        for kind in explore.KINDS:
-            ways[f"latent {kind}"].append(pipe.codec.decode(explore.walk(z[0], z[1], args.steps, kind)))
-        ways["noise"].append(pipe.codec.decode(noise))
+            say(f"pair {number} has no way through noise: {error}")
+        else:
+            farthest = max(farthest, float((noise[[0, -1]] - z).abs().max()))
+            ways["noise"] = pipe.codec.decode(noise)
+        every.append(ways)
         say(f"  {number + 1} of {len(pairs)} pairs")
-    kept = len(ways["noise"])
-    if kept < 2:
-        raise UserError("-n: fewer than two pairs have noise that leads to both pictures; try --sampling-steps 6")
-    print(f"{kept} of {len(pairs)} pairs of {args.split}, {args.steps} pictures each; the others have no noise")
-    print(f"  ends from noise: largest difference {farthest:.1e} of a standardised latent")
+    kept = [ways for ways in every if "noise" in ways]
+    if len(kept) < 2:
+        kept = [{name: path for name, path in ways.items() if name != "noise"} for ways in every]
+        say("fewer than two pairs have noise that leads to both pictures: that way is left out; try --sampling-steps 6")
+    print(f"{len(kept)} of {len(pairs)} pairs of {args.split}, {args.steps} pictures each")
+    if "noise" in kept[0]:
+        print(f"  ends from noise: largest difference {farthest:.1e} of a standardised latent")
     real = judge.features[np.setdiff1d(rows, np.concatenate(pairs))].late
-    for name, path in ways.items():
-        figures = smoothness(judge.space, judge.extractor, torch.stack(path), real, args.seed)
+    for name in kept[0]:
+        figures = smoothness(judge.space, judge.extractor, torch.stack([w[name] for w in kept]), real, args.seed)
         print(f"  {name:17} largest/mean step {figures.largest}  length {figures.length}")
         print(f"  {'':17} plausible {figures.plausible}  precision {figures.precision}", flush=True)
-    return [(name, to_pil(path[i])) for i in range(min(2, kept)) for name, path in ways.items()]
+    return [(name, to_pil(path)) for ways in kept[:2] for name, path in ways.items()]
 
 
 def near_real(features: np.ndarray, real: np.ndarray, k: int = 3) -> np.ndarray:
