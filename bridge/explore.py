@@ -20,7 +20,7 @@ from bridge.errors import UserError
 from bridge.guidance import guided
 from bridge.images import ENDINGS, read_facts, read_image, to_tensor
 from bridge.mappers import InvertibleMapper, LocalFlowMapper, Mapper, VelocityMapper
-from bridge.noise import generator_for, normal_rows
+from bridge.noise import generator_for, normal_rows, spread_number
 from bridge.pipeline import SAMPLE_BATCH, BridgePipeline, draw, view_of
 from bridge.text import TextCode
 
@@ -145,11 +145,11 @@ def picture_end(pipe: BridgePipeline, picture: Image.Image, name: str = "") -> E
 def caption_end(pipe: BridgePipeline, caption: str, seed: int = 0) -> End:
     """A caption as an end: its picture 0 of `seed`, as by `bridge generate`. Raises UserError if it cannot be read."""
     with pipe.plain():
-        output = pipe(caption, 1, seed=seed, output_type="latent")
-        noise = None
+        [job] = pipe.jobs([caption], 1, seed=seed)
+        noise, code = None, pipe.codes([job], pipe.settings)
         if pipe.settings.guidance_scale == pipe.settings.temperature == 1:
             noise = torch.randn(pipe.mapper.sample_noise_shape, generator=generator_for(seed, 0)).to(pipe.device)
-        return End(caption, "caption", output.images[0], code_of(pipe, caption), output.notes[0], noise)
+        return End(caption, "caption", pipe.sample([job], pipe.settings)[0], code, job.note, noise)
 
 
 def open_end(pipe: BridgePipeline, name: str, seed: int = 0) -> End:
@@ -279,7 +279,8 @@ def vary(
         for first in range(0, count, SAMPLE_BATCH):
             keys = [(seed, i) for i in range(first, first + SAMPLE_BATCH)]  # always so many rows: see `pipeline`
             noise = normal_rows(keys, pipe.mapper.sample_noise_shape).to(pipe.device)
-            parts.append(_varied(pipe, mapper, start.z, TextCode.cat([code] * SAMPLE_BATCH), noise, distance))
+            c = TextCode.cat([code] * SAMPLE_BATCH).chosen(torch.tensor([spread_number(*key) for key in keys]))
+            parts.append(_varied(pipe, mapper, start.z, c, noise, distance))
         return torch.cat(parts)[:count]
 
 

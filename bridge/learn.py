@@ -31,7 +31,7 @@ from bridge.pairs.sources import Wanted
 from bridge.text import TextEncoder
 
 PICTURES, CAPTIONS = 32, 128  # encoded at a time
-WHITENING = 0.3  # of captions, unless somebody chooses another; see `LocalFlowMapper`
+WHITENING, LEAD = 0.3, 4.0  # of captions and of styles, unless somebody chooses others; see `LocalFlowMapper`
 Say = Callable[[str], None] | None
 TAUGHT = ("", "train")  # splits whose pictures are learnt; others are somebody's to judge with
 
@@ -78,7 +78,7 @@ class Memory:
             styles=self.styles if any(self.styles) else None,
             groups=[first.setdefault(digest, i) for i, digest in enumerate(self.hashes)],
             allusions=[text in self.allusions for text in self.texts],
-            **{"whitening": WHITENING} | dict(settings or {}),
+            **{"whitening": WHITENING, "lead": LEAD} | dict(settings or {}),
         )
 
     @classmethod

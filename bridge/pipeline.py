@@ -26,7 +26,7 @@ from bridge.hub import resolve_model
 from bridge.images import to_pil, to_tensor
 from bridge.learn import Memory, learn
 from bridge.mappers import LocalFlowMapper, Mapper, VelocityMapper, load_mapper
-from bridge.mappers.local import RATHER_NOT, Material
+from bridge.mappers.local import BELOW_ONE, RATHER_NOT, SETTINGS, Material
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for, seed_or_generators, spread_number
 from bridge.opening import fingerprint, read_index
@@ -72,7 +72,7 @@ class Settings:
     neighbour_temperature: float = _within(0, 1000, 0.0)  # of that draw; 0 keeps the caption's own code
     trusted: float = _within(-10, 10, 0.0)
     novelty: float = _within(-1, 1, 0.0)  # how far from known pictures
-    style: str = ""  # kind of picture; "not glyph": any other, "rather not glyph": any other if there is one, "": any
+    style: str = ""  # kinds of pictures: "flat, 3d"; "not glyph": any other; "rather not glyph, icon"; "": any
     compose: bool = True  # draw together what is known only apart, and paint what is known in other colours alone
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ class Job:
     code: TextCode
     away: TextCode
     generator: Generator
-    choice: float | None  # in [0, 1), which of near known captions is drawn for an unfamiliar one; None: by generator
+    choice: float | None  # see `TextCode.choice`; None: a number from the generator, after the noise
     note: str | None
     places: int
     # What its captions, the negative one too, draw from in place of memory, by text codes, (text_dim,).
@@ -236,11 +236,13 @@ class BridgePipeline:
         with base.plain():
             wanted = Wanted(source, caption_column, image_column, names)
             memory = learn(wanted, base.text_encoder, base.codec, cache=cache, say=say)
+            how = {}
             if with_default:
                 if not isinstance(base.mapper, LocalFlowMapper):
                     raise UserError(f"with_default: {model} has no memory of pictures to keep; leave it out")
                 memory = Memory.of(base.mapper, base.memory.captions) + memory
-            mapper = memory.mapper()
+                how = {name: base.mapper.config[name] for name in SETTINGS}
+            mapper = memory.mapper(how)
             if isinstance(base.mapper, LocalFlowMapper) and base.mapper.network is not None:
                 mapper = mapper.corrected_like(base.mapper, base.mapper.strength, base.mapper.begin)
         for note in memory.notes if say else ():
@@ -546,7 +548,7 @@ class BridgePipeline:
         """See `note`; also that a caption is drawn from pictures of a style that is rather not drawn."""
         notes, mapper = [self.note(code)], view_of(self.mapper, settings)
         if isinstance(mapper, LocalFlowMapper) and mapper.yields(code.pooled[0]):
-            notes.append(YIELDED.format(settings.style.removeprefix(RATHER_NOT)))
+            notes.append(YIELDED.format(settings.style.removeprefix(RATHER_NOT).split(", ")[0]))
         return "; ".join(filter(None, notes)) or None
 
     def _material(self, caption: str, code: TextCode, settings: Settings) -> tuple[Material | None, str | None]:
@@ -606,33 +608,41 @@ class BridgePipeline:
 
     def _sample(self, jobs: Sequence[Job], settings: Settings) -> Tensor:
         """Latents of 1 to SAMPLE_BATCH jobs of equal `places`, always computed as SAMPLE_BATCH rows."""
-        shape, padding = self.mapper.sample_noise_shape, SAMPLE_BATCH - len(jobs)
-        noise, choice = torch.zeros(SAMPLE_BATCH, *shape), torch.zeros(SAMPLE_BATCH, dtype=torch.float64)
+        shape, null = self.mapper.sample_noise_shape, TextCode.null(SAMPLE_BATCH - len(jobs), self.text_encoder.dim)
+        noise, made = torch.zeros(SAMPLE_BATCH, *shape), []
         for row, job in enumerate(jobs):
             at = job.generator.device
             noise[row] = torch.randn(shape, generator=job.generator, device=at).cpu()
-            drawn = torch.rand((), generator=job.generator, device=at)
-            choice[row] = drawn if job.choice is None else job.choice
-        null = TextCode.null(padding, self.text_encoder.dim).to(self.device)
-        c = TextCode.cat([*(job.code for job in jobs), null]).padded(jobs[0].places)
-        away = TextCode.cat([*(job.away for job in jobs), null]).padded(jobs[0].places)
+            choice = float(torch.rand((), generator=job.generator, device=at)) if job.choice is None else job.choice
+            made.append(replace(job, choice=choice))
+        mapper, places = self._mapper(jobs, settings), jobs[0].places
+        c = TextCode.cat([self._codes(mapper, made, settings), null.to(self.device)]).padded(places)
+        away = TextCode.cat([*(job.away for job in jobs), null.to(self.device)]).padded(places)
+        return draw(mapper, c, noise.to(self.device), settings, away)[: len(jobs)]
+
+    def codes(self, jobs: Sequence[Job], settings: Settings) -> TextCode:
+        """What images with a choice are drawn from: their captions' codes, or those of near known ones."""
+        with self.plain():
+            return self._codes(self._mapper(jobs, settings), jobs, settings)
+
+    def _mapper(self, jobs: Sequence[Job], settings: Settings) -> Mapper:
+        """The mapper that these jobs are drawn by."""
         mapper = view_of(self.mapper, settings)
         if isinstance(mapper, LocalFlowMapper):
             mapper = mapper.given([each for job in jobs for each in job.material])
-        if settings.neighbour_temperature > 0:
-            c = self._soften(mapper, c, choice, settings)
-        return draw(mapper, c, noise.to(self.device), settings, away)[: len(jobs)]
+        return mapper
 
-    def _soften(self, mapper: Mapper, c: TextCode, u: Tensor, settings: Settings) -> TextCode:
-        """Unfamiliar captions' codes replaced by those of near known ones, by numbers `u` in [0, 1), (B,)."""
-        temperature = settings.neighbour_temperature
-        if not isinstance(mapper, LocalFlowMapper):
-            return self.memory.soften(c, u, temperature, settings.familiar)
-        far = (self.memory.familiarity(c.pooled) < settings.familiar) & c.pooled.any(1)
-        near = c.pooled.clone()
-        for row in far.nonzero()[:, 0].tolist():
-            near[row] = mapper.known_code(c.pooled[row], float(u[row]), temperature)
-        return c.replaced(far, near)
+    def _codes(self, mapper: Mapper, jobs: Sequence[Job], settings: Settings) -> TextCode:
+        c, choice = TextCode.cat([job.code for job in jobs]), torch.tensor([job.choice for job in jobs])
+        choice, temperature = choice.clamp(max=BELOW_ONE).to(self.device), settings.neighbour_temperature
+        if temperature > 0 and not isinstance(mapper, LocalFlowMapper):
+            c = self.memory.soften(c, choice, temperature, settings.familiar)
+        elif temperature > 0:
+            far, near = (self.memory.familiarity(c.pooled) < settings.familiar) & c.pooled.any(1), c.pooled.clone()
+            for row in far.nonzero()[:, 0].tolist():
+                near[row], choice[row] = mapper.known_code(c.pooled[row], float(choice[row]), temperature)
+            c = c.replaced(far, near)
+        return c.chosen(choice)
 
     def _decode(self, latents: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
         """Pixels of any number of latents on the CPU, always computed as so many rows at a size."""

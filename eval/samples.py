@@ -27,7 +27,7 @@ from eval.page import Shown
 from train.data.dataset import content_hash
 
 NEIGHBOURS = ("familiar", "neighbour_temperature")
-MEMORY = ("window", "perplexity", "strength", "begin")
+MEMORY = ("window", "perplexity", "lead", "strength", "begin")
 
 
 def generate_with(pipe: BridgePipeline, seed: int = 0, settings: Mapping[str, Any] = {}) -> Generate:

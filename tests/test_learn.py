@@ -150,6 +150,7 @@ def test_a_saved_model_of_pairs_is_the_same_model(folder, base, tmp_path):
 def test_with_default_both_memories_are_known(folder, base, tmp_path):
     mine = BridgePipeline.from_pairs(folder, base)
     mine.settings = replace(mine.settings, novelty=0.2)
+    mine.mapper = bridge.learn.Memory.of(mine.mapper, mine.memory.captions).mapper({"perplexity": 5.0})
     mine.save_pretrained(tmp_path / "mine")
     other = tmp_path / "other"
     other.mkdir()
@@ -159,6 +160,7 @@ def test_with_default_both_memories_are_known(folder, base, tmp_path):
     (other / "b.txt").write_text("a sailing boat", "utf-8")
     pipe = BridgePipeline.from_pairs(other, tmp_path / "mine", with_default=True)
     assert pipe.settings == mine.settings
+    assert pipe.mapper.perplexity == 5
     assert sorted(pipe.memory.captions) == sorted([*CAPTIONS, "a sailing boat"])
     assert len(pipe.mapper.latents) == len(CAPTIONS) + 2
     code = pipe.text_encoder.encode(["an old tree"], with_tokens=False).pooled[0]

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bridge.errors import UserError
 from bridge.mappers import LocalFlowMapper
 from bridge.mappers.local import Material, _largest, log_kernel
 from tests.test_mappers import codes_of, normal, repeated, sample_noise, unit_codes
@@ -421,6 +423,57 @@ def test_a_style_that_is_rather_not_drawn_is_drawn_where_no_other_shows_a_captio
     assert not strict.yields(codes[3])
 
 
+def test_of_two_kinds_that_are_rather_not_drawn_the_first_is_the_last_resort():
+    """Captions: 0 of all three kinds, 1 of an icon and a glyph, 2 of a glyph alone; 3 of an icon, near to 0 by .85."""
+    codes = torch.eye(4)
+    codes[3] = torch.tensor([0.85, 0, 0, math.sqrt(1 - 0.85**2)])
+    kinds = ["flat", "icon", "glyph", "icon", "glyph", "glyph", "icon"]
+    numbers = [[0], [0], [0], [1], [1], [2], [3]]
+    mapper = LocalFlowMapper.from_memory(normal(7, 2, 4, 4, seed=1), codes, numbers, styles=kinds)
+    view = mapper.restricted(style="rather not glyph, icon")
+    drawn = [{kinds[i] for i in view.nearest(code)[0]} for code in codes]
+    assert drawn == [{"flat"}, {"icon"}, {"glyph"}, {"flat"}]
+    assert [view.yields(code) for code in codes] == [False, False, True, False]
+    assert {kinds[i] for i in mapper.restricted(style="icon, glyph").nearest(codes[0])[0]} == {"icon", "glyph"}
+    assert {kinds[i] for i in mapper.restricted(style="not icon, glyph").nearest(codes[1])[0]} == {"flat"}
+    with pytest.raises(UserError, match=r"^style: this model knows no style 'rather not glyph, oil'; its styles: flat"):
+        mapper.restricted(style="rather not glyph, oil")
+
+
+def test_an_image_leads_with_the_style_that_its_choice_falls_on(tmp_path):
+    """Two flat and one shaded picture of a caption: two thirds of the choices, the first by name, lead with flat."""
+    styles = ["shaded", "flat", "flat"]
+    memory = partial(LocalFlowMapper.from_memory, normal(3, 2, 4, 4, seed=1), torch.eye(4)[:1], [[0]] * 3)
+    mapper, plain = memory(styles=styles, lead=100.0, window=(9.0, 9.0)), memory(styles=styles, window=(9.0, 9.0))
+    noise, code = normal(30, 2, 4, 4, seed=2), codes_of(torch.eye(4)[:1].expand(30, 4))
+    choice = torch.linspace(0, 0.999, 30)
+
+    def copied(latents: Tensor) -> list[str]:
+        known = mapper.picture_latents(torch.arange(3))
+        return [styles[int((known - z).flatten(1).square().sum(1).argmin())] for z in latents]
+
+    drawn = copied(mapper.sample(code.chosen(choice), noise=noise))
+    assert drawn == ["flat"] * 20 + ["shaded"] * 10
+    assert torch.equal(mapper.sample(code, noise=noise), plain.sample(code, noise=noise))  # no choice, no lead
+    assert torch.equal(plain.sample(code.chosen(choice), noise=noise), plain.sample(code, noise=noise))
+    flat = mapper.restricted(style="flat")
+    assert set(copied(flat.sample(code.chosen(choice), noise=noise))) == {"flat"}
+    mapper.save_pretrained(tmp_path)
+    assert LocalFlowMapper.from_pretrained(tmp_path).lead == 100
+    with pytest.raises(UserError, match=r"^lead: expected a number of 0 or more, got -1"):
+        memory(lead=-1.0)
+
+
+def test_a_number_serves_two_choices():
+    """Of images whose numbers lie evenly, those drawn through one known caption have numbers that lie evenly again."""
+    mapper = memory(perplexity=4)
+    code = F.normalize(2 * code_of(0).pooled[0] + code_of(1).pooled[0], dim=0)
+    drawn = [mapper.known_code(code, u, 1.0) for u in torch.linspace(0, 0.9999, 4000).tolist()]
+    rest = torch.tensor([again for known, again in drawn if torch.equal(known, drawn[0][0])])
+    assert len(rest) > 400
+    np.testing.assert_allclose(rest.sort().values, torch.linspace(0, 1, len(rest)), atol=0.01)
+
+
 def test_a_style_may_be_left_out():
     mapper = memory(styles=["flat", "shaded", "glyph"] * (PICTURES // 3) + ["flat"] * (PICTURES % 3))
     near, _ = mapper.restricted(style="not flat").nearest(unit_codes(1).pooled[0])
@@ -493,13 +546,13 @@ def test_an_unknown_captions_code_becomes_that_of_a_picture_that_it_draws_from_b
     code = F.normalize(2 * code_of(0).pooled[0] + code_of(1).pooled[0], dim=0)
     near, log_weight = mapper.nearest(code)
     numbers = torch.linspace(0, 0.9999, 2000).tolist()
-    drawn = torch.stack([mapper.known_code(code, u, 1.0) for u in numbers])
+    drawn = torch.stack([mapper.known_code(code, u, 1.0)[0] for u in numbers])
     shares = [(drawn == mapper.unit_codes[i]).all(1).float().mean() for i in near]
     np.testing.assert_allclose(shares, np.exp(log_weight), atol=2e-3)
-    assert torch.equal(mapper.known_code(code, 0.99, 1e-3), mapper.unit_codes[near[0]])
+    assert torch.equal(mapper.known_code(code, 0.99, 1e-3)[0], mapper.unit_codes[near[0]])
 
 
 def test_a_caption_with_material_of_its_own_keeps_its_code():
     mapper, code = memory(), code_of(0).pooled[0]
     view = mapper.given([(code, Material.alike(normal(2, *SHAPE, seed=9)))])
-    assert view.known_code(code, 0.5, 1.0) is code
+    assert view.known_code(code, 0.5, 1.0) == (code, 0.5)

@@ -53,9 +53,10 @@ def test_every_combination_has_a_caption_of_its_own():
     assert len({label_of(f) for f in combinations()}) == COMBINATIONS
 
 
-def test_half_the_size_is_the_same_picture():
-    shrunk = Image.open(io.BytesIO(draw(PLAIN))).reduce(2)
-    np.testing.assert_allclose(np.asarray(Image.open(io.BytesIO(draw(PLAIN, 32)))), np.asarray(shrunk), atol=1)
+@pytest.mark.parametrize("side", [32, 64])
+def test_half_the_size_is_the_same_picture(side):
+    shrunk = Image.open(io.BytesIO(draw(PLAIN, 2 * side))).reduce(2)
+    np.testing.assert_allclose(np.asarray(Image.open(io.BytesIO(draw(PLAIN, side)))), np.asarray(shrunk), atol=1)
 
 
 def test_pictures_differ_in_every_factor():

@@ -359,6 +359,18 @@ def test_padding_adds_empty_places_alone():
         code.padded(2)
 
 
+def test_a_choice_goes_with_its_row():
+    code = random_code(3, 2).chosen(torch.tensor([0.25, 0.5, 0.75]))
+    assert random_code(3, 2).choice.isnan().all()
+    kept = [code[torch.tensor([2, 0])], code.padded(5)[1:], code.without_tokens()[:1], code.to("cpu")[1:2]]
+    kept += [code.replaced(torch.tensor([True, False, False]), code.pooled)[:2]]
+    both = TextCode.cat([*kept, TextCode.null(1, 4)]).choice
+    assert both[:-1].tolist() == [0.75, 0.25, 0.5, 0.75, 0.25, 0.5, 0.25, 0.5]
+    assert both[-1].isnan()
+    with pytest.raises(ValueError, match=r"^choice: expected \(3,\), got \(2,\)"):
+        code.chosen(torch.zeros(2))
+
+
 def test_an_unfinished_text_space_cannot_be_made():
     class Half(TextEncoder):
         def token_ids(self, text: str) -> torch.Tensor:

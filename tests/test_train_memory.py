@@ -71,6 +71,29 @@ def test_tags_allude_to_pictures_of_the_splits(config, artwork_rows):
     assert torch.equal(pipe.mapper.latents, plain.mapper.latents)
 
 
+def test_names_are_captions_of_emoji_like_any_other(config, tmp_path):
+    file = tmp_path / "names.yaml"
+    file.write_text("names:\n  omnibus: [bus, tram]\n  bus: [bus]\n", "utf-8")
+    plain = BridgePipeline.from_pretrained(build(config))
+    pipe = BridgePipeline.from_pretrained(build(replace(config, names=str(file), out=config.out / "named")))
+    assert set(pipe.memory.captions) - set(plain.memory.captions) == {"omnibus"}
+    assert not pipe.mapper.allusions(pipe.memory.captions)
+    assert pipe("omnibus", 1, seed=0).notes == pipe("bus", 1, seed=0).notes
+    near = [set(pipe.mapper.nearest(pipe.code(word).pooled[0])[0][:2].tolist()) for word in ("omnibus", "bus")]
+    assert near[0] == near[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("names:\n  omnibus: bus\n", "expected a list of labels for 'omnibus', got 'bus'"), ("a: 1\n", "unknown a")],
+)
+def test_names_that_are_none_are_refused(config, tmp_path, text, why):
+    file = tmp_path / "names.yaml"
+    file.write_text(text, "utf-8")
+    with pytest.raises(ConfigError, match=rf"^names: .*{why}"):
+        build(replace(config, names=str(file)))
+
+
 def test_fewer_than_no_tags_are_refused(config):
     with pytest.raises(ConfigError, match=r"^tags: expected 0 or more, got -1"):
         replace(config, tags=-1)

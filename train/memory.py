@@ -18,7 +18,7 @@ from datasets import Dataset
 
 from bridge.checkpoint import CACHE, check_replaceable
 from bridge.codecs import AutoencoderCodec, ImageCodec, load_codec
-from bridge.learn import WHITENING, Memory
+from bridge.learn import LEAD, WHITENING, Memory
 from bridge.mappers import LocalFlowMapper
 from bridge.mappers.local import HOTTEST
 from bridge.memory import CaptionMemory
@@ -26,13 +26,28 @@ from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.text import DEFAULT_ID, TextCode, TextEncoder
 from train.command import say
-from train.config import ConfigError, check, named, read_card, run_config
+from train.config import ConfigError, check, load_config, named, read_card, run_config
 from train.data.cache import can_read, caption_codes
 from train.data.dataset import latents_of, load_dataset
 from train.recipes.names import words_of
 
 CREDITS = "CREDITS.md"
 HELD_OUT, VIEWS, AT_ONCE = 256, 4, 32  # Of `held_out_losses`: pairs, times of each, and examples at once
+
+
+@dataclass(frozen=True)
+class Names:
+    """Everyday words -> labels of emoji that show them, whose captions they are too."""
+
+    names: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if odd := [word for word, labels in self.names.items() if not isinstance(labels, tuple)]:
+            raise ConfigError(f"names: expected a list of labels for {odd[0]!r}, got {self.names[odd[0]]!r}")
+
+    def of(self, label: str) -> list[str]:
+        """Words for a label."""
+        return [word for word, labels in self.names.items() if label in labels]
 
 
 @dataclass(frozen=True)
@@ -46,11 +61,13 @@ class MemoryConfig:
     half: bool = False  # Round the weights of codec and correction to half precision, which halves their bytes
     captions: int = 4  # Most captions of a picture that are kept, those that say nothing new apart
     tags: int = 0  # Most tags of an emoji that become further captions, see `allusions`
+    names: str = ""  # YAML file of `Names`, further captions of emoji; empty for none
     text: str = DEFAULT_ID  # The text encoder; see `TextEncoder.from_pretrained`
     window: tuple[float, float] = (2.0, 1.7)  # See `bridge.mappers.LocalFlowMapper`, like the next two
     perplexity: float = 8.0  # Pictures that a caption effectively draws from
     neighbours: int = 192  # The nearest pictures, which alone are weighed
     hottest: float = HOTTEST  # Most that the temperature of the captions' kernel may be; see `LocalFlowMapper`
+    lead: float = LEAD  # How much more the style weighs that an image leads with; see `LocalFlowMapper`
     whitening: float = WHITENING  # How far captions are whitened before they are compared, 0 to 1
     bits: tuple[int, ...] = (8,)  # One number for all channels of a latent, or one each; see `LocalFlowMapper`
     correction: str = ""  # A model folder whose learned correction is added; empty for none. See `train.mapper`.
@@ -67,7 +84,7 @@ class MemoryConfig:
 
     def local(self) -> dict[str, Any]:
         """Settings of the local flow, but for `bits`."""
-        return {k: getattr(self, k) for k in ("window", "perplexity", "neighbours", "whitening", "hottest")}
+        return {k: getattr(self, k) for k in ("window", "perplexity", "neighbours", "whitening", "hottest", "lead")}
 
 
 def telling(captions: Sequence[str], style: str, most: int) -> list[str]:
@@ -158,8 +175,18 @@ def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder:
         telling([text for text in texts if can_read(encoder, text)], style, config.captions)
         for texts, style in zip(dataset["captions"], styles, strict=True)
     ]
+    emoji = [i for i in own_emoji(dataset) if captions[i]]
+    if config.names and emoji:
+        with named("names"):
+            names, labels = load_config(Path(config.names), Names), dataset["label"]
+        for i in emoji:
+            captions[i] += [word for word in names.of(labels[i]) if word not in captions[i]]
     plain = {caption for row in captions for caption in row}
-    captions = with_allusions(config, dataset, captions)
+    if config.tags and emoji:
+        labels, tags = dataset["label"], dataset["tags"]
+        for i in emoji:
+            more = allusions(labels[i], tags[i], captions[i], config.tags)
+            captions[i] += [text for text in more if text not in captions[i]]
     rows = rows_in(config.splits, config.data, dataset)
     kept = [i for i in rows if captions[i]]
     if lost := len(rows) - len(kept):
@@ -182,17 +209,12 @@ def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder:
     )
 
 
-def with_allusions(config: MemoryConfig, dataset: Dataset, captions: list[list[str]]) -> list[list[str]]:
-    """Captions of each row, and those that only allude to it: of emoji in their own colours, where `tags` asks so."""
-    if not config.tags or "hexcode" not in dataset.column_names:
-        return captions
+def own_emoji(dataset: Dataset) -> list[int]:
+    """Numbers of a dataset's rows of emoji in their own colours."""
+    if "hexcode" not in dataset.column_names:
+        return []
     turned = dataset["turned"] if "turned" in dataset.column_names else [False] * len(dataset)
-    extended = []
-    columns = (dataset[name] for name in ("label", "tags", "hexcode"))
-    for label, tags, hexcode, copy, row in zip(*columns, turned, captions, strict=True):
-        more = allusions(label, tags, row, config.tags) if row and hexcode and not copy else []
-        extended.append(row + [text for text in more if text not in row])
-    return extended
+    return [i for i, (hexcode, copy) in enumerate(zip(dataset["hexcode"], turned, strict=True)) if hexcode and not copy]
 
 
 def held_out_losses(

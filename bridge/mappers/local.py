@@ -46,6 +46,7 @@ SEEN = 3  # Latents that a correction reads: the point, the local flow's answer,
 SAME = 0.15  # Mean square of the difference, a number, below which two latents count as one picture
 UNKNOWN, CLOSEST, FARTHEST = 0.5, 0.95, 0.5
 """In training: share of the examples whose caption memory seems not to know, and the range of what it then knows."""
+BELOW_ONE = 1 - 2**-24
 LATE = 0.3  # 1 - t is not taken below this in a correction's loss
 
 
@@ -81,6 +82,10 @@ class Material:
         return cls(latents, torch.full((count,), -math.log(count)), torch.zeros(count, dtype=torch.long))
 
 
+SETTINGS = ("window", "perplexity", "neighbours", "whitening", "coherence", "hottest", "lead")
+"""How a memory is drawn from, among the arguments of `LocalFlowMapper`."""
+
+
 class LocalFlowMapper(CleanMapper):
     """Flow matching without training: the expected clean latent over known pictures, position by position.
 
@@ -99,6 +104,9 @@ class LocalFlowMapper(CleanMapper):
     `whitening`. What many captions share, such as a colour, then counts for less than what few do. With tau at
     `hottest`, a caption with few near pictures draws from fewer than the perplexity asks for, and from none that show
     something else.
+
+    With a `lead`, an image whose code has a choice leads with one style: that style's pictures weigh e^lead times more.
+    Which style is by inverse CDF of the styles' weights, so that images whose choices lie evenly share them.
 
     A correction, a network's answer to z_t, the local flow's answer, the spread of what that was made of, t and the
     caption, is added to the clean latent. Early, an average of what it has seen is likeliest, and no picture; from the
@@ -148,6 +156,7 @@ class LocalFlowMapper(CleanMapper):
         coherence: float = 0.0,  # How far a latent keeps to one style, from 0, not at all, to 1, wholly
         aside: float = 0.0,  # Cosine by which captions that only allude to their picture count as farther
         hottest: float = HOTTEST,  # Most that tau may be
+        lead: float = 0.0,
     ) -> None:
         super().__init__()
         self.bits = tuple(bits) if isinstance(bits, Sequence) else (bits,) * z_shape[0]
@@ -162,6 +171,8 @@ class LocalFlowMapper(CleanMapper):
             raise UserError(f"window: expected two numbers above 0, in grid positions, got {tuple(window)}")
         if not 1 <= perplexity < math.inf or neighbours < 1:
             raise UserError(f"perplexity, neighbours: expected 1 or more, got {perplexity} and {neighbours}")
+        if not 0 <= lead < math.inf:
+            raise UserError(f"lead: expected a number of 0 or more, got {lead}")
         if not COLDEST < hottest <= HOTTEST:
             raise UserError(f"hottest: expected a number above {COLDEST} and up to {HOTTEST}, got {hottest}")
         if min(pictures, captions, links) < 1:
@@ -169,13 +180,13 @@ class LocalFlowMapper(CleanMapper):
         self.z_shape, self.text_dim, self.time_mean = tuple(z_shape), text_dim, time_mean
         self.sample_noise_shape, self.loss_noise_shape = self.z_shape, (math.prod(z_shape) + 1,)
         self.window, self.perplexity, self.neighbours = tuple(window), perplexity, neighbours
-        self.coherence, self.hottest = coherence, hottest
+        self.coherence, self.hottest, self.lead = coherence, hottest, lead
         self._make_room(pictures, captions, links, index_bytes)
         grid = torch.cartesian_prod(*[torch.arange(side) for side in self.z_shape[1:]] or [torch.zeros(1)])
         grid = grid.float().view(math.prod(self.z_shape[1:]), -1)
         self.register_buffer("squared", torch.cdist(grid, grid).square().round(), persistent=False)
-        self.allowed: Tensor | None = None
-        self.yielding = False
+        self.allowed: Tensor | None = None  # Pictures that are drawn, (N,) bool
+        self.avoided: tuple[Tensor, ...] = ()  # Those of each kind that is rather not drawn, the least wanted first
         self._caches: defaultdict[str, OrderedDict[bytes, Any]] = defaultdict(OrderedDict)  # by captions' codes
         self._made: dict[str, Any] = {}  # made of the memory once, for all views of it
         self._views: dict[tuple[str | None, float], LocalFlowMapper] = {}
@@ -249,6 +260,7 @@ class LocalFlowMapper(CleanMapper):
         bits: int | tuple[int, ...] = 8,
         coherence: float = 0.0,
         hottest: float = HOTTEST,
+        lead: float = 0.0,
         allusions: Sequence[bool] | None = None,  # For each caption, whether it only alludes to its picture
     ) -> Self:
         """A mapper over these pictures; UserError unless each has a caption. For other settings see the class.
@@ -262,7 +274,7 @@ class LocalFlowMapper(CleanMapper):
         mapper = cls(
             tuple(latents.shape[1:]), codes.shape[1], len(latents), len(codes), sum(map(len, captions)),
             window, perplexity, neighbours, kinds, len(index), whitening=whitening, bits=bits, coherence=coherence,
-            hottest=hottest, aside=ASIDE if any(allusions or ()) else 0.0,
+            hottest=hottest, aside=ASIDE if any(allusions or ()) else 0.0, lead=lead,
         )  # fmt: skip
         channelwise = latents.transpose(0, 1).flatten(1)
         levels, clipped = torch.tensor([KEPT[b] for b in mapper.bits]).to(latents).unbind(1)
@@ -318,14 +330,16 @@ class LocalFlowMapper(CleanMapper):
     def restricted(self, *, style: str | None = None, novelty: float = 0.0) -> "LocalFlowMapper":
         """A view of the same memory.
 
-        `style` draws only from pictures of this kind; "not WORD" from all but those of a kind; "rather not WORD" from
-        those alone for captions that they show and others do not, and else from all but those. `novelty` from 0 to 1
+        `style` draws only from pictures of this kind, or of "one, another"; "not ..." from all but those; "rather not
+        ..." from all but those too, unless a caption is shown by one of these kinds and not by others: then by that
+        alone, the kind named first being the last resort. `novelty` from 0 to 1
         goes towards smaller windows and more pictures, so fewer copies and less order; from 0 to -1 towards one style
         in a latent, so more copies and more order. Raises UserError if memory holds no picture of that kind, or
         `novelty` is out of range.
         """
-        styles, kind = tuple(self.config.styles), (style or "").removeprefix(RATHER_NOT).removeprefix(NOT)
-        if style is not None and kind not in styles:
+        styles, named = tuple(self.config.styles), (style or "").removeprefix(RATHER_NOT).removeprefix(NOT)
+        kinds = [named] if named in styles else named.split(", ")
+        if style is not None and not set(kinds) <= set(styles):
             known = ", ".join(filter(None, styles)) or "none"
             raise UserError(f"style: this model knows no style {style!r}; its styles: {known}")
         if not -1 <= novelty <= 1:
@@ -338,11 +352,12 @@ class LocalFlowMapper(CleanMapper):
             view = self.varied(window=window, perplexity=self.perplexity * (1 + 3 * more), coherence=less)
             view.hottest = min(HOTTEST, self.hottest * (1 + 3 * more))
             if style is not None:
-                of_kind = self.style == styles.index(kind)
-                view.allowed = ~of_kind if style.startswith((NOT, RATHER_NOT)) else of_kind
-                view.yielding = style.startswith(RATHER_NOT)
+                of_kinds = [self.style == styles.index(kind) for kind in kinds]
+                either = torch.stack(of_kinds).any(0)
+                view.allowed = ~either if style.startswith((NOT, RATHER_NOT)) else either
+                view.avoided = tuple(of_kinds) if style.startswith(RATHER_NOT) else ()
                 if not bool(view.allowed.any()):
-                    raise UserError(f"style: all pictures in memory are {kind!r}; leave the style out")
+                    raise UserError(f"style: all pictures in memory are {named!r}; leave the style out")
             self._views[style, novelty] = view
         return self._views[style, novelty]
 
@@ -352,6 +367,7 @@ class LocalFlowMapper(CleanMapper):
         window: tuple[float, ...] | None = None,
         perplexity: float | None = None,
         coherence: float | None = None,
+        lead: float | None = None,
         strength: float | None = None,
         begin: float | None = None,
     ) -> "LocalFlowMapper":
@@ -361,6 +377,7 @@ class LocalFlowMapper(CleanMapper):
         view.window = self.window if window is None else window
         view.perplexity = self.perplexity if perplexity is None else perplexity
         view.coherence = self.coherence if coherence is None else coherence
+        view.lead = self.lead if lead is None else lead
         view.strength = self.strength if strength is None else strength
         view.begin = self.begin if begin is None else begin
         return view
@@ -433,28 +450,46 @@ class LocalFlowMapper(CleanMapper):
         return remembered(self._caches["plain"], REMEMBERED, code, partial(self._ranked, whitened=False))
 
     def yields(self, code: Tensor) -> bool:
-        """Whether a caption, (text_dim,), is drawn from the kind of pictures that is rather not drawn."""
-        if not self.yielding or self.allowed is None or not bool(code.any()):
-            return False
-        return not bool(self.allowed[int(self._nearest_plainly(code)[0][0])])
+        """Whether a caption, (text_dim,), is drawn from the kind of pictures that is the last resort."""
+        return self._resort(code) == 0
+
+    def _resort(self, code: Tensor) -> int | None:
+        """Number of the avoided kind that alone shows a caption, or None."""
+        return remembered(self._caches["resort"], REMEMBERED, code, self._find_resort) if self.avoided else None
+
+    def _find_resort(self, code: Tensor) -> int | None:
+        if not bool(code.any()):
+            return None
+        near, cosine = self._candidates(code, whitened=False)
+        left = np.ones(len(near), dtype=bool)
+        for number, kind in enumerate(self.avoided):
+            of_kind = kind.cpu().numpy()[near] & left
+            left &= ~of_kind
+            best, other = (cosine[some].max(initial=-1) for some in (left, of_kind))
+            if best < ENOUGH and other > best + MISSED:
+                return number
+        return None
 
     def nearest(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Pictures that a text code, (text_dim,), draws from, nearest first, and their normalised log weights, (K,)."""
         return remembered(self._caches["near"], REMEMBERED, code, self._search)
 
-    def known_code(self, code: Tensor, u: float, temperature: float) -> Tensor:
+    def known_code(self, code: Tensor, u: float, temperature: float) -> tuple[Tensor, float]:
         """The code of a caption in memory, (text_dim,), for one that is not, so that an image is of one thing.
 
         It is the nearest caption of one of the pictures that `code` draws from, chosen by weight ** (1 / temperature),
-        by inverse CDF at `u`, uniform in [0, 1). A caption with material of its own (see `given`) keeps its code.
+        by inverse CDF at `u`, in [0, 1). A caption with material of its own (see `given`) keeps its code. Also returns
+        where in that picture's part of [0, 1) `u` lies, a number for the next choice.
         """
         if code_key(code) in self._given:
-            return code
+            return code, u
         near, log_weight = self.nearest(code)
-        cdf = np.exp((log_weight - log_weight.max()) / temperature).cumsum()
-        picture = near[min(np.searchsorted(cdf, u * cdf[-1], side="right"), len(near) - 1)]
+        share = np.exp((log_weight - log_weight.max()) / temperature)
+        cdf = np.append(0.0, share.cumsum()) / share.sum()
+        chosen = min(int(np.searchsorted(cdf, u, side="right")) - 1, len(near) - 1)
+        picture, rest = near[chosen], (u - cdf[chosen]) / (cdf[chosen + 1] - cdf[chosen])
         captions = self.unit_codes[self.link[self.start[picture] : self.start[picture + 1]].long().cpu()]
-        return captions[(captions @ code.cpu().float()).argmax()].to(code)
+        return captions[(captions @ code.cpu().float()).argmax()].to(code), float(np.clip(rest, 0, BELOW_ONE))
 
     def _search(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         near, cosine = (rows[: self.neighbours] for rows in self._ranked(code))
@@ -469,24 +504,24 @@ class LocalFlowMapper(CleanMapper):
             near = np.arange(len(self.latents)) if self.allowed is None else self.allowed.cpu().numpy().nonzero()[0]
             count = min(self.neighbours, len(near))
             return near[np.linspace(0, len(near) - 1, count).round().astype(int)], np.zeros(count)
-        if self.config.index_bytes:
-            near, cosine = self._short_list(code.detach().cpu().float(), whitened)
-        else:
-            near, cosine = np.arange(len(self.latents)), self.similarity(code, whitened)
-        if self.allowed is not None:
-            allowed = self.allowed.cpu().numpy()[near]
-            if self.yielding and whitened:
-                allowed = ~allowed if self.yields(code) else allowed
-            elif self.yielding:
-                best, other = (cosine[kind].max(initial=-1) for kind in (allowed, ~allowed))
-                allowed = ~allowed if best < ENOUGH and other > best + MISSED else allowed
-            near, cosine = near[allowed], cosine[allowed]
+        near, cosine = self._candidates(code, whitened)
+        resort = self._resort(code)
+        allowed = self.allowed if resort is None else self.avoided[resort]
+        if allowed is not None:
+            kept = allowed.cpu().numpy()[near]
+            near, cosine = near[kept], cosine[kept]
         order = _largest(cosine, 4 * self.neighbours)
         near, cosine = near[order], cosine[order]
         group = self.group.cpu().numpy()[near]
         kept = group < 0
         kept[np.unique(group, return_index=True)[1]] = True
         return near[kept], cosine[kept]
+
+    def _candidates(self, code: Tensor, whitened: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures among which the nearest are, of all kinds, and their cosines."""
+        if self.config.index_bytes:
+            return self._short_list(code.detach().cpu().float(), whitened)
+        return np.arange(len(self.latents)), self.similarity(code, whitened)
 
     def _short_list(self, code: Tensor, whitened: bool) -> tuple[np.ndarray, np.ndarray]:
         """Pictures of the captions that the index gives, and the exact cosine of the nearest caption of each."""
@@ -510,7 +545,7 @@ class LocalFlowMapper(CleanMapper):
         return shown[nearest], cosine[nearest]
 
     def clean(self, z_t: Tensor, t: Tensor, c: TextCode) -> Tensor:
-        return self._clean(z_t, t, c, self._known(c.pooled, z_t))
+        return self._clean(z_t, t, c, self._known(c, z_t))
 
     def _clean(self, z_t: Tensor, t: Tensor, c: TextCode, known: Known) -> Tensor:
         first, last = self.window
@@ -540,7 +575,7 @@ class LocalFlowMapper(CleanMapper):
             return super().loss(z, c, noise=noise)
         t, z_t = self._on_path(z, c, noise)
         with torch.no_grad():
-            known = self._others(c.pooled, z, noise[:, 1]) if self.training else self._known(c.pooled, z_t)
+            known = self._others(c.pooled, z, noise[:, 1]) if self.training else self._known(c, z_t)
         return velocity_error(self.varied(strength=1, begin=0)._clean(z_t, t, c, known), z, t, LATE)
 
     def _others(self, pooled: Tensor, z: Tensor, normal: Tensor) -> Known:
@@ -561,14 +596,15 @@ class LocalFlowMapper(CleanMapper):
         log_weight = torch.from_numpy(log_kernel(cosine, self.perplexity, self.hottest)).to(z)
         return Known.of(known, log_weight, self.style[index])
 
-    def _known(self, pooled: Tensor, like: Tensor) -> Known:
+    def _known(self, c: TextCode, like: Tensor) -> Known:
         """Each row's neighbours; rows with fewer weigh 0 beyond. What a solver asks for at every step is made once."""
-        key = (code_key(pooled), like.dtype, like.device)
+        key = (code_key(c.pooled) + code_key(c.choice), like.dtype, like.device)
         if self._last is None or self._last[0] != key:
-            self._last = key, self._gathered(pooled, like)
+            self._last = key, self._gathered(c, like)
         return self._last[1]
 
-    def _gathered(self, pooled: Tensor, like: Tensor) -> Known:
+    def _gathered(self, c: TextCode, like: Tensor) -> Known:
+        pooled = c.pooled
         index, padded = self._padded([self.nearest(code) for code in pooled])
         known, style = self.picture_latents(index, like.dtype), self.style[index]
         log_weight = torch.from_numpy(padded).to(like.dtype)
@@ -578,7 +614,17 @@ class LocalFlowMapper(CleanMapper):
                 known[row, :count], style[row, :count] = given.latents.to(known), given.style.to(style)
                 log_weight[row] = -math.inf
                 log_weight[row, :count] = given.log_weight.to(log_weight)
+        if self.lead and bool(c.choice.isfinite().any()):
+            log_weight = self._led(log_weight, style.cpu(), c.choice.cpu())
         return Known.of(known, log_weight.to(like.device), style)
+
+    def _led(self, log_weight: Tensor, style: Tensor, choice: Tensor) -> Tensor:
+        """Log weights (B, K) with more for the style that a row's choice, (B,), falls on; see the class."""
+        styles = len(self.config.styles) or 1
+        cdf = _by_style(log_weight[:, None], style, styles)[:, 0].exp().cumsum(1)
+        leading = (cdf <= (choice * cdf[:, -1])[:, None]).sum(1, keepdim=True).clamp(max=styles - 1)
+        more = self.lead * ((style == leading) & choice.isfinite()[:, None])
+        return (log_weight + more).log_softmax(1)
 
     def _padded(self, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, np.ndarray]:
         """Rows of numbers of pictures and of what goes with them as (B, K), minus infinity beyond a row's end."""

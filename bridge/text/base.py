@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -39,6 +40,8 @@ class TextCode:
     pooled: Tensor  # One unit vector a caption, (B, D)
     tokens: Tensor  # One vector a token, zero where padded, (B, L, D); L may be 0
     mask: Tensor  # True where `tokens` holds a token, (B, L) bool
+    # In [0, 1), which of the things that a caption may show an image is to show; NaN, the default, leaves it open, (B,)
+    choice: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.pooled.ndim != 2 or self.mask.ndim != 2 or self.mask.dtype != torch.bool:
@@ -47,6 +50,10 @@ class TextCode:
         if len(self.mask) != b or self.tokens.shape != (*self.mask.shape, d):
             shapes = [tuple(t.shape) for t in (self.pooled, self.tokens, self.mask)]
             raise ValueError(f"tokens: expected (B, D), (B, L, D), (B, L), got {shapes}")
+        if self.choice is None:
+            object.__setattr__(self, "choice", self.pooled.new_full((b,), math.nan))
+        elif self.choice.shape != (b,):
+            raise ValueError(f"choice: expected ({b},), got {tuple(self.choice.shape)}")
 
     def __len__(self) -> int:
         return len(self.pooled)
@@ -55,27 +62,31 @@ class TextCode:
         """Rows by slice, (N,) long tensor or (B,) bool tensor; the token length stays L."""
         if not isinstance(index, slice | Tensor) or (isinstance(index, Tensor) and index.ndim != 1):
             raise ValueError(f"index: expected a slice or a 1-d tensor, got {index!r}; for row i use code[i:i+1]")
-        return TextCode(self.pooled[index], self.tokens[index], self.mask[index])
+        return TextCode(self.pooled[index], self.tokens[index], self.mask[index], self.choice[index])
 
     def to(self, device: torch.device | str) -> TextCode:
-        return TextCode(self.pooled.to(device), self.tokens.to(device), self.mask.to(device))
+        return TextCode(*(part.to(device) for part in (self.pooled, self.tokens, self.mask, self.choice)))
 
     def padded(self, places: int) -> TextCode:
         """The same code with `places` token places, those added empty; ValueError if it has more."""
         more = places - self.mask.shape[1]
         if more < 0:
             raise ValueError(f"places: expected {self.mask.shape[1]} or more, got {places}")
-        return TextCode(self.pooled, F.pad(self.tokens, (0, 0, 0, more)), F.pad(self.mask, (0, more)))
+        return replace(self, tokens=F.pad(self.tokens, (0, 0, 0, more)), mask=F.pad(self.mask, (0, more)))
 
     def replaced(self, rows: Tensor, pooled: Tensor) -> TextCode:
         """With the pooled codes (B, dim), and no tokens, in `rows`, (B,) bool."""
         tokens, mask = self.tokens.masked_fill(rows[:, None, None], 0), self.mask & ~rows[:, None]
-        return TextCode(torch.where(rows[:, None], pooled, self.pooled), tokens, mask)
+        return TextCode(torch.where(rows[:, None], pooled, self.pooled), tokens, mask, self.choice)
+
+    def chosen(self, choice: Tensor) -> TextCode:
+        """The same captions with this choice, (B,)."""
+        return replace(self, choice=choice.to(self.pooled))
 
     def without_tokens(self) -> TextCode:
         """The pooled codes alone, L = 0, nothing kept of the tokens' memory."""
         null = TextCode.null(len(self), self.pooled.shape[1]).to(self.pooled.device)
-        return TextCode(self.pooled, null.tokens, null.mask)
+        return TextCode(self.pooled, null.tokens, null.mask, self.choice)
 
     @classmethod
     def null(cls, n: int, dim: int) -> TextCode:
@@ -88,7 +99,7 @@ class TextCode:
         if not codes:
             raise ValueError("codes: expected at least one TextCode, got none")
         length = max(c.mask.shape[1] for c in codes)
-        parts = ((c.pooled, c.tokens, c.mask) for c in (code.padded(length) for code in codes))
+        parts = ((c.pooled, c.tokens, c.mask, c.choice) for c in (code.padded(length) for code in codes))
         return cls(*map(torch.cat, zip(*parts, strict=True)))
 
 

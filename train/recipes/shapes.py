@@ -2,8 +2,8 @@
 
     python -m train.recipes shapes --out data/shapes
 
-draws every combination of the factors once, at 64 x 64 on white (`--size 32` at half of that), and writes a folder that
-`datasets.load_from_disk` opens: image, captions, label, artist, style, family, split, and the number of
+draws every combination of the factors once, at 64 x 64 on white (`--size`: at half of that, or twice), and writes a
+folder that `datasets.load_from_disk` opens: image, captions, label, artist, style, family, split, and the number of
 each factor's value under factor_<name>. `--count` takes a random part of the combinations.
 """
 
@@ -59,7 +59,7 @@ ROWS = ("top", "upper", "middle", "lower", "bottom")
 COUNTS = ("one", "two", "three")
 STEP, GAP, FINER = 5, 2, 4
 """Pixels between neighbouring places and between two figures; a picture is drawn so many times finer."""
-SIDES = (32, SIZE)  # What a picture is shrunk to; lengths above are in pixels of the latter
+SIDES = (32, SIZE, 2 * SIZE)  # What a picture is shrunk to; lengths above are in pixels of the latter
 SPLIT_CYCLE = ("test", "test", "validation", "validation", *["train"] * 6)  # Of every ten pictures
 
 
