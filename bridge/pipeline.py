@@ -633,7 +633,8 @@ class BridgePipeline:
         return mapper
 
     def _codes(self, mapper: Mapper, jobs: Sequence[Job], settings: Settings) -> TextCode:
-        c, choice = TextCode.cat([job.code for job in jobs]), torch.tensor([job.choice for job in jobs])
+        c, one = TextCode.cat([job.code for job in jobs]), settings.temperature == 0  # one image a caption
+        choice = torch.tensor([0.0 if one else job.choice for job in jobs])
         choice, temperature = choice.clamp(max=BELOW_ONE).to(self.device), settings.neighbour_temperature
         if temperature > 0 and not isinstance(mapper, LocalFlowMapper):
             c = self.memory.soften(c, choice, temperature, settings.familiar)
@@ -642,7 +643,7 @@ class BridgePipeline:
             for row in far.nonzero()[:, 0].tolist():
                 near[row], choice[row] = mapper.known_code(c.pooled[row], float(choice[row]), temperature)
             c = c.replaced(far, near)
-        return c.chosen(choice)
+        return c if one else c.chosen(choice)
 
     def _decode(self, latents: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
         """Pixels of any number of latents on the CPU, always computed as so many rows at a size."""

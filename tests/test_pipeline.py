@@ -534,6 +534,8 @@ def test_images_of_an_unfamiliar_caption_share_near_captions_evenly(
         assert {int(n) for n in drawn[-1].bincount(minlength=len(KNOWN))} <= {3, 4, 5}
     assert not torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[1], drawn[2])
+    one = pipe("a zeppelin", 4, seed=0, temperature=0, output_type="latent").images
+    assert torch.equal(one, one[:1].expand_as(one))
 
 
 # a family that reads tokens
