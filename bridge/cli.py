@@ -60,8 +60,10 @@ def _add_drawing(command: Command) -> None:
     add("--pairs", metavar="SOURCE", help="draw from captioned pictures of your own: a folder, a table, a dataset")
     far = "-1 to 1: how far from the pictures in memory; below 0 in one style each (default: the model's)"
     add("--novelty", type=_number, metavar="X", help=far)
-    kind = "draw from one kind of picture in memory, with 'not WORD' from the others, with 'rather not WORD' from them"
-    add("--style", metavar="WORD", help=f"{kind} unless that kind alone shows a caption; see `bridge info`")
+    kinds = (
+        "draw from one kind of picture in memory, or 'one, another'; 'not …' from the others, 'rather not …' from the"
+    )
+    add("--style", metavar="WORDS", help=f"{kinds} others unless these alone show a caption; see `bridge info`")
     alone = "do not compose captions of two things, nor paint things in another colour"
     add("--no-compose", action="store_const", const=False, dest="compose", help=alone)
     _add_rendering(add)

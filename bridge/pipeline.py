@@ -548,7 +548,7 @@ class BridgePipeline:
         """See `note`; also that a caption is drawn from pictures of a style that is rather not drawn."""
         notes, mapper = [self.note(code)], view_of(self.mapper, settings)
         if isinstance(mapper, LocalFlowMapper) and mapper.yields(code.pooled[0]):
-            notes.append(YIELDED.format(settings.style.removeprefix(RATHER_NOT).split(", ")[0]))
+            notes.append(YIELDED.format(settings.style.removeprefix(RATHER_NOT).split(",")[0]))
         return "; ".join(filter(None, notes)) or None
 
     def _material(self, caption: str, code: TextCode, settings: Settings) -> tuple[Material | None, str | None]:

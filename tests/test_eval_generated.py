@@ -105,5 +105,5 @@ def test_a_window_and_a_perplexity_are_compared_of_a_local_flow_alone(encoder):
     mapper = varied(pipe, {"window": 2 * begin, "perplexity": 3.0, "begin": None}).mapper
     assert (mapper.window, mapper.perplexity, mapper.begin) == ((2 * begin, 2 * end), 3.0, pipe.mapper.begin)
     assert varied(pipe, {"window": None}).mapper is pipe.mapper
-    with pytest.raises(ValueError, match=r"^--window, --perplexity, --lead, --strength, --begin: this model's .* has none"):
+    with pytest.raises(ValueError, match=r"^--window, --perplexity, --lead, --strength, --begin: this .* has none"):
         varied(make_tiny_pipeline(encoder), {"window": 2.0})

@@ -434,7 +434,7 @@ def test_of_two_kinds_that_are_rather_not_drawn_the_first_is_the_last_resort():
     drawn = [{kinds[i] for i in view.nearest(code)[0]} for code in codes]
     assert drawn == [{"flat"}, {"icon"}, {"glyph"}, {"flat"}]
     assert [view.yields(code) for code in codes] == [False, False, True, False]
-    assert {kinds[i] for i in mapper.restricted(style="icon, glyph").nearest(codes[0])[0]} == {"icon", "glyph"}
+    assert {kinds[i] for i in mapper.restricted(style="icon,glyph").nearest(codes[0])[0]} == {"icon", "glyph"}
     assert {kinds[i] for i in mapper.restricted(style="not icon, glyph").nearest(codes[1])[0]} == {"flat"}
     with pytest.raises(UserError, match=r"^style: this model knows no style 'rather not glyph, oil'; its styles: flat"):
         mapper.restricted(style="rather not glyph, oil")

@@ -338,7 +338,7 @@ class LocalFlowMapper(CleanMapper):
         `novelty` is out of range.
         """
         styles, named = tuple(self.config.styles), (style or "").removeprefix(RATHER_NOT).removeprefix(NOT)
-        kinds = [named] if named in styles else named.split(", ")
+        kinds = [named] if named in styles else [kind.strip() for kind in named.split(",")]
         if style is not None and not set(kinds) <= set(styles):
             known = ", ".join(filter(None, styles)) or "none"
             raise UserError(f"style: this model knows no style {style!r}; its styles: {known}")
