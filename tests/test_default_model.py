@@ -6,14 +6,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from bridge import BridgePipeline
+from bridge import BridgePipeline, explore
 from bridge.checkpoint import verify_folder
 from bridge.codecs import HUB_FILES, load_codec
 from bridge.hub import resolve_model
+from bridge.pipeline import view_of
 from eval.features import EfficientNetLite0
 from train.data.dataset import pixels_of
 from train.recipes.emoji import STYLES
@@ -106,6 +108,18 @@ def test_what_glyphs_alone_show_is_drawn_as_a_glyph_and_told(model: BridgePipeli
     assert notes[1] is None
 
 
+@pytest.mark.parametrize(("word", "styles"), [("tree", {"3d", "flat"}), ("car", {"3d"}), ("wallet", {"icon"})])
+def test_plain_words_are_drawn_as_emoji_or_as_icons_if_these_alone_show_them(
+    model, word: str, styles: set[str]
+) -> None:
+    mapper = view_of(model.mapper, model.settings)
+    near, log_weight = mapper.nearest(model.code(f"a {word}").pooled[0])
+    weighty = near[np.exp(log_weight) > 0.02]
+    drawn = {mapper.config.styles[i] for i in mapper.style[weighty].tolist()}
+    assert drawn >= styles
+    assert ("icon" in drawn) == (word == "wallet")
+
+
 def test_a_black_cat_is_black(model: BridgePipeline) -> None:
     x = torch.from_numpy(model("a black cat", 2, seed=0, output_type="np").images)
     drawn = x.amin(-1) < 0.9
@@ -165,3 +179,14 @@ def test_opening_and_drawing_import_no_optional_library(monkeypatch: pytest.Monk
     for name in ("sentence_transformers", "gensim"):
         monkeypatch.setitem(sys.modules, name, None)  # an import would fail
     assert len(BridgePipeline.from_pretrained("pictures")("cat", 1, seed=0).images) == 1
+
+
+@pytest.mark.parametrize("caption", ["a cat", "a dog in a hat"])
+def test_walks_and_variations_begin_with_what_a_call_draws(model: BridgePipeline, caption: str) -> None:
+    """Also of a caption that the model does not know: with the style and the known caption of that image."""
+    drawn = model(caption, 2, seed=3, output_type="latent").images
+    start, other = (explore.caption_end(model, text, 3) for text in (caption, "a house"))
+    assert torch.equal(start.z, drawn[0])
+    assert torch.equal(explore.noise_walk(model, start, other, 3)[0], drawn[0])
+    if caption == "a cat":
+        torch.testing.assert_close(explore.vary(model, start, 2, distance=1.0, seed=3), drawn, atol=1e-6, rtol=0)
