@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from bridge.codecs import ImageCodec, LatentDistribution
+from bridge.noise import generator_for, spread_number
 from bridge.pipeline import Settings
 from eval import judge as judge_module
 from eval import report as report_module
@@ -409,14 +410,30 @@ def test_fewer_captions_are_part_of_more(judge):
     assert set(first_by_hash(refs, 3).captions) < set(first_by_hash(refs, 7).captions)
 
 
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """Stands for a Job."""
+
+    index: int
+    generator: torch.Generator
+    choice: float
+
+
 class Pipe:
-    """Stands for a BridgePipeline: each picture is the noise of its generator."""
+    """Stands for a BridgePipeline: each picture is the noise of its generator, and its choice."""
 
     settings = Settings()
 
-    def __call__(self, prompts, n, *, generator, output_type, **settings):
-        assert output_type == "pt" and len(generator) == len(prompts) * n
-        return SimpleNamespace(images=torch.stack([torch.rand(3, 2, 2, generator=g) for g in generator]))
+    def jobs(self, prompts, count, *, seed, settings):
+        assert len(prompts) == 1
+        return [Drawing(i, generator_for(seed, i), spread_number(seed, i)) for i in range(count)]
+
+    def sample(self, jobs, settings):
+        return torch.stack([torch.rand(3, 2, 2, generator=job.generator) + job.choice for job in jobs])
+
+    def decode(self, z, output_type):
+        assert output_type == "pt"
+        return z
 
     def resolve(self, **settings):
         return settings
