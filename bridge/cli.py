@@ -61,9 +61,9 @@ def _add_drawing(command: Command) -> None:
     far = "-1 to 1: how far from the pictures in memory; below 0 in one style each (default: the model's)"
     add("--novelty", type=_number, metavar="X", help=far)
     kinds = (
-        "draw from one kind of picture in memory, or 'one, another'; 'not …' from the others, 'rather not …' from the"
+        "draw from one kind of picture in memory, or 'one, another'; with 'not …' from the others, with 'rather not …'"
     )
-    add("--style", metavar="WORDS", help=f"{kinds} others unless these alone show a caption; see `bridge info`")
+    add("--style", metavar="WORDS", help=f"{kinds} unless these alone show a caption; see `bridge info`")
     alone = "do not compose captions of two things, nor paint things in another colour"
     add("--no-compose", action="store_const", const=False, dest="compose", help=alone)
     _add_rendering(add)

@@ -39,7 +39,7 @@ def generate_with(pipe: BridgePipeline, seed: int = 0, settings: Mapping[str, An
     def generate(captions: Sequence[str], n: int) -> Tensor:
         chosen = pipe.resolve(**settings)
         jobs = [
-            replace(job, generator=generator_for(seed, caption_number(c), job.index))
+            replace(job, generator=generator_for(seed, caption_number(c), job.index))  # the noise of earlier reports
             for c in captions
             for job in pipe.jobs([c], n, seed=caption_number(c) + seed, settings=chosen)
         ]

@@ -20,7 +20,7 @@ from bridge.checkpoint import CACHE, check_replaceable
 from bridge.codecs import AutoencoderCodec, ImageCodec, load_codec
 from bridge.learn import LEAD, WHITENING, Memory
 from bridge.mappers import LocalFlowMapper
-from bridge.mappers.local import HOTTEST
+from bridge.mappers.local import HOTTEST, SETTINGS
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
@@ -84,7 +84,7 @@ class MemoryConfig:
 
     def local(self) -> dict[str, Any]:
         """Settings of the local flow, but for `bits`."""
-        return {k: getattr(self, k) for k in ("window", "perplexity", "neighbours", "whitening", "hottest", "lead")}
+        return {name: value for name, value in vars(self).items() if name in SETTINGS}
 
 
 def telling(captions: Sequence[str], style: str, most: int) -> list[str]:
@@ -176,14 +176,15 @@ def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder:
         for texts, style in zip(dataset["captions"], styles, strict=True)
     ]
     emoji = [i for i in own_emoji(dataset) if captions[i]]
+    labels = dataset["label"] if emoji else []
     if config.names and emoji:
         with named("names"):
-            names, labels = load_config(Path(config.names), Names), dataset["label"]
+            names = load_config(Path(config.names), Names)
         for i in emoji:
             captions[i] += [word for word in names.of(labels[i]) if word not in captions[i]]
     plain = {caption for row in captions for caption in row}
     if config.tags and emoji:
-        labels, tags = dataset["label"], dataset["tags"]
+        tags = dataset["tags"]
         for i in emoji:
             more = allusions(labels[i], tags[i], captions[i], config.tags)
             captions[i] += [text for text in more if text not in captions[i]]

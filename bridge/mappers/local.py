@@ -46,7 +46,7 @@ SEEN = 3  # Latents that a correction reads: the point, the local flow's answer,
 SAME = 0.15  # Mean square of the difference, a number, below which two latents count as one picture
 UNKNOWN, CLOSEST, FARTHEST = 0.5, 0.95, 0.5
 """In training: share of the examples whose caption memory seems not to know, and the range of what it then knows."""
-BELOW_ONE = 1 - 2**-24
+BELOW_ONE = 1 - 2**-24  # The largest number of float32 below 1
 LATE = 0.3  # 1 - t is not taken below this in a correction's loss
 
 
@@ -156,7 +156,7 @@ class LocalFlowMapper(CleanMapper):
         coherence: float = 0.0,  # How far a latent keeps to one style, from 0, not at all, to 1, wholly
         aside: float = 0.0,  # Cosine by which captions that only allude to their picture count as farther
         hottest: float = HOTTEST,  # Most that tau may be
-        lead: float = 0.0,
+        lead: float = 0.0,  # Logarithm of how much more the style weighs that an image leads with
     ) -> None:
         super().__init__()
         self.bits = tuple(bits) if isinstance(bits, Sequence) else (bits,) * z_shape[0]
