@@ -206,7 +206,7 @@ def test_a_zoom_scales_the_pictures_that_are_moved(artwork_folder, tmp_path):
     assert not bool((differs & still).all())
 
 
-@pytest.mark.parametrize(("shift", "zoom", "told"), [(1, 0.5, "from 1 to 4"), (0, 1.5, "set `shift` above 0")])
+@pytest.mark.parametrize(("shift", "zoom", "told"), [(1, 0.2, "from .25 to 4"), (0, 1.5, "set `shift` above 0")])
 def test_a_zoom_that_cannot_be_is_refused(artwork_folder, tmp_path, shift, zoom, told):
     with pytest.raises(ConfigError, match=rf"^zoom: .*{told}"):
         config_of(artwork_folder, tmp_path, shift=shift, zoom=zoom)

@@ -180,7 +180,7 @@ def test_a_model_without_a_correction_or_of_another_codec_is_refused(config, cor
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"splits": ("nowhere",)}, r"^splits: .* has no rows of nowhere"),
+        ({"splits": ("nowhere",)}, r"^splits: no row of split 'nowhere'; found .*train"),
         ({"window": (1.0, 0.0)}, r"^window: "),
         ({"card": "no/such.md"}, r"^card: no/such.md cannot be read"),
     ],

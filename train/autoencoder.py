@@ -37,7 +37,7 @@ AnyVAE: TypeAlias = AutoencoderKL | DenseVAE | PaletteVAE
 SHAPE = ("block_out_channels", "latent_channels", "norm_num_groups", "units", "sample_size", "widths")
 """Settings that a VAE to start from must share; of layers, see `PaletteVAE.extend`."""
 LATER = {"layers", "blocks", "crop", "gradient", "entropy", "opacity", "recolour", "shift", "zoom", "adversarial"}
-LATER |= {"total_correlation", "decoder_alone", "noise"}
+LATER |= {"total_correlation", "decoder_alone", "noise", "splits"}
 """Settings that older runs did not have: no part of a run's identity at their defaults, so that those resume."""
 
 
@@ -45,9 +45,10 @@ LATER |= {"total_correlation", "decoder_alone", "noise"}
 class VAEConfig:
     """What to train and on what."""
 
-    data: Path  # Folder of a dataset; only its "train" rows are trained on
+    data: Path  # Folder of a dataset; validated on its "validation" rows
     out: Path  # Run folder; the VAE ends in `out/vae`
     loop: LoopConfig  # How to train
+    splits: tuple[str, ...] = ("train",)  # Whose rows are trained on
     widths: tuple[int, ...] = (16, 32, 64, 128)  # Channels of each resolution, finest first; each halves the side
     latent_channels: int = 4  # Channels of a latent
     # Width of a dense layer between convolutions and latents, so that a latent has no place in the picture
@@ -73,7 +74,7 @@ class VAEConfig:
     flip: bool = True  # Whether half of the pictures are mirrored
     recolour: float = 0.0  # Share of the pictures whose red, green and blue are exchanged at random
     shift: int = 0  # Most pixels by which half of the pictures are moved along each side, white coming in
-    zoom: float = 1.0  # Most by which those are also enlarged or reduced, at random, as a factor
+    zoom: float = 1.0  # Most by which those are also enlarged or reduced, at random, as a factor; below 1, only reduced
     more: str = ""  # Folder of a second dataset, for more pictures than `data` has; empty for none
     more_share: float = 0.3  # Share of an epoch's pictures that come from `more`
     family_power: float = 0.5  # Pictures are drawn in proportion to (size of their family) ** -family_power
@@ -87,7 +88,7 @@ class VAEConfig:
         check(self, "kl total_correlation", "0 or more", lambda weight: 0 <= weight < math.inf)
         check(self, "noise", "a factor from 0 to 1", lambda factor: 0 <= factor <= 1)
         check(self, "shift", "0 or more pixels", lambda pixels: pixels >= 0)
-        check(self, "zoom", "a factor from 1 to 4", lambda factor: 1 <= factor <= 4)
+        check(self, "zoom", "a factor from .25 to 4", lambda factor: 0.25 <= factor <= 4)
         if self.total_correlation and not (self.kl and self.loop.batch_size // self.loop.accumulate > 1):
             raise ConfigError("total_correlation: needs a posterior and a batch; give a kl above 0, a batch_size of 2")
         if self.layers and (self.layers < 2 or len(self.widths) != 3):
@@ -254,7 +255,7 @@ class VAETraining:
     def __init__(self, config: VAEConfig, budget: Budget | None = None) -> None:
         self.config = config
         dataset = load_dataset(config.data)
-        rows = rows_of(dataset, "train")
+        rows = rows_of(dataset, *config.splits)
         self.pixels = pixels_of(rows)
         self.size = int(self.pixels.shape[-1])  # Side of the pictures, in pixels
         self.opacity = opacity_of(rows) if config.opacity else None
@@ -326,7 +327,8 @@ class VAETraining:
         if not config.shift or float(torch.rand((), generator=generator)) < 0.5:
             return [x, *opacity]
         down, right = torch.randint(-config.shift, config.shift + 1, (2,), generator=generator).tolist()
-        scale = config.zoom ** float(torch.rand((), generator=generator) * 2 - 1)
+        power = float(torch.rand((), generator=generator))
+        scale = config.zoom ** (power * 2 - 1 if config.zoom > 1 else power)
         fills = [1.0, *(float(part.min() == 1) for part in opacity)]  # what is opaque everywhere, or unknown, stays so
         return [placed(part, down, right, scale, fill) for part, fill in zip([x, *opacity], fills, strict=True)]
 

@@ -28,7 +28,7 @@ from bridge.text import DEFAULT_ID, TextCode, TextEncoder
 from train.command import say
 from train.config import ConfigError, check, load_config, named, read_card, run_config
 from train.data.cache import can_read, caption_codes
-from train.data.dataset import latents_of, load_dataset
+from train.data.dataset import latents_of, load_dataset, row_numbers
 from train.recipes.names import words_of
 
 CREDITS = "CREDITS.md"
@@ -120,7 +120,7 @@ def build(config: MemoryConfig) -> Path:
     if credit.is_file():
         credits = credit.read_text("utf-8").replace("# Credits", "## Credits")
         card = "\n\n".join(filter(None, [card.rstrip(), credits]))
-    rows_in(config.splits, config.data, dataset)
+    row_numbers(dataset, config.splits, "splits")
     codec, encoder = opened(config)
     memory = remember(config, dataset, codec, encoder)
     mapper = memory.mapper(config.local() | {"bits": config.bits if len(config.bits) > 1 else config.bits[0]})
@@ -157,14 +157,6 @@ def correction_of(config: MemoryConfig, codec: ImageCodec) -> LocalFlowMapper:
     return pipe.mapper
 
 
-def rows_in(splits: Sequence[str], data: Path, dataset: Dataset) -> list[int]:
-    """Numbers of a dataset's rows of some splits. ConfigError if there are none."""
-    rows = [i for i, split in enumerate(dataset["split"]) if split in splits]
-    if not rows:
-        raise ConfigError(f"splits: {data} has no rows of {', '.join(splits)}")
-    return rows
-
-
 def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder: TextEncoder) -> Memory:
     """The rows of the config's splits, with their most telling captions.
 
@@ -188,7 +180,7 @@ def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder:
         for i in emoji:
             more = allusions(labels[i], tags[i], captions[i], config.tags)
             captions[i] += [text for text in more if text not in captions[i]]
-    rows = rows_in(config.splits, config.data, dataset)
+    rows = row_numbers(dataset, config.splits, "splits")
     kept = [i for i in rows if captions[i]]
     if lost := len(rows) - len(kept):
         say(f"train.memory: left out {lost} pictures whose captions the encoder cannot read")
@@ -228,7 +220,7 @@ def held_out_losses(
     """
     dataset, (codec, encoder) = load_dataset(config.data), opened(config)
     memory = remember(config, dataset, codec, encoder)
-    rows = rows_in(("validation",), config.data, dataset)[:HELD_OUT]
+    rows = row_numbers(dataset, ["validation"])[:HELD_OUT]
     z = latents_of(codec, dataset, config.data / CACHE).means[rows].repeat(VIEWS, *[1] * len(codec.z_shape))
     codes = encoder.encode([dataset[i]["captions"][0] for i in rows], batch_size=32, with_tokens=False)
     codes = TextCode.cat([codes] * VIEWS)

@@ -64,12 +64,18 @@ def _remedy(folder: Path) -> str:
     return f"make it with `python -m train.recipes emoji --out {name}`, or of pictures of your own with {own}"
 
 
-def rows_of(dataset: Dataset, split: str) -> Dataset:
-    """The rows of one split. Raises ConfigError if there are none."""
-    rows = [i for i, name in enumerate(dataset["split"]) if name == split]
+def rows_of(dataset: Dataset, *splits: str) -> Dataset:
+    """The rows of some splits. Raises ConfigError if there are none."""
+    return dataset.select(row_numbers(dataset, splits))
+
+
+def row_numbers(dataset: Dataset, splits: Sequence[str], option: str = "data") -> list[int]:
+    """Numbers of the rows of some splits. Raises ConfigError, which blames `option`, if there are none."""
+    rows = [i for i, split in enumerate(dataset["split"]) if split in splits]
     if not rows:
-        raise ConfigError(f"data: no row of split {split!r}; found {', '.join(sorted(set(dataset['split'])))}")
-    return dataset.select(rows)
+        asked = ", ".join(map(repr, splits))
+        raise ConfigError(f"{option}: no row of split {asked}; found {', '.join(sorted(set(dataset['split'])))}")
+    return rows
 
 
 def content_hash(data: bytes) -> str:
