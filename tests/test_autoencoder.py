@@ -206,6 +206,26 @@ def test_a_zoom_scales_the_pictures_that_are_moved(artwork_folder, tmp_path):
     assert not bool((differs & still).all())
 
 
+def test_a_zoom_below_one_only_reduces(artwork_folder, tmp_path, monkeypatch):
+    scales: list[float] = []
+    monkeypatch.setattr(vae_module, "placed", lambda x, down, right, scale, fill: scales.append(scale) or x)
+    for zoom in (0.5, 2.0):
+        training = VAETraining(config_of(artwork_folder, tmp_path, zoom=zoom, shift=1))
+        for epoch in range(4):
+            training.batch(torch.arange(len(training.pixels)), epoch)
+    reduced, both = scales[: len(scales) // 2], scales[len(scales) // 2 :]
+    assert 0.5 <= min(reduced) < 0.75 < max(reduced) <= 1
+    assert 0.5 <= min(both) < 1 < max(both) <= 2
+
+
+def test_a_codec_trains_on_the_splits_that_are_asked_for(artwork_folder, tmp_path):
+    count = len(VAETraining(config_of(artwork_folder, tmp_path)).pixels)
+    more = VAETraining(config_of(artwork_folder, tmp_path, splits=("train", "validation")))
+    assert len(more.pixels) == count + len(more.held_out)
+    with pytest.raises(ConfigError, match=r"^data: no row of split 'nowhere'"):
+        VAETraining(config_of(artwork_folder, tmp_path, splits=("nowhere",)))
+
+
 @pytest.mark.parametrize(("shift", "zoom", "told"), [(1, 0.2, "from .25 to 4"), (0, 1.5, "set `shift` above 0")])
 def test_a_zoom_that_cannot_be_is_refused(artwork_folder, tmp_path, shift, zoom, told):
     with pytest.raises(ConfigError, match=rf"^zoom: .*{told}"):

@@ -205,10 +205,34 @@ def test_each_channel_has_its_bits():
     assert (mixed - z).square().mean((0, 2, 3)).argsort().tolist() == [0, 2, 1]
 
 
+@pytest.mark.parametrize(("bits", "cosine"), [(2, 0.5), (4, 0.98), (6, 0.999)])
+def test_fewer_bits_of_codes_make_a_smaller_memory_that_finds_the_same(tmp_path, bits, cosine):
+    eight, few = memory(whitening=0.5), memory(whitening=0.5, code_bits=bits)
+    assert few.codes.nbytes == PICTURES * bits // 2 * -(-few.text_dim // 4)
+    kept = few.unit_codes
+    torch.testing.assert_close(kept.norm(dim=1), torch.ones(PICTURES))
+    assert cosine < float((kept * eight.unit_codes).sum(1).min()) < 0.99999
+    few.save_pretrained(tmp_path)
+    again = LocalFlowMapper.from_pretrained(tmp_path, use_safetensors=True)
+    assert torch.equal(again.unit_codes, kept)
+    for picture in range(PICTURES):
+        code = code_of(picture).pooled[0]
+        assert again.nearest(code)[0][0] == eight.nearest(code)[0][0] == picture
+        some = np.array([picture, 0])
+        cosine = again._cosine(code, None, False)[some]
+        np.testing.assert_allclose(again._cosine(code, some, False), cosine, atol=1e-6)
+
+
 @pytest.mark.parametrize("bits", [0, 3, 16, (8, 8), (8, 8, 5)])
 def test_other_bits_are_refused(bits):
     with pytest.raises(ValueError, match=r"bits: expected 2, 4, 6 or 8, one for all or for each of 3 channels, got"):
         memory(z_shape=(3, 4, 4), bits=bits)
+
+
+@pytest.mark.parametrize("bits", [0, 3, 16])
+def test_other_bits_of_codes_are_refused(bits):
+    with pytest.raises(ValueError, match=r"code_bits: one of these, got"):
+        memory(code_bits=bits)
 
 
 @pytest.mark.parametrize("captions", [1, 2])

@@ -70,6 +70,7 @@ class MemoryConfig:
     lead: float = LEAD  # How much more the style weighs that an image leads with; see `LocalFlowMapper`
     whitening: float = WHITENING  # How far captions are whitened before they are compared, 0 to 1
     bits: tuple[int, ...] = (8,)  # One number for all channels of a latent, or one each; see `LocalFlowMapper`
+    code_bits: int = 8  # Of a number of a caption's code: 2, 4, 6 or 8
     correction: str = ""  # A model folder whose learned correction is added; empty for none. See `train.mapper`.
     strength: float = 1.0  # Factor on it
     begin: float = 0.0  # Time from which on it corrects
@@ -80,6 +81,7 @@ class MemoryConfig:
         check(self, "captions", "1 or more", lambda count: count >= 1)
         check(self, "tags", "0 or more", lambda count: count >= 0)
         check(self, "bits", "2, 4, 6 or 8, or one of these for each channel", len)
+        check(self, "code_bits", "2, 4, 6 or 8", {2, 4, 6, 8}.__contains__)
         check(self, "window", "two numbers, at t = 0 and at t = 1", lambda window: len(window) == 2)
 
     def local(self) -> dict[str, Any]:
@@ -123,7 +125,8 @@ def build(config: MemoryConfig) -> Path:
     row_numbers(dataset, config.splits, "splits")
     codec, encoder = opened(config)
     memory = remember(config, dataset, codec, encoder)
-    mapper = memory.mapper(config.local() | {"bits": config.bits if len(config.bits) > 1 else config.bits[0]})
+    bits = config.bits if len(config.bits) > 1 else config.bits[0]
+    mapper = memory.mapper(config.local() | {"bits": bits, "code_bits": config.code_bits})
     if config.correction:
         mapper = mapper.corrected_like(correction_of(config, codec), config.strength, config.begin)
         for weight in mapper.parameters() if config.half else ():

@@ -23,7 +23,6 @@ from bridge.text import TextCode
 
 KEPT = {2: (1, 1.5), 4: (7, 2.7), 6: (31, 3.5), 8: (127, math.inf)}
 """Bits of a number of a latent -> largest integer that it is kept as, and deviations beyond which it is cut off."""
-CODE_LEVELS = 127  # The same integer of captions' codes
 REMEMBERED, REMEMBERED_IN_TRAINING = 256, 1 << 16  # Captions whose neighbours are kept
 SLACK = 0.1  # Cosine by which a caption may be farther than the nearest, and still be the same
 ASIDE = 0.1
@@ -33,7 +32,7 @@ BEYOND = 2.0
 EXACT = 100_000  # Captions that are compared with one by one; of more, an index gives a short list
 PROBED, SHORT_LIST = 64, 4096  # Cells of the index that are searched, and captions whose similarity is then exact
 NOT, RATHER_NOT = "not ", "rather not "
-ENOUGH, MISSED = 0.8, 0.08
+ENOUGH, MISSED = 0.85, 0.08
 """A kind of picture that is rather not drawn is drawn for a caption with which others have less than this cosine, and
 it so much more."""
 COLDEST, HOTTEST, BISECTIONS = 1e-4, 10.0, 50  # Range of the caption kernel's temperature, and steps to find it
@@ -123,7 +122,7 @@ class LocalFlowMapper(CleanMapper):
     unreachable = unstable = "is not made up of pictures in memory, and no noise leads to it; use space latent"
     latents: Tensor  # Of N pictures, in few bits; see `_packed`
     scale: Tensor  # What each channel's integers are multiplied with, (C,)
-    codes: Tensor  # Of M captions, int8 in shares of the largest number, (M, text_dim)
+    codes: Tensor  # Of M captions, in shares of the largest number and few bits, (M, bytes)
     link: Tensor  # Numbers of the first picture's captions, then of the second's, and so on, (links,)
     start: Tensor  # Where in `link` those of each picture begin, and the last ones end, (N + 1,)
     style: Tensor  # Number of each picture's style, (N,)
@@ -157,12 +156,14 @@ class LocalFlowMapper(CleanMapper):
         aside: float = 0.0,  # Cosine by which captions that only allude to their picture count as farther
         hottest: float = HOTTEST,  # Most that tau may be
         lead: float = 0.0,  # Logarithm of how much more the style weighs that an image leads with
+        code_bits: int = 8,  # As `bits`, of a number of a caption's code
     ) -> None:
         super().__init__()
         self.bits = tuple(bits) if isinstance(bits, Sequence) else (bits,) * z_shape[0]
-        if len(self.bits) != z_shape[0] or not set(self.bits) <= KEPT.keys():
+        if len(self.bits) != z_shape[0] or not {*self.bits, code_bits} <= KEPT.keys():
             raise UserError(
-                f"bits: expected 2, 4, 6 or 8, one for all or for each of {z_shape[0]} channels, got {bits}"
+                f"bits: expected 2, 4, 6 or 8, one for all or for each of {z_shape[0]} channels, got {bits}; "
+                f"code_bits: one of these, got {code_bits}"
             )
         for name, share in (("whitening", whitening), ("coherence", coherence)):
             if not 0 <= share <= 1:
@@ -206,7 +207,8 @@ class LocalFlowMapper(CleanMapper):
         kept = _packed(torch.zeros(1, *self.z_shape, dtype=torch.int8), self.bits)
         self.register_buffer("latents", kept.new_zeros(pictures, *kept.shape[1:]))
         self.register_buffer("scale", torch.ones(self.z_shape[0]))
-        self.register_buffer("codes", torch.zeros(captions, self.text_dim, dtype=torch.int8))
+        codes = self._packed_codes(torch.zeros(1, self.text_dim, dtype=torch.int8))
+        self.register_buffer("codes", codes.new_zeros(captions, codes.shape[1]))
         self.register_buffer("link", torch.zeros(links, dtype=torch.int32))
         self.register_buffer("start", torch.zeros(pictures + 1, dtype=torch.int32))
         self.register_buffer("style", torch.zeros(pictures, dtype=torch.int16))
@@ -262,6 +264,7 @@ class LocalFlowMapper(CleanMapper):
         hottest: float = HOTTEST,
         lead: float = 0.0,
         allusions: Sequence[bool] | None = None,  # For each caption, whether it only alludes to its picture
+        code_bits: int = 8,
     ) -> Self:
         """A mapper over these pictures; UserError unless each has a caption. For other settings see the class.
 
@@ -275,6 +278,7 @@ class LocalFlowMapper(CleanMapper):
             tuple(latents.shape[1:]), codes.shape[1], len(latents), len(codes), sum(map(len, captions)),
             window, perplexity, neighbours, kinds, len(index), whitening=whitening, bits=bits, coherence=coherence,
             hottest=hottest, aside=ASIDE if any(allusions or ()) else 0.0, lead=lead,
+            code_bits=code_bits,
         )  # fmt: skip
         channelwise = latents.transpose(0, 1).flatten(1)
         levels, clipped = torch.tensor([KEPT[b] for b in mapper.bits]).to(latents).unbind(1)
@@ -282,7 +286,8 @@ class LocalFlowMapper(CleanMapper):
         most = mapper._across(levels)
         whole = (latents / mapper._across(mapper.scale)).round().clamp(-most, most)
         mapper.latents.copy_(_packed(whole.to(torch.int8), mapper.bits))
-        mapper.codes.copy_((codes / codes.abs().amax(1, keepdim=True).clamp(min=1e-6) * CODE_LEVELS).round())
+        shares = codes / codes.abs().amax(1, keepdim=True).clamp(min=1e-6)
+        mapper.codes.copy_(mapper._packed_codes((shares * KEPT[code_bits][0]).round().to(torch.int8)))
         if mapper.config.aside:
             mapper.allusion.copy_(torch.tensor(allusions))
         if whitening:
@@ -318,8 +323,18 @@ class LocalFlowMapper(CleanMapper):
     def unit_codes(self) -> Tensor:
         """Unit text codes of the captions in memory, (M, text_dim) float32, on the CPU."""
         if "unit" not in self._made:
-            self._made["unit"] = F.normalize(self.codes.cpu().float(), dim=1)
+            self._made["unit"] = self._unit(slice(None))
         return self._made["unit"]
+
+    def _unit(self, which: slice | Tensor) -> Tensor:
+        """Unit text codes of some captions in memory, (m, text_dim)."""
+        bits = self.config.code_bits
+        kept = self.codes[which].cpu().unflatten(1, (1 if bits == 8 else bits // 2, -1))
+        return F.normalize(_unpacked(kept, (bits,), (1, self.text_dim))[:, 0].float(), dim=1)
+
+    def _packed_codes(self, whole: Tensor) -> Tensor:
+        """Codes (M, text_dim) int8 as memory keeps them."""
+        return _packed(whole[:, None], (self.config.code_bits,)).flatten(1)
 
     def allusions(self, texts: Sequence[str]) -> frozenset[str]:
         """Which captions in memory, M texts, only allude to their pictures."""
@@ -421,7 +436,7 @@ class LocalFlowMapper(CleanMapper):
         """
         code = code.detach().cpu().float()
         which = slice(None) if captions is None else torch.from_numpy(captions)
-        codes = self.unit_codes if captions is None else F.normalize(self.codes[which].cpu().float(), dim=1)
+        codes = self.unit_codes if captions is None else self._unit(which)
         if whitened and self.config.whitening:
             if "white" not in self._made:  # copies: the tensors of a file lie askew, where products round differently
                 self._made["white"] = [x.cpu().clone() for x in (self.centre, self.metric, self.length)]
