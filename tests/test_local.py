@@ -367,6 +367,11 @@ def test_an_unknown_style_is_refused_with_those_there_are():
         memory(styles=["flat", "shaded"] * (PICTURES // 2)).restricted(style="oil")
 
 
+@pytest.mark.parametrize(("novelty", "lead"), [(-1.0, 4.0), (0.0, 4.0), (0.25, 2.0), (0.5, 0.0), (1.0, 0.0)])
+def test_novelty_takes_the_lead_away(novelty, lead):
+    assert memory(lead=4.0).restricted(novelty=novelty).lead == lead
+
+
 @pytest.mark.parametrize("novelty", [-1.1, 1.1, math.nan])
 def test_a_novelty_out_of_range_is_refused(novelty):
     with pytest.raises(ValueError, match=r"^novelty: "):

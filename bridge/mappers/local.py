@@ -347,10 +347,10 @@ class LocalFlowMapper(CleanMapper):
 
         `style` draws only from pictures of this kind, or of "one, another"; "not ..." from all but those; "rather not
         ..." from all but those too, unless a caption is shown by one of these kinds and not by others: then by that
-        alone, the kind named first being the last resort. `novelty` from 0 to 1
-        goes towards smaller windows and more pictures, so fewer copies and less order; from 0 to -1 towards one style
-        in a latent, so more copies and more order. Raises UserError if memory holds no picture of that kind, or
-        `novelty` is out of range.
+        alone, the kind named first being the last resort. `novelty` from 0 to 1 goes towards smaller windows and more
+        pictures, and to no lead at .5, so fewer copies and less order; from 0 to -1 towards one style in a latent, so
+        more copies and more order. Raises UserError if memory holds no picture of that kind, or `novelty` is out of
+        range.
         """
         styles, named = tuple(self.config.styles), (style or "").removeprefix(RATHER_NOT).removeprefix(NOT)
         kinds = [named] if named in styles else [kind.strip() for kind in named.split(",")]
@@ -365,7 +365,7 @@ class LocalFlowMapper(CleanMapper):
             more, less = max(novelty, 0.0), max(-novelty, self.coherence)
             window = tuple(s * (1 - 0.6 * more) for s in self.window)
             view = self.varied(window=window, perplexity=self.perplexity * (1 + 3 * more), coherence=less)
-            view.hottest = min(HOTTEST, self.hottest * (1 + 3 * more))
+            view.hottest, view.lead = min(HOTTEST, self.hottest * (1 + 3 * more)), self.lead * max(0.0, 1 - 2 * more)
             if style is not None:
                 of_kinds = [self.style == styles.index(kind) for kind in kinds]
                 either = torch.stack(of_kinds).any(0)
