@@ -71,11 +71,12 @@ def test_tags_allude_to_pictures_of_the_splits(config, artwork_rows):
     assert torch.equal(pipe.mapper.latents, plain.mapper.latents)
 
 
-def test_names_are_captions_of_emoji_like_any_other(config, tmp_path):
+def test_names_are_captions_of_emoji_like_any_other(config, tmp_path, capsys):
     file = tmp_path / "names.yaml"
-    file.write_text("names:\n  omnibus: [bus, tram]\n  bus: [bus]\n", "utf-8")
+    file.write_text("names:\n  omnibus: [bus, charabanc]\n  bus: [bus]\n", "utf-8")
     plain = BridgePipeline.from_pretrained(build(config))
     pipe = BridgePipeline.from_pretrained(build(replace(config, names=str(file), out=config.out / "named")))
+    assert "names.yaml names labels that no picture has: charabanc\n" in capsys.readouterr().err
     assert set(pipe.memory.captions) - set(plain.memory.captions) == {"omnibus"}
     assert not pipe.mapper.allusions(pipe.memory.captions)
     assert pipe("omnibus", 1, seed=0).notes == pipe("bus", 1, seed=0).notes

@@ -175,6 +175,8 @@ def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder:
     if config.names and emoji:
         with named("names"):
             names = load_config(Path(config.names), Names)
+        if strange := sorted({label for shown in names.names.values() for label in shown} - set(labels)):
+            say(f"train.memory: {config.names} names labels that no picture has: {', '.join(strange)}")
         for i in emoji:
             captions[i] += [word for word in names.of(labels[i]) if word not in captions[i]]
     plain = {caption for row in captions for caption in row}
