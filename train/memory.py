@@ -20,7 +20,7 @@ from bridge.checkpoint import CACHE, check_replaceable
 from bridge.codecs import AutoencoderCodec, ImageCodec, load_codec
 from bridge.learn import LEAD, WHITENING, Memory
 from bridge.mappers import LocalFlowMapper
-from bridge.mappers.local import HOTTEST, SETTINGS
+from bridge.mappers.local import HOTTEST, KEPT, SETTINGS
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline, Settings
@@ -81,7 +81,7 @@ class MemoryConfig:
         check(self, "captions", "1 or more", lambda count: count >= 1)
         check(self, "tags", "0 or more", lambda count: count >= 0)
         check(self, "bits", "2, 4, 6 or 8, or one of these for each channel", len)
-        check(self, "code_bits", "2, 4, 6 or 8", {2, 4, 6, 8}.__contains__)
+        check(self, "code_bits", "2, 4, 6 or 8", KEPT.__contains__)
         check(self, "window", "two numbers, at t = 0 and at t = 1", lambda window: len(window) == 2)
 
     def local(self) -> dict[str, Any]:

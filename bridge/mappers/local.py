@@ -264,7 +264,7 @@ class LocalFlowMapper(CleanMapper):
         hottest: float = HOTTEST,
         lead: float = 0.0,
         allusions: Sequence[bool] | None = None,  # For each caption, whether it only alludes to its picture
-        code_bits: int = 8,
+        code_bits: int = 8,  # As `bits`, of a number of a caption's code
     ) -> Self:
         """A mapper over these pictures; UserError unless each has a caption. For other settings see the class.
 
@@ -277,8 +277,7 @@ class LocalFlowMapper(CleanMapper):
         mapper = cls(
             tuple(latents.shape[1:]), codes.shape[1], len(latents), len(codes), sum(map(len, captions)),
             window, perplexity, neighbours, kinds, len(index), whitening=whitening, bits=bits, coherence=coherence,
-            hottest=hottest, aside=ASIDE if any(allusions or ()) else 0.0, lead=lead,
-            code_bits=code_bits,
+            hottest=hottest, aside=ASIDE if any(allusions or ()) else 0.0, lead=lead, code_bits=code_bits,
         )  # fmt: skip
         channelwise = latents.transpose(0, 1).flatten(1)
         levels, clipped = torch.tensor([KEPT[b] for b in mapper.bits]).to(latents).unbind(1)
