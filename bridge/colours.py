@@ -1,5 +1,7 @@
 """Colours by their words: those of pixels, and drawings painted in another."""
 
+import math
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -27,7 +29,10 @@ SHADES = {
 }
 """Saturation and value around which a thing is painted."""
 SHADED = 0.7  # how much of the differences in saturation and value painting leaves
+CHROMATIC = WORDS[:BLACK]  # those with a hue, between which a light or dark shade stays one
+STEEPEST = 4.0  # power to which saturation and value are raised at most, to bring one colour's shade to another's
 LEAST = 0.2  # share of what is drawn below which a hue is not its colour; then black, white or grey is
+MOSTLY = 0.5  # share from which on what has the target already is painted again, rather than something else
 LINE = 0.6  # grey of the line around what is painted white
 
 
@@ -69,34 +74,63 @@ def colour_numbers(rgb: np.ndarray) -> np.ndarray:
     return np.where((v < 0.22) | ((v < 0.32) & (chroma < 0.14)), 8, number)
 
 
-def painted(pixels: np.ndarray, target: str) -> np.ndarray:
+def colour_named(text: str) -> str | None:
+    """The colour, one of WORDS, that a text names and nothing else; else None.
+
+    >>> colour_named("Gray "), colour_named("a red bus")
+    ('grey', None)
+    """
+    word = text.strip().lower().replace("gray", "grey")
+    return word if word in WORDS else None
+
+
+def painted(pixels: np.ndarray, target: str, source: str | None = None) -> np.ndarray:
     """A drawing, RGBA in [0, 1], (H, W, 4), in another colour, one of WORDS.
 
-    What has its most frequent colour is painted, with its shades; the rest stays. White gets a grey line around, so
-    that it is seen on white.
+    What has the colour `source`, one of WORDS, is painted, with its shades; without a `source`, what has the drawing's
+    most frequent colour, but not windows of a bus that is to be blue, unless it mostly is. The rest stays, and where
+    nothing has that colour all does. White gets a grey line around, so that it is seen on white.
     """
     h, s, v = hsv(pixels[..., :3])
     seen = pixels[..., 3] > 0.5
     number = colour_numbers(pixels[..., :3])
-    count = np.bincount(number[seen], minlength=UNNAMED + 1) / max(1, seen.sum())
-    plain = BLACK + int(count[BLACK:UNNAMED].argmax())
-    count[BLACK:UNNAMED] = 0
-    if count.max() < LEAST:
-        own, offset = number == plain, np.zeros_like(h)
-    else:
-        angle = np.deg2rad(h[seen & (number == count.argmax())])
+    colour = WORDS.index(source) if source else _main_colour(number[seen], WORDS.index(target))
+    own, offset = number == colour, np.zeros_like(h)
+    if (colour < BLACK or colour == UNNAMED) and (seen & own).any():
+        angle = np.deg2rad(h[seen & own])
         mean = np.rad2deg(np.arctan2(np.sin(angle).mean(), np.cos(angle).mean()))
         offset = (h - mean + 180) % 360 - 180
         own = (np.abs(offset) < REACH) & (s * v > 0.06)
     if not (seen & own).any():
         return pixels
-    saturation, value = SHADES[target]
     new_h = (HUES.get(target, BROWN) + offset / 4) % 360
-    new_s = (saturation + SHADED * saturation * (s - s[seen & own].mean())).clip(0, 1)
-    new_v = (value + SHADED * (v - v[seen & own].mean())).clip(0.03, 1)
+    if source in CHROMATIC and target in CHROMATIC:
+        new_s, new_v = (
+            x ** np.clip(math.log(to) / math.log(from_), 1 / STEEPEST, STEEPEST)
+            for x, from_, to in zip((s, v), SHADES[source], SHADES[target], strict=True)
+        )
+    else:
+        saturation, value = SHADES[target]
+        new_s = (saturation + SHADED * saturation * (s - s[seen & own].mean())).clip(0, 1)
+        new_v = (value + SHADED * (v - v[seen & own].mean())).clip(0.03, 1)
     rgb = np.where(own[..., None], rgb_of(new_h, new_s, new_v), pixels[..., :3])
     if target == "white":
         width = max(1, len(seen) // 64)
         beyond = F.max_pool2d(torch.from_numpy(~seen)[None].float(), 2 * width + 1, 1, width)[0].numpy() > 0
         rgb = np.where((own & seen & beyond)[..., None], LINE, rgb)
     return np.concatenate([rgb, pixels[..., 3:]], -1)
+
+
+def _main_colour(number: np.ndarray, target: int) -> int:
+    """The most frequent of colours' numbers, those with a hue first; not the target, unless MOSTLY or nothing else."""
+    share = np.bincount(number, minlength=UNNAMED + 1) / max(1, len(number))
+    others = share.copy()
+    others[target] *= share[target] >= MOSTLY
+    for counted in (others, share):
+        hued, plain = counted.copy(), counted[BLACK:UNNAMED]
+        hued[BLACK:UNNAMED] = 0
+        if hued.max() >= LEAST:
+            return int(hued.argmax())
+        if plain.max() >= LEAST:
+            break
+    return BLACK + int(plain.argmax())

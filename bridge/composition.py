@@ -150,8 +150,7 @@ def solid(drawings: Tensor) -> Tensor:
         outside = grown
     inside = outside[..., 1:-1, 1:-1] == 0
     colour, alpha = drawings[:, :3], drawings[:, 3:]
-    on_white = colour * alpha + 1 - alpha
-    return torch.cat([torch.where(inside, on_white, colour), torch.where(inside, 1.0, alpha)], 1)
+    return torch.cat([torch.where(inside, on_white(drawings), colour), torch.where(inside, 1.0, alpha)], 1)
 
 
 def compose(
@@ -237,12 +236,29 @@ def coloured(
     if mapper.familiarity(code_of_thing) < PAINTABLE:
         return None
     near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(code_of_thing))
-    rgba = drawn(near.numpy(), mapper, codec).movedim(1, -1).numpy()
-    pixels = torch.from_numpy(np.stack([painted(x, colour) for x in rgba])).movedim(-1, 1).float()
-    on_white = pixels[:, :3] * pixels[:, 3:] + 1 - pixels[:, 3:]
-    latents = codec.encode(on_white.to(code.device)).mean
+    pictures = on_white(repainted(drawn(near.numpy(), mapper, codec), colour))
+    latents = codec.encode(pictures.to(code.device)).mean
     note = f"drawn from pictures of {thing!r} painted {colour}: memory shows none of that colour"
     return Depiction(Material(latents, log_weight.log_softmax(0), mapper.style.cpu()[near]), note)
+
+
+def repainted(drawings: Tensor, colour: str, source: str | None = None) -> Tensor:
+    """Drawings (B, 4, side, side) in another colour; see `painted`."""
+    pixels = np.stack([painted(x, colour, source) for x in drawings.movedim(1, -1).numpy()])
+    return torch.from_numpy(pixels).movedim(-1, 1).float()
+
+
+def painting(z: Tensor, colour: str, source: str | None, codec: ImageCodec) -> Tensor:
+    """What painting their pictures, as by `painted`, adds to latents z, both (B, *z_shape); 0 where it changes none."""
+    before = solid(codec.render(z, None, transparent=True).cpu())
+    after = repainted(before, colour, source)
+    first, second = (codec.encode(on_white(drawings).to(z.device)).mean for drawings in (before, after))
+    return second - first
+
+
+def on_white(drawings: Tensor) -> Tensor:
+    """Pictures (B, 3, side, side) of drawings with opacity, (B, 4, side, side)."""
+    return drawings[:, :3] * drawings[:, 3:] + 1 - drawings[:, 3:]
 
 
 def _of_that_colour(colour: str, code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec) -> Depiction | None:

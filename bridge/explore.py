@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from bridge.arguments import number, whole
 from bridge.changes import learn_change
+from bridge.colours import colour_named
+from bridge.composition import painting
 from bridge.errors import UserError
 from bridge.guidance import guided
 from bridge.images import ENDINGS, read_facts, read_image, to_tensor
@@ -237,15 +239,23 @@ def edit(
 ) -> Tensor:
     """A picture's or a caption's latent with more of one caption and less of another (None: no caption), (*z_shape).
 
-    Where memory has pictures whose captions differ by `plus` in place of `minus`, such as "red car" and "blue car", it
-    is what that changes in them; see `bridge.changes`. Otherwise it is the difference of the captions' `caption_mean`.
-    `scale`, -MAX_SCALE to MAX_SCALE, is how much of the change.
-    Raises UserError if `scale` is out of range, both captions are None, or one cannot be read.
+    Where `plus` is a colour, what shows `minus`, a colour too, is painted in it, or without `minus` what shows the
+    picture's most frequent colour; the codec must draw in layers. Where memory has pictures whose captions differ by
+    `plus` in place of `minus`, such as "light skin tone" and "dark skin tone", it is what that changes in them; see
+    `bridge.changes`. Otherwise it is the difference of the captions' `caption_mean`. `scale`, -MAX_SCALE to MAX_SCALE,
+    is how much of the change.
+    Raises UserError if `scale` is out of range, both captions are None, one cannot be read, or nothing shows `minus`.
     """
     if plus is None and minus is None:
         raise UserError("plus, minus: none given; name a caption to have more of, or less of")
     scale = number(scale, "scale", -MAX_SCALE, MAX_SCALE)
     with pipe.plain():
+        colour, source = (text and colour_named(text) for text in (plus, minus))
+        if colour and pipe.codec.draws_opacity and (source or minus is None):
+            added = painting(start.z[None], colour, source, pipe.codec)[0]
+            if source and not added.any():
+                raise UserError(f"minus: nothing in the picture is {source}; leave it out to paint what is most of it")
+            return start.z + scale * added
         if plus and minus and isinstance(pipe.mapper, LocalFlowMapper):
             change = learn_change(pipe.mapper, pipe.memory.captions, minus, plus)
             if change is not None:

@@ -5,12 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
+from bridge import explore
 from bridge.colours import WORDS, painted
 from bridge.composition import colour_and_thing, coloured
+from bridge.errors import UserError
 from bridge.mappers import LocalFlowMapper
 from bridge.memory import CaptionMemory
 from bridge.pipeline import BridgePipeline, Settings
-from tests.test_composition import OpaqueCodec, PaintCodec, block, make_pipeline
+from tests.test_composition import OpaqueCodec, PaintCodec, block, make_pipeline, where
 from train.recipes.drawing import colour_word
 
 SIDE = 64
@@ -44,6 +46,38 @@ def test_what_has_another_colour_stays_and_so_do_shades():
     light, dark = green[32, 10, :3], green[32, 25, :3]
     assert light.argmax() == dark.argmax() == 1
     assert light.max() > dark.max() + 0.05
+
+
+def test_what_has_the_target_already_is_not_what_is_painted():
+    blue, orange = (0.2, 0.4, 0.9), (0.95, 0.55, 0.1)
+    bus = drawing(blue, blue, blue, orange, orange, (0.6, 0.6, 0.6), (0.6, 0.6, 0.6))
+    painted_blue = painted(bus, "blue")
+    assert np.array_equal(painted_blue[:, :28], bus[:, :28])
+    assert painted_blue[32, 35, :3].argmax() == 2
+    assert np.array_equal(painted_blue[:, 43:], bus[:, 43:])
+    mostly = drawing(blue, blue, blue, blue, orange)
+    assert np.array_equal(painted(mostly, "blue")[:, 50:], mostly[:, 50:])
+
+
+def test_only_what_has_the_source_is_painted():
+    pixels = drawing((0.9, 0.2, 0.1), (0.1, 0.3, 0.9), (0.1, 0.3, 0.9))
+    yellow = painted(pixels, "yellow", "red")
+    assert np.array_equal(yellow[:, 30:], pixels[:, 30:])
+    assert word_of(yellow[:, :25]) == "yellow"
+    assert painted(pixels, "yellow", "green") is pixels
+
+
+@pytest.mark.parametrize("target", WORDS)
+@pytest.mark.parametrize("source", ["red", "blue", "black", "grey"])
+def test_one_colour_becomes_another(source, target):
+    own = {"red": (0.9, 0.15, 0.1), "blue": (0.2, 0.4, 0.9), "black": (0.05, 0.05, 0.05), "grey": (0.6, 0.6, 0.6)}
+    assert word_of(painted(drawing(own[source]), target, source)) == target
+
+
+def test_a_light_shade_becomes_a_light_shade():
+    light = painted(drawing((0.75, 0.85, 1.0), (0.1, 0.3, 0.9)), "green", "blue")[32, 15, :3]
+    assert light.min() > 0.6
+    assert light.argmax() == 1
 
 
 def test_white_is_seen_on_white():
@@ -145,3 +179,34 @@ def test_other_captions_are_not_painted(pipe, caption):
 
 def test_a_codec_without_transparency_paints_nothing(pipe):
     assert made(pipe, "a green cat", OpaqueCodec()) is None
+
+
+def edited(pipe: BridgePipeline, plus: str, minus: str | None = None, scale: float = 1.0) -> torch.Tensor:
+    """An edit of a red square on paper, as a picture."""
+    start = explore.End("red.png", "image", block((1, 0, 0)) * 2 - 1, explore.code_of(pipe, None))
+    return pipe.codec.decode(explore.edit(pipe, start, plus, minus, scale=scale, samples=2)[None])[0]
+
+
+@pytest.mark.parametrize("minus", [None, "red"])
+def test_a_picture_is_edited_by_painting_it(encoder, minus):
+    blue = edited(make_pipeline(encoder), " Blue", minus)
+    assert blue[:, 8, 8].argmax() == 2
+    assert torch.equal(blue[:, 0, 0], torch.ones(3))
+    assert where(blue, tuple(blue[:, 8, 8].tolist())) == (0.5, 0.5)
+
+
+def test_half_of_an_edit_is_between_the_colours(encoder):
+    pipe = make_pipeline(encoder)
+    none, half, whole = (edited(pipe, "blue", scale=scale) for scale in (0, 0.5, 1))
+    assert torch.equal(none, block((1, 0, 0)))
+    torch.testing.assert_close(half, (none + whole) / 2)
+
+
+def test_a_colour_that_a_picture_lacks_cannot_be_replaced(encoder):
+    with pytest.raises(UserError, match=r"^minus: nothing in the picture is green; leave it out to paint"):
+        edited(make_pipeline(encoder), "blue", "green")
+
+
+def test_pictures_of_a_codec_without_layers_are_not_painted(encoder):
+    pipe = make_pipeline(encoder, codec=OpaqueCodec())
+    assert not torch.equal(edited(pipe, "blue"), edited(make_pipeline(encoder), "blue"))

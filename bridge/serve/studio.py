@@ -175,15 +175,14 @@ class Studio:
 
     def steer(self, path: str | None, text: str, plus: str, minus: str, scale: object, *amounts: object) -> str:
         """A picture moved along directions, and towards one caption and away from another; the path of its file."""
-        moves: list[tuple[float, str | None, str | None]] = [
-            (number(amount, name, -2, 2), left, right)
-            for amount, (name, left, right) in zip(amounts, self.directions, strict=True)
-        ]
-        moves.append((number(scale, "how much", 0, 2), one_caption(minus, "less of"), one_caption(plus, "more of")))
-        z = self._end(path, text, "picture", 0).z
-        for amount, less, more in moves:
-            if amount and (less or more):
-                z = explore.arithmetic(z, self._mean(more), self._mean(less), amount)
+        far, less, more = number(scale, "how much", 0, 2), one_caption(minus, "less of"), one_caption(plus, "more of")
+        start = self._end(path, text, "picture", 0)
+        z = start.z
+        for amount, (name, left, right) in zip(amounts, self.directions, strict=True):
+            if moved := number(amount, name, -2, 2):
+                z = explore.arithmetic(z, self._mean(right), self._mean(left), moved)
+        if far and (less or more):
+            z = explore.edit(self.pipe, replace(start, z=z), more, less, scale=far)
         facts = {"model": self.pipe.fingerprint, "shown": one_caption(text, "picture") or ""}
         return self.files.save(self.pipe.decode(z[None])[0], "edit.png", facts)
 

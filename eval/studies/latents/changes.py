@@ -1,7 +1,7 @@
 """What does one word in place of another change in pictures?
 
 Pairs of pictures in the model's memory whose captions differ by it: how much of what they differ by `bridge edit` makes
-of the first of them, learnt from other pairs.
+of the first of them, learnt from other pairs or, between two colours, by painting.
 """
 
 import argparse
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from bridge.changes import Change, change_pairs
+from bridge.colours import colour_named
+from bridge.composition import painting
 from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png
 from bridge.mappers import LocalFlowMapper
@@ -68,8 +70,9 @@ def _run(args: argparse.Namespace, command: str) -> None:
     if not isinstance(mapper, LocalFlowMapper):
         raise UserError(f"model: {args.model} has no memory of pictures; name one that has, such as pictures")
     print(command)
-    print("| change | pairs judged | mean difference | " + " | ".join(f"learnt from {n}" for n in LEARNT) + " |")
-    print("| --- | --- | --- |" + " --- |" * len(LEARNT))
+    names = ["mean difference", "painted", *(f"learnt from {n}" for n in LEARNT)]
+    print("| change | pairs judged | " + " | ".join(names) + " |")
+    print("| --- | --- |" + " --- |" * len(names))
     rows = []
     for minus, plus in args.change:
         learn, judge = halves(mapper, pipe.memory.captions, minus, plus, args.seed)
@@ -78,12 +81,15 @@ def _run(args: argparse.Namespace, command: str) -> None:
             say(f"{minus} -> {plus}: {len(learn)} and {len(judge)} pairs in memory, too few to learn from or to judge")
             continue
         (before, after), (a, b) = (mapper.picture_latents(pairs.T) for pairs in (learn, judge))
-        mean = left(a + (after - before).mean(0), b, a, shown)
-        changed = {n: Change.fit(before[:n], after[:n]).apply(a) for n in LEARNT if n <= len(learn)}
-        cells = [f"{left(changed[n], b, a, shown)}" if n in changed else "" for n in LEARNT]
-        print(f"| {minus} → {plus} | {len(judge)} | {mean} | {' | '.join(cells)} |", flush=True)
-        for name, z in (("before", a), (f"{minus} -> {plus}", changed[max(changed)]), ("after", b)):
-            rows.append((name, pipe.decode(z[:SHOWN])))
+        changed = {"mean difference": a + (after - before).mean(0)}
+        if pipe.codec.draws_opacity and (colour := colour_named(plus)) and (source := colour_named(minus)):
+            changed["painted"] = a + painting(a, colour, source, pipe.codec)
+        changed |= {f"learnt from {n}": Change.fit(before[:n], after[:n]).apply(a) for n in LEARNT if n <= len(learn)}
+        cells = [f"{left(changed[name], b, a, shown)}" if name in changed else "" for name in names]
+        print(f"| {minus} → {plus} | {len(judge)} | {' | '.join(cells)} |", flush=True)
+        best = list(changed)[-1:] + ["painted"] * ("painted" in changed)
+        for name, z in (("before", a), *((name, changed[name]) for name in best), ("after", b)):
+            rows.append((f"{minus} -> {plus}: {name}", pipe.decode(z[:SHOWN])))
     if not rows:
         raise UserError("--change: memory shows none of these often enough; see above")
     if args.out:
