@@ -17,20 +17,21 @@ _PRESENTATION = dict.fromkeys((0xFE0E, 0xFE0F))  # "as text" and "as emoji" sele
 _UNSEEN = {"Cc": " ", "Cs": " ", "Cf": ""}
 
 
-def prepare_caption(caption: str, labels: Mapping[str, str] | None = None) -> str:
+def prepare_caption(caption: str) -> str:
     """The text an encoder reads: NFC, emoji as words, no control characters, single spaces.
 
-    Canonically equal captions give the same result. `labels` are names of emoji, by default those of `emoji_labels`.
+    Canonically equal captions give the same result.
     Raises UserError if `caption` is no string, or has nothing visible in it.
 
-    >>> prepare_caption("a 🐱  in a boat", {"🐱": "cat face"})
+    >>> prepare_caption("a 🐱  in a boat")
     'a cat face in a boat'
     """
     if not isinstance(caption, str):
         raise UserError(f"caption: expected text, got {type(caption).__name__} {caption!r}; pass a str")
     text = unicodedata.normalize("NFC", caption)
     if not text.isascii():
-        text = _name_emoji(text, _plain_keys() if labels is None else _strip_presentation(labels))
+        labels, emoji = _plain_labels()
+        text = emoji.sub(lambda found: f" {labels[found[0]]} ", text.translate(_PRESENTATION))
     text = "".join(_UNSEEN.get(unicodedata.category(ch), ch) for ch in text)
     text = unicodedata.normalize("NFC", " ".join(text.split()))
     if not text:
@@ -65,24 +66,9 @@ def emoji_labels() -> Mapping[str, str]:
 
 
 @functools.cache
-def _plain_keys() -> Mapping[str, str]:
-    return _strip_presentation(emoji_labels())
-
-
-def _strip_presentation(labels: Mapping[str, str]) -> Mapping[str, str]:
-    plain = {key.translate(_PRESENTATION): label for key, label in labels.items()}
-    return {key: label for key, label in plain.items() if not key.isascii()}
-
-
-def _name_emoji(text: str, labels: Mapping[str, str]) -> str:
-    """`text` with each emoji, the longest sequence first, as its label between spaces."""
-    text = text.translate(_PRESENTATION)
-    longest = max(map(len, labels), default=0)
-    out: list[str] = []
-    i = 0
-    while i < len(text):
-        sizes = () if text[i].isascii() and text[i + 1 : i + 2] != "\u20e3" else range(longest, 0, -1)
-        n = next((n for n in sizes if text[i : i + n] in labels), 0)
-        out.append(f" {labels[text[i : i + n]]} " if n else text[i])
-        i += max(n, 1)
-    return "".join(out)
+def _plain_labels() -> tuple[Mapping[str, str], re.Pattern[str]]:
+    """Labels of emoji without presentation selectors, and a pattern that finds them, the longest sequence first."""
+    plain = {key.translate(_PRESENTATION): label for key, label in emoji_labels().items()}
+    labels = {key: label for key, label in plain.items() if not key.isascii()}
+    longest_first = sorted(labels, key=len, reverse=True)
+    return labels, re.compile("|".join(map(re.escape, longest_first)))

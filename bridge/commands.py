@@ -45,7 +45,7 @@ def generate(args: argparse.Namespace) -> None:
     """Several images of each caption, their manifest and a contact sheet."""
     captions = read_captions(args.caption, args.captions)
     with writing("--out"):
-        Manifest(args.out)  # is it ours?
+        manifest = Manifest(args.out)
     pipe = open_model(args)
     check_captions(pipe, "CAPTION", *captions)
     check_captions(pipe, "--negative", args.negative_prompt)
@@ -54,8 +54,7 @@ def generate(args: argparse.Namespace) -> None:
     _check_rendering(pipe, args)
     writable_folder(args.out)
     rendering = {"size": args.size, "transparent": args.transparent}
-    with writing("--out"):
-        writer = Writer(args.out, pipe, settings, args.negative_prompt, kind=args.format, **rendering)
+    writer = Writer(manifest, pipe, settings, args.negative_prompt, kind=args.format, **rendering)
     sheet = Sheet([pipe.text_encoder.prepare(caption) for caption in captions], args.n)
     total = args.n * len(captions)
     for done, item in enumerate(pipe.stream(captions, args.n, seed=args.seed, **sampling, **rendering), start=1):
@@ -132,7 +131,7 @@ def vary(args: argparse.Namespace) -> None:
     number(args.distance, "distance", 0, 1)
     whole(args.n, "n", 1, explore.MAX_STEPS)
     with writing("--out"):
-        Manifest(args.out)  # is it ours?
+        manifest = Manifest(args.out)
     pipe = open_model(args)
     check_captions(pipe, "--caption", args.caption)
     _check_rendering(pipe, args)
@@ -143,8 +142,7 @@ def vary(args: argparse.Namespace) -> None:
     z = explore.vary(pipe, start, args.n, shown=shown, distance=args.distance, seed=args.seed)
     more = {**_provenance(pipe, args.seed, start), "shown": shown, "distance": args.distance}
     writable_folder(args.out)
-    with writing("--out"):
-        writer = Writer(args.out, pipe, pipe.settings, None, args.size, args.transparent, args.format, more)
+    writer = Writer(manifest, pipe, pipe.settings, None, args.size, args.transparent, args.format, more)
     name = start.name if start.kind == "caption" else Path(start.name).stem
     for index, image in enumerate(pipe.decode(z, args.size, args.transparent)):
         _write(writer, pipe, GeneratedImage(image, name, 0, index, args.seed, None, z[index]), args)

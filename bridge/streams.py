@@ -130,12 +130,11 @@ class _Interrupt:
     """A handler of Ctrl-C: see `interruptible` and `uninterrupted`."""
 
     def __init__(self, line: str) -> None:
-        self.line, self.pressed, self.held, self.waiting = line, False, 0, False
+        self.line, self.pressed, self.held = line, False, False
 
     def __call__(self, _: int, frame: FrameType | None) -> None:
         self.pressed = True
         if self.held:
-            self.waiting = True
             return
         while frame is not None:
             if frame.f_code.co_filename.startswith("<frozen importlib"):
@@ -175,11 +174,10 @@ def uninterrupted() -> Iterator[None]:
     if not isinstance(handler, _Interrupt):
         yield
         return
-    handler.held += 1
+    handler.held = True
     try:
         yield
     finally:
-        handler.held -= 1
-        if handler.waiting and not handler.held:
-            handler.waiting = False
+        handler.held = False
+        if handler.pressed:
             raise KeyboardInterrupt

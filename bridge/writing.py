@@ -29,7 +29,7 @@ FRAME_MS = 80  # Milliseconds that a frame of a GIF is shown
 
 
 class Writer:
-    """Writes images below one folder, each with its provenance, and their manifest.
+    """Writes images below the folder of a manifest, each with its provenance, and lists them there.
 
     A file's name carries seed, index, and six digits of what else made it (model, settings, negative caption, size,
     transparency, `more`), so that a second seed, other settings or another model add pictures and never overwrite one.
@@ -38,7 +38,7 @@ class Writer:
 
     def __init__(
         self,
-        out: Path,
+        manifest: Manifest,
         pipe: BridgePipeline,
         settings: Settings,
         negative: str | None,
@@ -47,14 +47,13 @@ class Writer:
         kind: str = "png",
         more: Mapping[str, Any] | None = None,
     ) -> None:
-        self.out, self.kind = out, kind
+        self.manifest, self.kind = manifest, kind
         defaults = {name: getattr(type(settings), name) for name in LATER} | {"size": None, "transparent": False}
         chosen = {**asdict(settings), "size": size, "transparent": transparent}
         self.facts: dict[str, Any] = {"model": pipe.fingerprint, "negative": negative}
         self.facts |= {name: value for name, value in chosen.items() if name not in defaults or value != defaults[name]}
         self.facts |= more or {}
         self.key = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:6]
-        self.manifest = Manifest(out)
 
     def write(self, item: GeneratedImage, svg: str | None = None) -> Path:
         """Write one image, its tracing `svg` and its line of the manifest, all or none; returns the image's path.
@@ -63,7 +62,7 @@ class Writer:
         """
         file = Path(slug(item.prompt)) / f"seed{item.seed}-{item.index:05d}-{self.key}.{self.kind}"
         facts = {"caption": item.prompt, "seed": item.seed, "index": item.index, **self.facts}
-        path = self.out / file
+        path = self.manifest.path.parent / file
         with uninterrupted():
             path.parent.mkdir(parents=True, exist_ok=True)
             new = not path.exists()
@@ -107,7 +106,7 @@ class Sheet:
         if len(shown) < len(self.captions) or self.each < self.count:
             images, captions = f"{self.each} of {self.count} images", f"{len(shown)} of {len(self.captions)} captions"
             tell(f"the contact sheet shows {images} of {captions}")
-        name = slug("\n".join(self.captions)) if len(self.captions) > 1 else slug(self.captions[0])
+        name = slug("\n".join(self.captions))
         path = out / f"sheet-{name}-seed{seed}-{key}.png"
         save_png(contact_sheet(self.rows, shown, self.notes, columns=self.columns), path, {"seed": seed})
         return path

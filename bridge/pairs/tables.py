@@ -203,16 +203,14 @@ def _records(
 
     A record over several lines, one of which alone is a row, is a quote never closed: its first line stands alone then.
     """
-    mended = True
     while start < len(lines):
-        if mended:  # or at the beginning: what a quote took is read again
-            begin, rest = start, (lines[k] + "\n" for k in range(start, len(lines)))
-            reader = csv.reader(rest, delimiter=delimiter, skipinitialspace=True)
+        rest = (lines[k] + "\n" for k in range(start, len(lines)))
+        reader = csv.reader(rest, delimiter=delimiter, skipinitialspace=True)
         try:
             cells, swallowed = next(reader), False
         except csv.Error:  # a cell longer than any: a quote took the rest
             cells, swallowed = [], True
-        first, *others = lines[start : begin + reader.line_num]
+        first, *others = lines[start : start + reader.line_num]
         mended = swallowed or any(map(is_row, others))
         if mended:
             cells, others = [cell.replace('"', "") for cell in first.split(delimiter)], []

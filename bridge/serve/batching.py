@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import groupby
 from threading import Lock
 from typing import Any, TypeVar, cast
 
@@ -40,14 +39,8 @@ class Request:
     count: int
     seed: int
     settings: Settings
-    negative: str | None = None
     size: int | None = None
     transparent: bool = False
-
-    def jobs(self, pipe: BridgePipeline) -> list[Job]:
-        """What a pipeline has to draw for it. Raises UserError if a caption cannot be read."""
-        negative, settings = self.negative, self.settings
-        return pipe.jobs(self.captions, self.count, seed=self.seed, negative_prompt=negative, settings=settings)
 
 
 @dataclass(eq=False)
@@ -162,7 +155,8 @@ class Batcher:
             if ticket.jobs is None:
                 ticket.jobs = deque()
                 with self._failing([ticket]):
-                    ticket.jobs.extend(request.jobs(self.pipe))
+                    captions, count, seed = request.captions, request.count, request.seed
+                    ticket.jobs.extend(self.pipe.jobs(captions, count, seed=seed, settings=request.settings))
             jobs = ticket.jobs if ticket in self._tickets else deque()
             while jobs and len(rows) < SAMPLE_BATCH and (not rows or jobs[0].places == rows[0][2].places):
                 rows.append((ticket, request, jobs.popleft()))
@@ -176,16 +170,13 @@ class Batcher:
 
     def _draw(self, rows: list[tuple[_Ticket, Request, Job]]) -> None:
         z = self.pipe.sample([job for _, _, job in rows], rows[0][1].settings)
-
-        def rendering(row: int) -> tuple[int, bool]:
-            request = rows[row][1]
-            return request.size or 0, request.transparent
-
-        for (size, transparent), alike in groupby(sorted(range(len(rows)), key=rendering), key=rendering):
-            numbers = list(alike)
+        alike: dict[tuple[int | None, bool], list[int]] = {}
+        for row, (_, request, _) in enumerate(rows):
+            alike.setdefault((request.size, request.transparent), []).append(row)
+        for (size, transparent), numbers in alike.items():
             for first in range(0, len(numbers), MICRO_BATCH):
                 some = [row for row in numbers[first : first + MICRO_BATCH] if rows[row][0] in self._tickets]
-                images = self.pipe.decode(z[some], size or None, transparent) if some else []
+                images = self.pipe.decode(z[some], size, transparent) if some else []
                 for row, image in zip(some, images, strict=True):
                     ticket, request, job = rows[row]
                     ticket.send(GeneratedImage(image, job.prompt, job.prompt_index, job.index, request.seed, job.note))
