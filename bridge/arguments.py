@@ -1,14 +1,14 @@
 """What callers give: captions, seeds, generators and numbers, whatever type they come in. Importing this is cheap."""
 
-import math
 import operator
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from bridge.errors import UserError
 
+N = TypeVar("N", int, float)
 MAX_IMAGES_PER_PROMPT = 100_000  # in one call
 
 
@@ -61,7 +61,7 @@ def check_count(count: Any, name: str = "num_images_per_prompt") -> int:
 
 def whole(value: Any, name: str, low: int | None = None, high: int | None = None) -> int:
     """A whole number from `low` to `high`, of Python's, numpy's or torch's; else UserError that begins with `name`."""
-    result = _index(value)
+    result = _converted(value, operator.index)
     if result is None or not (low is None or low <= result) or not (high is None or result <= high):
         span = "" if low is None or high is None else f" from {low} to {high}"
         raise UserError(f"{name}: expected a whole number{span}, got {_shown(value)}")
@@ -70,22 +70,21 @@ def whole(value: Any, name: str, low: int | None = None, high: int | None = None
 
 def number(value: Any, name: str, low: float, high: float) -> float:
     """A number from `low` to `high` of Python's, numpy's or torch's, whole ones as int; else UserError as `whole`."""
-    several = getattr(value, "ndim", 0) > 0
-    result: float | None = None if several else _index(value)
-    if result is None:
-        try:
-            result = math.nan if several or _is_bool(value) or isinstance(value, str | bytes) else float(value)
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            result = math.nan
-    if not low <= result <= high:
+    result: float | None = None
+    if not (getattr(value, "ndim", 0) > 0 or isinstance(value, str | bytes)):
+        result = _converted(value, operator.index)
+        if result is None:
+            result = _converted(value, float)
+    if result is None or not low <= result <= high:
         raise UserError(f"{name}: expected a number from {low} to {high}, got {_shown(value)}")
     return result
 
 
-def _index(value: Any) -> int | None:
+def _converted(value: Any, convert: Callable[[Any], N]) -> N | None:
+    """A number by `operator.index` or `float`; None if it is none, or True or False."""
     try:
-        return None if _is_bool(value) else operator.index(value)
-    except (TypeError, ValueError, RuntimeError):
+        return None if _is_bool(value) else convert(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         return None
 
 

@@ -24,14 +24,10 @@ def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
     """Undecodable bytes as they came, so that names of files stay theirs; all else as \\x, \\u and \\U."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    text = error.object[error.start : error.end]
-    if not any("\ud800" <= ch <= "\udfff" for ch in text):
-        return codecs.backslashreplace_errors(error)
-    # surrogateescape gives bytes back that it once took; a half of a character is none of those
-    ascii_of = (
-        ch.encode("ascii", "surrogateescape" if "\udc80" <= ch <= "\udcff" else "backslashreplace") for ch in text
-    )
-    return b"".join(ascii_of), error.end
+    first = error.object[error.start]
+    if "\udc80" <= first <= "\udcff":  # a byte that surrogateescape once took
+        return first.encode("ascii", "surrogateescape"), error.start + 1
+    return first.encode("ascii", "backslashreplace").decode(), error.start + 1
 
 
 codecs.register_error("bridge.escape", _escaped)

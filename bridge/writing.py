@@ -74,6 +74,7 @@ class Writer:
             except BaseException:
                 if new:
                     path.unlink(missing_ok=True)
+                    path.with_suffix(".svg").unlink(missing_ok=True)
                 raise
         return path
 

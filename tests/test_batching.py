@@ -10,7 +10,7 @@ import pytest
 from bridge import BridgePipeline
 from bridge.errors import UserError
 from bridge.pipeline import GeneratedImage, Settings
-from bridge.serve.batching import Batcher, FullError, Request, StoppedError
+from bridge.serve.batching import Batcher, Request
 from tests.fixtures import make_tiny_pipeline
 
 
@@ -115,7 +115,7 @@ def test_a_full_queue_says_so_at_once(pipe):
     async def run() -> None:
         tasks = [all_of(batcher.draw(request(pipe, seed=n))) for n in range(3)]
         results = await behind(batcher, gate, *tasks)
-        assert [type(result) for result in results] == [list, list, FullError]
+        assert [type(result) for result in results] == [list, list, UserError]
         assert "busy: 3 requests wait already" in str(results[2])
         assert len(await all_of(batcher.draw(request(pipe)))) == 1
 
@@ -136,7 +136,7 @@ def test_who_leaves_frees_the_place_and_costs_nothing(pipe, batcher, made):
         assert batcher.waiting == 2
         gate.open.set()
         results = await asyncio.gather(*gone, return_exceptions=True)
-        assert {type(result) for result in results} == {StoppedError}
+        assert {(type(result), str(result)) for result in results} == {(UserError, "stopped")}
         assert len(await stays) == 1
         await kept
 
@@ -184,9 +184,9 @@ def test_closing_stops_what_waits(pipe):
         gate.open.set()
         batcher.close()
         for task in (kept, waits):
-            with pytest.raises(StoppedError):
+            with pytest.raises(UserError, match=r"^stopped: the server is closing$"):
                 await task
-        with pytest.raises(FullError):
+        with pytest.raises(UserError, match=r"^busy: "):
             await all_of(batcher.draw(request(pipe)))
 
     asyncio.run(run())

@@ -125,6 +125,18 @@ def test_a_sticker_and_its_svg_lie_beside_each_other_and_are_made_again(layered,
     assert (tmp_path / "again.webp").read_bytes() == path.read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore:the SVG of:UserWarning")
+def test_an_svg_whose_picture_cannot_be_listed_is_not_left(layered, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    layered.save_pretrained(tmp_path / "model")
+    monkeypatch.setattr("bridge.manifest._append", full)
+    words = ("-n", "1", "--svg", "--no-sheet", "--out", str(tmp_path / "out"), "--model", str(tmp_path / "model"))
+    assert main(["generate", "cat", *words]) == 2
+    assert [path.name for path in (tmp_path / "out").rglob("*.*")] == ["manifest.jsonl"]
+
+
 def test_a_latent_comes_with_each_image(layered):
     images = list(layered.stream("cat", 3, seed=1))
     latents = torch.stack([item.latent for item in images])

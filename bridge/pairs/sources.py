@@ -305,28 +305,18 @@ def _open_folder(folder: Folder, wanted: Wanted) -> Source:
     )
 
 
-def _from_pictures(
-    folder: Folder, kind: str, captions: str, described: Callable[[Raw, Path], Raw], notes: Sequence[str], *facts: str
-) -> Source:
-    """Pictures of a folder without a table; `described` adds the caption of each, `captions` says where it is from."""
-
-    def rows() -> Iterator[Raw]:
-        for file in folder.pictures:
-            yield described(Raw(folder.name(file), file, split=folder.split_of(file)), file)
-
-    fingerprint = _stat_fingerprint(folder.files, folder.path, *facts)
-    columns = {"caption": captions, "image": "files"}
-    return Source(kind, columns, rows, fingerprint, len(folder.pictures), (*folder.notes, *notes))
-
-
 def _from_names(folder: Folder, wanted: Wanted) -> Source:
     if not folder.pictures:
         raise UserError(f"source: {wanted.title} has no pictures ({', '.join(sorted(ENDINGS))}){folder.also}")
 
-    def described(raw: Raw, file: Path) -> Raw:
-        return replace(raw, captions=name_caption(file.stem if wanted.names == "file" else folder.kind_of(file)))
+    def rows() -> Iterator[Raw]:
+        for file in folder.pictures:
+            caption = name_caption(file.stem if wanted.names == "file" else folder.kind_of(file))
+            yield Raw(folder.name(file), file, caption, split=folder.split_of(file))
 
-    return _from_pictures(folder, "folder of pictures", f"name of the {wanted.names}", described, [], wanted.names)
+    columns = {"caption": f"name of the {wanted.names}", "image": "files"}
+    fingerprint = _stat_fingerprint(folder.files, folder.path, wanted.names)
+    return Source("folder of pictures", columns, rows, fingerprint, len(folder.pictures), tuple(folder.notes))
 
 
 def name_caption(name: str) -> str:
@@ -346,21 +336,27 @@ def _texts_of(pictures: Sequence[Path], texts: Sequence[Path]) -> dict[Path, Pat
 
 
 def _from_texts(folder: Folder, texts: Sequence[Path], text_of: Mapping[Path, Path]) -> Source:
-    def described(raw: Raw, file: Path) -> Raw:
-        if file not in text_of:
-            return replace(raw, problem=f"there is no {shown(file.stem)}.txt beside it")
-        try:
-            content, encoding = decode(text_of[file].read_bytes())
-        except (EncodingError, OSError) as error:
-            return replace(raw, problem=f"{shown(text_of[file].name)} cannot be read: {error}")
-        note = "its .txt is not UTF-8; it was read as Windows-1252" if encoding == WESTERN else ""
-        return replace(raw, captions=[line for line in split_lines(content) if line.strip()] or "", note=note)
+    def rows() -> Iterator[Raw]:
+        for file in folder.pictures:
+            yield _with_text(Raw(folder.name(file), file, split=folder.split_of(file)), file, text_of.get(file))
 
     used = {text.with_suffix("") for text in text_of.values()}
     lone = sorted(folder.name(text) for text in texts if text.with_suffix("") not in used)
     notes = [f"{len(lone)} .txt files have no picture beside them, {lone[0]} for one"] if lone else []
-    captions = "the .txt beside each picture, a caption a line"
-    return _from_pictures(folder, "folder with .txt files", captions, described, notes)
+    columns = {"caption": "the .txt beside each picture, a caption a line", "image": "files"}
+    fingerprint, total = _stat_fingerprint(folder.files, folder.path), len(folder.pictures)
+    return Source("folder with .txt files", columns, rows, fingerprint, total, (*folder.notes, *notes))
+
+
+def _with_text(raw: Raw, file: Path, text: Path | None) -> Raw:
+    if text is None:
+        return replace(raw, problem=f"there is no {shown(file.stem)}.txt beside it")
+    try:
+        content, encoding = decode(text.read_bytes())
+    except (EncodingError, OSError) as error:
+        return replace(raw, problem=f"{shown(text.name)} cannot be read: {error}")
+    note = "its .txt is not UTF-8; it was read as Windows-1252" if encoding == WESTERN else ""
+    return replace(raw, captions=[line for line in split_lines(content) if line.strip()] or "", note=note)
 
 
 # tables

@@ -23,14 +23,6 @@ Owner = str | None  # a visitor's tab
 GATHER = 0.02  # seconds that a visitor who is alone waits for others to share the first batch
 
 
-class FullError(UserError):
-    """So many wait already that one more would wait too long."""
-
-
-class StoppedError(UserError):
-    """The visitor stopped it, or left."""
-
-
 @dataclass(frozen=True)
 class Request:
     """Pictures that a visitor asks for; see `BridgePipeline.__call__`."""
@@ -63,7 +55,7 @@ class _Ticket:
 class Batcher:
     """Works for all visitors, oldest request first; from now on only its thread touches the model.
 
-    What waits raises FullError at once if `waiting` others do, and StoppedError if it is stopped; see `cancel`.
+    What is asked for raises UserError at once if `waiting` others wait, and later if it is stopped; see `cancel`.
     """
 
     def __init__(self, pipe: BridgePipeline, waiting: int = WAITING) -> None:
@@ -82,13 +74,13 @@ class Batcher:
         with self._lock:
             self._closed = True
         for ticket in list(self._tickets):
-            self._end(ticket, StoppedError("stopped: the server is closing"))
+            self._end(ticket, UserError("stopped: the server is closing"))
         self._thread.shutdown()
 
     def cancel(self, owner: Owner) -> int:
         """Stop whatever a visitor waits for, and free its places; returns how many."""
         own = [ticket for ticket in list(self._tickets) if ticket.owner == owner]
-        return sum(self._end(ticket, StoppedError("stopped")) for ticket in own)
+        return sum(self._end(ticket, UserError("stopped")) for ticket in own)
 
     def draw(self, request: Request, owner: Owner = None) -> AsyncGenerator[GeneratedImage]:
         """A request's pictures as they are made, UserError if a caption cannot be read; leaving frees its place."""
@@ -103,7 +95,7 @@ class Batcher:
         ticket = _Ticket(owner, work)
         with self._lock:
             if len(self._tickets) >= self.most or self._closed:
-                raise FullError(f"busy: {len(self._tickets)} requests wait already; try again in a minute")
+                raise UserError(f"busy: {len(self._tickets)} requests wait already; try again in a minute")
             self._tickets.append(ticket)
             self._thread.submit(self._run, ticket)
         try:
