@@ -225,7 +225,7 @@ def push(args: argparse.Namespace) -> None:
 def _card_of(folder: Path) -> str:
     """The model card; empty where there is none."""
     path = folder / "README.md"
-    return path.read_text("utf-8") if path.is_file() else ""
+    return path.read_text("utf-8", errors="replace") if path.is_file() else ""
 
 
 def serve(args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from bridge.errors import UserError
 SHIPPED = Path(__file__).parent / "pretrained"
 FORMER = "emoji"  # a model that was shipped once
 PATTERNS = ("*.json", "*.safetensors", "*.md", "*.txt")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name
 
 
 class HubError(UserError):
@@ -70,7 +71,7 @@ def resolve_model(model: str | Path) -> Path:
         return folder
     if is_path:
         raise CheckpointError(f"model: {str(model)!r}: no such folder; a shipped name or a hub id is given as text")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(model)):
+    if not HUB_ID.fullmatch(str(model)):
         reason = f"model: {str(model)!r} is no folder and no shipped model ({names})"
         raise CheckpointError(f"{reason}; a hub id looks like 'owner/name'")
     try:

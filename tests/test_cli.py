@@ -494,6 +494,13 @@ def test_info_tells_parts_settings_and_card(
     assert told.endswith("# Mine\n\nSeen fit .5.\n")
 
 
+@pytest.mark.filterwarnings("ignore::bridge.checkpoint.UnverifiedWarning")
+def test_info_shows_a_card_of_any_encoding(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (Path(model) / "README.md").write_bytes("# Un café\n".encode("latin-1"))
+    assert main(["info", model]) == 0
+    assert capsys.readouterr().out.endswith("# Un caf\ufffd\n")
+
+
 def test_info_of_a_damaged_model_is_one_line(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     (Path(model) / "captions" / "captions.json").write_text("[]", "utf-8")
     assert main(["info", model]) == 2

@@ -100,6 +100,12 @@ def test_what_a_stream_cannot_encode_is_escaped_and_bytes_stay_bytes(tmp_path, e
     assert out == b"caf" + accent + b" " + wide + rb" \ud83d a" + b"\xe9\n"
 
 
+def test_half_a_character_is_escaped_in_wide_encodings_too(tmp_path):
+    code = "import sys\nfrom bridge.streams import guarded\nsys.exit(guarded('x', lambda: print('a\\ud83d') or 0))"
+    found, out, _ = shell(python(code), tmp_path, PYTHONIOENCODING="utf-32-le")
+    assert (found, out.decode("utf-32-le")) == (0, "a\\ud83d\n")
+
+
 def test_streams_are_as_before_afterwards(capsys):
     before = sys.stdout, sys.stderr, sys.stdout.errors
     assert streams.guarded("command", lambda: print("é") or 3) == 3

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from bridge.checkpoint import sha256_of
 from bridge.errors import UserError, import_extra
+from bridge.hub import HUB_ID
 from bridge.images import ENDINGS
 from bridge.manifest import MANIFEST
 from bridge.pairs.tables import SPLITS, Table, find_columns, read_table, shown, split_name
@@ -101,7 +102,7 @@ def open_source(wanted: Wanted) -> Source:
         return _open_dataset(wanted, path) if saved else _open_folder(Folder(path), wanted)
     if os.path.isfile(wanted.source):
         return _open_file(path, wanted)
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(wanted.source)) and not _is_known(path):
+    if HUB_ID.fullmatch(str(wanted.source)) and not _is_known(path):
         return _open_built(wanted, "hub dataset", str(wanted.source))
     raise UserError(f"source: {wanted.title!r} is no folder or file; a hub dataset is called like owner/name")
 
