@@ -167,10 +167,10 @@ def read_facts(data: bytes) -> dict[str, str]:
     return {name.removeprefix(_OURS): str(value) for name, value in known.items() if name.startswith(_OURS)}
 
 
-def header_of(data: bytes) -> tuple[tuple[int, int], str, str]:
-    """Width and height, mode and format of a picture's bytes, by its header."""
+def header_of(data: bytes) -> tuple[tuple[int, int], str, str, bool]:
+    """Width and height, mode and format of a picture's bytes, and whether it has several frames, by its header."""
     with Image.open(io.BytesIO(_without_texts(data)), formats=FORMATS) as image:
-        return image.size, image.mode, image.format or ""
+        return image.size, image.mode, image.format or "", _is_animated(image)
 
 
 def facts_of(data: bytes) -> set[str]:
@@ -287,7 +287,7 @@ def _decode(data: bytes, max_pixels: int) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise ImageError(f"{image.width} x {image.height} pixels are more than max_pixels={max_pixels}")
-            if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a photo and its depth
+            if _is_animated(image):
                 warnings.warn(AnimatedImageWarning("animated pictures are read by their first frame"), stacklevel=2)
             image.seek(0)
             image.load()  # all of it: verify() passes truncated files
@@ -299,6 +299,10 @@ def _decode(data: bytes, max_pixels: int) -> Image.Image:
         if len(bare) == len(data):
             raise
         return _decode(bare, max_pixels)
+
+
+def _is_animated(image: Image.Image) -> bool:
+    return getattr(image, "is_animated", False) and image.format != "MPO"  # MPO: a photo and its depth
 
 
 def _hidden(value: Any, mode: str, depth: int) -> Any:

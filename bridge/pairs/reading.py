@@ -138,14 +138,10 @@ def look(raw: Raw, how: Reading | None) -> tuple[Pair, Image.Image, list[str]] |
         raise UnusableError(raw.problem)
     captions, lost = _captions(raw.captions)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", AnimatedImageWarning)
-        try:
-            picture, animated = _square(data, how), False
-        except AnimatedImageWarning:
-            warnings.simplefilter("ignore", AnimatedImageWarning)
-            picture, animated = _square(data, how), True
+        warnings.simplefilter("ignore", AnimatedImageWarning)
+        picture = _square(data, how)
     digest = hashlib.sha256(data).hexdigest()
-    return Pair(raw.name, captions, raw.artist, raw.style, raw.split, digest, *header_of(data), animated), picture, lost
+    return Pair(raw.name, captions, raw.artist, raw.style, raw.split, digest, *header_of(data)), picture, lost
 
 
 def _captions(value: Any) -> tuple[tuple[str, ...], list[str]]:
