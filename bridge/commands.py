@@ -210,14 +210,14 @@ def info(args: argparse.Namespace) -> None:
 
 def push(args: argparse.Namespace) -> None:
     """Upload a model with its card, and print where it is. Raises UserError also if the hub does not take it."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
+    from huggingface_hub.errors import HFValidationError, HTTPError  # noqa: PLC0415
 
     pipe = open_model(args)
     try:
         print(pipe.push_to_hub(args.repo, _card_of(resolve_model(args.model)), private=args.private))
     except HFValidationError as error:
         raise UserError(f"USER/NAME: {str(error).splitlines()[0]}") from None
-    except (HfHubHTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         why = str(error).strip().splitlines()[0]
         raise UserError(f"USER/NAME: the hub did not take {args.repo} ({why}); log in with `hf auth login`") from None
 

@@ -27,7 +27,7 @@ def snapshot(
     Raises HubError if there is no such repository, or it is not in the cache and the hub cannot be reached.
     """
     from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError  # noqa: PLC0415
 
     allowed, left_out = list(patterns), list(ignored) if ignored else None
     try:
@@ -35,7 +35,7 @@ def snapshot(
     except LocalEntryNotFoundError as error:
         why = "it is not in the hub's cache and the hub cannot be reached (offline?)"
         raise HubError(f"{name!r} is no folder; {why}") from error
-    except (OSError, ValueError, HfHubHTTPError) as error:
+    except (OSError, ValueError, HTTPError) as error:
         why = str(error).strip().splitlines()[0]
         raise HubError(f"{name!r} is no folder, and the hub has none such ({why})") from error
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import HTTPError
 from PIL import Image
 
 from bridge import BridgePipeline, checkpoint
@@ -529,11 +530,13 @@ def test_push_uploads_the_model_with_its_card(
     assert capsys.readouterr().out == "https://hub/me/mine: My card.\n"
 
 
+@pytest.mark.parametrize("kind", [OSError, HTTPError])
 def test_push_that_the_hub_refuses_is_one_line(
-    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: type[Exception]
 ) -> None:
+    """Or that does not reach it: an error of the client's, which is no OSError."""
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    monkeypatch.setattr(Hub, "error", OSError("401 Unauthorized\nmore"))
+    monkeypatch.setattr(Hub, "error", kind("401 Unauthorized\nmore"))
     assert main(["push", model, "me/mine"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "me/mine" in error and "401" in error and "log in" in error
