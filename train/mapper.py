@@ -268,18 +268,12 @@ class MapperTraining:
         """
         config, (own, variant, mix, neighbour, drop) = self.config, uniform.unbind(1)
         code = self.train.codes.rows(self.train.table.pick(rows, variant.masked_fill(own < config.label_share, 0)))
-        mixed, dropped = mix < config.mix_share, drop < config.caption_dropout
-        pooled, without = code.pooled, mixed | dropped
         if self.near is not None:
             near = self.train.codes.pooled(self.near[rows, (neighbour.double() * self.near.shape[1]).long()])
             share = (mix / config.mix_share)[:, None]
-            between = nn.functional.normalize((1 - share) * pooled + share * near, dim=1)
-            pooled = torch.where(mixed[:, None], between, pooled)
-        return TextCode(
-            pooled.masked_fill(dropped[:, None], 0),
-            code.tokens.masked_fill(without[:, None, None], 0),
-            code.mask & ~without[:, None],
-        )
+            between = nn.functional.normalize((1 - share) * code.pooled + share * near, dim=1)
+            code = code.replaced(mix < config.mix_share, between)
+        return code.replaced(drop < config.caption_dropout, torch.zeros_like(code.pooled))
 
     def validate(self, step: int) -> dict[str, float]:
         """Loss of held-out captions and of hidden artists under fixed noise; writes a sheet of samples."""
