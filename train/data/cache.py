@@ -46,18 +46,17 @@ PixelsOf = Callable[[int, int], Tensor]
 
 @dataclass
 class Shard:
-    """One file of rows in `home`, `path` once it is there, named after the digest of their content and its checksum."""
+    """One file of rows in `home`, named after the digest of their content and its checksum."""
 
     home: Path
     made_by: str
     content: str
     rows: int
-    path: Path | None = None
 
-    def find(self) -> bool:
-        """Whether the file is there by now."""
-        self.path = self.path or next(self.home.glob(f"{self.content[:NAME]}-*.arrow"), None)
-        return self.path is not None
+    @property
+    def path(self) -> Path | None:
+        """The file, once it is there."""
+        return next(self.home.glob(f"{self.content[:NAME]}-*.arrow"), None)
 
     def write(self, columns: Mapping[str, Column]) -> None:
         """Write the rows, all or nothing. Raises ValueError if a column has another number of rows."""
@@ -72,9 +71,7 @@ class Shard:
         with pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
         data = sink.getvalue().to_pybytes()
-        path = self.home / f"{self.content[:NAME]}-{zlib.crc32(data):08x}.arrow"
-        atomic_write(path, data)
-        self.path = path
+        atomic_write(self.home / f"{self.content[:NAME]}-{zlib.crc32(data):08x}.arrow", data)
 
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
@@ -82,15 +79,15 @@ class Shard:
 
         Raises CheckpointError if the file is damaged, or was made by something else or of other rows.
         """
-        if self.path is None:
+        if (path := self.path) is None:
             raise CheckpointError(f"{self.home}: a shard is missing; run the same command again")
-        data = pa.memory_map(str(self.path)).read_buffer() if self.path.stat().st_size else b""
-        if f"{zlib.crc32(data):08x}" != self.path.stem[-8:]:
-            raise CheckpointError(f"{self.path}: cut short or changed since it was written; delete it")
+        data = pa.memory_map(str(path)).read_buffer() if path.stat().st_size else b""
+        if f"{zlib.crc32(data):08x}" != path.stem[-8:]:
+            raise CheckpointError(f"{path}: cut short or changed since it was written; delete it")
         reader = pa.ipc.open_file(data)
         facts, batch = json.loads(reader.schema.metadata[FACTS]), reader.get_batch(0)
         if (facts["made_by"], facts["content"]) != (self.made_by, self.content):
-            raise CheckpointError(f"{self.path}: is stale, made by another encoder or of other rows; delete it")
+            raise CheckpointError(f"{path}: is stale, made by another encoder or of other rows; delete it")
         columns: dict[str, np.ndarray] = {}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             shape, values = facts["shapes"][name], column
@@ -173,7 +170,7 @@ def encoded_once(
     home = folder / f"{kind}-{made_by[:16]}"
     parts = [names[start : start + ROWS] for start in range(0, len(names), ROWS)]
     shards = [Shard(home, made_by, _digest(part), len(part)) for part in parts]
-    missing = {i: shard for i, shard in enumerate(shards) if not shard.find()}
+    missing = {i: shard for i, shard in enumerate(shards) if shard.path is None}
     if not missing:
         return Shards(shards)
     home.mkdir(parents=True, exist_ok=True)
@@ -190,7 +187,7 @@ def encoded_once(
                 except (BlockingIOError, PermissionError):
                     continue
                 shard = missing.pop(i)
-                if not shard.find():
+                if shard.path is None:
                     shard.write(compute(i * ROWS, i * ROWS + shard.rows))
                 fcntl.lockf(file, fcntl.LOCK_UN, 1, i)
                 bar.update(shard.rows)
