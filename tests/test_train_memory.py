@@ -86,7 +86,12 @@ def test_names_are_captions_of_emoji_like_any_other(config, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("names:\n  omnibus: bus\n", "expected a list of labels for 'omnibus', got 'bus'"), ("a: 1\n", "unknown a")],
+    [
+        ("names:\n  omnibus: bus\n", "expected a list of labels for 'omnibus', got 'bus'"),
+        ("names:\n  omnibus: [bus, on]\n", "expected text, got True for 'omnibus'; put it in quotes"),
+        ("names:\n  no: [bus]\n", "expected text, got False for False; put it in quotes"),
+        ("a: 1\n", "unknown a"),
+    ],
 )
 def test_names_that_are_none_are_refused(config, tmp_path, text, why):
     file = tmp_path / "names.yaml"

@@ -42,12 +42,11 @@ class Names:
     names: dict[str, Any]
 
     def __post_init__(self) -> None:
-        if odd := [word for word, labels in self.names.items() if not isinstance(labels, tuple)]:
-            raise ConfigError(f"names: expected a list of labels for {odd[0]!r}, got {self.names[odd[0]]!r}")
-
-    def of(self, label: str) -> list[str]:
-        """Words for a label."""
-        return [word for word, labels in self.names.items() if label in labels]
+        for word, labels in self.names.items():
+            if not isinstance(labels, tuple):
+                raise ConfigError(f"names: expected a list of labels for {word!r}, got {labels!r}")
+            if odd := [text for text in (word, *labels) if not isinstance(text, str)]:
+                raise ConfigError(f"names: expected text, got {odd[0]!r} for {word!r}; put it in quotes")
 
 
 @dataclass(frozen=True)
@@ -174,11 +173,12 @@ def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder:
     labels = dataset["label"] if emoji else []
     if config.names and emoji:
         with named("names"):
-            names = load_config(Path(config.names), Names)
-        if strange := sorted({label for shown in names.names.values() for label in shown} - set(labels)):
+            names = load_config(Path(config.names), Names).names
+        if strange := sorted({label for shown in names.values() for label in shown} - set(labels)):
             say(f"train.memory: {config.names} names labels that no picture has: {', '.join(strange)}")
         for i in emoji:
-            captions[i] += [word for word in names.of(labels[i]) if word not in captions[i]]
+            words = [word for word, shown in names.items() if labels[i] in shown]
+            captions[i] += [word for word in words if word not in captions[i]]
     plain = {caption for row in captions for caption in row}
     if config.tags and emoji:
         tags = dataset["tags"]
@@ -229,16 +229,14 @@ def held_out_losses(
     z = latents_of(codec, dataset, config.data / CACHE).means[rows].repeat(VIEWS, *[1] * len(codec.z_shape))
     codes = encoder.encode([dataset[i]["captions"][0] for i in rows], batch_size=32, with_tokens=False)
     codes = TextCode.cat([codes] * VIEWS)
+    parts = [slice(at, at + AT_ONCE) for at in range(0, len(z), AT_ONCE)]
     losses = {}
     for window, perplexity in itertools.product(windows, perplexities):
         mapper = memory.mapper(config.local() | {"window": window, "perplexity": perplexity})
         noise = torch.randn(len(z), *mapper.loss_noise_shape, generator=generator_for(0))
         with torch.no_grad():
-            parts = [
-                mapper.loss(z[at : at + AT_ONCE], codes[at : at + AT_ONCE], noise=noise[at : at + AT_ONCE])
-                for at in range(0, len(z), AT_ONCE)
-            ]
-        losses[window, perplexity] = float(torch.cat(parts).mean())
+            loss = torch.cat([mapper.loss(z[part], codes[part], noise=noise[part]) for part in parts])
+        losses[window, perplexity] = float(loss.mean())
     return losses
 
 
