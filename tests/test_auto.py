@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from bridge.codecs import load_codec
+from bridge.errors import UserError
 from bridge.hub import resolve_model
 from bridge.pipeline import BridgePipeline
 from tests.fixtures import made_up, shorten_own
@@ -389,3 +390,17 @@ def test_every_size_that_is_accepted_can_be_trained_on(bare: Path, tmp_path: Pat
     out = tmp_path / "run"
     assert auto.main([str(bare), "--out", str(out), "--size", str(size), "--minutes", "0.001"]) == 0
     assert BridgePipeline.from_pretrained(out / "model")("anchor", 1, seed=0).images[0].size == (size, size)
+
+
+# devices
+
+
+@pytest.mark.parametrize("name", ["cpu:1", "cuda:", "cuda:x", "tpu"])
+def test_a_device_of_no_known_name_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"^--device: expected cpu, cuda or cuda:N, got '{name}'$"):
+        auto.use_device(name)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^--device: this machine has no cuda:99 that torch can use; leave"):
+        auto.use_device("cuda:99")

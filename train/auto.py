@@ -392,16 +392,16 @@ def figure_lines(report: Path) -> list[str]:
 
 def use_device(name: str) -> None:
     """Train and encode on a device; must come before torch uses any. UserError if this machine has none such."""
-    kind, _, index = name.partition(":")
-    if name and (kind not in ("cpu", "cuda") or (index and not index.isdecimal())):
+    if name and not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise UserError(f"--device: expected cpu, cuda or cuda:N, got {name!r}")
-    if kind == "cpu":
+    if name == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "true"
-    elif kind == "cuda":
-        if int(index or 0) >= torch.cuda.device_count():
+    elif name:
+        index = int(name.removeprefix("cuda").removeprefix(":") or 0)
+        if index >= torch.cuda.device_count():
             remedy = "leave the option out, or give cpu"
             raise UserError(f"--device: this machine has no {name} that torch can use; {remedy}")
-        torch.cuda.set_device(int(index or 0))
+        torch.cuda.set_device(index)
         os.environ["ACCELERATE_TORCH_DEVICE"] = name
 
 
