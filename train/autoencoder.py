@@ -216,7 +216,8 @@ class VAEObjective(nn.Module):
         if not 0 < side < x.shape[-1]:
             return x, y
         top, left = torch.randint(x.shape[-1] - side + 1, (2,)).tolist()
-        return tuple(p[..., top : top + side, left : left + side] for p in (x, y))  # type: ignore[return-value]
+        square = ..., slice(top, top + side), slice(left, left + side)
+        return x[square], y[square]
 
 
 def total_correlation(z: Tensor, mean: Tensor, logvar: Tensor, pictures: int) -> Tensor:

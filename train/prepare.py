@@ -49,7 +49,7 @@ from train.splits import Partition, codes_of, near_groups, partition
 
 FACTS, VERSION = "prepared.json", 1  # The version counts changes to what the same source becomes
 FEATURES = features(f"{CAPTIONED} source")
-EPOCHS, SEED = 20, 0
+EPOCHS = 20  # Times that captions are read for word vectors
 
 
 def prepare(
@@ -142,7 +142,7 @@ def idf_weights(sentences: Sequence[Sequence[str]], words: Sequence[str]) -> Ten
     return torch.from_numpy(fitted.idf_).float()
 
 
-def fit_words(sentences: Sequence[Sequence[str]], dim: int, epochs: int = EPOCHS, seed: int = SEED) -> WordVectors:
+def fit_words(sentences: Sequence[Sequence[str]], dim: int, epochs: int = EPOCHS, seed: int = 0) -> WordVectors:
     """Skip-gram vectors of every word of the sentences, with their idf; one thread, so equal for an equal seed.
 
     Raises ConfigError if there are no words.

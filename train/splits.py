@@ -107,11 +107,7 @@ def near_groups(thumbnails: np.ndarray, block: int = 1024) -> np.ndarray:
 
 
 def same_words(caption: str) -> str:
-    """What captions share that say the same: letter case, articles and punctuation do not count.
-
-    >>> same_words("A red car!") == same_words("the Red car")
-    True
-    """
+    """What captions share that say the same: letter case, articles and punctuation do not count."""
     words = re.findall(r"\w+", prepare_caption(caption).casefold())
     return " ".join(word for word in words if word not in ("a", "an", "the")) or caption
 
@@ -369,10 +365,8 @@ class Splits:
 def base_label(label: str) -> str:
     """The label without its skin tones: all tones of one person are one caption family.
 
-    >>> base_label("waving hand: light skin tone"), base_label("man: dark skin tone, beard")
-    ('waving hand', 'man: beard')
-    >>> base_label("flag: Chad")
-    'flag: Chad'
+    >>> base_label("man: dark skin tone, beard"), base_label("flag: Chad")
+    ('man: beard', 'flag: Chad')
     """
     head, colon, tail = label.partition(": ")
     kept = [part for part in tail.split(", ") if not part.endswith("skin tone")]

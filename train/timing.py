@@ -22,11 +22,7 @@ def clock() -> float:
 def interleaved(
     works: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = clock
 ) -> dict[str, float]:
-    """Median seconds of each work by `clock`, done in turns after two turns to warm up.
-
-    >>> sorted(interleaved({"a": int, "b": str}, repeats=3))
-    ['a', 'b']
-    """
+    """Median seconds of each work by `clock`, done in turns after two turns to warm up."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(repeats + 2):
         for name, work in works.items():

@@ -21,12 +21,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from bridge.text import TextEncoder
 from train.data.dataset import features
 from train.recipes.drawing import draw_rows, thumbnails_of
 from train.recipes.icons import icon_svg, npm_pack
 from train.recipes.writing import SIZE, SPLITS, Row, add_downloads, run_recipe, write_rows
-from train.splits import Splits, base_label, make_splits, near_held_out, order_of
+from train.splits import Splits, base_label, codes_of, make_splits, near_held_out, order_of
 
 EMOJI_LABELS = Path(__file__).parents[2] / "bridge" / "emoji_labels.json"
 EMOJIBASE = "emojibase-data@17.0.0"
@@ -153,9 +152,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.refresh:
         write_emoji_labels(emoji_entries(npm_pack(EMOJIBASE, args.downloads)), EMOJI_LABELS)
         labels, artists = ([row[key] for row in rows] for key in ("label", "artist"))
-        encode = partial(TextEncoder.from_pretrained().encode, batch_size=64, with_tokens=False)
-        splits = make_splits(labels, artists, thumbnails_of(rows), lambda captions: encode(captions).pooled.numpy())
-        splits.save(SPLITS)
+        make_splits(labels, artists, thumbnails_of(rows), partial(codes_of, None)).save(SPLITS)
     rows = assign_splits(rows, Splits.load(SPLITS))
     write_dataset(drop_leaks(rows, thumbnails_of(rows)), args.out)
 

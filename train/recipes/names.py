@@ -48,7 +48,7 @@ def clean_title(title: str) -> str:
     for pattern, replacement in CLEANING:
         title = re.sub(pattern, replacement, title, flags=re.IGNORECASE)
     words = title.lower().split()
-    while words and (words[-1] in LISTS["NUMBERING"] + LISTS["PREPOSITIONS"] or len(words[-1]) == 1):
+    while words and (words[-1] in LISTS["NUMBERING"] + LISTS["STOP_WORDS"] or len(words[-1]) == 1):
         words.pop()
     return " ".join(words)
 
