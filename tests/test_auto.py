@@ -226,7 +226,7 @@ def test_the_codec_alone_is_fine_tuned(bare: Path, tmp_path: Path) -> None:
 
 def test_an_unknown_codec_is_named(bare: Path, tmp_path: Path, capsys: Capture) -> None:
     assert auto.main([str(bare), "--out", str(tmp_path / "x"), "--codec", "./no-such"]) == 2
-    assert "--codec: source: './no-such' is no folder" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert "--codec: './no-such' is no folder" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "x").exists()
 
 

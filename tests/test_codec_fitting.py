@@ -287,7 +287,7 @@ DEEP = {
         ({"kind": "pca", "k": -1}, "k, batch_size: expected 0 and 1 or more, got -1 and 64"),
         ({"kind": "pca", "k": 999}, r"k: \d+ training pictures have at most \d+ components, got 999; lower k"),
         ({"kind": "whiten", "k": 999, "inner": "VAE"}, "k: the training pictures vary in 256 directions, got 999"),
-        ({"kind": "whiten", "k": 3, "inner": "./none"}, "source: './none' is no folder; a hub id looks like"),
+        ({"kind": "whiten", "k": 3, "inner": "./none"}, "inner: './none' is no folder; a hub id looks like"),
         ({"kind": "whiten", "k": 3, "inner": "SMALL"}, "inner: made for pictures of 32 pixels, those of data have 64"),
         ({"kind": "diffusers", "inner": "DEEP"}, "inner: image_size: expected a multiple of 128, got 64; resize"),
     ],

@@ -328,7 +328,7 @@ def given_codec(name: str, size: int) -> Path | None:
             return None
         made_for = load_codec(folder).image_size
     except CheckpointError as error:
-        raise ConfigError(f"--codec: {error}") from error
+        raise ConfigError(f"--codec: {str(error).removeprefix('source: ')}") from error
     except UserError as error:
         raise ConfigError(f"--size: {str(error).removeprefix('image_size: ')}") from error
     if made_for != size:

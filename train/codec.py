@@ -168,7 +168,8 @@ def fit_pca(config: CodecConfig, pictures: Pictures) -> tuple[ImageCodec, float 
 def fit_whitening(config: CodecConfig, pictures: Pictures) -> tuple[ImageCodec, float | None]:
     """A WhitenedCodec, and the share of variance that it explains. ConfigError unless `config.inner` fits."""
     folder = Path(config.inner).expanduser()
-    inner = load_codec(folder) if folder.is_dir() else codec_from_diffusers(config.inner, pictures.size)
+    with named("inner"):
+        inner = load_codec(folder) if folder.is_dir() else codec_from_diffusers(config.inner, pictures.size)
     if inner.image_size != pictures.size:
         raise ConfigError(f"inner: made for pictures of {inner.image_size} pixels, those of data have {pictures.size}")
     if math.prod(inner.z_shape) > MAX_DIMS:
