@@ -83,13 +83,6 @@ class Parts(NamedTuple):
     layout: Layout
 
 
-class Depiction(NamedTuple):
-    """Pictures that a caption is drawn from in place of its nearest in memory, and what to say of that."""
-
-    material: Material
-    note: str | None
-
-
 def parts_of(caption: str) -> Parts | None:
     """The two things of an English caption, or None where it does not name two.
 
@@ -155,7 +148,7 @@ def solid(drawings: Tensor) -> Tensor:
 
 def compose(
     caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor], codec: ImageCodec
-) -> Depiction | None:
+) -> Material | None:
     """Compositions that show an English caption with this text code, (text_dim,), or None if nothing is to be composed.
 
     That is so where the caption does not name two things, memory does not know one of them or already shows both in
@@ -181,7 +174,7 @@ def compose(
     pairs = [drawn(numbers, mapper, codec) for numbers in _pairs(mapper, codes[0], codes[1], count)]
     pictures = torch.stack([lay_out(a, b, parts.layout) for a, b in zip(*pairs, strict=True)])
     note = f"composed of {parts.first!r} and {parts.second!r}: memory shows them one by one, not together"
-    return Depiction(Material.alike(codec.encode(pictures.to(code.device)).mean), note)
+    return Material.alike(codec.encode(pictures.to(code.device)).mean, note)
 
 
 def _pairs(mapper: LocalFlowMapper, first: Tensor, second: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -217,7 +210,7 @@ def colour_and_thing(caption: str) -> tuple[str, str] | None:
 
 def coloured(
     caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor], codec: ImageCodec
-) -> Depiction | None:
+) -> Material | None:
     """Pictures that show a caption in its colour, or None where nothing is to be painted or left out.
 
     That is so where the caption does not begin with a colour, memory knows all of it, in this colour, or not the thing,
@@ -239,7 +232,7 @@ def coloured(
     pictures = on_white(repainted(drawn(near.numpy(), mapper, codec), colour))
     latents = codec.encode(pictures.to(code.device)).mean
     note = f"drawn from pictures of {thing!r} painted {colour}: memory shows none of that colour"
-    return Depiction(Material(latents, log_weight.log_softmax(0), mapper.style.cpu()[near]), note)
+    return Material(latents, log_weight.log_softmax(0), mapper.style.cpu()[near], note)
 
 
 def repainted(drawings: Tensor, colour: str, source: str | None = None) -> Tensor:
@@ -261,7 +254,7 @@ def on_white(drawings: Tensor) -> Tensor:
     return drawings[:, :3] * drawings[:, 3:] + 1 - drawings[:, 3:]
 
 
-def _of_that_colour(colour: str, code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec) -> Depiction | None:
+def _of_that_colour(colour: str, code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec) -> Material | None:
     """Those of a caption's nearest pictures that have its colour; None where all have it, or too few."""
     near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(code))
     counted = log_weight.exp() >= WEIGHTY
@@ -275,5 +268,5 @@ def _of_that_colour(colour: str, code: Tensor, mapper: LocalFlowMapper, codec: I
     if has.all() or log_weight[has].exp().sum() < KEPT:
         return None
     latents = mapper.picture_latents(near[has].to(mapper.latents.device)).to(code.device)
-    material = Material(latents, log_weight[has].log_softmax(0), mapper.style.cpu()[near[has]])
-    return Depiction(material, ONE_PICTURE if len(latents) == 1 else None)
+    note = ONE_PICTURE if len(latents) == 1 else None
+    return Material(latents, log_weight[has].log_softmax(0), mapper.style.cpu()[near[has]], note)

@@ -245,8 +245,9 @@ class BridgePipeline:
             mapper = memory.mapper(how)
             if isinstance(base.mapper, LocalFlowMapper) and base.mapper.network is not None:
                 mapper = mapper.corrected_like(base.mapper, base.mapper.strength, base.mapper.begin)
-        for note in memory.notes if say else ():
-            say(note)  # type: ignore[misc]
+        if say is not None:
+            for note in memory.notes:
+                say(note)
         settings = base.settings
         if not with_default:
             settings = Settings(num_inference_steps=LOCAL_STEPS, familiar=settings.familiar)
@@ -425,9 +426,18 @@ class BridgePipeline:
         return BridgeOutput(images, [job.note for job in jobs[::count]], seed)
 
     def decode(self, z: Tensor, size: int | None = None, transparent: bool = False, output_type: str = "pil") -> Any:
-        """Pictures of latents z, (B, *z_shape): of those that a call gives, the pictures that it gives."""
+        """Pictures of latents z, (B, *z_shape): of those that a call gives, the pictures that it gives.
+
+        However many there are, always so many rows are computed at a size.
+        """
+        rows = MICRO_BATCH if size is None else max(1, int(MICRO_BATCH * min(1.0, (128 / size) ** 2)))
+        parts = []
         with self.plain():
-            pixels = self._decode(z.to(self.device), size, transparent)
+            for some in z.to(self.device).split(rows):
+                padded = torch.zeros(rows, *some.shape[1:], device=some.device)
+                padded[: len(some)] = some
+                parts.append(self.codec.render(padded, size, transparent)[: len(some)].cpu())
+            pixels = torch.cat(parts)
         if output_type == "pil":
             return to_pil(pixels)
         return pixels if output_type == "pt" else pixels.permute(0, 2, 3, 1).numpy()
@@ -499,7 +509,7 @@ class BridgePipeline:
                     if (jobs := next(chunks, None)) is None:
                         return
                     latents = self.sample(jobs, settings)
-                    pictures = to_pil(self._decode(latents, size, transparent))
+                    pictures = self.decode(latents, size, transparent)
                 for job, image, z in zip(jobs, pictures, latents, strict=True):
                     yield GeneratedImage(image, job.prompt, job.prompt_index, job.index, drawn_seed, job.note, z)
 
@@ -527,10 +537,10 @@ class BridgePipeline:
             code = self._encode(prompt)
             away = self._encode(negative) if negative else TextCode.null(1, self.text_encoder.dim).to(self.device)
             places = token_places(max(code.mask.shape[1], away.mask.shape[1]), self.text_encoder.max_tokens)
-            made, why = self._material(prompt.text, code, settings)
-            note = why or self._note(code, settings)
-            other = self._material(negative.text, away, settings)[0] if negative else None
+            made = self._material(prompt.text, code, settings)
+            other = self._material(negative.text, away, settings) if negative else None
             material = tuple((c.pooled[0], m) for c, m in ((code, made), (away, other)) if m is not None)
+            note = (made.note if made else None) or self._note(code, settings)
             for index in range(count):
                 own = generators[place * count + index] if generators else generator_for(seed or 0, index)
                 choice = None if generators else spread_number(seed or 0, index)
@@ -538,11 +548,8 @@ class BridgePipeline:
 
     def view(self, captions: Mapping[str, TextCode]) -> Mapper:
         """The mapper as the model's settings ask, which draws each of these captions, with its code, as a call does."""
-        mapper = view_of(self.mapper, self.settings)
-        if not isinstance(mapper, LocalFlowMapper):
-            return mapper
-        made = [(code.pooled[0], self._material(text, code, self.settings)[0]) for text, code in captions.items()]
-        return mapper.given([(code, each) for code, each in made if each is not None])
+        made = [(code.pooled[0], self._material(text, code, self.settings)) for text, code in captions.items()]
+        return view_of(self.mapper, self.settings, [(code, each) for code, each in made if each is not None])
 
     def _note(self, code: TextCode, settings: Settings) -> str | None:
         """See `note`; also that a caption is drawn from pictures of a style that is rather not drawn."""
@@ -551,19 +558,17 @@ class BridgePipeline:
             notes.append(YIELDED.format(settings.style.removeprefix(RATHER_NOT).split(",")[0]))
         return "; ".join(filter(None, notes)) or None
 
-    def _material(self, caption: str, code: TextCode, settings: Settings) -> tuple[Material | None, str | None]:
-        """What a caption draws from and what that is, or None and None where that is what is nearest in memory."""
+    def _material(self, caption: str, code: TextCode, settings: Settings) -> Material | None:
+        """What a caption draws from, or None where that is what is nearest in memory."""
         mapper = view_of(self.mapper, settings)
         if not (settings.compose and isinstance(mapper, LocalFlowMapper)):
-            return None, None
+            return None
 
         def encode(text: str) -> Tensor:
             return self.code(text).pooled[0]
 
-        for depict in (compose, coloured):
-            if (made := depict(caption, code.pooled[0], mapper, encode, self.codec)) is not None:
-                return made
-        return None, None
+        known = caption, code.pooled[0], mapper, encode, self.codec
+        return compose(*known) or coloured(*known)
 
     def _encode(self, caption: Text) -> TextCode:
         try:
@@ -615,24 +620,15 @@ class BridgePipeline:
             noise[row] = torch.randn(shape, generator=job.generator, device=at).cpu()
             choice = float(torch.rand((), generator=job.generator, device=at)) if job.choice is None else job.choice
             made.append(replace(job, choice=choice))
-        mapper, places = self._mapper(jobs, settings), jobs[0].places
-        c = TextCode.cat([self._codes(mapper, made, settings), null.to(self.device)]).padded(places)
+        places = jobs[0].places
+        c = TextCode.cat([self.codes(made, settings), null.to(self.device)]).padded(places)
         away = TextCode.cat([*(job.away for job in jobs), null.to(self.device)]).padded(places)
+        mapper = view_of(self.mapper, settings, _material_of(jobs))
         return draw(mapper, c, noise.to(self.device), settings, away)[: len(jobs)]
 
     def codes(self, jobs: Sequence[Job], settings: Settings) -> TextCode:
-        """What images with a choice are drawn from: their captions' codes, or those of near known ones."""
-        with self.plain():
-            return self._codes(self._mapper(jobs, settings), jobs, settings)
-
-    def _mapper(self, jobs: Sequence[Job], settings: Settings) -> Mapper:
-        """The mapper that these jobs are drawn by."""
-        mapper = view_of(self.mapper, settings)
-        if isinstance(mapper, LocalFlowMapper):
-            mapper = mapper.given([each for job in jobs for each in job.material])
-        return mapper
-
-    def _codes(self, mapper: Mapper, jobs: Sequence[Job], settings: Settings) -> TextCode:
+        """What images with a choice are drawn from, in a `plain` block: their captions' codes, or near known ones'."""
+        mapper = view_of(self.mapper, settings, _material_of(jobs))
         c, one = TextCode.cat([job.code for job in jobs]), settings.temperature == 0  # one image a caption
         choice = torch.tensor([0.0 if one else job.choice for job in jobs])
         choice, temperature = choice.clamp(max=BELOW_ONE).to(self.device), settings.neighbour_temperature
@@ -644,16 +640,6 @@ class BridgePipeline:
                 near[row], choice[row] = mapper.known_code(c.pooled[row], float(choice[row]), temperature)
             c = c.replaced(far, near)
         return c if one else c.chosen(choice)
-
-    def _decode(self, latents: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
-        """Pixels of any number of latents on the CPU, always computed as so many rows at a size."""
-        rows = MICRO_BATCH if size is None else max(1, int(MICRO_BATCH * min(1.0, (128 / size) ** 2)))
-        parts = []
-        for z in latents.split(rows):
-            padded = torch.zeros(rows, *z.shape[1:], device=z.device)
-            padded[: len(z)] = z
-            parts.append(self.codec.render(padded, size, transparent)[: len(z)].cpu())
-        return torch.cat(parts)
 
 
 def foreign_dtype(part: Any) -> torch.dtype | None:
@@ -684,11 +670,18 @@ def _codes(mapper: Mapper) -> Tensor | None:
     return mapper.unit_codes if isinstance(mapper, LocalFlowMapper) else None
 
 
-def view_of(mapper: Mapper, settings: Settings) -> Mapper:
-    """The mapper as the settings ask for it. Raises UserError if it holds no picture of that style."""
+def view_of(mapper: Mapper, settings: Settings, given: Sequence[tuple[Tensor, Material]] = ()) -> Mapper:
+    """The mapper as the settings ask for it, and with material that is `given` to captions' codes, (text_dim,).
+
+    Raises UserError if it holds no picture of that style.
+    """
     if not isinstance(mapper, LocalFlowMapper):
         return mapper
-    return mapper.restricted(style=settings.style or None, novelty=settings.novelty)
+    return mapper.restricted(style=settings.style or None, novelty=settings.novelty).given(given)
+
+
+def _material_of(jobs: Sequence[Job]) -> list[tuple[Tensor, Material]]:
+    return [each for job in jobs for each in job.material]
 
 
 def check_settings(family: type[Mapper], settings: Settings) -> None:

@@ -129,10 +129,10 @@ def test_a_thing_of_another_colour_is_painted(pipe):
     assert pipe.mapper.familiarity(pipe.code("a green cat").pooled[0]) < 0.85
     found = made(pipe, "a green cat")
     assert found.note == "drawn from pictures of 'cat' painted green: memory shows none of that colour"
-    x = PaintCodec().decode(found.material.latents)
+    x = PaintCodec().decode(found.latents)
     assert share_of(x, 1) > 0.1
     assert share_of(x, 0) == 0
-    assert float(found.material.log_weight.exp().sum()) == pytest.approx(1)
+    assert float(found.log_weight.exp().sum()) == pytest.approx(1)
 
 
 def test_pictures_of_a_call_are_of_that_colour_and_say_so(pipe):
@@ -159,13 +159,13 @@ def test_of_what_is_known_in_this_colour_those_that_have_it_are_drawn(encoder):
     latents = torch.stack([block(colour) for colour in colours]) * 2 - 1
     captions = ["a green cat", "a red cat", "a blue cat"]
     codes = encoder.encode(captions, with_tokens=False).pooled
-    mapper = LocalFlowMapper.from_memory(latents, codes, [[0]] * 4 + [[1]] * 2 + [[2]], perplexity=2)
+    mapper = LocalFlowMapper.from_memory(latents, codes, [[0]] * 4 + [[1]] * 2 + [[2]], {"perplexity": 2})
     memory = CaptionMemory(mapper.unit_codes, captions)
     pipe = BridgePipeline(encoder, mapper, PaintCodec(), memory, Settings(num_inference_steps=6))
     found = made(pipe, "a green cat")
     assert found.note is None
-    assert len(found.material.latents) == 3
-    assert share_of(PaintCodec().decode(found.material.latents), 0) == 0
+    assert len(found.latents) == 3
+    assert share_of(PaintCodec().decode(found.latents), 0) == 0
     assert made(pipe, "a blue cat") is None
     out = pipe(["a green cat", "a red cat"], 4, seed=0, output_type="pt")
     assert share_of(out.images[:4], 0) == share_of(out.images[4:], 1) == share_of(out.images[4:], 2) == 0

@@ -62,7 +62,9 @@ def make_pipeline(
     codes = encoder.encode(captions, with_tokens=False).pooled
     numbers = [[i] for i in range(len(captions)) for _ in range(2)]
     styles = ["glyph" if caption in glyphs else "flat" for caption in captions for _ in range(2)]
-    mapper = LocalFlowMapper.from_memory(torch.stack(pictures) * 2 - 1, codes, numbers, perplexity=2, styles=styles)
+    mapper = LocalFlowMapper.from_memory(
+        torch.stack(pictures) * 2 - 1, codes, numbers, {"perplexity": 2}, styles=styles
+    )
     memory = CaptionMemory(mapper.unit_codes, captions)
     return BridgePipeline(encoder, mapper, codec or PaintCodec(), memory, Settings(num_inference_steps=6))
 
@@ -255,7 +257,7 @@ def test_things_of_one_style_are_laid_out_together(encoder, monkeypatch):
     pictures = torch.stack([block(c) for c in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0))]) * 2 - 1
     codes = encoder.encode(captions, with_tokens=False).pooled
     mapper = LocalFlowMapper.from_memory(
-        pictures, codes, [[0], [0], [1], [1]], styles=["flat", "line", "flat", "line"], perplexity=2
+        pictures, codes, [[0], [0], [1], [1]], {"perplexity": 2}, styles=["flat", "line", "flat", "line"]
     )
 
     def encode(text: str) -> Tensor:
@@ -263,9 +265,9 @@ def test_things_of_one_style_are_laid_out_together(encoder, monkeypatch):
 
     made = compose("a cat and a ball", encode("a cat and a ball"), mapper, encode, PaintCodec())
     assert made is not None
-    pairs = {tuple(shows(x, c) for c in ((1, 0, 0), (0, 0, 1))) for x in PaintCodec().decode(made.material.latents)}
+    pairs = {tuple(shows(x, c) for c in ((1, 0, 0), (0, 0, 1))) for x in PaintCodec().decode(made.latents)}
     assert pairs == {(True, True), (False, False)}
     monkeypatch.setattr(composition, "COMPOSITIONS", 3)
     made = compose("a cat and a ball", encode("a cat and a ball"), mapper, encode, PaintCodec())
     assert made is not None
-    assert len(made.material.latents) == 3
+    assert len(made.latents) == 3
