@@ -6,28 +6,27 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-WORDS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
+PAINTS = {
+    "red": (0.0, 0.8, 0.88),
+    "orange": (27.0, 0.85, 0.97),
+    "yellow": (50.0, 0.75, 0.98),
+    "green": (125.0, 0.65, 0.68),
+    "blue": (214.0, 0.7, 0.85),
+    "purple": (275.0, 0.55, 0.65),
+    "pink": (332.0, 0.42, 0.98),
+    "brown": (25.0, 0.55, 0.5),
+    "black": (25.0, 0.1, 0.2),
+    "white": (25.0, 0.03, 0.95),
+    "grey": (25.0, 0.05, 0.6),
+}
+"""Hue in degrees, saturation and value around which a thing is painted."""
+WORDS = tuple(PAINTS)
 BLACK, UNNAMED = WORDS.index("black"), len(WORDS)
 """Number of the first word for what has no hue, and of what no word is sure of: skin, beige, turquoise between green
 and blue."""
-HUES = {"red": 0.0, "orange": 27.0, "yellow": 50.0, "green": 125.0, "blue": 214.0, "purple": 275.0, "pink": 332.0}
+HUES = {word: PAINTS[word][0] for word in WORDS[: WORDS.index("brown")]}
 """Hue in degrees that a turned drawing gets."""
-BROWN = 25.0  # hue in degrees
 REACH = 45.0  # hues this near the dominant one turn with it, in degrees
-SHADES = {
-    "red": (0.8, 0.88),
-    "orange": (0.85, 0.97),
-    "yellow": (0.75, 0.98),
-    "green": (0.65, 0.68),
-    "blue": (0.7, 0.85),
-    "purple": (0.55, 0.65),
-    "pink": (0.42, 0.98),
-    "brown": (0.55, 0.5),
-    "black": (0.1, 0.2),
-    "white": (0.03, 0.95),
-    "grey": (0.05, 0.6),
-}
-"""Saturation and value around which a thing is painted."""
 SHADED = 0.7  # how much of the differences in saturation and value painting leaves
 CHROMATIC = WORDS[:BLACK]  # those with a hue, between which a light or dark shade stays one
 STEEPEST = 4.0  # power to which saturation and value are raised at most, to bring one colour's shade to another's
@@ -103,14 +102,14 @@ def painted(pixels: np.ndarray, target: str, source: str | None = None) -> np.nd
         own = (np.abs(offset) < REACH) & (s * v > 0.06)
     if not (seen & own).any():
         return pixels
-    new_h = (HUES.get(target, BROWN) + offset / 4) % 360
+    hue, saturation, value = PAINTS[target]
+    new_h = (hue + offset / 4) % 360
     if source in CHROMATIC and target in CHROMATIC:
         new_s, new_v = (
             x ** np.clip(math.log(to) / math.log(from_), 1 / STEEPEST, STEEPEST)
-            for x, from_, to in zip((s, v), SHADES[source], SHADES[target], strict=True)
+            for x, from_, to in zip((s, v), PAINTS[source][1:], PAINTS[target][1:], strict=True)
         )
     else:
-        saturation, value = SHADES[target]
         new_s = (saturation + SHADED * saturation * (s - s[seen & own].mean())).clip(0, 1)
         new_v = (value + SHADED * (v - v[seen & own].mean())).clip(0.03, 1)
     rgb = np.where(own[..., None], rgb_of(new_h, new_s, new_v), pixels[..., :3])

@@ -15,6 +15,15 @@ class MissingModelError(UserError, FileNotFoundError):
     """A model that is not on this machine; the message says what to install or copy."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's says, in one line; its type where it says nothing.
+
+    >>> first_line(RuntimeError(" one\\ntwo")), first_line(OSError())
+    ('one', 'OSError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def import_extra(module: str, extra: str, package: str, what: str) -> ModuleType:
     """Import a module that `bridge` alone does not need, when it is first used.
 

@@ -21,7 +21,7 @@ from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, verify_fold
 from bridge.codecs import ImageCodec, load_codec
 from bridge.composition import ONE_PICTURE, coloured, compose
 from bridge.context import plain_torch, unwrapped
-from bridge.errors import UserError
+from bridge.errors import UserError, first_line
 from bridge.hub import resolve_model
 from bridge.images import to_pil, to_tensor
 from bridge.learn import Memory, learn
@@ -312,7 +312,7 @@ class BridgePipeline:
             self._move(before)
             if isinstance(error, UserError) or not isinstance(error, Exception):
                 raise
-            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            why = first_line(error)
             raise UserError(f"device: cannot use {device!r} ({why}); the model stays on {before}") from error
         return self
 

@@ -292,6 +292,15 @@ def test_only_what_needs_the_library_is_run_by_it(opened, kind, cls):
     assert type(opened(kind)) is cls
 
 
+def test_a_failure_that_says_nothing_is_told_by_its_type(folders, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(transformers.BertModel, "from_pretrained", fail)
+    with pytest.raises(ValueError, match=r"cannot be loaded as BertModel: OSError; pass another model"):
+        TextEncoder.from_pretrained(folders["bert"])
+
+
 def test_without_the_library_the_remedy_is_told(folders, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ValueError, match=r"needs sentence-transformers; `pip install 'bridge-captions\[sentence\]'`"):

@@ -1,9 +1,4 @@
-"""Captions to text codes `c`. Importing this is cheap: an encoder's libraries are imported when it is loaded.
-
->>> null = TextCode.null(2, dim=384)  # the code of "no caption", for guidance and log p(z)
->>> null.pooled.shape, null.tokens.shape
-(torch.Size([2, 384]), torch.Size([2, 0, 384]))
-"""
+"""Captions to text codes `c`. Importing this is cheap: an encoder's libraries are imported when it is loaded."""
 
 from bridge.text.base import DEFAULT_ID, CaptionTruncatedWarning, CaptionUnknownWarning, TextCode, TextEncoder
 from bridge.text.encoders import open_text_encoder

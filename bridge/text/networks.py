@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from bridge.checkpoint import sha256_of
-from bridge.errors import UserError, import_extra
+from bridge.errors import UserError, first_line, import_extra
 from bridge.text.base import SENTENCE, TOWER, TextCode, TextEncoder
 
 WEIGHTS, SHARDS, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
@@ -288,8 +288,7 @@ def _loading(problem: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"source: {problem}: {reason}; pass another model") from error
+        raise UserError(f"source: {problem}: {first_line(error)}; pass another model") from error
     finally:
         logging.set_verbosity(level)
         if shown:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from bridge.checkpoint import MANIFEST, verify_folder
-from bridge.errors import MissingModelError, UserError
+from bridge.errors import MissingModelError, UserError, first_line
 from bridge.text.base import WORDS, TextCode, TextEncoder
 
 INDEX, VECTORS = "words.json", "words.safetensors"
@@ -163,7 +163,7 @@ def _read_folder(folder: Path) -> tuple[Parts, int]:
         return (list(index["words"]), tensors["vectors"], tensors["idf"]), int(index["max_tokens"])
     except Exception as error:  # safetensors' own error is none of Python's
         remedy = "make it again with train.prepare --words"
-        raise UserError(f"source: {folder} is damaged ({_line(error)}); {remedy}") from error
+        raise UserError(f"source: {folder} is damaged ({first_line(error)}); {remedy}") from error
 
 
 def _read_file(path: Path) -> Parts:
@@ -180,7 +180,7 @@ def _read_file(path: Path) -> Parts:
     except FileNotFoundError:
         raise
     except (ValueError, OSError, EOFError, KeyError, BadZipFile) as error:
-        reason = _line(error).removeprefix("source: ")
+        reason = first_line(error).removeprefix("source: ")
         raise UserError(f"source: {path}: {reason}; pass word vectors as text, .bin or .npz") from error
 
 
@@ -234,7 +234,3 @@ def _read_binary(path: Path) -> Parts:
                 words.setdefault(word, np.frombuffer(vector, "<f4"))
                 place = end + 4 * dim
     return list(words), torch.from_numpy(np.stack(list(words.values())).astype(np.float32)), None
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
