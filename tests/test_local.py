@@ -553,6 +553,21 @@ def test_a_mapper_with_an_index_is_saved_with_it(many, tmp_path):
     assert np.array_equal(again.nearest(code)[0], many[1].nearest(code)[0])
 
 
+def test_a_style_that_the_index_does_not_find_is_drawn_all_the_same(monkeypatch):
+    """Of the 20 pictures nearest to caption 0, none is of the one style asked for."""
+    pytest.importorskip("faiss")
+    codes, z = unit_codes(3000, seed=5).pooled, normal(3000, 2, seed=4)
+    far = (codes @ codes[0]).argsort()[:3].tolist()
+    styles = ["glyph" if i in far else "flat" for i in range(3000)]
+    monkeypatch.setattr("bridge.mappers.local.EXACT", 1000)
+    monkeypatch.setattr("bridge.mappers.local.SHORT_LIST", 20)
+    mapper = LocalFlowMapper.from_memory(z, codes, [[i] for i in range(3000)], styles=styles)
+    view = mapper.restricted(style="glyph")
+    assert set(view.nearest(codes[0])[0]) == set(far)
+    assert view.familiarity(codes[0]) < 0
+    view.sample(codes_of(codes[:1]), noise=normal(1, 2))
+
+
 def test_without_faiss_a_large_memory_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     monkeypatch.setattr("bridge.mappers.local.EXACT", 10)

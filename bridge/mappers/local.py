@@ -505,6 +505,9 @@ class LocalFlowMapper(CleanMapper):
         allowed = self.allowed if resort is None else self.avoided[resort]
         if allowed is not None:
             kept = allowed.cpu().numpy()[near]
+            if not kept.any():  # of the index's short list: then every picture is compared
+                near, cosine = np.arange(len(self.latents)), self.similarity(code, whitened)
+                kept = allowed.cpu().numpy()
             near, cosine = near[kept], cosine[kept]
         order = _largest(cosine, 4 * self.neighbours)
         near, cosine = near[order], cosine[order]
