@@ -22,14 +22,13 @@ RIDGE = 0.05  # share of the features' mean square that is added to each one's
 
 @dataclass(frozen=True)
 class Change:
-    """A map of latents (C, h, w), least squares over `pairs` pairs of pictures; `weight` is (features, C), float64.
+    """A map of latents (C, h, w), least squares over pairs of pictures; `weight` is (features, C), float64.
 
     At each position, what is added is linear in the latent there and at its eight neighbours, and in the products of
     its channels there.
     """
 
     weight: Tensor
-    pairs: int
 
     @classmethod
     def fit(cls, before: Tensor, after: Tensor) -> Self:
@@ -38,7 +37,7 @@ class Change:
         y = (after - before).flatten(2).transpose(1, 2).flatten(0, 1).double()
         square = x.T @ x
         square += RIDGE * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype, device=square.device)
-        return cls(torch.linalg.solve(square, x.T @ y), len(before))
+        return cls(torch.linalg.solve(square, x.T @ y))
 
     def apply(self, z: Tensor, scale: float = 1.0) -> Tensor:
         """Latents z (B, C, h, w) changed; a `scale` of 0 changes nothing, of -1 about the other way."""

@@ -75,16 +75,8 @@ CONTAINERS = {"box", "bowl", "pot", "cup", "mug", "glass", "vase", "bag", "baske
 _BETWEEN = re.compile(rf"\b({'|'.join(sorted(LAYOUTS, key=len, reverse=True))})\b", re.IGNORECASE)
 
 
-class Parts(NamedTuple):
-    """Two things of a caption, and how they are laid out."""
-
-    first: str
-    second: str
-    layout: Layout
-
-
-def parts_of(caption: str) -> Parts | None:
-    """The two things of an English caption, or None where it does not name two.
+def parts_of(caption: str) -> tuple[str, str, Layout] | None:
+    """The two things of an English caption and how they are laid out, or None where it does not name two.
 
     What follows a colon, as in "woman with headscarf: dark skin tone", says more of the whole, which is one thing.
     """
@@ -95,7 +87,7 @@ def parts_of(caption: str) -> Parts | None:
             if last in ATTRIBUTES and between != "and":
                 return None
             inside = last in CONTAINERS and between in ("in", "inside")
-            return Parts(first, second, INTO if inside else LAYOUTS[between])
+            return first, second, INTO if inside else LAYOUTS[between]
     return None
 
 
@@ -158,8 +150,9 @@ def compose(
     parts = parts_of(caption)
     if parts is None or not codec.draws_opacity:
         return None
+    first, second, layout = parts
     try:
-        codes = [encode(text) for text in (parts.first, parts.second)]
+        codes = [encode(first), encode(second)]
     except UserError:  # one of them is nothing that the encoder reads
         return None
     if mapper.familiarity(code) >= WHOLE or min(map(mapper.familiarity, codes)) < KNOWN:
@@ -172,8 +165,8 @@ def compose(
         return None
     count = min(COMPOSITIONS, mapper.neighbours, len(mapper.latents))
     pairs = [drawn(numbers, mapper, codec) for numbers in _pairs(mapper, codes[0], codes[1], count)]
-    pictures = torch.stack([lay_out(a, b, parts.layout) for a, b in zip(*pairs, strict=True)])
-    note = f"composed of {parts.first!r} and {parts.second!r}: memory shows them one by one, not together"
+    pictures = torch.stack([lay_out(a, b, layout) for a, b in zip(*pairs, strict=True)])
+    note = f"composed of {first!r} and {second!r}: memory shows them one by one, not together"
     return Material.alike(codec.encode(pictures.to(code.device)).mean, note)
 
 

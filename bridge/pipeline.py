@@ -172,8 +172,8 @@ class BridgePipeline:
     @property
     def fingerprints(self) -> dict[str, str]:
         """Identity of each part: text, vae, mapper."""
-        parts = {"text": self.text_encoder.fingerprint, "vae": self.codec.fingerprint}
-        return parts | {"mapper": mapper_fingerprint(self.mapper)}
+        mapper = mapper_fingerprint(self.mapper)
+        return {"text": self.text_encoder.fingerprint, "vae": self.codec.fingerprint, "mapper": mapper}
 
     @property
     def fingerprint(self) -> str:
