@@ -275,11 +275,12 @@ def vary(
 
     `shown` is what the picture shows, by default a caption's own words, and of a picture nothing. Distance 0 gives the
     latent itself, 1 what the model draws of what is shown.
-    Raises UserError unless `count` is 1 to MAX_STEPS and `distance` 0 to 1.
+    Raises UserError unless `count` is 1 to MAX_STEPS, `distance` 0 to 1 and `seed` a whole number.
 
     Source: Meng et al. 2022, SDEdit, arXiv:2108.01073
     """
     count, distance = whole(count, "n", 1, MAX_STEPS), number(distance, "distance", 0, 1)
+    seed = whole(seed, "seed")
     if shown is None and start.kind == "caption":
         shown = start.name
     code = code_of(pipe, shown or None)

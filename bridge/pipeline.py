@@ -525,7 +525,7 @@ class BridgePipeline:
         settings: Settings | None = None,
     ) -> list[Job]:
         """What `stream` would make, to be sampled with others' jobs. Raises UserError if a caption cannot be read."""
-        count, [negative] = check_count(count), negatives_of(negative_prompt, 1)
+        count, seed, [negative] = check_count(count), whole(seed, "seed"), negatives_of(negative_prompt, 1)
         with self.plain():
             pairs = ((text, negative) for text in texts(prompts, "prompts"))
             return list(self._jobs(pairs, count, settings or self.settings, seed, None))

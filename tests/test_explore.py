@@ -197,6 +197,14 @@ def test_samples_out_of_range_are_refused(tiny_pipeline: BridgePipeline, samples
         explore.caption_mean(tiny_pipeline, "cat", samples=samples)
 
 
+def test_a_seed_that_is_no_whole_number_is_refused(tiny_pipeline: BridgePipeline) -> None:
+    start = explore.caption_end(tiny_pipeline, "cat", seed=1)
+    with pytest.raises(UserError, match=r"^seed: expected a whole number, got 0.5"):
+        explore.caption_end(tiny_pipeline, "cat", seed=0.5)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^seed: expected a whole number, got 0.5"):
+        explore.vary(tiny_pipeline, start, 2, seed=0.5)  # type: ignore[arg-type]
+
+
 def test_edit_by_a_caption_less_itself_changes_nothing(tiny_pipeline: BridgePipeline) -> None:
     start = explore.open_end(tiny_pipeline, str(CAT))
     assert torch.equal(explore.edit(tiny_pipeline, start, "bus", "bus", samples=2), start.z)

@@ -1,5 +1,6 @@
 """The palette VAE: layers, their masks and colours, sizes, transparency, and a short training."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -165,6 +166,11 @@ def test_scaled_down_by_any_program_no_fringe_appears_on_black_or_white(vae):
 def test_a_size_out_of_range_is_refused(vae, size):
     with pytest.raises(ValueError, match=r"^size: this model draws 64 to 1024"):
         PaletteCodec(vae).render(normal(1, 4, 2, 2), size)
+
+
+def test_a_size_may_be_a_number_of_numpy(vae):
+    codec, z = PaletteCodec(vae), normal(1, 4, 2, 2)
+    assert torch.equal(codec.render(z, np.int64(64)), codec.render(z, 64))
 
 
 def test_other_codecs_say_what_they_cannot(tiny_pipeline):

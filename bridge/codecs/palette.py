@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -217,13 +218,13 @@ class PaletteCodec(VAECodec):
         return FACTOR
 
     def check_render(self, size: int | None, transparent: bool) -> None:
-        if size is not None and not (isinstance(size, int) and SMALLEST <= size <= LARGEST):
+        if size is not None and not (isinstance(size, Integral) and SMALLEST <= size <= LARGEST):
             raise UserError(f"size: this model draws {SMALLEST} to {LARGEST} pixels a side, not {size}")
 
     @torch.no_grad()
     def render(self, z: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
         self.check_render(size, transparent)
-        size = self.image_size if size is None else size
+        size = self.image_size if size is None else int(size)
         colour, opacity = self.layers(z).draw(size, sharpness=max(1.0, math.sqrt(size / self.image_size)))
         if not transparent:
             return (colour + 1 - opacity).clamp(0, 1)

@@ -145,10 +145,8 @@ class VelocityMapper(DensityMapper, InvertibleMapper):
     ) -> Tensor:
         """The noise, (B, *z_shape), from which `sample`, at temperature 1 and the same settings, gives `z`.
 
-        Each Euler step is solved for its beginning. In float32 the round trip of a latent that the mapper drew itself
-        is exact to about 1e-4; of another latent it may be less, where a small difference of the noise makes a large
-        one of the latent. Raises UserError, which names the latent and the remedy, if no noise leads back to one
-        within `ROUND_TRIP`.
+        Each Euler step is solved for its beginning: in float32 to about 1e-4, for a latent that the mapper drew itself.
+        Raises UserError, which names the latent and the remedy, if no noise leads back to one within `ROUND_TRIP`.
 
         Source: Pan et al. 2023, Effective Real Image Editing with Accelerated Iterative Diffusion Inversion,
             arXiv:2309.04907 (fixed-point iteration of a step, accelerated)

@@ -609,7 +609,7 @@ class LocalFlowMapper(CleanMapper):
         index, padded = self._padded([self.nearest(code) for code in pooled])
         known, style = self.picture_latents(index, like.dtype), self.style[index]
         log_weight = torch.from_numpy(padded).to(like.dtype)
-        for row, code in enumerate(pooled if self._given else ()):
+        for row, code in enumerate(pooled):
             if (given := self._given.get(code_key(code))) is not None:
                 count = len(given.latents)
                 known[row, :count], style[row, :count] = given.latents.to(known), given.style.to(style)
