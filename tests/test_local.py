@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bridge.errors import UserError
 from bridge.mappers import LocalFlowMapper
-from bridge.mappers.local import Material, _largest, log_kernel
+from bridge.mappers.local import VIEWS, Material, _largest, log_kernel
 from tests.test_mappers import codes_of, normal, repeated, sample_noise, unit_codes
 
 SHAPE = (3, 4, 4)
@@ -371,6 +371,15 @@ def test_an_unknown_style_is_refused_with_those_there_are():
 @pytest.mark.parametrize(("novelty", "lead"), [(-1.0, 4.0), (0.0, 4.0), (0.25, 2.0), (0.5, 0.0), (1.0, 0.0)])
 def test_novelty_takes_the_lead_away(novelty, lead):
     assert memory(lead=4.0).restricted(novelty=novelty).lead == lead
+
+
+def test_views_do_not_pile_up():
+    mapper = memory()
+    views = [mapper.restricted(novelty=i / 100) for i in range(1, 101)]
+    assert len(mapper._views) == VIEWS
+    assert mapper.restricted(novelty=1.0) is views[-1]
+    again = mapper.restricted(novelty=0.01)
+    assert (again.window, again.perplexity) == (views[0].window, views[0].perplexity)
 
 
 @pytest.mark.parametrize("novelty", [-1.1, 1.1, math.nan])

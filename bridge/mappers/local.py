@@ -25,6 +25,7 @@ from bridge.text import TextCode
 KEPT = {2: (1, 1.5), 4: (7, 2.7), 6: (31, 3.5), 8: (127, math.inf)}
 """Bits of a number of a latent -> largest integer that it is kept as, and deviations beyond which it is cut off."""
 REMEMBERED, REMEMBERED_IN_TRAINING = 256, 1 << 16  # Captions whose neighbours are kept
+VIEWS = 32  # of other styles and novelties that are kept
 SLACK = 0.1  # Cosine by which a caption may be farther than the nearest, and still be the same
 ASIDE = 0.1
 """Cosine by which a caption that only alludes to its picture counts as farther; of .05, .1 and .13 the best, by eye."""
@@ -355,22 +356,25 @@ class LocalFlowMapper(CleanMapper):
             raise UserError(f"novelty: expected a number from -1 to 1, got {novelty!r}")
         if style is None and novelty == 0:
             return self
-        if (style, novelty) not in self._views:
-            view, more = self.view(), max(novelty, 0.0)
-            view.window = tuple(s * (1 - 0.6 * more) for s in self.window)
-            view.perplexity = self.perplexity * (1 + 3 * more)
-            view.hottest = min(HOTTEST, self.hottest * (1 + 3 * more))
-            view.lead = self.lead * max(0.0, 1 - 2 * more)
-            view.coherence = max(-novelty, self.coherence)
-            if style is not None:
-                of_kinds = [self.style == styles.index(kind) for kind in kinds]
-                either = torch.stack(of_kinds).any(0)
-                view.allowed = ~either if style.startswith((NOT, RATHER_NOT)) else either
-                view.avoided = tuple(of_kinds) if style.startswith(RATHER_NOT) else ()
-                if not bool(view.allowed.any()):
-                    raise UserError(f"style: all pictures in memory are {named!r}; leave the style out")
-            self._views[style, novelty] = view
-        return self._views[style, novelty]
+        if (kept := self._views.get((style, novelty))) is not None:
+            return kept
+        view, more = self.view(), max(novelty, 0.0)
+        view.window = tuple(s * (1 - 0.6 * more) for s in self.window)
+        view.perplexity = self.perplexity * (1 + 3 * more)
+        view.hottest = min(HOTTEST, self.hottest * (1 + 3 * more))
+        view.lead = self.lead * max(0.0, 1 - 2 * more)
+        view.coherence = max(-novelty, self.coherence)
+        if style is not None:
+            of_kinds = [self.style == styles.index(kind) for kind in kinds]
+            either = torch.stack(of_kinds).any(0)
+            view.allowed = ~either if style.startswith((NOT, RATHER_NOT)) else either
+            view.avoided = tuple(of_kinds) if style.startswith(RATHER_NOT) else ()
+            if not bool(view.allowed.any()):
+                raise UserError(f"style: all pictures in memory are {named!r}; leave the style out")
+        self._views[style, novelty] = view
+        if len(self._views) > VIEWS:
+            self._views.pop(next(iter(self._views)), None)
+        return view
 
     def view(self) -> "LocalFlowMapper":
         """A mapper over the same memory, whose `window` and other settings can be set without changing this one."""
