@@ -75,10 +75,10 @@ class Memory:
             self.latents,
             self.codes,
             self.captions,
-            {"whitening": WHITENING, "lead": LEAD} | dict(settings or {}),
             styles=self.styles if any(self.styles) else None,
             groups=[first.setdefault(digest, i) for i, digest in enumerate(self.hashes)],
             allusions=[text in self.allusions for text in self.texts],
+            **{"whitening": WHITENING, "lead": LEAD} | dict(settings or {}),
         )
 
     @classmethod

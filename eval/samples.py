@@ -69,9 +69,7 @@ def varied(pipe: BridgePipeline, settings: Mapping[str, float | None]) -> Bridge
         raise UserError("--strength, --begin: this model's local flow has no correction; leave them out")
     if "window" in local:
         local["window"] = tuple(s * local["window"] / mapper.window[0] for s in mapper.window)
-    other.mapper = view = mapper.view()
-    for name, value in local.items():
-        setattr(view, name, value)
+    other.mapper = mapper.varied(**local)
     return other
 
 

@@ -159,7 +159,7 @@ def test_of_what_is_known_in_this_colour_those_that_have_it_are_drawn(encoder):
     latents = torch.stack([block(colour) for colour in colours]) * 2 - 1
     captions = ["a green cat", "a red cat", "a blue cat"]
     codes = encoder.encode(captions, with_tokens=False).pooled
-    mapper = LocalFlowMapper.from_memory(latents, codes, [[0]] * 4 + [[1]] * 2 + [[2]], {"perplexity": 2})
+    mapper = LocalFlowMapper.from_memory(latents, codes, [[0]] * 4 + [[1]] * 2 + [[2]], perplexity=2)
     memory = CaptionMemory(mapper.unit_codes, captions)
     pipe = BridgePipeline(encoder, mapper, PaintCodec(), memory, Settings(num_inference_steps=6))
     found = made(pipe, "a green cat")

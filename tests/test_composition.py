@@ -62,9 +62,7 @@ def make_pipeline(
     codes = encoder.encode(captions, with_tokens=False).pooled
     numbers = [[i] for i in range(len(captions)) for _ in range(2)]
     styles = ["glyph" if caption in glyphs else "flat" for caption in captions for _ in range(2)]
-    mapper = LocalFlowMapper.from_memory(
-        torch.stack(pictures) * 2 - 1, codes, numbers, {"perplexity": 2}, styles=styles
-    )
+    mapper = LocalFlowMapper.from_memory(torch.stack(pictures) * 2 - 1, codes, numbers, perplexity=2, styles=styles)
     memory = CaptionMemory(mapper.unit_codes, captions)
     return BridgePipeline(encoder, mapper, codec or PaintCodec(), memory, Settings(num_inference_steps=6))
 
@@ -255,7 +253,7 @@ def test_things_of_one_style_are_laid_out_together(encoder, monkeypatch):
     pictures = torch.stack([block(c) for c in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0))]) * 2 - 1
     codes = encoder.encode(captions, with_tokens=False).pooled
     mapper = LocalFlowMapper.from_memory(
-        pictures, codes, [[0], [0], [1], [1]], {"perplexity": 2}, styles=["flat", "line", "flat", "line"]
+        pictures, codes, [[0], [0], [1], [1]], perplexity=2, styles=["flat", "line", "flat", "line"]
     )
 
     def encode(text: str) -> Tensor:

@@ -43,9 +43,7 @@ def test_it_corrects_from_its_time_on():
     z_t, t, c = normal(3, *SHAPE), torch.tensor([0.0, 0.4, 0.9]), unit_codes(3)
     mapper, base = with_random_weights(), memory().clean(z_t, t, c)
     whole = mapper.clean(z_t, t, c)
-    view = mapper.view()
-    view.begin = 0.4
-    late = view.clean(z_t, t, c)
+    late = mapper.varied(begin=0.4).clean(z_t, t, c)
     assert torch.equal(late[0], base[0])
     torch.testing.assert_close(late[1:], whole[1:])
 
@@ -115,7 +113,7 @@ def test_training_lowers_the_loss_of_pictures_that_memory_lacks():
     """Each picture is another's mirror image, which memory cannot know and a network can learn."""
     z = normal(64, *SHAPE, seed=4)
     codes = unit_codes(64, seed=5)
-    mapper = LocalFlowMapper.from_memory(z, codes.pooled, [[i] for i in range(64)], {"perplexity": 4})
+    mapper = LocalFlowMapper.from_memory(z, codes.pooled, [[i] for i in range(64)], perplexity=4)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         mapper = mapper.corrected(TOKENS | {"width": 32}).train()

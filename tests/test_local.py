@@ -21,8 +21,7 @@ PICTURES = 20
 
 def memory(n: int = PICTURES, z_shape: tuple[int, ...] = SHAPE, **options) -> LocalFlowMapper:
     codes = unit_codes(n, seed=5).pooled
-    about = {name: options.pop(name) for name in ("styles", "groups", "allusions") if name in options}
-    return LocalFlowMapper.from_memory(normal(n, *z_shape, seed=4), codes, [[i] for i in range(n)], options, **about)
+    return LocalFlowMapper.from_memory(normal(n, *z_shape, seed=4), codes, [[i] for i in range(n)], **options)
 
 
 def code_of(picture: int, n: int = 1):
@@ -105,7 +104,7 @@ def with_allusions(whitening: float, allusions: list[bool] | None) -> LocalFlowM
     """Two captions a picture, the second of which may only allude to it."""
     codes, captions = unit_codes(2 * PICTURES, seed=5).pooled, [[i, PICTURES + i] for i in range(PICTURES)]
     z = normal(PICTURES, *SHAPE, seed=4)
-    return LocalFlowMapper.from_memory(z, codes, captions, {"whitening": whitening}, allusions=allusions)
+    return LocalFlowMapper.from_memory(z, codes, captions, whitening=whitening, allusions=allusions)
 
 
 @pytest.mark.parametrize("whitening", [0.0, 0.5])
@@ -122,10 +121,10 @@ def test_a_caption_that_alludes_to_its_picture_counts_as_farther(whitening):
 
 def test_allusions_do_not_change_how_captions_are_whitened():
     codes, z = unit_codes(PICTURES + 5, seed=5).pooled, normal(PICTURES, *SHAPE, seed=4)
-    plain = LocalFlowMapper.from_memory(z, codes[:PICTURES], [[i] for i in range(PICTURES)], {"whitening": 0.5})
+    plain = LocalFlowMapper.from_memory(z, codes[:PICTURES], [[i] for i in range(PICTURES)], whitening=0.5)
     captions = [[i, PICTURES + i] if i < 5 else [i] for i in range(PICTURES)]
     alludes = [i >= PICTURES for i in range(PICTURES + 5)]
-    mapper = LocalFlowMapper.from_memory(z, codes, captions, {"whitening": 0.5}, allusions=alludes)
+    mapper = LocalFlowMapper.from_memory(z, codes, captions, whitening=0.5, allusions=alludes)
     assert torch.equal(mapper.metric, plain.metric)
 
 
@@ -147,7 +146,7 @@ def adjectives(whitening: float) -> tuple[LocalFlowMapper, Tensor]:
     asked = torch.nn.functional.normalize(2 * axes[0] + axes[1] + axes[12], dim=0)
     codes = torch.cat([torch.nn.functional.normalize(codes, dim=1), (-axes[0] + 2 * axes[12])[None] / 5**0.5])
     captions = [[i] for i in range(len(codes))]
-    return LocalFlowMapper.from_memory(normal(len(codes), *SHAPE), codes, captions, {"whitening": whitening}), asked
+    return LocalFlowMapper.from_memory(normal(len(codes), *SHAPE), codes, captions, whitening=whitening), asked
 
 
 def test_whitened_captions_share_what_is_rare():
@@ -166,7 +165,7 @@ def test_whitened_captions_share_what_is_rare():
 
 def test_whitening_is_that_of_the_known_codes():
     codes = torch.nn.functional.normalize(normal(4000, 6, seed=2) * torch.tensor([9.0, 3, 1, 1, 1, 1]), dim=1)
-    mapper = LocalFlowMapper.from_memory(normal(4000, 4), codes, [[i] for i in range(4000)], {"whitening": 1.0})
+    mapper = LocalFlowMapper.from_memory(normal(4000, 4), codes, [[i] for i in range(4000)], whitening=1.0)
     apart = mapper.unit_codes.double() - mapper.unit_codes.double().mean(0)
     covariance = apart.T @ apart / 4000 + (0.1 + 6 / 4000) * apart.square().mean() * torch.eye(6)
     white = apart @ torch.linalg.inv(torch.linalg.cholesky(covariance)).T
@@ -390,11 +389,8 @@ def test_a_novelty_out_of_range_is_refused(novelty):
 
 def test_a_variation_is_a_mapper_made_with_those_settings():
     noise, c = sample_noise(memory(), 3), unit_codes(3)
-    mapper = memory()
-    varied, before = mapper.view(), mapper.sample(c, noise=noise)
-    varied.window, varied.perplexity = (1.0, 0.5), 3.0
+    varied = memory().varied(window=(1.0, 0.5), perplexity=3.0)
     assert torch.equal(varied.sample(c, noise=noise), memory(window=(1.0, 0.5), perplexity=3.0).sample(c, noise=noise))
-    assert torch.equal(mapper.sample(c, noise=noise), before)
 
 
 STYLES = ["flat", "shaded"] * (PICTURES // 2)
@@ -430,17 +426,17 @@ def test_a_coherent_latent_is_of_one_style(tmp_path):
     side = torch.tensor([1.0, -1.0]).repeat(PICTURES // 2).view(-1, 1, 1, 1)
     latents, codes = side + normal(PICTURES, *SHAPE, seed=4) / 4, unit_codes(PICTURES, seed=5).pooled
     numbers = [[i] for i in range(PICTURES)]
-    settings = {"window": (0.3, 0.3), "perplexity": 10, "coherence": 1.0}
-    mapper = LocalFlowMapper.from_memory(latents, codes, numbers, settings, styles=STYLES)
-    noise, loose = sample_noise(mapper, 16), mapper.view()
-    loose.coherence = 0.0
+    mapper = LocalFlowMapper.from_memory(
+        latents, codes, numbers, styles=STYLES, window=(0.3, 0.3), perplexity=10, coherence=1.0
+    )
+    noise, loose = sample_noise(mapper, 16), mapper.varied(coherence=0.0)
     mixed, kept = (m.sample(code_of(0, 16), noise=noise) for m in (loose, mapper))
     assert float(mixed.sign().flatten(1).mean(1).abs().max()) < 1
     assert torch.equal(kept.sign().flatten(1).mean(1).abs(), torch.ones(16))
     assert torch.equal(loose.restricted(novelty=-1.0).sample(code_of(0, 16), noise=noise), kept)
     mapper.save_pretrained(tmp_path)
     assert LocalFlowMapper.from_pretrained(tmp_path).coherence == 1
-    one_style = LocalFlowMapper.from_memory(latents, codes, numbers, settings)
+    one_style = LocalFlowMapper.from_memory(latents, codes, numbers, window=(0.3, 0.3), perplexity=10, coherence=1.0)
     assert torch.equal(one_style.sample(code_of(0, 16), noise=noise), mixed)
 
 
@@ -486,7 +482,7 @@ def test_an_image_leads_with_the_style_that_its_choice_falls_on(tmp_path):
     """Two flat and one shaded picture of a caption: two thirds of the choices, the first by name, lead with flat."""
     styles = ["shaded", "flat", "flat"]
     memory = partial(LocalFlowMapper.from_memory, normal(3, 2, 4, 4, seed=1), torch.eye(4)[:1], [[0]] * 3)
-    mapper, plain = (memory({"lead": lead, "window": (9.0, 9.0)}, styles=styles) for lead in (100.0, 0.0))
+    mapper, plain = memory(styles=styles, lead=100.0, window=(9.0, 9.0)), memory(styles=styles, window=(9.0, 9.0))
     noise, code = normal(30, 2, 4, 4, seed=2), codes_of(torch.eye(4)[:1].expand(30, 4))
     choice = torch.linspace(0, 0.999, 30)
 
@@ -503,7 +499,7 @@ def test_an_image_leads_with_the_style_that_its_choice_falls_on(tmp_path):
     mapper.save_pretrained(tmp_path)
     assert LocalFlowMapper.from_pretrained(tmp_path).lead == 100
     with pytest.raises(UserError, match=r"^lead: expected a number of 0 or more, got -1"):
-        memory({"lead": -1.0})
+        memory(lead=-1.0)
 
 
 def test_a_number_serves_two_choices():
@@ -538,11 +534,10 @@ def many(request, monkeypatch) -> tuple[LocalFlowMapper, LocalFlowMapper]:
     pytest.importorskip("faiss")
     codes, z = unit_codes(3000, seed=5).pooled, normal(1500, *SHAPE, seed=4)
     captions = [[i, 1500 + i] for i in range(1500)]
-    settings, allusions = {"neighbours": 24, "whitening": request.param}, [i % 3 == 0 for i in range(3000)]
-    make = partial(LocalFlowMapper.from_memory, z, codes, captions, settings, allusions=allusions)
-    exact = make()
+    options = {"neighbours": 24, "whitening": request.param, "allusions": [i % 3 == 0 for i in range(3000)]}
+    exact = LocalFlowMapper.from_memory(z, codes, captions, **options)
     monkeypatch.setattr("bridge.mappers.local.EXACT", 1000)
-    return exact, make()
+    return exact, LocalFlowMapper.from_memory(z, codes, captions, **options)
 
 
 def test_an_index_gives_the_same_neighbours(many):
@@ -595,8 +590,7 @@ def test_what_a_row_draws_from_is_gathered_once_for_all_steps(monkeypatch):
     assert len(gathered) == 2
     assert not torch.equal(first, other)
     assert torch.equal(mapper.sample(code_of(0, 2), noise=noise, num_inference_steps=6), first)
-    wide = mapper.view()
-    wide.perplexity = 12.0
+    wide = mapper.varied(perplexity=12.0)
     assert not torch.equal(wide.sample(code_of(0, 2), noise=noise, num_inference_steps=6), first)
 
 

@@ -133,7 +133,7 @@ def make(name: str, z_shape: tuple[int, ...] = Z_SHAPE, **options: Any) -> Mappe
         if case.family == "LocalFlowMapper":
             latents, codes = normal(24, *z_shape, seed=11), unit_codes(24, seed=12).pooled
             known = {name: value for name, value in case.options.items() if name != "correction"}
-            mapper = LocalFlowMapper.from_memory(latents, codes, [[i] for i in range(24)], known | options)
+            mapper = LocalFlowMapper.from_memory(latents, codes, [[i] for i in range(24)], **known, **options)
             return mapper.corrected(case.options["correction"]) if "correction" in case.options else mapper
         return FAMILIES[case.family](z_shape=z_shape, text_dim=DIM, **{**case.options, **options})
 

@@ -3,10 +3,9 @@
 import copy
 import math
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -248,7 +247,7 @@ class LocalFlowMapper(CleanMapper):
         network = self.network
         if network is None or not all(torch.equal(w, w.half().float()) for w in network.parameters()):
             return self
-        view = self.view()
+        view = self.varied()
         view.__dict__["_modules"] = {"network": copy.deepcopy(network).half()}
         return view
 
@@ -258,13 +257,21 @@ class LocalFlowMapper(CleanMapper):
         latents: Tensor,  # Standardised, of N pictures, (N, *z_shape)
         codes: Tensor,  # Unit text codes of M different captions, (M, text_dim)
         captions: Sequence[Sequence[int]],  # For each picture, the numbers of its captions
-        settings: Mapping[str, Any] = MappingProxyType({}),  # Of the class, such as {"whitening": 0.3}
         *,
         styles: Sequence[str] | None = None,  # For each picture, its kind in words
         groups: Sequence[int] | None = None,  # For each picture, the number of its near-duplicates, -1 for none
         allusions: Sequence[bool] | None = None,  # For each caption, whether it only alludes to its picture
+        window: tuple[float, float] = (2.0, 1.7),
+        perplexity: float = 8.0,
+        neighbours: int = 192,
+        whitening: float = 0.0,
+        coherence: float = 0.0,
+        hottest: float = HOTTEST,
+        lead: float = 0.0,
+        bits: int | tuple[int, ...] = 8,
+        code_bits: int = 8,
     ) -> Self:
-        """A mapper over these pictures; UserError unless each has a caption.
+        """A mapper over these pictures; UserError unless each has a caption. For the settings see the class.
 
         Of near-duplicates only the nearest is weighed; captions that only allude, as tags do, are farther by ASIDE.
         """
@@ -274,7 +281,10 @@ class LocalFlowMapper(CleanMapper):
         index = caption_index(codes) if len(codes) > EXACT else np.zeros(0, dtype=np.uint8)
         sizes = tuple(latents.shape[1:]), codes.shape[1], len(latents), len(codes), sum(map(len, captions))
         aside = ASIDE if any(allusions or ()) else 0.0
-        mapper = cls(*sizes, styles=kinds, index_bytes=len(index), aside=aside, **settings)
+        mapper = cls(
+            *sizes, window, perplexity, neighbours, kinds, len(index), whitening=whitening, bits=bits, aside=aside,
+            coherence=coherence, hottest=hottest, lead=lead, code_bits=code_bits,
+        )  # fmt: skip
         channelwise = latents.transpose(0, 1).flatten(1)
         levels, clipped = torch.tensor([KEPT[b] for b in mapper.bits]).to(latents).unbind(1)
         mapper.scale.copy_(channelwise.abs().amax(1).clamp(min=1e-6).minimum(clipped) / levels)
@@ -282,10 +292,10 @@ class LocalFlowMapper(CleanMapper):
         whole = (latents / mapper._across(mapper.scale)).round().clamp(-most, most)
         mapper.latents.copy_(_packed(whole.to(torch.int8), mapper.bits))
         shares = codes / codes.abs().amax(1, keepdim=True).clamp(min=1e-6)
-        mapper.codes.copy_(mapper._packed_codes((shares * KEPT[mapper.config.code_bits][0]).round().to(torch.int8)))
+        mapper.codes.copy_(mapper._packed_codes((shares * KEPT[code_bits][0]).round().to(torch.int8)))
         if mapper.config.aside:
             mapper.allusion.copy_(torch.tensor(allusions))
-        if mapper.config.whitening:
+        if whitening:
             mapper._whiten()
         mapper.link.copy_(torch.tensor([number for numbers in captions for number in numbers]))
         mapper.start.copy_(torch.tensor([0, *map(len, captions)]).cumsum(0))
@@ -358,12 +368,10 @@ class LocalFlowMapper(CleanMapper):
             return self
         if (kept := self._views.get((style, novelty))) is not None:
             return kept
-        view, more = self.view(), max(novelty, 0.0)
-        view.window = tuple(s * (1 - 0.6 * more) for s in self.window)
-        view.perplexity = self.perplexity * (1 + 3 * more)
-        view.hottest = min(HOTTEST, self.hottest * (1 + 3 * more))
-        view.lead = self.lead * max(0.0, 1 - 2 * more)
-        view.coherence = max(-novelty, self.coherence)
+        more, less = max(novelty, 0.0), max(-novelty, self.coherence)
+        window = tuple(s * (1 - 0.6 * more) for s in self.window)
+        view = self.varied(window=window, perplexity=self.perplexity * (1 + 3 * more), coherence=less)
+        view.hottest, view.lead = min(HOTTEST, self.hottest * (1 + 3 * more)), self.lead * max(0.0, 1 - 2 * more)
         if style is not None:
             of_kinds = [self.style == styles.index(kind) for kind in kinds]
             either = torch.stack(of_kinds).any(0)
@@ -376,17 +384,29 @@ class LocalFlowMapper(CleanMapper):
             self._views.pop(next(iter(self._views)), None)
         return view
 
-    def view(self) -> "LocalFlowMapper":
-        """A mapper over the same memory, whose `window` and other settings can be set without changing this one."""
+    def varied(
+        self,
+        *,
+        window: tuple[float, ...] | None = None,
+        perplexity: float | None = None,
+        coherence: float | None = None,
+        lead: float | None = None,
+        strength: float | None = None,
+        begin: float | None = None,
+    ) -> "LocalFlowMapper":
+        """A view of the same memory with other settings; see the class."""
+        changed = {"window": window, "perplexity": perplexity, "coherence": coherence}
+        changed |= {"lead": lead, "strength": strength, "begin": begin}
         view = object.__new__(type(self))
         view.__dict__ = self.__dict__ | {"_views": {}, "_last": None, "_caches": defaultdict(OrderedDict)}
+        view.__dict__ |= {name: value for name, value in changed.items() if value is not None}
         return view
 
     def given(self, material: Sequence[tuple[Tensor, Material]]) -> "LocalFlowMapper":
         """A view in which captions with these text codes, (text_dim,), draw from this."""
         if not material:
             return self
-        view = self.view()
+        view = self.varied()
         view._caches = self._caches
         view._given = {code_key(code): each for code, each in material}
         return view
@@ -579,9 +599,7 @@ class LocalFlowMapper(CleanMapper):
         t, z_t = self._on_path(z, c, noise)
         with torch.no_grad():
             known = self._others(c.pooled, z, noise[:, 1]) if self.training else self._known(c, z_t)
-        whole = self.view()
-        whole.strength, whole.begin = 1.0, 0.0
-        return velocity_error(whole._clean(z_t, t, c, known), z, t, LATE)
+        return velocity_error(self.varied(strength=1, begin=0)._clean(z_t, t, c, known), z, t, LATE)
 
     def _others(self, pooled: Tensor, z: Tensor, normal: Tensor) -> Known:
         """As `_known`, without pictures like z (B, *z_shape), and for some rows, by a normal number, near captions."""

@@ -299,9 +299,7 @@ class LocalNet(MapperNet):
         if sampling not in self._varied:
             finer = self.noise_shape[-1] / GRID if len(self.noise_shape) > 1 else 1
             window = tuple(s * finer for s in sampling.window)
-            view = self.mapper.view()
-            view.window, view.perplexity = window, sampling.perplexity
-            self._varied[sampling] = view
+            self._varied[sampling] = self.mapper.varied(window=window, perplexity=sampling.perplexity)
         return self._varied[sampling]
 
 

@@ -125,9 +125,7 @@ def search_line(size: int, known: Tensor, queries: Tensor, whitening: float, rep
     """A line of the table: seconds to make a memory of `size` captions, and what a search in it takes and finds."""
     codes = made_up(known, size, 1)
     began = time.perf_counter()
-    mapper = LocalFlowMapper.from_memory(
-        torch.zeros(size, 1), codes, [[i] for i in range(size)], {"whitening": whitening}
-    )
+    mapper = LocalFlowMapper.from_memory(torch.zeros(size, 1), codes, [[i] for i in range(size)], whitening=whitening)
     built = time.perf_counter() - began
     most = mapper.neighbours
 
@@ -137,7 +135,7 @@ def search_line(size: int, known: Tensor, queries: Tensor, whitening: float, rep
         return near, np.exp(log_kernel(cosine[near], mapper.perplexity))
 
     def search() -> None:
-        view = mapper.view()  # remembers no caption yet
+        view = mapper.varied()  # remembers no caption yet
         for code in queries:
             view.nearest(code)
 
