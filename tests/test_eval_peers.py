@@ -38,9 +38,9 @@ from eval.studies.compare.nets import (
     RIDGE,
     TOKENS,
     Batch,
-    LocalNet,
     LocalPeer,
     LocalSampling,
+    MapperNet,
     Peer,
     PeerNet,
     Sampling,
@@ -229,7 +229,7 @@ def test_a_local_flow_knows_pairs_alone() -> None:
 
 def test_windows_cover_the_same_share_of_any_grid() -> None:
     nets = [peer.remember(*toy().pairs(peer.uses_vae), SPACE[0]) for peer in (LOCAL_FLOW, LOCAL_PIXELS)]
-    windows = [net.varied(LocalSampling(window=(2.0, 1.0))).window for net in nets if isinstance(net, LocalNet)]
+    windows = [net.varied(LocalSampling(window=(2.0, 1.0))).window for net in nets if isinstance(net, MapperNet)]
     assert windows == [(1.0, 0.5), (4.0, 2.0)]  # grids of 4 x 4 and 16 x 16
 
 

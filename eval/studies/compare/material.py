@@ -98,12 +98,8 @@ class Material:
         Source: Sheynin et al. 2022, KNN-Diffusion, arXiv:2204.02849
         """
         far, index = self.memory.draw(c.pooled, u, TEMPERATURE, FAMILIAR)
-        near = self.codes(self.labels[index])
-        return TextCode(
-            torch.where(far[:, None], near.pooled, c.pooled),
-            torch.where(far[:, None, None], near.tokens, c.tokens),
-            torch.where(far[:, None], near.mask, c.mask),
-        )
+        both = TextCode.cat([c, self.codes(self.labels[index])])
+        return both[torch.arange(len(c)) + len(c) * far]
 
     def only(self, paired: Tensor) -> "Material":
         """The same pictures with captions for the rows `paired` alone."""

@@ -252,30 +252,6 @@ class InvertibleNet(PeerNet):
         return self.decode(z.unflatten(1, self.codec.z_shape))
 
 
-class MapperNet(PeerNet):
-    """One of the bridge's mapping families, on latents with their codec or on `pixels`."""
-
-    def __init__(self, codec: ImageCodec, mapper: Mapper, pixels: bool = False) -> None:
-        super().__init__()
-        self.codec, self.mapper, self.pixels, self.noise_shape = codec, mapper, pixels, mapper.sample_noise_shape
-
-    def loss(self, batch: Batch) -> Tensor:
-        noise = torch.randn(len(batch.data), *self.mapper.loss_noise_shape, generator=batch.generator)
-        return self.mapper.loss(batch.data, batch.c, noise=noise.to(batch.data.device))
-
-    def varied(self, sampling: Sampling) -> Mapper:
-        """The mapper with what a sampling changes about it."""
-        return self.mapper
-
-    def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
-        mapper, guidance = self.varied(sampling), dict[str, Any]()
-        if isinstance(mapper, VelocityMapper):
-            guidance = {"guidance_scale": sampling.guidance, "num_inference_steps": FLOW_STEPS}
-        elif sampling.guidance != 1:
-            raise ValueError(f"guidance: {type(mapper).__name__} has none; leave it at 1")
-        return self.decode(mapper.sample(c, noise=noise, temperature=sampling.temperature, **guidance))
-
-
 @dataclass(frozen=True)
 class LocalSampling(Sampling):
     """How a local flow draws."""
@@ -284,23 +260,36 @@ class LocalSampling(Sampling):
     perplexity: float = 8.0  # Pictures that a caption effectively draws from
 
 
-class LocalNet(MapperNet):
-    """A local flow over a memory."""
+class MapperNet(PeerNet):
+    """One of the bridge's mapping families, on latents with their codec or on `pixels`."""
 
-    mapper: LocalFlowMapper
+    def __init__(self, codec: ImageCodec, mapper: Mapper, pixels: bool = False) -> None:
+        super().__init__()
+        self.codec, self.mapper, self.pixels, self.noise_shape = codec, mapper, pixels, mapper.sample_noise_shape
+        self._varied: dict[Sampling, Mapper] = {}
 
-    def __init__(self, codec: ImageCodec, mapper: LocalFlowMapper, pixels: bool = False) -> None:
-        super().__init__(codec, mapper, pixels)
-        self._varied: dict[Sampling, LocalFlowMapper] = {}
+    def loss(self, batch: Batch) -> Tensor:
+        noise = torch.randn(len(batch.data), *self.mapper.loss_noise_shape, generator=batch.generator)
+        return self.mapper.loss(batch.data, batch.c, noise=noise.to(batch.data.device))
 
-    def varied(self, sampling: Sampling) -> LocalFlowMapper:
-        """The flow with a sampling's window, on its own grid, and perplexity; one for each sampling."""
+    def varied(self, sampling: Sampling) -> Mapper:
+        """The mapper, a local flow with a sampling's window, on its own grid, and perplexity; one for each sampling."""
+        if not isinstance(self.mapper, LocalFlowMapper):
+            return self.mapper
         assert isinstance(sampling, LocalSampling)
         if sampling not in self._varied:
             finer = self.noise_shape[-1] / GRID if len(self.noise_shape) > 1 else 1
             window = tuple(s * finer for s in sampling.window)
             self._varied[sampling] = self.mapper.varied(window=window, perplexity=sampling.perplexity)
         return self._varied[sampling]
+
+    def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
+        mapper, guidance = self.varied(sampling), dict[str, Any]()
+        if isinstance(mapper, VelocityMapper):
+            guidance = {"guidance_scale": sampling.guidance, "num_inference_steps": FLOW_STEPS}
+        elif sampling.guidance != 1:
+            raise ValueError(f"guidance: {type(mapper).__name__} has none; leave it at 1")
+        return self.decode(mapper.sample(c, noise=noise, temperature=sampling.temperature, **guidance))
 
 
 @dataclass(frozen=True)
@@ -359,7 +348,7 @@ class LocalPeer(Peer):
     def remember(self, data: Tensor, codes: Tensor, captions: Sequence[Sequence[int]], codec: ImageCodec) -> PeerNet:
         """A network that draws, over pairs as `Material.pairs` gives them."""
         data = data if self.uses_vae else data * 2 - 1
-        return LocalNet(codec, LocalFlowMapper.from_memory(data, codes, captions), not self.uses_vae)
+        return MapperNet(codec, LocalFlowMapper.from_memory(data, codes, captions), not self.uses_vae)
 
 
 def _retrieve(fitted: Baselines, trial: Trial, code: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
