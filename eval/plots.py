@@ -14,6 +14,7 @@ from PIL import Image
 
 from bridge.images import flatten
 from eval.bench import Calibration
+from eval.metrics.bootstrap import Interval
 from eval.report import TradeOff
 
 STYLE = {"svg.hashsalt": "bridge", "svg.fonttype": "none", "font.size": 9}
@@ -27,9 +28,7 @@ BLUE, GREEN = "#2b6cb0", "#176a3a"
 class Curve:
     name: str
     x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float]  # Ends of the intervals of y
-    high: Sequence[float]
+    y: Sequence[Interval]
     dashed: bool = False
 
 
@@ -55,8 +54,9 @@ def curves(title: str, lines: Sequence[Curve], x_label: str, y_label: str) -> Fi
     figure = Figure(figsize=(7, 3.6))
     axes = figure.subplots()
     for line in lines:
-        axes.plot(line.x, line.y, "--" if line.dashed else "-", marker="o", markersize=4, label=line.name)
-        axes.vlines(line.x, line.low, line.high, colors=axes.lines[-1].get_color(), linewidth=1)
+        values, low, high = zip(*((i.value, i.low, i.high) for i in line.y), strict=True)
+        axes.plot(line.x, values, "--" if line.dashed else "-", marker="o", markersize=4, label=line.name)
+        axes.vlines(line.x, low, high, colors=axes.lines[-1].get_color(), linewidth=1)
     axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale="log")
     axes.xaxis.set_major_locator(FixedLocator(sorted({x for line in lines for x in line.x})))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -159,7 +159,8 @@ def test_impossible_size_is_named(word: str) -> None:
 
 
 def test_chart_is_well_formed_and_holds_every_point() -> None:
-    lines = [Curve("a < b", [10, 100], [0.1, 0.5], [0.0, 0.4], [0.2, 0.6]), Curve("b", [10], [-0.3], [-0.5], [0.1])]
+    upper = Curve("a < b", [10, 100], [Interval(0.1, 0.0, 0.2), Interval(0.5, 0.4, 0.6)])
+    lines = [upper, Curve("b", [10], [Interval(-0.3, -0.5, 0.1)])]
     figure = plots.curves("seen", lines, "pairs", "score")
     assert [line.get_xydata().tolist() for line in figure.axes[0].lines[:2]] == [[[10, 0.1], [100, 0.5]], [[10, -0.3]]]
     ends = [path.vertices[:, 1].tolist() for bars in figure.axes[0].collections for path in bars.get_paths()]
@@ -169,7 +170,7 @@ def test_chart_is_well_formed_and_holds_every_point() -> None:
 
 
 def test_near_sizes_do_not_run_into_one_another() -> None:
-    line = Curve("a method with a long name, equal minutes", [100, 10000, 11754], [0.1] * 3, [0.0] * 3, [0.2] * 3)
+    line = Curve("a method with a long name, equal minutes", [100, 10000, 11754], [Interval(0.1, 0.0, 0.2)] * 3)
     figure = plots.curves("seen", [line], "pairs", "score")
     figure.canvas.draw()
     labels = figure.axes[0].get_xticklabels()

@@ -242,8 +242,7 @@ def chart(points: Sequence[Point], row: str) -> str:
     curves = []
     for way, p in {p.way: p for p in points if row in p.rows}.items():
         curve = scores([q for q in points if row in q.rows], p.mode, p.method, row, p.space)
-        y, low, high = ([getattr(s, end) for s in curve.values()] for end in ("value", "low", "high"))
-        curves.append(Curve(way, list(curve), y, low, high, p.mode == "plateau"))
+        curves.append(Curve(way, list(curve), list(curve.values()), p.mode == "plateau"))
     return to_svg(plots.curves(f"{row} captions", curves, "pairs", "score"))
 
 

@@ -163,9 +163,9 @@ def chart(codecs: dict[str, CodecFigures], betas: Sequence[float]) -> str:
     order = sorted(zip(betas, codecs.values(), strict=True), key=lambda pair: pair[0])
     curves = []
     for measure in MEASURES[:4]:
+        name = measure.upper() if len(measure) == 3 else measure
         ranges = [getattr(codec.flattened, measure) for _, codec in order]
-        ends = ([r.value for r in ranges], [r.low for r in ranges], [r.high for r in ranges])
-        curves.append(Curve(measure.upper() if len(measure) == 3 else measure, [beta for beta, _ in order], *ends))
+        curves.append(Curve(name, [beta for beta, _ in order], ranges))
     return to_svg(plots.curves("disentanglement of codecs on shapes", curves, "beta", "0: none, 1: whole"))
 
 
