@@ -6,7 +6,7 @@ where each was drawn once, each headline has a 1 of its own and there is no scor
 
 import abc
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
@@ -71,11 +71,6 @@ class PerCaption(Columns):
     realistic: np.ndarray  # Share that passes the realism test
     copied: np.ndarray  # Share that copies a training picture
 
-    @classmethod
-    def of(cls, hit: Iterable[float], styles: Iterable[float], energy: Iterable[float], seen: list[Seen]) -> Self:
-        shares = [[s.realistic.mean() for s in seen], [s.copied.mean() for s in seen]]
-        return cls(*map(np.array, (hit, styles, energy, *shares)))
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -110,8 +105,8 @@ class Bench(abc.ABC):
         return replace(self, refs=self.refs[index], seen=[self.seen[int(i)] for i in index])
 
     @abc.abstractmethod
-    def judged(self, kind: str, seen: list[Seen], asked: np.ndarray | None = None) -> Judged:
-        """Pictures of a kind held against the real ones, caption by caption."""
+    def measured(self, kind: str, seen: Seen, caption: int) -> tuple[float, float, float]:
+        """Fields `hit`, `styles` and `energy` of `PerCaption`, of a caption's pictures of a kind."""
 
     @abc.abstractmethod
     def headlines(self, judged: Judged, absent: dict[str, str]) -> dict[str, Interval | None]:
@@ -134,6 +129,12 @@ class Bench(abc.ABC):
     @property
     def rows(self) -> np.ndarray:
         return np.concatenate(self.refs.rows)
+
+    def judged(self, kind: str, seen: list[Seen], asked: np.ndarray | None = None) -> Judged:
+        """Pictures of a kind held against the real ones, caption by caption."""
+        rows = [(*self.measured(kind, s, i), s.realistic.mean(), s.copied.mean()) for i, s in enumerate(seen)]
+        per = PerCaption(*map(np.array, zip(*rows, strict=True)))
+        return Judged(kind, seen, per, self.refs.families if asked is None else asked)
 
     def samples(self, seen: Seen, asked: np.ndarray | None = None) -> Judged:
         """Of a model's pictures, the same number for each caption; `asked` as in `Judged`, where it is another one."""
@@ -196,21 +197,18 @@ class ArtistBench(Bench):
         """Energy distance of caption-blind training pictures, (C,)."""
         return energy.energy_to_population(self.population, self.points, self.refs.artists)
 
-    def judged(self, kind: str, seen: list[Seen], asked: np.ndarray | None = None) -> Judged:
+    def measured(self, kind: str, seen: Seen, caption: int) -> tuple[float, float, float]:
         """Of real pictures and reconstructions, artists weigh alike and one picture of each counts for the styles."""
-        refs, real = self.refs, kind != "samples"
-        hit, styles, distances = [], [], []
-        for s, r, artists, family in zip(seen, self.points, refs.artists, refs.families, strict=True):
-            _, first, number = np.unique(artists, return_index=True, return_inverse=True)
-            centroids = fit.centroids_without(r, artists)
-            h = self.rivals.hits(s.shows, s.realistic, centroids, family, number if real else None)
-            hit.append(family_weights(artists) @ h if real else h.mean())
-            distance = energy.energy_distance_of_real if real else energy.energy_distance
-            distances.append(distance(s.shows, r, artists))
-            counted = first if real else slice(None)
-            shown = s.style[counted], h[counted] >= fit.VALID
-            styles.append(diversity.distinct_styles(*shown, min(self.n, len(first))))
-        return Judged(kind, seen, PerCaption.of(hit, styles, distances, seen), refs.families)
+        r, artists, family = self.seen[caption].shows, self.refs.artists[caption], self.refs.families[caption]
+        _, first, number = np.unique(artists, return_index=True, return_inverse=True)
+        real = kind != "samples"
+        centroids = fit.centroids_without(r, artists)
+        hits = self.rivals.hits(seen.shows, seen.realistic, centroids, family, number if real else None)
+        counted = first if real else slice(None)
+        styles = diversity.distinct_styles(seen.style[counted], hits[counted] >= fit.VALID, min(self.n, len(first)))
+        if real:
+            return family_weights(artists) @ hits, styles, energy.energy_distance_of_real(seen.shows, r, artists)
+        return hits.mean(), styles, energy.energy_distance(seen.shows, r, artists)
 
     def headlines(self, judged: Judged, absent: dict[str, str]) -> dict[str, Interval | None]:
         per, real = judged.per, self.real.per
@@ -285,20 +283,15 @@ class SingleBench(Bench):
         captions = single.Asked(space.text(encode_text(self.refs.captions)), families, asked, weights)
         return [captions, *([space.pictures(p) for p in group] for group in points)]
 
-    def judged(self, kind: str, seen: list[Seen], asked: np.ndarray | None = None) -> Judged:
-        shows, families = [s.shows for s in seen], self.refs.families
-        each = zip(seen, self.points, families, strict=True)
-        hits = [self.rivals.hits(s.shows, s.realistic, r.mean(axis=0, keepdims=True), own) for s, r, own in each]
-        styles = np.full(len(seen), np.nan)  # stays so where fewer than two pictures are valid
-        if kind == "samples":
-            for i in np.flatnonzero([(h >= fit.VALID).sum() >= 2 for h in hits]):
-                styles[i] = single.valid_distance(seen[i].style, hits[i], self.unit)
-            energy = single.energy_scores(shows, self.points)
-        else:
-            apart = [np.linalg.norm(x - r, axis=1).mean() for x, r in zip(shows, self.points, strict=True)]
-            energy = np.array(apart)
-        per = PerCaption.of([h.mean() for h in hits], styles, energy, seen)
-        return Judged(kind, seen, per, families if asked is None else asked)
+    def measured(self, kind: str, seen: Seen, caption: int) -> tuple[float, float, float]:
+        """The energy of real pictures and reconstructions is their distance to the real ones."""
+        r, family = self.seen[caption].shows, self.refs.families[caption]
+        hits = self.rivals.hits(seen.shows, seen.realistic, r.mean(axis=0, keepdims=True), family)
+        if kind != "samples":
+            return hits.mean(), math.nan, np.linalg.norm(seen.shows - r, axis=1).mean()
+        two_valid = (hits >= fit.VALID).sum() >= 2
+        distance = single.valid_distance(seen.style, hits, self.unit) if two_valid else math.nan
+        return hits.mean(), distance, single.energy_score(seen.shows, r)
 
     def headlines(self, judged: Judged, absent: dict[str, str]) -> dict[str, Interval | None]:
         absent |= {"score": NO_SCORE, "styles": NO_STYLES}

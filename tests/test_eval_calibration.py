@@ -13,6 +13,8 @@ from eval.metrics.calibration import (
 )
 
 CAPTIONS, N, D = 2000, 4, 4
+Points = list[np.ndarray]
+ONE = [np.array(["an artist"])] * CAPTIONS
 
 
 @pytest.fixture
@@ -20,15 +22,15 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def world(rng, width: float = 1.0, n: int = N, offset: float = 0.0) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Captions with a centre each, one real picture about it at deviation 1, and n samples at `width`."""
+def world(rng, width: float = 1.0, n: int = N, offset: float = 0.0) -> tuple[Points, Points, Points]:
+    """Captions with a centre each, n samples about it at `width`, and a real picture by one artist at deviation 1."""
     centres = 3 * rng.standard_normal((CAPTIONS, 1, D))
     samples = centres + offset + width * rng.standard_normal((CAPTIONS, n, D))
-    return list(samples), list(centres + rng.standard_normal((CAPTIONS, 1, D)))
+    return list(samples), list(centres + rng.standard_normal((CAPTIONS, 1, D))), ONE
 
 
-def ratio(samples: list[np.ndarray], references: list[np.ndarray]) -> float:
-    spread, skill = spread_skill(samples, references)
+def ratio(samples: Points, references: Points, artists: Points) -> float:
+    spread, skill = spread_skill(samples, references, artists)
     return float(spread_skill_ratio(spread.mean(), skill.mean(), len(samples[0])))
 
 
@@ -50,15 +52,15 @@ def test_an_error_of_the_mean_lowers_the_ratio(rng):
 
 def test_a_model_blind_to_the_caption_is_calibrated_too(rng):
     """Why none of this is a headline."""
-    samples, references = world(rng)
+    samples, *real = world(rng)
     blind = [np.sqrt(10) * rng.standard_normal(x.shape) for x in samples]
-    assert ratio(blind, references) == pytest.approx(1, abs=0.05)
-    assert reliability(ranks_per_caption(blind, references).sum(axis=0)) < 0.08
+    assert ratio(blind, *real) == pytest.approx(1, abs=0.05)
+    assert reliability(ranks_per_caption(blind, *real).sum(axis=0)) < 0.08
 
 
 def test_one_picture_many_times_has_no_spread(rng):
-    samples, references = world(rng)
-    assert ratio([np.repeat(x[:1], N, axis=0) for x in samples], references) == 0
+    samples, *real = world(rng)
+    assert ratio([np.repeat(x[:1], N, axis=0) for x in samples], *real) == 0
 
 
 def test_artists_weigh_equally_in_skill():
@@ -95,7 +97,7 @@ def test_references_amid_samples_too_unlike_are_not_outlying(rng):
 
 def test_ties_are_broken_evenly():
     same = [np.zeros((N, D))] * CAPTIONS
-    counts = ranks_per_caption(same, [np.zeros((1, D))] * CAPTIONS).sum(axis=0)
+    counts = ranks_per_caption(same, [np.zeros((1, D))] * CAPTIONS, ONE).sum(axis=0)
     assert reliability(counts) < 2 * np.sqrt(2 * N / (np.pi * CAPTIONS))
 
 
@@ -103,13 +105,13 @@ def test_a_sample_that_copies_the_reference_ties_with_it(rng):
     """Half of the time above, half below: rounding must not decide."""
     r = list(rng.standard_normal((80, 1, 7)))
     x = [np.concatenate([p + 5 * rng.standard_normal((9, 7)), p]) for p in r]
-    seeds = [ranks_per_caption(x, r, seed=s) for s in range(8)]
+    seeds = [ranks_per_caption(x, r, ONE[:80], seed=s) for s in range(8)]
     assert (np.mean(seeds, axis=0).max(axis=1) < 1).mean() > 0.95
 
 
 def test_ties_repeat_with_their_seed():
     same, r = [np.zeros((N, D))] * 50, [np.zeros((1, D))] * 50
-    first, again, other = (ranks_per_caption(same, r, seed=s) for s in (3, 3, 4))
+    first, again, other = (ranks_per_caption(same, r, ONE[:50], seed=s) for s in (3, 3, 4))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
@@ -134,5 +136,6 @@ def test_artwork_held_against_the_rest_of_its_caption_fills_every_bin_once(artwo
     points = RawPixels().encode(pictures.pixels(rows)).late
     groups = [points[pictures.label[rows] == c] for c in np.unique(pictures.label[rows])]
     left = [np.delete(g, i, axis=0) for g in groups for i in range(8)]
-    counts = ranks_per_caption(left, [g[i : i + 1] for g in groups for i in range(8)]).sum(axis=0)
+    one = [g[i : i + 1] for g in groups for i in range(8)]
+    counts = ranks_per_caption(left, one, ONE[: len(one)]).sum(axis=0)
     assert len(groups) == 4 and counts.tolist() == [4] * 8

@@ -49,15 +49,14 @@ def distance_to_others(style: Points, families: np.ndarray) -> np.ndarray:
     return np.array([cdist(s, points[family != own]).mean() for s, own in zip(style, families, strict=True)])
 
 
-def energy_scores(samples: Points, references: Points) -> np.ndarray:
-    """`E|x - r| - E|x - x'| / 2` of every caption, (C,): lower is better, and only differences mean something.
+def energy_score(x: np.ndarray, r: np.ndarray) -> float:
+    """`E|x - r| - E|x - x'| / 2` of a caption's points: lower is better, and only differences mean something.
 
     Strictly proper: the expectation is half the energy distance to what artists would draw, plus a caption's constant.
 
     Source: Gneiting and Raftery 2007, Strictly proper scoring rules, prediction, and estimation, section 4.3
     """
-    each = zip(samples, references, strict=True)
-    return np.array([float(cdist(x, r).mean() - pdist(x).mean() / 2) for x, r in each])
+    return float(cdist(x, r).mean() - pdist(x).mean() / 2)
 
 
 @dataclass(frozen=True)
