@@ -187,16 +187,21 @@ def _baselines(
 def trade_off(
     models: Mapping[tuple[float, float], Generate], judge: Judge, *, split: str, n: int, captions: int, seed: int
 ) -> dict[str, list[TradeOff]]:
-    """One model, by guidance scale and temperature, judged without baselines, by row; arguments as in `evaluate`."""
+    """One model, by guidance scale and temperature, judged without baselines, by row; arguments as in `evaluate`.
+
+    A setting without all of its headlines is left out: it has no place on the curve.
+    """
     points: dict[str, list[TradeOff]] = {}
-    for name, part in ROWS[split].items():
+    for row, part in ROWS[split].items():
         if part not in judge.pictures.split:
             continue
-        bench, points[name] = bench_of(judge, part, n, captions=captions, seed=seed), []
+        bench, points[row] = bench_of(judge, part, n, captions=captions, seed=seed), []
         for setting, generate in models.items():
             (seen,) = seen_of([judge], "model", generate, bench.refs.captions, n)
-            f = bench.figures(bench.samples(seen))
-            points[name].append(TradeOff(*setting, *map(f.value, ("fit", "diversity", "joint", "copied"))))
+            figures = bench.figures(bench.samples(seen))
+            values = [figures.value(name) for name in ("fit", "diversity", "joint", "copied")]
+            if np.isfinite(values).all():
+                points[row].append(TradeOff(*setting, *values))
     return points
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -126,12 +126,12 @@ class Generated:
 
 
 def first_captions(pictures: Pictures, split: str, count: int) -> list[str]:
-    """The first captions of a split by hash: of those by two artists, as in a report, or of all where none are."""
+    """The first captions of a split by hash: of those by two artists, as in a report, or of all if they are too few."""
     rows = pictures.where(split)
-    labels = {str(label) for label in pictures.label[rows]}
-    if len(set(zip(pictures.label[rows], pictures.artist[rows], strict=True))) > len(labels) + 1:
+    drawn = Counter(str(label) for label, _ in set(zip(pictures.label[rows], pictures.artist[rows], strict=True)))
+    if sum(artists >= 2 for artists in drawn.values()) >= 2:
         return list(first_by_hash(references(pictures, split), count).captions)
-    return sorted(sorted(labels, key=lambda label: content_hash(label.encode()))[:count])
+    return sorted(sorted(drawn, key=lambda label: content_hash(label.encode()))[:count])
 
 
 @dataclass(frozen=True)

@@ -310,6 +310,15 @@ def test_table_names_every_cheat_and_what_was_left_out(report):
     assert text.count("left out, too few artists: 0 captions, 0 families") == 3
 
 
+def test_what_is_absent_is_called_so(report):
+    bare = [
+        dataclasses.replace(s, figures={name: dataclasses.replace(f, score=None) for name, f in s.figures.items()})
+        for s in report.sections
+    ]
+    text = cheats.to_text(dataclasses.replace(report, sections=bare))
+    assert "absent" in text and "None" not in text
+
+
 # bad input
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for
 from bridge.text import TextCode, TextEncoder
+from eval.bench import HEADLINES as HEADLINE_OF
 from eval.data import Pictures
 from eval.judge import Judge
 from eval.studies import parser_of
@@ -532,6 +534,14 @@ def test_bad_input_is_one_line_and_exit_code_2(
     code = command.main(["peers", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--vae-minutes", "1", *argv])
     error = capsys.readouterr().err
     assert (code, error.count("\n")) == (2, 1) and named in error
+
+
+def test_rows_without_a_score_are_named_before_anything_is_trained(
+    drawings_judge: Judge, few_draws: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(HEADLINE_OF, "score", lambda means: np.full(means.shape[:-1], np.nan))
+    with pytest.raises(ValueError, match="data: seen captions of validation have no score: real pictures of too few"):
+        Benches(drawings_judge, 2, 4)
 
 
 def test_a_study_knows_its_further_pictures_by_content(artwork_folder, tmp_path, monkeypatch):

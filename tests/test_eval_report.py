@@ -24,7 +24,7 @@ from eval.features import Extractor, Features, RawPixels
 from eval.judge import Judge
 from eval.metrics.bootstrap import paired_bootstrap
 from eval.report import evaluate, to_json, to_text, trade_off
-from eval.samples import generate_with
+from eval.samples import first_captions, generate_with
 from tests.pictures import seen
 from train.command import spelled
 
@@ -257,6 +257,13 @@ def test_trade_off_has_a_point_for_every_setting_and_row(judge):
     assert wide.diversity > thin.diversity and wide.fit > 0.8
 
 
+def test_a_setting_without_all_headlines_has_no_place_on_the_curve(judge, monkeypatch):
+    headlines = ArtistBench.headlines
+    monkeypatch.setattr(ArtistBench, "headlines", lambda *given: headlines(*given) | {"diversity": None})
+    points = trade_off({(1.0, 1.0): artists_model}, judge, split="validation", n=4, captions=16, seed=0)
+    assert points == {"seen": [], "held-out": []}
+
+
 def test_every_baseline_stands_beside_the_model(report):
     assert set(report.rows["held-out"].methods) == {
         "real",
@@ -403,6 +410,13 @@ def test_captions_by_one_artist_are_left_out_and_counted():
 def test_first_captions_come_one_a_family(judge):
     refs = first_by_hash(references(judge.pictures, "validation"), 8)
     assert len(set(refs.families)) == 8
+
+
+@pytest.mark.parametrize(("artists", "shown"), [("xyzxx", "abc"), ("xyzxy", "ac")])
+def test_sheets_show_captions_by_two_artists_if_there_are_two_or_else_all(artists, shown):
+    label, split = np.array(list("aaabc" if artists == "xyzxx" else "aabcc")), np.array(["train"] * 5)
+    pictures = Pictures([b""] * 5, label, np.array(list(artists)), np.unique(label, return_inverse=True)[1], split)
+    assert first_captions(pictures, "train", 3) == list(shown)
 
 
 def test_fewer_captions_are_part_of_more(judge):

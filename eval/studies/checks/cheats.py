@@ -220,7 +220,8 @@ def to_text(report: CheatReport) -> str:
     for s in report.sections:
         rows = [["", *COLUMNS, *BESIDE]]
         for name, f in sorted(s.figures.items(), key=lambda item: (is_cheat(item[0]), -item[1].value("score"))):
-            rows.append([name, *(str(getattr(f, c)) for c in COLUMNS), *(f"{f.value(c):.2f}" for c in BESIDE)])
+            headlines = [str(getattr(f, c) or "absent") for c in COLUMNS]
+            rows.append([name, *headlines, *(f"{f.value(c):.2f}" for c in BESIDE)])
         judged = f"{s.references:.1f} are references: {s.captions} captions of {s.families} families"
         left_out = f"left out, too few artists: {s.left_out} captions, {s.families_left_out} families"
         lines += ["", f"{s.givers} artists of a caption give, {judged} ({left_out})", *table(rows)]

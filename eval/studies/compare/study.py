@@ -110,7 +110,7 @@ def _canonical(key: Key) -> str:
 
 
 class Benches:
-    """Benches for n pictures a caption, `captions` at most, by split and row; UserError if a split has none."""
+    """Benches for n pictures a caption, `captions` at most, by split and row; UserError without any, or a score."""
 
     def __init__(self, judge: Judge, n: int, captions: int | None) -> None:
         self.judge, self.n, self.captions = judge, n, captions
@@ -120,6 +120,11 @@ class Benches:
             if not here:
                 raise UserError(f"data: no picture has split {' or '.join(map(repr, parts.values()))}")
             self.rows[split] = {row: bench_of(judge, part, n, captions=captions) for row, part in here.items()}
+            for row, bench in self.rows[split].items():
+                absent: dict[str, str] = {}
+                bench.headlines(bench.real, absent)
+                if not judge.singly and "score" in absent:
+                    raise UserError(f"data: {row} captions of {split} have no score: {absent['score']}; hold out more")
 
     def figures(self, generate: Generate, split: str) -> dict[str, dict[str, float]]:
         """Figures by row of a split: headlines and copies as far as they exist, each with the ends of its interval as
