@@ -66,9 +66,8 @@ def shuffle_captions(families: np.ndarray, rng: np.random.Generator) -> np.ndarr
 class RidgeGaussian:
     """Linear regression of latents on text codes, with one full covariance for what it leaves over."""
 
-    regression: Ridge
+    regression: Ridge  # Its penalty is the one that validation chose
     root: np.ndarray  # Cholesky factor of the residual covariance, (Z, Z)
-    penalty: float  # The ridge penalty that validation chose
 
     def mean(self, c: np.ndarray) -> np.ndarray:
         """Expected latents (C, Z) of text codes (C, D)."""
@@ -90,7 +89,7 @@ def fit_ridge(
     errors = [weights @ ((f.predict(c_validation) - z_validation) ** 2).mean(axis=1) for f in fits]
     best = fits[int(np.argmin(errors))]
     covariance = np.cov(z - best.predict(c), rowvar=False) + 1e-6 * np.eye(z.shape[1])
-    return RidgeGaussian(best, np.linalg.cholesky(covariance), best.alpha)
+    return RidgeGaussian(best, np.linalg.cholesky(covariance))
 
 
 def text_codes(encoder: TextEncoder) -> EncodeText:

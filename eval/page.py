@@ -66,7 +66,6 @@ class Shown:
 
 @dataclass(frozen=True)
 class Answer:
-    row: str
     kind: str  # 'good', 'fair', 'bad' or 'absent'
     badge: str
     lines: tuple[str, ...]
@@ -108,7 +107,7 @@ def to_html(report: Report, shown: Mapping[str, Sequence[Shown]]) -> str:
         report=report,
         words=words,
         shown=shown,
-        questions=[(asked, [answer(name, row, words) for name, row in rows.items()]) for asked, answer in questions],
+        questions=[(asked, [(name, answer(row, words)) for name, row in rows.items()]) for asked, answer in questions],
         beside=present(words["beside"]),
         memory=present(SHARED["memory"]),
         wide=_scale_of([rows[name].methods[first] for name, first in firsts.items()]),
@@ -138,7 +137,7 @@ def ordered(row: Row) -> list[str]:
     return first + models_of(row) + known[len(first) :]
 
 
-def good(name: str, row: Row, words: Words = ARTISTS) -> Answer:
+def good(row: Row, words: Words = ARTISTS) -> Answer:
     """How far each headline is on the way from its floor to its 1; the badge is the smallest (singly, fit)."""
     f, lines, measured = row.methods[models_of(row)[0]], [], {}
     for field, title, subject, floor in words["headlines"]:
@@ -150,7 +149,7 @@ def good(name: str, row: Row, words: Words = ARTISTS) -> Answer:
         if words is not SINGLE or field == "fit":
             measured[title] = i
     if not measured:
-        return Answer(name, "absent", "absent", tuple(lines))
+        return Answer("absent", "absent", tuple(lines))
     weakest, i = min(measured.items(), key=lambda item: item[1].value)
     least, badge = 1.0, f"weakest: {weakest.lower()} {number(i.value)}"
     if words is SINGLE:
@@ -159,14 +158,14 @@ def good(name: str, row: Row, words: Words = ARTISTS) -> Answer:
             least = most.low
             lines.append(f"Real pictures through the codec reach a fit of {number(most)}.")
     kind = "bad" if i.low <= 0 else "good" if i.high >= least else "fair"
-    return Answer(name, kind, badge, tuple(lines))
+    return Answer(kind, badge, tuple(lines))
 
 
-def copies(name: str, row: Row, words: Words = ARTISTS) -> Answer:
+def copies(row: Row, words: Words = ARTISTS) -> Answer:
     """Whether the model's copy rate is above that of real pictures: their intervals do not meet."""
     own, real = interval_of(row.methods[models_of(row)[0]], "copied"), interval_of(row.methods["real"], "copied")
     if own is None or real is None:
-        return Answer(name, "absent", "absent", (f"absent: {row.absent.get('copied', 'not measured')}",))
+        return Answer("absent", "absent", (f"absent: {row.absent.get('copied', 'not measured')}",))
     lines = [f"{percent(own)} of its pictures lie nearer to a training picture than 99% of real ones do."]
     repeats = own.low > real.high
     if repeats:
@@ -176,25 +175,25 @@ def copies(name: str, row: Row, words: Words = ARTISTS) -> Answer:
     if retrieval := interval_of(row.methods.get("nearest1"), "copied"):
         lines.append(f"Retrieval, which does nothing but copy: {percent(retrieval)}.")
     badge = f"{percent(own.value)} copies, real {percent(real.value)}"
-    return Answer(name, "bad" if repeats else "good", badge, tuple(lines))
+    return Answer("bad" if repeats else "good", badge, tuple(lines))
 
 
-def rivals(name: str, row: Row, words: Words = ARTISTS) -> Answer:
+def rivals(row: Row, words: Words = ARTISTS) -> Answer:
     """Whether the model's energy is lower than each obvious alternative's, paired by caption."""
     against = {rival: row.energy_less[rival] for rival in RIVALS if rival in row.energy_less}
     if not against:
-        return Answer(name, "absent", "absent", ("absent: the report was made without baselines",))
-    lines = []
+        return Answer("absent", "absent", ("absent: the report was made without baselines",))
+    lines, wins = [], 0
     for rival, less in against.items():
         verdict, title = versus(less), about_method(rival, row, words)[0]
         if verdict == "not shown to differ":
             lines.append(f"Not shown to differ from “{title}”: {number(less, 1)}.")
         else:
+            wins += verdict == "better"
             gap = less if verdict == "worse" else Interval(-less.value, -less.high, -less.low)
             lines.append(f"{verdict.capitalize()} than “{title}” by {number(gap, 1)}.")
-    wins = sum(versus(less) == "better" for less in against.values())
     kind = "good" if wins == len(against) else "fair" if wins else "bad"
-    return Answer(name, kind, f"better than {wins} of {len(against)}", tuple(lines))
+    return Answer(kind, f"better than {wins} of {len(against)}", tuple(lines))
 
 
 def versus(less: Interval) -> str:

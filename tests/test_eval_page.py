@@ -235,18 +235,18 @@ def test_what_is_not_finite_is_absent(field):
 )
 def test_verdict_on_the_weakest_headline(joint, kind, said):
     high = Interval(1.3, 1.2, 1.4)
-    answer = page.good("seen", row(figures(fit=high, diversity=high, joint=joint)))
+    answer = page.good(row(figures(fit=high, diversity=high, joint=joint)))
     assert answer.kind == kind and said in answer.lines[2]
     assert joint == high or answer.badge == f"weakest: joint {page.number(joint.value)}"
 
 
 @pytest.mark.parametrize(("low", "kind"), [(0.041, "bad"), (0.039, "good")])
 def test_verdict_on_copies_needs_intervals_apart(low, kind):
-    assert page.copies("seen", row(figures(copied=Interval(0.3, low, 0.5)))).kind == kind
+    assert page.copies(row(figures(copied=Interval(0.3, low, 0.5)))).kind == kind
 
 
 def test_verdict_on_the_obvious_alternatives():
-    answer = page.rivals("seen", row())
+    answer = page.rivals(row())
     assert answer.badge == "better than 1 of 3" and answer.kind == "fair"
     assert answer.lines == (
         "Worse than “Retrieval, nearest caption” by 2.0 [1.0, 3.0].",

@@ -184,4 +184,4 @@ def test_ridge_penalty_is_chosen_on_validation(linear, monkeypatch):
     monkeypatch.setattr(baselines, "PENALTIES", (1e-2, 1e6))
     c, _, _, _ = linear
     noise = np.random.default_rng(1).standard_normal((4000, 3))
-    assert fitted(c, noise).penalty == 1e6
+    assert fitted(c, noise).regression.alpha == 1e6

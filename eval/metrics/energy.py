@@ -19,7 +19,9 @@ def energy_distance(
 
     Source: Székely and Rizzo 2013, Energy statistics; Gneiting and Raftery 2007, section 4.3
     """
-    across = artist_weights(len(x), x_artists) @ (cdist(x, r) @ artist_weights(len(r), artists))
+    own = np.arange(len(x)) if x_artists is None else x_artists
+    others = np.arange(len(r)) if artists is None else artists
+    across = family_weights(own) @ (cdist(x, r) @ family_weights(others))
     return 2 * float(across) - spread(x, x_artists) - spread(r, artists)
 
 
@@ -40,11 +42,6 @@ def _between_artists(x: np.ndarray, r: np.ndarray, artists: np.ndarray) -> float
     w = family_weights(artists)
     pair = np.outer(w, w) * (artists[:, None] != artists[None, :])
     return float((cdist(x, r) * pair).sum() / pair.sum())
-
-
-def artist_weights(count: int, artists: np.ndarray | None) -> np.ndarray:
-    """Weights of `count` pictures that sum to 1: the same in total for every artist, or equal without artists."""
-    return np.full(count, 1 / count) if artists is None else family_weights(artists)
 
 
 def energy_to_population(
