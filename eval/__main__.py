@@ -133,10 +133,10 @@ def _report(args: argparse.Namespace, command: str) -> None:
     judge = Judge.load(data, EfficientNetLite0(), say, why)
     second = None if args.quick else Judge.load(data, extractor(args.second, codec), say, why)
 
-    def notes(asked: Sequence[str]) -> list[str | None]:
-        return [None if pipe is None else pipe.note(pipe.text_encoder.encode([caption])) for caption in asked]
+    def note(caption: str) -> str | None:
+        return None if pipe is None else pipe.note(pipe.text_encoder.encode([caption]))
 
-    gallery = Gallery(SHEETS, next(iter(models.values())), args.samples, notes)
+    gallery = Gallery(SHEETS, next(iter(models.values())), args.samples, note)
     report = evaluate(models, judge, second=second, say=say, watch=gallery, about=about, **known)
     if pipe is not None and judge.singly is None and not args.quick:
         # Settings are never chosen on test.

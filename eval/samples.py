@@ -141,16 +141,16 @@ class Gallery:
     captions: int  # So many of each row, at most
     generate: Generate  # Draws them, as it did for the report
     samples: int  # Pictures a caption
-    notes: Callable[[Sequence[str]], list[str | None]]  # Captions to what the model says of each, if anything
+    note: Callable[[str], str | None]  # What the model says of a caption, if anything
     shown: dict[str, list[Shown]] = field(default_factory=dict)  # Sheets by row
 
     def __call__(self, row: str, bench: Bench) -> None:
         refs, pictures = first_by_hash(bench.refs, self.captions), bench.judge.pictures
         self.shown[row] = []
-        each = zip(refs.captions, self.generate(refs.captions, self.samples), self.notes(refs.captions), strict=True)
-        for (caption, x, note), own, artists in zip(each, refs.rows, refs.artists, strict=True):
+        drawn = self.generate(refs.captions, self.samples)
+        for caption, x, own, artists in zip(refs.captions, drawn, refs.rows, refs.artists, strict=True):
             copied, nearest = bench.judge.copies(x)
             one_an_artist = own[np.sort(np.unique(artists, return_index=True)[1])]
             samples, near, real = to_pil(x), to_pil(pictures.pixels(nearest)), to_pil(pictures.pixels(one_an_artist))
             labels = pictures.label[nearest].tolist()
-            self.shown[row].append(Shown(caption, samples, near, labels, copied.tolist(), real, note))
+            self.shown[row].append(Shown(caption, samples, near, labels, copied.tolist(), real, self.note(caption)))

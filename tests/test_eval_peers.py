@@ -434,7 +434,7 @@ TINY = replace(  # Ours, small enough for a test
     ),
 )
 TINY_DIRECT = replace(DIRECT, trials=({"learning_rate": 1e-3, "batch_size": 4, "grid": 8, "widths": (8,)},))
-TINY_PLATEAU = replace(DIRECT_PLATEAU, trials=TINY_DIRECT.trials)
+TINY_PLATEAU = replace(DIRECT_PLATEAU, trials=TINY_DIRECT.trials, follows=TINY_DIRECT)
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def judge(folder) -> Judge:
 
 @pytest.fixture(scope="module")
 def gallery() -> Gallery:
-    return Gallery(2, good, 4, lambda asked: [None] * len(asked))
+    return Gallery(2, good, 4, lambda _: None)
 
 
 def run(judge, models=MODELS, **kwargs) -> Report:

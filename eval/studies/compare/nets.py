@@ -302,7 +302,7 @@ class Peer:
     _: KW_ONLY
     uses_vae: bool = True  # Works on the VAE's latents, so that the VAE's training is charged to it
     whitened: bool = False  # Works on PCA-whitened latents; see `families`
-    follows: str = ""  # Name of the peer whose chosen trial this one takes instead of choosing
+    follows: "Peer | None" = None  # Whose chosen trial this one takes instead of choosing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -394,7 +394,7 @@ LOCAL_FLOW = LocalPeer("local_flow", settings=LOCAL)
 LOCAL_PIXELS = LocalPeer("local_pixels", settings=LOCAL, uses_vae=False)  # The closed form without a latent space
 BRIDGE_FLOW = TrainedPeer("bridge_flow", TRIALS["bridge_flow"], GUIDED, family=FlowMatchingMapper)
 DIRECT = TrainedPeer("direct", TRIALS["direct"], GUIDED, net=UNet, tokens=True, uses_vae=False)
-DIRECT_PLATEAU = replace(DIRECT, name="direct_plateau", plateau=True, follows="direct")  # What more time would buy it
+DIRECT_PLATEAU = replace(DIRECT, name="direct_plateau", plateau=True, follows=DIRECT)  # What more time would buy it
 LATENT = TrainedPeer("latent", TRIALS["latent"], GUIDED, net=UNet, tokens=True)
 INVERTIBLE = TrainedPeer("invertible", TRIALS["invertible"], PLAIN, net=InvertibleNet)
 PRIOR = TrainedPeer("prior", TRIALS["prior"], GUIDED, net=PriorNet, tokens=True)

@@ -24,7 +24,6 @@ from train.command import Parser, say, whole
 
 TRAINED = (nets.DIRECT, nets.DIRECT_PLATEAU, nets.LATENT, nets.INVERTIBLE, nets.PRIOR)
 ALL: tuple[Peer, ...] = (nets.LOCAL_FLOW, nets.LOCAL_PIXELS, nets.BRIDGE_FLOW, *TRAINED, nets.RETRIEVAL, nets.RIDGE)
-PLATEAU_SEEDS = 1  # A run to the plateau is made once
 
 
 @dataclass(frozen=True)
@@ -46,18 +45,16 @@ class Line:
         return [self.peer, *(str(self.rows[row][h]) for h in HEADLINES), *cost, "VAE" if self.uses_vae else ""]
 
 
-def trained(
-    shop: Workshop, peer: Peer, trials: int, seeds: int, peers: Mapping[str, Peer]
-) -> tuple[Line, dict[str, Generate]]:
+def trained(shop: Workshop, peer: Peer, trials: int, seeds: int) -> tuple[Line, dict[str, Generate]]:
     """A peer's line, still without rows, and its models by name, one a seed; chosen with seed 0, or as it follows."""
-    chooser = peers[peer.follows] if peer.follows else peer
+    chooser = peer.follows or peer
     choice = shop.choose(chooser, range(min(trials, len(chooser.trials))))
     failed = Line(peer.name, peer.uses_vae, failed="every trial or seed diverged")
     if choice is None:
         return failed, {}
     trial, sampling = peer.trials[choice[0]], choice[1]
     if isinstance(peer, TrainedPeer) and peer.plateau:
-        seeds = min(seeds, PLATEAU_SEEDS)
+        seeds = 1  # such a run is made once
     each = {seed: shop.validated(peer, trial, seed, [sampling]).get(sampling) for seed in range(seeds)}
     scores = {seed: score for seed, score in each.items() if score is not None}
     if not scores:
@@ -87,9 +84,8 @@ def _arguments(parser: Parser) -> None:
 
 def _run(args: argparse.Namespace, command: str) -> None:
     shop = open_workshop(args)
-    peers = {peer.name: peer for peer in ALL}
-    asked = args.only or list(peers)
-    entries = [trained(shop, peer, args.trials, args.seeds, peers) for peer in ALL if peer.name in asked]
+    chosen = [peer for peer in ALL if not args.only or peer.name in args.only]
+    entries = [trained(shop, peer, args.trials, args.seeds) for peer in chosen]
     models = {name: model for _, own in entries for name, model in own.items()}
     if not models:
         raise UserError("every trial of every peer diverged; see the messages above")

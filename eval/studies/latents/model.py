@@ -16,9 +16,9 @@ from bridge import explore
 from bridge.codecs import load_codec
 from bridge.errors import UserError
 from bridge.images import contact_sheet, save_png, to_pil
-from bridge.mappers import Mapper, VelocityMapper
+from bridge.mappers import Mapper
 from bridge.noise import generator_for, normal_rows
-from bridge.pipeline import BridgePipeline
+from bridge.pipeline import BridgePipeline, Settings, draw
 from bridge.text import TextCode
 from eval.baselines import decode_all, flat_latents
 from eval.data import Pictures, picture_latents, references, spread_over_families
@@ -91,9 +91,8 @@ def channel_draws(z: Tensor, normal: Tensor) -> Tensor:
 
 def mapped(mapper: Mapper, c: TextCode, noise: Tensor, steps: int) -> Tensor:
     """Latents of codes, without guidance, (B, *z_shape); `steps` count for a mapper with a velocity."""
-    settings = {"num_inference_steps": steps} if isinstance(mapper, VelocityMapper) else {}
-    starts = range(0, len(noise), CHUNK)
-    return torch.cat([mapper.sample(c[i : i + CHUNK], noise=noise[i : i + CHUNK], **settings) for i in starts])
+    parts, settings = range(0, len(noise), CHUNK), Settings(num_inference_steps=steps)
+    return torch.cat([draw(mapper, c[i : i + CHUNK], noise[i : i + CHUNK], settings) for i in parts])
 
 
 def near(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
