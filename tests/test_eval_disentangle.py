@@ -13,7 +13,6 @@ from eval.metrics import disentangle
 from eval.metrics.disentangle import (
     DCI,
     active_units,
-    adjusted_accuracy,
     dci,
     explained,
     linear_probe,
@@ -189,9 +188,11 @@ def test_a_probe_that_knows_one_value_tells_it_of_everything():
 
 
 def test_accuracy_weighs_values_equally():
-    values = np.array([0] * 90 + [1] * 10)
-    assert adjusted_accuracy(values, np.zeros(100, int)) == 0
-    assert adjusted_accuracy(values, values) == 1
+    factors = np.array([[0, 0]] * 90 + [[1, 1]] * 10)
+    near = factors + np.random.default_rng(0).normal(0, 0.05, factors.shape)
+    blind, telling = (dci(codes, factors) for codes in (np.zeros((100, 2)), near))
+    assert (blind.informativeness, blind.linear) == (0, 0)
+    assert (telling.informativeness, telling.linear) == (1, 1)
 
 
 def test_explained_variance_by_hand():

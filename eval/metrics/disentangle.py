@@ -98,7 +98,7 @@ def dci(codes: np.ndarray, factors: np.ndarray, seed: int = 0) -> DCI:
         forest.fit(codes[fit], v[fit])
         columns.append(forest.feature_importances_)
         answers = forest.predict(codes[held_out]), linear_probe(codes[fit], v[fit], codes[held_out])
-        accuracies.append([adjusted_accuracy(v[held_out], each) for each in answers])
+        accuracies.append([balanced_accuracy_score(v[held_out], each, adjusted=True) for each in answers])
     importance = np.stack(columns, axis=1)
     informativeness, linear = (float(np.mean(each)) for each in zip(*accuracies, strict=True))
     return DCI(*_concentration(importance), informativeness, linear, importance)
@@ -120,12 +120,6 @@ def linear_probe(codes: np.ndarray, values: np.ndarray, asked: np.ndarray) -> np
         warnings.filterwarnings("ignore", message="Only one sample available")
         answers: np.ndarray = probe.fit(codes[:, varies], values).predict(asked[:, varies])
     return answers
-
-
-def adjusted_accuracy(values: np.ndarray, answers: np.ndarray) -> float:
-    """Balanced accuracy (N,) against (N,) on a scale where chance is 0 and no mistake is 1."""
-    chance = 1 / len(np.unique(values))
-    return float((balanced_accuracy_score(values, answers) - chance) / (1 - chance))
 
 
 def active_units(codes: np.ndarray, least: float = 0.01) -> int:
