@@ -4,7 +4,7 @@ import hashlib
 import io
 import itertools
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,7 +141,7 @@ class References:
 def references(pictures: Pictures, split: str, singly: bool = False) -> References:
     """Captions of a split by label: those two artists drew, or `singly` all of them; UserError if they are too few."""
     groups = by_caption(pictures, pictures.where(split))
-    kept = {c: g for c, g in groups.items() if singly or len(np.unique(pictures.artist[g])) >= 2}
+    kept = groups if singly else by_two_artists(pictures, groups)
     families = np.array([pictures.family[g[0]] for g in kept.values()], dtype=pictures.family.dtype)
     if singly and (count := len(np.unique(families))) < LEAST:
         raise UserError(f"split {split!r} has captions of {count} families; a judgement takes at least {LEAST}")
@@ -160,16 +160,22 @@ def why_single(pictures: Pictures, parts: Sequence[str]) -> str | None:
         return "no two training pictures are known to be by different artists"
     if (np.unique(pictures.label[train], return_counts=True)[1] >= 2).sum() < 2:
         return "fewer than two training captions have two pictures"
-    groups = [by_caption(pictures, pictures.where(part)).values() for part in parts if part in pictures.split]
-    counts = [sum(len(np.unique(pictures.artist[rows])) >= 2 for rows in each) for each in groups]
-    if max(counts, default=0) < 2:
+    groups = [by_caption(pictures, pictures.where(part)) for part in parts if part in pictures.split]
+    if all(len(by_two_artists(pictures, each)) < 2 for each in groups):
         return f"fewer than two captions of {' or '.join(map(repr, parts))} were drawn by two artists"
     return None
 
 
 def by_caption(pictures: Pictures, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Rows (M,) of every caption among them, in the order of their labels."""
-    return {str(c): rows[pictures.label[rows] == c] for c in np.unique(pictures.label[rows])}
+    names, caption, counts = np.unique(pictures.label[rows], return_inverse=True, return_counts=True)
+    parts = np.split(rows[np.argsort(caption, kind="stable")], np.cumsum(counts)[:-1])
+    return dict(zip(names.tolist(), parts, strict=True))
+
+
+def by_two_artists(pictures: Pictures, groups: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those captions that two artists drew, or more, with their rows."""
+    return {caption: rows for caption, rows in groups.items() if len(np.unique(pictures.artist[rows])) >= 2}
 
 
 def narrowed(refs: References, split: str, captions: int | None, only: Collection[str] | None) -> References:

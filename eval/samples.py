@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from bridge.mappers import LocalFlowMapper
 from bridge.noise import generator_for
 from bridge.pipeline import BridgePipeline
 from eval.bench import Bench
-from eval.data import Pictures, caption_number, first_by_hash, references
+from eval.data import Pictures, by_caption, by_two_artists, caption_number, first_by_hash, references
 from eval.judge import Generate
 from eval.page import Shown
 from train.data.dataset import content_hash
@@ -127,11 +127,10 @@ class Generated:
 
 def first_captions(pictures: Pictures, split: str, count: int) -> list[str]:
     """The first captions of a split by hash: of those by two artists, as in a report, or of all if they are too few."""
-    rows = pictures.where(split)
-    drawn = Counter(str(label) for label, _ in set(zip(pictures.label[rows], pictures.artist[rows], strict=True)))
-    if sum(artists >= 2 for artists in drawn.values()) >= 2:
+    groups = by_caption(pictures, pictures.where(split))
+    if len(by_two_artists(pictures, groups)) >= 2:
         return list(first_by_hash(references(pictures, split), count).captions)
-    return sorted(sorted(drawn, key=lambda label: content_hash(label.encode()))[:count])
+    return sorted(sorted(groups, key=lambda label: content_hash(label.encode()))[:count])
 
 
 @dataclass(frozen=True)
