@@ -28,7 +28,7 @@ from bridge.opening import fingerprint
 
 
 class Columns:
-    """A dataclass of arrays with one row a picture."""
+    """A dataclass of arrays with one row a picture, or a caption."""
 
     def __len__(self) -> int:
         return len(next(iter(vars(self).values())))

@@ -242,8 +242,7 @@ def number(value: Interval | float, digits: int = 2) -> str:
     if isinstance(value, Interval):
         ends = f"{number(value.low, digits)}, {number(value.high, digits)}"
         return number(value.value, digits) + ("" if value.low == value.high else f" [{ends}]")
-    text = f"{value:.{digits}f}"
-    return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", "−")
+    return f"{value:z.{digits}f}".replace("-", "−")
 
 
 def percent(value: Interval | float) -> str:

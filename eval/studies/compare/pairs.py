@@ -350,4 +350,4 @@ def _draw(args: argparse.Namespace, _: str) -> None:
         print(out)
 
 
-CHARTS = Study(_draw.__doc__ or "", "runs/pairs/pairs.json --out pairs", _chart_arguments, _draw)
+CHARTS = Study(_draw.__doc__, "runs/pairs/pairs.json --out pairs", _chart_arguments, _draw)
