@@ -120,10 +120,12 @@ class Benches:
             if not here:
                 raise UserError(f"data: no picture has split {' or '.join(map(repr, parts.values()))}")
             self.rows[split] = {row: bench_of(judge, part, n, captions=captions) for row, part in here.items()}
+            if judge.singly:
+                continue  # fit is the score, and real pictures have none
             for row, bench in self.rows[split].items():
                 absent: dict[str, str] = {}
                 bench.headlines(bench.real, absent)
-                if not judge.singly and "score" in absent:
+                if "score" in absent:
                     raise UserError(f"data: {row} captions of {split} have no score: {absent['score']}; hold out more")
 
     def figures(self, generate: Generate, split: str) -> dict[str, dict[str, float]]:
