@@ -91,14 +91,11 @@ class Sheet:
 
     def add(self, item: GeneratedImage) -> None:
         """Keep the image if the sheet has room for it."""
-        from bridge.pipeline import ONE_PICTURE  # noqa: PLC0415
-
         if item.prompt_index >= SHEET_ROWS or item.index >= self.each:
             return
         if item.index == 0:
             self.rows.append([])
-            note = "one picture known" if item.note == ONE_PICTURE else "unknown to the model"
-            self.notes.append(note if item.note else None)
+            self.notes.append(brief(item.note))
         self.rows[-1].append(item.image)
 
     def save(self, out: Path, seed: int, key: str) -> Path:
@@ -111,6 +108,16 @@ class Sheet:
         path = out / f"sheet-{name}-seed{seed}-{key}.png"
         save_png(contact_sheet(self.rows, shown, self.notes, columns=self.columns), path, {"seed": seed})
         return path
+
+
+def brief(note: str | None) -> str | None:
+    """What of a note on a caption a contact sheet has room for.
+
+    >>> brief("composed of 'a cat' and 'a ball': memory shows them one by one, not together")
+    "composed of 'a cat' and 'a ball'"
+    """
+    first = (note or "").partition(":")[0]
+    return "unknown to the model" if first.startswith("not among the captions") else first or None
 
 
 def tell(message: str) -> None:

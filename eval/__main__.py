@@ -20,6 +20,7 @@ from bridge.images import contact_sheet, save_png
 from bridge.manifest import MANIFEST
 from bridge.mappers import VelocityMapper
 from bridge.pipeline import BridgePipeline
+from bridge.writing import brief
 from eval.baselines import text_codes
 from eval.data import Pictures, why_single
 from eval.features import KNOWN, EfficientNetLite0, extractor
@@ -97,13 +98,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sheet(args: argparse.Namespace) -> None:
-    """Draw a contact sheet of n pictures of each caption; what the model does not know is marked."""
+    """Draw a contact sheet of n pictures of each caption; a note says why to trust a caption's less."""
     writable_file(args.sheet, "--sheet")
     pipe = BridgePipeline.from_pretrained(args.model)
     captions = first_captions(Pictures.load(args.data), args.split, args.captions or SHEET_CAPTIONS)
     output = pipe(captions, args.n, seed=args.seed)
     rows = [output.images[i : i + args.n] for i in range(0, len(output.images), args.n)]
-    sheet = contact_sheet(rows, captions, ["unknown to the model" if note else None for note in output.notes])
+    sheet = contact_sheet(rows, captions, list(map(brief, output.notes)))
     save_png(sheet, args.sheet, {"model": pipe.fingerprint, "seed": args.seed})
     print(args.sheet)
 

@@ -14,7 +14,8 @@ from PIL import Image
 from bridge import BridgePipeline, checkpoint
 from bridge.cli import main
 from bridge.commands import read_captions
-from bridge.writing import SHEET_ROWS
+from bridge.pipeline import GeneratedImage
+from bridge.writing import SHEET_ROWS, Sheet
 
 pytestmark = pytest.mark.usefixtures("one_encoder")
 
@@ -132,6 +133,15 @@ def test_contact_sheet_is_capped_and_says_so(run: Run, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\n".join(f"cat {i}" for i in range(SHEET_ROWS + 1)), "utf-8")
     _, _, err = run("--captions", str(tmp_path / "list.txt"), "-n", "1")
     assert f"{SHEET_ROWS} of {SHEET_ROWS + 1} captions" in err
+
+
+def test_the_contact_sheet_says_what_is_known_of_a_caption() -> None:
+    unknown = "not among the captions this model knows, pictures may be of a near one; nearest: 'a: b' (cosine 0.52)"
+    painted = "drawn from pictures of 'cat' painted green: memory shows none of that colour"
+    sheet = Sheet(["a", "b", "c"], 1)
+    for row, note in enumerate([None, unknown, painted]):
+        sheet.add(GeneratedImage(Image.new("RGB", (8, 8)), "a", row, 0, 0, note))
+    assert sheet.notes == [None, "unknown to the model", "drawn from pictures of 'cat' painted green"]
 
 
 def test_far_caption_is_told_on_stderr(run: Run) -> None:
