@@ -44,7 +44,7 @@ def negatives_of(given: Any, prompts: int) -> list[Text | None]:
     if not isinstance(given, Sequence) or isinstance(given, bytes | bytearray):
         raise UserError(f"{name}: expected a caption, or one for each prompt, got {type(given).__name__}; pass text")
     if len(given) != prompts:
-        raise UserError(f"{name}: expected one, or one for each of the {prompts} prompts, got {len(given)}")
+        raise UserError(f"{name}: expected a caption, or a list of {prompts}, one for each prompt, got {len(given)}")
     return [None if text is None else _text(text, f"{name}[{place}]") for place, text in enumerate(given)]
 
 

@@ -31,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line; what it parses has `options`, the user's name of each argument by Python's."""
+    """The command line; what it parses has `options`, the user's name of each argument by Python's, and `refuse`."""
     parser = _Parser(prog="bridge", description="Captions to several plausible images, and what lies between them.")
     parser.add_argument("--version", action="version", version=f"bridge {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_others(command)
     for subparser in subparsers.choices.values():
         options = {action.dest: [*action.option_strings, action.metavar][0] for action in subparser._actions}
-        subparser.set_defaults(options={**options, "source": options.get("pairs")})
+        subparser.set_defaults(options={**options, "source": options.get("pairs")}, refuse=subparser.error)
     return parser
 
 
@@ -195,7 +195,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    args = build_parser().parse_args(argv)
+    args, unknown = build_parser().parse_known_args(argv)
+    if unknown:
+        args.refuse(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         with interruptible("bridge: stopped; run it again to go on"), warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)

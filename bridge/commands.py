@@ -80,6 +80,8 @@ def interpolate(args: argparse.Namespace) -> None:
     if args.gif is not None:
         _check_out(args.gif, inputs, ".gif", argument="--gif")
     places, steps = weights(args.steps), args.num_inference_steps
+    if steps is not None and args.space == "latent":
+        raise UserError("--sampling-steps: does nothing in --space latent; leave it out, or walk in --space noise")
     pipe = open_model(args)
     pipe.resolve(num_inference_steps=steps)
     a, b = _open_end(pipe, "A", args.a, args.seed), _open_end(pipe, "B", args.b, args.seed)
@@ -154,13 +156,13 @@ def redo(args: argparse.Namespace) -> None:
 
     _check_out(args.out, {"PNG": args.png}, ".png", ".webp", "")
     data = read_file(args.png, "PNG")
-    with prefixed("PNG"):
+    with prefixed(f"PNG: {args.png}"):
         facts = read_facts(data)
     if not facts:
         why = "another program may have taken its text chunks out"
         raise UserError(f"PNG: {args.png} holds nothing that bridge wrote; {why}")
     pipe = open_model(args)
-    with prefixed("PNG"):
+    with prefixed(f"PNG: {args.png}"):
         image = remake(pipe, facts)
     writable_folder(args.out.parent)
     with writing("--out"):
@@ -219,7 +221,8 @@ def push(args: argparse.Namespace) -> None:
         raise UserError(f"USER/NAME: {str(error).splitlines()[0]}") from None
     except (HTTPError, OSError) as error:
         why = str(error).strip().splitlines()[0]
-        raise UserError(f"USER/NAME: the hub did not take {args.repo} ({why}); log in with `hf auth login`") from None
+        remedy = "check the connection, or log in with `hf auth login`"
+        raise UserError(f"USER/NAME: the hub did not take {args.repo} ({why}); {remedy}") from None
 
 
 def _card_of(folder: Path) -> str:
@@ -252,7 +255,8 @@ def score(args: argparse.Namespace) -> None:
     with prefixed("IMAGE"):
         images = [read_image(name, size=pipe.codec.image_size) for name in args.image]
     scores = pipe.score(images, captions, samples=args.samples, seed=args.seed)
-    tell(f"scores by {scores.method}; columns: file, caption, score, typical")
+    last = "" if scores.typical is None else ", typical"
+    tell(f"scores by {scores.method}; columns: file, caption, score{last}")
     if args.by == "image":
         cells = [(i, c) for i in range(len(images)) for c in scores.best_captions(i)]
     else:
@@ -270,6 +274,8 @@ def open_model(args: argparse.Namespace) -> "BridgePipeline":
     from bridge.pipeline import BridgePipeline  # noqa: PLC0415
 
     if getattr(args, "pairs", None) is None:
+        for option in [args.options[name] for name in READING if getattr(args, name, None)]:
+            raise UserError(f"{option}: does nothing without --pairs SOURCE; add that, or leave {option} out")
         with prefixed(args.options["model"], "model"):
             return BridgePipeline.from_pretrained(args.model)
     reading = {name: getattr(args, name) for name in READING}
@@ -405,7 +411,7 @@ def _open_end(pipe: "BridgePipeline", argument: str, name: str, seed: int) -> "E
     """A picture file or a caption of the command line; standard error says which."""
     from bridge.explore import is_image, open_end  # noqa: PLC0415
 
-    with prefixed(argument, "prompt", "caption"):
+    with prefixed(argument, "prompts[0]", "caption"):
         end = open_end(pipe, name if is_image(name) else as_caption(name), seed)
     tell(f"{argument} is the {end.kind} {end.name!r}")
     if end.note:

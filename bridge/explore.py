@@ -201,15 +201,22 @@ def noise_walk(
         first, last = mapper.invert(torch.stack([a.z, b.z]), _null(pipe, 2))
         return mapper.sample(_null(pipe, steps), noise=walk(first, last, steps, kind))
     count = pipe.resolve(num_inference_steps=num_inference_steps).num_inference_steps
-    noise = [
-        mapper.invert(end.z[None], end.code, num_inference_steps=count)[0] if end.noise is None else end.noise
-        for end in (a, b)
-    ]
+    noise = [_noise_behind(mapper, end, count) for end in (a, b)]
     parts = [
         mapper.sample(b.code, noise=eps[None], guidance_scale=w, negative=a.code, num_inference_steps=count)
         for eps, w in zip(walk(noise[0], noise[1], steps, kind), weights(steps), strict=True)
     ]
     return torch.cat(parts)
+
+
+def _noise_behind(mapper: VelocityMapper, end: End, count: int) -> Tensor:
+    """The noise from which `count` steps lead to an end. Raises UserError, which names the end, if there is none."""
+    if end.noise is not None:
+        return end.noise
+    try:
+        return mapper.invert(end.z[None], end.code, num_inference_steps=count)[0]
+    except UserError as error:
+        raise UserError(str(error).replace("z: row 0", f"space: {end.name!r}")) from None
 
 
 def caption_mean(pipe: BridgePipeline, caption: str | None, *, samples: int = SAMPLES, seed: int = 0) -> Tensor:
@@ -254,7 +261,7 @@ def edit(
         if colour and pipe.codec.draws_opacity and (source or minus is None):
             added = painting(start.z[None], colour, source, pipe.codec)[0]
             if source and not added.any():
-                raise UserError(f"minus: nothing in the picture is {source}; leave it out to paint what is most of it")
+                raise UserError(f"minus: nothing in the picture is {source}; leave it out to paint most of the picture")
             return start.z + scale * added
         if plus and minus and isinstance(pipe.mapper, LocalFlowMapper):
             change = learn_change(pipe.mapper, pipe.memory.captions, minus, plus)

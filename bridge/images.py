@@ -76,6 +76,8 @@ def read_image(
         raise
     except UnidentifiedImageError:
         raise ImageError(f"{name}: is no picture of a known format ({', '.join(FORMATS)})") from None
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise ImageError(f"{name}: {error.strerror}; check the path") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
         raise ImageError(f"{name}: cannot be read as a picture ({error}); replace or remove it") from error
 

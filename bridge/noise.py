@@ -57,5 +57,5 @@ def seed_or_generators(
     if not all(isinstance(one, torch.Generator) for one in generators):
         raise UserError(f"generator: expected a torch.Generator for each image, got {type(generator).__name__}")
     if len(generators) != images or len({id(one) for one in generators}) != images:
-        raise UserError(f"generator: expected one for each of the {images} images, got {len(generators)}")
+        raise UserError(f"generator: expected {images}, one for each image and none twice, got {len(generators)}")
     return None, generators

@@ -46,7 +46,8 @@ LOCAL_STEPS = 12  # Euler steps of a model made from pairs
 TO_THE_LETTER = 0.98  # cosine with a known caption from which on a caption is taken for that one
 YIELDED = "drawn as a {0}: memory shows it in no other style"
 Prompts = Iterable[tuple[Text, Text | None]]  # captions, each with its negative one
-OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+PIXELS = ("pil", "np", "pt")
+OUTPUT_TYPES = (*PIXELS, "latent")
 PARTS: dict[str, Any] = {"text_encoder": TextEncoder, "mapper": Mapper, "codec": ImageCodec}
 
 
@@ -407,8 +408,7 @@ class BridgePipeline:
 
         Raises UserError if an argument is out of range; nothing has been allocated then.
         """
-        if output_type not in OUTPUT_TYPES:
-            raise UserError(f"output_type: expected one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}")
+        _check_output_type(output_type, OUTPUT_TYPES)
         prompts = list(texts(prompt, "prompt"))
         if not prompts:
             raise UserError("prompt: expected at least one caption, got an empty list")
@@ -428,8 +428,10 @@ class BridgePipeline:
     def decode(self, z: Tensor, size: int | None = None, transparent: bool = False, output_type: str = "pil") -> Any:
         """Pictures of latents z, (B, *z_shape): of those that a call gives, the pictures that it gives.
 
-        However many there are, always so many rows are computed at a size.
+        However many there are, always so many rows are computed at a size. `output_type` is "pil", "np" or "pt", or
+        UserError.
         """
+        _check_output_type(output_type, PIXELS)
         rows = MICRO_BATCH if size is None else max(1, int(MICRO_BATCH * min(1.0, (128 / size) ** 2)))
         parts = []
         with self.plain():
@@ -640,6 +642,11 @@ class BridgePipeline:
                 near[row], choice[row] = mapper.known_code(c.pooled[row], float(choice[row]), temperature)
             c = c.replaced(far, near)
         return c if one else c.chosen(choice)
+
+
+def _check_output_type(given: str, known: Sequence[str]) -> None:
+    if given not in known:
+        raise UserError(f"output_type: expected one of {', '.join(known)}, got {given!r}")
 
 
 def foreign_dtype(part: Any) -> torch.dtype | None:

@@ -234,7 +234,7 @@ def test_what_is_no_picture_is_one_line(run: Run, data: bytes):
     Path("x.png").write_bytes(data)
     code, _, err = run("redo", "x.png")
     assert (code, err.count("\n")) == (2, 1)
-    assert err.startswith("bridge redo: PNG: ")
+    assert err.startswith("bridge redo: PNG: x.png: it ")
 
 
 # GIF

@@ -185,7 +185,9 @@ def test_long_caption_is_told_on_stderr_in_one_line(run: Run) -> None:
         (["cat", "--negative", ""], "--negative"),
         (["--captions", "nowhere.txt"], "--captions"),
         (["cat", "--model", "nothing"], "--model"),
-        (["cat", "--no-such-option"], "--no-such-option"),
+        (["cat", "--no-such-option"], "--no-such-option (see bridge generate --help)"),
+        (["cat", "--with-default"], "--with-default: does nothing without --pairs SOURCE"),
+        (["cat", "--captions-from", "folder"], "--captions-from: does nothing without --pairs SOURCE"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(run: Run, tmp_path: Path, args: list[str], named: str) -> None:
@@ -383,6 +385,9 @@ def test_score_is_a_table_best_caption_first(model: str, tmp_path: Path, capsys:
     _, lines, _ = call(capsys, "score", CAT, BUS, *options, "--by", "caption")
     assert [line.split("\t")[1] for line in lines] == ["cat", "cat", "bus", "bus", "fire", "fire"]
     assert sorted(line.split("\t") for line in lines) == sorted(table)
+    _, lines, err = call(capsys, "score", CAT, *options[:-1], "0")
+    assert {len(line.split("\t")) for line in lines} == {3}
+    assert err.endswith("columns: file, caption, score\n")
 
 
 @pytest.mark.parametrize(
@@ -390,9 +395,10 @@ def test_score_is_a_table_best_caption_first(model: str, tmp_path: Path, capsys:
     [
         (["interpolate", "cat", "bus", "--steps", "1"], "--steps"),
         (["interpolate", "cat", "bus", "--kind", "round"], "--kind"),
-        (["interpolate", "cat", " "], "B"),
+        (["interpolate", "cat", " "], "B: the caption is empty or blank"),
         (["interpolate", "nowhere.png", "bus"], "A"),
         (["interpolate", "cat", "bus", "--space", "noise", "--sampling-steps", "0"], "--sampling-steps"),
+        (["interpolate", "cat", "bus", "--sampling-steps", "9"], "--sampling-steps: does nothing in --space latent"),
         (["edit", "cat"], "--plus"),
         (["edit", "cat", "--plus", " "], "--plus"),
         *(
@@ -409,7 +415,7 @@ def test_score_is_a_table_best_caption_first(model: str, tmp_path: Path, capsys:
         (["interpolate", "cat", "bus", "--steps", "1001"], "--steps"),
         (["score", CAT, "--captions", "LIST", "--samples", "1001"], "--samples: expected"),
         (["edit", "nowhere.png", "--plus", "bus"], "IMAGE"),
-        (["score", "nowhere.png", "--captions", "LIST"], "nowhere.png"),
+        (["score", "nowhere.png", "--captions", "LIST"], "nowhere.png: No such file or directory; check the path"),
         (["score", CAT, "--captions", "nowhere.txt"], "--captions"),
         (["score", CAT, "--captions", "LIST", "--samples", "-1"], "--samples"),
         (["score", CAT], "--captions"),
@@ -549,4 +555,4 @@ def test_push_that_the_hub_refuses_is_one_line(
     monkeypatch.setattr(Hub, "error", kind("401 Unauthorized\nmore"))
     assert main(["push", model, "me/mine"]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "me/mine" in error and "401" in error and "log in" in error
+    assert error.count("\n") == 1 and "me/mine" in error and "401" in error and "connection, or log in" in error

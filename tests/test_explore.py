@@ -227,7 +227,7 @@ def test_real_model_walks_from_caption_to_caption_through_their_noise() -> None:
 
 def test_real_model_says_that_no_noise_leads_to_a_picture_that_it_never_saw() -> None:
     pipe = BridgePipeline.from_pretrained("pictures")
-    with pytest.raises(UserError, match=r"^z: row 0 is not made up of pictures in memory, .*; use space latent"):
+    with pytest.raises(UserError, match=rf"^space: '{CAT}' is not made up of pictures in memory, .*; use space latent"):
         explore.between(pipe, explore.open_end(pipe, str(CAT)), explore.open_end(pipe, "a bus"), 3, space="noise")
 
 

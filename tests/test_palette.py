@@ -162,9 +162,9 @@ def test_scaled_down_by_any_program_no_fringe_appears_on_black_or_white(vae):
         assert float((seen[0] - (small[3] + back * (1 - small[3]))).abs().max()) < 0.01
 
 
-@pytest.mark.parametrize("size", [8, 63, 1025])
+@pytest.mark.parametrize("size", [8, 63, 1025, 64.0, "64"])
 def test_a_size_out_of_range_is_refused(vae, size):
-    with pytest.raises(ValueError, match=r"^size: this model draws 64 to 1024"):
+    with pytest.raises(ValueError, match=r"^size: this model draws 64 to 1024 whole pixels"):
         PaletteCodec(vae).render(normal(1, 4, 2, 2), size)
 
 

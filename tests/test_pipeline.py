@@ -152,6 +152,11 @@ def test_bad_arguments_are_named(tiny_pipeline: BridgePipeline, arguments: dict[
         tiny_pipeline(**({"prompt": "cat", "num_images_per_prompt": 1} | arguments))  # type: ignore[arg-type]
 
 
+def test_decode_refuses_what_is_no_kind_of_picture(tiny_pipeline: BridgePipeline) -> None:
+    with pytest.raises(UserError, match=r"^output_type: expected one of pil, np, pt, got 'latent'"):
+        tiny_pipeline.decode(torch.zeros(1, *tiny_pipeline.codec.z_shape), output_type="latent")
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -170,6 +175,10 @@ def test_bad_arguments_are_named(tiny_pipeline: BridgePipeline, arguments: dict[
         ({"negative_prompt": 5}, "negative_prompt: expected a caption, or one for each prompt, got int"),
         ({"negative_prompt": [""]}, "negative_prompt[0]: the caption is empty or blank"),
         ({"negative_prompt": [5]}, "negative_prompt[0]: expected a caption, got int"),
+        (
+            {"negative_prompt": ["a", "b"]},
+            "negative_prompt: expected a caption, or a list of 1, one for each prompt, got 2",
+        ),
         ({"guidance_scale": "2"}, "guidance_scale: expected a number from 0 to 100, got '2'"),
         ({"guidance_scale": True}, "guidance_scale: expected"),
         ({"guidance_scale": np.bool_(True)}, "guidance_scale: expected"),
@@ -188,6 +197,7 @@ def test_bad_arguments_are_named(tiny_pipeline: BridgePipeline, arguments: dict[
         ({"seed": float("nan")}, "seed: expected a whole number, got nan"),
         ({"generator": 5}, "generator: expected a torch.Generator for each image, got int"),
         ({"generator": [5]}, "generator: expected a torch.Generator for each image"),
+        ({"generator": []}, "generator: expected 1, one for each image and none twice, got 0"),
         ({"output_type": None}, "output_type: expected one of"),
     ],
 )

@@ -219,7 +219,7 @@ class PaletteCodec(VAECodec):
 
     def check_render(self, size: int | None, transparent: bool) -> None:
         if size is not None and not (isinstance(size, Integral) and SMALLEST <= size <= LARGEST):
-            raise UserError(f"size: this model draws {SMALLEST} to {LARGEST} pixels a side, not {size}")
+            raise UserError(f"size: this model draws {SMALLEST} to {LARGEST} whole pixels a side, not {size!r}")
 
     @torch.no_grad()
     def render(self, z: Tensor, size: int | None = None, transparent: bool = False) -> Tensor:
