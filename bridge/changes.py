@@ -89,11 +89,14 @@ def change_pairs(mapper: LocalFlowMapper, captions: Sequence[str], minus: str, p
         for caption in shown.keys() & link[begin:end]:
             shown[caption].append(picture)
     style: list[int] = mapper.style.tolist()
+    some = sorted({picture for pictures in shown.values() for picture in pictures})
+    index = torch.tensor(some, dtype=torch.long, device=mapper.latents.device)
+    z = dict(zip(some, mapper.picture_latents(index).flatten(1), strict=True))
     paired: dict[int, int] = {}
     for first, second in siblings.items():
         for picture in shown[first]:
             rest = [p for p in shown[second] if style[p] == style[picture] and p not in shown[first]]
             if rest and picture not in paired:
-                z = mapper.picture_latents(torch.tensor([picture, *rest], device=mapper.latents.device)).flatten(1)
-                paired[picture] = rest[int((z[1:] - z[0]).square().sum(1).argmin())]
+                away = torch.stack([z[p] for p in rest]) - z[picture]
+                paired[picture] = rest[int(away.square().sum(1).argmin())]
     return list(paired.items())

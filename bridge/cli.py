@@ -31,7 +31,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line; what it parses has `options`, the user's name of each argument by Python's, and `refuse`."""
+    """The command line; what it parses has `options`, the user's name of each argument by Python's, and `refuse`.
+
+    `refuse` ends the command with a message, as a usage error.
+    """
     parser = _Parser(prog="bridge", description="Captions to several plausible images, and what lies between them.")
     parser.add_argument("--version", action="version", version=f"bridge {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)

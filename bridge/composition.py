@@ -128,14 +128,24 @@ def _laid_on(picture: Tensor, drawing: Tensor, box: Box) -> Tensor:
 
 def solid(drawings: Tensor) -> Tensor:
     """Drawings (B, 4, side, side) whose holes are white: white parts of a picture are where its paper shows through."""
-    paper = F.pad((drawings[:, 3:] <= DRAWN).float(), (1, 1, 1, 1), value=1.0)
+    paper = F.pad(drawings[:, 3:] <= DRAWN, (1, 1, 1, 1), value=True)
     outside = torch.zeros_like(paper)
-    outside[..., 0, :] = 1
-    while not torch.equal(outside, grown := F.max_pool2d(outside, 3, 1, 1) * paper):  # flood fill from the edge
+    outside[..., 0, :] = True
+    while not torch.equal(outside, grown := _grown(outside) & paper):  # flood fill from the edge
         outside = grown
-    inside = outside[..., 1:-1, 1:-1] == 0
+    inside = ~outside[..., 1:-1, 1:-1]
     colour, alpha = drawings[:, :3], drawings[:, 3:]
     return torch.cat([torch.where(inside, on_white(drawings), colour), torch.where(inside, 1.0, alpha)], 1)
+
+
+def _grown(mask: Tensor) -> Tensor:
+    """A mask (..., H, W) and the pixels around it."""
+    for axis in (-2, -1):
+        before, last = mask, mask.shape[axis] - 1
+        mask = before.clone()
+        mask.narrow(axis, 1, last).logical_or_(before.narrow(axis, 0, last))
+        mask.narrow(axis, 0, last).logical_or_(before.narrow(axis, 1, last))
+    return mask
 
 
 def compose(
