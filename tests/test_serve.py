@@ -425,7 +425,9 @@ def test_an_address_that_is_taken_is_one_line(capsys):
         port = taken.getsockname()[1]
         assert main(["serve", "--port", str(port)]) == 2
     assert re.match(rf"bridge serve: --port: cannot listen at 127\.0\.0\.1:{port} \(", capsys.readouterr().err)
-    assert main(["serve", "--host", "nowhere.invalid"]) == 2
+    for host in ("nowhere.invalid", "192.0.2.1"):
+        assert main(["serve", "--host", host]) == 2
+        assert capsys.readouterr().err.startswith(f"bridge serve: --host: cannot listen at {host}:7860 (")
     with pytest.raises(UserError):
         free_port(LOCAL, 10**6)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -165,7 +166,8 @@ def free_port(host: str, port: int) -> int:
             return int(probe.getsockname()[1])
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
-        raise UserError(f"port: cannot listen at {host}:{port} ({why}); choose another with --port or --host") from None
+        name = "host" if isinstance(error, socket.gaierror) or error.args[0] == errno.EADDRNOTAVAIL else "port"
+        raise UserError(f"{name}: cannot listen at {host}:{port} ({why}); choose another --port or --host") from None
 
 
 def hosts_of(host: str) -> set[str] | None:
