@@ -57,17 +57,18 @@ def _add_drawing(command: Command) -> None:
     add("-n", type=_count, default=8, metavar="N", help="images of each caption (default 8)")
     add("--out", type=Path, default=Path("out"), metavar="DIR", help="where to write (default out)")
     add("--guidance-scale", type=_number, metavar="G", help="1: as learned; more: closer to the caption")
-    add("--steps", type=_whole, dest="num_inference_steps", metavar="K", help="sampling steps")
+    add("--steps", type=_whole, dest="num_inference_steps", metavar="K", help="sampling steps (default: the model's)")
     add("--temperature", type=_number, metavar="T", help="0: one image a caption; more: more variety")
     add("--negative", type=as_caption, dest="negative_prompt", metavar="CAPTION", help="what to move away from")
     add("--pairs", metavar="SOURCE", help="draw from captioned pictures of your own: a folder, a table, a dataset")
-    far = "-1 to 1: how far from the pictures in memory; below 0 in one style each (default: the model's)"
+    far = "-1 to 1: how far from the pictures in memory; below 0, each image in one style (default: the model's)"
     add("--novelty", type=_number, metavar="X", help=far)
     kinds = (
-        "draw from one kind of picture in memory, or 'one, another'; with 'not …' from the others, with 'rather not …'"
+        "kinds of picture in memory to draw from, such as 'flat, 3d'; 'not flat, 3d': all others; 'rather not flat, "
+        "3d': all others, unless only these show a caption; `bridge info` lists them"
     )
-    add("--style", metavar="WORDS", help=f"{kinds} unless these alone show a caption; see `bridge info`")
-    alone = "do not compose captions of two things, nor paint things in another colour"
+    add("--style", metavar="WORDS", help=kinds)
+    alone = "do not compose pictures of two things, nor paint things in another colour"
     add("--no-compose", action="store_const", const=False, dest="compose", help=alone)
     _add_rendering(add)
     add("--no-sheet", action="store_true", help="no contact sheet")
@@ -79,11 +80,12 @@ def _add_drawing(command: Command) -> None:
     add("b", metavar="B", help="an image file, or a caption")
     add("--steps", type=_whole, default=9, metavar="N", help="pictures, both ends included (default 9)")
     add("--out", type=Path, default=Path("strip.png"), metavar="FILE", help="PNG to write (default strip.png)")
-    add("--frames", type=Path, metavar="DIR", help="write the single pictures there too")
-    add("--gif", type=Path, metavar="FILE", help="write a GIF too, there and back again")
+    add("--frames", type=Path, metavar="DIR", help="also write each picture into this folder")
+    add("--gif", type=Path, metavar="FILE", help="also write a GIF, there and back again")
     add("--space", choices=("latent", "noise"), default="latent", help="where to walk (default latent)")
-    add("--kind", choices=("linear", "spherical"), help="how (default: linear in latents, spherical in noise)")
-    steps = "of --space noise (default: the model's)"
+    kind = "straight or along a sphere (default: linear in latents, spherical in noise)"
+    add("--kind", choices=("linear", "spherical"), help=kind)
+    steps = "sampling steps, with --space noise (default: the model's)"
     add("--sampling-steps", type=_whole, dest="num_inference_steps", metavar="K", help=steps)
     _add_model(add, seed=True)
 
@@ -99,7 +101,8 @@ def _add_drawing(command: Command) -> None:
     add("start", metavar="IMAGE", help="an image file, or a caption")
     add("--distance", type=_number, default=0.5, metavar="D", help="0: the image itself, 1: another (default 0.5)")
     add("-n", type=_whole, default=8, metavar="N", help="variations (default 8)")
-    add("--caption", type=as_caption, metavar="CAPTION", help="what it shows (default: as it tells, or as is nearest)")
+    shown = "what it shows (default: as its text chunks say, else as the nearest picture)"
+    add("--caption", type=as_caption, metavar="CAPTION", help=shown)
     add("--out", type=Path, default=Path("out"), metavar="DIR", help="where to write (default out)")
     _add_rendering(add)
     _add_model(add, seed=True)
@@ -109,7 +112,7 @@ def _add_others(command: Command) -> None:
     add = command("redo", "a picture again from its own text chunks, bit for bit")
     add("png", metavar="PNG", help="a picture by bridge, PNG or WebP, with its text chunks")
     add("--out", type=Path, default=Path("redo.png"), metavar="FILE", help="PNG or WebP to write (default redo.png)")
-    add("--pairs", metavar="SOURCE", help="captioned pictures that it was drawn from")
+    add("--pairs", metavar="SOURCE", help="the captioned pictures that it was drawn from")
     _add_pairs(add)
     _add_model(add)
 
@@ -122,35 +125,37 @@ def _add_others(command: Command) -> None:
     add = command("score", "how well images fit captions, as a table")
     add("image", nargs="+", metavar="IMAGE", help="image files")
     add("--captions", required=True, metavar="FILE", help="a caption a line, UTF-8; - reads standard input")
-    add("--by", choices=("image", "caption"), default="image", help="best caption of each image, or best image first")
-    add("--samples", type=_whole, default=32, metavar="K", help="the model's own, for the last column; 0: none")
+    ranked = "rank captions for each image, or images for each caption (default image)"
+    add("--by", choices=("image", "caption"), default="image", help=ranked)
+    own = "the model's own pictures, for the last column (default 32; 0: none)"
+    add("--samples", type=_whole, default=32, metavar="K", help=own)
     _add_model(add, seed=True)
 
     add = command("serve", "a web page to look, compare and explore")
     _add_model(add)
-    add("--host", default="127.0.0.1", help="where to listen (default 127.0.0.1: this machine alone)")
-    add("--port", type=_whole, default=7860, help="where to listen (default 7860; 0: any)")
+    add("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1: this machine alone)")
+    add("--port", type=_whole, default=7860, help="port to listen at (default 7860; 0: any free one)")
 
     add = command("info", "what is in a model: parts, data, figures, fingerprints")
     add("model", metavar="MODEL", help="a shipped name, a folder, or a hub id")
 
     add = command("push", "share a model on the hub")
     add("model", metavar="MODEL", help="a model folder, such as runs/mine/model")
-    add("repo", metavar="USER/NAME", help="where on the hub; made where it is missing")
-    add("--private", action="store_true", help="for you alone")
+    add("repo", metavar="USER/NAME", help="repository on the hub; created if missing")
+    add("--private", action="store_true", help="make the repository private")
 
 
 def _add_rendering(add: Add) -> None:
-    add("--size", type=_whole, metavar="PIXELS", help="side of an image, of a model that draws at any")
-    add("--transparent", action="store_true", help="leave the background transparent, of a model that knows it")
-    add("--format", choices=("png", "webp"), default="png", help="of the images (default png); both lose nothing")
-    add("--svg", action="store_true", help="an SVG beside each image, of a model that draws in layers")
+    add("--size", type=_whole, metavar="PIXELS", help="side of an image, if the model draws at any size")
+    add("--transparent", action="store_true", help="leave the background transparent, if the model can")
+    add("--format", choices=("png", "webp"), default="png", help="of the images (default png); both are lossless")
+    add("--svg", action="store_true", help="an SVG beside each image, if the model draws in layers")
 
 
 def _add_pairs(add: Add) -> None:
     add("--with-default", action="store_true", help="keep what --model knows beside your pictures")
-    add("--caption-column", metavar="NAME", help="the table's column of captions, if not found by its name")
-    add("--image-column", metavar="NAME", help="the table's column of pictures, likewise")
+    add("--caption-column", metavar="NAME", help="the table's column of captions, if its name does not say so")
+    add("--image-column", metavar="NAME", help="the table's column of pictures, if its name does not say so")
     names = "take file or folder names for captions"
     add("--captions-from", choices=("file", "folder"), default="", dest="names", help=names)
 
@@ -181,13 +186,15 @@ def _count(text: str) -> int:
 
 
 def renamed(message: str, options: Mapping[str, str | None]) -> str:
-    """A message that begins with an argument's name, or quotes longer ones, in the words of the command line.
+    """A message that begins with an argument's name, or quotes longer ones or options, in the command line's words.
 
     >>> renamed("steps: 3 steps at num_inference_steps 2", {"steps": "--steps", "num_inference_steps": "-k"})
     '--steps: 3 steps at -k 2'
+    >>> renamed("source: no captions; pass --names file", {"names": "--captions-from"})
+    'source: no captions; pass --captions-from file'
     """
     for name, option in options.items():
-        pattern = rf"^{name}(\[\d+\])?(?=[:,])" + (rf"|\b{name}\b" if "_" in name else "")
+        pattern = rf"^{name}(\[\d+\])?(?=[:,])|--{name}(?![\w-])" + (rf"|\b{name}\b" if "_" in name else "")
         message = re.sub(pattern, option or name, message)
     return message
 

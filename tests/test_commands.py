@@ -75,6 +75,14 @@ def test_every_argument_has_a_help_of_its_own(module, monkeypatch):
     assert seen and not [action.dest for action in seen[0]._actions if not action.help]
 
 
+def test_a_list_of_defaults_is_shown_in_words() -> None:
+    parser = Parser("python -m stand_in", "What a stand-in does.", "python -m stand_in")
+    parser.add_argument("--modes", nargs="+", default=["no training", "plateau"], help="of these")
+    parser.add_argument("--trial", nargs=2, type=whole(0), default=(0, 1), help="of each")
+    text = " ".join(parser.format_help().split())
+    assert "of these (default: no training, plateau)" in text and "of each (default: 0, 1)" in text
+
+
 @pytest.mark.parametrize("module", COMMANDS)
 def test_an_unknown_option_is_one_line(module, capsys):
     with pytest.raises(SystemExit, match="2"):

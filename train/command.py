@@ -61,7 +61,10 @@ class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpF
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, "", [], False, argparse.SUPPRESS) or action.default == [None]:
             return action.help
-        return super()._get_help_string(action)
+        text = super()._get_help_string(action)
+        if text and isinstance(action.default, list | tuple):
+            return text.replace("%(default)s", ", ".join(map(str, action.default)))
+        return text
 
 
 def _called(action: argparse.Action) -> str:

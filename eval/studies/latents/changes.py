@@ -37,7 +37,7 @@ def _words(given: str) -> tuple[str, str]:
 def _arguments(parser: Parser) -> None:
     add = add_common(parser, "model", "--seed")
     add("--change", type=_words, action="append", required=True, metavar="'A -> B'", help="may be repeated")
-    add("--least", type=whole(2), default=10, metavar="N", help="captions below which nothing is judged (default 10)")
+    add("--least", type=whole(2), default=10, metavar="N", help="captions, with fewer of which nothing is judged")
     add("--out", type=Path, metavar="PNG", help="a sheet: before, changed, after")
 
 
