@@ -6,6 +6,7 @@ of which some are violet: those that are black are chosen. For this caption, the
 pictures in place of its nearest in memory.
 """
 
+import contextlib
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,9 +23,9 @@ from bridge.mappers.local import LocalFlowMapper, Material
 
 COMPOSITIONS = 24  # that a caption draws from
 KNOWN, WHOLE = 0.75, 0.85  # cosine with a known caption of a known thing, and of a caption known as a whole
-SHOWN, SHARE = 0.6, 0.25
+SHOWN, SHARE, MOSTLY = 0.6, 0.25, 0.5
 """A picture shows a thing if the nearest of its captions has this cosine with it; weight of those that show both, from
-which on nothing is to be composed."""
+which on nothing is to be composed; and of those that show what a caption begins with, from which on they are drawn."""
 ALIKE = 0.05  # joint weight of pictures of one style from which on no others are laid out together
 OUTLINE = 1 / 48  # width of the white line around what is in front, in sides of a picture
 DRAWN = 0.5  # opacity from which on something is drawn
@@ -62,7 +63,8 @@ WITHIN = Layout(Box(0.24, 0.42, 0.76, 0.95), Box(0, 0, 1, 1))
 INTO = Layout(Box(0.2, 0.02, 0.8, 0.62), Box(0.14, 0.44, 0.86, 0.98), second_in_front=True)
 LAYOUTS = {  # by the words between two things
     **dict.fromkeys(("and", "next to", "beside", "near"), BESIDE),
-    **dict.fromkeys(("with", "holding", "carrying", "eating", "drinking", "reading", "playing"), SMALL),
+    **dict.fromkeys(("with", "holding", "carrying", "eating", "drinking", "reading", "playing", "wearing"), SMALL),
+    **dict.fromkeys(("giving", "catching", "chasing", "kicking", "throwing", "pulling", "pushing", "using"), SMALL),
     **dict.fromkeys(("on top of", "on", "riding"), UPON),
     **dict.fromkeys(("over", "above"), OVER),
     **dict.fromkeys(("in front of", "inside", "in", "under"), WITHIN),
@@ -70,8 +72,15 @@ LAYOUTS = {  # by the words between two things
 DETERMINERS = {"a", "an", "the", "some", "his", "her", "its"}
 ATTRIBUTES = {"hair", "beard", "moustache", "glasses", "sunglasses", "hat", "cap", "crown", "mask", "smile", "face"}
 """What is part of the thing that has it, and not beside it."""
+GARMENTS = {"scarf", "coat", "dress", "suit", "shirt", "jacket", "helmet", "boots"}
+"""What is not around the thing that is in it."""
 CONTAINERS = {"box", "bowl", "pot", "cup", "mug", "glass", "vase", "bag", "basket", "bucket", "jar", "nest", "bed"}
 """What hides the lower part of what is in it."""
+STRANGE = 0.7  # cosine with a known caption below which a caption is drawn as the thing that it begins with
+_VERBS = r"\w{3,}(?:ing|ed)"
+_OTHERS = "at|behind|below|against|through|by|after|before|from|for|full|made|that|who|which|where|while"
+_AFTER = re.compile(rf"\s(?:{'|'.join(LAYOUTS)}|{_OTHERS}|{_VERBS})\b", re.IGNORECASE)
+"""What may follow the thing that a caption is about."""
 _BETWEEN = re.compile(rf"\b({'|'.join(sorted(LAYOUTS, key=len, reverse=True))})\b", re.IGNORECASE)
 
 
@@ -86,8 +95,10 @@ def parts_of(caption: str) -> tuple[str, str, Layout] | None:
             between, last = match[1].lower(), words[-1]
             if last in ATTRIBUTES and between != "and":
                 return None
-            inside = last in CONTAINERS and between in ("in", "inside")
-            return first, second, INTO if inside else LAYOUTS[between]
+            layout = LAYOUTS[between]
+            if between in ("in", "inside"):
+                layout = INTO if last in CONTAINERS else SMALL if last in GARMENTS else layout
+            return first, second, layout
     return None
 
 
@@ -158,26 +169,73 @@ def compose(
     gives the text code of a thing. A view of the mapper of some style draws from that style alone.
     """
     parts = parts_of(caption)
-    if parts is None or not codec.draws_opacity:
+    if parts is None or not codec.draws_opacity or mapper.familiarity(code) >= WHOLE:
         return None
     first, second, layout = parts
-    try:
-        codes = [encode(first), encode(second)]
-    except UserError:  # one of them is nothing that the encoder reads
+    strange = mapper.familiarity(code) < STRANGE
+    things = known_thing(first, mapper, encode, noun=strange), known_thing(second, mapper, encode)
+    if things[0] is None or things[1] is None:
         return None
-    if mapper.familiarity(code) >= WHOLE or min(map(mapper.familiarity, codes)) < KNOWN:
-        return None
+    (first, first_code), (second, second_code) = things
+    codes = [first_code, second_code]
     if any(map(mapper.yields, (code, *codes))):  # a glyph of the whole is better than two things, and worse beside one
         return None
-    near, log_weight = mapper.nearest(code)
-    both = np.minimum(*(mapper.similarity(c, whitened=False)[near] for c in codes))
-    if np.exp(log_weight)[both >= SHOWN].sum() >= SHARE:
+    if _weight_of(code, mapper, *codes) >= SHARE:
         return None
     count = min(COMPOSITIONS, mapper.neighbours, len(mapper.latents))
     pairs = [drawn(numbers, mapper, codec) for numbers in _pairs(mapper, codes[0], codes[1], count)]
     pictures = torch.stack([lay_out(a, b, layout) for a, b in zip(*pairs, strict=True)])
     note = f"composed of {first!r} and {second!r}: memory shows them one by one, not together"
     return Material.alike(codec.encode(pictures.to(code.device)).mean, note)
+
+
+def beginnings(caption: str) -> list[str]:
+    """What an English caption may be about: how it goes on before each word that may follow a thing, longest last.
+
+    >>> beginnings("an old man asleep on a bench"), beginnings("a sleeping cat")
+    (['an old man asleep'], [])
+    """
+    parts = [caption[: match.start()] for match in _AFTER.finditer(caption)]
+    return [part for part in parts if content_words(part)]
+
+
+def known_thing(
+    text: str, mapper: LocalFlowMapper, encode: Callable[[str], Tensor], *, noun: bool = False
+) -> tuple[str, Tensor] | None:
+    """A thing that memory knows and its code: what a text says or, with `noun`, the dog of "a happy dog"; else None."""
+    words, candidates = [*beginnings(text), text][0].split(), [(text, KNOWN)]
+    if noun and words[0].lower() in DETERMINERS and not re.fullmatch(_VERBS, words[-1]):
+        candidates.append((words[-1], WHOLE))
+    for name, least in candidates:
+        with contextlib.suppress(UserError):  # it is nothing that the encoder reads
+            if mapper.familiarity(code := encode(name)) >= least:
+                return name, code
+    return None
+
+
+def main_thing(caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor]) -> Material | None:
+    """Pictures of the thing that an English caption begins with, such as the fox of "a fox curled up asleep".
+
+    None where memory knows the caption, or not the thing, or the caption's nearest pictures show it. For the arguments,
+    see `compose`.
+    """
+    if ":" in caption or mapper.familiarity(code) >= STRANGE:
+        return None
+    each = (known_thing(begin, mapper, encode, noun=True) for begin in reversed(beginnings(caption)))
+    thing = next(filter(None, each), None)
+    if thing is None or _weight_of(code, mapper, thing[1]) >= MOSTLY:
+        return None
+    near, log_weight = map(torch.from_numpy, mapper.nearest(thing[1]))
+    latents = mapper.picture_latents(near.to(mapper.latents.device)).to(code.device)
+    note = f"drawn as {thing[0]!r}: memory shows none as the rest of the caption says"
+    return Material(latents, log_weight, mapper.style.cpu()[near], note)
+
+
+def _weight_of(code: Tensor, mapper: LocalFlowMapper, *things: Tensor) -> float:
+    """Weight of a caption's nearest pictures that show all of some things, by codes."""
+    near, log_weight = mapper.nearest(code)
+    shown = np.minimum.reduce([mapper.similarity(thing, whitened=False)[near] for thing in things])
+    return float(np.exp(log_weight)[shown >= SHOWN].sum())
 
 
 def _pairs(mapper: LocalFlowMapper, first: Tensor, second: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:

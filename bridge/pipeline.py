@@ -19,7 +19,7 @@ from bridge.arguments import Text, check_count, negatives_of, number, texts, who
 from bridge.captions import without_articles
 from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, verify_folder
 from bridge.codecs import ImageCodec, load_codec
-from bridge.composition import ONE_PICTURE, coloured, compose
+from bridge.composition import ONE_PICTURE, coloured, compose, main_thing
 from bridge.context import plain_torch, unwrapped
 from bridge.errors import UserError, first_line
 from bridge.hub import resolve_model
@@ -569,8 +569,8 @@ class BridgePipeline:
         def encode(text: str) -> Tensor:
             return self.code(text).pooled[0]
 
-        known = caption, code.pooled[0], mapper, encode, self.codec
-        return compose(*known) or coloured(*known)
+        known = caption, code.pooled[0], mapper, encode
+        return compose(*known, self.codec) or coloured(*known, self.codec) or main_thing(*known)
 
     def _encode(self, caption: Text) -> TextCode:
         try:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from bridge import composition
 from bridge.codecs import ImageCodec, LatentDistribution
-from bridge.composition import BESIDE, INTO, OVER, SMALL, UPON, WITHIN, compose, lay_out, parts_of, solid
+from bridge.composition import BESIDE, INTO, OVER, SMALL, UPON, WITHIN, compose, lay_out, main_thing, parts_of, solid
 from bridge.errors import UserError
 from bridge.mappers import LocalFlowMapper
+from bridge.mappers.local import Material
 from bridge.memory import CaptionMemory
 from bridge.pipeline import BridgePipeline, Settings
 
@@ -112,6 +113,8 @@ def test_a_style_that_is_rather_not_drawn_is_told(encoder):
         ("a bridge over a river", ("a bridge", "a river", OVER)),
         ("a fish IN a bowl", ("a fish", "a bowl", INTO)),
         ("the cat on top of a box", ("the cat", "a box", UPON)),
+        ("a cat in a red scarf", ("a cat", "a red scarf", SMALL)),
+        ("a dog chasing a ball", ("a dog", "a ball", SMALL)),
     ],
 )
 def test_two_things_are_read(caption, parts):
@@ -267,3 +270,43 @@ def test_things_of_one_style_are_laid_out_together(encoder, monkeypatch):
     made = compose("a cat and a ball", encode("a cat and a ball"), mapper, encode, PaintCodec())
     assert made is not None
     assert len(made.latents) == 3
+
+
+def begun(pipe: BridgePipeline, caption: str, nearest: str) -> Material | None:
+    """What a caption is drawn from whose code is nearest to a known one, at a cosine of .6."""
+    known = pipe.code(nearest).pooled[0]
+    other = torch.randn(len(known), generator=torch.Generator().manual_seed(0))
+    other -= (other @ known) * known
+    code = 0.6 * known + 0.8 * other / other.norm()
+    return main_thing(caption, code, pipe.mapper, lambda text: pipe.code(text).pooled[0])
+
+
+@pytest.mark.parametrize(
+    ("caption", "thing"),
+    [
+        ("a cat curled up asleep", "a cat"),
+        ("a cat sliding through a door", "a cat sliding"),
+        ("a cat that nobody knows", "a cat"),
+        ("a jolly old cat at home", "cat"),
+    ],
+)
+def test_a_strange_caption_is_drawn_as_what_it_begins_with(pipe, caption, thing):
+    made = begun(pipe, caption, "a tree")
+    assert made.note == f"drawn as {thing!r}: memory shows none as the rest of the caption says"
+    assert made.log_weight.exp().sum().item() == pytest.approx(1)
+    heaviest = PaintCodec().decode(made.latents[made.log_weight.argmax()][None])[0]
+    assert shows(heaviest, COLOURS["a cat"]) and not shows(heaviest, COLOURS["a tree"])
+
+
+@pytest.mark.parametrize("caption", ["a cat", "asleep in a village", "a xylophone at home", "a cat: asleep at home"])
+def test_what_begins_with_nothing_known_is_drawn_as_a_whole(pipe, caption):
+    assert begun(pipe, caption, "a tree") is None
+
+
+def test_what_the_nearest_pictures_show_is_drawn_from_these(pipe):
+    assert begun(pipe, "a cat curled up asleep", "a cat") is None
+
+
+def test_a_strange_caption_is_composed_of_its_noun(pipe):
+    note = pipe("a jolly old cat dressed as a tree catching a ball", 1, seed=0).notes[0]
+    assert note == "composed of 'cat' and 'a ball': memory shows them one by one, not together"

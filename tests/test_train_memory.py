@@ -1,5 +1,6 @@
 """A model of a dataset without training: which rows and captions it holds, and that it is one."""
 
+import itertools
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -82,6 +83,21 @@ def test_names_are_captions_of_emoji_like_any_other(config, tmp_path, capsys):
     assert pipe("omnibus", 1, seed=0).notes == pipe("bus", 1, seed=0).notes
     near = [set(pipe.mapper.nearest(pipe.code(word).pooled[0])[0][:2].tolist()) for word in ("omnibus", "bus")]
     assert near[0] == near[1]
+
+
+def test_a_name_is_a_caption_of_no_other_emoji(config, tmp_path):
+    file = tmp_path / "names.yaml"
+    file.write_text("names:\n  a picture of beer mug: [bus]\n  bus: [beer mug]\n", "utf-8")
+    pipe = BridgePipeline.from_pretrained(build(replace(config, names=str(file))))
+
+    def shown(word: str) -> set[str]:
+        number = pipe.memory.captions.index(word)
+        starts = pipe.mapper.start.tolist()
+        links = [pipe.mapper.link[a:b].tolist() for a, b in itertools.pairwise(starts)]
+        return {pipe.memory.captions[link[0]] for link in links if number in link}
+
+    assert shown("a picture of beer mug") == {"bus"}
+    assert shown("bus") == {"bus", "beer mug"}
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ HELD_OUT, VIEWS, AT_ONCE = 256, 4, 32  # Of `held_out_losses`: pairs, times of e
 
 @dataclass(frozen=True)
 class Names:
-    """Everyday words -> labels of emoji that show them, whose captions they are too."""
+    """Everyday words -> labels of emoji that show them, whose captions they are too, and of no other emoji."""
 
     names: dict[str, Any]
 
@@ -170,7 +170,7 @@ def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder:
         for texts, style in zip(dataset["captions"], styles, strict=True)
     ]
     emoji = [i for i in own_emoji(dataset) if captions[i]]
-    labels = dataset["label"] if emoji else []
+    labels = list(dataset["label"]) if emoji else []
     if config.names and emoji:
         with named("names"):
             names = load_config(Path(config.names), Names).names
@@ -178,10 +178,11 @@ def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder:
             say(f"train.memory: {config.names} names labels that no picture has: {', '.join(strange)}")
         for i in emoji:
             words = [word for word, shown in names.items() if labels[i] in shown]
-            captions[i] += [word for word in words if word not in captions[i]]
+            others = names.keys() - {*words, labels[i]}
+            captions[i] = list(dict.fromkeys([*(text for text in captions[i] if text not in others), *words]))
     plain = {caption for row in captions for caption in row}
     if config.tags and emoji:
-        tags = dataset["tags"]
+        tags = list(dataset["tags"])
         for i in emoji:
             more = allusions(labels[i], tags[i], captions[i], config.tags)
             captions[i] += [text for text in more if text not in captions[i]]
