@@ -282,6 +282,9 @@ def test_the_provenance_names_novelty_where_it_was_asked_for(folder, base, tmp_p
         (("--pairs", "FOLDER", "--novelty", "2"), "--novelty: "),
         (("--pairs", "FOLDER", "--size", "100"), "--size: "),
         (("--pairs", "FOLDER", "--transparent"), "--transparent: "),
+        (("--with-default",), "--with-default: says how captioned pictures are read; give --pairs SOURCE"),
+        (("--caption-column", "text"), "--caption-column: says how captioned pictures are read; give --pairs SOURCE"),
+        (("--captions-from", "file"), "--captions-from: says how captioned pictures are read; give --pairs SOURCE"),
     ],
 )
 def test_bad_input_is_one_line(words, error, folder, base, tmp_path, capsys):
@@ -290,6 +293,14 @@ def test_bad_input_is_one_line(words, error, folder, base, tmp_path, capsys):
     told = [line for line in err.splitlines() if line.startswith("bridge generate: ")]
     assert (code, out, len(told)) == (2, [], 1)
     assert error in told[0]
+
+
+def test_pictures_without_captions_are_told_the_option_of_this_command(base, tmp_path, capsys):
+    (tmp_path / "bare").mkdir()
+    picture(0).save(tmp_path / "bare" / "cat.png")
+    code, _, err = run(capsys, "learn", tmp_path / "bare", "--model", base, "--out", tmp_path / "mine")
+    assert code == 2
+    assert "or pass --captions-from file" in err
 
 
 def test_a_models_correction_serves_other_pictures(folder, base, tmp_path):
