@@ -230,6 +230,13 @@ def test_an_unknown_codec_is_named(bare: Path, tmp_path: Path, capsys: Capture) 
     assert not (tmp_path / "x").exists()
 
 
+def test_an_unknown_text_encoder_is_named_before_anything_is_read(bare: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "x"
+    assert auto.main([str(bare), "--out", str(out), "--text", "./no-such"]) == 2
+    assert capsys.readouterr().err.startswith("python -m train: --text: './no-such' is no folder")
+    assert list(out.iterdir()) == []
+
+
 @pytest.mark.parametrize(("argv", "named"), [(["/no/such/folder"], "/no/such/folder"), (["--minutes", "0"], "minutes")])
 def test_bad_input_is_one_line_and_exit_code_2(
     argv: list[str], named: str, bare: Path, tmp_path: Path, capsys: Capture
@@ -333,15 +340,16 @@ def test_an_older_run_without_options_resumes(again: Again, configs: Configs) ->
     assert (configs[0].loop.steps, configs[0].loop.mixed_precision) == (7, "bf16")
 
 
+@pytest.mark.parametrize("prepared", [True, False], ids=["as prepared", "what was prepared is removed"])
 def test_pictures_that_changed_are_not_mixed_with_old_choices(
-    again: Again, bare: Path, tmp_path: Path, capsys: Capture
+    again: Again, bare: Path, tmp_path: Path, capsys: Capture, prepared: bool
 ) -> None:
-    """The prepared dataset was removed, as its own refusal says, and the pictures are others."""
     folder = Path(shutil.copytree(bare, tmp_path / "pictures"))
     next(folder.glob("*.txt")).write_text("another caption", "utf-8")
-    shutil.rmtree(tmp_path / "run" / "data")
+    if not prepared:
+        shutil.rmtree(tmp_path / "run" / "data")
     assert again(source=folder)[0] == 2
-    told = f"python -m train: SOURCE: {folder} has changed since this run began; name another --out"
+    told = f"python -m train: SOURCE: {folder}, or how it is read, has changed since this run began; name another --out"
     assert capsys.readouterr().err.splitlines()[-1] == told
 
 

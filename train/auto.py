@@ -34,15 +34,15 @@ from bridge.mappers import FAMILIES, VelocityMapper
 from bridge.pairs.reading import Reading
 from bridge.pairs.sources import Wanted
 from bridge.pipeline import Settings
-from bridge.text import DEFAULT_ID
+from bridge.text import DEFAULT_ID, TextEncoder
 from train.autoencoder import VAEConfig, VAETraining
 from train.codec import CodecConfig, fit, psnr
 from train.command import Parser, number, run_command, say
-from train.config import ConfigError, load_config
+from train.config import ConfigError, load_config, named
 from train.data.dataset import at_once, load_dataset, pixels_of, rows_of
 from train.mapper import MapperConfig, MapperTraining
 from train.memory import MemoryConfig, build, held_out_losses
-from train.prepare import FACTS, add_arguments, chosen, prepare
+from train.prepare import FACTS, OtherSourceError, add_arguments, chosen, prepare
 from train.schedule import Budget, LoopConfig
 from train.starting import STOPPED
 from train.timing import slowdown
@@ -134,11 +134,18 @@ class AutoRun:
     def prepared(self) -> Dataset:
         """The source as a dataset with splits. ConfigError if it, or an option, has changed since the run began."""
         options = self.options()
+        if self.text:
+            with named("--text"):
+                TextEncoder.from_pretrained(self.text)
         say(f"data: reading {self.source.source}")
-        prepare(self.source, self.data, self.reading, self.seed, resplit=self.resplit)
+        changed = f"{self.source.source}, or how it is read, has changed since this run began; name another --out"
+        try:
+            prepare(self.source, self.data, self.reading, self.seed, resplit=self.resplit)
+        except OtherSourceError as error:
+            raise ConfigError(f"SOURCE: {changed}") from error
         fingerprint = json.loads((self.data / FACTS).read_text("utf-8"))["fingerprint"]
         if options.setdefault("data", fingerprint) != fingerprint:
-            raise ConfigError(f"SOURCE: {self.source.source} has changed since this run began; name another --out")
+            raise ConfigError(f"SOURCE: {changed}")
         self.record("options", options, "as asked for")
         return load_dataset(self.data)
 

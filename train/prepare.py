@@ -52,6 +52,10 @@ FEATURES = features(f"{CAPTIONED} source")
 EPOCHS = 20  # Times that captions are read for word vectors
 
 
+class OtherSourceError(ConfigError):
+    """A folder holds a dataset that was made of something else."""
+
+
 def prepare(
     source: str | Path | Wanted,
     out: str | Path,
@@ -106,17 +110,19 @@ def _rows(surveyed: Survey, plan: Partition, work: Path) -> Iterator[dict[str, A
 
 
 def _is_done(out: Path, fingerprint: str) -> bool:
-    """Whether `out` was already made so. Raises ConfigError if it holds anything else."""
+    """Whether `out` was already made so. Raises OtherSourceError if otherwise, ConfigError if it is no dataset."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
         same = json.loads((out / FACTS).read_text("utf-8"))["fingerprint"] == fingerprint
         verify_folder(out)
-        why = "was made of another source, of other files or with other settings"
+    except CheckpointError as error:
+        raise ConfigError(f"out: {out} {error}; remove it or choose another folder") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        same, why = False, str(error) if isinstance(error, CheckpointError) else "is no dataset made by train.prepare"
+        raise ConfigError(f"out: {out} is no dataset made by train.prepare; choose another folder") from error
     if not same:
-        raise ConfigError(f"out: {out} {why}; remove it or choose another folder")
+        why = "was made of another source, of other files or with other settings"
+        raise OtherSourceError(f"out: {out} {why}; remove it or choose another folder")
     return True
 
 
