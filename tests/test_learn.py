@@ -282,9 +282,9 @@ def test_the_provenance_names_novelty_where_it_was_asked_for(folder, base, tmp_p
         (("--pairs", "FOLDER", "--novelty", "2"), "--novelty: "),
         (("--pairs", "FOLDER", "--size", "100"), "--size: "),
         (("--pairs", "FOLDER", "--transparent"), "--transparent: "),
-        (("--with-default",), "--with-default: says how captioned pictures are read; give --pairs SOURCE"),
-        (("--caption-column", "text"), "--caption-column: says how captioned pictures are read; give --pairs SOURCE"),
-        (("--captions-from", "file"), "--captions-from: says how captioned pictures are read; give --pairs SOURCE"),
+        (("--with-default",), "--with-default: does nothing without --pairs SOURCE; add that"),
+        (("--caption-column", "text"), "--caption-column: does nothing without --pairs SOURCE; add that"),
+        (("--captions-from", "file"), "--captions-from: does nothing without --pairs SOURCE; add that"),
     ],
 )
 def test_bad_input_is_one_line(words, error, folder, base, tmp_path, capsys):
