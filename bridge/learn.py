@@ -28,6 +28,7 @@ from bridge.images import flatten, to_tensor
 from bridge.mappers import LocalFlowMapper
 from bridge.pairs import Pairs, load_pairs, pairs_fingerprint
 from bridge.pairs.sources import Wanted
+from bridge.pairs.tables import number_of
 from bridge.text import TextEncoder
 
 PICTURES, CAPTIONS = 32, 128  # encoded at a time
@@ -131,10 +132,10 @@ def encode(
     """
     rows = [i for i, split in enumerate(pairs.split) if split in TAUGHT]
     if not rows:
-        raise UserError("pairs: every picture is of a split other than train; leave the split out of some")
+        raise UserError("pairs: every picture is of a split other than train; put some into train, or into no split")
     notes = [*pairs.skipped, *pairs.notes]
     if len(rows) < len(pairs):
-        notes.append(f"{len(pairs) - len(rows)} pictures are of other splits than train and are not learnt")
+        notes.append(f"not learnt: {number_of(len(pairs) - len(rows), 'picture')} of other splits than train")
     hashes = [pairs.hashes[i] for i in rows]
     old = {} if known is None else dict(zip(known.hashes, known.latents, strict=True))
     latents, new = _recalled(hashes, codec.z_shape, old)

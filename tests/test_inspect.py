@@ -186,7 +186,7 @@ def test_its_own_sheet_is_no_picture_of_the_next_run(tmp_path, encoder, shared_e
     assert main([str(source), "--sheet", str(source / "sheet.png")]) == 0
     facts, _ = inspect(Wanted(str(source)), encoder=encoder)
     assert (facts["rows"]["all"], facts["rows"]["bad"]) == (8, [])
-    assert facts["notes"] == ["1 pages of pictures that bridge drew are left out (sheet.png)"]
+    assert facts["notes"] == ["1 picture left out: a contact sheet or strip of bridge's own (sheet.png)"]
 
 
 def test_json_is_json_and_nothing_else(tmp_path, capsys, shared_encoder):
@@ -209,8 +209,8 @@ def test_json_parses_whatever_bytes_the_folders_name_holds(tmp_path, capfdbinary
         (["SOURCE", "--max-bad", "2"], "--max-bad: expected a finite number from 0 to 1"),
         (["SOURCE", "--out", "x", "--json"], "--json: is of a source that is only looked at; leave --out and"),
         (["SOURCE", "--words", "x", "--sheet", "y"], "--sheet: is of a source that is only looked at; leave --out and"),
-        (["EMPTY"], "has 0 pictures and no captions"),
-        (["BAD"], "none of its 1 rows has a picture and a caption: 00.png: its picture is empty"),
+        (["EMPTY"], "has no pictures (.apng"),
+        (["BAD"], "none of its rows has a picture and a caption: 00.png: its picture is empty"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(tmp_path, capsys, arguments, told):

@@ -180,7 +180,7 @@ def test_pictures_to_judge_with_are_not_learnt(tmp_path, base):
     said: list[str] = []
     pipe = BridgePipeline.from_pairs(tmp_path, base, say=said.append)
     assert pipe.memory.captions == ["a cat", "a cow"]
-    assert any("1 pictures are of other splits" in line for line in said)
+    assert any("not learnt: 1 picture of other splits than train" in line for line in said)
 
 
 def test_one_picture_of_a_caption_is_told(folder, base):

@@ -59,7 +59,7 @@ def test_what_is_known_of_each_picture_is_told(folder):
 
 
 def test_what_is_left_out_is_told_with_its_reason(folder):
-    told = "1 rows left out: its picture is empty (0 bytes) (c.png (metadata.csv row 3))"
+    told = "1 row left out: its picture is empty (0 bytes) (c.png (metadata.csv row 3))"
     assert load_pairs(folder).skipped == (told,)
 
 
@@ -76,7 +76,7 @@ def test_a_picture_with_a_long_text_is_read(tmp_path, kind):
 
 def test_nothing_usable_is_an_error(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(UserError, match="none of its 1 rows has a picture and a caption"):
+    with pytest.raises(UserError, match="none of its rows has a picture and a caption"):
         load_pairs(tmp_path, names="file")
 
 

@@ -404,7 +404,7 @@ def test_one_picture_with_a_split_of_its_own_is_enough(made):
 
 
 def test_nothing_usable_is_a_clear_error(made):
-    with pytest.raises(UserError, match=r"none of its 1 rows has a picture and a caption: 0\.png"):
+    with pytest.raises(UserError, match=r"none of its rows has a picture and a caption: 0\.png"):
         made([None], how=Reading(16, max_bad=1.0))
 
 

@@ -135,7 +135,7 @@ def test_names_are_captions_only_when_asked(tmp_path):
     folder = tmp_path / "red_cars"
     folder.mkdir()
     (folder / "a-fast_car (2).png").write_bytes(png())
-    with pytest.raises(UserError, match=r"1 pictures and no captions; write metadata.csv .* or pass --names file"):
+    with pytest.raises(UserError, match=r"1 picture and no captions; write metadata.csv .* or pass --names file"):
         open_source(Wanted(str(folder)))
     assert [rows_of(folder, names=names)[0].captions for names in ("file", "folder")] == ["a fast car", "red cars"]
 
@@ -296,7 +296,7 @@ def test_pictures_without_a_txt_or_with_another_encoding_are_named(tmp_path):
 def test_files_that_are_in_no_row_are_told(tmp_path):
     put_csv(tmp_path)
     (tmp_path / "more.png").write_bytes(png())
-    assert open_source(Wanted(str(tmp_path))).notes == ("1 pictures have no row, more.png for one",)
+    assert open_source(Wanted(str(tmp_path))).notes == ("no row for 1 picture, more.png for one",)
 
 
 def test_hidden_files_are_no_pictures(tmp_path):
@@ -354,7 +354,7 @@ def test_another_file_is_refused(tmp_path):
 
 
 def test_an_empty_folder_is_said(tmp_path):
-    with pytest.raises(UserError, match="has 0 pictures and no captions"):
+    with pytest.raises(UserError, match="has no pictures"):
         open_source(Wanted(str(tmp_path)))
 
 
@@ -460,7 +460,7 @@ def test_what_is_not_read_is_counted_by_ending_with_the_remedy(tmp_path):
         "not read: 2 .heic, 1 .svg, 1 .psd (save them as PNG or JPEG); 1 .mp4 (take pictures out of them); "
         "1 .zip (unpack them); 1 .xlsx (save the sheet as CSV); 1 .md; 1 without an ending"
     )
-    assert lone == "1 .txt files have no picture beside them, d.txt for one"
+    assert lone == "no picture beside 1 .txt file, d.txt for one"
 
 
 @pytest.mark.parametrize("names", ["", "file"])
@@ -505,7 +505,7 @@ def test_a_contact_sheet_of_ours_is_no_picture_of_the_next_run(tmp_path, form):
         (tmp_path / "metadata.csv").write_text("\n".join(["file,text", *rows]))
     pairs = load_pairs(tmp_path, names="file" if form == "names" else "")
     assert (len(pairs), pairs.skipped) == (3, ())
-    assert "1 pages of pictures that bridge drew are left out (sheet-a-cat.png" in "\n".join(pairs.notes)
+    assert "1 picture left out: a contact sheet or strip of bridge's own (sheet-a-cat.png" in "\n".join(pairs.notes)
 
 
 def test_a_sheet_of_somebody_elses_is_a_picture(tmp_path):
@@ -535,7 +535,7 @@ def test_what_bridge_drew_into_the_folder_is_left_out(tmp_path, out, form):
             (tmp_path / name).with_suffix(".txt").unlink()
     pairs = load_pairs(tmp_path, names="file" if form == "names" else "")
     assert len(pairs) == 3
-    assert f"1 pictures that bridge drew are left out ({out or '.'})" in "\n".join(pairs.notes)
+    assert f"left out: 1 picture that bridge drew ({out or '.'})" in "\n".join(pairs.notes)
 
 
 def test_what_bridge_drew_is_read_when_it_is_what_is_asked_for(tmp_path):
@@ -620,6 +620,17 @@ def test_a_txt_may_carry_the_whole_name_of_its_picture(tmp_path):
     for name, caption in CAPTIONS.items():
         (tmp_path / f"{name}.TXT").write_text(caption)
     assert [raw.captions for raw in rows_of(tmp_path)] == [[caption] for caption in CAPTIONS.values()]
+
+
+@pytest.mark.parametrize("data", [{}, {"train": 5}])
+def test_a_dictionary_of_anything_but_datasets_is_named(data):
+    with pytest.raises(UserError, match="source: expected datasets by the names of their splits; pass"):
+        load_pairs(data)
+
+
+def test_a_size_of_no_pixels_is_refused(tmp_path):
+    with pytest.raises(UserError, match="size: expected 8 to 1024 pixels, got 0"):
+        load_pairs(put_texts(tmp_path), image_size=0)
 
 
 @pytest.mark.parametrize("data", [None, 5, ["a.png"]])

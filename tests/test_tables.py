@@ -173,7 +173,7 @@ def test_comments_and_blank_lines_are_no_rows_and_are_told(folder):
     (folder / "#1.png").write_bytes(png((9, 9, 9)))
     table = "file_name,caption\na.png,a car\n# b.png,an old name\n\n,,\n#1.png,number one\n#\nc.png,#1 fan\n"
     assert read(folder, table) == {"a.png": ["a car"], "#1.png": ["number one"], "c.png": ["#1 fan"]}
-    assert "2 lines that begin with # and name no picture were taken for comments" in notes_of(folder)
+    assert "passed over 2 lines beginning with # and naming no picture" in notes_of(folder)
 
 
 def test_a_header_that_is_a_row_is_named(folder):

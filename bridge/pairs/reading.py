@@ -19,6 +19,7 @@ from bridge.captions import prepare_caption
 from bridge.errors import UserError
 from bridge.images import AnimatedImageWarning, ImageError, facts_of, flatten, header_of, read_image
 from bridge.pairs.sources import Raw, Source, Wanted, open_source
+from bridge.pairs.tables import number_of
 
 THUMBNAIL = 16  # Side of the pictures that are compared with each other, in pixels
 MAX_BYTES = 2**28  # A larger file is no picture
@@ -115,7 +116,7 @@ def survey(source: Source, how: Reading | None, sink: Callable[[int, Image.Image
     _check_bad(surveyed, surveyed.rows, max_bad)
     if not surveyed.pairs:
         first = f": {surveyed.bad[0][0]}: {surveyed.bad[0][1]}" if surveyed.bad else ""
-        raise UserError(f"source: none of its {surveyed.rows} rows has a picture and a caption{first}")
+        raise UserError(f"source: none of its rows has a picture and a caption{first}")
     surveyed.thumbnails = np.stack(thumbnails)
     return surveyed
 
@@ -256,26 +257,26 @@ def load_pairs(
             last_said = time.monotonic()
             say(f"{number + 1} pictures read{f' of {opened.total}' if opened.total else ''}")
 
-    surveyed = survey(opened, Reading(image_size, background=None, max_bad=1) if image_size else None, keep)
+    surveyed = survey(opened, Reading(image_size, background=None, max_bad=1) if image_size is not None else None, keep)
     captions = [list(pair.captions) for pair in surveyed.pairs]
     columns = ("name", "artist", "style", "split", "digest")
     where, artist, style, split, hashes = ([getattr(pair, name) for pair in surveyed.pairs] for name in columns)
-    skipped = (*_grouped("rows left out", surveyed.bad), *_grouped("captions left out", surveyed.lost))
+    skipped = (*_grouped("row", surveyed.bad, " left out"), *_grouped("caption", surveyed.lost, " left out"))
     notes = tuple(all_notes(opened, surveyed))
     return Pairs(pictures, captions, where, artist, style, split, hashes, skipped, notes)
 
 
 def all_notes(source: Source, surveyed: Survey) -> list[str]:
     """What the user should know of a source and of what was read of it, a line each."""
-    pages = [(name, "pages of pictures that bridge drew are left out") for name in surveyed.pages]
-    return [*source.notes, *_grouped("", pages), *_grouped("rows", surveyed.notes)]
+    pages = [(name, "a contact sheet or strip of bridge's own") for name in surveyed.pages]
+    return [*source.notes, *_grouped("picture", pages, " left out"), *_grouped("row", surveyed.notes)]
 
 
-def _grouped(what: str, reasons: Sequence[tuple[str, str]]) -> list[str]:
+def _grouped(what: str, reasons: Sequence[tuple[str, str]], fate: str = "") -> list[str]:
     """One line a reason: how many, and the first."""
     first = {why: name for name, why in reversed(reasons)}
     counts = Counter(why for _, why in reasons)
-    return [f"{count} {f'{what}: ' if what else ''}{why} ({first[why]})" for why, count in counts.most_common()]
+    return [f"{number_of(count, what)}{fate}: {why} ({first[why]})" for why, count in counts.most_common()]
 
 
 def pairs_fingerprint(wanted: Wanted, image_size: int | None = None) -> str:

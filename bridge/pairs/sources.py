@@ -24,7 +24,7 @@ from bridge.errors import UserError, import_extra
 from bridge.hub import HUB_ID
 from bridge.images import ENDINGS
 from bridge.manifest import MANIFEST
-from bridge.pairs.tables import SPLITS, Table, find_columns, read_table, shown, split_name
+from bridge.pairs.tables import SPLITS, Table, find_columns, number_of, read_table, shown, split_name
 from bridge.textfile import WESTERN, EncodingError, decode, split_lines
 
 T = TypeVar("T")
@@ -186,7 +186,7 @@ class Folder:
         own = ""
         if left := len(every) - len(self.pictures):
             where = ", ".join(sorted({self.name(file.parent) for file in self.manifests}))
-            own = f"{left} pictures that bridge drew are left out ({where}); pass that folder to use them"
+            own = f"left out: {number_of(left, 'picture')} that bridge drew ({where}); to use them, pass that folder"
         self.notes = [note for note in (own, unread, self._near_splits()) if note]
 
     def name(self, file: Path) -> str:
@@ -300,15 +300,15 @@ def _open_folder(folder: Folder, wanted: Wanted) -> Source:
     for lone in texts:  # a table under a plain name
         with contextlib.suppress(UserError):
             return _open_tables([lone], wanted, folder)
+    _check_pictures(folder, wanted)
     raise UserError(
-        f"source: {wanted.title} has {len(folder.pictures)} pictures and no captions; write metadata.csv with the "
-        f"columns file_name and caption, or a .txt beside each picture, or pass --names file{folder.also}"
+        f"source: {wanted.title} has {number_of(len(folder.pictures), 'picture')} and no captions; write metadata.csv "
+        f"with the columns file_name and caption, or a .txt beside each picture, or pass --names file{folder.also}"
     )
 
 
 def _from_names(folder: Folder, wanted: Wanted) -> Source:
-    if not folder.pictures:
-        raise UserError(f"source: {wanted.title} has no pictures ({', '.join(sorted(ENDINGS))}){folder.also}")
+    _check_pictures(folder, wanted)
 
     def rows() -> Iterator[Raw]:
         for file in folder.pictures:
@@ -318,6 +318,11 @@ def _from_names(folder: Folder, wanted: Wanted) -> Source:
     columns = {"caption": f"name of the {wanted.names}", "image": "files"}
     fingerprint = _stat_fingerprint(folder.files, folder.path, wanted.names)
     return Source("folder of pictures", columns, rows, fingerprint, len(folder.pictures), tuple(folder.notes))
+
+
+def _check_pictures(folder: Folder, wanted: Wanted) -> None:
+    if not folder.pictures:
+        raise UserError(f"source: {wanted.title} has no pictures ({', '.join(sorted(ENDINGS))}){folder.also}")
 
 
 def name_caption(name: str) -> str:
@@ -343,7 +348,7 @@ def _from_texts(folder: Folder, texts: Sequence[Path], text_of: Mapping[Path, Pa
 
     used = {text.with_suffix("") for text in text_of.values()}
     lone = sorted(folder.name(text) for text in texts if text.with_suffix("") not in used)
-    notes = [f"{len(lone)} .txt files have no picture beside them, {lone[0]} for one"] if lone else []
+    notes = [f"no picture beside {number_of(len(lone), '.txt file')}, {lone[0]} for one"] if lone else []
     columns = {"caption": "the .txt beside each picture, a caption a line", "image": "files"}
     fingerprint, total = _stat_fingerprint(folder.files, folder.path), len(folder.pictures)
     return Source("folder with .txt files", columns, rows, fingerprint, total, (*folder.notes, *notes))
@@ -385,11 +390,11 @@ def _open_tables(tables: Sequence[Path], wanted: Wanted, folder: Folder | None =
             rows.append(_placed(replace(raw, split=raw.split or split), file.parent, locator, folder))
     if refused and (len(tables) == 1 or not rows or any(file.stem.lower() == "metadata" for file in tables)):
         raise refused[0]
-    notes += [f"{len(refused)} tables are left out: {refused[0]}"] if refused else []
+    notes += [f"{number_of(len(refused), 'table')} left out: {refused[0]}"] if refused else []
     named = [raw.picture for raw in rows if isinstance(raw.picture, Path)]
     used = set(named)
     if folder and (unused := [file for file in folder.pictures if file not in used]):
-        notes.append(f"{len(unused)} pictures have no row, {folder.name(unused[0])} for one")
+        notes.append(f"no row for {number_of(len(unused), 'picture')}, {folder.name(unused[0])} for one")
     files = folder.files if folder else [*tables, *named]
     fingerprint = _stat_fingerprint(files, root, *map(sha256_of, tables))
     names = ", ".join(sorted({file.name for file in tables}))
@@ -464,11 +469,13 @@ def _open_dataset(wanted: Wanted, folder: Path | None = None) -> Source:
     kind, data = "dataset", wanted.source
     if folder is not None:
         kind = "folder saved by datasets"
-        with _reading(folder.name):
+        with _reading(wanted.title):
             data = _datasets().load_from_disk(str(folder))
     elif not (hasattr(data, "features") or isinstance(data, dict)):
         raise UserError(f"source: expected a folder, a file, a hub id or a dataset, got {type(data).__name__}")
     parts = dict(data) if isinstance(data, dict) else {"": data}
+    if not parts or not all(hasattr(part, "features") for part in parts.values()):
+        raise UserError("source: expected datasets by the names of their splits; pass {'train': dataset}")
     content = "".join(str(part._fingerprint) for part in parts.values())
     fingerprint = _stat_fingerprint(sorted(_walk(folder)), folder) if folder else _digest(content)
     streams = {name: part.to_iterable_dataset() for name, part in parts.items()}

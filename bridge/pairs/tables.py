@@ -85,6 +85,15 @@ def shown(name: str) -> str:
     return "".join(ch if ch.isprintable() or unicodedata.category(ch) == "Cf" else "?" for ch in name)
 
 
+def number_of(count: int, what: str) -> str:
+    """How many, in words.
+
+    >>> number_of(1, "row"), number_of(2, "row")
+    ('1 row', '2 rows')
+    """
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 @dataclass(frozen=True)
 class Table:
     """A table that was read."""
@@ -164,7 +173,7 @@ def _read_csv(
                 "other pictures; it was read as one line; close the quote, or write it twice"
             )
     if comments:
-        notes.append(f"{where}: {comments} lines that begin with # and name no picture were taken for comments")
+        notes.append(f"{where}: passed over {number_of(comments, 'line')} beginning with # and naming no picture")
     return names, rows
 
 
