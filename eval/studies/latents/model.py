@@ -189,7 +189,7 @@ def paths(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
         ways = {"cross-fade": explore.walk(a, b, args.steps)}
         for kind in explore.KINDS:
             ways[f"latent {kind}"] = pipe.codec.decode(explore.walk(z[0], z[1], args.steps, kind))
-        start, end = (explore.End("", "image", one, null) for one in z)
+        start, end = (explore.End(f"{n} picture", "image", z[i], null) for i, n in enumerate(("first", "second")))
         try:
             noise = explore.noise_walk(pipe, start, end, args.steps, num_inference_steps=args.sampling_steps)
         except ValueError as error:
