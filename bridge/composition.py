@@ -173,11 +173,10 @@ def compose(
         return None
     first, second, layout = parts
     strange = mapper.familiarity(code) < STRANGE
-    things = known_thing(first, mapper, encode, noun=strange), known_thing(second, mapper, encode)
-    if things[0] is None or things[1] is None:
+    one, other = known_thing(first, mapper, encode, noun=strange), known_thing(second, mapper, encode)
+    if one is None or other is None:
         return None
-    (first, first_code), (second, second_code) = things
-    codes = [first_code, second_code]
+    first, second, codes = one[0], other[0], [one[1], other[1]]
     if any(map(mapper.yields, (code, *codes))):  # a glyph of the whole is better than two things, and worse beside one
         return None
     if _weight_of(code, mapper, *codes) >= SHARE:
