@@ -133,6 +133,12 @@ def test_no_trend_of_one_size() -> None:
     assert found is not None and (found.few, found.many) == (100, 150)
 
 
+def test_the_direct_way_alone_has_neither_verdict_nor_trend() -> None:
+    rows = {"seen": {"score": -0.2, "low": -0.3, "high": -0.1}}
+    points = [Point("equal minutes", "direct", count, rows) for count in (100, 1000)]
+    assert pairs.conclusions(points) == ([], [])
+
+
 def test_scores_are_means_over_seeds() -> None:
     points = [
         Point(

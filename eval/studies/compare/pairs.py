@@ -212,7 +212,8 @@ def conclusions(points: Sequence[Point]) -> tuple[list[Verdict], list[Trend]]:
                 if bridge and direct and mine in (theirs, UNTRAINED):
                     name = mine if mine == theirs else f"{mine} against {theirs}"
                     verdicts.append(verdict(name, row, bridge, direct))
-            trends += [trend(mine, row, bridge)] * bool(bridge)
+            if bridge:
+                trends.append(trend(mine, row, bridge))
     return verdicts, [t for t in trends if t is not None]
 
 
