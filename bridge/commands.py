@@ -20,7 +20,7 @@ from PIL import Image
 from bridge.arguments import number, whole, writable_folder
 from bridge.captions import well_formed
 from bridge.checkpoint import check_replaceable, sha256_of
-from bridge.errors import UserError, import_extra
+from bridge.errors import UserError, first_line, import_extra
 from bridge.hub import resolve_model
 from bridge.images import read_facts, read_image, save_picture, save_png
 from bridge.manifest import Manifest
@@ -218,11 +218,10 @@ def push(args: argparse.Namespace) -> None:
     try:
         print(pipe.push_to_hub(args.repo, _card_of(resolve_model(args.model)), private=args.private))
     except HFValidationError as error:
-        raise UserError(f"USER/NAME: {str(error).splitlines()[0]}") from None
+        raise UserError(f"USER/NAME: {first_line(error)}") from None
     except (HTTPError, OSError) as error:
-        why = str(error).strip().splitlines()[0]
         remedy = "check the connection, or log in with `hf auth login`"
-        raise UserError(f"USER/NAME: the hub did not take {args.repo} ({why}); {remedy}") from None
+        raise UserError(f"USER/NAME: the hub did not take {args.repo} ({first_line(error)}); {remedy}") from None
 
 
 def _card_of(folder: Path) -> str:

@@ -218,9 +218,10 @@ def main_thing(caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Call
     None where memory knows the caption, or not the thing, or the caption's nearest pictures show it. For the arguments,
     see `compose`.
     """
-    if ":" in caption or mapper.familiarity(code) >= STRANGE:
+    begins = beginnings(caption)
+    if not begins or ":" in caption or mapper.familiarity(code) >= STRANGE:
         return None
-    each = (known_thing(begin, mapper, encode, noun=True) for begin in reversed(beginnings(caption)))
+    each = (known_thing(begin, mapper, encode, noun=True) for begin in reversed(begins))
     thing = next(filter(None, each), None)
     if thing is None or _weight_of(code, mapper, thing[1]) >= MOSTLY:
         return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bridge.checkpoint import INDEX, CheckpointError, recover
-from bridge.errors import UserError
+from bridge.errors import UserError, first_line
 
 SHIPPED = Path(__file__).parent / "pretrained"
 FORMER = "emoji"  # a model that was shipped once
@@ -36,8 +36,7 @@ def snapshot(
         why = "it is not in the hub's cache and the hub cannot be reached (offline?)"
         raise HubError(f"{name!r} is no folder; {why}") from error
     except (OSError, ValueError, HTTPError) as error:
-        why = str(error).strip().splitlines()[0]
-        raise HubError(f"{name!r} is no folder, and the hub has none such ({why})") from error
+        raise HubError(f"{name!r} is no folder, and the hub has none such ({first_line(error)})") from error
 
 
 def local_folder(source: str | Path) -> Path | None:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from bridge.checkpoint import INDEX, CheckpointError
+from bridge.errors import first_line
 
 CONFIG = "config.json"
 
@@ -82,8 +83,9 @@ def open_module(model: Any, folder: Path) -> Any:
         options = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
         module, report = model.from_pretrained(folder, **options)
     except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
-        why = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{folder}: cannot be opened ({why}); only whole safetensors are loaded") from error
+        raise CheckpointError(
+            f"{folder}: cannot be opened ({first_line(error)}); only whole safetensors are loaded"
+        ) from error
     finally:
         logging.set_verbosity(level)
     if report["missing_keys"]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bridge.checkpoint import sha256_of
-from bridge.errors import UserError, import_extra
+from bridge.errors import UserError, first_line, import_extra
 from bridge.hub import HUB_ID
 from bridge.images import ENDINGS
 from bridge.manifest import MANIFEST
@@ -460,8 +460,7 @@ def _reading(name: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"source: {shown(name)} cannot be read ({shown(reason)[:300]})") from error
+        raise UserError(f"source: {shown(name)} cannot be read ({shown(first_line(error))[:300]})") from error
 
 
 def _open_dataset(wanted: Wanted, folder: Path | None = None) -> Source:
