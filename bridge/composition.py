@@ -228,7 +228,7 @@ def main_thing(caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Call
     near, log_weight = map(torch.from_numpy, mapper.nearest(thing[1]))
     latents = mapper.picture_latents(near.to(mapper.latents.device)).to(code.device)
     note = f"drawn as {thing[0]!r}: memory shows none as the rest of the caption says"
-    return Material(latents, log_weight, mapper.style.cpu()[near], note)
+    return Material(latents, log_weight, note)
 
 
 def _weight_of(code: Tensor, mapper: LocalFlowMapper, *things: Tensor) -> float:
@@ -293,7 +293,7 @@ def coloured(
     pictures = on_white(repainted(drawn(near.numpy(), mapper, codec), colour))
     latents = codec.encode(pictures.to(code.device)).mean
     note = f"drawn from pictures of {thing!r} painted {colour}: memory shows none of that colour"
-    return Material(latents, log_weight.log_softmax(0), mapper.style.cpu()[near], note)
+    return Material(latents, log_weight.log_softmax(0), note)
 
 
 def repainted(drawings: Tensor, colour: str, source: str | None = None) -> Tensor:
@@ -330,4 +330,4 @@ def _of_that_colour(colour: str, code: Tensor, mapper: LocalFlowMapper, codec: I
         return None
     latents = mapper.picture_latents(near[has].to(mapper.latents.device)).to(code.device)
     note = ONE_PICTURE if len(latents) == 1 else None
-    return Material(latents, log_weight[has].log_softmax(0), mapper.style.cpu()[near[has]], note)
+    return Material(latents, log_weight[has].log_softmax(0), note)

@@ -32,7 +32,7 @@ from bridge.pairs.tables import number_of
 from bridge.text import TextEncoder
 
 PICTURES, CAPTIONS = 32, 128  # encoded at a time
-WHITENING, LEAD = 0.3, 4.0  # of captions and of styles, unless somebody chooses others; see `LocalFlowMapper`
+WHITENING, LEAD = 0.3, 4.0  # of captions and of pictures, unless somebody chooses others; see `LocalFlowMapper`
 Say = Callable[[str], None] | None
 TAUGHT = ("", "train")  # splits whose pictures are learnt; others are somebody's to judge with
 

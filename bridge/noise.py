@@ -15,7 +15,6 @@ from torch import Tensor
 from bridge.arguments import whole
 from bridge.errors import UserError
 
-GOLDEN = (5**0.5 - 1) / 2
 SPREAD = -1  # in the place of an image's index
 
 
@@ -34,12 +33,14 @@ def normal_rows(keys: Sequence[tuple[int, ...]], shape: Sequence[int]) -> Tensor
 
 
 def spread_number(seed: int, index: int) -> float:
-    """A number in [0, 1) for an image; those of one seed lie evenly, however many there are.
+    """A number in [0, 1) for an image; those of one seed lie evenly, most so if they are 2, 4, 8 or so on.
 
-    Source: Weyl 1916, Über die Gleichverteilung von Zahlen mod. Eins (multiples of the golden ratio, from a random one)
+    Source: van der Corput 1935, Verteilungsfunktionen (the bits of the index, mirrored), from a random start as in
+        Cranley & Patterson 1976, Randomization of Number Theoretic Methods for Multiple Integration
     """
     first = torch.rand((), dtype=torch.float64, generator=generator_for(seed, SPREAD))
-    return (float(first) + index * GOLDEN) % 1.0
+    mirrored = int(f"{index:b}"[::-1], 2) / 2 ** index.bit_length()
+    return (float(first) + mirrored) % 1.0
 
 
 def seed_or_generators(

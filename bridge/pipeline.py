@@ -704,13 +704,13 @@ def check_settings(family: type[Mapper], settings: Settings) -> None:
 def mapper_fingerprint(mapper: Mapper) -> str:
     """Identity of family, weights and configuration, 16 hex digits.
 
-    Entries of the configuration that are at their defaults do not count, so that a family may gain an argument
-    without making the folders it has written unreadable. A default itself is not to be changed.
+    Entries of the configuration that are at their defaults, or no arguments, do not count, so that a family may gain
+    or lose an argument without making the folders it has written unreadable. A default itself is not to be changed.
     """
     arguments = inspect.signature(type(mapper).__init__).parameters
     plain = {name: tuple(value) if isinstance(value, list) else value for name, value in mapper.config.items()}
-    default = {name for name in plain.keys() & arguments.keys() if plain[name] == arguments[name].default}
-    config = {name: value for name, value in mapper.config.items() if name not in default}
+    own = {name for name in plain.keys() & arguments.keys() if plain[name] != arguments[name].default}
+    config = {name: value for name, value in mapper.config.items() if name in own}
     return fingerprint(mapper, {**config, "family": type(mapper).__name__})
 
 

@@ -45,7 +45,7 @@ SETTINGS = {
     "novelty": (number(-1, 1), "X", "how far from a local flow's memory"),
     "window": (number(above=0), "S", "of a local flow at t = 0, in grid positions"),
     "perplexity": (number(1), "P", "pictures that a local flow effectively draws from"),
-    "lead": (number(0), "L", "how much more the style weighs that an image of a local flow leads with"),
+    "lead": (number(0), "L", "how much more the picture weighs that leads an image of a local flow"),
     "strength": (number(0), "S", "factor on a local flow's learned correction"),
     "begin": (number(0, 1), "T", "time from which on it corrects"),
 }

@@ -1,5 +1,6 @@
 """The local flow: its formula, what its memory does to pictures, and what it refuses."""
 
+import json
 import math
 import sys
 from functools import partial
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bridge.checkpoint import CheckpointError
 from bridge.errors import UserError
-from bridge.mappers import LocalFlowMapper
-from bridge.mappers.local import VIEWS, Material, _largest, log_kernel
+from bridge.mappers import LocalFlowMapper, load_mapper
+from bridge.mappers.local import BELOW_ONE, VIEWS, Material, _largest, log_kernel
+from bridge.pipeline import mapper_fingerprint
 from tests.test_mappers import codes_of, normal, repeated, sample_noise, unit_codes
 
 SHAPE = (3, 4, 4)
@@ -326,7 +329,7 @@ def test_a_caption_with_few_near_pictures_draws_from_no_far_ones_below_a_tempera
     near = np.linspace(1, 0.98, 30)
     np.testing.assert_allclose(log_kernel(near, 8.0, 0.08), log_kernel(near, 8.0))
     mapper = memory(hottest=0.05)
-    assert mapper.restricted(novelty=0.5).hottest == pytest.approx(0.125)
+    assert mapper.restricted(novelty=1.0).hottest == pytest.approx(0.125)
     with pytest.raises(ValueError, match=r"^hottest: expected a number above 0.0001 and up to 10.0, got 0"):
         memory(hottest=0)
 
@@ -344,7 +347,8 @@ def test_the_largest_are_those_of_a_stable_sort():
         ({"window": (1.0, math.nan)}, "^window: "),
         ({"perplexity": 0.5}, "^perplexity, neighbours: "),
         ({"neighbours": 0}, "^perplexity, neighbours: "),
-        ({"coherence": 1.1}, "^coherence: "),
+        ({"whitening": 1.1}, "^whitening: "),
+        ({"lead": -1.0}, r"^lead: expected a number of 0 or more, got -1"),
     ],
 )
 def test_settings_out_of_range_are_refused(options, message):
@@ -367,9 +371,20 @@ def test_an_unknown_style_is_refused_with_those_there_are():
         memory(styles=["flat", "shaded"] * (PICTURES // 2)).restricted(style="oil")
 
 
-@pytest.mark.parametrize(("novelty", "lead"), [(-1.0, 4.0), (0.0, 4.0), (0.25, 2.0), (0.5, 0.0), (1.0, 0.0)])
-def test_novelty_takes_the_lead_away(novelty, lead):
-    assert memory(lead=4.0).restricted(novelty=novelty).lead == lead
+@pytest.mark.parametrize(
+    ("novelty", "window", "perplexity", "hottest", "lead"),
+    [
+        (-1.0, (2.0, 1.0), 8.0, 0.1, 8.0),
+        (0.0, (2.0, 1.0), 8.0, 0.1, 4.0),
+        (0.25, (1.6, 0.8), 14.0, 0.1, 2.0),
+        (0.5, (1.2, 0.6), 20.0, 0.1, 0.0),
+        (1.0, (1.0, 0.5), 32.0, 0.25, 0.0),
+    ],
+)
+def test_novelty_sets_how_memory_is_drawn_from(novelty, window, perplexity, hottest, lead):
+    mapper = memory(window=(2.0, 1.0), perplexity=8.0, hottest=0.1, lead=4.0).restricted(novelty=novelty)
+    assert mapper.window == pytest.approx(window)
+    assert (mapper.perplexity, mapper.hottest, mapper.lead) == pytest.approx((perplexity, hottest, lead))
 
 
 def test_views_do_not_pile_up():
@@ -391,53 +406,6 @@ def test_a_variation_is_a_mapper_made_with_those_settings():
     noise, c = sample_noise(memory(), 3), unit_codes(3)
     varied = memory().varied(window=(1.0, 0.5), perplexity=3.0)
     assert torch.equal(varied.sample(c, noise=noise), memory(window=(1.0, 0.5), perplexity=3.0).sample(c, noise=noise))
-
-
-STYLES = ["flat", "shaded"] * (PICTURES // 2)
-
-
-@pytest.mark.parametrize("t", [0.0, 0.3, 0.8])
-def test_a_coherent_latent_weighs_styles_by_all_of_it(t):
-    """By hand: the softmax within each style, and the styles by what all positions say of them."""
-    window = 1.2
-    mapper = memory(styles=STYLES, window=(window, window), coherence=1.0)
-    z_t, code = normal(1, *SHAPE, seed=1)[0].double(), code_of(0).pooled[0]
-    index, log_weight = mapper.nearest(code)
-    known = mapper.picture_latents(torch.from_numpy(index)).double()
-    places = [[y, x] for y in range(SHAPE[1]) for x in range(SHAPE[2])]
-    apart = torch.cdist(torch.tensor(places).double(), torch.tensor(places).double())
-    near = torch.exp(-apart.square() / (2 * window**2))
-    misfit = (z_t - t * known).square().sum(1).flatten(1) / (2 * (1 - t) ** 2)
-    weight = torch.exp(torch.from_numpy(log_weight)[:, None] - misfit @ near)
-    share, mean = [], []
-    for style in (0, 1):
-        of_it = mapper.style[torch.from_numpy(index)] == style
-        prior = float(np.exp(log_weight[of_it.numpy()]).sum())
-        share.append(math.log(prior) + float((weight[of_it].sum(0) / prior).log().sum()) / float(near.sum(1).mean()))
-        mean.append(torch.einsum("kp,kcp->cp", weight[of_it] / weight[of_it].sum(0), known[of_it].flatten(2)))
-    first = torch.tensor(share).softmax(0)[0]
-    expected = (first * mean[0] + (1 - first) * mean[1]).view(SHAPE)
-    clean = mapper.clean(z_t[None].float(), torch.tensor([t]), code_of(0))[0]
-    torch.testing.assert_close(clean.double(), expected, atol=1e-4, rtol=1e-4)
-
-
-def test_a_coherent_latent_is_of_one_style(tmp_path):
-    """Pictures around 1 and around -1: in parts they meet, unless these are two styles that are kept apart."""
-    side = torch.tensor([1.0, -1.0]).repeat(PICTURES // 2).view(-1, 1, 1, 1)
-    latents, codes = side + normal(PICTURES, *SHAPE, seed=4) / 4, unit_codes(PICTURES, seed=5).pooled
-    numbers = [[i] for i in range(PICTURES)]
-    mapper = LocalFlowMapper.from_memory(
-        latents, codes, numbers, styles=STYLES, window=(0.3, 0.3), perplexity=10, coherence=1.0
-    )
-    noise, loose = sample_noise(mapper, 16), mapper.varied(coherence=0.0)
-    mixed, kept = (m.sample(code_of(0, 16), noise=noise) for m in (loose, mapper))
-    assert float(mixed.sign().flatten(1).mean(1).abs().max()) < 1
-    assert torch.equal(kept.sign().flatten(1).mean(1).abs(), torch.ones(16))
-    assert torch.equal(loose.restricted(novelty=-1.0).sample(code_of(0, 16), noise=noise), kept)
-    mapper.save_pretrained(tmp_path)
-    assert LocalFlowMapper.from_pretrained(tmp_path).coherence == 1
-    one_style = LocalFlowMapper.from_memory(latents, codes, numbers, window=(0.3, 0.3), perplexity=10, coherence=1.0)
-    assert torch.equal(one_style.sample(code_of(0, 16), noise=noise), mixed)
 
 
 def test_a_style_that_is_rather_not_drawn_is_drawn_where_no_other_shows_a_caption():
@@ -478,28 +446,45 @@ def test_of_two_kinds_that_are_rather_not_drawn_the_first_is_the_last_resort():
         mapper.restricted(style="rather not glyph, oil")
 
 
-def test_an_image_leads_with_the_style_that_its_choice_falls_on(tmp_path):
-    """Two flat and one shaded picture of a caption: two thirds of the choices, the first by name, lead with flat."""
-    styles = ["shaded", "flat", "flat"]
+def test_the_picture_that_its_choice_falls_on_leads_an_image(tmp_path):
+    """Three pictures of a caption, nearest first: each third of the choices is led by one of them."""
     memory = partial(LocalFlowMapper.from_memory, normal(3, 2, 4, 4, seed=1), torch.eye(4)[:1], [[0]] * 3)
-    mapper, plain = memory(styles=styles, lead=100.0, window=(9.0, 9.0)), memory(styles=styles, window=(9.0, 9.0))
+    mapper, plain = memory(lead=100.0, window=(9.0, 9.0)), memory(window=(9.0, 9.0))
     noise, code = normal(30, 2, 4, 4, seed=2), codes_of(torch.eye(4)[:1].expand(30, 4))
-    choice = torch.linspace(0, 0.999, 30)
+    choice = torch.linspace(0, BELOW_ONE, 30)
+    known = mapper.picture_latents(torch.arange(3))
 
-    def copied(latents: Tensor) -> list[str]:
-        known = mapper.picture_latents(torch.arange(3))
-        return [styles[int((known - z).flatten(1).square().sum(1).argmin())] for z in latents]
+    def drawn(view: LocalFlowMapper, chosen: torch.Tensor) -> list[int]:
+        latents = view.sample(code.chosen(chosen), noise=noise)
+        return [int((known - z).flatten(1).square().sum(1).argmin()) for z in latents]
 
-    drawn = copied(mapper.sample(code.chosen(choice), noise=noise))
-    assert drawn == ["flat"] * 20 + ["shaded"] * 10
+    assert drawn(mapper, choice) == [0] * 10 + [1] * 10 + [2] * 10
+    assert drawn(mapper, choice.flip(0)) == [2] * 10 + [1] * 10 + [0] * 10
     assert torch.equal(mapper.sample(code, noise=noise), plain.sample(code, noise=noise))  # no choice, no lead
     assert torch.equal(plain.sample(code.chosen(choice), noise=noise), plain.sample(code, noise=noise))
-    flat = mapper.restricted(style="flat")
-    assert set(copied(flat.sample(code.chosen(choice), noise=noise))) == {"flat"}
     mapper.save_pretrained(tmp_path)
     assert LocalFlowMapper.from_pretrained(tmp_path).lead == 100
-    with pytest.raises(UserError, match=r"^lead: expected a number of 0 or more, got -1"):
-        memory(lead=-1.0)
+
+
+def test_what_leads_an_image_does_not_depend_on_the_others_beside_it():
+    mapper, noise = memory(lead=4.0), sample_noise(memory(), 5)
+    c = code_of(0, 5).chosen(torch.tensor([0.1, math.nan, 0.9, 0.4, 0.6]))
+    together = mapper.sample(c, noise=noise)
+    alone = torch.cat([mapper.sample(c[i : i + 1], noise=noise[i : i + 1]) for i in range(5)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_the_argument_of_a_former_version_is_read_over_at_its_default(tmp_path):
+    mapper = memory()
+    mapper.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for value in (0.0, 0.5):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "coherence": value}))
+        if value:
+            with pytest.raises(CheckpointError, match=r"config.json: coherence is no longer known; make the model"):
+                load_mapper(tmp_path)
+        else:
+            assert mapper_fingerprint(load_mapper(tmp_path)) == mapper_fingerprint(mapper)
 
 
 def test_a_number_serves_two_choices():

@@ -66,7 +66,7 @@ class MemoryConfig:
     perplexity: float = 8.0  # Pictures that a caption effectively draws from
     neighbours: int = 192  # The nearest pictures, which alone are weighed
     hottest: float = HOTTEST  # Most that the temperature of the captions' kernel may be; see `LocalFlowMapper`
-    lead: float = LEAD  # How much more the style weighs that an image leads with; see `LocalFlowMapper`
+    lead: float = LEAD  # How much more the picture weighs that leads an image; see `LocalFlowMapper`
     whitening: float = WHITENING  # How far captions are whitened before they are compared, 0 to 1
     bits: tuple[int, ...] = (8,)  # One number for all channels of a latent, or one each; see `LocalFlowMapper`
     code_bits: int = 8  # Of a number of a caption's code: 2, 4, 6 or 8

@@ -46,6 +46,7 @@ SEEN = 3  # Latents that a correction reads: the point, the local flow's answer,
 SAME = 0.15  # Mean square of the difference, a number, below which two latents count as one picture
 UNKNOWN, CLOSEST, FARTHEST = 0.5, 0.95, 0.5
 """In training: share of the examples whose caption memory seems not to know, and the range of what it then knows."""
+MORE_LEAD = 4.0  # that novelty -1 adds
 BELOW_ONE = 1 - 2**-24  # The largest number of float32 below 1
 LATE = 0.3  # 1 - t is not taken below this in a correction's loss
 
@@ -57,14 +58,13 @@ class Known:
     latents: Tensor  # At each of P positions, (B, P, K, C)
     square: Tensor  # Half of their squares, summed over channels, (B, P, K)
     log_weight: Tensor  # (B, K), minus infinity for none
-    style: Tensor  # Number of each one's style, (B, K)
 
     @classmethod
-    def of(cls, latents: Tensor, log_weight: Tensor, style: Tensor) -> Self:
+    def of(cls, latents: Tensor, log_weight: Tensor) -> Self:
         """From latents (B, K, *z_shape)."""
         latents = latents.flatten(3) if latents.ndim > 3 else latents[..., None]
         latents = latents.permute(0, 3, 1, 2).contiguous()
-        return cls(latents, latents.square().sum(3) / 2, log_weight, style)
+        return cls(latents, latents.square().sum(3) / 2, log_weight)
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,15 @@ class Material:
 
     latents: Tensor  # Standardised, (K, *z_shape)
     log_weight: Tensor  # Logarithms of their weights, which sum to one, (K,)
-    style: Tensor  # Number of each one's style, (K,)
     note: str | None = None
 
     @classmethod
     def alike(cls, latents: Tensor, note: str | None = None) -> Self:
-        """Latents of equal weight and one style."""
-        count = len(latents)
-        return cls(latents, torch.full((count,), -math.log(count)), torch.zeros(count, dtype=torch.long), note)
+        """Latents of equal weight."""
+        return cls(latents, torch.full((len(latents),), -math.log(len(latents))), note)
 
 
-SETTINGS = ("window", "perplexity", "neighbours", "whitening", "coherence", "hottest", "lead")
+SETTINGS = ("window", "perplexity", "neighbours", "whitening", "hottest", "lead")
 """How a memory is drawn from, among the arguments of `LocalFlowMapper`."""
 
 
@@ -99,18 +97,16 @@ class LocalFlowMapper(CleanMapper):
 
         softmax_i( log w_i - sum_q exp(-|p - q|^2 / 2 s^2) |z_t(q) - t z_i(q)|^2 / 2 (1 - t)^2 )
 
-    so that parts of different pictures meet where they fit each other within the window s. With a `coherence`, a style
-    weighs alike at all positions: by its posterior given all of z_t, where each position shows any picture of it. A
-    latent without a grid, (D,), is one position. Under the null code, pictures spread evenly through memory weigh
-    alike.
+    so that parts of different pictures meet where they fit each other within the window s. A latent without a grid,
+    (D,), is one position. Under the null code, pictures spread evenly through memory weigh alike.
 
     Whitened codes are divided by the standard deviation of known captions along each direction, to the power
     `whitening`. What many captions share, such as a colour, then counts for less than what few do. With tau at
     `hottest`, a caption with few near pictures draws from fewer than the perplexity asks for, and from none that show
     something else.
 
-    With a `lead`, an image whose code has a choice leads with one style: that style's pictures weigh e^lead times more.
-    Which style is by inverse CDF of the styles' weights, so that images whose choices lie evenly share them.
+    With a `lead`, one picture weighs e^lead times more in an image whose code has a choice. Which one is by inverse CDF
+    of the weights at that choice, so that images whose choices lie evenly are led by different pictures.
 
     A correction, a network's answer to z_t, the local flow's answer, the spread of what that was made of, t and the
     caption, is added to the clean latent. Early, an average of what it has seen is likeliest, and no picture; from the
@@ -157,10 +153,9 @@ class LocalFlowMapper(CleanMapper):
         begin: float = 0.0,
         whitening: float = 0.0,  # 0, not at all, to 1
         bits: int | tuple[int, ...] = 8,  # 2, 4, 6 or 8, of all numbers of a latent or of those of each channel
-        coherence: float = 0.0,  # How far a latent keeps to one style, from 0, not at all, to 1, wholly
         aside: float = 0.0,  # Cosine by which captions that only allude to their picture count as farther
         hottest: float = HOTTEST,  # Most that tau may be
-        lead: float = 0.0,  # Logarithm of how much more the style weighs that an image leads with
+        lead: float = 0.0,  # Logarithm of how much more the picture weighs that leads an image
         code_bits: int = 8,  # As `bits`, of a number of a caption's code
     ) -> None:
         super().__init__()
@@ -170,9 +165,8 @@ class LocalFlowMapper(CleanMapper):
                 f"bits: expected 2, 4, 6 or 8, one for all or for each of {z_shape[0]} channels, got {bits}; "
                 f"code_bits: one of these, got {code_bits}"
             )
-        for name, share in (("whitening", whitening), ("coherence", coherence)):
-            if not 0 <= share <= 1:
-                raise UserError(f"{name}: expected a number from 0 to 1, got {share}")
+        if not 0 <= whitening <= 1:
+            raise UserError(f"whitening: expected a number from 0 to 1, got {whitening}")
         if not all(0 < s < math.inf for s in window):
             raise UserError(f"window: expected two numbers above 0, in grid positions, got {tuple(window)}")
         if not 1 <= perplexity < math.inf or neighbours < 1:
@@ -186,7 +180,7 @@ class LocalFlowMapper(CleanMapper):
         self.z_shape, self.text_dim, self.time_mean = tuple(z_shape), text_dim, time_mean
         self.sample_noise_shape, self.loss_noise_shape = self.z_shape, (math.prod(z_shape) + 1,)
         self.window, self.perplexity, self.neighbours = tuple(window), perplexity, neighbours
-        self.coherence, self.hottest, self.lead = coherence, hottest, lead
+        self.hottest, self.lead = hottest, lead
         self._make_room(pictures, captions, links, index_bytes)
         grid = torch.cartesian_prod(*[torch.arange(side) for side in self.z_shape[1:]] or [torch.zeros(1)])
         grid = grid.float().view(math.prod(self.z_shape[1:]), -1)
@@ -265,7 +259,6 @@ class LocalFlowMapper(CleanMapper):
         perplexity: float = 8.0,
         neighbours: int = 192,
         whitening: float = 0.0,
-        coherence: float = 0.0,
         hottest: float = HOTTEST,
         lead: float = 0.0,
         bits: int | tuple[int, ...] = 8,
@@ -283,7 +276,7 @@ class LocalFlowMapper(CleanMapper):
         aside = ASIDE if any(allusions or ()) else 0.0
         mapper = cls(
             *sizes, window, perplexity, neighbours, kinds, len(index), whitening=whitening, bits=bits, aside=aside,
-            coherence=coherence, hottest=hottest, lead=lead, code_bits=code_bits,
+            hottest=hottest, lead=lead, code_bits=code_bits,
         )  # fmt: skip
         channelwise = latents.transpose(0, 1).flatten(1)
         levels, clipped = torch.tensor([KEPT[b] for b in mapper.bits]).to(latents).unbind(1)
@@ -352,10 +345,10 @@ class LocalFlowMapper(CleanMapper):
 
         `style` draws only from pictures of this kind, or of "one, another"; "not ..." from all but those; "rather not
         ..." from all but those too, unless a caption is shown by one of these kinds and not by others: then by that
-        alone, the kind named first being the last resort. `novelty` from 0 to 1 goes towards smaller windows and more
-        pictures, and to no lead at .5, so fewer copies and less order; from 0 to -1 towards one style in a latent, so
-        more copies and more order. Raises UserError if memory holds no picture of that kind, or `novelty` is out of
-        range.
+        alone, the kind named first being the last resort. `novelty` from 0 to 1 goes towards smaller windows, to no
+        lead at .5, and from there on to more pictures, so fewer copies and less order; from 0 to -1 towards a greater
+        lead, so more copies and more order. Raises UserError if memory holds no picture of that kind, or `novelty` is
+        out of range.
         """
         styles, named = tuple(self.config.styles), (style or "").removeprefix(RATHER_NOT).removeprefix(NOT)
         kinds = [named] if named in styles else [kind.strip() for kind in named.split(",")]
@@ -368,10 +361,11 @@ class LocalFlowMapper(CleanMapper):
             return self
         if (kept := self._views.get((style, novelty))) is not None:
             return kept
-        more, less = max(novelty, 0.0), max(-novelty, self.coherence)
-        window = tuple(s * (1 - 0.6 * more) for s in self.window)
-        view = self.varied(window=window, perplexity=self.perplexity * (1 + 3 * more), coherence=less)
-        view.hottest, view.lead = min(HOTTEST, self.hottest * (1 + 3 * more)), self.lead * max(0.0, 1 - 2 * more)
+        near, half, beyond = max(0.0, -novelty), min(max(0.0, novelty), 0.5), max(0.0, novelty - 0.5)
+        window = tuple(s * (1 - 0.8 * half - 0.2 * beyond) for s in self.window)
+        lead = self.lead * (1 - 2 * half) + MORE_LEAD * near
+        view = self.varied(window=window, perplexity=self.perplexity * (1 + 3 * max(0.0, novelty)), lead=lead)
+        view.hottest = min(HOTTEST, self.hottest * (1 + 3 * beyond))
         if style is not None:
             of_kinds = [self.style == styles.index(kind) for kind in kinds]
             either = torch.stack(of_kinds).any(0)
@@ -389,14 +383,12 @@ class LocalFlowMapper(CleanMapper):
         *,
         window: tuple[float, ...] | None = None,
         perplexity: float | None = None,
-        coherence: float | None = None,
         lead: float | None = None,
         strength: float | None = None,
         begin: float | None = None,
     ) -> "LocalFlowMapper":
         """A view of the same memory with other settings; see the class."""
-        changed = {"window": window, "perplexity": perplexity, "coherence": coherence}
-        changed |= {"lead": lead, "strength": strength, "begin": begin}
+        changed = {"window": window, "perplexity": perplexity, "lead": lead, "strength": strength, "begin": begin}
         view = object.__new__(type(self))
         view.__dict__ = self.__dict__ | {"_views": {}, "_last": None, "_caches": defaultdict(OrderedDict)}
         view.__dict__ |= {name: value for name, value in changed.items() if value is not None}
@@ -575,8 +567,6 @@ class LocalFlowMapper(CleanMapper):
         s = first + (last - first) * t.view(-1, 1, 1)
         window = torch.exp(-self.squared.to(t) / (2 * s.square()))  # of each position at each, (B, P, P)
         log_weight = known.log_weight[:, None] - _misfit(z_t, known, t, window)
-        if self.coherence and len(self.config.styles) > 1:
-            log_weight = log_weight + self.coherence * self._coherent(log_weight, known, window)
         weight = log_weight.softmax(2)[:, :, None]
         mean = (weight @ known.latents)[:, :, 0]
         clean = mean.mT.reshape(z_t.shape)
@@ -617,7 +607,7 @@ class LocalFlowMapper(CleanMapper):
         other |= ~(other & np.isfinite(cosine)).any(1, keepdims=True)  # where nothing else is known
         cosine[~other] = -np.inf
         log_weight = torch.from_numpy(log_kernel(cosine, self.perplexity, self.hottest)).to(z)
-        return Known.of(known, log_weight, self.style[index])
+        return Known.of(known, log_weight)
 
     def _known(self, c: TextCode, like: Tensor) -> Known:
         """Each row's neighbours; rows with fewer weigh 0 beyond. What a solver asks for at every step is made once."""
@@ -629,25 +619,24 @@ class LocalFlowMapper(CleanMapper):
     def _gathered(self, c: TextCode, like: Tensor) -> Known:
         pooled = c.pooled
         index, padded = self._padded([self.nearest(code) for code in pooled])
-        known, style = self.picture_latents(index, like.dtype), self.style[index]
+        known = self.picture_latents(index, like.dtype)
         log_weight = torch.from_numpy(padded).to(like.dtype)
         for row, code in enumerate(pooled):
             if (given := self._given.get(code_key(code))) is not None:
                 count = len(given.latents)
-                known[row, :count], style[row, :count] = given.latents.to(known), given.style.to(style)
+                known[row, :count] = given.latents.to(known)
                 log_weight[row] = -math.inf
                 log_weight[row, :count] = given.log_weight.to(log_weight)
         if self.lead and bool(c.choice.isfinite().any()):
-            log_weight = self._led(log_weight, style.cpu(), c.choice.cpu())
-        return Known.of(known, log_weight.to(like.device), style)
+            log_weight = self._led(log_weight, c.choice.cpu())
+        return Known.of(known, log_weight.to(like.device))
 
-    def _led(self, log_weight: Tensor, style: Tensor, choice: Tensor) -> Tensor:
-        """Log weights (B, K) with more for the style that a row's choice, (B,), falls on; see the class."""
-        styles = len(self.config.styles) or 1
-        cdf = _by_style(log_weight[:, None], style, styles)[:, 0].exp().cumsum(1)
-        leading = (cdf <= (choice * cdf[:, -1])[:, None]).sum(1, keepdim=True).clamp(max=styles - 1)
-        more = self.lead * ((style == leading) & choice.isfinite()[:, None])
-        return (log_weight + more).log_softmax(1)
+    def _led(self, log_weight: Tensor, choice: Tensor) -> Tensor:
+        """Log weights (B, K) with more for the picture that a row's choice, (B,), falls on; see the class."""
+        cdf = log_weight.double().softmax(1).cumsum(1)
+        leading = (cdf <= choice[:, None] * cdf[:, -1:]).sum(1, keepdim=True)
+        more = torch.zeros_like(log_weight).scatter(1, leading, self.lead)
+        return (log_weight + more.where(choice.isfinite()[:, None], 0.0)).log_softmax(1)
 
     def _padded(self, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, np.ndarray]:
         """Rows of numbers of pictures and of what goes with them as (B, K), minus infinity beyond a row's end."""
@@ -657,20 +646,6 @@ class LocalFlowMapper(CleanMapper):
             index[row, : len(near)], values[row, : len(near)] = near, value
         return torch.from_numpy(index).to(self.latents.device), values
 
-    def _coherent(self, log_weight: Tensor, known: Known, window: Tensor) -> Tensor:
-        """What makes every style weigh the same at all positions, to be added to log weights (B, P, K).
-
-        A style s then weighs what it is worth given all of z_t, where each position shows any picture of it:
-        log W_s + sum_p log(E_s(p) / W_s) / A, of the weight E_s(p) of its pictures at a position, without z_t W_s.
-        A is the sum of a position's window, which counts it in as many places.
-        """
-        styles = len(self.config.styles)
-        each, prior = (_by_style(x, known.style, styles) for x in (log_weight, known.log_weight[:, None]))
-        gain = (each - prior).nan_to_num(0.0).sum(1)  # of a style without pictures 0, and it weighs nothing
-        share = (prior[:, 0] + gain / window.sum(2).mean(1, keepdim=True)).log_softmax(1)
-        change = (share[:, None] - each).nan_to_num(0.0)
-        return change.gather(2, known.style.long()[:, None].expand_as(log_weight))
-
 
 def _misfit(z: Tensor, known: Known, t: Tensor, window: Tensor) -> Tensor:
     """Windowed |z_t - t z_i|^2 / 2 (1 - t)^2 of each row, position and picture, (B, P, K), less a constant in i."""
@@ -679,15 +654,6 @@ def _misfit(z: Tensor, known: Known, t: Tensor, window: Tensor) -> Tensor:
     here = (at[:, :, None] @ known.latents.mT)[:, :, 0]  # a row times a matrix: a quarter of the time of its mirror
     here = t.square() * known.square - t * here
     return window @ here / (1 - t).clamp(min=1e-3).square()
-
-
-def _by_style(log_weight: Tensor, style: Tensor, styles: int) -> Tensor:
-    """Log of the sum of each style's weights, (B, P, S), of log weights (B, P, K) of pictures of styles (B, K)."""
-    which = style.long()[:, None].expand_as(log_weight)
-    nothing = torch.full((*log_weight.shape[:2], styles), -math.inf).to(log_weight)
-    most = nothing.scatter_reduce(2, which, log_weight, "amax")
-    share = (log_weight - most.gather(2, which)).exp().nan_to_num(0.0)  # of a style that weighs nothing
-    return most + (share @ F.one_hot(style.long(), styles).to(share)).log()
 
 
 def caption_index(codes: Tensor) -> np.ndarray:
