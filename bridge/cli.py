@@ -61,7 +61,7 @@ def _add_drawing(command: Command) -> None:
     add("--temperature", type=_number, metavar="T", help="0: one image a caption; more: more variety")
     add("--negative", type=as_caption, dest="negative_prompt", metavar="CAPTION", help="what to move away from")
     add("--pairs", metavar="SOURCE", help="draw from captioned pictures of your own: a folder, a table, a dataset")
-    far = "-1 to 1: how far from the pictures in memory; below 0, each image in one style (default: the model's)"
+    far = "-1 to 1: how far from the pictures in memory; below 0, nearer to one of them (default: the model's)"
     add("--novelty", type=_number, metavar="X", help=far)
     kinds = (
         "kinds of picture in memory to draw from, such as 'flat, 3d'; 'not flat, 3d': all others; 'rather not flat, "

@@ -23,9 +23,12 @@ from bridge.mappers.local import LocalFlowMapper, Material
 
 COMPOSITIONS = 24  # that a caption draws from
 KNOWN, WHOLE = 0.75, 0.85  # cosine with a known caption of a known thing, and of a caption known as a whole
-SHOWN, SHARE, MOSTLY = 0.6, 0.25, 0.5
-"""A picture shows a thing if the nearest of its captions has this cosine with it; weight of those that show both, from
-which on nothing is to be composed; and of those that show what a caption begins with, from which on they are drawn."""
+SHOWN, BOTH, APART = 0.6, 0.65, 0.05
+"""A picture shows a thing if the nearest of its captions has this cosine with it; of two things both, if it has the
+second with each, and the third more than they have with each other: a picture of a lion is near to "a tiger" too."""
+SHARE, MOSTLY = 0.25, 0.5
+"""Weight of the pictures that show both, from which on nothing is to be composed; and of those that show what a caption
+begins with, from which on they are drawn."""
 ALIKE = 0.05  # joint weight of pictures of one style from which on no others are laid out together
 OUTLINE = 1 / 48  # width of the white line around what is in front, in sides of a picture
 DRAWN = 0.5  # opacity from which on something is drawn
@@ -179,7 +182,7 @@ def compose(
     first, second, codes = one[0], other[0], [one[1], other[1]]
     if any(map(mapper.yields, (code, *codes))):  # a glyph of the whole is better than two things, and worse beside one
         return None
-    if _weight_of(code, mapper, *codes) >= SHARE:
+    if _weight_of(code, mapper, *codes, least=max(BOTH, float(codes[0] @ codes[1]) + APART)) >= SHARE:
         return None
     count = min(COMPOSITIONS, mapper.neighbours, len(mapper.latents))
     pairs = [drawn(numbers, mapper, codec) for numbers in _pairs(mapper, codes[0], codes[1], count)]
@@ -231,11 +234,11 @@ def main_thing(caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Call
     return Material(latents, log_weight, note)
 
 
-def _weight_of(code: Tensor, mapper: LocalFlowMapper, *things: Tensor) -> float:
-    """Weight of a caption's nearest pictures that show all of some things, by codes."""
+def _weight_of(code: Tensor, mapper: LocalFlowMapper, *things: Tensor, least: float = SHOWN) -> float:
+    """Weight of a caption's nearest pictures that show all of some things, by codes, of a cosine of `least` or more."""
     near, log_weight = mapper.nearest(code)
     shown = np.minimum.reduce([mapper.similarity(thing, whitened=False)[near] for thing in things])
-    return float(np.exp(log_weight)[shown >= SHOWN].sum())
+    return float(np.exp(log_weight)[shown >= least].sum())
 
 
 def _pairs(mapper: LocalFlowMapper, first: Tensor, second: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:

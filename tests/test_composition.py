@@ -246,6 +246,13 @@ def test_what_memory_shows_together_is_not_composed(encoder, together):
     assert "composed" not in str(make_pipeline(encoder, together)("a cat and a ball", 1, seed=0).notes)
 
 
+def test_things_that_are_near_to_each_other_are_two_things(encoder, monkeypatch):
+    """A picture of a lion is not one of a tiger too, though their codes have a cosine of .69."""
+    monkeypatch.setitem(COLOURS, "a lion", (1, 1, 0))
+    monkeypatch.setitem(COLOURS, "a tiger", (0, 1, 1))
+    assert "composed of 'a lion' and 'a tiger'" in str(make_pipeline(encoder)("a lion and a tiger", 1, seed=0).notes)
+
+
 def test_a_codec_without_opacity_composes_nothing(encoder):
     pipe = make_pipeline(encoder, codec=OpaqueCodec())
     assert "composed" not in str(pipe("a cat and a ball", 1, seed=0).notes)
