@@ -32,7 +32,7 @@ from bridge.pairs.tables import number_of
 from bridge.text import TextEncoder
 
 PICTURES, CAPTIONS = 32, 128  # encoded at a time
-WHITENING, LEAD = 0.3, 4.0  # of captions and of pictures, unless somebody chooses others; see `LocalFlowMapper`
+WHITENING = 0.3  # of captions, unless somebody chooses another; see `LocalFlowMapper`
 Say = Callable[[str], None] | None
 TAUGHT = ("", "train")  # splits whose pictures are learnt; others are somebody's to judge with
 
@@ -79,7 +79,7 @@ class Memory:
             styles=self.styles if any(self.styles) else None,
             groups=[first.setdefault(digest, i) for i, digest in enumerate(self.hashes)],
             allusions=[text in self.allusions for text in self.texts],
-            **{"whitening": WHITENING, "lead": LEAD} | dict(settings or {}),
+            **{"whitening": WHITENING} | dict(settings or {}),
         )
 
     @classmethod

@@ -18,7 +18,7 @@ from datasets import Dataset
 
 from bridge.checkpoint import CACHE, check_replaceable
 from bridge.codecs import AutoencoderCodec, ImageCodec, load_codec
-from bridge.learn import LEAD, WHITENING, Memory
+from bridge.learn import WHITENING, Memory
 from bridge.mappers import LocalFlowMapper
 from bridge.mappers.local import HOTTEST, KEPT, SETTINGS
 from bridge.memory import CaptionMemory
@@ -66,7 +66,7 @@ class MemoryConfig:
     perplexity: float = 8.0  # Pictures that a caption effectively draws from
     neighbours: int = 192  # The nearest pictures, which alone are weighed
     hottest: float = HOTTEST  # Most that the temperature of the captions' kernel may be; see `LocalFlowMapper`
-    lead: float = LEAD  # How much more the picture weighs that leads an image; see `LocalFlowMapper`
+    lead: float = 0.0  # How much more the picture weighs that leads an image; see `LocalFlowMapper`
     whitening: float = WHITENING  # How far captions are whitened before they are compared, 0 to 1
     bits: tuple[int, ...] = (8,)  # One number for all channels of a latent, or one each; see `LocalFlowMapper`
     code_bits: int = 8  # Of a number of a caption's code: 2, 4, 6 or 8
