@@ -124,10 +124,14 @@ def is_image(name: str) -> bool:
     Raises UserError if it is written like a picture's name or a path, and there is no such file.
     """
     try:
-        exists = Path(name).is_file()
+        exists, folder = Path(name).is_file(), Path(name).is_dir()
     except (OSError, ValueError):  # too long for a file's name, or with a null byte
-        exists = False
+        exists = folder = False
+    if name.startswith(("http://", "https://")):
+        raise UserError(f"{name!r} is an address; download the picture and name its file")
     if not exists and (name.lower().endswith(FILES) or _PATH.match(name)):
+        if folder:
+            raise UserError(f"{name!r} is a folder; name a picture in it")
         raise UserError(f"{name!r} is named like a picture and there is no such file; check the path")
     return exists
 

@@ -164,6 +164,10 @@ def test_folders_and_files_for_results_are_tried_before_the_work(tmp_path):
         writable_folder(tmp_path / "file" / "x")
     with pytest.raises(UserError, match=r"^--sheet: .* is a folder; name a file"):
         writable_file(tmp_path, "--sheet")
+    with pytest.raises(UserError, match=r"^--sheet: .*x.jpg would hold a PNG; name it .*x.png"):
+        writable_file(tmp_path / "x.jpg", "--sheet")
+    with pytest.raises(UserError, match=r"^--out: .*x.png would hold a SVG; name it .*x.svg"):
+        writable_file(tmp_path / "x.png", ending=".svg")
 
 
 def test_numbers_say_their_bounds():

@@ -124,6 +124,10 @@ def test_file_is_a_picture_and_anything_else_a_caption(tmp_path: Path) -> None:
     assert not explore.is_image("x" * 5000)
     with pytest.raises(ValueError, match="no such file"):
         explore.is_image(str(tmp_path / "cat.PNG"))
+    with pytest.raises(UserError, match=r"is a folder; name a picture in it$"):
+        explore.is_image(str(tmp_path))
+    with pytest.raises(UserError, match=r"^'https://x.org/cat.png' is an address; download the picture"):
+        explore.is_image("https://x.org/cat.png")
 
 
 def test_end_of_a_picture_is_the_codecs_latent(tiny_pipeline: BridgePipeline) -> None:

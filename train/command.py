@@ -156,9 +156,16 @@ def blaming(paths: Mapping[str, Any]) -> Iterator[None]:
         raise UserError(f"{reason}; make room or mend the disk, then run the command again") from error
 
 
-def writable_file(path: str | Path, argument: str = "--out") -> Path:
-    """A file for results, its folder made if missing. UserError if it is a folder, or nothing can be written there."""
+def writable_file(path: str | Path, argument: str = "--out", ending: str = ".png") -> Path:
+    """A file for results, its folder made if missing.
+
+    UserError if it is a folder, is named otherwise, or nothing can be written there.
+    """
     if Path(path).is_dir():
         raise UserError(f"{argument}: {path} is a folder; name a file")
+    if Path(path).suffix.lower() != ending:
+        raise UserError(
+            f"{argument}: {path} would hold a {ending[1:].upper()}; name it {Path(path).with_suffix(ending)}"
+        )
     writable_folder(Path(path).parent, argument)
     return Path(path)

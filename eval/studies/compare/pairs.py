@@ -346,7 +346,7 @@ def _draw(args: argparse.Namespace, _: str) -> None:
         raise UserError(f"--rows: no result has {' or '.join(args.rows)}")
     for row in rows:
         out = args.out.with_name(f"{args.out.name}-{row}.svg")
-        writable_file(out)
+        writable_file(out, ending=".svg")
         atomic_write(out, chart(points, row))
         print(out)
 
