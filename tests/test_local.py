@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from bridge.checkpoint import CheckpointError
 from bridge.errors import UserError
 from bridge.mappers import LocalFlowMapper, load_mapper
-from bridge.mappers.local import BELOW_ONE, VIEWS, Material, _largest, log_kernel
+from bridge.mappers.local import VIEWS, Material, _largest, log_kernel
 from bridge.pipeline import mapper_fingerprint
 from tests.test_mappers import codes_of, normal, repeated, sample_noise, unit_codes
 
@@ -451,7 +451,7 @@ def test_the_picture_that_its_choice_falls_on_leads_an_image(tmp_path):
     memory = partial(LocalFlowMapper.from_memory, normal(3, 2, 4, 4, seed=1), torch.eye(4)[:1], [[0]] * 3)
     mapper, plain = memory(lead=100.0, window=(9.0, 9.0)), memory(window=(9.0, 9.0))
     noise, code = normal(30, 2, 4, 4, seed=2), codes_of(torch.eye(4)[:1].expand(30, 4))
-    choice = torch.linspace(0, BELOW_ONE, 30)
+    choice = torch.linspace(0, 1, 30)  # 1 is what a number below it may round to
     known = mapper.picture_latents(torch.arange(3))
 
     def drawn(view: LocalFlowMapper, chosen: torch.Tensor) -> list[int]:

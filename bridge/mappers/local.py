@@ -634,7 +634,7 @@ class LocalFlowMapper(CleanMapper):
     def _led(self, log_weight: Tensor, choice: Tensor) -> Tensor:
         """Log weights (B, K) with more for the picture that a row's choice, (B,), falls on; see the class."""
         cdf = log_weight.double().softmax(1).cumsum(1)
-        leading = (cdf <= choice[:, None] * cdf[:, -1:]).sum(1, keepdim=True)
+        leading = (cdf <= choice[:, None] * cdf[:, -1:]).sum(1, keepdim=True).clamp(max=cdf.shape[1] - 1)
         more = torch.zeros_like(log_weight).scatter(1, leading, self.lead)
         return (log_weight + more.where(choice.isfinite()[:, None], 0.0)).log_softmax(1)
 

@@ -14,7 +14,7 @@ from bridge.checkpoint import CACHE
 from bridge.codecs import ImageCodec, LatentDistribution
 from bridge.errors import UserError
 from bridge.memory import CaptionMemory
-from bridge.noise import generator_for
+from bridge.noise import generator_for, spread_number
 from bridge.text import TextCode, TextEncoder
 from eval.data import Pictures, caption_number, picture_latents
 from eval.judge import Generate
@@ -199,15 +199,17 @@ def keyed(
         for at in range(0, len(jobs), MICRO_BATCH):
             some = jobs[at : at + MICRO_BATCH]
             noise, u = torch.zeros(MICRO_BATCH, *net.noise_shape), torch.zeros(MICRO_BATCH)
+            choice = torch.zeros(MICRO_BATCH)
             for place, (row, i) in enumerate(some):
                 generator = generator_for(seed, caption_number(captions[row]), i)
                 noise[place] = torch.randn(net.noise_shape, generator=generator)
                 u[place] = torch.rand((), generator=generator)
+                choice[place] = spread_number(seed, i)
             c = every[torch.tensor([row for row, _ in some])]
             c = TextCode.cat([c, TextCode.null(MICRO_BATCH - len(some), c.pooled.shape[1])])
             if sampling.neighbours:
                 c = material.soften(c, u)
-            parts.append(net.sample(c, noise, sampling)[: len(some)].cpu())
+            parts.append(net.sample(c.chosen(choice), noise, sampling)[: len(some)].cpu())
         return torch.cat(parts).unflatten(0, (len(captions), n))
 
     return generate

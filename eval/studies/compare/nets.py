@@ -258,6 +258,7 @@ class LocalSampling(Sampling):
 
     window: tuple[float, float] = (2.0, 1.7)  # At t = 0 and 1, in positions of a grid of GRID x GRID
     perplexity: float = 8.0  # Pictures that a caption effectively draws from
+    lead: float = 0.0  # Logarithm of how much more the picture weighs that leads an image
 
 
 class MapperNet(PeerNet):
@@ -273,14 +274,15 @@ class MapperNet(PeerNet):
         return self.mapper.loss(batch.data, batch.c, noise=noise.to(batch.data.device))
 
     def varied(self, sampling: Sampling) -> Mapper:
-        """The mapper, a local flow with a sampling's window, on its own grid, and perplexity; one for each sampling."""
+        """The mapper, a local flow as a sampling asks, with the window on its own grid; one for each sampling."""
         if not isinstance(self.mapper, LocalFlowMapper):
             return self.mapper
         assert isinstance(sampling, LocalSampling)
         if sampling not in self._varied:
             finer = self.noise_shape[-1] / GRID if len(self.noise_shape) > 1 else 1
             window = tuple(s * finer for s in sampling.window)
-            self._varied[sampling] = self.mapper.varied(window=window, perplexity=sampling.perplexity)
+            more = {"perplexity": sampling.perplexity, "lead": sampling.lead}
+            self._varied[sampling] = self.mapper.varied(window=window, **more)
         return self._varied[sampling]
 
     def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
@@ -387,8 +389,11 @@ TRIALS: dict[str, tuple[Trial, ...]] = {
 GUIDED = (Sampling(), Sampling(guidance=2.0), Sampling(guidance=2.0, neighbours=True))
 PLAIN = (Sampling(), Sampling(temperature=0.7), Sampling(temperature=0.7, neighbours=True))
 """What peers with guidance, and without, choose from; every trained peer has three settings."""
-LOCAL = (LocalSampling(), LocalSampling(window=(1.5, 1.3)), LocalSampling(window=(1.5, 1.3), perplexity=24.0))
-"""What a local flow chooses from: the default, smaller parts, smaller parts of more pictures."""
+SMALLER = LocalSampling(window=(1.5, 1.3))
+LED = LocalSampling(lead=4.0)
+LOCAL = (LocalSampling(), SMALLER, replace(SMALLER, perplexity=24.0), LED, replace(LED, perplexity=24.0))
+"""What a local flow chooses from: the default, smaller parts, smaller parts of more pictures, and one picture leading,
+of a few or of more."""
 
 LOCAL_FLOW = LocalPeer("local_flow", settings=LOCAL)
 LOCAL_PIXELS = LocalPeer("local_pixels", settings=LOCAL, uses_vae=False)  # The closed form without a latent space
