@@ -164,8 +164,6 @@ def writable_file(path: str | Path, argument: str = "--out", ending: str = ".png
     if Path(path).is_dir():
         raise UserError(f"{argument}: {path} is a folder; name a file")
     if Path(path).suffix.lower() != ending:
-        raise UserError(
-            f"{argument}: {path} would hold a {ending[1:].upper()}; name it {Path(path).with_suffix(ending)}"
-        )
+        raise UserError(f"{argument}: {path} is to hold {ending[1:].upper()}; name it {Path(path).with_suffix(ending)}")
     writable_folder(Path(path).parent, argument)
     return Path(path)

@@ -345,10 +345,10 @@ class LocalFlowMapper(CleanMapper):
 
         `style` draws only from pictures of this kind, or of "one, another"; "not ..." from all but those; "rather not
         ..." from all but those too, unless a caption is shown by one of these kinds and not by others: then by that
-        alone, the kind named first being the last resort. `novelty` from 0 to 1 goes towards smaller windows, to no
-        lead at .5, and from there on to more pictures, so fewer copies and less order; from 0 to -1 towards a greater
-        lead, so more copies and more order. Raises UserError if memory holds no picture of that kind, or `novelty` is
-        out of range.
+        alone, the kind named first being the last resort. `novelty` from 0 to 1 goes towards smaller windows, more
+        pictures, no lead (at .5) and a hotter kernel (from .5 on), so fewer copies and less order; from 0 to -1 towards
+        a greater lead, so more copies and more order. Raises UserError if memory holds no picture of that kind, or
+        `novelty` is out of range.
         """
         styles, named = tuple(self.config.styles), (style or "").removeprefix(RATHER_NOT).removeprefix(NOT)
         kinds = [named] if named in styles else [kind.strip() for kind in named.split(",")]
