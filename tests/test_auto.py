@@ -234,7 +234,7 @@ def test_an_unknown_text_encoder_is_named_before_anything_is_read(bare: Path, tm
     out = tmp_path / "x"
     assert auto.main([str(bare), "--out", str(out), "--text", "./no-such"]) == 2
     assert capsys.readouterr().err.startswith("python -m train: --text: './no-such' is no folder")
-    assert list(out.iterdir()) == []
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(("argv", "named"), [(["/no/such/folder"], "/no/such/folder"), (["--minutes", "0"], "minutes")])
@@ -412,3 +412,9 @@ def test_a_device_of_no_known_name_is_refused(name: str) -> None:
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match=r"^--device: this machine has no cuda:99 that torch can use; leave"):
         auto.use_device("cuda:99")
+
+
+def test_a_source_that_is_not_there_leaves_no_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert auto.main(["nothing here", "--out", str(tmp_path / "run")]) == 2
+    assert "'nothing here' is no folder or file" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -442,6 +442,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     use_device(args.device)
     out = args.out or out_of(args.source)
+    new = not out.exists()
+    try:
+        _train(args, out)
+    finally:
+        with contextlib.suppress(OSError):  # it holds something
+            if new:
+                out.rmdir()
+
+
+def _train(args: argparse.Namespace, out: Path) -> None:
     run = AutoRun(*chosen(args), out, args.minutes, args.seed, args.codec, args.text, args.mapper, args.resplit)
     writable_folder(out)
     if args.codec_alone:
