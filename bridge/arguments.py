@@ -101,6 +101,15 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
+def check_file_name(path: Path, *endings: str, argument: str = "--out") -> None:
+    """Raise UserError if a file to write is a folder, or ends in none of `endings` ("" is no ending)."""
+    if path.is_dir():
+        raise UserError(f"{argument}: {path} is a folder; name a file, such as {path / f'picture{endings[0]}'}")
+    if path.suffix.lower() not in endings:
+        expected = " or ".join(filter(None, endings))
+        raise UserError(f"{argument}: {path} does not end in {expected}; name it {path.with_suffix(endings[0])}")
+
+
 def writable_folder(path: str | Path, argument: str = "--out") -> Path:
     """The folder for results, made if missing. UserError if nothing can be written there, which is tried."""
     out = Path(path)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from bridge.arguments import number, whole, writable_folder
+from bridge.arguments import check_file_name, number, whole, writable_folder
 from bridge.captions import well_formed
 from bridge.checkpoint import check_replaceable, sha256_of
 from bridge.errors import UserError, first_line, import_extra
@@ -371,12 +371,8 @@ def print_paths(*paths: Path) -> None:
 
 
 def _check_out(out: Path, inputs: Mapping[str, str], *endings: str, argument: str = "--out") -> None:
-    """Raise UserError if a file to write is a folder, ends in none of `endings`, or is an input, by its argument."""
-    if out.is_dir():
-        raise UserError(f"{argument}: {out} is a folder; name a file, such as {out / f'picture{endings[0]}'}")
-    if out.suffix.lower() not in endings:
-        kind = endings[0][1:].upper()
-        raise UserError(f"{argument}: {out} would hold a {kind}; name it {out.with_suffix(endings[0])}")
+    """Raise UserError as `check_file_name`, or if a file to write is an input, by its argument."""
+    check_file_name(out, *endings, argument=argument)
     for given, name in inputs.items():
         same = False
         with contextlib.suppress(OSError, ValueError):  # one of them is no file

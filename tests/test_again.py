@@ -256,7 +256,7 @@ def test_a_gif_goes_there_and_back(run: Run):
 
 def test_a_gif_is_named_so(run: Run):
     code, _, err = run("interpolate", CAT, BUS, "--gif", "walk.png")
-    assert (code, "--gif: walk.png would hold a GIF; name it walk.gif" in err) == (2, True)
+    assert (code, "--gif: walk.png does not end in .gif; name it walk.gif" in err) == (2, True)
 
 
 def test_a_webp_tells_as_much_as_a_png(tmp_path: Path):

@@ -407,10 +407,10 @@ def test_score_is_a_table_best_caption_first(model: str, tmp_path: Path, capsys:
         ),
         (
             ["edit", "cat", "--plus", "bus", "--out", "strip.jpg"],
-            "--out: strip.jpg would hold a PNG; name it strip.png",
+            "--out: strip.jpg does not end in .png; name it strip.png",
         ),
         (["edit", "cat", "--plus", "bus", "--out", "."], "--out"),
-        (["interpolate", "cat", "bus", "--out", "strip.JPEG"], "--out: strip.JPEG would hold a PNG"),
+        (["interpolate", "cat", "bus", "--out", "strip.JPEG"], "--out: strip.JPEG does not end in .png"),
         (["interpolate", "cat", "bus", "--out", "strip.webp"], "name it strip.png"),
         (["interpolate", "cat", "bus", "--steps", "1001"], "--steps"),
         (["score", CAT, "--captions", "LIST", "--samples", "1001"], "--samples: expected"),

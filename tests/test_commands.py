@@ -164,9 +164,9 @@ def test_folders_and_files_for_results_are_tried_before_the_work(tmp_path):
         writable_folder(tmp_path / "file" / "x")
     with pytest.raises(UserError, match=r"^--sheet: .* is a folder; name a file"):
         writable_file(tmp_path, "--sheet")
-    with pytest.raises(UserError, match=r"^--sheet: .*x.jpg is to hold PNG; name it .*x.png"):
+    with pytest.raises(UserError, match=r"^--sheet: .*x.jpg does not end in .png; name it .*x.png"):
         writable_file(tmp_path / "x.jpg", "--sheet")
-    with pytest.raises(UserError, match=r"^--out: .*x.png is to hold SVG; name it .*x.svg"):
+    with pytest.raises(UserError, match=r"^--out: .*x.png does not end in .svg; name it .*x.svg"):
         writable_file(tmp_path / "x.png", ending=".svg")
 
 

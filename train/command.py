@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bridge.arguments import writable_folder
+from bridge.arguments import check_file_name, writable_folder
 from bridge.captions import well_formed
 from bridge.errors import UserError
 from bridge.streams import guarded
@@ -157,13 +157,7 @@ def blaming(paths: Mapping[str, Any]) -> Iterator[None]:
 
 
 def writable_file(path: str | Path, argument: str = "--out", ending: str = ".png") -> Path:
-    """A file for results, its folder made if missing.
-
-    UserError if it is a folder, is named otherwise, or nothing can be written there.
-    """
-    if Path(path).is_dir():
-        raise UserError(f"{argument}: {path} is a folder; name a file")
-    if Path(path).suffix.lower() != ending:
-        raise UserError(f"{argument}: {path} is to hold {ending[1:].upper()}; name it {Path(path).with_suffix(ending)}")
+    """A file for results, its folder made if missing. UserError as `check_file_name` and `writable_folder`."""
+    check_file_name(Path(path), ending, argument=argument)
     writable_folder(Path(path).parent, argument)
     return Path(path)

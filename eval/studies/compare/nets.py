@@ -281,8 +281,9 @@ class MapperNet(PeerNet):
         if sampling not in self._varied:
             finer = self.noise_shape[-1] / GRID if len(self.noise_shape) > 1 else 1
             window = tuple(s * finer for s in sampling.window)
-            more = {"perplexity": sampling.perplexity, "lead": sampling.lead}
-            self._varied[sampling] = self.mapper.varied(window=window, **more)
+            self._varied[sampling] = self.mapper.varied(
+                window=window, perplexity=sampling.perplexity, lead=sampling.lead
+            )
         return self._varied[sampling]
 
     def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
