@@ -584,15 +584,18 @@ class BridgePipeline:
         """The text code that a caption is drawn from, one row. Raises UserError if the encoder cannot read it.
 
         Where a memory of pictures knows the caption without its articles to the letter, that is taken: "a witch" is not
-        quite "witch" to a text encoder, and other captions are then nearer than they should be.
+        quite "witch" to a text encoder, and other captions are then nearer than they should be. Where it knows both,
+        that of more pictures is.
         """
-        code = self.text_encoder.encode([caption], with_tokens=self.mapper.reads_tokens)
-        bare = without_articles(caption)
-        if bare != caption and isinstance(self.mapper, LocalFlowMapper):
-            other = self.text_encoder.encode([bare], with_tokens=self.mapper.reads_tokens)
+        mapper, bare = self.mapper, without_articles(caption)
+        code = self.text_encoder.encode([caption], with_tokens=mapper.reads_tokens)
+        if bare != caption and isinstance(mapper, LocalFlowMapper):
+            other = self.text_encoder.encode([bare], with_tokens=mapper.reads_tokens)
             known, as_it_is = (float(self.memory.familiarity(c.pooled)) for c in (other, code))
-            if known >= max(TO_THE_LETTER, as_it_is):
+            if known >= TO_THE_LETTER > as_it_is:
                 return other
+            if known >= TO_THE_LETTER:
+                return max(code, other, key=lambda c: mapper.support(c.pooled[0], 1 - TO_THE_LETTER))
         return code
 
     def note(self, code: TextCode) -> str | None:

@@ -80,6 +80,15 @@ def test_a_caption_known_without_its_articles_is_taken_for_that(folder, base):
         assert torch.equal(pipe.code(caption).pooled, code(caption))
 
 
+@pytest.mark.parametrize(("more", "taken"), [("rocket", "rocket"), ("a rocket", "a rocket"), ("comet", "a rocket")])
+def test_of_a_caption_with_and_without_its_article_that_of_more_pictures_is_taken(folder, base, more, taken):
+    for number, caption in enumerate(("rocket", "a rocket", more), start=6):
+        (folder / f"{number}.txt").write_text(caption, "utf-8")
+        picture(number).save(folder / f"{number}.png")
+    pipe = BridgePipeline.from_pairs(folder, base)
+    assert torch.equal(pipe.code("a rocket").pooled, pipe.text_encoder.encode([taken], with_tokens=False).pooled)
+
+
 def test_an_image_depends_on_neither_number_nor_company(folder, base):
     pipe = BridgePipeline.from_pairs(folder, base)
     many = pipe(["a house", "a square"], 5, seed=3, output_type="pt").images

@@ -497,6 +497,14 @@ def test_a_number_serves_two_choices():
     np.testing.assert_allclose(rest.sort().values, torch.linspace(0, 1, len(rest)), atol=0.01)
 
 
+def test_images_drawn_through_one_caption_of_many_pictures_are_led_by_all_of_them():
+    """Eight numbers that lie evenly, and eight pictures of the nearest caption, leave numbers that lie evenly."""
+    codes = F.normalize(normal(2, 16, seed=3), dim=1)
+    mapper = LocalFlowMapper.from_memory(normal(9, *SHAPE), codes, [[0]] * 8 + [[1]], perplexity=8)
+    rest = [mapper.known_code(codes[0], (number + 0.3) / 8, 1.0)[1] for number in range(8)]
+    np.testing.assert_allclose(np.diff(sorted(rest)), 1 / 8, atol=0.02)
+
+
 def test_a_style_may_be_left_out():
     mapper = memory(styles=["flat", "shaded", "glyph"] * (PICTURES // 3) + ["flat"] * (PICTURES % 3))
     near, _ = mapper.restricted(style="not flat").nearest(unit_codes(1).pooled[0])

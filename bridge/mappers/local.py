@@ -448,10 +448,10 @@ class LocalFlowMapper(CleanMapper):
             cosine = cosine - (self.config.aside if whitened else BEYOND) * self.allusion.cpu()[which]
         return cosine.numpy()
 
-    def support(self, code: Tensor) -> int:
-        """How many different pictures show a caption, (text_dim,), about as well as the nearest does, within SLACK."""
+    def support(self, code: Tensor, slack: float = SLACK) -> int:
+        """How many different pictures show a caption, (text_dim,), about as well as the nearest, to within a cosine."""
         cosine = self._nearest_plainly(code)[1]
-        return int((cosine >= cosine[0] - SLACK).sum())
+        return int((cosine >= cosine[0] - slack).sum())
 
     def familiarity(self, code: Tensor) -> float:
         """Cosine of a text code (text_dim,) with the nearest caption in memory, in [-1, 1]."""
@@ -489,19 +489,26 @@ class LocalFlowMapper(CleanMapper):
     def known_code(self, code: Tensor, u: float, temperature: float) -> tuple[Tensor, float]:
         """The code of a caption in memory, (text_dim,), for one that is not, so that an image is of one thing.
 
-        It is the nearest caption of one of the pictures that `code` draws from, chosen by weight ** (1 / temperature),
-        by inverse CDF at `u`, in [0, 1). A caption with material of its own (see `given`) keeps its code. Also returns
-        where in that picture's part of [0, 1) `u` lies, a number for the next choice.
+        It is the nearest caption of pictures that `code` draws from, chosen by their weights ** (1 / temperature), by
+        inverse CDF at `u`, in [0, 1). A caption with material of its own (see `given`) keeps its code. Also returns
+        where in that caption's part of [0, 1) `u` lies, a number for the next choice.
         """
         if code_key(code) in self._given:
             return code, u
         near, log_weight = self.nearest(code)
-        share = np.exp((log_weight - log_weight.max()) / temperature)
-        cdf = np.append(0.0, share.cumsum()) / share.sum()
-        chosen = min(int(np.searchsorted(cdf, u, side="right")) - 1, len(near) - 1)
-        picture, rest = near[chosen], (u - cdf[chosen]) / (cdf[chosen + 1] - cdf[chosen])
-        captions = self.unit_codes[self.link[self.start[picture] : self.start[picture + 1]].long().cpu()]
-        return captions[(captions @ code.cpu().float()).argmax()].to(code), float(np.clip(rest, 0, BELOW_ONE))
+        shown = [int(self._nearest_caption(picture, code)) for picture in near]
+        share = dict.fromkeys(shown, 0.0)
+        for caption, weight in zip(shown, np.exp((log_weight - log_weight.max()) / temperature), strict=True):
+            share[caption] += weight
+        cdf = np.append(0.0, np.cumsum([*share.values()])) / sum(share.values())
+        chosen = min(int(np.searchsorted(cdf, u, side="right")) - 1, len(share) - 1)
+        rest = (u - cdf[chosen]) / (cdf[chosen + 1] - cdf[chosen])
+        return self.unit_codes[[*share][chosen]].to(code), float(np.clip(rest, 0, BELOW_ONE))
+
+    def _nearest_caption(self, picture: int, code: Tensor) -> Tensor:
+        """The number of that of a picture's captions which is nearest to a text code, (text_dim,)."""
+        captions = self.link[self.start[picture] : self.start[picture + 1]].long().cpu()
+        return captions[(self.unit_codes[captions] @ code.cpu().float()).argmax()]
 
     def _search(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         near, cosine = (rows[: self.neighbours] for rows in self._ranked(code))
