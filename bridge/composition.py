@@ -38,6 +38,10 @@ of one of them, below which it does not count."""
 PAINTED = 24  # pictures that a caption draws from
 ONE_PICTURE = "shown by one picture in memory alone: expect near copies of it; a higher novelty goes further from it"
 PAINTABLE = 0.85  # cosine with a known caption of a thing that may be painted
+FEW, PLAINLY = (
+    3,
+    0.4,
+)  # pictures of a thing in a colour, up to which others are painted; share of it that has the colour
 
 
 class Box(NamedTuple):
@@ -277,26 +281,40 @@ def coloured(
 ) -> Material | None:
     """Pictures that show a caption in its colour, or None where nothing is to be painted or left out.
 
-    That is so where the caption does not begin with a colour, memory knows all of it, in this colour, or not the thing,
-    or the codec draws no opacity. For the arguments, see `compose`.
+    That is so where the caption does not begin with a colour, memory knows all of it, in this colour and by more than
+    FEW pictures, or not the thing, or the codec draws no opacity. For the arguments, see `compose`.
     """
     words = colour_and_thing(caption)
     if words is None or not codec.draws_opacity:
         return None
     colour, thing = words
-    if mapper.familiarity(code) >= WHOLE:
+    known, code_of_thing = mapper.familiarity(code) >= WHOLE, _paintable(thing, mapper, encode)
+    if known and (code_of_thing is None or not _few_of_many(code, code_of_thing, mapper)):
         return _of_that_colour(colour, code, mapper, codec)
-    try:
-        code_of_thing = encode(thing)
-    except UserError:  # nothing that the encoder reads
-        return None
-    if mapper.familiarity(code_of_thing) < PAINTABLE:
+    if code_of_thing is None:
         return None
     near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(code_of_thing))
-    pictures = on_white(repainted(drawn(near.numpy(), mapper, codec), colour))
-    latents = codec.encode(pictures.to(code.device)).mean
-    note = f"drawn from pictures of {thing!r} painted {colour}: memory shows none of that colour"
+    drawings, some = drawn(near.numpy(), mapper, codec), "few" if known else "none"
+    latents = codec.encode(on_white(repainted(drawings, colour)).to(code.device)).mean
+    if known:
+        has = torch.from_numpy(_share_of(colour, drawings) >= PLAINLY)
+        latents[has] = mapper.picture_latents(near[has].to(mapper.latents.device)).to(latents)
+    note = f"drawn from pictures of {thing!r} painted {colour}: memory shows {some} of that colour"
     return Material(latents, log_weight.log_softmax(0), note)
+
+
+def _paintable(thing: str, mapper: LocalFlowMapper, encode: Callable[[str], Tensor]) -> Tensor | None:
+    """The code of a thing, if memory knows it."""
+    with contextlib.suppress(UserError):  # it is nothing that the encoder reads
+        if mapper.familiarity(code := encode(thing)) >= PAINTABLE:
+            return code
+    return None
+
+
+def _few_of_many(code: Tensor, code_of_thing: Tensor, mapper: LocalFlowMapper) -> bool:
+    """Whether FEW pictures at most show a caption, and the nearest is one of the thing, as no red panda is a panda."""
+    nearest = mapper.nearest(code)[0][0]
+    return mapper.support(code) <= FEW and mapper.similarity(code_of_thing, whitened=False)[nearest] >= WHOLE
 
 
 def repainted(drawings: Tensor, colour: str, source: str | None = None) -> Tensor:
@@ -318,6 +336,14 @@ def on_white(drawings: Tensor) -> Tensor:
     return drawings[:, :3] * drawings[:, 3:] + 1 - drawings[:, 3:]
 
 
+def _share_of(colour: str, drawings: Tensor) -> np.ndarray:
+    """How much of what is drawn has a colour, (B,), of drawings (B, 4, side, side)."""
+    rgba = drawings.movedim(1, -1).numpy()
+    seen = rgba[..., 3] > DRAWN
+    own = (colour_numbers(rgba[..., :3]) == WORDS.index(colour)) & seen
+    return own.sum((1, 2)) / np.maximum(1, seen.sum((1, 2)))
+
+
 def _of_that_colour(colour: str, code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec) -> Material | None:
     """Those of a caption's nearest pictures that have its colour; None where all have it, or too few."""
     near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(code))
@@ -325,10 +351,7 @@ def _of_that_colour(colour: str, code: Tensor, mapper: LocalFlowMapper, codec: I
     near, log_weight = near[counted], log_weight[counted]
     if log_weight.exp().sum() < KEPT:
         return None
-    rgba = drawn(near.numpy(), mapper, codec).movedim(1, -1).numpy()
-    seen = rgba[..., 3] > 0.5
-    own = (colour_numbers(rgba[..., :3]) == WORDS.index(colour)) & seen
-    has = torch.from_numpy(own.sum((1, 2)) >= LEAST * seen.sum((1, 2)))
+    has = torch.from_numpy(_share_of(colour, drawn(near.numpy(), mapper, codec)) >= LEAST)
     if has.all() or log_weight[has].exp().sum() < KEPT:
         return None
     latents = mapper.picture_latents(near[has].to(mapper.latents.device)).to(code.device)

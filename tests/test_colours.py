@@ -172,6 +172,29 @@ def test_of_what_is_known_in_this_colour_those_that_have_it_are_drawn(encoder):
     assert [note and note[:20] for note in out.notes] == [None, "shown by one picture"]
 
 
+@pytest.mark.parametrize("also_a_cat", [True, False])
+def test_where_few_pictures_have_the_colour_others_of_the_thing_are_painted(encoder, also_a_cat):
+    """Three red cats and what is known as a green cat: as a cat too, or, like a red panda, as nothing else."""
+    shade = (0.1, 0.7, 0.2)
+    latents = torch.stack([block(colour) for colour in [(1, 0, 0)] * 3 + [shade]]) * 2 - 1
+    captions = ["cat", "a green cat"]
+    codes = encoder.encode(captions, with_tokens=False).pooled
+    mapper = LocalFlowMapper.from_memory(latents, codes, [[0]] * 3 + [[0, 1] if also_a_cat else [1]], perplexity=4)
+    memory = CaptionMemory(mapper.unit_codes, captions)
+    pipe = BridgePipeline(encoder, mapper, PaintCodec(), memory, Settings(num_inference_steps=6))
+    found = made(pipe, "a green cat")
+    if not also_a_cat:
+        assert found.note.startswith("shown by one picture")
+        assert len(found.latents) == 1
+        return
+    assert found.note == "drawn from pictures of 'cat' painted green: memory shows few of that colour"
+    x = PaintCodec().decode(found.latents)
+    assert len(x) == 4
+    assert share_of(x, 0) == 0
+    as_it_is = (x - block(shade)).abs().amax((1, 2, 3)) < 0.02
+    assert as_it_is.sum() == 1
+
+
 @pytest.mark.parametrize("caption", ["a cat", "a green submarine", "green"])
 def test_other_captions_are_not_painted(pipe, caption):
     assert made(pipe, caption) is None
