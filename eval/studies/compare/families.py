@@ -108,7 +108,7 @@ def held_out_latents(shop: Workshop, split: str) -> tuple[Tensor, list[str]]:
     rows = pictures.where(split)
     rows = rows[torch.linspace(0, len(rows) - 1, min(DENSITY_PICTURES, len(rows))).long().numpy()]
     z = torch.cat([shop.codec.encode(part).mean for part in pictures.pixels(rows).split(64)])
-    return z, [str(label) for label in pictures.label[rows]]
+    return z, pictures.label[rows].tolist()
 
 
 def density_of(shop: Workshop, mapper: mappers.Mapper, splits: Mapping[str, str]) -> Density | None:
