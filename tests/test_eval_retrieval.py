@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bridge.mappers import VelocityMapper
+from bridge.mappers import GaussianMapper, VelocityMapper
 from bridge.noise import normal_rows
+from bridge.pipeline import BridgePipeline, Settings
 from bridge.score import guesses, score_latents
 from bridge.text import TextCode
 from eval.metrics.bootstrap import Interval
@@ -44,8 +45,8 @@ def test_random_scores_find_the_tenth_by_chance() -> None:
 
 def test_one_family_of_many_does_not_own_the_figures() -> None:
     rank = np.array([1.0] * 50 + [99.0])
-    found = scoring.retrieval(rank, np.array([0] * 50 + [1]))
-    assert (found.first.value, found.median) == (0.5, 1)
+    found = scoring.line("", rank, np.array([0] * 50 + [1]))
+    assert " first 0.50 [" in found and found.endswith("median rank 1")
 
 
 def test_comparison_is_paired() -> None:
@@ -96,6 +97,18 @@ def test_command_tries_times(model: str, artwork_folder: Path, capsys: pytest.Ca
     assert checks.main(["retrieval", *argv, "--probes", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("first")[0].strip() for line in lines[1:]] == ["t = 0", "t = 0.5"]
+
+
+def test_times_are_refused_for_a_mapper_without_them(
+    model: str, artwork_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = BridgePipeline.from_pretrained(model)
+    pipe.mapper = GaussianMapper(pipe.mapper.z_shape, pipe.mapper.text_dim, width=8, hidden=8, blocks=1)
+    pipe.settings = Settings()
+    pipe.save_pretrained(tmp_path / "gaussian")
+    argv = [str(tmp_path / "gaussian"), "--data", str(artwork_folder), "--times", "0.5"]
+    assert checks.main(["retrieval", *argv]) == 2
+    assert "--times: GaussianMapper goes through no less noise" in capsys.readouterr().err
 
 
 def test_bad_data_is_one_line(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

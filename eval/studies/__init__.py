@@ -31,7 +31,6 @@ class Study:
 
 
 def parser_of(name: str, what: str, study: Study) -> Parser:
-    """The parser of one question."""
     parser = Parser(f"{name} {what}", inspect.cleandoc(study.about or ""), f"{name} {what} {study.example}")
     study.arguments(parser)
     return parser

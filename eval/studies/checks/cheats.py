@@ -33,8 +33,7 @@ from eval.studies import Study, add_common
 from train.command import Parser, say
 
 NOISE = 0.1  # Standard deviation of the noise on one right image, pixels in [0, 1]
-COPY_NOISE, REPLACED, SHIFT = 0.3, 0.25, 0.05
-"""Shares: of noise in a noisy copy, of pictures replaced, of the side by which a copy is shifted."""
+COPY_NOISE, REPLACED, SHIFT = 0.3, 0.25, 0.05  # Shares: noise in a copy, pictures replaced, side shifted by
 REFERENCES = 2  # Artists of a caption that never give: fewer are no references
 GIVEN = "given"
 BESIDE = ("copied", "c_t", "authenticity", "realistic", "sharpness")  # What stands beside the headlines
@@ -69,10 +68,9 @@ class Division:
                 # A giver's pictures leave the split, so that the target is made as it is for a model.
                 parts[rows[np.isin(artist, giving)]] = GIVEN
         if len(given) < 2:
-            raise UserError(
-                f"split: {len(given)} captions of {split!r} were drawn by {givers + REFERENCES} artists, so that "
-                f"{givers} can give a picture; a judgement needs two: ask for fewer samples"
-            )
+            drawn = f"{len(given)} captions of {split!r} were drawn by {givers + REFERENCES} artists"
+            remedy = "a judgement needs two: ask for fewer samples"
+            raise UserError(f"split: {drawn}, so that {givers} can give a picture; {remedy}")
         divided = dataclasses.replace(judge, pictures=dataclasses.replace(pictures, split=parts.astype(str)))
         bench = bench_of(divided, split, n, captions=captions, only=given, seed=seed)
         all_families, kept = ({pictures.family[groups[c][0]] for c in chosen} for chosen in (groups, given))

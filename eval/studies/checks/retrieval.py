@@ -7,9 +7,8 @@ caption at a time, three times. `--times` tries guesses from less and less noise
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,13 +17,14 @@ from sklearn.metrics.pairwise import cosine_similarity
 from torch import Tensor
 
 from bridge import score as scores
+from bridge.errors import UserError
 from bridge.mappers import VelocityMapper
 from bridge.noise import normal_rows
 from bridge.pipeline import BridgePipeline
 from bridge.text import TextCode
 from eval.baselines import Baselines, text_codes
 from eval.data import Pictures, first_by_hash, picture_latents, references
-from eval.metrics.bootstrap import Interval, paired_bootstrap
+from eval.metrics.bootstrap import paired_bootstrap
 from eval.report import ROWS
 from eval.studies import Study, add_common
 from train.command import Parser, number, whole
@@ -32,34 +32,22 @@ from train.command import Parser, number, whole
 FIRST, ROUNDS = 10, 3
 
 
-@dataclass(frozen=True)
-class Retrieval:
-    """How well the right one is found among so many."""
-
-    first: Interval  # Share where it is ranked first
-    ten: Interval  # Share where it is among the first ten
-    median: float  # Median rank, 1 is best
-
-    def line(self, name: str) -> str:
-        return f"  {name:10} first {self.first}  first ten {self.ten}  median rank {self.median:g}"
-
-
 def ranks(score: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Rank (M,) of the right column (M,) in every row of scores (M, C): 1 is best; equals share the mean of theirs."""
     return np.take_along_axis(rankdata(-score, axis=1), right[:, None], axis=1)[:, 0]
 
 
-def retrieval(rank: np.ndarray, families: np.ndarray) -> Retrieval:
-    """Figures of ranks (M,), families (M,) having equal weight but in the median."""
+def line(name: str, rank: np.ndarray, families: np.ndarray) -> str:
+    """Shares of ranks (M,) that are 1, and 10 or better, families (M,) having equal weight; and the median of all."""
     first, ten = (paired_bootstrap((rank <= n).astype(float), families) for n in (1, FIRST))
-    return Retrieval(first, ten, float(np.median(rank)))
+    return f"  {name:10} first {first}  first ten {ten}  median rank {np.median(rank):g}"
 
 
 def compare(title: str, model: np.ndarray, ridge: np.ndarray, families: np.ndarray) -> str:
     """Ranks of the right ones (M,) by the model and by ridge regression, in words; the difference is paired."""
     tens = np.stack([model <= FIRST, ridge <= FIRST], axis=1).astype(float)
     ahead = paired_bootstrap(tens, families, lambda m: m[..., 0] - m[..., 1])
-    lines = [retrieval(rank, families).line(name) for name, rank in (("model", model), ("ridge", ridge))]
+    lines = [line("model", model, families), line("ridge", ridge, families)]
     return "\n".join([f"{title}:", *lines, f"  first ten, model less ridge: {ahead}"])
 
 
@@ -99,6 +87,8 @@ def _arguments(parser: Parser) -> None:
 def _run(args: argparse.Namespace, _: str) -> None:
     pipe = BridgePipeline.from_pretrained(args.model)
     method = scores.resolve_method(pipe.mapper, args.method)
+    if args.times and not isinstance(pipe.mapper, VelocityMapper):
+        raise UserError(f"--times: {type(pipe.mapper).__name__} goes through no less noise; leave them out")
     pictures = Pictures.load(args.data)
     ridge = None if args.times else Baselines.fit(pictures, pipe.codec, text_codes(pipe.text_encoder)).ridge
     for row in args.rows:
@@ -114,21 +104,20 @@ def _run(args: argparse.Namespace, _: str) -> None:
             assert isinstance(pipe.mapper, VelocityMapper)
             for time in args.times:
                 less = from_less_noise(pipe.mapper, z, c, time, args.probes, args.seed).numpy()
-                print(retrieval(ranks(less, right), families).line(f"t = {time:g}"), flush=True)
+                print(line(f"t = {time:g}", ranks(less, right), families), flush=True)
             continue
         model = scores.score_latents(pipe.mapper, z, c, method=method, seed=args.seed)
         linear = cosine_similarity(z.flatten(1).numpy(), ridge.mean(c.pooled.numpy()))
         print(compare("caption from picture", ranks(model.numpy(), right), ranks(linear, right), families))
         groups = np.split(np.arange(len(z)), np.cumsum(sizes)[:-1])
         mine, theirs = (picture_ranks(m, groups, ROUNDS) for m in (model.numpy(), linear))
-        print(compare("picture from caption", mine, theirs, np.tile(refs.families, ROUNDS)))
+        print(compare("picture from caption", mine, theirs, np.tile(refs.families, ROUNDS)), flush=True)
         if args.samples:  # how typical right and wrong pictures are of a caption
             share = scores.typical(pipe.mapper, model, c, method=method, samples=args.samples, seed=args.seed).numpy()
             is_right = np.eye(share.shape[1], dtype=bool)[right]
             for name, values in (("right", share[is_right]), ("wrong", share[~is_right])):
                 figures = f"mean {values.mean():.2f}, share at 0 {(values == 0).mean():.2f}"
-                print(f"typical, {name} pictures: {figures}; the model's own: .50, 0")
-        sys.stdout.flush()
+                print(f"typical, {name} pictures: {figures}; the model's own: .50, 0", flush=True)
 
 
 STUDY = Study(__doc__, "pictures --data data/pictures --split validation", _arguments, _run)

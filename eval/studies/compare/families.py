@@ -108,7 +108,7 @@ def held_out_latents(shop: Workshop, split: str) -> tuple[Tensor, list[str]]:
     rows = pictures.where(split)
     rows = rows[torch.linspace(0, len(rows) - 1, min(DENSITY_PICTURES, len(rows))).long().numpy()]
     z = torch.cat([shop.codec.encode(part).mean for part in pictures.pixels(rows).split(64)])
-    return z, [str(label) for label in pictures.label[rows]]
+    return z, pictures.label[rows].tolist()
 
 
 def density_of(shop: Workshop, mapper: mappers.Mapper, splits: Mapping[str, str]) -> Density | None:
@@ -167,10 +167,9 @@ def _run(args: argparse.Namespace, command: str) -> None:
     about = {"command": command, "data": plain.benches.judge.pictures.fingerprint}
     report = {name: getattr(args, name) for name in ("minutes", "vae_minutes", "captions", "samples")}
     atomic_write(Path(args.out) / "families.json", to_json(report | {"families": families, "about": about}))
-    print(
-        f"{args.minutes:g} minutes each, {args.vae_minutes:g} of them for the VAE · {args.samples} samples a caption "
-        "· bits/dim of the codec's own latents, the smaller the better"
-    )
+    minutes = f"{args.minutes:g} minutes each, {args.vae_minutes:g} of them for the VAE"
+    bits = "bits/dim of the codec's own latents, the smaller the better"
+    print(f"{minutes} · {args.samples} samples a caption · {bits}")
     head = ["", *HEADLINES, "bits/dim", "minutes", "images/s", "parameters"]
     for row in dict.fromkeys(row for one in families for row in one.rows):
         print("", row, *table([head, *best_first(families, row)]), sep="\n")

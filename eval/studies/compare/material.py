@@ -22,7 +22,7 @@ from eval.studies.compare.nets import TOKENS, Batch, PeerNet, Sampling
 from train.checkpoint import fingerprint_of
 from train.command import say
 from train.data.cache import Codes, caption_codes
-from train.data.dataset import load_dataset
+from train.data.dataset import CaptionTable, load_dataset
 
 CAPTION_DROPOUT, LABEL_SHARE, FAMILY_POWER = 0.1, 0.4, 0.5
 """Shares of captions that are dropped and that are the label; weight of a row is (size of family) ** -FAMILY_POWER."""
@@ -147,12 +147,11 @@ def load(folder: Path, pictures: Pictures, codec: ImageCodec, encoder: TextEncod
     splits = [pictures.where(split) for split in HELD_OUT if split in pictures.split]
     spread = [np.linspace(0, len(rows) - 1, min(WATCHED, len(rows))).astype(int) for rows in splits]
     watched = np.concatenate([rows[np.unique(at)] for rows, at in zip(splits, spread, strict=True)])
-    texts = list(dict.fromkeys(text for row in (*train, *watched) for text in captions[row]))
-    number = {text: i for i, text in enumerate(texts)}
-    ids = [torch.tensor([number[text] for text in captions[row]]) for row in (*train, *watched)]
+    table = CaptionTable.enumerate([captions[row] for row in (*train, *watched)])
+    ids = table.number.long().split(table.start.diff().tolist())
     variants = pad_sequence(ids, batch_first=True, padding_value=NONE)
-    say(f"training material: {len(texts)} captions, {len(train)} pictures")
-    codes = caption_codes(encoder, texts, folder / CACHE, with_tokens=True)
+    say(f"training material: {len(table.texts)} captions, {len(train)} pictures")
+    codes = caption_codes(encoder, table.texts, folder / CACHE, with_tokens=True)
     shelf = Shelf.of(pictures, train, codec, variants[: len(train)])
     if more is not None:
         others = Pictures.load(more)
@@ -168,7 +167,7 @@ def load(folder: Path, pictures: Pictures, codec: ImageCodec, encoder: TextEncod
     _, family, size = np.unique(pictures.family[train], return_inverse=True, return_counts=True)
     weights = torch.from_numpy(size[family].astype(float) ** -FAMILY_POWER)
     held_out = Shelf.of(pictures, watched, codec, variants[len(train) :])
-    return Material(shelf, held_out, codes, texts, known, rest, weights)
+    return Material(shelf, held_out, codes, table.texts, known, rest, weights)
 
 
 class Asked:
@@ -198,8 +197,7 @@ def keyed(
         every, parts = codes(captions), []
         for at in range(0, len(jobs), MICRO_BATCH):
             some = jobs[at : at + MICRO_BATCH]
-            noise, u = torch.zeros(MICRO_BATCH, *net.noise_shape), torch.zeros(MICRO_BATCH)
-            choice = torch.zeros(MICRO_BATCH)
+            noise, (u, choice) = torch.zeros(MICRO_BATCH, *net.noise_shape), torch.zeros(2, MICRO_BATCH)
             for place, (row, i) in enumerate(some):
                 generator = generator_for(seed, caption_number(captions[row]), i)
                 noise[place] = torch.randn(net.noise_shape, generator=generator)

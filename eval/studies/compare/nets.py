@@ -32,10 +32,8 @@ TOKENS = 16  # Tokens of a caption that are kept; longer captions lose their las
 TIMES, DDIM_STEPS = 1000, 25  # Noise levels in training, and solver steps in sampling
 FLOW_STEPS = 16
 HEADS = 4
-GRID = 8
-"""Side of the grid that windows are given on; on another they cover the same share of a picture."""
-LOOP_KEYS = ("learning_rate", "batch_size")
-"""Entries of a trial that the training loop reads; the others are arguments of the network."""
+GRID = 8  # Side of the grid that windows are given on; on another they cover the same share of a picture
+LOOP_KEYS = ("learning_rate", "batch_size")  # Of a trial, for the training loop; the others are the network's arguments
 Trial = dict[str, Any]  # One set of hyperparameters
 
 
@@ -112,11 +110,10 @@ class DenoisingNet(PeerNet):
         clean = batch.data * 2 - 1 if self.pixels else batch.data
         noise = torch.randn(clean.shape, generator=batch.generator).to(clean.device)
         t = torch.randint(TIMES, (len(clean),), generator=batch.generator).to(clean.device)
-        noisy = self.scheduler.add_noise(clean, noise, t)
-        target = clean
-        if self.scheduler.config.prediction_type == "v_prediction":
-            target = self.scheduler.get_velocity(clean, noise, t)
-        return (self.predict(noisy, t, batch.c) - target).square().flatten(1).mean(1)
+        predicted = self.predict(self.scheduler.add_noise(clean, noise, t), t, batch.c)
+        of_v = self.scheduler.config.prediction_type == "v_prediction"
+        target = self.scheduler.get_velocity(clean, noise, t) if of_v else clean
+        return (predicted - target).square().flatten(1).mean(1)
 
     @torch.no_grad()
     def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:
@@ -137,8 +134,7 @@ class UNet(DenoisingNet):
     picture's own. That loses and learns nothing, every number is seen and predicted; only the lowest level attends.
     `widths` are the channels of the levels, each halving the side; multiples of 8.
 
-    Source: Saharia et al. 2022 (Imagen), arXiv:2205.11487; on latents: Rombach et al. 2022, High-Resolution Image
-        Synthesis with Latent Diffusion Models, arXiv:2112.10752
+    Source: Saharia et al. 2022 (Imagen), arXiv:2205.11487; on latents: Rombach et al. 2022, arXiv:2112.10752
     """
 
     def __init__(self, codec: ImageCodec, text_dim: int, widths: tuple[int, ...], grid: int | None = None) -> None:
@@ -237,14 +233,12 @@ class InvertibleNet(PeerNet):
         self.flow = Flow(couplings, base)
 
     def embed(self, c: TextCode) -> Tensor:
-        out: Tensor = self.text(c.pooled * self.text_scale)
-        return out
+        return self.text(c.pooled * self.text_scale)
 
     def loss(self, batch: Batch) -> Tensor:
         """Negative log-likelihood in nats a dimension, (B,)."""
         z = batch.data.flatten(1)
-        out: Tensor = -self.flow(self.embed(batch.c)).log_prob(z) / z.shape[1]
-        return out
+        return -self.flow(self.embed(batch.c)).log_prob(z) / z.shape[1]
 
     @torch.no_grad()
     def sample(self, c: TextCode, noise: Tensor, sampling: Sampling) -> Tensor:

@@ -34,8 +34,7 @@ from eval.studies.compare.study import SINGLE, Workshop, add_workshop, in_space,
 from train.command import Parser, whole, writable_file
 from train.data.dataset import content_hash
 
-SIZES = (100, 300, 1000, 3000, 10000)
-"""Numbers of pairs that are tried unless others are asked for, as far as the data has so many; and all."""
+SIZES = (100, 300, 1000, 3000, 10000)  # Tried, where the data has so many pairs, and all, unless --sizes says others
 METHODS = ("bridge_flow", "direct")
 SHOWN, ENDS = ("fit", "diversity", "joint", "score"), ("score", "low", "high")  # Figures of a table, and of a chart
 CLAIM = 5.0  # How many times fewer pairs the bridge is said to need
@@ -273,9 +272,8 @@ def _arguments(parser: Parser) -> None:
 
 def _run(args: argparse.Namespace, command: str) -> None:
     if not all(i < len(peer.trials) for i, peer in zip(args.trial, MODES["equal minutes"], strict=True)):
-        raise UserError(
-            f"--trial: expected two numbers from 0, got {args.trial}; see eval/studies/compare/nets.py for the trials"
-        )
+        remedy = "see eval/studies/compare/nets.py for the trials"
+        raise UserError(f"--trial: expected two numbers from 0, got {args.trial}; {remedy}")
     spaces = spaces_of(args)
     shop = open_workshop(args, singly=True)
     pictures = shop.benches.judge.pictures

@@ -105,10 +105,8 @@ def _run(args: argparse.Namespace, command: str) -> None:
     comparison |= {"lines": lines, "references": real, "about": {"command": command, "data": report.data}}
     atomic_write(Path(args.out) / "report.json", to_json(report))
     atomic_write(Path(args.out) / "peers.json", to_json(comparison))
-    print(
-        f"split {report.split} · {args.samples} samples a caption · {args.minutes:g} minutes each, "
-        f"{args.vae_minutes:g} of them for the VAE where one is used · mean ± deviation over seeds"
-    )
+    minutes = f"{args.minutes:g} minutes each, {args.vae_minutes:g} of them for the VAE where one is used"
+    print(f"split {report.split} · {args.samples} samples a caption · {minutes} · mean ± deviation over seeds")
     print(to_text(lines, real))
 
 

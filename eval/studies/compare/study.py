@@ -37,14 +37,12 @@ from train.command import Parser, number, say, whole
 from train.loop import Budget, Loop, LoopConfig, TrainingError
 from train.timing import note_precision
 
-PRECISIONS = ("no", "bf16")
 SAVE_MINUTES = 0.75
 GROWTH, PATIENCE = 1.1, 5
 """A plateau: no better validation for a third of the time used, which is five validations at times growing by 1.1."""
 PLATEAU_TIMES = 4.0  # A run to the plateau ends at so many times the budget at the latest
 WARMUP, COOLDOWN = 100, 0.4
-TIMED = 256
-"""Pairs whose encoding is timed; more take as many times longer."""
+TIMED = 256  # Pairs whose encoding is timed; more take as many times longer
 UNCOUNTED = 10**9  # Steps of a run whose seconds are counted
 HEADLINES = ("fit", "diversity", "joint", "score", "copied")
 SINGLE = "the score is fit alone, with which diversity and joint have no scale in common"
@@ -229,7 +227,7 @@ class Workshop:
     minutes: float  # Of every peer, the VAE's part included
     vae_minutes: float  # Of these, charged to what uses the VAE
     identity: Mapping[str, Any]  # Everything else that results depend on
-    precision: str = "no"  # Of training, one of PRECISIONS; pictures are always made in float32
+    precision: str = "no"  # Of training, or "bf16"; pictures are always made in float32
     clock: Callable[[], float] | None = None  # Seconds of training; None for the process' own
 
     @cached_property
@@ -347,10 +345,9 @@ class Workshop:
 def minutes_left(vae_minutes: float, minutes: float) -> float:
     """Minutes that are left to train on latents, once the VAE's training is paid for in full."""
     if vae_minutes >= minutes:
-        raise UserError(
-            f"vae_minutes: {vae_minutes:g} leave nothing of {minutes:g} minutes to what uses the VAE; "
-            "give more minutes, or a codec that was trained for fewer (configs/peers-vae.yaml)"
-        )
+        nothing = f"{vae_minutes:g} leave nothing of {minutes:g} minutes to what uses the VAE"
+        remedy = "give more minutes, or a codec that was trained for fewer (configs/peers-vae.yaml)"
+        raise UserError(f"vae_minutes: {nothing}; {remedy}")
     return minutes - vae_minutes
 
 
@@ -360,7 +357,7 @@ def add_workshop(parser: Parser, out: str, seeds: int) -> None:
     add("--pictures", type=Path, help="a dataset of more pictures, shown to all without captions")
     add("--vae-minutes", type=number(0), default=0.0, help="processor minutes that the VAE's training cost")
     add("--minutes", type=number(above=0), default=60.0, help="processor minutes of each, the VAE's included")
-    add("--precision", choices=PRECISIONS, default="no", help="bf16 trains all in bfloat16 autocast")
+    add("--precision", choices=("no", "bf16"), default="no", help="bf16 trains all in bfloat16 autocast")
     add("--seeds", type=whole(1), default=seeds, help="trainings of each")
     add("--out", default=out, help="folder of results; an interrupted study resumes there")
 

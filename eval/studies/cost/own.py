@@ -25,12 +25,12 @@ from train.config import ConfigError
 from train.data.dataset import load_dataset
 
 
-def write_source(dataset: Dataset, pairs: int, folder: Path, seed: int = 0) -> None:
+def write_source(dataset: Dataset, pairs: int, folder: Path) -> None:
     """A folder as anybody has it, pictures and `metadata.csv`: `pairs` training rows, and all that are held out."""
     train = [i for i, split in enumerate(dataset["split"]) if split == "train"]
     if len(train) < pairs:
         raise ConfigError(f"pairs: expected at most {len(train)}, the training rows there are, got {pairs}")
-    kept = [train[i] for i in torch.randperm(len(train), generator=generator_for(seed))[:pairs].tolist()]
+    kept = [train[i] for i in torch.randperm(len(train), generator=generator_for(0))[:pairs].tolist()]
     kept += [i for i, split in enumerate(dataset["split"]) if split in ("validation", "test")]
     with atomic_folder(folder) as scratch, (scratch / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)

@@ -214,14 +214,14 @@ def paths(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
     return [(name, to_pil(path)) for ways in kept[:2] for name, path in ways.items()]
 
 
-def near_real(features: np.ndarray, real: np.ndarray, k: int = 3) -> np.ndarray:
-    """Whether each picture (B, F) lies as near to a real one (N, F) as that one's k-th nearest real picture, (B,) bool.
+def near_real(features: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Whether each picture (B, F) lies as near to a real one (N, F) as that one's third nearest real one, (B,) bool.
 
     Unlike the realism test it uses all features, not only what captions differ in, and is not calibrated.
 
     Source: Kynkäänniemi et al. 2019, Improved Precision and Recall Metric, arXiv:1904.06991
     """
-    return relative_distance(features, real, local_radius(real, k), len(real)) <= 1
+    return relative_distance(features, real, local_radius(real, 3), len(real)) <= 1
 
 
 @dataclass(frozen=True)
