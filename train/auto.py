@@ -138,14 +138,14 @@ class AutoRun:
             with named("--text"):
                 TextEncoder.from_pretrained(self.text)
         say(f"data: reading {self.source.source}")
-        changed = f"{self.source.source}, or how it is read, has changed since this run began; name another --out"
         try:
             prepare(self.source, self.data, self.reading, self.seed, resplit=self.resplit)
+            fingerprint = json.loads((self.data / FACTS).read_text("utf-8"))["fingerprint"]
+            if options.setdefault("data", fingerprint) != fingerprint:
+                raise OtherSourceError(self.data)
         except OtherSourceError as error:
-            raise ConfigError(f"SOURCE: {changed}") from error
-        fingerprint = json.loads((self.data / FACTS).read_text("utf-8"))["fingerprint"]
-        if options.setdefault("data", fingerprint) != fingerprint:
-            raise ConfigError(f"SOURCE: {changed}")
+            changed = f"{self.source.source}, or how it is read, has changed since this run began"
+            raise ConfigError(f"SOURCE: {changed}; name another --out") from error
         self.record("options", options, "as asked for")
         return load_dataset(self.data)
 
@@ -205,11 +205,8 @@ class AutoRun:
     def train_codec(self, init: str, count: int) -> Path:
         """A codec trained for its share of the minutes, from `init` or from nothing; its folder."""
         seconds, path = 60 * self.minutes * self.codec_share, self.out / "vae.yaml"
-        loop = replace(
-            self.loop(1, min(CODEC_BATCH, count), CODEC_WARMUP),
-            learning_rate=4e-4 if init else 1e-3,
-            accumulate=min(-(-CODEC_BATCH // at_once(self.reading.size)), count),
-        )
+        loop, parts = self.loop(1, min(CODEC_BATCH, count), CODEC_WARMUP), -(-CODEC_BATCH // at_once(self.reading.size))
+        loop = replace(loop, learning_rate=4e-4 if init else 1e-3, accumulate=min(parts, count))
         shape = palette_of(Path(init)) if init else {}
         config = written(VAEConfig(self.data, self.out / "codec", loop, init=init, **shape), path)
         say(f"codec: {'fine-tuning the shipped one' if init else 'training a new one'} for {seconds:.0f} s")
@@ -252,11 +249,8 @@ class AutoRun:
         loop, start = training.loop, time.monotonic()
         loop.clock = time.monotonic
         loop.run()
-        figures = {
-            "loss": round(loop.best.value, 4),
-            "seconds": round(loop.used / TRIAL_STEPS, 3),
-            "validation_seconds": round(time.monotonic() - start - loop.used, 1),
-        }
+        figures = {"loss": round(loop.best.value, 4), "seconds": round(loop.used / TRIAL_STEPS, 3)}
+        figures["validation_seconds"] = round(time.monotonic() - start - loop.used, 1)
         return figures, f"held-out loss after {TRIAL_STEPS} steps, seconds a step, and of a validation"
 
     def steps_left(self, trial: Mapping[str, float]) -> tuple[int, str]:
@@ -274,27 +268,13 @@ class AutoRun:
         arguments: dict[str, Any] = {"dropout": DROPOUT} if "dropout" in takes else {}
         if "patch" in takes:
             arguments["patch"] = 2 if all(side % 2 == 0 for side in load_codec(vae).z_shape[-2:]) else 1
-        guidance = GUIDANCE if issubclass(family, VelocityMapper) else 1.0
         few = rows <= FEW
-        loop = replace(
-            self.loop(steps, min(LARGEST_BATCH, rows), min(50, steps // 10)),
-            validate_every=max(steps // VALIDATIONS, 1),
-            stop_on="steps_without_copies" if few else "validation_loss",
-            goal="max" if few else "min",
-            patience=PATIENCE,
-        )
-        return MapperConfig(
-            self.data,
-            vae,
-            self.out,
-            loop,
-            self.text or DEFAULT_ID,
-            family=family.__name__,
-            mapper=arguments,
-            mix_share=0.33,
-            copies_of=COPIES_OF if few else 0,
-            settings=replace(SETTINGS, guidance_scale=guidance),
-        )
+        stop_on, goal = ("steps_without_copies", "max") if few else ("validation_loss", "min")
+        loop = self.loop(steps, min(LARGEST_BATCH, rows), min(50, steps // 10))
+        loop = replace(loop, validate_every=max(steps // VALIDATIONS, 1), stop_on=stop_on, goal=goal, patience=PATIENCE)
+        settings = replace(SETTINGS, guidance_scale=GUIDANCE if issubclass(family, VelocityMapper) else 1.0)
+        config = MapperConfig(self.data, vae, self.out, loop, self.text or DEFAULT_ID, family=family.__name__)
+        return replace(config, mapper=arguments, mix_share=0.33, copies_of=COPIES_OF if few else 0, settings=settings)
 
 
 def shipped_codec() -> Path:
@@ -418,8 +398,7 @@ def out_of(source: str) -> Path:
     >>> out_of("my photos/"), out_of("data/pairs.csv"), out_of("owner/name")
     (PosixPath('runs/my-photos'), PosixPath('runs/pairs'), PosixPath('runs/name'))
     """
-    name = re.sub(r"[^\w-]+", "-", Path(source).resolve().stem).strip("-")
-    return Path("runs") / (name or "mine")
+    return Path("runs") / (re.sub(r"[^\w-]+", "-", Path(source).resolve().stem).strip("-") or "mine")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

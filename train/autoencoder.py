@@ -149,8 +149,7 @@ def first_vae(config: VAEConfig, size: int) -> AnyVAE:
         has, asked = (json.dumps(v.config.get(name)) for v in (codec.vae, new))
         if has != asked:
             raise ConfigError(f"init: {config.init} has {name} {has}, this config asks for {asked}")
-    vae: AnyVAE = codec.vae.requires_grad_(True)
-    return vae.train()
+    return codec.vae.requires_grad_(True).train()
 
 
 class VAEObjective(nn.Module):

@@ -109,8 +109,7 @@ def read_state(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     if not (damage := damage_of(data)):
         try:
-            state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            return state
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
             damage = "holds objects that could run code"
         except (RuntimeError, ValueError, KeyError, EOFError) as error:

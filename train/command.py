@@ -32,12 +32,9 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that errs in one line and whose help ends with an example, one or more command lines."""
 
     def __init__(self, prog: str, description: str | None, example: str) -> None:
-        super().__init__(
-            prog,
-            description=(description or "").strip(),
-            epilog="example:\n" + "\n".join(f"  {line.strip()}" for line in example.strip().splitlines()),
-            formatter_class=_Help,
-        )
+        lines = "\n".join(f"  {line.strip()}" for line in example.strip().splitlines())
+        about = (description or "").strip()
+        super().__init__(prog, description=about, epilog=f"example:\n{lines}", formatter_class=_Help)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")

@@ -154,8 +154,7 @@ class Loop:
         key = (self.config.seed, -1, self.step, self.accelerator.process_index, *([part] if part else []))
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), self.accelerator.autocast():
             torch.manual_seed(generator_for(*key).initial_seed())
-            parts: dict[str, Tensor] = self.objective(*inputs)
-            return parts
+            return self.objective(*inputs)
 
     def _figures(self, means: dict[str, Tensor], norm: Tensor) -> tuple[dict[str, float], float]:
         """Means over all processes and the gradient's norm, by one exchange that also agrees on stopping."""

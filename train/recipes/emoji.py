@@ -73,8 +73,8 @@ def emoji_entries(package: Path) -> list[dict[str, Any]]:
     entries = []
     for parent in json.loads((package / "en/data.json").read_text("utf-8")):
         shared = {"tags": parent.get("tags", []), "group": groups.get(parent.get("group"), "other")}
-        for emoji in [parent, *parent.get("skins", [])]:
-            entries.append(shared | {key: emoji[key] for key in ("label", "hexcode", "emoji")})
+        skins = [parent, *parent.get("skins", [])]
+        entries += [shared | {key: skin[key] for key in ("label", "hexcode", "emoji")} for skin in skins]
     return entries
 
 
@@ -115,9 +115,8 @@ def emoji_rows(downloads: Path) -> Iterator[tuple[Style, Row]]:
 
 def collect(downloads: Path, size: int = SIZE) -> list[Row]:
     """Download and draw everything, size x size pixels, as rows with PNG bytes under "png" and without a split."""
-    captioned = []
-    for style, row in emoji_rows(downloads):
-        captioned.append({**row, "captions": caption_variants(row["label"], row["tags"], style.words)})
+    rows = emoji_rows(downloads)
+    captioned = [{**row, "captions": caption_variants(row["label"], row["tags"], s.words)} for s, row in rows]
     kept = draw_rows(captioned, size)
     print(f"{len(kept)} pictures of {len({r['label'] for r in kept})} captions", file=sys.stderr)
     return kept
@@ -143,8 +142,7 @@ def write_emoji_labels(entries: Sequence[dict[str, Any]], path: Path) -> None:
 
 def _options(parser: argparse.ArgumentParser) -> None:
     add_downloads(parser)
-    anew = f"compute {SPLITS.name} and {EMOJI_LABELS.name} anew"
-    parser.add_argument("--refresh", action="store_true", help=anew)
+    parser.add_argument("--refresh", action="store_true", help=f"compute {SPLITS.name} and {EMOJI_LABELS.name} anew")
 
 
 def _run(args: argparse.Namespace) -> None:

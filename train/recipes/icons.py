@@ -115,10 +115,8 @@ def icon_svg(icons: dict[str, Any], name: str) -> str:
     width, height = (icon.get(key, icons.get(key, 16)) for key in ("width", "height"))
     side = max(width, height)
     box = f"{left - (side - width) / 2} {top - (side - height) / 2} {side} {side}"
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="{box}" width="64" height="64">{icon["body"]}</svg>'
-    )
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f'<svg {spaces} viewBox="{box}" width="64" height="64">{icon["body"]}</svg>'
 
 
 class Codes:

@@ -133,8 +133,7 @@ def make_rows(count: int = COMBINATIONS, seed: int = 0, size: int = SIZE) -> lis
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    count = whole(10, COMBINATIONS)
-    parser.add_argument("--count", type=count, default=COMBINATIONS, help="of the combinations")
+    parser.add_argument("--count", type=whole(10, COMBINATIONS), default=COMBINATIONS, help="of the combinations")
     parser.add_argument("--seed", type=whole(0), default=0, help="chooses the combinations and their splits")
     parser.add_argument("--size", type=int, choices=SIDES, default=SIZE, help="side of a picture in pixels")
 
