@@ -10,8 +10,7 @@ SIDE, COPY_QUANTILE = 16, 0.01
 
 def nearest_training(x: np.ndarray, train: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Distances and rows of the k nearest (all, if fewer) of `train` (N, D) to x (B, D), nearest first, each (B, k)."""
-    distance, row = NearestNeighbors(algorithm="brute").fit(train).kneighbors(x, min(k, len(train)))
-    return distance, row
+    return NearestNeighbors(algorithm="brute").fit(train).kneighbors(x, min(k, len(train)))
 
 
 def _overlap(pixels: int, cells: int) -> np.ndarray:

@@ -16,7 +16,6 @@ writes word vectors of the training captions of a dataset, for `text:` in a mapp
 """
 
 import argparse
-import hashlib
 import json
 import shutil
 import sys
@@ -38,7 +37,7 @@ from bridge.checkpoint import CheckpointError, atomic_folder, check_replaceable,
 from bridge.errors import UserError
 from bridge.images import save_png
 from bridge.pairs.reading import Reading, Survey, survey
-from bridge.pairs.sources import Wanted, open_source
+from bridge.pairs.sources import Wanted, digest_of, open_source
 from bridge.text import TextEncoder
 from bridge.text.words import WordVectors, split_words
 from train.command import Parser, number, run_command, whole, writable_file
@@ -75,8 +74,7 @@ def prepare(
     out, how, opened = Path(out), how or Reading(), open_source(wanted)
     settings = {"version": VERSION, "seed": seed, "resplit": resplit, **asdict(how)}
     columns = dict(opened.columns)
-    identity = json.dumps([opened.fingerprint, columns, settings], sort_keys=True)
-    fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    fingerprint = digest_of(json.dumps([opened.fingerprint, columns, settings], sort_keys=True))
     if _is_done(out, fingerprint):
         return out
     about = {"source": wanted.source, "kind": opened.kind, "columns": columns, "settings": settings}
@@ -184,7 +182,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def chosen(args: argparse.Namespace) -> tuple[Wanted, Reading]:
     """What the options of `add_arguments` say. Raises ConfigError if one is out of range."""
     try:
-        red, green, blue = ImageColor.getcolor(args.background, "RGB")  # type: ignore[misc]
+        red, green, blue = ImageColor.getrgb(args.background)[:3]  # any opacity is left out
     except ValueError as error:
         raise ConfigError(f"--background: {args.background!r} is no colour; try white or #ffcc00") from error
     wanted = Wanted(args.source, args.caption_column, args.image_column, args.names, args.subset)

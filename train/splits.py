@@ -276,12 +276,7 @@ def hide(split: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
     enough = sum(len(artists) >= HIDE_FROM for artists in drawn.values())
     count = max(1, round(0.08 * enough)) if enough > 1 else 0
     hidden = hide_artists(drawn, {"seen_validation": count, "seen": count}, HIDE_FROM, HIDE)
-    sides = list(split)
-    for i, (caption, artist) in enumerate(drawings):
-        for name, artists in hidden.items():
-            if split[i] == "train" and artist in artists.get(caption, []):
-                sides[i] = name
-    return sides
+    return [hiding_set(hidden, *drawing) or side for drawing, side in zip(drawings, split, strict=True)]
 
 
 def hide_artists(
@@ -298,6 +293,11 @@ def hide_artists(
     enough = (caption for caption, drawn in artists.items() if len(drawn) >= at_least)
     eligible = iter(sorted(enough, key=lambda caption: order_of(caption, "seen")))
     return {name: {c: hidden(c) for c in sorted(islice(eligible, count))} for name, count in counts.items()}
+
+
+def hiding_set(hidden: Mapping[str, Mapping[str, Sequence[str]]], caption: str, artist: str) -> str:
+    """Name of the set that hides an artist's pictures of a caption, "" if none does; see `hide_artists`."""
+    return next((name for name, artists in hidden.items() if artist in artists.get(caption, ())), "")
 
 
 def leaks_of(surveyed: Survey, split: Sequence[str], groups: np.ndarray) -> tuple[str, ...]:
@@ -351,10 +351,7 @@ class Splits:
     def place(self, label: str, artist: str) -> tuple[int, str] | None:
         """Family and split of a picture; None if the caption is unknown."""
         family = self.family_of.get(base_label(label))
-        if family is None:
-            return None
-        hidden = [name for name, captions in self.hidden.items() if artist in captions.get(label, [])]
-        return family, [self.sides[family], *hidden][-1]
+        return None if family is None else (family, hiding_set(self.hidden, label, artist) or self.sides[family])
 
     def labels(self, *, train: bool) -> list[str]:
         """Base captions that are trained on, or those that are held out."""
@@ -385,13 +382,9 @@ def make_splits(labels: Sequence[str], artists: Sequence[str], thumbnails: np.nd
     bases, caption_of = np.unique([base_label(label) for label in labels], return_inverse=True)
     same = caption_of[close_pairs(thumbnails, thumbnails, SAME_RMSE)]
     family = merge_families(caption_families(encode(bases.tolist())), same)
-    members: dict[int, list[str]] = defaultdict(list)
-    for base, i in zip(bases.tolist(), family.tolist(), strict=True):
-        members[i].append(base)
-    families = [members[i] for i in sorted(members)]
+    families = [bases[family == number].tolist() for number in range(family.max() + 1)]
     sides = assign_sides(families)
     trained = set(Splits(families, sides, {}).labels(train=True))
-    drawn = _sets(
-        (label, artist) for label, artist in zip(labels, artists, strict=True) if base_label(label) in trained
-    )
+    drawings = zip(labels, artists, strict=True)
+    drawn = _sets(drawing for drawing in drawings if base_label(drawing[0]) in trained)
     return Splits(families, sides, hide_artists(drawn, {"seen": 200, "seen_validation": 100}))

@@ -17,8 +17,8 @@ from PIL import Image, ImageOps
 
 from bridge.captions import prepare_caption
 from bridge.errors import UserError
-from bridge.images import AnimatedImageWarning, ImageError, facts_of, flatten, header_of, read_image
-from bridge.pairs.sources import Raw, Source, Wanted, open_source
+from bridge.images import WHITE, AnimatedImageWarning, Colour, ImageError, facts_of, flatten, header_of, read_image
+from bridge.pairs.sources import Raw, Source, Wanted, digest_of, open_source
 from bridge.pairs.tables import number_of
 
 THUMBNAIL = 16  # Side of the pictures that are compared with each other, in pixels
@@ -36,8 +36,7 @@ class Reading:
 
     size: int = 64  # Side of the square they become, in pixels
     fit: str = "pad"  # Shows all of a picture, beside the background; "crop" cuts the longer side on both ends
-    # RGB in 0..255 behind what is transparent and beside what is not square; None keeps it transparent
-    background: tuple[int, int, int] | None = (255, 255, 255)
+    background: Colour | None = WHITE  # Behind what is transparent, beside what is not square; None keeps transparency
     max_bad: float = 0.05  # Share of rows that may be unusable
 
     def __post_init__(self) -> None:
@@ -70,8 +69,7 @@ class Survey:
     """The result of one pass."""
 
     pairs: list[Pair] = field(default_factory=list)
-    # Of pairs, (N, 16, 16, 3) uint8
-    thumbnails: np.ndarray = field(default_factory=lambda: np.zeros((0, THUMBNAIL, THUMBNAIL, 3), np.uint8))
+    thumbnails: np.ndarray = field(default_factory=lambda: np.zeros((0, 16, 16, 3), np.uint8))  # One a pair
     bad: list[tuple[str, str]] = field(default_factory=list)  # (where, why) of rows left out
     lost: list[tuple[str, str]] = field(default_factory=list)  # (where, why) of captions left out of rows with others
     joined: int = 0  # Rows with the bytes of an earlier row's picture, which got their captions
@@ -132,7 +130,7 @@ def _check_bad(surveyed: Survey, rows: int, max_bad: float) -> None:
 
 def look(raw: Raw, how: Reading | None) -> tuple[Pair, Image.Image, list[str]] | None:
     """A row's pair, its picture, and why captions were left out; None for bridge's own pages. Raises UnusableError."""
-    data = b"" if raw.problem and raw.picture is None else _bytes_of(raw.picture)
+    data = b"" if raw.picture is None else _bytes_of(raw.picture)
     if (drawn := facts_of(data)) and not drawn & {"caption", "frame"}:
         return None  # a contact sheet or a strip
     if raw.problem:
@@ -183,10 +181,10 @@ def clean_caption(value: Any) -> str:
     return text
 
 
-def _bytes_of(picture: Path | bytes | None) -> bytes:
+def _bytes_of(picture: Path | bytes) -> bytes:
     try:
         if not isinstance(picture, bytes):
-            if picture is None or not picture.is_file():
+            if not picture.is_file():
                 raise UnusableError("there is no such file")
             if picture.stat().st_size > MAX_BYTES:
                 raise UnusableError(f"its file has more than {MAX_BYTES} bytes")
@@ -285,4 +283,4 @@ def pairs_fingerprint(wanted: Wanted, image_size: int | None = None) -> str:
     """
     opened = open_source(wanted)
     facts = [opened.fingerprint, dict(opened.columns), image_size, wanted.names]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return digest_of(json.dumps(facts, sort_keys=True))

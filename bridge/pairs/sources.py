@@ -386,8 +386,8 @@ def _open_tables(tables: Sequence[Path], wanted: Wanted, folder: Folder | None =
         notes += table.notes
         words = map(split_name, (file.stem, *file.relative_to(root).parts[:-1])) if len(tables) > 1 else ()
         split = next((name for name in words if name in SPLITS), "")
-        for raw in _table_rows(table, where):
-            rows.append(_placed(replace(raw, split=raw.split or split), file.parent, locator, folder))
+        split_rows = (replace(raw, split=raw.split or split) for raw in _table_rows(table, where))
+        rows += [_placed(raw, file.parent, locator, folder) for raw in split_rows]
     if refused and (len(tables) == 1 or not rows or any(file.stem.lower() == "metadata" for file in tables)):
         raise refused[0]
     notes += [f"{number_of(len(refused), 'table')} left out: {refused[0]}"] if refused else []
@@ -476,12 +476,13 @@ def _open_dataset(wanted: Wanted, folder: Path | None = None) -> Source:
     if not parts or not all(hasattr(part, "features") for part in parts.values()):
         raise UserError("source: expected datasets by the names of their splits; pass {'train': dataset}")
     content = "".join(str(part._fingerprint) for part in parts.values())
-    fingerprint = _stat_fingerprint(sorted(_walk(folder)), folder) if folder else _digest(content)
+    fingerprint = _stat_fingerprint(sorted(_walk(folder)), folder) if folder else digest_of(content)
     streams = {name: part.to_iterable_dataset() for name, part in parts.items()}
     return replace(_from_parts(kind, streams, wanted, fingerprint), total=sum(map(len, parts.values())))
 
 
-def _digest(text: str) -> str:
+def digest_of(text: str) -> str:
+    """16 hex digits of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -508,9 +509,8 @@ def _open_built(wanted: Wanted, kind: str, path: str, data_files: Any = None, ba
         parts = builder.as_streaming_dataset()
     files = builder.config.data_files or {}  # their addresses name the revision
     revisions = [f"{name} {list(urls)} {urls.origin_metadata}" for name, urls in files.items()]
-    return _from_parts(
-        kind, dict(parts), wanted, _digest("\n".join([str(wanted.source), str(wanted.subset), *revisions])), base
-    )
+    digest = digest_of("\n".join([str(wanted.source), str(wanted.subset), *revisions]))
+    return _from_parts(kind, dict(parts), wanted, digest, base)
 
 
 def _from_parts(kind: str, parts: Mapping[str, Any], wanted: Wanted, digest: str, base: Path | None = None) -> Source:

@@ -26,8 +26,8 @@ ROLES = {
 """Names of columns by what they hold, the likeliest first."""
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SPLITS = ("train", "validation", "test", "seen", "seen_validation")
-_VALIDATION = dict.fromkeys(("val", "valid", "dev", "eval", "evaluation"), "validation")
-_OTHER_SPLITS = {"training": "train", "testing": "test"} | _VALIDATION
+_SPLIT_NAMES = {name.replace("_", ""): name for name in SPLITS} | {"training": "train", "testing": "test"}
+_SPLIT_NAMES |= dict.fromkeys(("val", "valid", "dev", "eval", "evaluation"), "validation")
 NO_OBJECT = "it is no JSON object"
 
 Row = dict[str, Any] | str
@@ -49,9 +49,8 @@ def split_name(word: str) -> str:
     >>> split_name("Val "), split_name("TESTING"), split_name("train_set"), split_name("fold 3")
     ('validation', 'test', 'train', 'fold 3')
     """
-    known = {plain(name): name for name in SPLITS} | _OTHER_SPLITS
     bare = re.sub(r"(?:set|split|data|images|\d{4})$", "", plain(word))
-    return known.get(bare, word.strip())
+    return _SPLIT_NAMES.get(bare, word.strip())
 
 
 def find_columns(names: Sequence[str], where: str, asked: Mapping[str, str | None]) -> dict[str, str]:
@@ -115,7 +114,7 @@ def read_table(path: Path, where: str, asked: Mapping[str, str | None], is_file:
         raise UserError(f"{where}: cannot be read: {error}") from None
     notes = [f"{where} is not UTF-8; it was read as Windows-1252, a usual export"] if encoding == WESTERN else []
     if path.suffix.lower() in (".json", ".jsonl", ".ndjson") or text.lstrip()[:1] in ("{", "["):
-        rows = _read_json(text)
+        rows = [(place, row if isinstance(row, dict) else NO_OBJECT) for place, row in _read_json(text)]
         if rows and all(row == NO_OBJECT for _, row in rows):
             raise UserError(f"{where}: holds no JSON object, {rows[0][0]} for one; write one a row, in double quotes")
         names = list(dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row))
@@ -254,15 +253,15 @@ def _cells(line: str, delimiter: str) -> list[str]:
         return line.split(delimiter)
 
 
-def _read_json(text: str) -> list[tuple[str, Row]]:
-    """The rows of a document, or JSON objects one after the other: one a line, or each over several lines."""
+def _read_json(text: str) -> list[tuple[str, Any]]:
+    """The rows of a document, or of JSON objects one after the other, one a line or each over several lines."""
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError):
         return _read_objects(split_lines(text))
     rows = _rows_of(whole)
     unit = "line" if rows == [whole] else "entry"
-    return [(f"{unit} {i}", row if isinstance(row, dict) else NO_OBJECT) for i, row in enumerate(rows, 1)]
+    return [(f"{unit} {i}", row) for i, row in enumerate(rows, 1)]
 
 
 def _rows_of(whole: Any) -> list[Any]:
@@ -297,24 +296,23 @@ def _has(row: dict[str, Any], *roles: str) -> bool:
     return any(plain(key) in known for key in row)
 
 
-def _read_objects(lines: Sequence[str]) -> list[tuple[str, Row]]:
+def _read_objects(lines: Sequence[str]) -> list[tuple[str, Any]]:
     text, decoder, gap = "\n".join(lines), json.JSONDecoder(), re.compile(r"[\s,]*")
-    rows: list[tuple[str, Row]] = []
+    rows = []
     at, number, counted = 0, 1, 0
     try:
         while (at := gap.match(text, at).end()) < len(text):  # type: ignore[union-attr]
             number, counted = number + text.count("\n", counted, at), at
             row, at = decoder.raw_decode(text, at)
-            rows.append((f"line {number}", row if isinstance(row, dict) else NO_OBJECT))
+            rows.append((f"line {number}", row))
         return rows
     except (ValueError, RecursionError):
         numbered = [(i, line.strip()) for i, line in enumerate(lines, 1)]
         return [(f"line {i}", _object(line)) for i, line in numbered if line and not line.startswith(("#", "//"))]
 
 
-def _object(line: str) -> Row:
+def _object(line: str) -> Any:
     try:
-        row = json.loads(line.removesuffix(","))
+        return json.loads(line.removesuffix(","))
     except (ValueError, RecursionError):
-        row = None
-    return row if isinstance(row, dict) else NO_OBJECT
+        return None

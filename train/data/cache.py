@@ -195,10 +195,7 @@ def encoded_once(
 
 
 def _digest(words: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for word in words:
-        digest.update(hashlib.sha256(word.encode()).digest())
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(hashlib.sha256(word.encode()).digest() for word in words)).hexdigest()
 
 
 class Codes:
