@@ -139,9 +139,8 @@ def halves(values: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows of two random halves, every value of (N,) on both sides; ValueError if one occurs less than four times."""
     names, counts = np.unique(values, return_counts=True)
     if (least := counts.min()) < LEAST:
-        raise ValueError(
-            f"factors: value {names[counts.argmin()]} occurs {least} times, a held-out score needs {LEAST}"
-        )
+        rarest = names[counts.argmin()]
+        raise ValueError(f"factors: value {rarest} occurs {least} times, a held-out score needs {LEAST}")
     fit, held_out = next(StratifiedShuffleSplit(1, test_size=0.5, random_state=seed).split(values[:, None], values))
     return fit, held_out
 
