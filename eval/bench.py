@@ -49,7 +49,7 @@ class Figures:
     def value(self, name: str) -> float:
         """A figure without its interval, NaN where it is absent."""
         figure = getattr(self, name)
-        return float(figure.value) if isinstance(figure, Interval) else math.nan if figure is None else float(figure)
+        return math.nan if figure is None else float(getattr(figure, "value", figure))
 
 
 @dataclass(frozen=True)
