@@ -31,6 +31,7 @@ from eval.samples import Gallery, Generated, first_captions, generate_with, vari
 from train.command import Parser, number, run_command, say, spelled, whole, writable_file
 
 NAME = "python -m eval"
+EXAMPLE = f"{NAME} pictures --data data/pictures --quick --out report\n{NAME} pictures --split seen --sheet seen.png"
 QUICK, SHEETS = 24, 8  # Captions of a row that a quick report judges, and that any report shows
 SHEET_CAPTIONS = 10
 SECOND = "efficientnet-lite2"
@@ -55,10 +56,7 @@ CALL = ("guidance_scale", "num_inference_steps", "temperature", "compose", "nove
 
 
 def build_parser() -> Parser:
-    example = (
-        f"{NAME} pictures --data data/pictures --quick --out report\n{NAME} pictures --split seen --sheet seen.png"
-    )
-    parser = Parser(NAME, __doc__, example)
+    parser = Parser(NAME, __doc__, EXAMPLE)
     add = parser.add_argument
     add("model", help="a shipped model's name, a model folder, a hub id, or a folder of pictures")
     add("--data", default="data/pictures", help="a saved dataset with columns image, label, split")
@@ -143,10 +141,9 @@ def _report(args: argparse.Namespace, command: str) -> None:
         # Settings are never chosen on test.
         scales = GUIDANCE if isinstance(pipe.mapper, VelocityMapper) else (1.0,)
         say(f"trade-off: {len(scales)} guidance scales, {len(TEMPERATURES)} temperatures")
-        curve = {}
+        curve, steps = {}, {"num_inference_steps": args.num_inference_steps[0]}
         for scale, temperature in itertools.product(scales, TEMPERATURES):
-            call = {"guidance_scale": scale, "temperature": temperature}
-            call["num_inference_steps"] = args.num_inference_steps[0]
+            call = {"guidance_scale": scale, "temperature": temperature} | steps
             curve[scale, temperature] = generate_with(pipe, args.seed, call)
         few = min(args.captions or TRADE_OFF_CAPTIONS, TRADE_OFF_CAPTIONS)
         points = trade_off(curve, judge, split="validation", n=args.samples, captions=few, seed=args.seed)

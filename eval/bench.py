@@ -49,7 +49,7 @@ class Figures:
     def value(self, name: str) -> float:
         """A figure without its interval, NaN where it is absent."""
         figure = getattr(self, name)
-        return float(figure.value) if isinstance(figure, Interval) else math.nan if figure is None else float(figure)
+        return math.nan if figure is None else float(getattr(figure, "value", figure))
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ class Judged:
     asked: np.ndarray  # Family of the caption that the pictures were drawn for, (C,): another one if shuffled
 
     def __getitem__(self, index: np.ndarray) -> "Judged":
-        return Judged(self.kind, [self.seen[int(i)] for i in index], self.per[index], self.asked[index])
+        return Judged(self.kind, [self.seen[i] for i in index], self.per[index], self.asked[index])
 
-    @property
-    def points(self) -> list[np.ndarray]:
-        """[(n, D)] * C, in the space of captions."""
-        return [s.shows for s in self.seen]
+
+def points(seen: Sequence[Seen]) -> list[np.ndarray]:
+    """[(n, D)] * C, in the space of captions."""
+    return [s.shows for s in seen]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Bench(abc.ABC):
 
     def __getitem__(self, index: np.ndarray) -> Self:
         """The captions at `index`, (C',), with the same rivals."""
-        return replace(self, refs=self.refs[index], seen=[self.seen[int(i)] for i in index])
+        return replace(self, refs=self.refs[index], seen=[self.seen[i] for i in index])
 
     @abc.abstractmethod
     def measured(self, kind: str, seen: Seen, caption: int) -> tuple[float, float, float]:
@@ -120,11 +120,6 @@ class Bench(abc.ABC):
     @cached_property
     def real(self) -> Judged:
         return self.judged("real", self.seen)
-
-    @property
-    def points(self) -> list[np.ndarray]:
-        """[(k, D)] * C, in the space of captions."""
-        return [s.shows for s in self.seen]
 
     @property
     def rows(self) -> np.ndarray:
@@ -168,7 +163,7 @@ class Bench(abc.ABC):
 
     def calibration(self, judged: Judged) -> Calibration:
         """Of a model's samples, the same number for every caption."""
-        where, n = (judged.points, self.points, self.refs.artists), len(judged.points[0])
+        where, n = (points(judged.seen), points(self.seen), self.refs.artists), len(judged.seen[0])
         columns = np.stack(calibration.spread_skill(*where), axis=1)
         ratio = self.interval(columns, lambda m: calibration.spread_skill_ratio(m[..., 0], m[..., 1], n))
         ranks = calibration.ranks_per_caption(*where, seed=self.seed).sum(axis=0)
@@ -195,7 +190,7 @@ class ArtistBench(Bench):
     @cached_property
     def unconditional(self) -> np.ndarray:
         """Energy distance of caption-blind training pictures, (C,)."""
-        return energy.energy_to_population(self.population, self.points, self.refs.artists)
+        return energy.energy_to_population(self.population, points(self.seen), self.refs.artists)
 
     def measured(self, kind: str, seen: Seen, caption: int) -> tuple[float, float, float]:
         """Of real pictures and reconstructions, artists weigh alike and one picture of each counts for the styles."""
@@ -262,7 +257,7 @@ class SingleBench(Bench):
             return "captions are compared by their text codes, and no text encoder was given"
         if (count := len(np.unique(self.refs.families))) < LEAST:
             return f"{count} families of captions; it takes {LEAST}"
-        captions, r = self.paired(self.refs.families, self.points)
+        captions, r = self.paired(self.refs.families, self.seen)
         unit = single.shuffled_energy(captions, r, r, self.seed)
         try:
             single.joint_interval(unit, unit, unit)
@@ -275,13 +270,13 @@ class SingleBench(Bench):
         """Share of hits of pictures that know nothing of their caption."""
         return single.chance_of(len(np.unique(self.rivals.families)) - 1)
 
-    def paired(self, asked: np.ndarray, *points: Sequence[np.ndarray]) -> list[Any]:
-        """The captions as pairs are compared, and points of their pictures as parts of pairs."""
+    def paired(self, asked: np.ndarray, *groups: Sequence[Seen]) -> list[Any]:
+        """The captions as pairs are compared, and groups of their pictures as parts of pairs."""
         assert self.pairs is not None
         (space, encode_text), families = self.pairs, self.refs.families
         weights = single.redrawn_weights(families, seed=self.seed)
         captions = single.Asked(space.text(encode_text(self.refs.captions)), families, asked, weights)
-        return [captions, *([space.pictures(p) for p in group] for group in points)]
+        return [captions, *([space.pictures(s.shows) for s in group] for group in groups)]
 
     def measured(self, kind: str, seen: Seen, caption: int) -> tuple[float, float, float]:
         """The energy of real pictures and reconstructions is their distance to the real ones."""
@@ -312,7 +307,7 @@ class SingleBench(Bench):
         if isinstance(self.shuffled, str):
             absent["joint"] = self.shuffled
             return figures
-        captions, x, r = self.paired(judged.asked, judged.points, self.points)
+        captions, x, r = self.paired(judged.asked, judged.seen, self.seen)
         own, dealt = single.pair_energy(captions, x, r), single.shuffled_energy(captions, x, r, self.seed)
         return figures | {"joint": single.joint_interval(own, dealt, self.shuffled)}
 
@@ -348,7 +343,7 @@ def bench_of(
     seen = judge.look_at(np.concatenate(refs.rows)).split([len(rows) for rows in refs.rows])
     known = judge.space.train
     if singly:
-        rivals = fit.Rivals(np.stack([points.mean(axis=0) for points in shown]), everything.families)
+        rivals = fit.Rivals(np.stack([each.mean(axis=0) for each in shown]), everything.families)
         apart = single.distance_to_others([s.style for s in seen], refs.families)
         pairs = None
         if encode_text is not None:

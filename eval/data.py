@@ -133,9 +133,8 @@ class References:
         return len(self.captions)
 
     def __getitem__(self, index: np.ndarray) -> "References":
-        rows, artists = (tuple(column[int(i)] for i in index) for column in (self.rows, self.artists))
-        captions = tuple(self.captions[int(i)] for i in index)
-        return References(captions, self.families[index], rows, artists, self.left_out)
+        rows, artists = (tuple(column[i] for i in index) for column in (self.rows, self.artists))
+        return References(tuple(self.captions[i] for i in index), self.families[index], rows, artists, self.left_out)
 
 
 def references(pictures: Pictures, split: str, singly: bool = False) -> References:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from bridge.captions import well_formed
 from bridge.codecs import ImageCodec
@@ -131,8 +130,8 @@ def evaluate(
             absent[FAR_ROW] = far
         elif far is not None:
             makers[FAR_ROW] = [_RowMaker(part, bench[far], list(models), far) for bench in benches]
-        made = _collect(makers, judged_by_all(benches, models, rivals, codec, n), say, watch)
-        rows = [known | new for known, new in zip(rows, made, strict=True)]
+        _fill(makers, judged_by_all(benches, models, rivals, codec, n), say, watch)
+        rows = [known | {row: mine[i].row for row, mine in makers.items()} for i, known in enumerate(rows)]
     if not rows[0]:
         raise UserError("; ".join(f"{name}: {absent[name]}" for name in ROWS[split]))
     measured = next(part for part in reversed(ROWS[split].values()) if part in judge.pictures.split)
@@ -236,10 +235,10 @@ class _RowMaker:
             self.row.energy_less[method] = self.bench.interval(self.first - mine.per.energy)
 
 
-def _collect(
+def _fill(
     makers: Mapping[str, Sequence[_RowMaker]], methods: Iterable[tuple[str, list[Judged]]], say: Say, watch: Watch
-) -> Iterator[dict[str, Row]]:
-    """The rows of each judge, from every method as judged by each."""
+) -> None:
+    """Fill rows, by name and then by judge, with every method as judged by each."""
     for name, (first, *_) in makers.items():
         watch(name, first.bench)
     for method, judged in methods:
@@ -247,7 +246,6 @@ def _collect(
         for mine in makers.values():
             for maker, one in zip(mine, judged, strict=True):
                 maker.add(method, one)
-    return (dict(zip(makers, (maker.row for maker in own), strict=True)) for own in zip(*makers.values(), strict=True))
 
 
 def judged_by_all(
@@ -264,15 +262,10 @@ def judged_by_all(
     if codec is not None:
         seen = seen_by(judges, (reconstruct(codec, x) for x in first.judge.pictures.blocks(first.rows)))
         yield "reconstruction", [bench.reconstructions(s) for bench, s in zip(benches, seen, strict=True)]
-    soft: list[list[Seen]] = []
     (name, generate), *others = models.items()
-
-    def with_blur() -> Iterator[Tensor]:
-        for x in drawn(name, generate, captions, n):
-            soft.append([judge.look(x.mean(1)) for judge in judges])
-            yield x.flatten(0, 1)
-
-    own = seen_by(judges, with_blur())
+    blocks = drawn(name, generate, captions, n)
+    both = [(seen_by(judges, [x.flatten(0, 1)]), seen_by(judges, [x.mean(1)])) for x in blocks]
+    own, blurred = ([Seen.cat(mine) for mine in zip(*parts, strict=True)] for parts in zip(*both, strict=True))
     yield name, samples(own)
     for other, make in others:
         yield other, samples(seen_of(judges, other, make, captions, n))
@@ -280,7 +273,6 @@ def judged_by_all(
     order = shuffle_captions(families, rng)
     yield "model, shuffled captions", samples([seen[rows[order].ravel()] for seen in own], families[order])
     yield "model, one mode", samples([seen[np.repeat(rows[:, 0], n)] for seen in own])
-    blurred = [Seen.cat(mine) for mine in zip(*soft, strict=True)]
     yield "model, blur", samples([seen[np.repeat(np.arange(len(captions)), n)] for seen in blurred])
     if rivals is None:
         return

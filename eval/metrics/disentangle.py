@@ -64,8 +64,7 @@ def mig(codes: np.ndarray, factors: np.ndarray) -> Gaps:
 def sap(codes: np.ndarray, factors: np.ndarray, seed: int = 0) -> Gaps:
     """Separated attribute predictability: the gap in held-out balanced accuracy of thresholds on one dimension.
 
-    As many intervals as the factor has values, each at least four times, are fitted to one half of the rows, drawn by
-    `seed`, and scored on the other.
+    As many intervals as a factor has values are fitted to one half of the rows and scored on the other, see `halves`.
 
     Source: Kumar et al. 2018, Variational inference of disentangled latent concepts, arXiv:1711.00848
     """
@@ -82,8 +81,7 @@ def sap(codes: np.ndarray, factors: np.ndarray, seed: int = 0) -> Gaps:
 def dci(codes: np.ndarray, factors: np.ndarray, seed: int = 0) -> DCI:
     """Disentanglement, completeness and informativeness by the importances of a random forest a factor.
 
-    F is at least 2, and every value occurs at least four times; `seed` is of the forests and of the halves of the rows,
-    of which one trains and the other scores.
+    F is at least 2; `seed` is of the forests and of the `halves` of the rows, of which one trains and the other scores.
 
     Source: Eastwood and Williams 2018, ICLR; classifiers for regressors as in Locatello et al. 2019, arXiv:1811.12359
     """
@@ -139,9 +137,8 @@ def halves(values: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows of two random halves, every value of (N,) on both sides; ValueError if one occurs less than four times."""
     names, counts = np.unique(values, return_counts=True)
     if (least := counts.min()) < LEAST:
-        raise ValueError(
-            f"factors: value {names[counts.argmin()]} occurs {least} times, a held-out score needs {LEAST}"
-        )
+        rarest = names[counts.argmin()]
+        raise ValueError(f"factors: value {rarest} occurs {least} times, a held-out score needs {LEAST}")
     fit, held_out = next(StratifiedShuffleSplit(1, test_size=0.5, random_state=seed).split(values[:, None], values))
     return fit, held_out
 

@@ -13,9 +13,8 @@ def energy_distance(
 ) -> float:
     """Unbiased energy distance `2 E|x - r| - E|x - x'| - E|r - r'|` of samples (n, D) and references (k, D).
 
-    No point is compared with itself (U-statistics), so that it may be negative by chance. With artists, (k,) of the
-    references and (n,) of the samples, each has equal weight and two pictures by one are no pair. ValueError for fewer
-    than two samples or artists.
+    No point is compared with itself (U-statistics), so that it may be negative by chance. Artists, (k,) and (n,), have
+    equal weight, and two pictures by one are no pair. ValueError for fewer than two samples or artists.
 
     Source: Székely and Rizzo 2013, Energy statistics; Gneiting and Raftery 2007, section 4.3
     """
