@@ -33,13 +33,10 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 MAX_PIXELS = 50_000_000
 # Not everything that Pillow opens: its EPS reader, for one, runs another program on the file.
 FORMATS = ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "QOI", "AVIF", "DIB"]
-ENDINGS = frozenset(  # of their files, in lower case
-    {
-        *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".jfi", ".mpo", ".gif", ".webp", ".bmp", ".dib"),
-        *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
-        *(".qoi", ".avif", ".avifs"),
-    }
-)
+_ENDINGS = """
+png apng jpg jpeg jpe jif jfif jfi mpo gif webp bmp dib tif tiff ppm pgm pbm pnm ico jp2 j2k j2c jpc jpf jpx qoi avif
+avifs"""
+ENDINGS = frozenset(f".{ending}" for ending in _ENDINGS.split())  # of their files, in lower case
 _OURS = "bridge:"
 _DESCRIPTION = 0x010E  # ImageDescription, of EXIF
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -129,4 +129,4 @@ def drawn(text: str) -> np.ndarray:
 def drawn_layers(layers: Layers) -> np.ndarray:
     """What the layers of one picture are on white, (CHECKED, CHECKED, 3) in [0, 1]."""
     colour, opacity = layers.draw(CHECKED)
-    return np.asarray((colour + 1 - opacity).clamp(0, 1)[0].permute(1, 2, 0).cpu().numpy())
+    return (colour + 1 - opacity).clamp(0, 1)[0].permute(1, 2, 0).cpu().numpy()

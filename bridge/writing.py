@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from bridge.checkpoint import atomic_write
-from bridge.images import contact_sheet, save_picture, save_png, slug
+from bridge.images import WHITE, contact_sheet, save_picture, save_png, slug
 from bridge.manifest import Manifest
 from bridge.streams import uninterrupted
 
@@ -128,7 +128,7 @@ def tell(message: str) -> None:
 def strip(frames: Sequence[Image.Image]) -> Image.Image:
     """Frames of one size side by side, from left to right, on white."""
     width, height = frames[0].size
-    page = Image.new("RGB", ((width + GAP) * len(frames) - GAP, height), (255, 255, 255))
+    page = Image.new("RGB", ((width + GAP) * len(frames) - GAP, height), WHITE)
     for place, frame in enumerate(frames):
         page.paste(frame, (place * (width + GAP), 0))
     return page

@@ -149,11 +149,7 @@ class VQCodec(AutoencoderCodec):
 
 
 SETTINGS = ("sample_size", "latents_mean", "latents_std")
-AUTOENCODERS: dict[str, type[AutoencoderCodec]] = {
-    "AutoencoderKL": VAECodec,
-    "AutoencoderTiny": TinyCodec,
-    "VQModel": VQCodec,
-}
+AUTOENCODERS = {"AutoencoderKL": VAECodec, "AutoencoderTiny": TinyCodec, "VQModel": VQCodec}
 
 
 def codec_from_diffusers(source: str | Path, image_size: int | None = None) -> AutoencoderCodec:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -79,14 +80,12 @@ def _evenly(count: int) -> Tensor:
 
 def _remembered(mapper: LocalFlowMapper) -> tuple[Tensor, Tensor]:
     """Numbers of captions and the latent of a picture of each: of the most shown, evenly."""
-    link = mapper.link.cpu().long()
-    counts = torch.bincount(link, minlength=len(mapper.codes))
-    common = counts.argsort(descending=True, stable=True)[: 6 * COLUMNS * ROWS]
-    common = common[counts[common] > 0]
-    numbers = common[_evenly(len(common))]
-    first = torch.stack([(link == n).nonzero()[0, 0] for n in numbers])
-    picture = torch.searchsorted(mapper.start.cpu().long(), first, right=True) - 1
-    return numbers, mapper.picture_latents(picture.to(mapper.latents.device))
+    numbers, first, counts = np.unique(mapper.link.cpu().numpy(), return_index=True, return_counts=True)
+    common = np.argsort(-counts, kind="stable")[: 6 * COLUMNS * ROWS]
+    chosen = common[_evenly(len(common)).numpy()]
+    picture = np.searchsorted(mapper.start.cpu().numpy(), first[chosen], side="right") - 1
+    latents = mapper.picture_latents(torch.from_numpy(picture).to(mapper.latents.device))
+    return torch.from_numpy(numbers[chosen]).long(), latents
 
 
 def grid(vectors: Tensor, columns: int) -> list[int]:
@@ -98,8 +97,6 @@ def grid(vectors: Tensor, columns: int) -> list[int]:
     _, _, directions = torch.linalg.svd(centred, full_matrices=False)
     along = torch.zeros(len(vectors), 2, dtype=torch.float64)
     along[:, : len(directions[:2])] = centred @ directions[:2].T
-    rows, rest = divmod(len(vectors), columns)
-    by_first = along[:, 0].argsort(stable=True)
-    lines = by_first.split([rows + (n < rest) for n in range(columns)])
+    lines = along[:, 0].argsort(stable=True).tensor_split(columns)
     cells = [line[along[line, 1].argsort(stable=True)].tolist() for line in lines]
     return [cells[n % columns][n // columns] for n in range(len(vectors))]

@@ -41,7 +41,7 @@ def build(studio: Studio) -> gr.Blocks:
             _map(studio)
             _score(studio)
         for button, (tab, start) in zip(buttons, starts, strict=True):
-            button.click(_sender(tab), chosen, [tabs, *start], **UNQUEUED)
+            button.click(functools.partial(_sent, tab), chosen, [tabs, *start], **UNQUEUED)
         page.unload(stopper(studio))
     for field in page.blocks.values():
         if isinstance(field, gr.Slider | gr.Number | gr.Dropdown | gr.Radio):
@@ -124,13 +124,9 @@ def _draw(studio: Studio, page: gr.Blocks) -> tuple[gr.State, list[gr.Button]]:
     return chosen, buttons
 
 
-def _sender(tab: str) -> Callable[[Shown | None], Any]:
-    """Opens another tab with the chosen picture."""
-
-    def send(chosen: Shown | None) -> Any:
-        return gr.skip() if chosen is None else [gr.update(selected=tab), chosen.path, chosen.caption]
-
-    return send
+def _sent(tab: str, chosen: Shown | None) -> Any:
+    """Another tab, opened with the chosen picture."""
+    return gr.skip() if chosen is None else [gr.update(selected=tab), chosen.path, chosen.caption]
 
 
 def _more(studio: Studio) -> list[gr.components.Component]:

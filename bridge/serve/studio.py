@@ -169,8 +169,7 @@ class Studio:
         start = self._end(path, text, "picture", seed)
         shown = one_caption(text, "picture") or explore.caption_shown(self.pipe, start)
         images = self.pipe.decode(explore.vary(self.pipe, start, count, shown=shown, distance=far, seed=seed))
-        facts: dict[str, Any] = {"model": self.pipe.fingerprint, "distance": far, "seed": seed}
-        facts["shown"] = shown or ""
+        facts: dict[str, Any] = {"model": self.pipe.fingerprint, "distance": far, "seed": seed, "shown": shown or ""}
         return [self.files.save(image, f"variation-{n:02d}.png", facts) for n, image in enumerate(images)], shown
 
     def steer(self, path: str | None, text: str, plus: str, minus: str, scale: object, *amounts: object) -> str:

@@ -85,8 +85,7 @@ class TextCode:
 
     def without_tokens(self) -> TextCode:
         """The pooled codes alone, L = 0, nothing kept of the tokens' memory."""
-        null = TextCode.null(len(self), self.pooled.shape[1]).to(self.pooled.device)
-        return TextCode(self.pooled, null.tokens, null.mask, self.choice)
+        return replace(self, tokens=self.tokens[:, :0].clone(), mask=self.mask[:, :0].clone())
 
     @classmethod
     def null(cls, n: int, dim: int) -> TextCode:

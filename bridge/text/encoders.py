@@ -1,7 +1,4 @@
-"""Every kind of text encoder by its name: opened by hand, or as a model folder says.
-
-A new text space is a subclass of `TextEncoder` and a line in `KINDS`.
-"""
+"""Every kind of text encoder by its name: opened by hand, or as a model folder says."""
 
 from __future__ import annotations
 

@@ -266,7 +266,6 @@ def _load_network(folder: Path, name: str) -> nn.Module:
     import transformers  # noqa: PLC0415
 
     with _loading(f"{folder} cannot be loaded as {name}"):
-        model: nn.Module
         model, info = getattr(transformers, name).from_pretrained(
             folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )

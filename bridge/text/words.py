@@ -64,7 +64,7 @@ class WordVectors(TextEncoder):
         if not vectors.isfinite().all():
             raise UserError("vectors: expected finite numbers; leave out the words without")
         self.words = list(words)
-        self.number = {word: row for row, word in reversed(list(enumerate(self.words)))}
+        self.number = {word: row for row, word in enumerate(self.words)}
         if len(self.number) != len(self.words):
             raise UserError("words: expected each once; leave out the repeated ones")
         self.register_buffer("vectors", vectors)
@@ -177,8 +177,6 @@ def _read_file(path: Path) -> Parts:
                 "`gensim.models.KeyedVectors.load(PATH).save_word2vec_format('words.txt')` makes text"
             )
         return readers.get(path.suffix.lower(), _read_text)(path)
-    except FileNotFoundError:
-        raise
     except (ValueError, OSError, EOFError, KeyError, BadZipFile) as error:
         reason = first_line(error).removeprefix("source: ")
         raise UserError(f"source: {path}: {reason}; pass word vectors as text, .bin or .npz") from error
@@ -205,8 +203,7 @@ def _read_text(path: Path) -> Parts:
 
 def _read_npz(path: Path) -> Parts:
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-        missing = [name for name in ("words", "vectors") if name not in file]
-        if missing:
+        if missing := [name for name in ("words", "vectors") if name not in file]:
             raise UserError(f"it lacks {', '.join(missing)}, it has {', '.join(file) or 'nothing'}")
         idf = torch.from_numpy(file["idf"].astype(np.float32)) if "idf" in file else None
         return [str(word) for word in file["words"]], torch.from_numpy(file["vectors"].astype(np.float32)), idf
