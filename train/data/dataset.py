@@ -39,7 +39,7 @@ def load_dataset(folder: Path, columns: Sequence[str] = COLUMNS) -> Dataset:
     try:
         dataset = load_from_disk(str(folder))
     except OSError as error:
-        raise ConfigError(f"data: {folder} is not a dataset; {_remedy(folder)}") from error
+        raise ConfigError(f"data: {folder} is not a dataset; {_remedy(Path(folder))}") from error
     except Exception as error:  # of pyarrow, json and more
         why = " ".join(str(error).split())[:200]
         raise ConfigError(f"data: {folder} is damaged ({why}); remove it and make it again") from error
@@ -48,7 +48,7 @@ def load_dataset(folder: Path, columns: Sequence[str] = COLUMNS) -> Dataset:
         raise ConfigError(f"data: {folder} holds the datasets {splits}; save one with a column 'split' instead")
     if missing := sorted(set(columns) - set(dataset.column_names)):
         names = ", ".join(dataset.column_names)
-        raise ConfigError(f"data: {folder} lacks {', '.join(missing)}; it has {names}; {_remedy(folder)}")
+        raise ConfigError(f"data: {folder} lacks {', '.join(missing)}; it has {names}; {_remedy(Path(folder))}")
     if not isinstance(dataset.features["image"], datasets.Image):
         raise ConfigError(f"data: column 'image' of {folder} holds no pictures; cast it to datasets.Image()")
     return dataset
