@@ -208,6 +208,8 @@ def test_json_parses_whatever_bytes_the_folders_name_holds(tmp_path, capfdbinary
         (["SOURCE", "--background", "octarine"], "--background: 'octarine' is no colour"),
         (["SOURCE", "--max-bad", "2"], "--max-bad: expected a finite number from 0 to 1"),
         (["SOURCE", "--out", "x", "--json"], "--json: is of a source that is only looked at; leave --out and"),
+        (["SOURCE", "--dim", "64"], "--dim: says how --words reads; give --words FOLDER"),
+        (["SOURCE", "--all-captions"], "--all-captions: says how --words reads; give --words FOLDER"),
         (["SOURCE", "--words", "x", "--sheet", "y"], "--sheet: is of a source that is only looked at; leave --out and"),
         (["EMPTY"], "has no pictures (.apng"),
         (["BAD"], "none of its rows has a picture and a caption: 00.png: its picture is empty"),

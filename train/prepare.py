@@ -48,6 +48,7 @@ from train.splits import Partition, codes_of, near_groups, partition
 
 FACTS, VERSION = "prepared.json", 1  # The version counts changes to what the same source becomes
 FEATURES = features(f"{CAPTIONED} source")
+DIM = 128  # Length of a word vector
 EPOCHS = 20  # Times that captions are read for word vectors
 
 
@@ -203,8 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--sheet", type=Path, help="PNG file for a sheet of a few pictures with captions")
     add("--json", action="store_true", help="print what the source is as JSON")
     add("--words", type=Path, help="folder for word vectors of the captions of a dataset")
-    add("--dim", type=whole(1), default=128, help="length of a word vector")
-    add("--epochs", type=whole(1), default=EPOCHS, help="times that the captions are read for --words")
+    add("--dim", type=whole(1), help=f"length of a word vector (default: {DIM})")
+    add("--epochs", type=whole(1), help=f"times that the captions are read for --words (default: {EPOCHS})")
     add("--all-captions", action="store_true", help="read those held out too for --words; no pictures")
     return run_command(parser, argv, _run)
 
@@ -213,8 +214,9 @@ def _run(args: argparse.Namespace) -> None:
     for option in ("sheet", "json"):
         if getattr(args, option) and (args.out or args.words):
             raise UserError(f"--{option}: is of a source that is only looked at; leave --out and --words out, or it")
-    if args.all_captions and not args.words:
-        raise UserError("--all-captions: says what --words reads; give --words FOLDER")
+    for option in ("dim", "epochs", "all_captions"):
+        if getattr(args, option) and not args.words:
+            raise UserError(f"--{option.replace('_', '-')}: says how --words reads; give --words FOLDER")
     if not (args.out or args.words):
         _look(args)
     if args.words:
@@ -229,7 +231,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.words:
         with named("--out" if args.out else "SOURCE"):
             sentences = training_sentences(args.out or Path(args.source), args.all_captions)
-            encoder = fit_words(sentences, args.dim, args.epochs)
+            encoder = fit_words(sentences, args.dim or DIM, args.epochs or EPOCHS)
         with atomic_folder(args.words) as scratch:
             encoder.save(scratch)
         print(args.words)
