@@ -700,12 +700,11 @@ def _unpacked(packed: Tensor, bits: Sequence[int], z_shape: tuple[int, ...]) -> 
 
 def _largest(x: np.ndarray, k: int) -> np.ndarray:
     """Where the k largest of x are, largest first, of equals the earlier first."""
+    chosen = np.arange(len(x))
     if k < len(x):
         least = np.partition(x, len(x) - k)[len(x) - k]
         above, level = (x > least).nonzero()[0], (x == least).nonzero()[0]
         chosen = np.sort(np.concatenate([above, level[: k - len(above)]]))
-    else:
-        chosen = np.arange(len(x))
     return chosen[np.argsort(-x[chosen], kind="stable")]
 
 
