@@ -61,14 +61,12 @@ def well_formed(text: str) -> str:
 @functools.cache
 def emoji_labels() -> Mapping[str, str]:
     """Emoji to its English label, as shipped in emoji_labels.json (emojibase-data, MIT)."""
-    file = importlib.resources.files("bridge").joinpath("emoji_labels.json")
-    return json.loads(file.read_text("utf-8"))
+    return json.loads((importlib.resources.files("bridge") / "emoji_labels.json").read_text("utf-8"))
 
 
 @functools.cache
 def _plain_labels() -> tuple[Mapping[str, str], re.Pattern[str]]:
     """Labels of emoji without presentation selectors, and a pattern that finds them, the longest sequence first."""
-    plain = {key.translate(_PRESENTATION): label for key, label in emoji_labels().items()}
-    labels = {key: label for key, label in plain.items() if not key.isascii()}
-    longest_first = sorted(labels, key=len, reverse=True)
-    return labels, re.compile("|".join(map(re.escape, longest_first)))
+    plain = ((key.translate(_PRESENTATION), label) for key, label in emoji_labels().items())
+    labels = {key: label for key, label in plain if not key.isascii()}
+    return labels, re.compile("|".join(map(re.escape, sorted(labels, key=len, reverse=True))))

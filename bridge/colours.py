@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-PAINTS = {
+PAINTS = {  # hue in degrees, saturation and value around which a thing is painted
     "red": (0.0, 0.8, 0.88),
     "orange": (27.0, 0.85, 0.97),
     "yellow": (50.0, 0.75, 0.98),
@@ -19,13 +19,10 @@ PAINTS = {
     "white": (25.0, 0.03, 0.95),
     "grey": (25.0, 0.05, 0.6),
 }
-"""Hue in degrees, saturation and value around which a thing is painted."""
 WORDS = tuple(PAINTS)
-BLACK, UNNAMED = WORDS.index("black"), len(WORDS)
-"""Number of the first word for what has no hue, and of what no word is sure of: skin, beige, turquoise between green
-and blue."""
-HUES = {word: PAINTS[word][0] for word in WORDS[: WORDS.index("brown")]}
-"""Hue in degrees that a turned drawing gets."""
+BLACK = WORDS.index("black")  # number of the first word for what has no hue
+UNNAMED = len(WORDS)  # number of what no word is sure of: skin, beige, turquoise between green and blue
+HUES = {word: PAINTS[word][0] for word in WORDS[: WORDS.index("brown")]}  # that a turned drawing gets, in degrees
 REACH = 45.0  # hues this near the dominant one turn with it, in degrees
 SHADED = 0.7  # how much of the differences in saturation and value painting leaves
 CHROMATIC = WORDS[:BLACK]  # those with a hue, between which a light or dark shade stays one
@@ -66,9 +63,8 @@ def colour_numbers(rgb: np.ndarray) -> np.ndarray:
     number = np.where((h >= 9) & (h < 48) & (v < 0.77) & (s > 0.25), 7, number)  # dark orange is brown
     number = np.where((h >= 346) & (v < 0.35), 7, np.where((h < 9) & (v < 0.4), 7, number))
     number = np.where((number == 6) & (v < 0.55), 5, number)  # dark pink is purple
-    number = np.where(
-        (chroma < 0.1) | ((chroma < 0.16) & ~warm & (v < 0.75)) | ((s < 0.4) & (v < 0.6) & ~warm), 10, number
-    )
+    grey = (chroma < 0.1) | (~warm & (((chroma < 0.16) & (v < 0.75)) | ((s < 0.4) & (v < 0.6))))
+    number = np.where(grey, 10, number)
     number = np.where((v > 0.86) & (chroma < 0.1), 9, number)
     return np.where((v < 0.22) | ((v < 0.32) & (chroma < 0.14)), 8, number)
 

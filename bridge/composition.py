@@ -7,6 +7,7 @@ pictures in place of its nearest in memory.
 """
 
 import contextlib
+import math
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,25 +24,22 @@ from bridge.mappers.local import LocalFlowMapper, Material
 
 COMPOSITIONS = 24  # that a caption draws from
 KNOWN, WHOLE = 0.75, 0.85  # cosine with a known caption of a known thing, and of a caption known as a whole
+PAINTABLE = 0.85  # the same of a thing that may be painted
+STRANGE = 0.7  # the same of a caption, below which it is drawn as the thing that it begins with
 SHOWN, BOTH, APART = 0.6, 0.65, 0.05
 """A picture shows a thing if the nearest of its captions has this cosine with it; of two things both, if it has the
 second with each, and the third more than they have with each other: a picture of a lion is near to "a tiger" too."""
-SHARE, MOSTLY = 0.25, 0.5
-"""Weight of the pictures that show both, from which on nothing is to be composed; and of those that show what a caption
-begins with, from which on they are drawn."""
+SHARE = 0.25  # weight of the pictures that show both, from which on nothing is to be composed
+MOSTLY = 0.5  # weight of those that show what a caption begins with, from which on they are drawn
 ALIKE = 0.05  # joint weight of pictures of one style from which on no others are laid out together
 OUTLINE = 1 / 48  # width of the white line around what is in front, in sides of a picture
 DRAWN = 0.5  # opacity from which on something is drawn
-KEPT, WEIGHTY = 0.1, 0.01
-"""Weight of the pictures that have a caption's colour, of all that it draws from, below which all are drawn from; and
-of one of them, below which it does not count."""
+KEPT = 0.1  # weight of the pictures in a caption's colour, below which it draws from those of any colour
+WEIGHTY = 0.01  # weight of a picture below which its colour does not count
 PAINTED = 24  # pictures that a caption draws from
 ONE_PICTURE = "shown by one picture in memory alone: expect near copies of it; a higher novelty goes further from it"
-PAINTABLE = 0.85  # cosine with a known caption of a thing that may be painted
-FEW, PLAINLY = (
-    3,
-    0.4,
-)  # pictures of a thing in a colour, up to which others are painted; share of it that has the colour
+FEW = 3  # pictures of a thing in a colour, up to which others are painted
+PLAINLY = 0.4  # share of what is drawn that has the colour, from which on a picture is left as it is
 
 
 class Box(NamedTuple):
@@ -83,7 +81,6 @@ GARMENTS = {"scarf", "coat", "dress", "suit", "shirt", "jacket", "helmet", "boot
 """What is not around the thing that is in it."""
 CONTAINERS = {"box", "bowl", "pot", "cup", "mug", "glass", "vase", "bag", "basket", "bucket", "jar", "nest", "bed"}
 """What hides the lower part of what is in it."""
-STRANGE = 0.7  # cosine with a known caption below which a caption is drawn as the thing that it begins with
 _VERBS = r"\w{3,}(?:ing|ed)"
 _OTHERS = "at|behind|below|against|through|by|after|before|from|for|full|made|that|who|which|where|while"
 _AFTER = re.compile(rf"\s(?:{'|'.join(LAYOUTS)}|{_OTHERS}|{_VERBS})\b", re.IGNORECASE)
@@ -127,7 +124,7 @@ def _laid_on(picture: Tensor, drawing: Tensor, box: Box) -> Tensor:
     """A picture with what is drawn of a drawing, as large as the box allows, inside a white line."""
     side = picture.shape[-1]
     seen = drawing[3] > DRAWN
-    if not bool(seen.any()):
+    if not seen.any():
         return picture
     rows, columns = (seen.any(d).nonzero()[:, 0].tolist() for d in (1, 0))
     cut = drawing[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -147,8 +144,8 @@ def _laid_on(picture: Tensor, drawing: Tensor, box: Box) -> Tensor:
 def solid(drawings: Tensor) -> Tensor:
     """Drawings (B, 4, side, side) whose holes are white: white parts of a picture are where its paper shows through."""
     paper = F.pad(drawings[:, 3:] <= DRAWN, (1, 1, 1, 1), value=True)
-    outside = torch.zeros_like(paper)
-    outside[..., 0, :] = True
+    outside = torch.ones_like(paper)
+    outside[..., 1:-1, 1:-1] = False
     while not torch.equal(outside, grown := _grown(outside) & paper):  # flood fill from the edge
         outside = grown
     inside = ~outside[..., 1:-1, 1:-1]
@@ -157,12 +154,9 @@ def solid(drawings: Tensor) -> Tensor:
 
 
 def _grown(mask: Tensor) -> Tensor:
-    """A mask (..., H, W) and the pixels around it."""
+    """A mask (..., H, W) and the pixels around it; opposite edges touch."""
     for axis in (-2, -1):
-        before, last = mask, mask.shape[axis] - 1
-        mask = before.clone()
-        mask.narrow(axis, 1, last).logical_or_(before.narrow(axis, 0, last))
-        mask.narrow(axis, 0, last).logical_or_(before.narrow(axis, 1, last))
+        mask = mask.roll(1, axis).logical_or_(mask.roll(-1, axis)).logical_or_(mask)
     return mask
 
 
@@ -183,16 +177,17 @@ def compose(
     one, other = known_thing(first, mapper, encode, noun=strange), known_thing(second, mapper, encode)
     if one is None or other is None:
         return None
-    first, second, codes = one[0], other[0], [one[1], other[1]]
+    first, second, codes = one[0], other[0], (one[1], other[1])
     if any(map(mapper.yields, (code, *codes))):  # a glyph of the whole is better than two things, and worse beside one
         return None
     if _weight_of(code, mapper, *codes, least=max(BOTH, float(codes[0] @ codes[1]) + APART)) >= SHARE:
         return None
     count = min(COMPOSITIONS, mapper.neighbours, len(mapper.latents))
-    pairs = [drawn(numbers, mapper, codec) for numbers in _pairs(mapper, codes[0], codes[1], count)]
+    pairs = [drawn(numbers, mapper, codec) for numbers in _pairs(mapper, *codes, count)]
     pictures = torch.stack([lay_out(a, b, layout) for a, b in zip(*pairs, strict=True)])
     note = f"composed of {first!r} and {second!r}: memory shows them one by one, not together"
-    return Material.alike(codec.encode(pictures.to(code.device)).mean, note)
+    latents = codec.encode(pictures.to(code.device)).mean
+    return Material(latents, torch.full((count,), -math.log(count)), note)
 
 
 def beginnings(caption: str) -> list[str]:
@@ -213,9 +208,16 @@ def known_thing(
     if noun and words[0].lower() in DETERMINERS and not re.fullmatch(_VERBS, words[-1]):
         candidates.append((words[-1], WHOLE))
     for name, least in candidates:
-        with contextlib.suppress(UserError):  # it is nothing that the encoder reads
-            if mapper.familiarity(code := encode(name)) >= least:
-                return name, code
+        if (code := _known_code(name, least, mapper, encode)) is not None:
+            return name, code
+    return None
+
+
+def _known_code(text: str, least: float, mapper: LocalFlowMapper, encode: Callable[[str], Tensor]) -> Tensor | None:
+    """The code of a text, if its cosine with a known caption is `least` or more."""
+    with contextlib.suppress(UserError):  # it is nothing that the encoder reads
+        if mapper.familiarity(code := encode(text)) >= least:
+            return code
     return None
 
 
@@ -233,7 +235,7 @@ def main_thing(caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Call
     if thing is None or _weight_of(code, mapper, thing[1]) >= MOSTLY:
         return None
     near, log_weight = map(torch.from_numpy, mapper.nearest(thing[1]))
-    latents = mapper.picture_latents(near.to(mapper.latents.device)).to(code.device)
+    latents = mapper.picture_latents(near).to(code.device)
     note = f"drawn as {thing[0]!r}: memory shows none as the rest of the caption says"
     return Material(latents, log_weight, note)
 
@@ -261,7 +263,7 @@ def _pairs(mapper: LocalFlowMapper, first: Tensor, second: Tensor, count: int) -
 def drawn(numbers: np.ndarray, mapper: LocalFlowMapper, codec: ImageCodec) -> Tensor:
     """Pictures in memory, opaque where something is drawn, (B, 4, side, side)."""
     some, which = np.unique(numbers, return_inverse=True)
-    z = mapper.picture_latents(torch.from_numpy(some).to(mapper.latents.device))
+    z = mapper.picture_latents(torch.from_numpy(some))
     return solid(codec.render(z, None, transparent=True).cpu())[torch.from_numpy(which)]
 
 
@@ -288,7 +290,7 @@ def coloured(
     if words is None or not codec.draws_opacity:
         return None
     colour, thing = words
-    known, code_of_thing = mapper.familiarity(code) >= WHOLE, _paintable(thing, mapper, encode)
+    known, code_of_thing = mapper.familiarity(code) >= WHOLE, _known_code(thing, PAINTABLE, mapper, encode)
     if known and (code_of_thing is None or not _few_of_many(code, code_of_thing, mapper)):
         return _of_that_colour(colour, code, mapper, codec)
     if code_of_thing is None:
@@ -298,17 +300,9 @@ def coloured(
     latents = codec.encode(on_white(repainted(drawings, colour)).to(code.device)).mean
     if known:
         has = torch.from_numpy(_share_of(colour, drawings) >= PLAINLY)
-        latents[has] = mapper.picture_latents(near[has].to(mapper.latents.device)).to(latents)
+        latents[has] = mapper.picture_latents(near[has]).to(latents)
     note = f"drawn from pictures of {thing!r} painted {colour}: memory shows {some} of that colour"
     return Material(latents, log_weight.log_softmax(0), note)
-
-
-def _paintable(thing: str, mapper: LocalFlowMapper, encode: Callable[[str], Tensor]) -> Tensor | None:
-    """The code of a thing, if memory knows it."""
-    with contextlib.suppress(UserError):  # it is nothing that the encoder reads
-        if mapper.familiarity(code := encode(thing)) >= PAINTABLE:
-            return code
-    return None
 
 
 def _few_of_many(code: Tensor, code_of_thing: Tensor, mapper: LocalFlowMapper) -> bool:
@@ -354,6 +348,5 @@ def _of_that_colour(colour: str, code: Tensor, mapper: LocalFlowMapper, codec: I
     has = torch.from_numpy(_share_of(colour, drawn(near.numpy(), mapper, codec)) >= LEAST)
     if has.all() or log_weight[has].exp().sum() < KEPT:
         return None
-    latents = mapper.picture_latents(near[has].to(mapper.latents.device)).to(code.device)
-    note = ONE_PICTURE if len(latents) == 1 else None
-    return Material(latents, log_weight[has].log_softmax(0), note)
+    latents = mapper.picture_latents(near[has]).to(code.device)
+    return Material(latents, log_weight[has].log_softmax(0), ONE_PICTURE if len(latents) == 1 else None)

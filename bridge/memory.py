@@ -108,12 +108,9 @@ class CaptionMemory:
         if not len(pooled):
             return torch.empty(0, len(self))
         rows, inverse = torch.unique(pooled.detach().cpu().float(), dim=0, return_inverse=True)
-
-        def similar(code: Tensor) -> Tensor:
-            # A matrix-vector product: one with a matrix of rows rounds differently as the batch grows.
-            return (self.codes @ code).clamp(-1, 1)
-
-        return torch.stack([remembered(self._last, REMEMBERED, row, similar) for row in rows])[inverse]
+        # By matrix-vector products: one with a matrix of rows rounds differently as the batch grows.
+        cosine = [remembered(self._last, REMEMBERED, row, lambda c: (self.codes @ c).clamp(-1, 1)) for row in rows]
+        return torch.stack(cosine)[inverse]
 
 
 def code_key(code: Tensor) -> bytes:

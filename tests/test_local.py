@@ -600,5 +600,5 @@ def test_an_unknown_captions_code_becomes_that_of_a_picture_that_it_draws_from_b
 
 def test_a_caption_with_material_of_its_own_keeps_its_code():
     mapper, code = memory(), code_of(0).pooled[0]
-    view = mapper.given([(code, Material.alike(normal(2, *SHAPE, seed=9)))])
+    view = mapper.given([(code, Material(normal(2, *SHAPE, seed=9), torch.zeros(2).log_softmax(0)))])
     assert view.known_code(code, 0.5, 1.0) == (code, 0.5)

@@ -20,8 +20,7 @@ from bridge.text import TextCode
 
 MIN_REMAINING = 0.05  # 1 - t is not taken below this in a loss, where it divides
 BLUR = 0.05  # Standard deviation of the noise under which `VelocityMapper.log_prob` sees latents
-ROUND_TRIP = 1e-3
-"""Largest error that `VelocityMapper.invert` lets pass, as a share of a latent's largest number, or of 1."""
+ROUND_TRIP = 1e-3  # Largest error that `invert` lets pass, as a share of a latent's largest number, or of 1
 
 
 class Mapper(ModelMixin, ConfigMixin, abc.ABC):
@@ -202,8 +201,7 @@ class VelocityMapper(DensityMapper, InvertibleMapper):
             v, traces = velocity_and_traces(lambda at: self.velocity(at, t, c), x, vectors)
             return remaining * v, remaining * traces
 
-        nothing = z.new_zeros(len(vectors), len(z))
-        x, change = integrate(slope, z / (1 + BLUR), nothing, math.log1p(1 / BLUR), num_inference_steps)
+        x, change = integrate(slope, z / (1 + BLUR), math.log1p(1 / BLUR), num_inference_steps)
         normal = -(x.flatten(1).square().sum(1) + dim * math.log(2 * math.pi)) / 2
         value = normal - dim * math.log1p(BLUR)
         if trace == "exact":
@@ -270,7 +268,6 @@ def linear_path(z: Tensor, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 def _check_errors(error: Tensor, problem: str) -> None:
     """Raise UserError about the first row whose error (B,) is above `ROUND_TRIP`, or not a number."""
-    if (far := ~(error <= ROUND_TRIP)).any():
-        rows = far.nonzero().flatten().tolist()
+    if rows := (~(error <= ROUND_TRIP)).nonzero().flatten().tolist():
         more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
         raise UserError(f"z: row {rows[0]}{more} {problem}")

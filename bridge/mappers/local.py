@@ -26,16 +26,13 @@ KEPT = {2: (1, 1.5), 4: (7, 2.7), 6: (31, 3.5), 8: (127, math.inf)}
 REMEMBERED, REMEMBERED_IN_TRAINING = 256, 1 << 16  # Captions whose neighbours are kept
 VIEWS = 32  # of other styles and novelties that are kept
 SLACK = 0.1  # Cosine by which a caption may be farther than the nearest, and still be the same
-ASIDE = 0.1
-"""Cosine by which a caption that only alludes to its picture counts as farther; of .05, .1 and .13 the best, by eye."""
-BEYOND = 2.0
-"""The same where it matters what is known, not what to draw from: palm trees do not show "a palm tree on a beach"."""
+ASIDE = 0.1  # Cosine by which captions that only allude to their picture are farther; by eye better than .05 and .13
+BEYOND = 2.0  # The same where it matters what is known: palm trees do not show "a palm tree on a beach"
 EXACT = 100_000  # Captions that are compared with one by one; of more, an index gives a short list
 PROBED, SHORT_LIST = 64, 4096  # Cells of the index that are searched, and captions whose similarity is then exact
 NOT, RATHER_NOT = "not ", "rather not "
-ENOUGH, MISSED = 0.85, 0.08
-"""A kind of picture that is rather not drawn is drawn for a caption with which others have less than this cosine, and
-it so much more."""
+ENOUGH = 0.85  # A kind that is rather not drawn is drawn where the others' best cosine with a caption is below this,
+MISSED = 0.08  # and its own so much higher
 COLDEST, HOTTEST, BISECTIONS = 1e-4, 10.0, 50  # Range of the caption kernel's temperature, and steps to find it
 NETWORKS: dict[str, type[FlowMatchingMapper | TransformerFlowMapper]] = {
     family.__name__: family for family in (FlowMatchingMapper, TransformerFlowMapper)
@@ -62,8 +59,7 @@ class Known:
     @classmethod
     def of(cls, latents: Tensor, log_weight: Tensor) -> Self:
         """From latents (B, K, *z_shape)."""
-        latents = latents.flatten(3) if latents.ndim > 3 else latents[..., None]
-        latents = latents.permute(0, 3, 1, 2).contiguous()
+        latents = latents.reshape(*latents.shape[:3], -1).permute(0, 3, 1, 2).contiguous()
         return cls(latents, latents.square().sum(3) / 2, log_weight)
 
 
@@ -77,11 +73,6 @@ class Material:
     latents: Tensor  # Standardised, (K, *z_shape)
     log_weight: Tensor  # Logarithms of their weights, which sum to one, (K,)
     note: str | None = None
-
-    @classmethod
-    def alike(cls, latents: Tensor, note: str | None = None) -> Self:
-        """Latents of equal weight."""
-        return cls(latents, torch.full((len(latents),), -math.log(len(latents))), note)
 
 
 SETTINGS = ("window", "perplexity", "neighbours", "whitening", "hottest", "lead")
@@ -182,8 +173,7 @@ class LocalFlowMapper(CleanMapper):
         self.window, self.perplexity, self.neighbours = tuple(window), perplexity, neighbours
         self.hottest, self.lead = hottest, lead
         self._make_room(pictures, captions, links, index_bytes)
-        grid = torch.cartesian_prod(*[torch.arange(side) for side in self.z_shape[1:]] or [torch.zeros(1)])
-        grid = grid.float().view(math.prod(self.z_shape[1:]), -1)
+        grid = torch.ones(self.z_shape[1:]).nonzero().float()  # (positions, axes)
         self.register_buffer("squared", torch.cdist(grid, grid).square().round(), persistent=False)
         self.allowed: Tensor | None = None  # Pictures that are drawn, (N,) bool
         self.avoided: tuple[Tensor, ...] = ()  # Those of each kind that is rather not drawn, the least wanted first
@@ -308,6 +298,7 @@ class LocalFlowMapper(CleanMapper):
         """Standardised latents of pictures in memory, (*index.shape, *z_shape)."""
         if self._made.get("of") is not self.latents:
             self._made |= {"of": self.latents, "whole": None, "asked": 0}
+        index = index.to(self.latents.device)
         self._made["asked"] += index.numel()
         if self._made["whole"] is None and self._made["asked"] >= len(self.latents):  # before that, few are unpacked
             self._made["whole"] = _unpacked(self.latents, self.bits, self.z_shape)
@@ -651,7 +642,7 @@ class LocalFlowMapper(CleanMapper):
         index, values = np.zeros((len(rows), most), dtype=np.int64), np.full((len(rows), most), -np.inf)
         for row, (near, value) in enumerate(rows):
             index[row, : len(near)], values[row, : len(near)] = near, value
-        return torch.from_numpy(index).to(self.latents.device), values
+        return torch.from_numpy(index), values
 
 
 def _misfit(z: Tensor, known: Known, t: Tensor, window: Tensor) -> Tensor:
@@ -709,12 +700,11 @@ def _unpacked(packed: Tensor, bits: Sequence[int], z_shape: tuple[int, ...]) -> 
 
 def _largest(x: np.ndarray, k: int) -> np.ndarray:
     """Where the k largest of x are, largest first, of equals the earlier first."""
+    chosen = np.arange(len(x))
     if k < len(x):
         least = np.partition(x, len(x) - k)[len(x) - k]
         above, level = (x > least).nonzero()[0], (x == least).nonzero()[0]
         chosen = np.sort(np.concatenate([above, level[: k - len(above)]]))
-    else:
-        chosen = np.arange(len(x))
     return chosen[np.argsort(-x[chosen], kind="stable")]
 
 

@@ -95,8 +95,7 @@ class TransformerFlowMapper(CleanMapper):
         """See `FlowMatchingMapper.clean`."""
         states, mask = caption_states(c, self.max_tokens)
         states = self.words(self.drop(states))
-        condition = self.time(time_features(t, self.place.shape[1])) + self.pooled(c.pooled * self.text_scale)
-        condition = F.silu(condition)
+        condition = F.silu(self.time(time_features(t, self.place.shape[1])) + self.pooled(c.pooled * self.text_scale))
         h = self.enter(torch.cat([self.cut(z) for z in (z_t, *more)], 2)) + self.place
         for layer in self.layers:
             h = layer(h, condition, states, mask)

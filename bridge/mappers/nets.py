@@ -8,6 +8,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def time_features(t: Tensor, dim: int) -> Tensor:
@@ -47,7 +48,7 @@ class Block(nn.Module):
         if condition is not None:
             scale, shift, gate = self.modulation(condition).chunk(3, dim=1)
             inner = inner * (1 + scale) + shift
-        return h + gate * self.down(self.dropout(nn.functional.silu(self.up(inner))))
+        return h + gate * self.down(self.dropout(F.silu(self.up(inner))))
 
 
 class ModulatedMLP(nn.Module):
@@ -75,8 +76,7 @@ class ModulatedMLP(nn.Module):
         nn.init.zeros_(self.leave.weight)
 
     def forward(self, z: Tensor, t: Tensor, code: Tensor) -> Tensor:
-        condition = self.time(time_features(t, self.condition)) + self.text(code * self.text_scale)
-        condition = nn.functional.silu(condition)
+        condition = F.silu(self.time(time_features(t, self.condition)) + self.text(code * self.text_scale))
         h = self.enter(z)
         for block in self.blocks:
             h = block(h, condition)
@@ -119,7 +119,7 @@ class TokenBlock(nn.Module):
         inner = self.norm(h) * (1 + scale) + shift
         h = h + gate * self.own(inner, inner, None)
         h = h + self.caption(self.norm(h), states, mask)
-        inner = nn.functional.silu(self.up(self.norm(h) * (1 + scale2) + shift2))
+        inner = F.silu(self.up(self.norm(h) * (1 + scale2) + shift2))
         return h + gate2 * self.down(self.dropout(inner))
 
 

@@ -53,15 +53,15 @@ def _mixed(points: list[Tensor], errors: list[Tensor]) -> Tensor:
 
 
 def integrate(
-    slope: Callable[[Tensor, float], tuple[Tensor, Tensor]], x: Tensor, total: Tensor, begin: float, steps: int
+    slope: Callable[[Tensor, float], tuple[Tensor, Tensor]], x: Tensor, begin: float, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """Solve a differential equation from x at s = `begin` to s = 0, and add up an integral along it on `total`.
+    """Where a differential equation leads from x at s = `begin` to s = 0, and an integral along the way.
 
     `slope` gives, at (x, s), dx/ds and the integrand. Runge-Kutta steps of the fourth order, of equal length.
 
     Source: Kutta 1901, Beitrag zur näherungsweisen Integration totaler Differentialgleichungen
     """
-    h = -begin / steps
+    h, total = -begin / steps, x.new_zeros(())
     for number in range(steps):
         s = begin + number * h
         x1, d1 = slope(x, s)
@@ -82,9 +82,8 @@ def probe_rows(z: Tensor, trace: str, probes: int, generator: torch.Generator | 
     if trace not in TRACES:
         raise ValueError(f"trace: expected one of {', '.join(TRACES)}, got {trace!r}")
     if trace == "exact":
-        dim = z[0].numel()
-        units = torch.eye(dim, dtype=z.dtype, device=z.device).view(dim, 1, *z.shape[1:])
-        return units.expand(dim, *z.shape)
+        units = torch.eye(z[0].numel(), dtype=z.dtype, device=z.device)
+        return units.view(-1, 1, *z.shape[1:]).expand(-1, *z.shape)
     if generator is None or probes < 2:
         raise ValueError('generator, probes: trace="hutchinson" needs a torch.Generator and at least 2 probes')
     signs = torch.randint(0, 2, (probes, *z.shape), generator=generator, device=generator.device)
