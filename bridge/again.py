@@ -18,8 +18,7 @@ from bridge.writing import LATER, strip
 def remake(pipe: BridgePipeline, facts: Mapping[str, str]) -> Image.Image:
     """The picture that `bridge.images.read_facts` tells of, bit for bit on the same machine, versions and threads.
 
-    Raises UserError if one is missing or damaged, the model is not
-    the one that made it, or a picture that it was made from is missing or has changed.
+    Raises UserError if a fact is missing or damaged, another model made it, or a picture behind it is gone or changed.
     """
     make, own = next((maker for mark, maker in _MAKERS.items() if mark in facts), (_picture, ("caption", "index")))
     needed = ("model", "seed", *own, *(f.name for f in fields(Settings) if f.name not in LATER))

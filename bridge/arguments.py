@@ -80,17 +80,20 @@ def number(value: Any, name: str, low: float, high: float) -> float:
     return result
 
 
+def check_one_of(value: Any, name: str, known: Sequence[str]) -> None:
+    """Raise UserError, which begins with `name`, unless `value` is one of the words `known`."""
+    if value not in known:
+        raise UserError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+
+
 def _converted(value: Any, convert: Callable[[Any], N]) -> N | None:
-    """A number by `operator.index` or `float`; None if it is none, or True or False."""
+    """A number by `operator.index` or `float`; None if it is none, or True or False, also numpy's or torch's."""
+    if isinstance(value, bool) or "bool" in str(getattr(value, "dtype", "")):
+        return None
     try:
-        return None if _is_bool(value) else convert(value)
+        return convert(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return None
-
-
-def _is_bool(value: Any) -> bool:
-    """Whether it is True or False, also numpy's or torch's."""
-    return isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
 
 
 def _shown(value: Any) -> str:

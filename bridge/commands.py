@@ -374,10 +374,7 @@ def _check_out(out: Path, inputs: Mapping[str, str], *endings: str, argument: st
     """Raise UserError as `check_file_name`, or if a file to write is an input, by its argument."""
     check_file_name(out, *endings, argument=argument)
     for given, name in inputs.items():
-        same = False
-        with contextlib.suppress(OSError, ValueError):  # one of them is no file
-            same = out.samefile(name)
-        if same:
+        if os.path.exists(out) and os.path.exists(name) and os.path.samefile(out, name):
             raise UserError(f"{argument}: {out} is {given} itself and would be lost; name another file")
 
 

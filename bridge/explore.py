@@ -5,6 +5,7 @@ The first functions are pure and know latents alone; those below them take a pip
 
 import contextlib
 import math
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from bridge.arguments import number, whole
+from bridge.arguments import check_one_of, number, whole
 from bridge.changes import learn_change
 from bridge.colours import colour_named
 from bridge.composition import painting
@@ -79,8 +80,7 @@ def walk(a: Tensor, b: Tensor, steps: int, kind: str = "linear") -> Tensor:
 
     `steps` is 2 to MAX_STEPS, `kind` "linear" or "spherical" (`lerp`, `slerp`), or UserError.
     """
-    if kind not in KINDS:
-        raise UserError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+    check_one_of(kind, "kind", KINDS)
     _check_alike(a, b)
     go = lerp if kind == "linear" else slerp
     return torch.stack([a, *(go(a, b, weight) for weight in weights(steps)[1:-1]), b])
@@ -123,14 +123,11 @@ def is_image(name: str) -> bool:
 
     Raises UserError if it is written like a picture's name or a path, and there is no such file.
     """
-    try:
-        exists, folder = Path(name).is_file(), Path(name).is_dir()
-    except (OSError, ValueError):  # too long for a file's name, or with a null byte
-        exists = folder = False
+    exists = os.path.isfile(name)  # which is False of a name that is too long, where `Path` raises
     if name.startswith(("http://", "https://")):
         raise UserError(f"{name!r} is an address; download the picture and name its file")
     if not exists and (name.lower().endswith(FILES) or _PATH.match(name)):
-        if folder:
+        if os.path.isdir(name):
             raise UserError(f"{name!r} is a folder; name a picture in it")
         raise UserError(f"{name!r} is named like a picture and there is no such file; check the path")
     return exists
@@ -178,8 +175,7 @@ def between(
     `space` "latent" walks between the latents, "noise" between the noise behind them; see `walk` and `noise_walk`.
     Raises UserError if an argument is none of these, or the mapper does not find the noise behind a latent.
     """
-    if space not in SPACES:
-        raise UserError(f"space: expected one of {', '.join(SPACES)}, got {space!r}")
+    check_one_of(space, "space", SPACES)
     with pipe.plain():
         if space == "latent":
             return walk(a.z, b.z, steps, kind)
@@ -347,14 +343,11 @@ def _null(pipe: BridgePipeline, count: int) -> TextCode:
 
 def near_captions(pipe: BridgePipeline, z: Tensor, count: int) -> list[str]:
     """Captions of the pictures in memory that are nearest to a latent (*z_shape), without repeats; none without one."""
-    mapper, captions = pipe.mapper, dict[str, None]()
+    mapper = pipe.mapper
     if not isinstance(mapper, LocalFlowMapper):
         return []
     with pipe.plain():
         chunks = torch.arange(len(mapper.latents), device=z.device).split(4096)
         away = torch.cat([(mapper.picture_latents(some) - z).flatten(1).square().sum(1) for some in chunks])
-    for picture in away.argsort().tolist():
-        captions[pipe.memory.captions[int(mapper.link[mapper.start[picture]])]] = None
-        if len(captions) == count:
-            break
-    return list(captions)
+    first = mapper.link[mapper.start[away.argsort()].long()]  # each picture's first caption
+    return list(dict.fromkeys(pipe.memory.captions[i] for i in first.tolist()))[:count]

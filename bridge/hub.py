@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from bridge.checkpoint import INDEX, CheckpointError, recover
@@ -11,7 +10,7 @@ from bridge.errors import UserError, first_line
 
 SHIPPED = Path(__file__).parent / "pretrained"
 FORMER = "emoji"  # a model that was shipped once
-PATTERNS = ("*.json", "*.safetensors", "*.md", "*.txt")
+PATTERNS = ["*.json", "*.safetensors", "*.md", "*.txt"]
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name
 
 
@@ -19,9 +18,7 @@ class HubError(UserError):
     """A repository that cannot be had; the message says why, and begins with its name."""
 
 
-def snapshot(
-    name: str, patterns: Sequence[str], *, ignored: Sequence[str] | None = None, offline: bool = False
-) -> Path:
+def snapshot(name: str, patterns: list[str], *, ignored: list[str] | None = None, offline: bool = False) -> Path:
     """The folder in the hub's cache that holds the files of a repository "owner/name", fetched where they are not.
 
     Raises HubError if there is no such repository, or it is not in the cache and the hub cannot be reached.
@@ -29,9 +26,8 @@ def snapshot(
     from huggingface_hub import snapshot_download  # noqa: PLC0415
     from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError  # noqa: PLC0415
 
-    allowed, left_out = list(patterns), list(ignored) if ignored else None
     try:
-        return Path(snapshot_download(name, allow_patterns=allowed, ignore_patterns=left_out, local_files_only=offline))
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=ignored, local_files_only=offline))
     except LocalEntryNotFoundError as error:
         why = "it is not in the hub's cache and the hub cannot be reached (offline?)"
         raise HubError(f"{name!r} is no folder; {why}") from error
@@ -59,18 +55,18 @@ def resolve_model(model: str | Path) -> Path:
     A name is looked up among the shipped ones first; a `Path` is a folder, whatever it is called.
     Raises CheckpointError if there is no such model, or it cannot be fetched; says what there is.
     """
-    names, is_path = ", ".join(shipped_models()) or "none", isinstance(model, os.PathLike)
-    if not is_path and not isinstance(model, str):
+    names = ", ".join(shipped_models()) or "none"
+    if not isinstance(model, str | os.PathLike):
         raise CheckpointError(f"model: expected a name or a folder, got {type(model).__name__}; pass text or a Path")
     if model == FORMER:
         raise CheckpointError(f"model: {FORMER!r} is no longer shipped; `pictures`, which draws at 128 pixels, is")
-    if not is_path and model in shipped_models():
+    if isinstance(model, str) and model in shipped_models():
         return SHIPPED / model
     if (folder := local_folder(model)) is not None:
         return folder
-    if is_path:
+    if not isinstance(model, str):
         raise CheckpointError(f"model: {str(model)!r}: no such folder; a shipped name or a hub id is given as text")
-    if not HUB_ID.fullmatch(str(model)):
+    if not HUB_ID.fullmatch(model):
         reason = f"model: {str(model)!r} is no folder and no shipped model ({names})"
         raise CheckpointError(f"{reason}; a hub id looks like 'owner/name'")
     try:

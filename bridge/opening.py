@@ -1,4 +1,4 @@
-"""What a model folder holds: its index, and modules of diffusers with their configurations and identities."""
+"""What a model folder holds: JSON, and modules of diffusers with their configurations and identities."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from diffusers.utils import logging
 from safetensors import SafetensorError
 from torch import nn
 
-from bridge.checkpoint import INDEX, CheckpointError
+from bridge.checkpoint import CheckpointError
 from bridge.errors import first_line
 
 CONFIG = "config.json"
@@ -35,14 +35,6 @@ def fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
         flat = value.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
     return digest.hexdigest()[:16]
-
-
-def read_index(folder: Path, known: Iterable[str]) -> dict[str, Any]:
-    """A model folder's index, its settings among `known`. Raises CheckpointError if damaged, or a newer version's."""
-    path = folder / INDEX
-    index = read_object(path, "model", {"settings": dict, "fingerprints": dict, "text_encoder": dict})
-    refuse_unknown(path, index["settings"], known)
-    return index
 
 
 def read_config(folder: Path, what: str = "codec", known: Iterable[str] | None = None) -> dict[str, Any]:

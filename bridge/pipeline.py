@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor, nn
 
-from bridge.arguments import Text, check_count, negatives_of, number, texts, whole
+from bridge.arguments import Text, check_count, check_one_of, negatives_of, number, texts, whole
 from bridge.captions import without_articles
 from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, verify_folder
 from bridge.codecs import ImageCodec, load_codec
@@ -29,7 +29,7 @@ from bridge.mappers import LocalFlowMapper, Mapper, VelocityMapper, load_mapper
 from bridge.mappers.local import BELOW_ONE, RATHER_NOT, SETTINGS, Material
 from bridge.memory import CaptionMemory
 from bridge.noise import generator_for, seed_or_generators, spread_number
-from bridge.opening import fingerprint, read_index
+from bridge.opening import fingerprint, read_object, refuse_unknown
 from bridge.pairs.sources import Wanted
 from bridge.score import MAX_SAMPLES, SAMPLES, ScoreMatrix, check_pictures, resolve_method, score_latents, typical
 from bridge.text import TextCode, TextEncoder
@@ -44,7 +44,6 @@ LEAST_PLACES = 16  # token places of the shortest captions, for a mapper that re
 TEXT, MAPPER, CODEC, MEMORY = "text", "mapper", "vae", "captions"  # folders inside a model's
 LOCAL_STEPS = 12  # Euler steps of a model made from pairs
 TO_THE_LETTER = 0.98  # cosine with a known caption from which on a caption is taken for that one
-YIELDED = "drawn as a {0}: memory shows it in no other style"
 Prompts = Iterable[tuple[Text, Text | None]]  # captions, each with its negative one
 PIXELS = ("pil", "np", "pt")
 OUTPUT_TYPES = (*PIXELS, "latent")
@@ -199,7 +198,9 @@ class BridgePipeline:
     @classmethod
     def _opened(cls, folder: Path, encoder: TextEncoder | None = None) -> Self:
         """The model of a folder, with `encoder` in place of its own where one is given."""
-        index = read_index(folder, [field.name for field in fields(Settings)])
+        path = folder / INDEX
+        index = read_object(path, "model", {"settings": dict, "fingerprints": dict, "text_encoder": dict})
+        refuse_unknown(path, index["settings"], [field.name for field in fields(Settings)])
         encoder = encoder or load_text_encoder(index["text_encoder"], folder / TEXT)
         mapper = load_mapper(folder / MAPPER)
         memory = CaptionMemory.load(folder / MEMORY, _codes(mapper))
@@ -354,14 +355,8 @@ class BridgePipeline:
         Raises UserError if a value is out of its range, or would do nothing: guidance or steps where the mapper has
         none, a negative caption without guidance.
         """
-        asked: dict[str, Any] = {
-            "guidance_scale": guidance_scale,
-            "num_inference_steps": num_inference_steps,
-            "temperature": temperature,
-            "novelty": novelty,
-            "style": style,
-            "compose": compose,
-        }
+        asked: dict[str, Any] = {"guidance_scale": guidance_scale, "num_inference_steps": num_inference_steps}
+        asked |= {"temperature": temperature, "novelty": novelty, "style": style, "compose": compose}
         settings = replace(self.settings, **{k: v for k, v in asked.items() if v is not None})
         family = type(self.mapper)
         check_settings(family, settings)
@@ -408,7 +403,7 @@ class BridgePipeline:
 
         Raises UserError if an argument is out of range; nothing has been allocated then.
         """
-        _check_output_type(output_type, OUTPUT_TYPES)
+        check_one_of(output_type, "output_type", OUTPUT_TYPES)
         prompts = list(texts(prompt, "prompt"))
         if not prompts:
             raise UserError("prompt: expected at least one caption, got an empty list")
@@ -431,7 +426,7 @@ class BridgePipeline:
         However many there are, always so many rows are computed at a size. `output_type` is "pil", "np" or "pt", or
         UserError.
         """
-        _check_output_type(output_type, PIXELS)
+        check_one_of(output_type, "output_type", PIXELS)
         rows = MICRO_BATCH if size is None else max(1, int(MICRO_BATCH * min(1.0, (128 / size) ** 2)))
         parts = []
         with self.plain():
@@ -557,7 +552,8 @@ class BridgePipeline:
         """See `note`; also that a caption is drawn from pictures of a style that is rather not drawn."""
         notes, mapper = [self.note(code)], view_of(self.mapper, settings)
         if isinstance(mapper, LocalFlowMapper) and mapper.yields(code.pooled[0]):
-            notes.append(YIELDED.format(settings.style.removeprefix(RATHER_NOT).split(",")[0]))
+            style = settings.style.removeprefix(RATHER_NOT).split(",")[0]
+            notes.append(f"drawn as a {style}: memory shows it in no other style")
         return "; ".join(filter(None, notes)) or None
 
     def _material(self, caption: str, code: TextCode, settings: Settings) -> Material | None:
@@ -565,11 +561,7 @@ class BridgePipeline:
         mapper = view_of(self.mapper, settings)
         if not (settings.compose and isinstance(mapper, LocalFlowMapper)):
             return None
-
-        def encode(text: str) -> Tensor:
-            return self.code(text).pooled[0]
-
-        known = caption, code.pooled[0], mapper, encode
+        known = caption, code.pooled[0], mapper, lambda text: self.code(text).pooled[0]
         return compose(*known, self.codec) or coloured(*known, self.codec) or main_thing(*known)
 
     def _encode(self, caption: Text) -> TextCode:
@@ -647,11 +639,6 @@ class BridgePipeline:
         return c if one else c.chosen(choice)
 
 
-def _check_output_type(given: str, known: Sequence[str]) -> None:
-    if given not in known:
-        raise UserError(f"output_type: expected one of {', '.join(known)}, got {given!r}")
-
-
 def foreign_dtype(part: Any) -> torch.dtype | None:
     """The first type of numbers in a module, or in the modules and codecs that an object holds, that is not float32."""
     if not isinstance(part, nn.Module):
@@ -663,15 +650,12 @@ def foreign_dtype(part: Any) -> torch.dtype | None:
 
 def draw(mapper: Mapper, c: TextCode, noise: Tensor, settings: Settings, away: TextCode | None = None) -> Tensor:
     """One latent a code, (B, *z_shape), as the settings ask; steps and guidance where the mapper has a velocity."""
+    temperature = settings.temperature
     if not isinstance(mapper, VelocityMapper):
-        return mapper.sample(c, noise=noise, temperature=settings.temperature)
+        return mapper.sample(c, noise=noise, temperature=temperature)
+    scale, steps = settings.guidance_scale, int(settings.num_inference_steps)
     return mapper.sample(
-        c,
-        noise=noise,
-        temperature=settings.temperature,
-        guidance_scale=settings.guidance_scale,
-        num_inference_steps=int(settings.num_inference_steps),
-        negative=away,
+        c, noise=noise, temperature=temperature, guidance_scale=scale, num_inference_steps=steps, negative=away
     )
 
 
@@ -712,8 +696,7 @@ def mapper_fingerprint(mapper: Mapper) -> str:
     """
     arguments = inspect.signature(type(mapper).__init__).parameters
     plain = {name: tuple(value) if isinstance(value, list) else value for name, value in mapper.config.items()}
-    own = {name for name in plain.keys() & arguments.keys() if plain[name] != arguments[name].default}
-    config = {name: value for name, value in mapper.config.items() if name in own}
+    config = {name: plain[name] for name in plain.keys() & arguments.keys() if plain[name] != arguments[name].default}
     return fingerprint(mapper, {**config, "family": type(mapper).__name__})
 
 

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bridge.arguments import check_one_of
 from bridge.errors import UserError
 from bridge.mappers import DensityMapper, Mapper, VelocityMapper
 from bridge.noise import generator_for, normal_rows
@@ -69,8 +70,7 @@ def resolve_method(mapper: Mapper, method: str | None = None) -> str:
         raise UserError(f"model: {type(mapper).__name__} knows no density to score by; use one that does")
     if method is None:
         return "denoising" if isinstance(mapper, VelocityMapper) else "density"
-    if method not in METHODS:
-        raise UserError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    check_one_of(method, "method", METHODS)
     if method == "denoising" and not isinstance(mapper, VelocityMapper):
         raise UserError(f"method: {type(mapper).__name__} has no velocity to denoise by; use density")
     return method
