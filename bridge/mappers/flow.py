@@ -8,6 +8,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from bridge.arguments import check_one_of
 from bridge.errors import UserError
 from bridge.mappers.base import DensityMapper, InvertibleMapper
 from bridge.mappers.nets import CodeMLP
@@ -45,8 +46,7 @@ class NormalizingFlowMapper(DensityMapper, InvertibleMapper):
         jitter: float = 0.05,  # Deviation of noise on the latents in training; else few pairs have no best likelihood
     ) -> None:
         super().__init__()
-        if kind not in KINDS:
-            raise UserError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+        check_one_of(kind, "kind", KINDS)
         self.z_shape, self.text_dim, self.jitter = tuple(z_shape), text_dim, jitter
         self.dim = math.prod(z_shape)
         self.sample_noise_shape, self.loss_noise_shape = self.z_shape, (self.dim,)
