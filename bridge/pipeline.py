@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 
 from bridge.arguments import Text, check_count, check_one_of, negatives_of, number, texts, whole
 from bridge.captions import without_articles
+from bridge.card import default_card
 from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, verify_folder
 from bridge.codecs import ImageCodec, load_codec
 from bridge.composition import ONE_PICTURE, coloured, compose, main_thing
@@ -256,7 +257,7 @@ class BridgePipeline:
         return cls(base.text_encoder, mapper, base.codec, CaptionMemory(mapper.unit_codes, memory.texts), settings)
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> None:
-        """Write a model folder, complete or not at all; `card` becomes its README.md.
+        """Write a model folder, complete or not at all; `card`, or what can be said without one, becomes its README.md.
 
         Raises UserError if what was written would not open again, or `folder` holds what is no model.
         """
@@ -274,7 +275,8 @@ class BridgePipeline:
             self.memory.save(scratch / MEMORY, with_codes=_codes(self.mapper) is None)
             _forget_where(scratch)
             (scratch / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-            (scratch / "README.md").write_text(card or "A bridge model.\n", encoding="utf-8")
+            card = card or default_card(self.text_encoder, self.mapper, self.codec, self.memory)
+            (scratch / "README.md").write_text(card, encoding="utf-8")
             self._check_opens(scratch)
 
     def _check_opens(self, scratch: Path) -> None:

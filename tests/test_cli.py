@@ -1,11 +1,13 @@
 """The command: what it writes, what it prints where, and how it refuses."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub.errors import HTTPError
@@ -509,6 +511,21 @@ def test_info_tells_parts_settings_and_card(
     assert all(value in told for value in tiny_pipeline.fingerprints.values())
     assert f"{len(tiny_pipeline.memory)} known" in told and "guidance_scale=2" in told
     assert told.endswith("# Mine\n\nSeen fit .5.\n")
+
+
+def test_a_model_saved_without_a_card_has_one_whose_example_works(
+    tiny_pipeline: BridgePipeline, tmp_path: Path
+) -> None:
+    tiny_pipeline.memory.captions[0] = caption = 'a "cat\'s" $HOME'
+    tiny_pipeline.save_pretrained(tmp_path / "mine")
+    card = (tmp_path / "mine" / "README.md").read_text("utf-8")
+    assert f"{len(tiny_pipeline.memory)} captions" in card
+    command = next(line for line in card.splitlines() if line.startswith("    bridge generate"))
+    assert shlex.split(command)[2:] == [caption, "-n", "8", "--model", "FOLDER"]
+    code = card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(tmp_path / "mine")).replace("=8", "=2")
+    names: dict[str, Any] = {}
+    exec(compile(code.replace("\npipe(", "\nimages = pipe("), "card", "exec"), names)
+    assert len(names["images"]) == 2
 
 
 @pytest.mark.filterwarnings("ignore::bridge.checkpoint.UnverifiedWarning")
