@@ -24,6 +24,7 @@ from bridge.mappers.local import LocalFlowMapper, Material
 
 COMPOSITIONS = 24  # that a caption draws from
 KNOWN, WHOLE = 0.75, 0.85  # cosine with a known caption of a known thing, and of a caption known as a whole
+PAINTED_NOTE = "drawn from pictures of {!r} painted {}: memory shows {} of that colour"
 PAINTABLE = 0.85  # cosine with a known caption of a thing that may be painted
 STRANGE = 0.7  # cosine with a known caption, below which a caption is drawn as the thing that it begins with
 SHOWN, BOTH, APART = 0.6, 0.65, 0.05
@@ -31,6 +32,7 @@ SHOWN, BOTH, APART = 0.6, 0.65, 0.05
 second with each, and the third more than they have with each other: a picture of a lion is near to "a tiger" too."""
 SHARE = 0.25  # weight of the pictures that show both, from which on nothing is to be composed
 MOSTLY = 0.5  # weight of those that show what a caption begins with, from which on they are drawn
+EQUAL = 0.5  # share of the greatest weight, from which on a picture shows a caption as well as the nearest
 ALIKE = 0.05  # joint weight of pictures of one style from which on no others are laid out together
 OUTLINE = 1 / 48  # width of the white line around what is in front, in sides of a picture
 DRAWN = 0.5  # opacity from which on something is drawn
@@ -292,17 +294,14 @@ def coloured(
     colour, thing = words
     known, code_of_thing = mapper.familiarity(code) >= WHOLE, _known_code(thing, PAINTABLE, mapper, encode)
     if known and (code_of_thing is None or not _few_of_many(code, code_of_thing, mapper)):
-        return _of_that_colour(colour, code, mapper, codec)
+        return _of_that_colour(colour, thing, code, mapper, codec)
     if code_of_thing is None:
         return None
     near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(code_of_thing))
-    drawings, some = drawn(near.numpy(), mapper, codec), "few" if known else "none"
-    latents = codec.encode(on_white(repainted(drawings, colour)).to(code.device)).mean
-    if known:
-        has = torch.from_numpy(_share_of(colour, drawings) >= PLAINLY)
-        latents[has] = mapper.picture_latents(near[has]).to(latents)
-    note = f"drawn from pictures of {thing!r} painted {colour}: memory shows {some} of that colour"
-    return Material(latents, log_weight.log_softmax(0), note)
+    drawings = drawn(near.numpy(), mapper, codec)
+    least, some = (PLAINLY, "few") if known else (math.inf, "none")
+    latents = _painted(near, _share_of(colour, drawings) >= least, drawings, colour, mapper, codec)
+    return Material(latents.to(code.device), log_weight.log_softmax(0), PAINTED_NOTE.format(thing, colour, some))
 
 
 def _few_of_many(code: Tensor, code_of_thing: Tensor, mapper: LocalFlowMapper) -> bool:
@@ -330,23 +329,43 @@ def on_white(drawings: Tensor) -> Tensor:
     return drawings[:, :3] * drawings[:, 3:] + 1 - drawings[:, 3:]
 
 
-def _share_of(colour: str, drawings: Tensor) -> np.ndarray:
+def _share_of(colour: str, drawings: Tensor) -> Tensor:
     """How much of what is drawn has a colour, (B,), of drawings (B, 4, side, side)."""
     rgba = drawings.movedim(1, -1).numpy()
     seen = rgba[..., 3] > DRAWN
     own = (colour_numbers(rgba[..., :3]) == WORDS.index(colour)) & seen
-    return own.sum((1, 2)) / np.maximum(1, seen.sum((1, 2)))
+    return torch.from_numpy(own.sum((1, 2)) / np.maximum(1, seen.sum((1, 2))))
 
 
-def _of_that_colour(colour: str, code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec) -> Material | None:
-    """Those of a caption's nearest pictures that have its colour; None where all have it, or too few."""
+def _of_that_colour(
+    colour: str, thing: str, code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec
+) -> Material | None:
+    """Those of a caption's nearest pictures that have its colour; None where all have it, or next to none.
+
+    Where FEW have it, others that show the caption as well are painted.
+    """
     near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(code))
     counted = log_weight.exp() >= WEIGHTY
     near, log_weight = near[counted], log_weight[counted]
     if log_weight.exp().sum() < KEPT:
         return None
-    has = torch.from_numpy(_share_of(colour, drawn(near.numpy(), mapper, codec)) >= LEAST)
+    drawings = drawn(near.numpy(), mapper, codec)
+    has = _share_of(colour, drawings) >= LEAST
     if has.all() or log_weight[has].exp().sum() < KEPT:
         return None
-    latents = mapper.picture_latents(near[has]).to(code.device)
-    return Material(latents, log_weight[has].log_softmax(0), ONE_PICTURE if len(latents) == 1 else None)
+    taken, note = has, ONE_PICTURE if has.sum() == 1 else None
+    as_well = log_weight >= log_weight.max() + math.log(EQUAL)
+    if has.sum() <= FEW and not has[as_well].all():
+        taken, note = has | as_well, PAINTED_NOTE.format(thing, colour, "few")
+    latents = _painted(near[taken], has[taken], drawings[taken], colour, mapper, codec)
+    return Material(latents.to(code.device), log_weight[taken].log_softmax(0), note)
+
+
+def _painted(
+    near: Tensor, has: Tensor, drawings: Tensor, colour: str, mapper: LocalFlowMapper, codec: ImageCodec
+) -> Tensor:
+    """Latents of pictures in memory, (K, *z_shape), of which those that lack a colour are painted."""
+    latents = mapper.picture_latents(near)
+    if not has.all():
+        latents[~has] = codec.encode(on_white(repainted(drawings[~has], colour)).to(latents.device)).mean
+    return latents

@@ -154,22 +154,27 @@ def test_what_is_known_as_it_is_is_not_painted(encoder):
 
 
 def test_of_what_is_known_in_this_colour_those_that_have_it_are_drawn(encoder):
-    """Three of four pictures of "a green cat" are green, one of two of "a red cat" red, that of "a blue cat" yellow."""
-    colours = [(0, 0.6, 0), (0, 0.6, 0), (1, 0, 0), (0, 0.5, 0), (1, 0, 0), (0, 0, 1), (1, 1, 0)]
+    """Four of five pictures of "a green cat" are green, one of two of "a red cat" red, that of "a blue cat" yellow.
+
+    One is few, so that the other is painted red.
+    """
+    greens = [(0, 0.6, 0), (0, 0.6, 0), (1, 0, 0), (0, 0.5, 0), (0, 0.6, 0)]
+    colours = [*greens, (1, 0, 0), (0, 0, 1), (1, 1, 0)]
     latents = torch.stack([block(colour) for colour in colours]) * 2 - 1
     captions = ["a green cat", "a red cat", "a blue cat"]
     codes = encoder.encode(captions, with_tokens=False).pooled
-    mapper = LocalFlowMapper.from_memory(latents, codes, [[0]] * 4 + [[1]] * 2 + [[2]], perplexity=2)
+    mapper = LocalFlowMapper.from_memory(latents, codes, [[0]] * 5 + [[1]] * 2 + [[2]], perplexity=2)
     memory = CaptionMemory(mapper.unit_codes, captions)
     pipe = BridgePipeline(encoder, mapper, PaintCodec(), memory, Settings(num_inference_steps=6))
     found = made(pipe, "a green cat")
     assert found.note is None
-    assert len(found.latents) == 3
+    assert len(found.latents) == 4
     assert share_of(PaintCodec().decode(found.latents), 0) == 0
     assert made(pipe, "a blue cat") is None
     out = pipe(["a green cat", "a red cat"], 4, seed=0, output_type="pt")
     assert share_of(out.images[:4], 0) == share_of(out.images[4:], 1) == share_of(out.images[4:], 2) == 0
-    assert [note and note[:20] for note in out.notes] == [None, "shown by one picture"]
+    assert out.notes == [None, "drawn from pictures of 'cat' painted red: memory shows few of that colour"]
+    assert len(made(pipe, "a red cat").latents) == 2
 
 
 @pytest.mark.parametrize("also_a_cat", [True, False])
