@@ -24,7 +24,6 @@ from bridge.mappers.local import LocalFlowMapper, Material
 
 COMPOSITIONS = 24  # that a caption draws from
 KNOWN, WHOLE = 0.75, 0.85  # cosine with a known caption of a known thing, and of a caption known as a whole
-PAINTED_NOTE = "drawn from pictures of {!r} painted {}: memory shows {} of that colour"
 PAINTABLE = 0.85  # cosine with a known caption of a thing that may be painted
 STRANGE = 0.7  # cosine with a known caption, below which a caption is drawn as the thing that it begins with
 SHOWN, BOTH, APART = 0.6, 0.65, 0.05
@@ -40,6 +39,7 @@ KEPT = 0.1  # weight of the pictures in a caption's colour, below which it draws
 WEIGHTY = 0.01  # weight of a picture below which its colour does not count
 PAINTED = 24  # pictures that a caption draws from
 ONE_PICTURE = "shown by one picture in memory alone: expect near copies of it; a higher novelty goes further from it"
+PAINTED_NOTE = "drawn from pictures of {!r} painted {}: memory shows {} of that colour"
 FEW = 3  # pictures of a thing in a colour, up to which others of the thing are painted
 PLAINLY = 0.4  # share of what is drawn that has the colour, from which on a picture is left as it is
 

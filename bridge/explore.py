@@ -343,11 +343,14 @@ def _null(pipe: BridgePipeline, count: int) -> TextCode:
 
 def near_captions(pipe: BridgePipeline, z: Tensor, count: int) -> list[str]:
     """Captions of the pictures in memory that are nearest to a latent (*z_shape), without repeats; none without one."""
-    mapper = pipe.mapper
+    mapper, captions = pipe.mapper, dict[str, None]()
     if not isinstance(mapper, LocalFlowMapper):
         return []
     with pipe.plain():
         chunks = torch.arange(len(mapper.latents), device=z.device).split(4096)
         away = torch.cat([(mapper.picture_latents(some) - z).flatten(1).square().sum(1) for some in chunks])
-    first = mapper.link[mapper.start[away.argsort()].long()]  # each picture's first caption
-    return list(dict.fromkeys(pipe.memory.captions[i] for i in first.tolist()))[:count]
+    for picture in away.argsort().tolist():
+        captions[pipe.memory.captions[int(mapper.link[mapper.start[picture]])]] = None
+        if len(captions) == count:
+            break
+    return list(captions)

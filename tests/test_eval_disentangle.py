@@ -20,7 +20,7 @@ from eval.metrics.disentangle import (
     mutual_information,
     sap,
 )
-from eval.studies.checks.swap import agreement, pair_rates, real_rates
+from eval.studies.checks.swap import agreement, nearest_captions, pair_rates, real_rates
 
 FACTORS = np.array(list(itertools.product(range(4), range(3), range(5))) * 8)
 """Three independent factors, 480 rows."""
@@ -261,6 +261,11 @@ def test_intervals_over_pairs_cover_the_truth():
         labels = np.where(kept, COLUMNS[:1], rng.integers(0, 4, (25, 4)))
         covered += not agreement(labels, np.arange(25), seed=world).noise_held.excludes(truth)
     assert covered >= 33
+
+
+def test_nearest_captions_by_hand():
+    shows = np.array([[[0.0], [9.0]], [[6.0], [4.0]]])
+    np.testing.assert_array_equal(nearest_captions(shows, np.array([[1.0], [8.0]])), [[0, 1], [1, 0]])
 
 
 def test_real_rates_by_hand():

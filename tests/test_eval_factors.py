@@ -101,11 +101,17 @@ def test_values_in_several_families_are_told_apart_by_families():
     [
         ("hair", ["man: red hair", "anchor"], "hair has 1 known values"),
         ("hair", ["man: red hair", "man: bald"], "one family and one artist only"),
+        ("height", ["man"], "factor: expected one of skin tone, hair"),
     ],
 )
 def test_a_factor_that_cannot_be_probed_is_refused(factor, labels, message):
     with pytest.raises(ValueError, match=message):
         Known.of(factor, labels, np.arange(len(labels)), np.array(["a"] * len(labels)))
+
+
+def test_one_group_has_no_other_to_ask():
+    with pytest.raises(ValueError, match="groups: a probe needs two"):
+        probe(np.zeros((4, 2)), np.array(list("abab")), np.zeros(4))
 
 
 def test_a_factor_of_every_family_is_told():

@@ -45,8 +45,8 @@ def test_random_scores_find_the_tenth_by_chance() -> None:
 
 def test_one_family_of_many_does_not_own_the_figures() -> None:
     rank = np.array([1.0] * 50 + [99.0])
-    found = scoring.line("", rank, np.array([0] * 50 + [1]))
-    assert " first 0.50 [" in found and found.endswith("median rank 1")
+    found = scoring.retrieval(rank, np.array([0] * 50 + [1]))
+    assert (found.first.value, found.median) == (0.5, 1)
 
 
 def test_comparison_is_paired() -> None:

@@ -67,10 +67,14 @@ FREE = frozenset(
 class Budget:
     """Seconds of training steps, batches included, in place of a number of steps."""
 
-    seconds: float  # Above 0
+    seconds: float
     growth: float = 1.0  # Between times of validation, where `stop_on` may end training; at 1 there is one, at the end
     least: float = 0.0  # Seconds before which validation does not end training
     clock: Callable[[], float] | None = None  # Seconds; None for processor time, or the wall's on an accelerator
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0:
+            raise ValueError(f"minutes: expected a time above 0, got {self.seconds / 60:g}; give more")
 
     def due(self, used: float, looked: float) -> bool:
         """Whether to validate after `used` seconds, the last time having been after `looked`."""

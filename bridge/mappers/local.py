@@ -486,8 +486,8 @@ class LocalFlowMapper(CleanMapper):
         """
         if code_key(code) in self._given:
             return code, u
-        near, log_weight = self.nearest(code)
-        shown = [int(self._nearest_caption(picture, code)) for picture in near]
+        log_weight = self.nearest(code)[1]
+        shown = remembered(self._caches["shown"], REMEMBERED, code, self._nearest_captions)
         share = dict.fromkeys(shown, 0.0)
         for caption, weight in zip(shown, np.exp((log_weight - log_weight.max()) / temperature), strict=True):
             share[caption] += weight
@@ -496,10 +496,13 @@ class LocalFlowMapper(CleanMapper):
         rest = (u - cdf[chosen]) / (cdf[chosen + 1] - cdf[chosen])
         return self.unit_codes[[*share][chosen]].to(code), float(np.clip(rest, 0, BELOW_ONE))
 
-    def _nearest_caption(self, picture: int, code: Tensor) -> Tensor:
-        """The number of that of a picture's captions which is nearest to a text code, (text_dim,)."""
-        captions = self.link[self.start[picture] : self.start[picture + 1]].long().cpu()
-        return captions[(self.unit_codes[captions] @ code.cpu().float()).argmax()]
+    def _nearest_captions(self, code: Tensor) -> list[int]:
+        """Of each picture that a text code, (text_dim,), draws from, the number of its nearest caption."""
+        numbers = []
+        for picture in self.nearest(code)[0]:
+            captions = self.link[self.start[picture] : self.start[picture + 1]].long().cpu()
+            numbers.append(int(captions[(self.unit_codes[captions] @ code.cpu().float()).argmax()]))
+        return numbers
 
     def _search(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         near, cosine = (rows[: self.neighbours] for rows in self._ranked(code))

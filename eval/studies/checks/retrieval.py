@@ -7,8 +7,9 @@ caption at a time, three times. `--times` tries guesses from less and less noise
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from bridge.pipeline import BridgePipeline
 from bridge.text import TextCode
 from eval.baselines import Baselines, text_codes
 from eval.data import Pictures, first_by_hash, picture_latents, references
-from eval.metrics.bootstrap import paired_bootstrap
+from eval.metrics.bootstrap import Interval, paired_bootstrap
 from eval.report import ROWS
 from eval.studies import Study, add_common
 from train.command import Parser, number, whole
@@ -32,22 +33,34 @@ from train.command import Parser, number, whole
 FIRST, ROUNDS = 10, 3
 
 
+@dataclass(frozen=True)
+class Retrieval:
+    """How well the right one is found among so many."""
+
+    first: Interval  # Share where it is ranked first
+    ten: Interval  # Share where it is among the first ten
+    median: float  # Median rank, 1 is best
+
+    def line(self, name: str) -> str:
+        return f"  {name:10} first {self.first}  first ten {self.ten}  median rank {self.median:g}"
+
+
 def ranks(score: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Rank (M,) of the right column (M,) in every row of scores (M, C): 1 is best; equals share the mean of theirs."""
     return np.take_along_axis(rankdata(-score, axis=1), right[:, None], axis=1)[:, 0]
 
 
-def line(name: str, rank: np.ndarray, families: np.ndarray) -> str:
-    """Shares of ranks (M,) that are 1, and 10 or better, families (M,) having equal weight; and the median of all."""
+def retrieval(rank: np.ndarray, families: np.ndarray) -> Retrieval:
+    """Figures of ranks (M,), families (M,) having equal weight but in the median."""
     first, ten = (paired_bootstrap((rank <= n).astype(float), families) for n in (1, FIRST))
-    return f"  {name:10} first {first}  first ten {ten}  median rank {np.median(rank):g}"
+    return Retrieval(first, ten, float(np.median(rank)))
 
 
 def compare(title: str, model: np.ndarray, ridge: np.ndarray, families: np.ndarray) -> str:
     """Ranks of the right ones (M,) by the model and by ridge regression, in words; the difference is paired."""
     tens = np.stack([model <= FIRST, ridge <= FIRST], axis=1).astype(float)
     ahead = paired_bootstrap(tens, families, lambda m: m[..., 0] - m[..., 1])
-    lines = [line("model", model, families), line("ridge", ridge, families)]
+    lines = [retrieval(rank, families).line(name) for name, rank in (("model", model), ("ridge", ridge))]
     return "\n".join([f"{title}:", *lines, f"  first ten, model less ridge: {ahead}"])
 
 
@@ -104,20 +117,21 @@ def _run(args: argparse.Namespace, _: str) -> None:
             assert isinstance(pipe.mapper, VelocityMapper)
             for time in args.times:
                 less = from_less_noise(pipe.mapper, z, c, time, args.probes, args.seed).numpy()
-                print(line(f"t = {time:g}", ranks(less, right), families), flush=True)
+                print(retrieval(ranks(less, right), families).line(f"t = {time:g}"), flush=True)
             continue
         model = scores.score_latents(pipe.mapper, z, c, method=method, seed=args.seed)
         linear = cosine_similarity(z.flatten(1).numpy(), ridge.mean(c.pooled.numpy()))
         print(compare("caption from picture", ranks(model.numpy(), right), ranks(linear, right), families))
         groups = np.split(np.arange(len(z)), np.cumsum(sizes)[:-1])
         mine, theirs = (picture_ranks(m, groups, ROUNDS) for m in (model.numpy(), linear))
-        print(compare("picture from caption", mine, theirs, np.tile(refs.families, ROUNDS)), flush=True)
+        print(compare("picture from caption", mine, theirs, np.tile(refs.families, ROUNDS)))
         if args.samples:  # how typical right and wrong pictures are of a caption
             share = scores.typical(pipe.mapper, model, c, method=method, samples=args.samples, seed=args.seed).numpy()
             is_right = np.eye(share.shape[1], dtype=bool)[right]
             for name, values in (("right", share[is_right]), ("wrong", share[~is_right])):
                 figures = f"mean {values.mean():.2f}, share at 0 {(values == 0).mean():.2f}"
-                print(f"typical, {name} pictures: {figures}; the model's own: .50, 0", flush=True)
+                print(f"typical, {name} pictures: {figures}; the model's own: .50, 0")
+        sys.stdout.flush()
 
 
 STUDY = Study(__doc__, "pictures --data data/pictures --split validation", _arguments, _run)

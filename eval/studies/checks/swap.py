@@ -64,6 +64,11 @@ def agreement(labels: np.ndarray, families: np.ndarray, seed: int = 0) -> Agreem
     return Agreement(*(paired_bootstrap(values, families, partial(np.dot, b=w), seed=seed) for w in weights))
 
 
+def nearest_captions(shows: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """Which caption's centroid (P, D) each picture (..., D) is nearest to, (...) of 0 to P - 1."""
+    return cdist(shows.reshape(-1, shows.shape[-1]), centroids).argmin(axis=1).reshape(shows.shape[:-1])
+
+
 def real_rates(styles: Sequence[np.ndarray], artists: Sequence[np.ndarray], families: np.ndarray) -> np.ndarray:
     """How often real pictures agree in style with other families' by the same artist, and by others, (C, 2), or NaN."""
     caption = np.repeat(np.arange(len(styles)), [len(s) for s in styles])
@@ -92,7 +97,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
     refs, families, seed = bench.refs, bench.refs.families, args.seed
     say(f"{len(refs)} captions x {args.n} noises")
     seen = judge.look(pipe(list(refs.captions), args.n, seed=seed, output_type="pt").images)
-    labels = (seen.style, cdist(seen.shows, bench.rivals.centroids).argmin(axis=1))  # style, and nearest caption
+    labels = (seen.style, nearest_captions(seen.shows, bench.rivals.centroids))
     style, shown = (agreement(each.reshape(len(refs), args.n), families, seed) for each in labels)
     hit = paired_bootstrap(bench.samples(seen).per.hit, families, seed=seed)
     rates = real_rates([s.style for s in bench.seen], refs.artists, families)

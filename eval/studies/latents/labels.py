@@ -97,6 +97,8 @@ class Known:
     @classmethod
     def of(cls, factor: str, labels: Sequence[str] | np.ndarray, families: np.ndarray, artists: np.ndarray) -> "Known":
         """Rows with a known value, apart by families if each value has two, else by artists if two drew each."""
+        if factor not in FACTORS:
+            raise ValueError(f"factor: expected one of {', '.join(FACTORS)}, got {factor!r}")
         known = np.array([emoji_factors(str(label))[factor] or "" for label in labels])
         rows = np.flatnonzero(known != "")
         values = known[rows]
@@ -111,6 +113,8 @@ class Known:
 def probe(codes: np.ndarray, values: np.ndarray, groups: np.ndarray, apart: str = "families") -> Readout:
     """Probe codes (N, D) for a factor's values (N,), groups (N,) never on both sides; an unseen value is wrong."""
     count = len(np.unique(groups))
+    if count < 2:
+        raise UserError(f"groups: a probe needs two, one to train on and one to ask, got {count}")
     answers = np.empty_like(values)
     for fit, asked in GroupKFold(min(FOLDS, count)).split(codes, groups=groups):
         answers[asked] = linear_probe(codes[fit], values[fit], codes[asked])
