@@ -149,7 +149,13 @@ class Ticks:
 
 
 def loop_of(
-    peer: TrainedPeer, net: PeerNet, folder: Path, seconds: float, growth: float = 1.0, least: float = 0.0
+    peer: TrainedPeer,
+    net: PeerNet,
+    folder: Path,
+    seconds: float,
+    growth: float = 1.0,
+    least: float = 0.0,
+    score: Callable[[], float] | None = None,
 ) -> Loop:
     material = toy()
     return study.loop_of(
@@ -161,6 +167,7 @@ def loop_of(
         folder,
         0,
         {"peer": peer.name},
+        score=score,
     )
 
 
@@ -302,12 +309,12 @@ def test_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 
 def test_plateau_stops_when_validation_no_longer_improves_and_keeps_the_best(tmp_path: Path) -> None:
     peer, net = built("bridge_flow")
-    loop = loop_of(peer, net, tmp_path, 200, study.GROWTH, 5)
+    loop = loop_of(peer, net, tmp_path, 200, study.GROWTH, 5, lambda: 0.0)
     seen: list[tuple[float, Tensor]] = []
 
     def validate(_: int) -> dict[str, float]:
         seen.append((loop.used, next(net.parameters()).detach().clone()))
-        return {"validation_loss": abs(loop.used - 20), "seconds": loop.used}
+        return {"score": -abs(loop.used - 20), "validation_loss": 1 / loop.used, "seconds": loop.used}
 
     loop.validate = validate
     outcome = train(loop, net)
@@ -319,9 +326,10 @@ def test_plateau_stops_when_validation_no_longer_improves_and_keeps_the_best(tmp
 
 def test_plateau_is_not_looked_for_before_its_floor(tmp_path: Path) -> None:
     peer, net = built("bridge_flow")
-    loop = loop_of(peer, net, tmp_path, 60, study.GROWTH, 30)
-    loop.validate = lambda _: {"validation_loss": loop.used, "seconds": loop.used}
+    loop = loop_of(peer, net, tmp_path, 60, study.GROWTH, 30, lambda: -loop.used)
     assert 30 <= train(loop, net).seconds <= 34
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["score"] for line in lines] == [-line["seconds"] for line in lines]
 
 
 class Bad(PeerNet):

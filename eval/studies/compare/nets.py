@@ -307,7 +307,7 @@ class TrainedPeer(Peer):
     net: type[PeerNet] = MapperNet
     family: type[Mapper] | None = None  # Of a MapperNet
     tokens: bool = False  # Reads the caption's tokens, not only its pooled code
-    plateau: bool = False  # Trained until validation stops improving instead of for the budget
+    plateau: bool = False  # Trained until its validation score stops improving instead of for the budget
 
     def build(self, trial: Trial, codec: ImageCodec, text_dim: int) -> PeerNet:
         """An untrained network."""

@@ -38,8 +38,9 @@ from train.loop import Budget, Loop, LoopConfig, TrainingError
 from train.timing import note_precision
 
 SAVE_MINUTES = 0.75
-GROWTH, PATIENCE = 1.1, 5
-"""A plateau: no better validation for a third of the time used, which is five validations at times growing by 1.1."""
+GROWTH, PATIENCE = 1.2, 3
+"""A plateau: no better validation score for two fifths of the time used: three validations at times growing by 1.2."""
+WATCHED_SAMPLING = Sampling(guidance=2.0)  # Of the score that a plateau is told by
 PLATEAU_TIMES = 4.0  # A run to the plateau ends at so many times the budget at the latest
 WARMUP, COOLDOWN = 100, 0.4
 TIMED = 256  # Pairs whose encoding is timed; more take as many times longer
@@ -161,20 +162,24 @@ def loop_of(
     seed: int,
     identity: dict[str, Any],
     precision: str = "no",
+    score: Callable[[], float] | None = None,
 ) -> Loop:
-    """train's loop of one network, for so many seconds, or until validation stops improving; averaged weights stay."""
-    plateau = budget.growth > 1
+    """train's loop of one network, for so many seconds, or until the validation `score` stops improving.
+
+    The averaged weights stay, with `score` those that had the best.
+    """
     config = LoopConfig(
         steps=UNCOUNTED,
         batch_size=trial["batch_size"],
         learning_rate=trial["learning_rate"],
         warmup=trial.get("warmup", WARMUP),
         cooldown=COOLDOWN,
-        schedule="constant" if plateau else "trapezoid",
+        schedule="constant" if score else "trapezoid",
         mixed_precision=precision,
         save_minutes=SAVE_MINUTES,
         seed=seed,
-        stop_on="validation_loss" if plateau else "",
+        stop_on="score" if score else "",
+        goal="max",
         patience=PATIENCE,
     )
 
@@ -187,7 +192,12 @@ def loop_of(
         with loop.accelerator.autocast():  # the same noise every time
             same = (Batch(b.data.to(device), b.c.to(device), b.generator.clone_state()) for b in watched)
             losses = [net.loss(batch).cpu() for batch in same]
-        return {"validation_loss": float(torch.cat(losses).mean()), "seconds": loop.used}
+        figures = {"validation_loss": float(torch.cat(losses).mean()), "seconds": loop.used}
+        if score:
+            net.cpu()  # where pictures to be judged are drawn
+            figures["score"] = score()
+            net.to(device)
+        return figures
 
     loop = Loop(net, batch, trial["batch_size"], validate, config, folder, identity, budget=budget)
     return loop
@@ -198,7 +208,7 @@ def train(loop: Loop, net: PeerNet) -> Outcome:
     loop.run()
     net.eval().cpu()
     lines = [json.loads(line) for line in (loop.out / "log.jsonl").read_text("utf-8").splitlines()]
-    best = min(lines, key=lambda line: line["validation_loss"]) if loop.config.stop_on else lines[-1]
+    best = max(lines, key=lambda line: line["score"]) if loop.config.stop_on else lines[-1]
     return Outcome(loop.step, loop.used, best["seconds"], best["validation_loss"])
 
 
@@ -242,6 +252,7 @@ class Workshop:
     def key(self, peer: Peer, trial: Trial, seed: int) -> Key:
         """What a trained network depends on."""
         about = {"peer": peer.name, "trial": trial, "seed": seed, **self.identity}
+        about |= {"stop_on": "score", **self.judged} if isinstance(peer, TrainedPeer) and peer.plateau else {}
         return about | {"minutes": self.minutes, "vae_minutes": self.vae_minutes, "precision": self.precision}
 
     def budget(self, peer: TrainedPeer) -> Budget:
@@ -268,7 +279,10 @@ class Workshop:
             kind = (trial["batch_size"], peer.uses_vae, peer.tokens)
             batches = (lambda step: self.material.draw(*kind, seed, step)), self.material.watched(*kind)
             folder = self.runs / f"{peer.name}-{hashlib.sha256(_canonical(key).encode()).hexdigest()[:12]}"
-            outcome = train(loop_of(net, *batches, trial, self.budget(peer), folder, seed, key, self.precision), net)
+            drawn = keyed(net, self.asked, self.material, WATCHED_SAMPLING, seed)
+            score = (lambda: self.validation(drawn)[0]) if peer.plateau else None
+            loop = loop_of(net, *batches, trial, self.budget(peer), folder, seed, key, self.precision, score)
+            outcome = train(loop, net)
         if not known:
             self.results.add({"trained": key}, asdict(outcome))
         return net
@@ -291,8 +305,13 @@ class Workshop:
         net = self.network(peer, trial, seed)
         return lambda sampling: keyed(net, self.asked, self.material, sampling, seed)
 
+    def validation(self, generate: Generate) -> tuple[float, dict[str, dict[str, float]]]:
+        """Score on validation, mean of the rows' smallest headlines, and the rows' figures."""
+        rows = self.benches.figures(generate, "validation")
+        return sum(row["score"] for row in rows.values()) / len(rows), rows
+
     def validated(self, peer: Peer, trial: Trial, seed: int, settings: Sequence[Sampling]) -> dict[Sampling, float]:
-        """Validation score of every setting, mean of the rows' smallest headlines; without those that diverged."""
+        """Validation score of every setting; without those that diverged."""
         keys = {s: {"validated": self.key(peer, trial, seed), **asdict(s), **self.judged} for s in settings}
         if any(self.results.get(key) is None for key in keys.values()):
             say(f"{peer.name}, seed {seed}: {trial}")
@@ -306,8 +325,7 @@ class Workshop:
                     self.results.add(key, {"score": None, "why": str(error)})
             else:
                 for sampling, key in keys.items():
-                    rows = self.benches.figures(generator(sampling), "validation")
-                    score = sum(row["score"] for row in rows.values()) / len(rows)
+                    score, rows = self.validation(generator(sampling))
                     say(f"{peer.name}: validation score {score:.3f} with {sampling}")
                     self.results.add(key, {"score": score, "rows": rows})
         scores = {sampling: self.results.get(key)["score"] for sampling, key in keys.items()}
