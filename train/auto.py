@@ -269,12 +269,25 @@ class AutoRun:
         if "patch" in takes:
             arguments["patch"] = 2 if all(side % 2 == 0 for side in load_codec(vae).z_shape[-2:]) else 1
         few = rows <= FEW
-        stop_on, goal = ("steps_without_copies", "max") if few else ("validation_loss", "min")
-        loop = self.loop(steps, min(LARGEST_BATCH, rows), min(50, steps // 10))
-        loop = replace(loop, validate_every=max(steps // VALIDATIONS, 1), stop_on=stop_on, goal=goal, patience=PATIENCE)
-        settings = replace(SETTINGS, guidance_scale=GUIDANCE if issubclass(family, VelocityMapper) else 1.0)
-        config = MapperConfig(self.data, vae, self.out, loop, self.text or DEFAULT_ID, family=family.__name__)
-        return replace(config, mapper=arguments, mix_share=0.33, copies_of=COPIES_OF if few else 0, settings=settings)
+        loop = replace(
+            self.loop(steps, min(LARGEST_BATCH, rows), min(50, steps // 10)),
+            validate_every=max(steps // VALIDATIONS, 1),
+            stop_on="steps_without_copies" if few else "validation_loss",
+            goal="max" if few else "min",
+            patience=PATIENCE,
+        )
+        return MapperConfig(
+            data=self.data,
+            vae=vae,
+            out=self.out,
+            loop=loop,
+            text=self.text or DEFAULT_ID,
+            family=family.__name__,
+            mapper=arguments,
+            mix_share=0.33,
+            copies_of=COPIES_OF if few else 0,
+            settings=replace(SETTINGS, guidance_scale=GUIDANCE if issubclass(family, VelocityMapper) else 1.0),
+        )
 
 
 def shipped_codec() -> Path:
