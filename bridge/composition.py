@@ -25,12 +25,12 @@ from bridge.mappers.local import LocalFlowMapper, Material
 COMPOSITIONS = 24  # that a caption draws from
 KNOWN, WHOLE = 0.75, 0.85  # cosine with a known caption of a known thing, and of a caption known as a whole
 PAINTABLE = 0.85  # cosine with a known caption of a thing that may be painted
-STRANGE = 0.7  # cosine with a known caption, below which a caption is drawn as the thing that it begins with
+STRANGE = 0.7  # cosine with a known caption, below which a caption is drawn as the thing that it is about
 SHOWN, BOTH, APART = 0.6, 0.65, 0.05
 """A picture shows a thing if the nearest of its captions has this cosine with it; of two things both, if it has the
 second with each, and the third more than they have with each other: a picture of a lion is near to "a tiger" too."""
 SHARE = 0.25  # weight of the pictures that show both, from which on nothing is to be composed
-MOSTLY = 0.5  # weight of those that show what a caption begins with, from which on they are drawn
+MOSTLY = 0.5  # weight of those that show what a caption is about, from which on they are drawn
 EQUAL = 0.5  # share of the greatest weight, from which on a picture shows a caption as well as the nearest
 ALIKE = 0.05  # joint weight of pictures of one style from which on no others are laid out together
 OUTLINE = 1 / 48  # width of the white line around what is in front, in sides of a picture
@@ -205,13 +205,20 @@ def beginnings(caption: str) -> list[str]:
 def known_thing(
     text: str, mapper: LocalFlowMapper, encode: Callable[[str], Tensor], *, noun: bool = False
 ) -> tuple[str, Tensor] | None:
-    """A thing that memory knows and its code: what a text says or, with `noun`, the dog of "a happy dog"; else None."""
-    words, candidates = [*beginnings(text), text][0].split(), [(text, KNOWN)]
-    if noun and words[0].lower() in DETERMINERS and not re.fullmatch(_VERBS, words[-1]):
-        candidates.append((words[-1], WHOLE))
-    for name, least in candidates:
-        if (code := _known_code(name, least, mapper, encode)) is not None:
-            return name, code
+    """A thing that memory knows and its code: what a text says or, with `noun`, its `known_noun`; else None."""
+    if (code := _known_code(text, KNOWN, mapper, encode)) is not None:
+        return text, code
+    return known_noun(text, mapper, encode) if noun else None
+
+
+def known_noun(text: str, mapper: LocalFlowMapper, encode: Callable[[str], Tensor]) -> tuple[str, Tensor] | None:
+    """The most that memory knows of the end of what a text is about and its code: of "a wise old man", an old man."""
+    words = content_words([*beginnings(text), text][0])
+    if not words or words[-1] in ATTRIBUTES or re.fullmatch(_VERBS, words[-1]):
+        return None
+    for name in (" ".join(words[i:]) for i in range(1, len(words))):
+        if (code := _known_code(name, WHOLE, mapper, encode)) is not None:
+            return (name, code) if mapper.resort(code) is None else None  # an icon of people is not two who dance
     return None
 
 
@@ -224,16 +231,16 @@ def _known_code(text: str, least: float, mapper: LocalFlowMapper, encode: Callab
 
 
 def main_thing(caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor]) -> Material | None:
-    """Pictures of the thing that an English caption begins with, such as the fox of "a fox curled up asleep".
+    """Pictures of what an English caption is about: the fox of "a fox curled up asleep", the dog of "a tiny dog".
 
     None where memory knows the caption, or not the thing, or the caption's nearest pictures show it. For the arguments,
     see `compose`.
     """
-    begins = beginnings(caption)
-    if not begins or ":" in caption or mapper.familiarity(code) >= STRANGE:
+    if ":" in caption or mapper.familiarity(code) >= STRANGE:
         return None
+    begins = beginnings(caption)
     each = (known_thing(begin, mapper, encode, noun=True) for begin in reversed(begins))
-    thing = next(filter(None, each), None)
+    thing = next(filter(None, each), None) if begins else known_noun(caption, mapper, encode)
     if thing is None or _weight_of(code, mapper, thing[1]) >= MOSTLY:
         return None
     near, log_weight = map(torch.from_numpy, mapper.nearest(thing[1]))

@@ -9,7 +9,20 @@ from torch import Tensor
 
 from bridge import composition
 from bridge.codecs import ImageCodec, LatentDistribution
-from bridge.composition import BESIDE, INTO, OVER, SMALL, UPON, WITHIN, compose, lay_out, main_thing, parts_of, solid
+from bridge.composition import (
+    BESIDE,
+    INTO,
+    OVER,
+    SMALL,
+    UPON,
+    WITHIN,
+    compose,
+    known_noun,
+    lay_out,
+    main_thing,
+    parts_of,
+    solid,
+)
 from bridge.errors import UserError
 from bridge.mappers import LocalFlowMapper
 from bridge.mappers.local import Material
@@ -295,9 +308,11 @@ def begun(pipe: BridgePipeline, caption: str, nearest: str) -> Material | None:
         ("a cat sliding through a door", "a cat sliding"),
         ("a cat that nobody knows", "a cat"),
         ("a jolly old cat at home", "cat"),
+        ("a hungry cat", "cat"),
+        ("Sleepy tiny cat!", "cat"),
     ],
 )
-def test_a_strange_caption_is_drawn_as_what_it_begins_with(pipe, caption, thing):
+def test_a_strange_caption_is_drawn_as_what_it_is_about(pipe, caption, thing):
     made = begun(pipe, caption, "a tree")
     assert made.note == f"drawn as {thing!r}: memory shows none as the rest of the caption says"
     assert made.log_weight.exp().sum().item() == pytest.approx(1)
@@ -305,9 +320,23 @@ def test_a_strange_caption_is_drawn_as_what_it_begins_with(pipe, caption, thing)
     assert shows(heaviest, COLOURS["a cat"]) and not shows(heaviest, COLOURS["a tree"])
 
 
-@pytest.mark.parametrize("caption", ["a cat", "asleep in a village", "a xylophone at home", "a cat: asleep at home"])
-def test_what_begins_with_nothing_known_is_drawn_as_a_whole(pipe, caption):
+@pytest.mark.parametrize(
+    "caption", ["a cat", "the", "!", "asleep in a village", "a xylophone at home", "a cat: asleep at home"]
+)
+def test_what_is_about_nothing_known_is_drawn_as_a_whole(pipe, caption):
     assert begun(pipe, caption, "a tree") is None
+
+
+def test_a_part_is_not_what_a_caption_is_about(pipe, monkeypatch):
+    monkeypatch.setattr(composition, "ATTRIBUTES", {"cat"})  # as a face is of a cat
+    assert begun(pipe, "a hungry cat", "a tree") is None
+
+
+def test_as_much_of_a_thing_is_said_as_memory_knows(encoder):
+    codes = encoder.encode(["cat", "old cat"], with_tokens=False).pooled
+    mapper = LocalFlowMapper.from_memory(torch.stack([block((1, 0, 0)), block((0, 0, 1))]), codes, [[0], [1]])
+    found = known_noun("a wise old cat", mapper, lambda text: encoder.encode([text]).pooled[0])
+    assert found is not None and found[0] == "old cat"
 
 
 def test_what_the_nearest_pictures_show_is_drawn_from_these(pipe):

@@ -454,9 +454,9 @@ class LocalFlowMapper(CleanMapper):
 
     def yields(self, code: Tensor) -> bool:
         """Whether a caption, (text_dim,), is drawn from the kind of pictures that is the last resort."""
-        return self._resort(code) == 0
+        return self.resort(code) == 0
 
-    def _resort(self, code: Tensor) -> int | None:
+    def resort(self, code: Tensor) -> int | None:
         """Number of the avoided kind that alone shows a caption, or None."""
         return remembered(self._caches["resort"], REMEMBERED, code, self._find_resort) if self.avoided else None
 
@@ -518,7 +518,7 @@ class LocalFlowMapper(CleanMapper):
             count = min(self.neighbours, len(near))
             return near[np.linspace(0, len(near) - 1, count).round().astype(int)], np.zeros(count)
         near, cosine = self._candidates(code, whitened)
-        resort = self._resort(code)
+        resort = self.resort(code)
         allowed = self.allowed if resort is None else self.avoided[resort]
         if allowed is not None:
             kept = allowed.cpu().numpy()[near]
