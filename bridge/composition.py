@@ -218,7 +218,7 @@ def known_noun(text: str, mapper: LocalFlowMapper, encode: Callable[[str], Tenso
         return None
     for name in (" ".join(words[i:]) for i in range(1, len(words))):
         if (code := _known_code(name, WHOLE, mapper, encode)) is not None:
-            return (name, code) if mapper.resort(code) is None else None  # an icon of people is not two who dance
+            return name, code
     return None
 
 
@@ -233,15 +233,15 @@ def _known_code(text: str, least: float, mapper: LocalFlowMapper, encode: Callab
 def main_thing(caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor]) -> Material | None:
     """Pictures of what an English caption is about: the fox of "a fox curled up asleep", the dog of "a tiny dog".
 
-    None where memory knows the caption, or not the thing, or the caption's nearest pictures show it. For the arguments,
-    see `compose`.
+    None where memory knows the caption, or not the thing, or shows it in kinds that are rather not drawn alone, or the
+    caption's nearest pictures show it. For the arguments, see `compose`.
     """
     if ":" in caption or mapper.familiarity(code) >= STRANGE:
         return None
     begins = beginnings(caption)
     each = (known_thing(begin, mapper, encode, noun=True) for begin in reversed(begins))
     thing = next(filter(None, each), None) if begins else known_noun(caption, mapper, encode)
-    if thing is None or _weight_of(code, mapper, thing[1]) >= MOSTLY:
+    if thing is None or mapper.resort(thing[1]) is not None or _weight_of(code, mapper, thing[1]) >= MOSTLY:
         return None
     near, log_weight = map(torch.from_numpy, mapper.nearest(thing[1]))
     latents = mapper.picture_latents(near).to(code.device)
