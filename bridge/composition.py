@@ -2,8 +2,8 @@
 
 Of "a castle on a hill", it may have castles and hills: they are drawn, laid out as the caption says, and encoded. Of "a
 pink elephant", it may have elephants and pink things: its elephants are painted. Of "a black cat", it has black cats,
-of which some are violet: those that are black are chosen. For this caption, the local flow then draws from these
-pictures in place of its nearest in memory.
+of which some are violet: those that are black are chosen. Of "a tiny dog", it may have dogs and tiny things: its dogs
+are taken. For this caption, the local flow then draws from these pictures in place of its nearest in memory.
 """
 
 import contextlib
