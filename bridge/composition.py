@@ -233,8 +233,8 @@ def _known_code(text: str, least: float, mapper: LocalFlowMapper, encode: Callab
 def main_thing(caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor]) -> Material | None:
     """Pictures of what an English caption is about: the fox of "a fox curled up asleep", the dog of "a tiny dog".
 
-    None where memory knows the caption, or not the thing, or shows it in kinds that are rather not drawn alone, or the
-    caption's nearest pictures show it. For the arguments, see `compose`.
+    None where memory knows the caption, or not the thing, or shows it only in kinds that are rather not drawn, or where
+    the caption's nearest pictures show it. For the arguments, see `compose`.
     """
     if ":" in caption or mapper.familiarity(code) >= STRANGE:
         return None

@@ -294,11 +294,15 @@ def test_things_of_one_style_are_laid_out_together(encoder, monkeypatch):
 
 def begun(pipe: BridgePipeline, caption: str, nearest: str) -> Material | None:
     """What a caption is drawn from whose code is nearest to a known one, at a cosine of .6."""
-    known = pipe.code(nearest).pooled[0]
+    code = near_to(pipe.code(nearest).pooled[0])
+    return main_thing(caption, code, pipe.mapper, lambda text: pipe.code(text).pooled[0])
+
+
+def near_to(known: Tensor) -> Tensor:
+    """A code of cosine .6 with a known one."""
     other = torch.randn(len(known), generator=torch.Generator().manual_seed(0))
     other -= (other @ known) * known
-    code = 0.6 * known + 0.8 * other / other.norm()
-    return main_thing(caption, code, pipe.mapper, lambda text: pipe.code(text).pooled[0])
+    return 0.6 * known + 0.8 * other / other.norm()
 
 
 @pytest.mark.parametrize(
@@ -337,6 +341,17 @@ def test_as_much_of_a_thing_is_said_as_memory_knows(encoder):
     mapper = LocalFlowMapper.from_memory(torch.stack([block((1, 0, 0)), block((0, 0, 1))]), codes, [[0], [1]])
     found = known_noun("a wise old cat", mapper, lambda text: encoder.encode([text]).pooled[0])
     assert found is not None and found[0] == "old cat"
+
+
+def test_a_thing_that_only_avoided_kinds_show_is_not_drawn_for_a_strange_caption(encoder):
+    codes = encoder.encode(["cat", "tree"], with_tokens=False).pooled
+    pictures = torch.stack([block((1, 0, 0)), block((0, 0, 1))])
+    mapper = LocalFlowMapper.from_memory(pictures, codes, [[0], [1]], styles=["glyph", "flat"])
+    made = [
+        main_thing("a hungry cat", near_to(codes[1]), view, lambda text: encoder.encode([text]).pooled[0])
+        for view in (mapper, mapper.restricted(style="rather not glyph"))
+    ]
+    assert made[0] is not None and made[1] is None
 
 
 def test_what_the_nearest_pictures_show_is_drawn_from_these(pipe):
