@@ -312,9 +312,9 @@ def coloured(
 
 
 def _few_of_many(code: Tensor, code_of_thing: Tensor, mapper: LocalFlowMapper) -> bool:
-    """Whether FEW pictures at most show a caption, and the nearest is one of the thing, as no red panda is a panda."""
+    """Whether FEW pictures at most show a caption, and the nearest of them shows the thing."""
     nearest = mapper.nearest(code)[0][0]
-    return mapper.support(code) <= FEW and mapper.similarity(code_of_thing, whitened=False)[nearest] >= WHOLE
+    return mapper.support(code) <= FEW and mapper.similarity(code_of_thing, whitened=False)[nearest] >= SHOWN
 
 
 def repainted(drawings: Tensor, colour: str, source: str | None = None) -> Tensor:
