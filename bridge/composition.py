@@ -238,8 +238,8 @@ def main_thing(caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Call
     """
     if ":" in caption or mapper.familiarity(code) >= STRANGE:
         return None
-    begins = beginnings(caption)
-    each = (known_thing(begin, mapper, encode, noun=True) for begin in reversed(begins))
+    begins = beginnings(caption)[::-1]
+    each = (known_thing(begin, mapper, encode, noun=begin is begins[0]) for begin in begins)  # all have one noun
     thing = next(filter(None, each), None) if begins else known_noun(caption, mapper, encode)
     if thing is None or mapper.resort(thing[1]) is not None or _weight_of(code, mapper, thing[1]) >= MOSTLY:
         return None
