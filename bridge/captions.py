@@ -12,6 +12,15 @@ from collections.abc import Mapping
 from bridge.errors import UserError
 
 _ARTICLE = re.compile(r"\b(an?|the)\s+(?=\w)", re.IGNORECASE)
+_MEDIUM = r"photo(?:graph)?|picture|image|drawing|illustration|painting|sketch|(?:3d )?render|pixel art"
+_LABEL = r"emoji|emoticon|sticker|icon|clip ?art"  # a medium that may also follow what it shows
+_REQUEST = re.compile(
+    r"^(?:(?:please|can you|could you)\s+)*"
+    r"(?:(?:draw|show|make|paint|sketch|generate|create|give)\s+(?:(?:me|us)\s+|(?=(?:an?|the|some|two|three)\s)))?"
+    rf"(?:(?:(?:an?|the|some)\s+)?(?:(?!an?\s|the\s)[\w'-]+\s+){{0,2}}(?:{_MEDIUM}|{_LABEL})s?\s+of\s+)?",
+    re.IGNORECASE,
+)
+_AFTER_REQUEST = re.compile(rf"(?:\s+(?:{_LABEL})s?(?:,?\s+please)?|,?\s+please)[.!?]*$", re.IGNORECASE)
 _PRESENTATION = dict.fromkeys((0xFE0E, 0xFE0F))  # "as text" and "as emoji" selectors: never meaningful here
 # NUL and its like, and halves of characters (broken input bytes), part words; invisible marks do not.
 _UNSEEN = {"Cc": " ", "Cs": " ", "Cf": ""}
@@ -46,6 +55,18 @@ def without_articles(caption: str) -> str:
     'castle on hill'
     """
     return _ARTICLE.sub("", caption)
+
+
+def asked_for(caption: str) -> str:
+    """What an English request for a picture asks to see; a caption that is no request stays as it is.
+
+    >>> asked_for("Draw me a cat, please!"), asked_for("a 3D render of a rocket"), asked_for("fox emoji")
+    ('a cat', 'a rocket', 'fox')
+    >>> asked_for("paint brush"), asked_for("a picture frame")
+    ('paint brush', 'a picture frame')
+    """
+    thing = _AFTER_REQUEST.sub("", _REQUEST.sub("", caption))
+    return thing if without_articles(thing + " x").strip() != "x" else caption
 
 
 def well_formed(text: str) -> str:

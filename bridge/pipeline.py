@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Generator, Tensor, nn
 
 from bridge.arguments import Text, check_count, check_one_of, negatives_of, number, texts, whole
-from bridge.captions import without_articles
+from bridge.captions import asked_for, without_articles
 from bridge.card import default_card
 from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, verify_folder
 from bridge.codecs import ImageCodec, load_codec
@@ -563,7 +563,7 @@ class BridgePipeline:
         mapper = view_of(self.mapper, settings)
         if not (settings.compose and isinstance(mapper, LocalFlowMapper)):
             return None
-        known = caption, code.pooled[0], mapper, lambda text: self.code(text).pooled[0]
+        known = self.read(caption), code.pooled[0], mapper, lambda text: self.code(text).pooled[0]
         return compose(*known, self.codec) or coloured(*known, self.codec) or main_thing(*known)
 
     def _encode(self, caption: Text) -> TextCode:
@@ -574,13 +574,22 @@ class BridgePipeline:
             reason = f"the caption {reason[3:]}" if reason.startswith("it ") else reason
             raise UserError(f"{caption.name}: {reason}") from None
 
+    def read(self, caption: str) -> str:
+        """What a caption is read as: of "draw me a cat", a cat, where the model knows that better than all of it."""
+        if (thing := asked_for(caption)) != caption:
+            with contextlib.suppress(UserError):  # the encoder cannot read it; of the caption, its caller is told
+                known, whole = self.memory.familiarity(self.text_encoder.encode([thing, caption]).pooled).tolist()
+                return thing if known > whole else caption
+        return caption
+
     def code(self, caption: str) -> TextCode:
         """The text code that a caption is drawn from, one row. Raises UserError if the encoder cannot read it.
 
         Where a memory of pictures knows the caption without its articles to the letter, that is taken: "a witch" is not
         quite "witch" to a text encoder, and other captions are then nearer than they should be. Where it knows both,
-        that of more pictures is.
+        that of more pictures is. Of a request for a picture, see `read`.
         """
+        caption = self.read(caption)
         mapper, bare = self.mapper, without_articles(caption)
         code = self.text_encoder.encode([caption], with_tokens=mapper.reads_tokens)
         if bare != caption and isinstance(mapper, LocalFlowMapper):

@@ -13,6 +13,7 @@ import bridge.learn
 from bridge import BridgePipeline
 from bridge.cli import main
 from bridge.codecs import VAECodec
+from bridge.errors import UserError
 from bridge.mappers import LocalFlowMapper
 from bridge.pipeline import ONE_PICTURE
 from tests.fixtures import randomise
@@ -87,6 +88,34 @@ def test_of_a_caption_with_and_without_its_article_that_of_more_pictures_is_take
         picture(number).save(folder / f"{number}.png")
     pipe = BridgePipeline.from_pairs(folder, base)
     assert torch.equal(pipe.code("a rocket").pooled, pipe.text_encoder.encode([taken], with_tokens=False).pooled)
+
+
+def test_a_request_is_read_as_what_it_asks_for(folder, base):
+    pipe = BridgePipeline.from_pairs(folder, base)
+    asked, plain = (
+        pipe(text, 2, seed=3, output_type="pt").images for text in ("Draw me an old tree, please!", "an old tree")
+    )
+    assert torch.equal(asked, plain)
+    assert pipe.read("a photo of a house") == "a house"
+
+
+def test_a_request_that_is_a_known_caption_stays_whole(folder, base):
+    (folder / "4.txt").write_text("a photo of an old tree", "utf-8")
+    pipe = BridgePipeline.from_pairs(folder, base)
+    assert pipe.read("a photo of an old tree") == "a photo of an old tree"
+
+
+def test_a_request_for_what_an_encoder_cannot_read_stays_whole(folder, base, monkeypatch):
+    pipe = BridgePipeline.from_pairs(folder, base)
+    encode = type(pipe.text_encoder).encode
+
+    def without_zebras(self, captions, **options):
+        if "zebra" in captions:
+            raise UserError("captions[0]: it has no known word")
+        return encode(self, captions, **options)
+
+    monkeypatch.setattr(type(pipe.text_encoder), "encode", without_zebras)
+    assert pipe.read("a photo of zebra") == "a photo of zebra"
 
 
 def test_an_image_depends_on_neither_number_nor_company(folder, base):
