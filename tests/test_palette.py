@@ -147,6 +147,59 @@ def test_on_black_there_is_no_halo():
     torch.testing.assert_close(straight, torch.tensor([1.0, 0.0, 0.0])[:, None].expand_as(straight))
 
 
+def ring_of_patches(opaque_rows: int) -> Layers:
+    """A black ring, 32 x 32, in whose middle of 16 x 16 so many rows are white paint, the others nothing."""
+    logits = torch.zeros(1, 3, 32, 32)  # nothing, black, white
+    logits[:, 0] = 20
+    logits[:, :, 4:28, 4:28] = torch.tensor([0.0, 20.0, 0.0])[:, None, None]
+    logits[:, :, 8:24, 8:24] = torch.tensor([20.0, 0.0, 0.0])[:, None, None]
+    logits[:, :, 8 : 8 + opaque_rows, 8:24] = torch.tensor([0.0, 0.0, 20.0])[:, None, None]
+    colours = torch.zeros(1, 2, 3, 3)
+    colours[0, 1, :, 0] = 1
+    return Layers(logits, colours)
+
+
+@pytest.mark.parametrize("size", [64, 96, 256])
+@pytest.mark.parametrize(("opaque_rows", "expected"), [(16, 1), (10, 1), (6, 1), (2, 0), (0, 0)])
+def test_enclosed_white_is_opaque_or_clear_as_a_whole(vae, opaque_rows, expected, size):
+    codec = PaletteCodec(vae)
+    codec.layers = lambda z: ring_of_patches(opaque_rows)
+    [rgba] = codec.render(normal(1, 4, 2, 2), size, transparent=True)
+    unit = size // 32
+    middle = rgba[:, 9 * unit : 23 * unit, 9 * unit : 23 * unit]
+    assert torch.equal(middle[3].round(decimals=2), torch.full_like(middle[3], expected))
+    if expected:
+        assert float(middle[:3].min()) > 0.98
+    assert float(rgba[3, : 3 * unit].max()) < 0.02  # what is outside stays clear
+    assert float(rgba[3, 5 * unit : 7 * unit, 10 * unit : 22 * unit].min()) > 0.98  # and the ring opaque
+    [opaque] = codec.render(normal(1, 4, 2, 2), size)
+    assert float((rgba[:3] * rgba[3] + 1 - rgba[3] - opaque).abs().max()) < 0.1
+
+
+def test_white_that_meets_the_edge_keeps_its_opacity(vae):
+    """A white half beside nothing: neither is enclosed."""
+    codec, layers = PaletteCodec(vae), half_red()
+    layers.colours[..., 0] = 1
+    codec.layers = lambda z: layers
+    opacity = codec.render(normal(1, 4, 2, 2), 64, transparent=True)[0, 3]
+    torch.testing.assert_close(opacity, layers.draw(64, 2**0.5)[1][0, 0].clamp(0, 1))
+
+
+def test_regions_are_told_apart():
+    mask = torch.zeros(2, 1, 6, 7, dtype=torch.bool)
+    mask[0, 0, 1:3, 1:3] = mask[0, 0, 3, 3] = True  # they touch at a corner
+    mask[0, 0, 4:, 5] = True  # it meets the edge
+    mask[1, 0, 2, 1:6] = mask[1, 0, 2:5, 5] = mask[1, 0, 4, 2:6] = True  # a hook
+    regions = palette.enclosed(mask)
+    assert len(regions[0].unique()) == 3
+    assert regions[0, 0, 1:3, 1:3].unique().numel() == 1
+    assert not regions[0, 0, 4:, 5].any()
+    assert torch.equal(regions[1] > 0, mask[1])
+    assert len(regions[1].unique()) == 2
+    assert not palette.enclosed(torch.ones(1, 1, 4, 4, dtype=torch.bool)).any()
+    assert not palette.enclosed(torch.zeros(1, 1, 4, 4, dtype=torch.bool)).any()
+
+
 def test_scaled_down_by_any_program_no_fringe_appears_on_black_or_white(vae):
     """What is unseen next to an edge has the edge's colour, so that mixing straight colours changes nothing."""
     codec = PaletteCodec(vae)
