@@ -15,12 +15,12 @@ _ARTICLE = re.compile(r"\b(an?|the)\s+(?=\w)", re.IGNORECASE)
 _MEDIUM = r"photo(?:graph)?|picture|image|drawing|illustration|painting|sketch|(?:3d )?render|pixel art"
 _LABEL = r"emoji|emoticon|sticker|icon|clip ?art"  # a medium that may also follow what it shows
 _REQUEST = re.compile(
-    r"^(?:(?:please|can you|could you)\s+)*"
-    r"(?:(?:draw|show|make|paint|sketch|generate|create|give)\s+(?:(?:me|us)\s+|(?=(?:an?|the|some|two|three)\s)))?"
-    rf"(?:(?:(?:an?|the|some)\s+)?(?:(?!an?\s|the\s)[\w'-]+\s+){{0,2}}(?:{_MEDIUM}|{_LABEL})s?\s+of\s+)?",
+    r"^(?:(?:please|can you|could you) )*"
+    r"(?:(?:draw|show|make|paint|sketch|generate|create|give) (?:(?:me|us) |(?=(?:an?|the|some|two|three) )))?"
+    rf"(?:(?:(?:an?|the|some) )?(?:(?!an? |the )[\w'-]+ ){{0,2}}(?:{_MEDIUM}|{_LABEL})s? of )?",
     re.IGNORECASE,
 )
-_AFTER_REQUEST = re.compile(rf"(?:\s+(?:{_LABEL})s?(?:,?\s+please)?|,?\s+please)[.!?]*$", re.IGNORECASE)
+_AFTER_REQUEST = re.compile(rf"(?: (?:{_LABEL})s?(?:,? please)?|,? please)[.!?]*$", re.IGNORECASE)
 _PRESENTATION = dict.fromkeys((0xFE0E, 0xFE0F))  # "as text" and "as emoji" selectors: never meaningful here
 # NUL and its like, and halves of characters (broken input bytes), part words; invisible marks do not.
 _UNSEEN = {"Cc": " ", "Cs": " ", "Cf": ""}
@@ -65,8 +65,9 @@ def asked_for(caption: str) -> str:
     >>> asked_for("paint brush"), asked_for("a picture frame")
     ('paint brush', 'a picture frame')
     """
-    thing = _AFTER_REQUEST.sub("", _REQUEST.sub("", caption))
-    return thing if without_articles(thing + " x").strip() != "x" else caption
+    words = " ".join(caption.split())
+    thing = _AFTER_REQUEST.sub("", _REQUEST.sub("", words))
+    return thing if thing != words and without_articles(f"{thing} x").strip() != "x" else caption
 
 
 def well_formed(text: str) -> str:

@@ -233,27 +233,36 @@ def _known_code(text: str, least: float, mapper: LocalFlowMapper, encode: Callab
 def main_thing(caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor]) -> Material | None:
     """Pictures of what an English caption is about: the fox of "a fox curled up asleep", the dog of "a tiny dog".
 
-    None where memory knows the caption, or not the thing, or shows it only in kinds that are rather not drawn, or where
-    the caption's nearest pictures show it. For the arguments, see `compose`.
+    Where most of the caption's nearest pictures show it, those that do; else those of the thing alone. None where
+    memory knows the caption, or not the thing, or shows it only in kinds that are rather not drawn. For the arguments,
+    see `compose`.
     """
     if ":" in caption or mapper.familiarity(code) >= STRANGE:
         return None
     begins = beginnings(caption)[::-1]
     each = (known_thing(begin, mapper, encode, noun=begin is begins[0]) for begin in begins)  # all have one noun
     thing = next(filter(None, each), None) if begins else known_noun(caption, mapper, encode)
-    if thing is None or mapper.resort(thing[1]) is not None or _weight_of(code, mapper, thing[1]) >= MOSTLY:
+    if thing is None or mapper.resort(thing[1]) is not None:
         return None
-    near, log_weight = map(torch.from_numpy, mapper.nearest(thing[1]))
-    latents = mapper.picture_latents(near).to(code.device)
-    note = f"drawn as {thing[0]!r}: memory shows none as the rest of the caption says"
-    return Material(latents, log_weight, note)
+    near, log_weight = map(torch.from_numpy, mapper.nearest(code))
+    shows, note = _shown(near.numpy(), mapper, thing[1]) >= SHOWN, None
+    if log_weight[shows].exp().sum() >= MOSTLY:
+        near, log_weight = near[shows], log_weight[shows].log_softmax(0)
+    else:
+        near, log_weight = map(torch.from_numpy, mapper.nearest(thing[1]))
+        note = f"drawn as {thing[0]!r}: memory shows none as the rest of the caption says"
+    return Material(mapper.picture_latents(near).to(code.device), log_weight, note)
 
 
 def _weight_of(code: Tensor, mapper: LocalFlowMapper, *things: Tensor, least: float = SHOWN) -> float:
     """Weight of a caption's nearest pictures that show all of some things, by codes, of a cosine of `least` or more."""
     near, log_weight = mapper.nearest(code)
-    shown = np.minimum.reduce([mapper.similarity(thing, whitened=False)[near] for thing in things])
-    return float(np.exp(log_weight)[shown >= least].sum())
+    return float(np.exp(log_weight)[_shown(near, mapper, *things) >= least].sum())
+
+
+def _shown(near: np.ndarray, mapper: LocalFlowMapper, *things: Tensor) -> np.ndarray:
+    """Of pictures in memory, the least cosine of their nearest captions with some things, by codes."""
+    return np.minimum.reduce([mapper.similarity(thing, whitened=False)[near] for thing in things])
 
 
 def _pairs(mapper: LocalFlowMapper, first: Tensor, second: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -313,8 +322,7 @@ def coloured(
 
 def _few_of_many(code: Tensor, code_of_thing: Tensor, mapper: LocalFlowMapper) -> bool:
     """Whether FEW pictures at most show a caption, and the nearest of them shows the thing."""
-    nearest = mapper.nearest(code)[0][0]
-    return mapper.support(code) <= FEW and mapper.similarity(code_of_thing, whitened=False)[nearest] >= SHOWN
+    return mapper.support(code) <= FEW and _shown(mapper.nearest(code)[0][:1], mapper, code_of_thing)[0] >= SHOWN
 
 
 def repainted(drawings: Tensor, colour: str, source: str | None = None) -> Tensor:

@@ -354,8 +354,12 @@ def test_a_thing_that_only_avoided_kinds_show_is_not_drawn_for_a_strange_caption
     assert made[0] is not None and made[1] is None
 
 
-def test_what_the_nearest_pictures_show_is_drawn_from_these(pipe):
-    assert begun(pipe, "a cat curled up asleep", "a cat") is None
+def test_of_the_nearest_pictures_those_that_show_the_thing_are_drawn_from_where_most_do(pipe):
+    made = begun(pipe, "a cat curled up asleep", "a cat")
+    assert made.note is None
+    assert made.log_weight.exp().sum().item() == pytest.approx(1)
+    pictures = PaintCodec().decode(made.latents)
+    assert len(pictures) == 2 and all(shows(picture, COLOURS["a cat"]) for picture in pictures)
 
 
 def test_a_strange_caption_is_composed_of_its_noun(pipe):

@@ -120,6 +120,24 @@ def test_plain_words_are_drawn_as_emoji_or_as_icons_if_these_alone_show_them(
     assert ("icon" in drawn) == (word == "wallet")
 
 
+@pytest.mark.parametrize(
+    ("words", "emoji"),
+    [
+        ("thank you", "folded hands"),
+        ("Congratulations!", "party popper"),
+        ("high five", "raising hands"),
+        ("yes", "thumbs up"),
+        ("draw a deadline, please", "hourglass not done"),
+    ],
+)
+def test_chat_words_are_drawn_as_the_emoji_that_show_them(model: BridgePipeline, words: str, emoji: str) -> None:
+    mapper = view_of(model.mapper, model.settings)
+    near, log_weight = mapper.nearest(model.code(words).pooled[0])
+    linked = [mapper.link[mapper.start[i] : mapper.start[i + 1]] for i in near[np.exp(log_weight) > 0.02]]
+    assert emoji in {model.memory.captions[int(i)] for i in torch.cat(linked)}
+    assert model([words], 1, seed=0, output_type="latent").notes == [None]
+
+
 def test_a_black_cat_is_black(model: BridgePipeline) -> None:
     x = torch.from_numpy(model("a black cat", 2, seed=0, output_type="np").images)
     drawn = x.amin(-1) < 0.9

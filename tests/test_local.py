@@ -501,7 +501,7 @@ def test_images_drawn_through_one_caption_of_many_pictures_are_led_by_all_of_the
     """Eight numbers that lie evenly, and eight pictures of the nearest caption, leave numbers that lie evenly."""
     codes = F.normalize(normal(2, 16, seed=3), dim=1)
     mapper = LocalFlowMapper.from_memory(normal(9, *SHAPE), codes, [[0]] * 8 + [[1]], perplexity=8)
-    rest = [mapper.known_code(codes[0], (number + 0.3) / 8, 1.0)[1] for number in range(8)]
+    rest = [mapper.known_code(codes[0], (number + 0.3) / 8, 0.02)[1] for number in range(8)]
     np.testing.assert_allclose(np.diff(sorted(rest)), 1 / 8, atol=0.02)
 
 
@@ -587,15 +587,24 @@ def test_what_a_row_draws_from_is_gathered_once_for_all_steps(monkeypatch):
     assert not torch.equal(wide.sample(code_of(0, 2), noise=noise, num_inference_steps=6), first)
 
 
-def test_an_unknown_captions_code_becomes_that_of_a_picture_that_it_draws_from_by_weight():
+def test_an_unknown_captions_code_becomes_that_of_a_known_one_by_softmax_of_the_cosine():
     mapper = memory(perplexity=4)
     code = F.normalize(2 * code_of(0).pooled[0] + code_of(1).pooled[0], dim=0)
-    near, log_weight = mapper.nearest(code)
+    near, _ = mapper.nearest(code)
     numbers = torch.linspace(0, 0.9999, 2000).tolist()
-    drawn = torch.stack([mapper.known_code(code, u, 1.0)[0] for u in numbers])
-    shares = [(drawn == mapper.unit_codes[i]).all(1).float().mean() for i in near]
-    np.testing.assert_allclose(shares, np.exp(log_weight), atol=2e-3)
-    assert torch.equal(mapper.known_code(code, 0.99, 1e-3)[0], mapper.unit_codes[near[0]])
+    drawn = torch.stack([mapper.known_code(code, u, 0.1)[0] for u in numbers])
+    known = mapper.unit_codes[near]
+    shares = torch.stack([(drawn == each).all(1).float().mean() for each in known])
+    torch.testing.assert_close(shares, torch.softmax(known @ code / 0.1, 0), atol=2e-3, rtol=0)
+    assert torch.equal(mapper.known_code(code, 0.99, 1e-3)[0], known[0])
+
+
+def test_a_caption_of_many_pictures_is_no_likelier_for_an_unknown_one():
+    codes = F.normalize(normal(2, 16, seed=3), dim=1)
+    mapper = LocalFlowMapper.from_memory(normal(9, *SHAPE), codes, [[0]] * 8 + [[1]], perplexity=8)
+    between = F.normalize(codes.sum(0), dim=0)
+    drawn = [mapper.known_code(between, u, 0.05)[0] for u in (0.1, 0.4, 0.6, 0.9)]
+    assert sum(torch.equal(each, mapper.unit_codes[1]) for each in drawn) == 2
 
 
 def test_a_caption_with_material_of_its_own_keeps_its_code():

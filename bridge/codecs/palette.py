@@ -259,13 +259,12 @@ def _settled(colour: Tensor, opacity: Tensor, layers: Layers) -> tuple[Tensor, T
     region, share = enclosed(_white(*small)).flatten(1), small[1].flatten(1)
     empty = share.new_zeros(len(share), ENCLOSED**2 + 1)
     total, count = (empty.scatter_add(1, region, each) for each in (share, torch.ones_like(share)))
-    kind = (region > 0) * (
-        1.0 + ((total / count.clamp(min=1)).gather(1, region) >= OPAQUE)
-    )  # 0: not enclosed, 2: opaque
+    opaque = (total / count.clamp(min=1)).gather(1, region) >= OPAQUE
+    kind = (region > 0) * (1.0 + opaque)  # 0 is not enclosed, 1 clear, 2 opaque
     kind = F.interpolate(kind.view_as(small[1]), opacity.shape[-2:]) * _white(colour, opacity)
-    opaque = (kind == 2).to(opacity)
-    colour = torch.where(kind > 0, opaque * (colour + 1 - opacity), colour)
-    return colour, torch.where(kind > 0, opaque, opacity)
+    filled = (kind == 2).to(opacity)
+    colour = torch.where(kind > 0, filled * (colour + 1 - opacity), colour)
+    return colour, torch.where(kind > 0, filled, opacity)
 
 
 def _white(colour: Tensor, opacity: Tensor) -> Tensor:

@@ -480,29 +480,26 @@ class LocalFlowMapper(CleanMapper):
     def known_code(self, code: Tensor, u: float, temperature: float) -> tuple[Tensor, float]:
         """The code of a caption in memory, (text_dim,), for one that is not, so that an image is of one thing.
 
-        It is the nearest caption of pictures that `code` draws from, chosen by their weights ** (1 / temperature), by
-        inverse CDF at `u`, in [0, 1). A caption with material of its own (see `given`) keeps its code. Also returns
-        where in that caption's part of [0, 1) `u` lies, a number for the next choice.
+        It is the nearest caption of a picture that `code` draws from, chosen by softmax(cosine / temperature), as in
+        `CaptionMemory.soften`, by inverse CDF at `u`, in [0, 1). A caption with material of its own (see `given`) keeps
+        its code. Also returns where in that caption's part of [0, 1) `u` lies, a number for the next choice.
         """
         if code_key(code) in self._given:
             return code, u
-        log_weight = self.nearest(code)[1]
         shown = remembered(self._caches["shown"], REMEMBERED, code, self._nearest_captions)
-        share = dict.fromkeys(shown, 0.0)
-        for caption, weight in zip(shown, np.exp((log_weight - log_weight.max()) / temperature), strict=True):
-            share[caption] += weight
-        cdf = np.append(0.0, np.cumsum([*share.values()])) / sum(share.values())
-        chosen = min(int(np.searchsorted(cdf, u, side="right")) - 1, len(share) - 1)
+        cosine = self.unit_codes[shown] @ code.cpu().float()
+        cdf = np.append(0.0, torch.softmax(cosine.double() / temperature, 0).cumsum(0).numpy())
+        chosen = min(int(np.searchsorted(cdf, u, side="right")) - 1, len(shown) - 1)
         rest = (u - cdf[chosen]) / (cdf[chosen + 1] - cdf[chosen])
-        return self.unit_codes[[*share][chosen]].to(code), float(np.clip(rest, 0, BELOW_ONE))
+        return self.unit_codes[shown[chosen]].to(code), float(np.clip(rest, 0, BELOW_ONE))
 
     def _nearest_captions(self, code: Tensor) -> list[int]:
-        """Of each picture that a text code, (text_dim,), draws from, the number of its nearest caption."""
+        """Numbers of the captions that are the nearest of a picture that a text code, (text_dim,), draws from."""
         numbers = []
         for picture in self.nearest(code)[0]:
             captions = self.link[self.start[picture] : self.start[picture + 1]].long().cpu()
             numbers.append(int(captions[(self.unit_codes[captions] @ code.cpu().float()).argmax()]))
-        return numbers
+        return [*dict.fromkeys(numbers)]
 
     def _search(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         near, cosine = (rows[: self.neighbours] for rows in self._ranked(code))
