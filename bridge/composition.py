@@ -69,7 +69,7 @@ OVER = Layout(Box(0.22, 0.02, 0.78, 0.46), Box(0.03, 0.5, 0.97, 0.98))
 WITHIN = Layout(Box(0.24, 0.42, 0.76, 0.95), Box(0, 0, 1, 1))
 INTO = Layout(Box(0.2, 0.02, 0.8, 0.62), Box(0.14, 0.44, 0.86, 0.98), second_in_front=True)
 LAYOUTS = {  # by the words between two things
-    **dict.fromkeys(("and", "next to", "beside", "near"), BESIDE),
+    **dict.fromkeys(("and", "next to", "beside", "near", "fighting", "hugging", "meeting"), BESIDE),
     **dict.fromkeys(("with", "holding", "carrying", "eating", "drinking", "reading", "playing", "wearing"), SMALL),
     **dict.fromkeys(("giving", "catching", "chasing", "kicking", "throwing", "pulling", "pushing", "using"), SMALL),
     **dict.fromkeys(("on top of", "on", "riding"), UPON),
@@ -175,8 +175,9 @@ def compose(
     if parts is None or not codec.draws_opacity or mapper.familiarity(code) >= WHOLE:
         return None
     first, second, layout = parts
-    strange = mapper.familiarity(code) < STRANGE
-    one, other = known_thing(first, mapper, encode, noun=strange), known_thing(second, mapper, encode)
+    one = known_thing(first, mapper, encode, noun=mapper.familiarity(code) < STRANGE)
+    others = (known_thing(text, mapper, encode) for text in [second, *reversed(beginnings(second))])
+    other = next(filter(None, others), None)
     if one is None or other is None:
         return None
     first, second, codes = one[0], other[0], (one[1], other[1])
@@ -245,7 +246,7 @@ def main_thing(caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Call
     if thing is None or mapper.resort(thing[1]) is not None:
         return None
     near, log_weight = map(torch.from_numpy, mapper.nearest(code))
-    shows, note = _shown(near.numpy(), mapper, thing[1]) >= SHOWN, None
+    shows, note = _shown(near.numpy(), mapper, thing[1]) >= KNOWN, None
     if log_weight[shows].exp().sum() >= MOSTLY:
         near, log_weight = near[shows], log_weight[shows].log_softmax(0)
     else:

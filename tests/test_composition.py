@@ -128,6 +128,7 @@ def test_a_style_that_is_rather_not_drawn_is_told(encoder):
         ("the cat on top of a box", ("the cat", "a box", UPON)),
         ("a cat in a red scarf", ("a cat", "a red scarf", SMALL)),
         ("a dog chasing a ball", ("a dog", "a ball", SMALL)),
+        ("a knight fighting a dragon", ("a knight", "a dragon", BESIDE)),
     ],
 )
 def test_two_things_are_read(caption, parts):
@@ -360,6 +361,11 @@ def test_of_the_nearest_pictures_those_that_show_the_thing_are_drawn_from_where_
     assert made.log_weight.exp().sum().item() == pytest.approx(1)
     pictures = PaintCodec().decode(made.latents)
     assert len(pictures) == 2 and all(shows(picture, COLOURS["a cat"]) for picture in pictures)
+
+
+def test_of_a_second_thing_as_much_is_composed_as_memory_knows(pipe):
+    note = pipe("a cat with a ball behind a xylophone at home", 1, seed=0).notes[0]
+    assert note == "composed of 'a cat' and 'a ball': memory shows them one by one, not together"
 
 
 def test_a_strange_caption_is_composed_of_its_noun(pipe):
