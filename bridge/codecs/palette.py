@@ -261,10 +261,13 @@ def _settled(colour: Tensor, opacity: Tensor, layers: Layers) -> tuple[Tensor, T
     total, count = (empty.scatter_add(1, region, each) for each in (share, torch.ones_like(share)))
     opaque = (total / count.clamp(min=1)).gather(1, region) >= OPAQUE
     kind = (region > 0) * (1.0 + opaque)  # 0 is not enclosed, 1 clear, 2 opaque
-    kind = F.interpolate(kind.view_as(small[1]), opacity.shape[-2:]) * _white(colour, opacity)
-    filled = (kind == 2).to(opacity)
-    colour = torch.where(kind > 0, filled * (colour + 1 - opacity), colour)
-    return colour, torch.where(kind > 0, filled, opacity)
+    white = _white(colour, opacity)
+    kind = F.interpolate(kind.view_as(small[1]), opacity.shape[-2:]) * white
+    for _ in range(opacity.shape[-1] // ENCLOSED + 1):  # to where the white ends
+        kind = F.max_pool2d(kind, 3, 1, 1) * white
+    filled = F.max_pool2d((kind == 2).to(opacity), 3, 1, 1)  # and its soft edge
+    colour = torch.where(filled > 0, colour + 1 - opacity, colour * (kind != 1))
+    return colour, torch.where(filled > 0, filled, opacity * (kind != 1))
 
 
 def _white(colour: Tensor, opacity: Tensor) -> Tensor:
