@@ -153,6 +153,7 @@ def _add_rendering(add: Add) -> None:
 
 
 def _add_pairs(add: Add) -> None:
+    add("--refine", action="store_true", help="draw nearer to your pictures, for some .15 s each, once")
     add("--with-default", action="store_true", help="keep what --model knows beside your pictures")
     add("--caption-column", metavar="NAME", help="the table's column of captions, if its name does not say so")
     add("--image-column", metavar="NAME", help="the table's column of pictures, if its name does not say so")

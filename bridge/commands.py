@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bridge.pipeline import BridgePipeline, GeneratedImage
 
 SAMPLING = ("guidance_scale", "num_inference_steps", "temperature", "negative_prompt", "novelty", "style", "compose")
-READING = ("with_default", "caption_column", "image_column", "names")
+READING = ("with_default", "caption_column", "image_column", "names", "refine")
 """Arguments that go to `BridgePipeline.resolve` and `BridgePipeline.from_pairs` as they are."""
 _ESCAPES = str.maketrans(
     {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}

@@ -23,6 +23,7 @@ from bridge.errors import UserError
 from bridge.mappers.local import LocalFlowMapper, Material
 
 COMPOSITIONS = 24  # that a caption draws from
+DRAWN_AGAIN = 3  # Steps of `ImageCodec.refined` of what is composed or painted: few, since a caption waits for them
 KNOWN, WHOLE = 0.75, 0.85  # cosine with a known caption of a known thing, and of a caption known as a whole
 PAINTABLE = 0.85  # cosine with a known caption of a thing that may be painted
 STRANGE = 0.7  # cosine with a known caption, below which a caption is drawn as the thing that it is about
@@ -189,7 +190,7 @@ def compose(
     pairs = [drawn(numbers, mapper, codec) for numbers in _pairs(mapper, *codes, count)]
     pictures = torch.stack([lay_out(a, b, layout) for a, b in zip(*pairs, strict=True)])
     note = f"composed of {first!r} and {second!r}: memory shows them one by one, not together"
-    latents = codec.encode(pictures.to(code.device)).mean
+    latents = codec.refined(pictures.to(code.device), DRAWN_AGAIN).mean
     return Material(latents, torch.full((count,), -math.log(count)), note)
 
 
@@ -383,5 +384,6 @@ def _painted(
     """Latents of pictures in memory, (K, *z_shape), of which those that lack a colour are painted."""
     latents = mapper.picture_latents(near)
     if not has.all():
-        latents[~has] = codec.encode(on_white(repainted(drawings[~has], colour)).to(latents.device)).mean
+        pictures = on_white(repainted(drawings[~has], colour)).to(latents.device)
+        latents[~has] = codec.refined(pictures, DRAWN_AGAIN).mean
     return latents

@@ -134,7 +134,7 @@ def is_image(name: str) -> bool:
 
 
 def image_end(pipe: BridgePipeline, name: str) -> End:
-    """A picture file as an end, shown as the codec's reconstruction. Raises ImageError if it cannot be read."""
+    """A picture file as an end, as near as the codec can draw it. Raises ImageError if it cannot be read."""
     return picture_end(pipe, read_image(name, size=pipe.codec.image_size), name)
 
 
@@ -142,7 +142,7 @@ def picture_end(pipe: BridgePipeline, picture: Image.Image, name: str = "") -> E
     """An RGB picture of the model's size as an end; see `image_end`."""
     with pipe.plain():
         x = to_tensor([picture]).to(pipe.device)
-        return End(name, "image", pipe.codec.encode(x).mean[0], code_of(pipe, None))
+        return End(name, "image", pipe.codec.refined(x).mean[0], code_of(pipe, None))
 
 
 def caption_end(pipe: BridgePipeline, caption: str, seed: int = 0) -> End:

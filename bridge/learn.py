@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bridge.checkpoint import atomic_write
-from bridge.codecs import ImageCodec
+from bridge.codecs import REFINING, ImageCodec
 from bridge.errors import UserError
 from bridge.images import flatten, to_tensor
 from bridge.mappers import LocalFlowMapper
@@ -99,10 +99,17 @@ class Memory:
 
 
 def learn(
-    wanted: Wanted, text_encoder: TextEncoder, codec: ImageCodec, *, cache: bool = True, say: Say = None
+    wanted: Wanted,
+    text_encoder: TextEncoder,
+    codec: ImageCodec,
+    *,
+    refine: bool = False,
+    cache: bool = True,
+    say: Say = None,
 ) -> Memory:
     """Encode captioned pictures, or with `cache` take from `cache_folder()` what has been encoded before.
 
+    `refine` brings latents nearer to their pictures; see `ImageCodec.refined`.
     Raises UserError if the source cannot be read, or holds no picture to learn.
     """
     known, stamp, source = None, "", wanted.source
@@ -110,12 +117,13 @@ def learn(
         stamp = pairs_fingerprint(wanted, codec.image_size)
         place = str(Path(source).resolve()) if isinstance(source, str | Path) and Path(source).exists() else str(source)
         how = {name: getattr(wanted, name) for name in ("caption_column", "image_column", "names")}
-        key = json.dumps([place, how, text_encoder.fingerprint, codec.fingerprint])
+        key = json.dumps([place, how, text_encoder.fingerprint, codec.fingerprint, *(["refined"] if refine else [])])
         path = cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
         known, before = _load(path)
         if known is not None and before == stamp:
             return known
-    memory = encode(load_pairs(wanted, image_size=codec.image_size, say=say), text_encoder, codec, known, say)
+    pairs, steps = load_pairs(wanted, image_size=codec.image_size, say=say), REFINING if refine else 0
+    memory = encode(pairs, text_encoder, codec, known, say, steps)
     if cache:
         with contextlib.suppress(OSError):  # a full disk, or a home that cannot be written: the next call encodes again
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,10 +132,16 @@ def learn(
 
 
 def encode(
-    pairs: Pairs, text_encoder: TextEncoder, codec: ImageCodec, known: Memory | None = None, say: Say = None
+    pairs: Pairs,
+    text_encoder: TextEncoder,
+    codec: ImageCodec,
+    known: Memory | None = None,
+    say: Say = None,
+    refine: int = 0,
 ) -> Memory:
     """Encode the pictures that are to be learnt, and their captions, but for those that are `known`.
 
+    `refine` is how many steps of `ImageCodec.refined` pictures take.
     Raises UserError if every picture is of a split for judging.
     """
     rows = [i for i, split in enumerate(pairs.split) if split in TAUGHT]
@@ -143,7 +157,8 @@ def encode(
         chunk = new[start : start + PICTURES]
         if say is not None and start % (8 * PICTURES) == 0 and len(new) > PICTURES:
             say(f"encoding pictures: {start} of {len(new)}")
-        latents[chunk] = codec.encode(to_tensor([flatten(pairs.pictures[rows[k]]) for k in chunk])).mean.cpu()
+        x = to_tensor([flatten(pairs.pictures[rows[k]]) for k in chunk])
+        latents[chunk] = codec.refined(x, refine).mean.cpu()
     texts = list(dict.fromkeys(caption for i in rows for caption in pairs.captions[i]))
     number = {text: i for i, text in enumerate(texts)}
     old = {} if known is None else dict(zip(known.texts, known.codes, strict=True))

@@ -67,6 +67,8 @@ def build_parser() -> Parser:
     add("--captions", type=whole(1), help=f"at most so many captions of each row; {SHEET_CAPTIONS} on a sheet")
     add("--second", default=SECOND, metavar="EXTRACTOR", help=f"repeat with this: {', '.join(KNOWN)}, …")
     add("--samples", type=whole(2), default=4, help="pictures a caption, at least 2")
+    nearer = "steps that bring the codec's reconstructions, and pictures retrieved, nearer to real ones (default 0)"
+    add("--refine", type=whole(0), default=0, help=nearer)
     add("-n", type=whole(1, MAX_IMAGES_PER_PROMPT), default=4, help="pictures a caption on a sheet")
     add("--seed", type=whole(0), default=0, help="key of all randomness")
     for name, (kind, metavar, meaning) in SETTINGS.items():
@@ -123,7 +125,7 @@ def _report(args: argparse.Namespace, command: str) -> None:
     else:
         pipe = BridgePipeline.from_pretrained(args.model)
         models, codec = models_of(pipe, args), pipe.codec
-        known |= {"codec": codec, "encode_text": text_codes(pipe.text_encoder)}
+        known |= {"codec": codec, "encode_text": text_codes(pipe.text_encoder), "refine": args.refine}
         about = {"command": command, "model": pipe.fingerprint, "settings": str(pipe.settings)}
     data = Pictures.load(args.data)
     why = why_single(data, tuple(ROWS[args.split].values()))

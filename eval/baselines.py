@@ -117,10 +117,14 @@ class Baselines:
     codes: np.ndarray  # Text codes of the K training captions, (K, D)
     families: np.ndarray  # Family of each training picture, (N,)
     ridge: RidgeGaussian  # Fitted on the above, its penalty chosen on validation
+    refined: Callable[[np.ndarray], np.ndarray] | None = None  # (B,) numbers of those to their latents, drawn nearer
 
     @classmethod
-    def fit(cls, pictures: Pictures, codec: ImageCodec, encode_text: EncodeText) -> "Baselines":
-        """Encode the training and validation pictures of a dataset and fit the ridge."""
+    def fit(cls, pictures: Pictures, codec: ImageCodec, encode_text: EncodeText, refine: int = 0) -> "Baselines":
+        """Encode the training and validation pictures of a dataset and fit the ridge.
+
+        With `refine`, pictures that are retrieved take so many steps of `ImageCodec.refined`.
+        """
         train, validation = pictures.where("train"), pictures.where("validation")
         labels, caption = np.unique(pictures.label[train], return_inverse=True)
         codes = encode_text(labels.tolist())
@@ -132,26 +136,34 @@ class Baselines:
             z_validation=flat_latents(codec, pictures, validation),
             families_validation=pictures.family[validation],
         )
-        return cls(codec, encode_text, z, caption, codes, pictures.family[train], ridge)
+        refined = (lambda few: flat_latents(codec, pictures, train[few], refine)) if refine else None
+        return cls(codec, encode_text, z, caption, codes, pictures.family[train], ridge, refined)
 
     def latents(self, captions: Sequence[str], n: int, rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
         """Name and flattened latents of every baseline, (len(captions), n, Z), one at a time; `decode` draws them."""
         c = self.encode_text(captions)
         order = nearest_captions(c, self.codes)
-        yield "nearest1", self.z[retrieve_one(order, self.caption, n, rng)]
-        yield "nearestk", self.z[retrieve_each(order, self.caption, n, rng)]
+        yield "nearest1", self.retrieved(retrieve_one(order, self.caption, n, rng))
+        yield "nearestk", self.retrieved(retrieve_each(order, self.caption, n, rng))
         yield "ridge mean", np.repeat(self.ridge.mean(c)[:, None], n, axis=1)
         yield "ridge + Gaussian", self.ridge.sample(c, n, rng)
         yield "unconditional", self.z[draw_unconditional(self.families, len(captions), n, rng)]
+
+    def retrieved(self, which: np.ndarray) -> np.ndarray:
+        """Latents (C, n, Z) of training pictures by number, (C, n)."""
+        if self.refined is None:
+            return self.z[which]
+        few, place = np.unique(which, return_inverse=True)
+        return self.refined(few)[place.reshape(which.shape)]
 
     def decode(self, z: np.ndarray) -> Tensor:
         """Pictures (C, n, 3, H, W) of flattened latents (C, n, Z)."""
         return decode_flat(self.codec, z.reshape(-1, z.shape[-1])).unflatten(0, z.shape[:2])
 
 
-def flat_latents(codec: ImageCodec, pictures: Pictures, rows: np.ndarray) -> np.ndarray:
-    """Flattened mean latents of real pictures by row, (len(rows), Z)."""
-    return picture_latents(codec, pictures, rows).mean.flatten(1).numpy()
+def flat_latents(codec: ImageCodec, pictures: Pictures, rows: np.ndarray, refine: int = 0) -> np.ndarray:
+    """Flattened mean latents of real pictures by row, (len(rows), Z); see `picture_latents`."""
+    return picture_latents(codec, pictures, rows, refine).mean.flatten(1).numpy()
 
 
 def decode_all(codec: ImageCodec, z: Tensor) -> Tensor:
@@ -164,6 +176,6 @@ def decode_flat(codec: ImageCodec, flat: np.ndarray) -> Tensor:
     return decode_all(codec, torch.from_numpy(flat).float().unflatten(1, codec.z_shape))
 
 
-def reconstruct(codec: ImageCodec, x: Tensor) -> Tensor:
-    """What the codec makes of pictures (B, 3, H, W): the ceiling of every model on it."""
-    return torch.cat([codec.decode(codec.encode(part).mean).cpu() for part in x.split(BATCH)])
+def reconstruct(codec: ImageCodec, x: Tensor, refine: int = 0) -> Tensor:
+    """What the codec makes of pictures (B, 3, H, W): the ceiling of every model on it. See `ImageCodec.refined`."""
+    return torch.cat([codec.decode(codec.refined(part, refine).mean).cpu() for part in x.split(BATCH)])

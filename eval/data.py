@@ -108,15 +108,18 @@ class Pictures:
         return Features(*(shards.rows(name, torch.from_numpy(every)).numpy() for name in ("late", "early")))
 
 
-def picture_latents(codec: ImageCodec, pictures: Pictures, rows: np.ndarray) -> LatentDistribution:
-    """Latent distributions of real pictures by row, (len(rows), *z_shape), in memory; kept in `pictures.cache`."""
+def picture_latents(codec: ImageCodec, pictures: Pictures, rows: np.ndarray, refine: int = 0) -> LatentDistribution:
+    """Latent distributions of real pictures by row, (len(rows), *z_shape), in memory; kept in `pictures.cache`.
+
+    `refine` is how many steps of `ImageCodec.refined` they take.
+    """
 
     def pixels(start: int, stop: int) -> Tensor:
         return pictures.pixels(rows[start:stop])
 
     if pictures.cache is None:
-        return encode(codec, pixels, 0, len(rows))
-    return latents(codec, pictures.names(rows), pixels, pictures.cache).every
+        return encode(codec, pixels, 0, len(rows), refine)
+    return latents(codec, pictures.names(rows), pixels, pictures.cache, refine).every
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ def evaluate(
     say: Say = lambda _: None,
     watch: Watch = lambda *_: None,
     about: Mapping[str, str] | None = None,
+    refine: int = 0,
 ) -> Report:
     """Judge models by name, and baselines, on the seen and on the held-out captions of a split.
 
@@ -103,8 +104,9 @@ def evaluate(
     captions to unit codes. `second` is the same dataset seen by another extractor, to repeat the rows with. At most
     `captions` of each row are judged, chosen by hash, and none but those in `only`, n pictures of each, at least 2; a
     row with too few is absent. `seed` is of the baselines' draws, the bootstrap and the caption-blind pictures. `say`
-    is called with what is being done, `watch` with each row that is judged; `about` is kept in the report. ValueError
-    if an argument is out of its range, or a model's pictures are not as promised.
+    is called with what is being done, `watch` with each row that is judged; `about` is kept in the report. `refine` is
+    by how many steps latents of real pictures are brought nearer to them, those of reconstructions and of retrieval,
+    see `ImageCodec.refined`. ValueError if an argument is out of its range, or a model's pictures are not as promised.
     """
     if split not in ROWS:
         raise ValueError(f"split: expected one of {', '.join(ROWS)}, got {split!r}")
@@ -112,7 +114,7 @@ def evaluate(
         raise ValueError("models: expected at least one")
     check_counts(n, captions)
     judges = [judge] if second is None else [judge, second]
-    rivals, absent = _baselines(judge, codec, encode_text, say)
+    rivals, absent = _baselines(judge, codec, encode_text, refine, say)
     rows: list[dict[str, Row]] = [{} for _ in judges]
     for name, part in ROWS[split].items():
         say(f"{name}: references")
@@ -130,13 +132,13 @@ def evaluate(
             absent[FAR_ROW] = far
         elif far is not None:
             makers[FAR_ROW] = [_RowMaker(part, bench[far], list(models), far) for bench in benches]
-        _fill(makers, judged_by_all(benches, models, rivals, codec, n), say, watch)
+        _fill(makers, judged_by_all(benches, models, rivals, codec, n, refine), say, watch)
         rows = [known | {row: mine[i].row for row, mine in makers.items()} for i, known in enumerate(rows)]
     if not rows[0]:
         raise UserError("; ".join(f"{name}: {absent[name]}" for name in ROWS[split]))
     measured = next(part for part in reversed(ROWS[split].values()) if part in judge.pictures.split)
     run = split, seed, n, judge.extractor.id, judge.pictures.fingerprint
-    of_codec = None if codec is None else codec_figures(judge, codec, measured, seed)
+    of_codec = None if codec is None else codec_figures(judge, codec, measured, seed, refine)
     repeated = {} if second is None else {second.extractor.id: rows[1]}
     return Report(*run, rows[0], of_codec, judge.singly, repeated, absent=absent, about=dict(about or {}))
 
@@ -149,11 +151,11 @@ def check_counts(n: int, captions: int | None) -> None:
         raise UserError(f"captions: expected at least 2, got {captions}")
 
 
-def codec_figures(judge: Judge, codec: ImageCodec, split: str, seed: int = 0) -> Codec:
+def codec_figures(judge: Judge, codec: ImageCodec, split: str, seed: int = 0, refine: int = 0) -> Codec:
     """PSNR and sharpness of a codec on all pictures of a split."""
     rows = judge.pictures.where(split)
     errors, gradients = [], []
-    z = picture_latents(codec, judge.pictures, rows).mean
+    z = picture_latents(codec, judge.pictures, rows, refine).mean
     for x, mean in zip(judge.pictures.blocks(rows), z.split(BLOCK), strict=True):
         y = decode_all(codec, mean).numpy()
         errors.append(quality.squared_error(y, x.numpy()))
@@ -164,7 +166,7 @@ def codec_figures(judge: Judge, codec: ImageCodec, split: str, seed: int = 0) ->
 
 
 def _baselines(
-    judge: Judge, codec: ImageCodec | None, encode_text: EncodeText | None, say: Say
+    judge: Judge, codec: ImageCodec | None, encode_text: EncodeText | None, refine: int, say: Say
 ) -> tuple[Baselines | None, dict[str, str]]:
     """The decoded baselines where they can be fitted, and what is absent from the whole report."""
     absent = {column: OPTIONAL[column] for column in judge.pictures.lacks}
@@ -180,7 +182,7 @@ def _baselines(
     if codec is None or encode_text is None:
         return None, absent
     say("baselines: encoding the training pictures")
-    return Baselines.fit(judge.pictures, codec, encode_text), absent
+    return Baselines.fit(judge.pictures, codec, encode_text, refine), absent
 
 
 def trade_off(
@@ -249,7 +251,12 @@ def _fill(
 
 
 def judged_by_all(
-    benches: Sequence[Bench], models: Mapping[str, Generate], rivals: Baselines | None, codec: ImageCodec | None, n: int
+    benches: Sequence[Bench],
+    models: Mapping[str, Generate],
+    rivals: Baselines | None,
+    codec: ImageCodec | None,
+    n: int,
+    refine: int = 0,
 ) -> Iterator[tuple[str, list[Judged]]]:
     """Every method on one row, by every bench of the same captions; a method's pictures are made once and not kept."""
     judges, first = [bench.judge for bench in benches], benches[0]
@@ -260,7 +267,7 @@ def judged_by_all(
 
     yield "real", [bench.real for bench in benches]
     if codec is not None:
-        seen = seen_by(judges, (reconstruct(codec, x) for x in first.judge.pictures.blocks(first.rows)))
+        seen = seen_by(judges, (reconstruct(codec, x, refine) for x in first.judge.pictures.blocks(first.rows)))
         yield "reconstruction", [bench.reconstructions(s) for bench, s in zip(benches, seen, strict=True)]
     (name, generate), *others = models.items()
     blocks = drawn(name, generate, captions, n)

@@ -14,6 +14,8 @@ import torch
 from bridge.codecs import load_codec
 from bridge.errors import UserError
 from bridge.hub import resolve_model
+from bridge.pairs.reading import Reading
+from bridge.pairs.sources import Wanted
 from bridge.pipeline import BridgePipeline
 from tests.fixtures import made_up, shorten_own
 from train import auto
@@ -139,7 +141,7 @@ def test_it_ends_with_a_few_figures_and_the_line_to_try(bare: Path, finished: Pa
 
 def test_every_choice_has_a_reason(finished: Path) -> None:
     choices = json.loads((finished / "choices.json").read_text("utf-8"))
-    assert set(choices) == {"options", "precision", "codec", "local flow"}
+    assert set(choices) == {"options", "precision", "codec", "local flow", "refine"}
     assert all(choice["why"] for choice in choices.values())
 
 
@@ -321,6 +323,24 @@ def test_other_minutes_go_on_with_the_codec_that_was_begun(bare: Path, tmp_path:
         assert auto.main([str(bare), "--out", str(tmp_path / "run"), *words]) == 130
     assert [budget.seconds for _, budget in codecs] == [60, 1800]
     assert [config.loop.warmup for config, _ in codecs] == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("began", "seconds", "steps"),
+    [(0.0, 20.0, 8), (140.0, 20.0, 5), (1000.0, 20.0, 3), (0.0, 1000.0, 0)],
+    ids=["all is left", "some", "late, at least a share", "not enough for one"],
+)
+def test_latents_are_refined_as_long_as_the_minutes_last(
+    finished: Path, bare: Path, tmp_path: Path, monkeypatch: Patch, began: float, seconds: float, steps: int
+) -> None:
+    run = auto.AutoRun(Wanted(str(bare)), Reading(size=128), tmp_path / "run", 4.0, 0)
+    run.data, run.began = finished / "data", 0.0
+    pictures = len(rows_of(load_dataset(run.data), "train"))
+    times = iter([0.0, seconds * min(auto.CODEC_BATCH, pictures) / pictures, began])
+    monkeypatch.setattr(auto, "time", SimpleNamespace(monotonic=times.__next__))
+    chosen, why = run.refining(auto.shipped_codec())
+    assert chosen == steps
+    assert f"a step takes {seconds:.0f} s" in why
 
 
 @pytest.mark.parametrize(

@@ -215,8 +215,50 @@ def test_no_argument_is_changed_in_place(codec, x):
     z = normal(codec.z_shape)
     before = x.clone(), z.clone()
     codec.encode(x)
+    codec.refined(x, 1)
     codec.decode(z)
     assert (torch.equal(x, before[0]), torch.equal(z, before[1])) == (True, True)
+
+
+def error(codec: ImageCodec, latents: LatentDistribution, x: torch.Tensor) -> float:
+    return float((codec.decode(latents.mean) - x).abs().mean())
+
+
+def test_refined_latents_are_of_the_same_kind(codec, x):
+    refined, encoded = codec.refined(x), codec.encode(x)
+    assert refined.mean.shape == encoded.mean.shape
+    assert torch.equal(refined.std, encoded.std)
+    assert not (refined.mean.requires_grad or refined.mean.is_inference())
+    assert error(codec, refined, x) <= error(codec, encoded, x) + 1e-6
+
+
+def test_no_steps_refine_nothing(codec, x):
+    assert torch.equal(codec.refined(x, 0).mean, codec.encode(x).mean)
+
+
+def test_refined_latents_decode_nearer_to_their_pictures(autoencoder):
+    z = normal(autoencoder.z_shape)
+    x = autoencoder.decode(z + 0.5)  # what the codec can draw
+    steps = [error(autoencoder, autoencoder.refined(x, steps), x) for steps in (0, 2, 8)]
+    assert steps == sorted(steps, reverse=True)
+    assert steps[2] < 0.8 * steps[0]
+
+
+def test_refining_does_not_depend_on_company_or_surroundings(autoencoder, x):
+    refined = autoencoder.refined(x, 3).mean
+    with torch.inference_mode():
+        alone = autoencoder.refined(x[1:].clone(), 3).mean
+    torch.testing.assert_close(alone, refined[1:], atol=2e-2, rtol=0)
+
+
+def test_large_pictures_are_refined_few_at_a_time(tiny_vae, x, monkeypatch):
+    codec, sizes = VAECodec(tiny_vae), []
+    whole = codec.refined(x.repeat(3, 1, 1, 1), 2).mean
+    decode = type(codec)._decoded
+    monkeypatch.setattr(type(codec), "_decoded", lambda self, z: sizes.append(len(z)) or decode(self, z))
+    monkeypatch.setattr("bridge.codecs.refine.AT_ONCE", 4 * 64**2)
+    torch.testing.assert_close(codec.refined(x.repeat(3, 1, 1, 1), 2).mean, whole, atol=2e-2, rtol=0)
+    assert sizes == [4, 4, 4, 2, 2, 2]
 
 
 def test_moving_gives_the_codec_itself(codec):

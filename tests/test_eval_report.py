@@ -95,6 +95,19 @@ class Coarse(ImageCodec):
         raise AssertionError("the judge saves no codec")
 
 
+class Blunt(Coarse):
+    """Encodes too brightly, but not where it refines."""
+
+    fingerprint = "blunt"
+
+    def encode(self, x):
+        latents = super().encode(x)
+        return LatentDistribution(latents.mean + 0.5, latents.std)
+
+    def refined(self, x, steps=1):
+        return super().encode(x) if steps else self.encode(x)
+
+
 def encode_text(captions):
     """Codes that tell little: a caption's brightness in a few places, and its name."""
     codes = np.stack([np.r_[pattern(c).ravel()[:6] - 0.5, pattern(c + "!").ravel()[:6] - 0.5] for c in captions])
@@ -315,6 +328,15 @@ def test_codec_figures_are_those_of_its_reconstructions(report, judge):
     x = judge.pictures.pixels(judge.pictures.where("validation"))
     error = ((Coarse().decode(Coarse().encode(x).mean) - x) ** 2).mean()
     assert report.codec.psnr_pooled == pytest.approx(float(-10 * torch.log10(error)), abs=1e-3)
+
+
+def test_reconstructions_and_retrieval_are_refined_on_request(report, judge):
+    models = {"artists": artists_model}
+    blunt, refined = (evaluate(models, judge, codec=Blunt(), encode_text=encode_text, refine=n) for n in (0, 1))
+    assert blunt.codec.psnr_pooled + 1 < refined.codec.psnr_pooled == report.codec.psnr_pooled
+    methods = [each.rows["seen"].methods for each in (report, refined)]
+    for name in ("reconstruction", "nearest1", "nearestk"):
+        assert methods[0][name] == methods[1][name]
 
 
 def test_same_seed_gives_the_same_bytes(report, judge):

@@ -14,6 +14,7 @@ from bridge import BridgePipeline
 from bridge.cli import main
 from bridge.codecs import VAECodec
 from bridge.errors import UserError
+from bridge.images import to_tensor
 from bridge.mappers import LocalFlowMapper
 from bridge.pipeline import ONE_PICTURE
 from tests.fixtures import randomise
@@ -140,6 +141,22 @@ def test_a_new_picture_costs_that_picture_alone(folder, base, encoded):
     pipe = BridgePipeline.from_pairs(folder, base)
     assert encoded == [1]
     assert len(pipe.mapper.latents) == len(CAPTIONS) + 1
+
+
+def test_refined_pictures_are_drawn_nearer_to_what_they_are(folder, base):
+    plain, refined = (BridgePipeline.from_pairs(folder, base, refine=refine) for refine in (False, True))
+    x = to_tensor([picture(number) for number in range(len(CAPTIONS))])
+    errors = [
+        (pipe.codec.decode(pipe.mapper.picture_latents(torch.arange(6))) - x).square() for pipe in (plain, refined)
+    ]
+    assert (errors[1].mean((1, 2, 3)) < errors[0].mean((1, 2, 3))).all()
+
+
+def test_refined_and_plain_latents_are_kept_apart(folder, base, encoded):
+    both = [BridgePipeline.from_pairs(folder, base, refine=refine).fingerprint for refine in (False, True)]
+    encoded.clear()
+    assert [BridgePipeline.from_pairs(folder, base, refine=refine).fingerprint for refine in (False, True)] == both
+    assert (encoded, len(set(both))) == ([], 2)
 
 
 def test_a_picture_that_was_removed_is_forgotten(folder, base, encoded):
@@ -280,6 +297,10 @@ def test_the_command_learns_a_model_folder(folder, base, tmp_path, capsys):
     from_model = run(capsys, *words, "--model", tmp_path / "mine")[1]
     from_pairs = run(capsys, *words, "--model", base, "--pairs", folder)[1]
     assert from_model == from_pairs  # the same names: the same model and settings
+    refined = ("--refine", "--model", base)
+    assert run(capsys, "learn", folder, *refined, "--out", mine)[0] == 0
+    from_model = run(capsys, *words, "--model", mine)[1]
+    assert from_model == run(capsys, *words, *refined, "--pairs", folder)[1] != from_pairs
 
 
 def test_a_folder_of_somebody_elses_is_refused_before_anything_is_learnt(folder, base, tmp_path, capsys, monkeypatch):

@@ -12,6 +12,7 @@ import yaml
 from bridge import BridgePipeline
 from bridge.pipeline import Settings
 from train.config import ConfigError
+from train.data.dataset import load_dataset, pixels_of, rows_of, to_unit
 from train.loop import LoopConfig
 from train.mapper import MapperConfig, MapperTraining
 from train.memory import MemoryConfig, build, main
@@ -38,6 +39,13 @@ def test_all_splits_make_a_larger_one(config, artwork_rows):
     splits = tuple({row["split"] for row in artwork_rows})
     both = MemoryConfig(config.data, config.vae, config.out, splits=splits, settings=config.settings)
     assert len(BridgePipeline.from_pretrained(build(both)).mapper.latents) == len(artwork_rows)
+
+
+def test_refined_latents_are_nearer_to_their_pictures(config, artwork_rows):
+    x = to_unit(pixels_of(rows_of(load_dataset(config.data), "train")))
+    pipes = [BridgePipeline.from_pretrained(build(replace(config, refine=steps))) for steps in (0, 2)]
+    errors = [(pipe.codec.decode(pipe.mapper.picture_latents(torch.arange(len(x)))) - x).abs().mean() for pipe in pipes]
+    assert errors[1] < errors[0]
 
 
 def test_its_styles_are_the_datasets(config, artwork_rows):
@@ -212,7 +220,7 @@ def test_what_cannot_be_built_is_refused(config, settings, message):
         build(MemoryConfig(config.data, config.vae, config.out, **settings))
 
 
-@pytest.mark.parametrize(("name", "value"), [("captions", 0), ("window", (1.0,))])
+@pytest.mark.parametrize(("name", "value"), [("captions", 0), ("refine", -1), ("window", (1.0,))])
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(ConfigError, match=f"^{name}: "):
         MemoryConfig(Path("d"), Path("v"), Path("o"), **{name: value})

@@ -26,7 +26,7 @@ from datasets import Dataset
 
 from bridge.arguments import writable_folder
 from bridge.checkpoint import CheckpointError, atomic_write
-from bridge.codecs import AUTOENCODERS, CONFIG, codec_from_diffusers, load_codec, read_config
+from bridge.codecs import AUTOENCODERS, CONFIG, REFINING, codec_from_diffusers, load_codec, read_config
 from bridge.codecs.palette import PaletteCodec
 from bridge.errors import UserError
 from bridge.hub import resolve_model, shipped_models
@@ -39,7 +39,7 @@ from train.autoencoder import VAEConfig, VAETraining
 from train.codec import CodecConfig, fit, psnr
 from train.command import Parser, number, run_command, say
 from train.config import ConfigError, load_config, named
-from train.data.dataset import at_once, load_dataset, pixels_of, rows_of
+from train.data.dataset import at_once, load_dataset, pixels_of, rows_of, to_unit
 from train.mapper import MapperConfig, MapperTraining
 from train.memory import MemoryConfig, build, held_out_losses
 from train.prepare import FACTS, OtherSourceError, add_arguments, chosen, prepare
@@ -230,7 +230,22 @@ class AutoRun:
 
         best = self.choose("local flow", choose)
         config = replace(plain, window=tuple(best["window"]), perplexity=best["perplexity"])
+        config = replace(config, refine=self.choose("refine", lambda: self.refining(vae)))
         return build(written(config, self.out / "memory.yaml"))
+
+    def refining(self, vae: Path) -> tuple[int, str]:
+        """Steps by which latents are brought nearer to their pictures, as many as the time that is left allows."""
+        codec, pixels = load_codec(vae), pixels_of(rows_of(load_dataset(self.data), "train"))
+        few, start = to_unit(pixels[:CODEC_BATCH]), time.monotonic()
+        codec.refined(few, 1)
+        seconds = (time.monotonic() - start) * len(pixels) / len(few)
+        left = self.left()
+        steps = min(REFINING, int(left / seconds))
+        return steps, f"{left:.0f} s are left, and a step takes {seconds:.0f} s"
+
+    def left(self) -> float:
+        """Seconds that are left for the mapper, a share of the minutes at least."""
+        return max(60 * self.minutes - (time.monotonic() - self.began), 60 * self.minutes * LEAST_SHARE)
 
     def trained(self, vae: Path, rows: int) -> Path:
         """A mapper trained for what is left of the minutes."""
@@ -255,7 +270,7 @@ class AutoRun:
 
     def steps_left(self, trial: Mapping[str, float]) -> tuple[int, str]:
         """As many as the time that is left allows, validations included; early stopping ends some runs sooner."""
-        left = max(60 * self.minutes - (time.monotonic() - self.began), 60 * self.minutes * LEAST_SHARE)
+        left = self.left()
         stepping = max(left - VALIDATIONS * trial["validation_seconds"], left / 2)
         steps = max(int(stepping / max(trial["seconds"], 1e-3)), VALIDATIONS)
         rates = f"{trial['seconds']:.2f} s a step and {trial['validation_seconds']:.0f} s a validation"

@@ -57,6 +57,8 @@ class MemoryConfig:
     vae: Path  # Folder of a codec
     out: Path  # Run folder; the model ends in `out/model`
     splits: tuple[str, ...] = ("train",)  # Whose rows go into memory
+    refine: int = 0  # Steps by which latents are brought nearer to their pictures; see `ImageCodec.refined`
+    unrefined: tuple[str, ...] = ()  # Styles whose latents are not, which saves time
     half: bool = False  # Round the weights of codec and correction to half precision, which halves their bytes
     captions: int = 4  # Most captions of a picture that are kept, those that say nothing new apart
     tags: int = 0  # Most tags of an emoji that become further captions, see `allusions`
@@ -78,7 +80,7 @@ class MemoryConfig:
 
     def __post_init__(self) -> None:
         check(self, "captions", "1 or more", lambda count: count >= 1)
-        check(self, "tags", "0 or more", lambda count: count >= 0)
+        check(self, "tags refine", "0 or more", lambda count: count >= 0)
         check(self, "bits", "2, 4, 6 or 8, or one of these for each channel", len)
         check(self, "code_bits", "2, 4, 6 or 8", KEPT.__contains__)
         check(self, "window", "two numbers, at t = 0 and at t = 1", lambda window: len(window) == 2)
@@ -160,7 +162,7 @@ def correction_of(config: MemoryConfig, codec: ImageCodec) -> LocalFlowMapper:
 def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder: TextEncoder) -> Memory:
     """The rows of the config's splits, with their most telling captions.
 
-    All of the dataset is encoded, so that a memory of other splits finds it in the cache.
+    All of the dataset is encoded, so that a memory of other splits finds it in the cache; only what is kept is refined.
     """
     cache, styles = config.data / CACHE, [str(style) for style in dataset["style"]]
     captions = [
@@ -195,12 +197,14 @@ def remember(config: MemoryConfig, dataset: Dataset, codec: ImageCodec, encoder:
     chosen = [i for i, text in enumerate(everything) if text in known]
     texts = [everything[i] for i in chosen]
     number = {text: i for i, text in enumerate(texts)}
-    latents = latents_of(codec, dataset, cache).means[kept]
+    latents = latents_of(codec, dataset, cache).means
+    if refined := [i for i in kept if config.refine and styles[i] not in config.unrefined]:
+        latents[refined] = latents_of(codec, dataset.select(refined), cache, config.refine).means
     numbers = [[number[caption] for caption in captions[i]] for i in kept]
     same = column(dataset, "duplicate", -1)
     groups = [f"picture {i}" if same[i] < 0 else f"group {same[i]}" for i in kept]
     kinds, allusive = [styles[i] for i in kept], frozenset(texts) - plain
-    return Memory(latents, codes[chosen], texts, numbers, groups, kinds, allusions=allusive)
+    return Memory(latents[kept], codes[chosen], texts, numbers, groups, kinds, allusions=allusive)
 
 
 def column(dataset: Dataset, name: str, default: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from bridge.codecs.autoencoders import (
     VQCodec,
     codec_from_diffusers,
 )
-from bridge.codecs.base import CODECS, DETERMINISTIC_STD, ImageCodec, LatentDistribution, load_codec
+from bridge.codecs.base import CODECS, DETERMINISTIC_STD, REFINING, ImageCodec, LatentDistribution, load_codec
 from bridge.codecs.dense import DenseCodec, DenseVAE
 from bridge.codecs.palette import PaletteCodec, PaletteVAE
 from bridge.codecs.standardize import PCACodec, PrincipalAxes, WhitenedCodec
@@ -23,7 +23,7 @@ CODECS |= {name: kind.from_pretrained for name, kind in AUTOENCODERS.items()} | 
 }
 
 __all__ = [
-    "AUTOENCODERS", "CODECS", "CONFIG", "DETERMINISTIC_STD", "HUB_FILES", "AutoencoderCodec", "DenseCodec", "DenseVAE",
-    "ImageCodec", "LatentDistribution", "PCACodec", "PaletteCodec", "PaletteVAE", "PrincipalAxes", "TinyCodec",
-    "VAECodec", "VQCodec", "WhitenedCodec", "codec_from_diffusers", "load_codec", "read_config",
+    "AUTOENCODERS", "CODECS", "CONFIG", "DETERMINISTIC_STD", "HUB_FILES", "REFINING", "AutoencoderCodec", "DenseCodec",
+    "DenseVAE", "ImageCodec", "LatentDistribution", "PCACodec", "PaletteCodec", "PaletteVAE", "PrincipalAxes",
+    "TinyCodec", "VAECodec", "VQCodec", "WhitenedCodec", "codec_from_diffusers", "load_codec", "read_config",
 ]  # fmt: skip

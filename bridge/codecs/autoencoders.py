@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from bridge.checkpoint import CheckpointError
-from bridge.codecs.base import DETERMINISTIC_STD, ImageCodec, LatentDistribution
+from bridge.codecs.base import DETERMINISTIC_STD, REFINING, ImageCodec, LatentDistribution
+from bridge.codecs.refine import refine
 from bridge.context import unwrapped
 from bridge.errors import UserError
 from bridge.hub import HubError, local_folder, snapshot
@@ -113,9 +114,16 @@ class AutoencoderCodec(ImageCodec):
         mean, std = self.raw(x * 2 - 1)
         return LatentDistribution((mean - self.mean) / self.std, std / self.std)
 
+    def refined(self, x: Tensor, steps: int = REFINING) -> LatentDistribution:
+        """As `encode`, with means moved so that they decode to what is nearer x; see `bridge.codecs.refine`."""
+        return refine(self._decoded, x, self.encode(x), steps)
+
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         self.check_latents(z)
+        return self._decoded(z)
+
+    def _decoded(self, z: Tensor) -> Tensor:
         return (self.vae.decode(z * self.std + self.mean).sample / 2 + 0.5).clamp(0, 1)
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bridge.checkpoint import CheckpointError
-from bridge.codecs.base import DETERMINISTIC_STD, ImageCodec, LatentDistribution, load_codec
+from bridge.codecs.base import DETERMINISTIC_STD, REFINING, ImageCodec, LatentDistribution, load_codec
 from bridge.errors import UserError
 from bridge.opening import CONFIG, fingerprint, read_config, read_object
 
@@ -157,9 +157,12 @@ class WhitenedCodec(ImageCodec):
         self.inner.save(folder / INNER)
         self.axes.save(folder, {"_class_name": "WhitenedCodec", "inner": self.inner.fingerprint})
 
-    @torch.no_grad()
     def encode(self, x: Tensor) -> LatentDistribution:
-        latents = self.inner.encode(x)
+        return self.refined(x, 0)
+
+    @torch.no_grad()
+    def refined(self, x: Tensor, steps: int = REFINING) -> LatentDistribution:
+        latents = self.inner.refined(x, steps)
         mean, std = latents.mean.flatten(1), latents.std.flatten(1)
         return LatentDistribution(self.axes.project(mean), self.axes.project_std(std))
 

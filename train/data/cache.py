@@ -274,14 +274,21 @@ def caption_codes(encoder: TextEncoder, texts: Sequence[str], folder: Path, *, w
     return Codes(shards, with_tokens=with_tokens)
 
 
-def latents(codec: ImageCodec, names: Sequence[str], pixels: PixelsOf, folder: Path) -> Latents:
-    """Latent distributions of the N pictures with these content hashes, kept in `folder`, of a dataset's caches."""
-    maker = [codec.fingerprint]
-    shards = encoded_once(folder, "latents", maker, names, lambda *ends: vars(encode(codec, pixels, *ends)), "pictures")
-    return Latents(shards, names)
+def latents(codec: ImageCodec, names: Sequence[str], pixels: PixelsOf, folder: Path, refine: int = 0) -> Latents:
+    """Latent distributions of the N pictures with these content hashes, kept in `folder`, of a dataset's caches.
+
+    `refine` is how many steps of `ImageCodec.refined` they take.
+    """
+    maker = [codec.fingerprint, *([f"refined {refine}"] if refine else [])]
+
+    def compute(start: int, stop: int) -> Mapping[str, Column]:
+        return vars(encode(codec, pixels, start, stop, refine))
+
+    return Latents(encoded_once(folder, "latents", maker, names, compute, "pictures"), names)
 
 
-def encode(codec: ImageCodec, pixels: PixelsOf, start: int, stop: int) -> LatentDistribution:
+def encode(codec: ImageCodec, pixels: PixelsOf, start: int, stop: int, refine: int = 0) -> LatentDistribution:
     """Latent distributions of pictures `start` to `stop`, the last excluded, (B, *z_shape)."""
-    chunks = [codec.encode(pixels(at, min(at + PICTURES, stop))) for at in range(start, stop, PICTURES)]
+    parts = (pixels(at, min(at + PICTURES, stop)) for at in range(start, stop, PICTURES))
+    chunks = [codec.refined(x, refine) for x in parts]
     return LatentDistribution(*(torch.cat([getattr(c, name).cpu() for c in chunks]) for name in ("mean", "std")))

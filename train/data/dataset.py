@@ -118,8 +118,8 @@ def to_unit(pixels: Tensor) -> Tensor:
     return pixels.float() / 255
 
 
-def latents_of(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
-    """Latent distributions of a dataset's pictures, scaled to the codec's size if need be, once; kept in `folder`."""
+def latents_of(codec: ImageCodec, rows: Dataset, folder: Path, refine: int = 0) -> Latents:
+    """Latent distributions of a dataset's pictures, scaled to the codec's size if need be, once; see `latents`."""
     size = (codec.image_size, codec.image_size)
     raw = rows.cast_column("image", datasets.Image(decode=False))  # neither decoded nor held
     hashes = [content_hash(encoded_picture(i, row)) for i, row in enumerate(raw["image"])]
@@ -128,7 +128,7 @@ def latents_of(codec: ImageCodec, rows: Dataset, folder: Path) -> Latents:
         x = to_unit(pixels_of(rows.select(range(start, stop))))
         return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="bicubic", antialias=True).clamp(0, 1)
 
-    return latents(codec, hashes, pixels, folder)
+    return latents(codec, hashes, pixels, folder, refine)
 
 
 @dataclass(frozen=True)
