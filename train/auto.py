@@ -65,7 +65,7 @@ MAPPERS = {
     "mixture": "MixtureMapper",
     "flow": "NormalizingFlowMapper",
 }
-WINDOWS, PERPLEXITIES = ((1.0, 0.8), (1.5, 1.2), (2.0, 1.7), (3.0, 2.5)), (2.0, 8.0, 32.0)  # Candidates of local flows
+WINDOWS, PERPLEXITIES = ((2.0, 1.7), (3.0, 2.5)), (2.0, 4.0, 8.0)  # Candidates of local flows; others make patchworks
 TRIAL_STEPS, VALIDATIONS, PATIENCE = 30, 8, 4
 LARGEST_BATCH, DROPOUT = 256, 0.05
 SETTINGS = Settings(guidance_scale=1.0, num_inference_steps=12)  # Of finished models
