@@ -29,6 +29,14 @@ CHROMATIC = WORDS[:BLACK]  # those with a hue, between which a light or dark sha
 STEEPEST = 4.0  # power to which saturation and value are raised at most, to bring one colour's shade to another's
 LEAST = 0.2  # share of what is drawn below which a hue is not its colour; then black, white or grey is
 MOSTLY = 0.5  # share from which on what has the target already is painted again, rather than something else
+TO_CONES = np.array(  # of Oklab, from linear sRGB
+    [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566],
+     [0.0883024619, 0.2817188376, 0.6299787005]]
+)  # fmt: skip
+TO_LAB = np.array(
+    [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099],
+     [0.0259040371, 0.7827717662, -0.8086757660]]
+)  # fmt: skip
 LINE = 0.6  # grey of the line around what is painted white
 
 
@@ -46,6 +54,21 @@ def rgb_of(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.nda
     """The inverse of `hsv`, (..., 3)."""
     k = (np.array([5.0, 3.0, 1.0]) + hue[..., None] / 60) % 6
     return value[..., None] * (1 - saturation[..., None] * np.clip(np.minimum(k, 4 - k), 0, 1))
+
+
+def oklab(rgb: np.ndarray) -> np.ndarray:
+    """Lightness in [0, 1] and two axes of hue and chroma, (..., 3), of RGB in [0, 1], (..., 3).
+
+    Source: Ottosson 2020, A Perceptual Color Space for Image Processing
+    """
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, (np.maximum(rgb, 0.04045) + 0.055) ** 2.4 / 1.055**2.4)
+    return np.cbrt(linear @ TO_CONES.T) @ TO_LAB.T
+
+
+def from_oklab(lab: np.ndarray) -> np.ndarray:
+    """The inverse of `oklab`; what is not in RGB is cut off, (..., 3) in [0, 1]."""
+    linear = ((lab @ np.linalg.inv(TO_LAB).T) ** 3 @ np.linalg.inv(TO_CONES).T).clip(0, 1)
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def colour_numbers(rgb: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bridge.text import TextCode
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 CODES, CAPTIONS = "memory.safetensors", "captions.json"
@@ -120,9 +121,13 @@ def code_key(code: Tensor) -> bytes:
 
 def remembered(cache: OrderedDict[bytes, T], most: int, code: Tensor, compute: Callable[[Tensor], T]) -> T:
     """What `compute` gives for a text code, cached for the last `most` of them."""
-    key = code_key(code)
+    return kept(cache, most, code_key(code), lambda: compute(code))
+
+
+def kept(cache: OrderedDict[K, T], most: int, key: K, compute: Callable[[], T]) -> T:
+    """What `compute` gives, cached for the last `most` keys."""
     if key not in cache:
-        cache[key] = compute(code)
+        cache[key] = compute()
         while len(cache) > most:
             cache.popitem(last=False)
     return cache[key]

@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import json
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import groupby, islice
@@ -27,14 +28,15 @@ from bridge.hub import resolve_model
 from bridge.images import to_pil, to_tensor
 from bridge.learn import Memory, learn
 from bridge.mappers import LocalFlowMapper, Mapper, VelocityMapper, load_mapper
-from bridge.mappers.local import BELOW_ONE, RATHER_NOT, SETTINGS, Material
-from bridge.memory import CaptionMemory
+from bridge.mappers.local import BELOW_ONE, RATHER_NOT, ROOM, SETTINGS, Material
+from bridge.memory import CaptionMemory, code_key, kept
 from bridge.noise import generator_for, seed_or_generators, spread_number
 from bridge.opening import fingerprint, read_object, refuse_unknown
 from bridge.pairs.sources import Wanted
 from bridge.score import MAX_SAMPLES, SAMPLES, ScoreMatrix, check_pictures, resolve_method, score_latents, typical
 from bridge.text import TextCode, TextEncoder
 from bridge.text.encoders import load_text_encoder
+from bridge.variation import varied
 
 SAMPLE_BATCH, MICRO_BATCH = 32, 16
 """Rows that mapper and decoder work on at a time, padded: matrix kernels round differently for other sizes.
@@ -44,6 +46,7 @@ The mapper is bound by reading its weights, the decoder by arithmetic.
 LEAST_PLACES = 16  # token places of the shortest captions, for a mapper that reads tokens; see `token_places`
 TEXT, MAPPER, CODEC, MEMORY = "text", "mapper", "vae", "captions"  # folders inside a model's
 LOCAL_STEPS = 12  # Euler steps of a model made from pairs
+MATERIALS = 128  # Captions of which it is remembered what they draw from
 TO_THE_LETTER = 0.98  # cosine with a known caption from which on a caption is taken for that one
 Prompts = Iterable[tuple[Text, Text | None]]  # captions, each with its negative one
 PIXELS = ("pil", "np", "pt")
@@ -163,6 +166,7 @@ class BridgePipeline:
                 got = type(value).__name__
                 raise UserError(f"{name}: expected a {kind.__name__}, got {got}; pass the part itself, unwrapped")
             value = (value.eval().requires_grad_(False) if name == "mapper" else value).to(self._device)
+            self._materials: OrderedDict[tuple[Any, ...], Material | None] = OrderedDict()  # see `_material`
         super().__setattr__(name, value)
 
     @property
@@ -561,12 +565,36 @@ class BridgePipeline:
         return "; ".join(filter(None, notes)) or None
 
     def _material(self, caption: str, code: TextCode, settings: Settings) -> Material | None:
-        """What a caption draws from, or None where that is what is nearest in memory."""
+        """What a caption draws from, or None where that is what is nearest in memory; remembered, for it takes long."""
         mapper = view_of(self.mapper, settings)
-        if not (settings.compose and isinstance(mapper, LocalFlowMapper)):
+        if not isinstance(mapper, LocalFlowMapper):
             return None
-        known = self.read(caption), code.pooled[0], mapper, lambda text: self.code(text).pooled[0]
-        return compose(*known, self.codec) or coloured(*known, self.codec) or main_thing(*known)
+        key = caption, code_key(code.pooled[0]), settings
+        return kept(self._materials, MATERIALS, key, lambda: self._made(caption, code, settings, mapper))
+
+    def _made(self, caption: str, code: TextCode, settings: Settings, mapper: LocalFlowMapper) -> Material | None:
+        made, known = None, (self.read(caption), code.pooled[0], mapper, lambda text: self.code(text).pooled[0])
+        if settings.compose:
+            made = compose(*known, self.codec) or coloured(*known, self.codec) or main_thing(*known)
+        return (self._variations(made, code, settings, mapper) if settings.novelty > 0 else None) or made
+
+    def _variations(
+        self, made: Material | None, code: TextCode, settings: Settings, mapper: LocalFlowMapper
+    ) -> Material | None:
+        """Of what a caption draws from, whether it was made, is near in memory, or near to known captions."""
+        pooled, evenly = code.pooled[0], [(n + 0.5) / ROOM for n in range(ROOM)]
+        if made is None and bool(self._strange(code, settings)):
+            known = [mapper.known_code(pooled, u, settings.neighbour_temperature) for u in evenly]
+            of = {code_key(c): mapper.nearest_material(c) for c, _ in known}
+            return varied([(of[code_key(c)], rest) for c, rest in known], self.codec, settings.novelty)
+        material = made or mapper.nearest_material(pooled)
+        varying = varied([(material, u) for u in evenly], self.codec, settings.novelty)
+        return replace(varying, note=material.note) if varying else None
+
+    def _strange(self, c: TextCode, settings: Settings) -> Tensor:
+        """Which codes are drawn from known ones in their place, (B,) bool."""
+        strange = (self.memory.familiarity(c.pooled) < settings.familiar) & c.pooled.any(1)
+        return strange & (settings.neighbour_temperature > 0)
 
     def _encode(self, caption: Text) -> TextCode:
         try:
@@ -644,8 +672,8 @@ class BridgePipeline:
         choice, temperature = choice.clamp(max=BELOW_ONE).to(self.device), settings.neighbour_temperature
         if temperature > 0 and not isinstance(mapper, LocalFlowMapper):
             c = self.memory.soften(c, choice, temperature, settings.familiar)
-        elif temperature > 0:
-            far, near = (self.memory.familiarity(c.pooled) < settings.familiar) & c.pooled.any(1), c.pooled.clone()
+        elif isinstance(mapper, LocalFlowMapper):
+            far, near = self._strange(c, settings), c.pooled.clone()
             for row in far.nonzero()[:, 0].tolist():
                 near[row], choice[row] = mapper.known_code(c.pooled[row], float(choice[row]), temperature)
             c = c.replaced(far, near)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from bridge import composition, explore
-from bridge.colours import WORDS, painted
+from bridge.colours import WORDS, from_oklab, oklab, painted
 from bridge.composition import colour_and_thing, coloured
 from bridge.errors import UserError
 from bridge.mappers import LocalFlowMapper
@@ -28,6 +28,14 @@ def drawing(*bands: tuple[float, float, float]) -> np.ndarray:
 
 def word_of(pixels: np.ndarray) -> str | None:
     return colour_word(Image.fromarray((pixels * 255).round().astype(np.uint8)))
+
+
+def test_oklab_is_what_was_published_and_comes_back():
+    rgb = np.random.default_rng(0).random((50, 3))
+    np.testing.assert_allclose(from_oklab(oklab(rgb)), rgb, atol=1e-6)
+    known = {(1, 1, 1): (1, 0, 0), (1, 0, 0): (0.628, 0.2249, 0.1258), (0, 0, 1): (0.452, -0.0325, -0.3115)}
+    np.testing.assert_allclose(oklab(np.array([*known], dtype=float)), [*known.values()], atol=1e-3)
+    assert from_oklab(np.array([0.9, 0.4, 0.4])).max() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("target", WORDS)

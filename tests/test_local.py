@@ -310,7 +310,7 @@ def test_novelty_takes_samples_away_from_pictures_of_memory():
             .amin(1)
             .mean()
         )
-        for n in (0.0, 0.5, 1.0)
+        for n in (0.5, 0.75, 1.0)
     ]
     assert away[0] < away[1] < away[2]
 
@@ -328,8 +328,6 @@ def test_a_caption_with_few_near_pictures_draws_from_no_far_ones_below_a_tempera
     assert far[1] < 0.02
     near = np.linspace(1, 0.98, 30)
     np.testing.assert_allclose(log_kernel(near, 8.0, 0.08), log_kernel(near, 8.0))
-    mapper = memory(hottest=0.05)
-    assert mapper.restricted(novelty=1.0).hottest == pytest.approx(0.125)
     with pytest.raises(ValueError, match=r"^hottest: expected a number above 0.0001 and up to 10.0, got 0"):
         memory(hottest=0)
 
@@ -372,19 +370,28 @@ def test_an_unknown_style_is_refused_with_those_there_are():
 
 
 @pytest.mark.parametrize(
-    ("novelty", "window", "perplexity", "hottest", "lead"),
+    ("novelty", "own", "window", "perplexity", "lead"),
     [
-        (-1.0, (2.0, 1.0), 8.0, 0.1, 8.0),
-        (0.0, (2.0, 1.0), 8.0, 0.1, 4.0),
-        (0.25, (1.6, 0.8), 14.0, 0.1, 2.0),
-        (0.5, (1.2, 0.6), 20.0, 0.1, 0.0),
-        (1.0, (1.0, 0.5), 32.0, 0.25, 0.0),
+        (-1.0, 4.0, (2.0, 1.0), 8.0, 8.0),
+        (0.0, 4.0, (2.0, 1.0), 8.0, 4.0),
+        (0.0, 0.0, (2.0, 1.0), 8.0, 0.0),
+        (0.25, 0.0, (2.0, 1.0), 8.0, 4.0),
+        (0.5, 6.0, (2.0, 1.0), 8.0, 6.0),
+        (0.75, 4.0, (1.6, 0.8), 14.0, 2.0),
+        (1.0, 4.0, (1.2, 0.6), 20.0, 0.0),
     ],
 )
-def test_novelty_sets_how_memory_is_drawn_from(novelty, window, perplexity, hottest, lead):
-    mapper = memory(window=(2.0, 1.0), perplexity=8.0, hottest=0.1, lead=4.0).restricted(novelty=novelty)
+def test_novelty_sets_how_memory_is_drawn_from(novelty, own, window, perplexity, lead):
+    mapper = memory(window=(2.0, 1.0), perplexity=8.0, lead=own).restricted(novelty=novelty)
     assert mapper.window == pytest.approx(window)
-    assert (mapper.perplexity, mapper.hottest, mapper.lead) == pytest.approx((perplexity, hottest, lead))
+    assert (mapper.perplexity, mapper.lead) == pytest.approx((perplexity, lead))
+
+
+def test_the_nearest_pictures_are_material_that_draws_as_they_do():
+    mapper, c = memory(lead=4.0), unit_codes(1).chosen(torch.tensor([0.3]))
+    given = mapper.given([(c.pooled[0], mapper.nearest_material(c.pooled[0]))])
+    noise = sample_noise(mapper, 1)
+    torch.testing.assert_close(given.sample(c, noise=noise), mapper.sample(c, noise=noise))
 
 
 def test_views_do_not_pile_up():

@@ -24,6 +24,7 @@ from bridge.text import TextCode
 KEPT = {2: (1, 1.5), 4: (7, 2.7), 6: (31, 3.5), 8: (127, math.inf)}
 """Bits of a number of a latent -> largest integer that it is kept as, and deviations beyond which it is cut off."""
 REMEMBERED, REMEMBERED_IN_TRAINING = 256, 1 << 16  # Captions whose neighbours are kept
+ROOM = 24  # Pictures that a caption can be given as material, however few memory holds or weighs
 VIEWS = 32  # of other styles and novelties that are kept
 SLACK = 0.1  # Cosine by which a caption may be farther than the nearest, and still be the same
 ASIDE = 0.1  # Cosine by which captions that only allude to their picture are farther; by eye better than .05 and .13
@@ -43,7 +44,8 @@ SEEN = 3  # Latents that a correction reads: the point, the local flow's answer,
 SAME = 0.15  # Mean square of the difference, a number, below which two latents count as one picture
 UNKNOWN, CLOSEST, FARTHEST = 0.5, 0.95, 0.5
 """In training: share of the examples whose caption memory seems not to know, and the range of what it then knows."""
-MORE_LEAD = 4.0  # that novelty -1 adds
+MORE_LEAD = 4.0  # that novelty -1 adds, and that leads at least, while variations are drawn from
+HALFWAY = 0.5  # Novelty up to which memory is drawn from as at 0
 BELOW_ONE = 1 - 2**-24  # The largest number of float32 below 1
 LATE = 0.3  # 1 - t is not taken below this in a correction's loss
 
@@ -65,7 +67,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Material:
-    """What a caption draws from in place of its nearest pictures in memory: K latents, at most as many as are weighed.
+    """What a caption draws from in place of its nearest pictures in memory: K latents, ROOM or as many as are weighed.
 
     `note` is what to say of pictures drawn from it.
     """
@@ -336,10 +338,10 @@ class LocalFlowMapper(CleanMapper):
 
         `style` draws only from pictures of this kind, or of "one, another"; "not ..." from all but those; "rather not
         ..." from all but those too, unless a caption is shown by one of these kinds and not by others: then by that
-        alone, the kind named first being the last resort. `novelty` from 0 to 1 goes towards smaller windows, more
-        pictures, no lead (at .5) and a hotter kernel (from .5 on), so fewer copies and less order; from 0 to -1 towards
-        a greater lead, so more copies and more order. Raises UserError if memory holds no picture of that kind, or
-        `novelty` is out of range.
+        alone, the kind named first being the last resort. `novelty` from .5 to 1 goes towards smaller windows, more
+        pictures and no lead, so fewer copies and less order (up to .5, `bridge.variation` takes pictures away from
+        known ones); from 0 to -1 towards a greater lead, so more copies and more order. Raises UserError if memory
+        holds no picture of that kind, or `novelty` is out of range.
         """
         styles, named = tuple(self.config.styles), (style or "").removeprefix(RATHER_NOT).removeprefix(NOT)
         kinds = [named] if named in styles else [kind.strip() for kind in named.split(",")]
@@ -352,11 +354,10 @@ class LocalFlowMapper(CleanMapper):
             return self
         if (kept := self._views.get((style, novelty))) is not None:
             return kept
-        near, half, beyond = max(0.0, -novelty), min(max(0.0, novelty), 0.5), max(0.0, novelty - 0.5)
-        window = tuple(s * (1 - 0.8 * half - 0.2 * beyond) for s in self.window)
-        lead = self.lead * (1 - 2 * half) + MORE_LEAD * near
-        view = self.varied(window=window, perplexity=self.perplexity * (1 + 3 * max(0.0, novelty)), lead=lead)
-        view.hottest = min(HOTTEST, self.hottest * (1 + 3 * beyond))
+        nearer, farther = max(0.0, -novelty), max(0.0, novelty - HALFWAY) / (1 - HALFWAY)
+        window = tuple(s * (1 - 0.4 * farther) for s in self.window)
+        lead = (max(self.lead, MORE_LEAD) * (1 - farther) if novelty > 0 else self.lead) + MORE_LEAD * nearer
+        view = self.varied(window=window, perplexity=self.perplexity * (1 + 1.5 * farther), lead=lead)
         if style is not None:
             of_kinds = [self.style == styles.index(kind) for kind in kinds]
             either = torch.stack(of_kinds).any(0)
@@ -476,6 +477,11 @@ class LocalFlowMapper(CleanMapper):
     def nearest(self, code: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Pictures that a text code, (text_dim,), draws from, nearest first, and their normalised log weights, (K,)."""
         return remembered(self._caches["near"], REMEMBERED, code, self._search)
+
+    def nearest_material(self, code: Tensor) -> Material:
+        """The same as material, which a view may be `given`."""
+        near, log_weight = self.nearest(code)
+        return Material(self.picture_latents(torch.from_numpy(near)), torch.from_numpy(log_weight))
 
     def known_code(self, code: Tensor, u: float, temperature: float) -> tuple[Tensor, float]:
         """The code of a caption in memory, (text_dim,), for one that is not, so that an image is of one thing.
@@ -638,7 +644,7 @@ class LocalFlowMapper(CleanMapper):
 
     def _padded(self, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, np.ndarray]:
         """Rows of numbers of pictures and of what goes with them as (B, K), minus infinity beyond a row's end."""
-        most = min(self.neighbours, len(self.latents))  # whatever the batch, so that its kernels round alike
+        most = max(ROOM, min(self.neighbours, len(self.latents)))  # whatever the batch, so that its kernels round alike
         index, values = np.zeros((len(rows), most), dtype=np.int64), np.full((len(rows), most), -np.inf)
         for row, (near, value) in enumerate(rows):
             index[row, : len(near)], values[row, : len(near)] = near, value

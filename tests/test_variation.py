@@ -1,0 +1,157 @@
+"""Variations: known pictures in each other's shapes and colours."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bridge.mappers import LocalFlowMapper
+from bridge.mappers.local import ROOM, Material
+from bridge.memory import CaptionMemory
+from bridge.pipeline import BridgePipeline, Settings
+from bridge.variation import Palette, _pair, recoloured, reshaped, varied
+from tests.test_composition import OpaqueCodec, PaintCodec, block, make_pipeline
+
+SIDE = 32
+RED, BLUE, BLACK, WHITE = (0.9, 0.2, 0.2), (0.3, 0.5, 0.8), (0.1, 0.1, 0.1), (1.0, 1.0, 1.0)
+
+
+def drawing(body: tuple[float, ...], wheels: tuple[float, ...], rows: slice = slice(6, 18), left: int = 4) -> Tensor:
+    """A body above two wheels on nothing, (4, SIDE, SIDE)."""
+    x = torch.zeros(4, SIDE, SIDE)
+    for colour, down, across in (
+        (body, rows, slice(left, 28)),
+        (wheels, slice(18, 26), slice(left, left + 8)),
+        (wheels, slice(18, 26), slice(20, 28)),
+    ):
+        x[:, down, across] = torch.tensor([*colour, 1.0]).view(4, 1, 1)
+    return x
+
+
+def palette(x: Tensor) -> Palette:
+    found = Palette.of(x.movedim(0, -1).numpy())
+    assert found is not None
+    return found
+
+
+def repainted(one: Tensor, other: Tensor, share: float = 1.0) -> Tensor:
+    return recoloured(one, palette(one), palette(other), share)
+
+
+def colours(x: Tensor) -> set[tuple[float, ...]]:
+    """Those of what is drawn, to a tenth."""
+    return {tuple(round(c + 0.001, 1) for c in pixel) for pixel in x[:3, x[3] > 0.5].T.tolist()}
+
+
+def test_a_palette_holds_what_is_drawn_and_where():
+    found = palette(drawing(RED, BLACK))
+    assert len(found.share) == 2
+    body = int(found.share.argmax())
+    assert found.share.tolist()[body] == pytest.approx(24 * 12 / (24 * 12 + 128), abs=0.05)
+    assert found.place[body, 0] < 0 < found.place[1 - body, 0]  # above, and below
+    assert Palette.of(np.zeros((SIDE, SIDE, 4))) is None
+
+
+def test_a_drawing_takes_on_anothers_colours_part_by_part():
+    other = drawing(BLUE, BLACK)
+    new = repainted(drawing(RED, BLACK), other)
+    assert colours(new) == colours(other)
+    assert torch.equal(new[3], other[3])
+
+
+def test_a_colour_that_the_other_has_nothing_like_stays():
+    for other in (drawing(BLUE, BLUE), drawing(WHITE, WHITE)):
+        new = repainted(drawing(RED, BLACK), other)
+        assert len(colours(new)) == 2
+        assert colours(drawing(BLACK, BLACK)) < colours(new)
+
+
+def test_colours_move_by_the_share_asked_for():
+    one, other = drawing(RED, BLACK), drawing(BLUE, BLACK)
+    moved = [float((repainted(one, other, share) - one).abs().mean()) for share in (0.0, 0.5, 1.0)]
+    assert moved[0] < 1e-5 < moved[1] < moved[2]
+    assert recoloured(one, None, palette(other), 1.0) is one
+
+
+def test_a_drawing_takes_on_anothers_shape():
+    small, large = drawing(RED, BLACK, left=12)[None], drawing(RED, BLACK, rows=slice(2, 18))[None]
+    apart = [float((reshaped(small, small, large, s)[:, 3] - large[:, 3]).abs().mean()) for s in (0.0, 0.5, 1.0)]
+    torch.testing.assert_close(reshaped(small, small, large, 0.0), small, atol=1e-5, rtol=0)
+    assert apart[0] > 1.2 * apart[1] > 1.2**2 * apart[2]
+
+
+def test_a_shape_is_compared_with_the_mirror_image_too():
+    one = drawing(RED, BLACK, left=12)[None]
+    new = reshaped(one, one, one.flip(-1), 1.0)
+    assert float((new - one).abs().mean()) < 0.01
+
+
+def test_a_picture_is_chosen_as_often_as_it_weighs_and_another_too():
+    pairs = [_pair(np.array([0.5, 0.25, 0.25, 0.0]), (n + 0.5) / 24) for n in range(24)]
+    first, second = map(np.array, zip(*pairs, strict=True))
+    assert np.bincount(first, minlength=4).tolist() == [12, 6, 6, 0]
+    assert np.bincount(second[first == 0], minlength=4).tolist() == [0, 6, 6, 0]
+    assert np.bincount(second[first == 1], minlength=4).tolist() == [4, 0, 2, 0]
+    assert [_pair(np.array(w), 0.999999) for w in ([1.0, 0.0], [1 - 1e-9, 1e-9, 0.0])] == [(0, 0), (0, 1)]
+
+
+def material(*pictures: Tensor) -> Material:
+    weight = torch.full((len(pictures),), 1 / len(pictures))
+    return Material(torch.stack(pictures) * 2 - 1, weight.log())
+
+
+def evenly(known: Material, count: int = 6) -> list[tuple[Material, float]]:
+    return [(known, (n + 0.5) / count) for n in range(count)]
+
+
+@pytest.mark.parametrize("codec", [PaintCodec(), OpaqueCodec()])
+def test_variations_are_farther_with_more_novelty(codec):
+    known = material(block(RED, 6), block(BLUE, 10), block((0, 0.6, 0), 12))
+    apart = []
+    for novelty in (0.1, 0.5, 1.0):
+        made = varied(evenly(known), codec, novelty)
+        assert made.latents.shape == (6, *codec.z_shape)
+        assert made.log_weight.exp().sum().item() == pytest.approx(1)
+        apart.append(float((made.latents - known.latents.repeat_interleave(2, 0)).abs().mean()))
+    assert 0 < apart[0] < apart[1] < apart[2]
+    assert torch.equal(made.latents, varied(evenly(known), codec, 1.0).latents)
+
+
+def test_one_picture_has_no_variations_and_an_empty_one_makes_no_fault():
+    assert varied(evenly(material(block(RED))), PaintCodec(), 0.5) is None
+    alone = Material(material(block(RED), block(BLUE)).latents, torch.tensor([0.0, -math.inf]))
+    assert varied(evenly(alone), PaintCodec(), 0.5) is None
+    for empty in (material(block(RED), block(WHITE)), material(block(WHITE), block(WHITE))):
+        assert varied(evenly(empty), PaintCodec(), 0.5).latents.isfinite().all()
+
+
+def test_an_image_of_a_variation_depends_on_its_seed_and_number_alone(encoder):
+    pipe = make_pipeline(encoder)
+    many = pipe(["a cat", "a ball"], 4, seed=3, novelty=0.5, output_type="latent")
+    few = pipe("a ball", 2, seed=3, novelty=0.5, output_type="latent")
+    assert torch.equal(many.images[4:6], few.images)
+    assert not torch.equal(few.images, pipe("a ball", 2, seed=3, output_type="latent").images)
+
+
+def test_what_is_composed_is_varied_too(encoder):
+    pipe = make_pipeline(encoder)
+    [near], [far] = (pipe("a cat and a ball", 1, seed=0, novelty=n, output_type="pt").images for n in (0.0, 0.5))
+    assert not torch.equal(near, far)
+    note = "composed of 'a cat' and 'a ball': memory shows them one by one, not together"
+    assert pipe("a cat and a ball", 1, seed=0, novelty=0.5).notes == [note]
+    plain = pipe("a cat and a ball", 1, seed=0, novelty=0.5, compose=False, output_type="pt")
+    assert not torch.equal(plain.images[0], far)
+
+
+def test_a_memory_smaller_than_its_variations_draws_them(encoder):
+    codes = encoder.encode(["a cat"], with_tokens=False).pooled
+    mapper = LocalFlowMapper.from_memory(material(block(RED, 6), block(BLUE, 10)).latents, codes, [[0], [0]])
+    assert len(mapper.latents) < ROOM
+    memory = CaptionMemory(mapper.unit_codes, ["a cat"])
+    pipe = BridgePipeline(encoder, mapper, PaintCodec(), memory, Settings(num_inference_steps=6))
+    images = pipe("a cat", 4, seed=0, novelty=0.5, output_type="latent").images
+    assert images.isfinite().all()
+    known = mapper.picture_latents(torch.arange(2)).flatten(1)
+    assert float(torch.cdist(images.flatten(1), known).amin()) > 0.1
