@@ -1,12 +1,14 @@
 """Variations: known pictures in each other's shapes and colours."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from bridge import pipeline
 from bridge.mappers import LocalFlowMapper
 from bridge.mappers.local import ROOM, Material
 from bridge.memory import CaptionMemory
@@ -155,3 +157,29 @@ def test_a_memory_smaller_than_its_variations_draws_them(encoder):
     assert images.isfinite().all()
     known = mapper.picture_latents(torch.arange(2)).flatten(1)
     assert float(torch.cdist(images.flatten(1), known).amin()) > 0.1
+
+
+def test_variations_are_made_once_and_again_with_another_part(encoder, monkeypatch):
+    made = []
+    monkeypatch.setattr(pipeline, "varied", lambda *args: made.append(args) or varied(*args))
+    pipe = make_pipeline(encoder)
+    for seed in (0, 1):
+        pipe(["a cat", "a ball"], 1, seed=seed, novelty=0.5)
+    assert len(made) == 2
+    pipe("a cat", 1, seed=0, novelty=0.6)
+    pipe.codec = OpaqueCodec()
+    pipe("a cat", 1, seed=0, novelty=0.5)
+    assert len(made) == 4
+
+
+def test_a_strange_captions_variations_are_each_of_one_known_caption(encoder, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(pipeline, "varied", lambda draws, *args: drawn.extend(draws) or varied(draws, *args))
+    pipe = make_pipeline(encoder)
+    pipe.settings = replace(pipe.settings, neighbour_temperature=0.5, familiar=0.9)
+    pipe("xylophones of tomorrow", 1, seed=0, novelty=0.5, compose=False)
+    assert len(drawn) == ROOM
+    assert len({id(m) for m, _ in drawn}) > 1
+    pipe.settings, drawn[:] = replace(pipe.settings, familiar=-1.0), []
+    pipe("xylophones of tomorrow", 1, seed=0, novelty=0.5, compose=False)
+    assert len({id(m) for m, _ in drawn}) == 1
