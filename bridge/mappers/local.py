@@ -622,7 +622,7 @@ class LocalFlowMapper(CleanMapper):
 
     def _gathered(self, c: TextCode, like: Tensor) -> Known:
         pooled = c.pooled
-        index, padded = self._padded([self.nearest(code) for code in pooled])
+        index, padded = self._padded([self.nearest(code) for code in pooled], ROOM)
         known = self.picture_latents(index, like.dtype)
         log_weight = torch.from_numpy(padded).to(like.dtype)
         for row, code in enumerate(pooled):
@@ -642,9 +642,9 @@ class LocalFlowMapper(CleanMapper):
         more = torch.zeros_like(log_weight).scatter(1, leading, self.lead)
         return (log_weight + more.where(choice.isfinite()[:, None], 0.0)).log_softmax(1)
 
-    def _padded(self, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, np.ndarray]:
+    def _padded(self, rows: Sequence[tuple[np.ndarray, np.ndarray]], least: int = 0) -> tuple[Tensor, np.ndarray]:
         """Rows of numbers of pictures and of what goes with them as (B, K), minus infinity beyond a row's end."""
-        most = max(ROOM, min(self.neighbours, len(self.latents)))  # whatever the batch, so that its kernels round alike
+        most = max(least, min(self.neighbours, len(self.latents)))  # for any batch, so that its kernels round alike
         index, values = np.zeros((len(rows), most), dtype=np.int64), np.full((len(rows), most), -np.inf)
         for row, (near, value) in enumerate(rows):
             index[row, : len(near)], values[row, : len(near)] = near, value
