@@ -92,7 +92,7 @@ def varied(draws: Sequence[tuple[Material, float]], codec: ImageCodec, novelty: 
     share = min(1.0, 2 * novelty)
     coloured = torch.stack([recoloured(drawings[a], colours[a], colours[b], share) for a, b in keys])
     one, other = (torch.stack([drawings[pair[n]] for pair in keys]) for n in (0, 1))
-    pictures = on_white(reshaped(coloured, one, other, novelty))
+    pictures = on_white(reshaped(coloured, one, other, novelty, opaque=not codec.draws_opacity))
     made = codec.refined(pictures.to(draws[0][0].latents), DRAWN_AGAIN).mean
     return Material(made, torch.full((len(draws),), -math.log(len(draws))))
 
@@ -128,17 +128,19 @@ def recoloured(drawing: Tensor, own: Palette | None, other: Palette | None, shar
     return torch.cat([torch.from_numpy(from_oklab(moved)).movedim(-1, 0).to(drawing), drawing[3:]])
 
 
-def reshaped(drawings: Tensor, first: Tensor, second: Tensor, share: float) -> Tensor:
+def reshaped(drawings: Tensor, first: Tensor, second: Tensor, share: float, *, opaque: bool = False) -> Tensor:
     """Drawings (B, 4, side, side), deformed as `first` is to look like `second`, all the way at a share of 1.
 
-    Of `second` and its mirror image, the nearer is taken.
+    Of `second` and its mirror image, the nearer is taken. Beyond the edge nothing is drawn or, if `opaque`, what is at
+    the edge.
     """
     a, b, mirrored = (_shapes(x) for x in (first, second, second.flip(-1)))
     nearer = (a - mirrored).square().mean((1, 2, 3)) < (a - b).square().mean((1, 2, 3))
-    deformation, side = _deformation(a, torch.where(nearer.view(-1, 1, 1, 1), mirrored, b)), drawings.shape[-1]
+    beyond, side = "border" if opaque else "zeros", drawings.shape[-1]
+    deformation = _deformation(a, torch.where(nearer.view(-1, 1, 1, 1), mirrored, b), beyond)
     grid = _grid(len(drawings), side) + share * deformation.at(side)
-    opaque = torch.cat([drawings[:, :3] * drawings[:, 3:], drawings[:, 3:]], 1)
-    moved = F.grid_sample(opaque, grid, "bicubic", "border", align_corners=False).clamp(0, 1)
+    multiplied = torch.cat([drawings[:, :3] * drawings[:, 3:], drawings[:, 3:]], 1)
+    moved = F.grid_sample(multiplied, grid, "bicubic", beyond, align_corners=False).clamp(0, 1)
     return torch.cat([moved[:, :3] / moved[:, 3:].clamp(min=1e-3), moved[:, 3:]], 1).clamp(0, 1)
 
 
@@ -167,7 +169,7 @@ class Deformation(NamedTuple):
         return bent + F.affine_grid(self.affine, [len(self.affine), 1, side, side], align_corners=False)
 
 
-def _deformation(first: Tensor, second: Tensor) -> Deformation:
+def _deformation(first: Tensor, second: Tensor, beyond: str) -> Deformation:
     """What makes some shapes look like others, both (B, C, SIDE, SIDE), without bending them too much."""
     with torch.inference_mode(False), torch.enable_grad():
         first, second, grid = first.clone(), second.clone(), _grid(len(first), SIDE)
@@ -175,7 +177,7 @@ def _deformation(first: Tensor, second: Tensor) -> Deformation:
         affine = torch.zeros(len(first), 2, 3, requires_grad=True)
         deformation, optimizer = Deformation(bend, affine), torch.optim.Adam([bend, affine], RATE)
         for _ in range(STEPS):
-            moved = F.grid_sample(first, grid + deformation.at(SIDE), padding_mode="border", align_corners=False)
+            moved = F.grid_sample(first, grid + deformation.at(SIDE), padding_mode=beyond, align_corners=False)
             bending = bend.diff(dim=2).square().mean((1, 2, 3)) + bend.diff(dim=3).square().mean((1, 2, 3))
             loss = (moved - second).square().mean((1, 2, 3)) + STIFF * bending + STEADY * affine.square().mean((1, 2))
             bend.grad, affine.grad = torch.autograd.grad(loss.sum(), [bend, affine])

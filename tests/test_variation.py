@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bridge import pipeline
 from bridge.mappers import LocalFlowMapper
@@ -88,6 +89,14 @@ def test_a_shape_is_compared_with_the_mirror_image_too():
     one = drawing(RED, BLACK, left=12)[None]
     new = reshaped(one, one, one.flip(-1), 1.0)
     assert float((new - one).abs().mean()) < 0.01
+
+
+def test_beyond_the_edge_nothing_is_drawn_but_for_pictures_without_paper():
+    full, small = torch.ones(1, 4, SIDE, SIDE), F.pad(torch.ones(1, 4, SIDE // 2, SIDE // 2), [SIDE // 4] * 4)
+    paper, without = (reshaped(full, full, small, 1.0, opaque=opaque)[0, 3] for opaque in (False, True))
+    assert float(paper[0].max()) < 0.1
+    assert float(paper[SIDE // 2, SIDE // 2]) > 0.9
+    torch.testing.assert_close(without, full[0, 3])
 
 
 def test_a_picture_is_chosen_as_often_as_it_weighs_and_another_too():
