@@ -283,8 +283,13 @@ def _pairs(mapper: LocalFlowMapper, first: Tensor, second: Tensor, count: int) -
 def drawn(numbers: np.ndarray, mapper: LocalFlowMapper, codec: ImageCodec) -> Tensor:
     """Pictures in memory, opaque where something is drawn, (B, 4, side, side)."""
     some, which = np.unique(numbers, return_inverse=True)
-    z = mapper.picture_latents(torch.from_numpy(some))
-    return solid(codec.render(z, None, transparent=True).cpu())[torch.from_numpy(which)]
+    return drawings_of(mapper.picture_latents(torch.from_numpy(some)), codec)[torch.from_numpy(which)]
+
+
+def drawings_of(z: Tensor, codec: ImageCodec) -> Tensor:
+    """Pictures of latents z, (B, *z_shape), opaque where something is drawn or, if none can tell, all over."""
+    pictures = codec.render(z, None, transparent=codec.draws_opacity).cpu().float()
+    return solid(pictures) if codec.draws_opacity else F.pad(pictures, (0, 0, 0, 0, 0, 1), value=1.0)
 
 
 def colour_and_thing(caption: str) -> tuple[str, str] | None:
@@ -335,7 +340,7 @@ def repainted(drawings: Tensor, colour: str, source: str | None = None) -> Tenso
 
 def painting(z: Tensor, colour: str, source: str | None, codec: ImageCodec) -> Tensor:
     """What painting their pictures, as by `painted`, adds to latents z, both (B, *z_shape); 0 where it changes none."""
-    before = solid(codec.render(z, None, transparent=True).cpu())
+    before = drawings_of(z, codec)
     after = repainted(before, colour, source)
     first, second = (codec.encode(on_white(drawings).to(z.device)).mean for drawings in (before, after))
     return second - first

@@ -36,7 +36,7 @@ from bridge.pairs.sources import Wanted
 from bridge.score import MAX_SAMPLES, SAMPLES, ScoreMatrix, check_pictures, resolve_method, score_latents, typical
 from bridge.text import TextCode, TextEncoder
 from bridge.text.encoders import load_text_encoder
-from bridge.variation import varied
+from bridge.variation import variations
 
 SAMPLE_BATCH, MICRO_BATCH = 32, 16
 """Rows that mapper and decoder work on at a time, padded: matrix kernels round differently for other sizes.
@@ -586,9 +586,9 @@ class BridgePipeline:
         if made is None and bool(self._strange(code, settings)):
             known = [mapper.known_code(pooled, u, settings.neighbour_temperature) for u in evenly]
             of = {code_key(c): mapper.nearest_material(c) for c, _ in known}
-            return varied([(of[code_key(c)], rest) for c, rest in known], self.codec, settings.novelty)
+            return variations([(of[code_key(c)], rest) for c, rest in known], self.codec, settings.novelty)
         material = made or mapper.nearest_material(pooled)
-        varying = varied([(material, u) for u in evenly], self.codec, settings.novelty)
+        varying = variations([(material, u) for u in evenly], self.codec, settings.novelty)
         return replace(varying, note=material.note) if varying else None
 
     def _strange(self, c: TextCode, settings: Settings) -> Tensor:

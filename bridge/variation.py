@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from bridge.codecs import ImageCodec
 from bridge.colours import from_oklab, oklab
-from bridge.composition import DRAWN, DRAWN_AGAIN, on_white, solid
-from bridge.mappers.local import BELOW_ONE, Material
+from bridge.composition import DRAWN, DRAWN_AGAIN, drawings_of, on_white
+from bridge.mappers.local import HALFWAY, Material, by_inverse_cdf
 
 SIDE = 32  # At which shapes are compared, in pixels
 CONTROLS = 6  # Of a deformation, along a side
@@ -76,7 +76,7 @@ class Palette(NamedTuple):
         return colours
 
 
-def varied(draws: Sequence[tuple[Material, float]], codec: ImageCodec, novelty: float) -> Material | None:
+def variations(draws: Sequence[tuple[Material, float]], codec: ImageCodec, novelty: float) -> Material | None:
     """Variations of pictures that a caption draws from; None where there are no two. `novelty` is above 0, up to 1.
 
     For each of up to ROOM draws, its number in [0, 1) chooses one of the material's pictures and another by inverse CDF
@@ -86,10 +86,10 @@ def varied(draws: Sequence[tuple[Material, float]], codec: ImageCodec, novelty: 
     if all(first == second for _, (first, second) in pairs):
         return None
     latents = {(of, n): m.latents[n] for (m, _), (of, pair) in zip(draws, pairs, strict=True) for n in pair}
-    drawings = dict(zip(latents, _drawings(torch.stack([*latents.values()]), codec), strict=True))
+    drawings = dict(zip(latents, drawings_of(torch.stack([*latents.values()]), codec), strict=True))
     colours = {key: Palette.of(drawing.movedim(0, -1).numpy()) for key, drawing in drawings.items()}
     keys = [((of, first), (of, second)) for of, (first, second) in pairs]
-    share = min(1.0, 2 * novelty)
+    share = min(1.0, novelty / HALFWAY)
     coloured = torch.stack([recoloured(drawings[a], colours[a], colours[b], share) for a, b in keys])
     one, other = (torch.stack([drawings[pair[n]] for pair in keys]) for n in (0, 1))
     pictures = on_white(reshaped(coloured, one, other, novelty, opaque=not codec.draws_opacity))
@@ -99,22 +99,9 @@ def varied(draws: Sequence[tuple[Material, float]], codec: ImageCodec, novelty: 
 
 def _pair(weight: np.ndarray, u: float) -> tuple[int, int]:
     """A picture in proportion to weights, by inverse CDF at u in [0, 1), and another one; the same if there is none."""
-    first, rest = _chosen(weight, u)
+    first, rest = by_inverse_cdf(weight, u)
     others = np.where(np.arange(len(weight)) == first, 0, weight)
-    return first, _chosen(others, rest)[0] if others.any() else first
-
-
-def _chosen(weight: np.ndarray, u: float) -> tuple[int, float]:
-    """By inverse CDF at u in [0, 1), and where in the part of what is chosen u lies."""
-    cdf = np.append(0.0, weight.cumsum() / weight.sum())
-    chosen = min(int(np.searchsorted(cdf, u, side="right")) - 1, int(weight.nonzero()[0][-1]))
-    return chosen, float(np.clip((u - cdf[chosen]) / (cdf[chosen + 1] - cdf[chosen]), 0, BELOW_ONE))
-
-
-def _drawings(latents: Tensor, codec: ImageCodec) -> Tensor:
-    """Pictures of latents with what is opaque in them, or all of it, (B, 4, side, side)."""
-    pictures = codec.render(latents, None, transparent=codec.draws_opacity).cpu().float()
-    return solid(pictures) if codec.draws_opacity else F.pad(pictures, (0, 0, 0, 0, 0, 1), value=1.0)
+    return first, by_inverse_cdf(others, rest)[0] if others.any() else first
 
 
 def recoloured(drawing: Tensor, own: Palette | None, other: Palette | None, share: float) -> Tensor:

@@ -14,7 +14,7 @@ from bridge.mappers import LocalFlowMapper
 from bridge.mappers.local import ROOM, Material
 from bridge.memory import CaptionMemory
 from bridge.pipeline import BridgePipeline, Settings
-from bridge.variation import Palette, _pair, recoloured, reshaped, varied
+from bridge.variation import Palette, _pair, recoloured, reshaped, variations
 from tests.test_composition import OpaqueCodec, PaintCodec, block, make_pipeline
 
 SIDE = 32
@@ -122,20 +122,20 @@ def test_variations_are_farther_with_more_novelty(codec):
     known = material(block(RED, 6), block(BLUE, 10), block((0, 0.6, 0), 12))
     apart = []
     for novelty in (0.1, 0.5, 1.0):
-        made = varied(evenly(known), codec, novelty)
+        made = variations(evenly(known), codec, novelty)
         assert made.latents.shape == (6, *codec.z_shape)
         assert made.log_weight.exp().sum().item() == pytest.approx(1)
         apart.append(float((made.latents - known.latents.repeat_interleave(2, 0)).abs().mean()))
     assert 0 < apart[0] < apart[1] < apart[2]
-    assert torch.equal(made.latents, varied(evenly(known), codec, 1.0).latents)
+    assert torch.equal(made.latents, variations(evenly(known), codec, 1.0).latents)
 
 
 def test_one_picture_has_no_variations_and_an_empty_one_makes_no_fault():
-    assert varied(evenly(material(block(RED))), PaintCodec(), 0.5) is None
+    assert variations(evenly(material(block(RED))), PaintCodec(), 0.5) is None
     alone = Material(material(block(RED), block(BLUE)).latents, torch.tensor([0.0, -math.inf]))
-    assert varied(evenly(alone), PaintCodec(), 0.5) is None
+    assert variations(evenly(alone), PaintCodec(), 0.5) is None
     for empty in (material(block(RED), block(WHITE)), material(block(WHITE), block(WHITE))):
-        assert varied(evenly(empty), PaintCodec(), 0.5).latents.isfinite().all()
+        assert variations(evenly(empty), PaintCodec(), 0.5).latents.isfinite().all()
 
 
 def test_an_image_of_a_variation_depends_on_its_seed_and_number_alone(encoder):
@@ -170,7 +170,7 @@ def test_a_memory_smaller_than_its_variations_draws_them(encoder):
 
 def test_variations_are_made_once_and_again_with_another_part(encoder, monkeypatch):
     made = []
-    monkeypatch.setattr(pipeline, "varied", lambda *args: made.append(args) or varied(*args))
+    monkeypatch.setattr(pipeline, "variations", lambda *args: made.append(args) or variations(*args))
     pipe = make_pipeline(encoder)
     for seed in (0, 1):
         pipe(["a cat", "a ball"], 1, seed=seed, novelty=0.5)
@@ -183,7 +183,7 @@ def test_variations_are_made_once_and_again_with_another_part(encoder, monkeypat
 
 def test_a_strange_captions_variations_are_each_of_one_known_caption(encoder, monkeypatch):
     drawn = []
-    monkeypatch.setattr(pipeline, "varied", lambda draws, *args: drawn.extend(draws) or varied(draws, *args))
+    monkeypatch.setattr(pipeline, "variations", lambda draws, *args: drawn.extend(draws) or variations(draws, *args))
     pipe = make_pipeline(encoder)
     pipe.settings = replace(pipe.settings, neighbour_temperature=0.5, familiar=0.9)
     pipe("xylophones of tomorrow", 1, seed=0, novelty=0.5, compose=False)

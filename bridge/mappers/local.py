@@ -494,10 +494,8 @@ class LocalFlowMapper(CleanMapper):
             return code, u
         shown = remembered(self._caches["shown"], REMEMBERED, code, self._nearest_captions)
         cosine = self.unit_codes[shown] @ code.cpu().float()
-        cdf = np.append(0.0, torch.softmax(cosine.double() / temperature, 0).cumsum(0).numpy())
-        chosen = min(int(np.searchsorted(cdf, u, side="right")) - 1, len(shown) - 1)
-        rest = (u - cdf[chosen]) / (cdf[chosen + 1] - cdf[chosen])
-        return self.unit_codes[shown[chosen]].to(code), float(np.clip(rest, 0, BELOW_ONE))
+        chosen, rest = by_inverse_cdf(torch.softmax(cosine.double() / temperature, 0).numpy(), u)
+        return self.unit_codes[shown[chosen]].to(code), rest
 
     def _nearest_captions(self, code: Tensor) -> list[int]:
         """Numbers of the captions that are the nearest of a picture that a text code, (text_dim,), draws from."""
@@ -658,6 +656,13 @@ def _misfit(z: Tensor, known: Known, t: Tensor, window: Tensor) -> Tensor:
     here = (at[:, :, None] @ known.latents.mT)[:, :, 0]  # a row times a matrix: a quarter of the time of its mirror
     here = t.square() * known.square - t * here
     return window @ here / (1 - t).clamp(min=1e-3).square()
+
+
+def by_inverse_cdf(weight: np.ndarray, u: float) -> tuple[int, float]:
+    """A choice in proportion to weights, (K,), by their inverse CDF at u in [0, 1), and where in its part u lies."""
+    cdf = np.append(0.0, weight.cumsum() / weight.sum())
+    chosen = min(int(np.searchsorted(cdf, u, side="right")) - 1, int(weight.nonzero()[0][-1]))
+    return chosen, float(np.clip((u - cdf[chosen]) / (cdf[chosen + 1] - cdf[chosen]), 0, BELOW_ONE))
 
 
 def caption_index(codes: Tensor) -> np.ndarray:
