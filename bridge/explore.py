@@ -228,7 +228,8 @@ def caption_mean(pipe: BridgePipeline, caption: str | None, *, samples: int = SA
     samples, seed = whole(samples, "samples", 1, MAX_SAMPLES), whole(seed, "seed")
     with pipe.plain():
         if caption is not None:
-            return pipe(caption, samples, seed=seed, output_type="latent").images.mean(0)
+            novelty = min(pipe.settings.novelty, 0)  # what memory holds, which variations are spread around
+            return pipe(caption, samples, seed=seed, novelty=novelty, output_type="latent").images.mean(0)
         noise = normal_rows([(seed, i) for i in range(samples)], pipe.mapper.sample_noise_shape).to(pipe.device)
         settings = replace(pipe.settings, guidance_scale=1)
         return draw(view_of(pipe.mapper, settings), _null(pipe, samples), noise, settings).mean(0)
@@ -281,7 +282,7 @@ def vary(
     mapper that has no velocity, it turns by `distance` of the angle towards the mapper's own samples.
 
     `shown` is what the picture shows, by default a caption's own words, and of a picture nothing. Distance 0 gives the
-    latent itself, 1 what the model draws of what is shown.
+    latent itself, 1 what the model draws of what is shown, at a novelty of 0.
     Raises UserError unless `count` is 1 to MAX_STEPS, `distance` 0 to 1 and `seed` a whole number.
 
     Source: Meng et al. 2022, SDEdit, arXiv:2108.01073

@@ -28,7 +28,7 @@ from bridge.hub import resolve_model
 from bridge.images import to_pil, to_tensor
 from bridge.learn import Memory, learn
 from bridge.mappers import LocalFlowMapper, Mapper, VelocityMapper, load_mapper
-from bridge.mappers.local import BELOW_ONE, RATHER_NOT, ROOM, SETTINGS, Material
+from bridge.mappers.local import BELOW_ONE, RATHER_NOT, SETTINGS, Material
 from bridge.memory import CaptionMemory, code_key, kept
 from bridge.noise import generator_for, seed_or_generators, spread_number
 from bridge.opening import fingerprint, read_object, refuse_unknown
@@ -45,7 +45,6 @@ The mapper is bound by reading its weights, the decoder by arithmetic.
 """
 LEAST_PLACES = 16  # token places of the shortest captions, for a mapper that reads tokens; see `token_places`
 TEXT, MAPPER, CODEC, MEMORY = "text", "mapper", "vae", "captions"  # folders inside a model's
-LOCAL_STEPS = 12  # Euler steps of a model made from pairs
 MATERIALS = 128  # Captions of which it is remembered what they draw from
 TO_THE_LETTER = 0.98  # cosine with a known caption from which on a caption is taken for that one
 Prompts = Iterable[tuple[Text, Text | None]]  # captions, each with its negative one
@@ -109,6 +108,9 @@ class BridgeOutput:
     images: Any  # list of pictures, array (B, H, W, 3) or pixels (B, 3, H, W) in [0, 1], or latents (B, *z_shape)
     notes: list[str | None]  # why to trust a caption's images less
     seed: int | None  # gives the same images again; None where generators were given
+
+
+OF_PAIRS = Settings(num_inference_steps=12, novelty=0.5)  # Of models made from pairs
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ class BridgePipeline:
                 say(note)
         settings = base.settings
         if not with_default:
-            settings = Settings(num_inference_steps=LOCAL_STEPS, familiar=settings.familiar)
+            settings = replace(OF_PAIRS, familiar=settings.familiar)
         return cls(base.text_encoder, mapper, base.codec, CaptionMemory(mapper.unit_codes, memory.texts), settings)
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> None:
@@ -552,9 +554,14 @@ class BridgePipeline:
                 yield Job(prompt.text, place, index, code, away, own, choice, note, places, material)
 
     def view(self, captions: Mapping[str, TextCode]) -> Mapper:
-        """The mapper as the model's settings ask, which draws each of these captions, with its code, as a call does."""
+        """The mapper as the model's settings ask, which draws each of these captions, with its code, as a call does.
+
+        Codes without a choice are of no one image: they are drawn from what memory holds, whatever the novelty.
+        """
         made = [(code.pooled[0], self._material(text, code, self.settings)) for text, code in captions.items()]
-        return view_of(self.mapper, self.settings, [(code, each) for code, each in made if each is not None])
+        mapper = view_of(self.mapper, self.settings, [(code, each) for code, each in made if each is not None])
+        chosen = [code for code in captions.values() if bool(code.choice.isfinite().all())]
+        return self._varying(mapper, TextCode.cat(chosen), self.settings.novelty) if chosen else mapper
 
     def _note(self, code: TextCode, settings: Settings) -> str | None:
         """See `note`; also that a caption is drawn from pictures of a style that is rather not drawn."""
@@ -573,23 +580,21 @@ class BridgePipeline:
         return kept(self._materials, MATERIALS, key, lambda: self._made(caption, code, settings, mapper))
 
     def _made(self, caption: str, code: TextCode, settings: Settings, mapper: LocalFlowMapper) -> Material | None:
-        made, known = None, (self.read(caption), code.pooled[0], mapper, lambda text: self.code(text).pooled[0])
-        if settings.compose:
-            made = compose(*known, self.codec) or coloured(*known, self.codec) or main_thing(*known)
-        return (self._variations(made, code, settings, mapper) if settings.novelty > 0 else None) or made
+        if not settings.compose:
+            return None
+        known = self.read(caption), code.pooled[0], mapper, lambda text: self.code(text).pooled[0]
+        return compose(*known, self.codec) or coloured(*known, self.codec) or main_thing(*known)
 
-    def _variations(
-        self, made: Material | None, code: TextCode, settings: Settings, mapper: LocalFlowMapper
-    ) -> Material | None:
-        """Of what a caption draws from, whether it was made, is near in memory, or near to known captions."""
-        pooled, evenly = code.pooled[0], [(n + 0.5) / ROOM for n in range(ROOM)]
-        if made is None and bool(self._strange(code, settings)):
-            known = [mapper.known_code(pooled, u, settings.neighbour_temperature) for u in evenly]
-            of = {code_key(c): mapper.nearest_material(c) for c, _ in known}
-            return variations([(of[code_key(c)], rest) for c, rest in known], self.codec, settings.novelty)
-        material = made or mapper.nearest_material(pooled)
-        varying = variations([(material, u) for u in evenly], self.codec, settings.novelty)
-        return replace(varying, note=material.note) if varying else None
+    def _varying(self, mapper: Mapper, c: TextCode, novelty: float) -> Mapper:
+        """A view in which each of codes, B rows, draws from a new picture of its own, where novelty asks for that."""
+        captioned = c.pooled.any(1)
+        if novelty <= 0 or not isinstance(mapper, LocalFlowMapper) or not captioned.any():
+            return mapper
+        c = c[captioned]
+        choice = c.choice.nan_to_num(0.0).tolist()
+        draws = [(mapper.material_of(code), u) for code, u in zip(c.pooled, choice, strict=True)]
+        made = [Material(z[None], torch.zeros(1)) for z in variations(draws, self.codec, novelty)]
+        return mapper.given([*zip(torch.cat([c.pooled, c.choice[:, None]], 1), made, strict=True)])
 
     def _strange(self, c: TextCode, settings: Settings) -> Tensor:
         """Which codes are drawn from known ones in their place, (B,) bool."""
@@ -661,7 +666,7 @@ class BridgePipeline:
         places = jobs[0].places
         c = TextCode.cat([self.codes(made, settings), null.to(self.device)]).padded(places)
         away = TextCode.cat([*(job.away for job in jobs), null.to(self.device)]).padded(places)
-        mapper = view_of(self.mapper, settings, _material_of(jobs))
+        mapper = self._varying(view_of(self.mapper, settings, _material_of(jobs)), c, settings.novelty)
         return draw(mapper, c, noise.to(self.device), settings, away)[: len(jobs)]
 
     def codes(self, jobs: Sequence[Job], settings: Settings) -> TextCode:

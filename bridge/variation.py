@@ -18,13 +18,17 @@ from torch.nn import functional as F
 
 from bridge.codecs import ImageCodec
 from bridge.colours import from_oklab, oklab
-from bridge.composition import DRAWN, DRAWN_AGAIN, drawings_of, on_white
-from bridge.mappers.local import HALFWAY, Material, by_inverse_cdf
+from bridge.composition import DRAWN, drawings_of, on_white
+from bridge.mappers.local import Material, by_inverse_cdf
 
+NEAR = 0.3  # Share of the greatest weight, or of its root, from which on a picture is varied, or lends to another
+SPREAD = 0.25  # By which pictures of the same two differ in shape
+TOGETHER = 4  # Pictures made at a time
+REFINED = 6  # Steps of `ImageCodec.refined`: few, since a caption waits for them
 SIDE = 32  # At which shapes are compared, in pixels
 CONTROLS = 6  # Of a deformation, along a side
 STEPS, RATE = 60, 0.03  # Of Adam; the sides of a picture are at -1 and 1
-STIFF, STEADY = 2.0, 0.02  # Penalties on bending and on the affine part
+STIFF, STEADY = 2.0, 0.04  # Penalties on bending and on the affine part
 BLURRED = 9  # Width, in pixels, over which shapes are also compared, so that what lies apart attracts
 COLOUR = 0.7  # Weight of a pixel's colour beside its opacity
 COLOURS = 6  # Of a picture
@@ -34,6 +38,11 @@ RARE = 0.01  # Share of a picture from which on a colour counts
 LIGHTNESS, PLACE, SHARE = 3.0, 0.6, 1.0  # Weights of what two colours differ in, beside hue and chroma
 FAR = 0.6  # Sum of these from which on a colour is not replaced
 SOFT = 0.04  # Distance, in Oklab, over which one colour's change passes into another's
+COARSE = 2  # Every so many pixels are read for whether a colour is plain to see; the widths below are in these
+NARROW, AROUND, BORDER = 5, 5, 3  # Of lines, which are judged apart; of a part with what is beside it, and what passes
+SMALLER = (1.4, 1.2, 1.0)  # How many times smaller a picture may be drawn, the last that fits being taken
+CUT = 0.02  # Share of a picture's edge at which more may be drawn than was
+PLAIN = 0.7  # Share of its contrast with what is beside it that a colour keeps, or it stays
 
 
 class Palette(NamedTuple):
@@ -44,9 +53,9 @@ class Palette(NamedTuple):
     place: np.ndarray  # Where they are on average, from -1 to 1, (k, 2)
 
     @classmethod
-    def of(cls, drawing: np.ndarray) -> Self | None:
-        """Of RGBA in [0, 1], (H, W, 4); None where nothing is drawn."""
-        read = drawing[::STRIDE, ::STRIDE]
+    def of(cls, drawing: Tensor) -> Self | None:
+        """Of RGBA in [0, 1], (4, H, W); None where nothing is drawn."""
+        read = drawing[:, ::STRIDE, ::STRIDE].movedim(0, -1).numpy()
         seen = read[..., 3] > DRAWN
         points, at = read[seen, :3], 2 * np.argwhere(seen) / np.array(seen.shape) - 1
         if not len(points):
@@ -76,59 +85,121 @@ class Palette(NamedTuple):
         return colours
 
 
-def variations(draws: Sequence[tuple[Material, float]], codec: ImageCodec, novelty: float) -> Material | None:
-    """Variations of pictures that a caption draws from; None where there are no two. `novelty` is above 0, up to 1.
+def variations(draws: Sequence[tuple[Material, float]], codec: ImageCodec, novelty: float) -> Tensor:
+    """Latents of new pictures, one for each draw, (B, *z_shape). `novelty` is above 0, up to 1.
 
-    For each of up to ROOM draws, its number in [0, 1) chooses one of the material's pictures and another by inverse CDF
-    of their weights. At novelty .5 a picture has another's colours and is halfway to its shape, at 1 all the way.
+    A draw's number, in [0, 1), chooses one of the material's pictures and another that lends to it. At novelty .5 a
+    picture has the other's colours and is about halfway to its shape, at 1 nearly all the way; where there is no other,
+    it stays as it is. A draw gives the same picture whatever else is drawn.
     """
-    pairs = [(id(m), _pair(m.log_weight.double().exp().numpy(), u)) for m, u in draws]
-    if all(first == second for _, (first, second) in pairs):
-        return None
-    latents = {(of, n): m.latents[n] for (m, _), (of, pair) in zip(draws, pairs, strict=True) for n in pair}
-    drawings = dict(zip(latents, drawings_of(torch.stack([*latents.values()]), codec), strict=True))
-    colours = {key: Palette.of(drawing.movedim(0, -1).numpy()) for key, drawing in drawings.items()}
-    keys = [((of, first), (of, second)) for of, (first, second) in pairs]
-    share = min(1.0, novelty / HALFWAY)
-    coloured = torch.stack([recoloured(drawings[a], colours[a], colours[b], share) for a, b in keys])
-    one, other = (torch.stack([drawings[pair[n]] for pair in keys]) for n in (0, 1))
-    pictures = on_white(reshaped(coloured, one, other, novelty, opaque=not codec.draws_opacity))
-    made = codec.refined(pictures.to(draws[0][0].latents), DRAWN_AGAIN).mean
-    return Material(made, torch.full((len(draws),), -math.log(len(draws))))
+    pairs = [_pair(material, u) for material, u in draws]
+    made = torch.stack([pair.one for pair in pairs])
+    rows = [row for row, pair in enumerate(pairs) if pair.other is not pair.one]
+    for at in range(0, len(rows), TOGETHER):
+        some = rows[at : at + TOGETHER]
+        padded = (some + some[-1:] * TOGETHER)[:TOGETHER]  # so that they round alike
+        made[some] = _lent([pairs[row] for row in padded], codec, novelty)[: len(some)].to(made)
+    return made
 
 
-def _pair(weight: np.ndarray, u: float) -> tuple[int, int]:
-    """A picture in proportion to weights, by inverse CDF at u in [0, 1), and another one; the same if there is none."""
-    first, rest = by_inverse_cdf(weight, u)
-    others = np.where(np.arange(len(weight)) == first, 0, weight)
-    return first, by_inverse_cdf(others, rest)[0] if others.any() else first
+class Pair(NamedTuple):
+    """What a new picture is made of."""
+
+    one: Tensor  # A known picture's latent, (*z_shape)
+    other: Tensor  # That of the picture that lends to it, itself where there is no other
+    u: float  # In [0, 1), for what else is to be chosen
+
+
+def _lent(pairs: Sequence[Pair], codec: ImageCodec, novelty: float) -> Tensor:
+    """Latents of pictures in others' colours and shapes, for TOGETHER pairs."""
+    one = drawings_of(torch.stack([pair.one for pair in pairs]), codec)
+    other = drawings_of(torch.stack([pair.other for pair in pairs]), codec)
+    colours, both = min(1.0, 2 * novelty), zip(one, other, strict=True)
+    coloured = torch.stack([recoloured(a, Palette.of(a), Palette.of(b), colours) for a, b in both])
+    share = novelty * (1 + SPREAD * (2 * torch.tensor([pair.u for pair in pairs]) - 1))
+    pictures = on_white(reshaped(coloured, one, other, share.clamp(max=1), opaque=not codec.draws_opacity))
+    return codec.refined(pictures.to(pairs[0].one), REFINED).mean
+
+
+def _pair(material: Material, u: float) -> Pair:
+    """Two pictures chosen at u in [0, 1) by inverse CDF of weights, the second of their roots: more lend than show."""
+    latents, weight = material.latents.unbind(), material.log_weight.double().exp().numpy()
+    first, u = by_inverse_cdf(_near(weight), u)
+    weight[first] = 0
+    second, u = by_inverse_cdf(_near(np.sqrt(weight)), u) if weight.any() else (first, u)
+    return Pair(latents[first], latents[second], u)
+
+
+def _near(weight: np.ndarray) -> np.ndarray:
+    """Weights of all that weigh at least NEAR as much as what weighs most."""
+    return np.where(weight < NEAR * weight.max(), 0, weight)
 
 
 def recoloured(drawing: Tensor, own: Palette | None, other: Palette | None, share: float) -> Tensor:
-    """A drawing (4, H, W) whose colours are moved towards another palette's, all the way at a share of 1."""
+    """A drawing (4, H, W) whose colours are moved towards another palette's, all the way at a share of 1.
+
+    What is plain to see against what is around it, as eyes are in a face, stays so.
+    """
     if own is None or other is None:
         return drawing
     pixels = oklab(drawing[:3].movedim(0, -1).numpy())
     apart = np.square(pixels[..., None, :] - own.colours).sum(-1)
     near = np.exp((apart.min(-1, keepdims=True) - apart) / (2 * SOFT**2))
-    moved = pixels + share * (near / near.sum(-1, keepdims=True)) @ (own.matched(other) - own.colours)
+    change = share * (own.matched(other) - own.colours)
+    stays = _staying(apart.argmin(-1), drawing[3].numpy() > DRAWN, own.colours, own.colours + change)
+    moved = pixels + (np.where(stays, 0, near) / near.sum(-1, keepdims=True)) @ change
     return torch.cat([torch.from_numpy(from_oklab(moved)).movedim(-1, 0).to(drawing), drawing[3:]])
 
 
-def reshaped(drawings: Tensor, first: Tensor, second: Tensor, share: float, *, opaque: bool = False) -> Tensor:
-    """Drawings (B, 4, side, side), deformed as `first` is to look like `second`, all the way at a share of 1.
+def _staying(number: np.ndarray, seen: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Where which of k colours would no longer be plain to see, if all became the new ones, (H, W, k) bool.
+
+    Given each pixel's number of a colour and where something is drawn, (H, W), and colours, (k, 3). Lines and other
+    narrow parts are told from wide ones.
+    """
+    count, size, (number, seen) = len(old), number.shape, (x[::COARSE, ::COARSE] for x in (number, seen))
+    own = torch.from_numpy((number == np.arange(count)[:, None, None]) & seen)[:, None].float()
+    wide = own * _grown(-_grown(-own, NARROW), NARROW)
+    parts = torch.stack([wide, own - wide], 1)[:, :, 0]  # (k, 2, H / COARSE, W / COARSE)
+    ring = (_grown(parts, AROUND) * (1 - own)).numpy() * seen
+    stays = np.zeros((count, 2, 1, 1), np.float32)
+    for n, part in np.ndindex(count, 2):
+        if ring[n, part].any():
+            beside = np.bincount(number[ring[n, part] > 0], minlength=count)
+            pairs = (old[n], old), (new[n], new), (old[n], new)
+            before, after, left = (beside @ np.linalg.norm(a - b, axis=1) for a, b in pairs)
+            stays[n, part] = after < PLAIN * min(before, left)
+    where = F.interpolate(_grown(parts * torch.from_numpy(stays), BORDER).amax(1)[None], size)
+    return where[0].movedim(0, -1).numpy() > 0
+
+
+def _grown(mask: Tensor, width: int) -> Tensor:
+    return F.max_pool2d(mask, width, 1, width // 2)
+
+
+def reshaped(drawings: Tensor, first: Tensor, second: Tensor, share: Tensor, *, opaque: bool = False) -> Tensor:
+    """Drawings (B, 4, side, side), deformed as `first` is to look like `second`, all the way at a share, (B,), of 1.
 
     Of `second` and its mirror image, the nearer is taken. Beyond the edge nothing is drawn or, if `opaque`, what is at
-    the edge.
+    the edge. What would be cut off at the edge is drawn smaller, or stays as it is.
     """
     a, b, mirrored = (_shapes(x) for x in (first, second, second.flip(-1)))
     nearer = (a - mirrored).square().mean((1, 2, 3)) < (a - b).square().mean((1, 2, 3))
     beyond, side = "border" if opaque else "zeros", drawings.shape[-1]
     deformation = _deformation(a, torch.where(nearer.view(-1, 1, 1, 1), mirrored, b), beyond)
-    grid = _grid(len(drawings), side) + share * deformation.at(side)
-    multiplied = torch.cat([drawings[:, :3] * drawings[:, 3:], drawings[:, 3:]], 1)
-    moved = F.grid_sample(multiplied, grid, "bicubic", beyond, align_corners=False).clamp(0, 1)
-    return torch.cat([moved[:, :3] / moved[:, 3:].clamp(min=1e-3), moved[:, 3:]], 1).clamp(0, 1)
+    grid = _grid(len(drawings), side) + share.view(-1, 1, 1, 1) * deformation.at(side)
+    made = multiplied = torch.cat([drawings[:, :3] * drawings[:, 3:], drawings[:, 3:]], 1)
+    for smaller in SMALLER:
+        moved = F.grid_sample(multiplied, smaller * grid, "bicubic", beyond, align_corners=False).clamp(0, 1)
+        whole = opaque | (_at_edge(moved) <= _at_edge(multiplied) + CUT)
+        made = torch.where(whole.view(-1, 1, 1, 1), moved, made)
+    return torch.cat([made[:, :3] / made[:, 3:].clamp(min=1e-3), made[:, 3:]], 1).clamp(0, 1)
+
+
+def _at_edge(drawings: Tensor) -> Tensor:
+    """Share of the edge of drawings (B, 4, side, side) at which something is drawn, (B,)."""
+    opacity = drawings[:, 3]
+    return torch.cat([opacity[:, [0, -1]], opacity[:, :, [0, -1]].mT], 2).mean((1, 2))
 
 
 def _grid(count: int, side: int) -> Tensor:

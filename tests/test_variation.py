@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from bridge import pipeline
 from bridge.mappers import LocalFlowMapper
-from bridge.mappers.local import ROOM, Material
+from bridge.mappers.local import Material
 from bridge.memory import CaptionMemory
 from bridge.pipeline import BridgePipeline, Settings
 from bridge.variation import Palette, _pair, recoloured, reshaped, variations
@@ -34,9 +34,13 @@ def drawing(body: tuple[float, ...], wheels: tuple[float, ...], rows: slice = sl
 
 
 def palette(x: Tensor) -> Palette:
-    found = Palette.of(x.movedim(0, -1).numpy())
+    found = Palette.of(x)
     assert found is not None
     return found
+
+
+def bent(one: Tensor, first: Tensor, second: Tensor, share: float, *, opaque: bool = False) -> Tensor:
+    return reshaped(one, first, second, torch.tensor([share]), opaque=opaque)
 
 
 def repainted(one: Tensor, other: Tensor, share: float = 1.0) -> Tensor:
@@ -54,7 +58,7 @@ def test_a_palette_holds_what_is_drawn_and_where():
     body = int(found.share.argmax())
     assert found.share.tolist()[body] == pytest.approx(24 * 12 / (24 * 12 + 128), abs=0.05)
     assert found.place[body, 0] < 0 < found.place[1 - body, 0]  # above, and below
-    assert Palette.of(np.zeros((SIDE, SIDE, 4))) is None
+    assert Palette.of(torch.zeros(4, SIDE, SIDE)) is None
 
 
 def test_a_drawing_takes_on_anothers_colours_part_by_part():
@@ -80,32 +84,37 @@ def test_colours_move_by_the_share_asked_for():
 
 def test_a_drawing_takes_on_anothers_shape():
     small, large = drawing(RED, BLACK, left=12)[None], drawing(RED, BLACK, rows=slice(2, 18))[None]
-    apart = [float((reshaped(small, small, large, s)[:, 3] - large[:, 3]).abs().mean()) for s in (0.0, 0.5, 1.0)]
-    torch.testing.assert_close(reshaped(small, small, large, 0.0), small, atol=1e-5, rtol=0)
+    apart = [float((bent(small, small, large, s)[:, 3] - large[:, 3]).abs().mean()) for s in (0.0, 0.5, 1.0)]
+    torch.testing.assert_close(bent(small, small, large, 0.0), small, atol=1e-5, rtol=0)
     assert apart[0] > 1.2 * apart[1] > 1.2**2 * apart[2]
 
 
 def test_a_shape_is_compared_with_the_mirror_image_too():
     one = drawing(RED, BLACK, left=12)[None]
-    new = reshaped(one, one, one.flip(-1), 1.0)
+    new = bent(one, one, one.flip(-1), 1.0)
     assert float((new - one).abs().mean()) < 0.01
 
 
 def test_beyond_the_edge_nothing_is_drawn_but_for_pictures_without_paper():
     full, small = torch.ones(1, 4, SIDE, SIDE), F.pad(torch.ones(1, 4, SIDE // 2, SIDE // 2), [SIDE // 4] * 4)
-    paper, without = (reshaped(full, full, small, 1.0, opaque=opaque)[0, 3] for opaque in (False, True))
+    paper, without = (bent(full, full, small, 1.0, opaque=opaque)[0, 3] for opaque in (False, True))
     assert float(paper[0].max()) < 0.1
     assert float(paper[SIDE // 2, SIDE // 2]) > 0.9
     torch.testing.assert_close(without, full[0, 3])
 
 
 def test_a_picture_is_chosen_as_often_as_it_weighs_and_another_too():
-    pairs = [_pair(np.array([0.5, 0.25, 0.25, 0.0]), (n + 0.5) / 24) for n in range(24)]
-    first, second = map(np.array, zip(*pairs, strict=True))
+    def pair(weight: list[float], u: float) -> tuple[int, int]:
+        latents = torch.arange(len(weight))
+        one, other, rest = _pair(Material(latents, torch.tensor(weight).log()), u)
+        assert 0 <= rest < 1
+        return int(one), int(other)
+
+    first, second = map(np.array, zip(*[pair([0.5, 0.25, 0.25, 0.0], (n + 0.5) / 24) for n in range(24)], strict=True))
     assert np.bincount(first, minlength=4).tolist() == [12, 6, 6, 0]
     assert np.bincount(second[first == 0], minlength=4).tolist() == [0, 6, 6, 0]
     assert np.bincount(second[first == 1], minlength=4).tolist() == [4, 0, 2, 0]
-    assert [_pair(np.array(w), 0.999999) for w in ([1.0, 0.0], [1 - 1e-9, 1e-9, 0.0])] == [(0, 0), (0, 1)]
+    assert [pair(weight, 0.999) for weight in ([1.0, 0.0], [0.9999, 0.0001, 0.0])] == [(0, 0), (0, 1)]
 
 
 def material(*pictures: Tensor) -> Material:
@@ -123,19 +132,25 @@ def test_variations_are_farther_with_more_novelty(codec):
     apart = []
     for novelty in (0.1, 0.5, 1.0):
         made = variations(evenly(known), codec, novelty)
-        assert made.latents.shape == (6, *codec.z_shape)
-        assert made.log_weight.exp().sum().item() == pytest.approx(1)
-        apart.append(float((made.latents - known.latents.repeat_interleave(2, 0)).abs().mean()))
+        assert made.shape == (6, *codec.z_shape)
+        apart.append(float((made - known.latents.repeat_interleave(2, 0)).abs().mean()))
     assert 0 < apart[0] < apart[1] < apart[2]
-    assert torch.equal(made.latents, variations(evenly(known), codec, 1.0).latents)
+
+
+def test_a_variation_does_not_depend_on_the_others():
+    known, other = material(block(RED, 6), block(BLUE, 10), block((0, 0.6, 0), 12)), material(block(WHITE), block(RED))
+    many = variations([*evenly(other, 3), *evenly(known)], PaintCodec(), 0.5)
+    for row, draw in enumerate(evenly(known)):
+        assert torch.equal(variations([draw], PaintCodec(), 0.5)[0], many[3 + row])
 
 
 def test_one_picture_has_no_variations_and_an_empty_one_makes_no_fault():
-    assert variations(evenly(material(block(RED))), PaintCodec(), 0.5) is None
-    alone = Material(material(block(RED), block(BLUE)).latents, torch.tensor([0.0, -math.inf]))
-    assert variations(evenly(alone), PaintCodec(), 0.5) is None
+    alone = material(block(RED))
+    other = Material(material(block(RED), block(BLUE)).latents, torch.tensor([0.0, -math.inf]))
+    made = variations([*evenly(alone, 1), *evenly(other, 1)], PaintCodec(), 0.5)
+    assert torch.equal(made, torch.cat([alone.latents] * 2))
     for empty in (material(block(RED), block(WHITE)), material(block(WHITE), block(WHITE))):
-        assert variations(evenly(empty), PaintCodec(), 0.5).latents.isfinite().all()
+        assert variations(evenly(empty), PaintCodec(), 0.5).isfinite().all()
 
 
 def test_an_image_of_a_variation_depends_on_its_seed_and_number_alone(encoder):
@@ -144,6 +159,21 @@ def test_an_image_of_a_variation_depends_on_its_seed_and_number_alone(encoder):
     few = pipe("a ball", 2, seed=3, novelty=0.5, output_type="latent")
     assert torch.equal(many.images[4:6], few.images)
     assert not torch.equal(few.images, pipe("a ball", 2, seed=3, output_type="latent").images)
+    own = [torch.Generator().manual_seed(n) for n in range(3)]
+    first = pipe("a ball", 3, generator=own, novelty=0.5, output_type="latent").images
+    own = [torch.Generator().manual_seed(n) for n in range(3)]
+    assert torch.equal(first[:1], pipe("a ball", 1, generator=own[:1], novelty=0.5, output_type="latent").images)
+
+
+def test_as_many_variations_as_are_asked_for_are_different(encoder):
+    codes = encoder.encode(["a cat"], with_tokens=False).pooled
+    pictures = [block((x, 0.5, 1 - x), size) for x, size in zip(np.linspace(0, 1, 8), range(4, 12), strict=True)]
+    mapper = LocalFlowMapper.from_memory(material(*pictures).latents, codes, [[0]] * 8, perplexity=8)
+    memory = CaptionMemory(mapper.unit_codes, ["a cat"])
+    pipe = BridgePipeline(encoder, mapper, PaintCodec(), memory, Settings(num_inference_steps=6))
+    images = pipe("a cat", 40, seed=0, novelty=0.5, output_type="latent").images.flatten(1)
+    apart = torch.cdist(images, images) + 10 * torch.eye(40)
+    assert float(apart.min()) > 0.1
 
 
 def test_what_is_composed_is_varied_too(encoder):
@@ -156,10 +186,9 @@ def test_what_is_composed_is_varied_too(encoder):
     assert not torch.equal(plain.images[0], far)
 
 
-def test_a_memory_smaller_than_its_variations_draws_them(encoder):
+def test_a_memory_of_two_draws_variations(encoder):
     codes = encoder.encode(["a cat"], with_tokens=False).pooled
     mapper = LocalFlowMapper.from_memory(material(block(RED, 6), block(BLUE, 10)).latents, codes, [[0], [0]])
-    assert len(mapper.latents) < ROOM
     memory = CaptionMemory(mapper.unit_codes, ["a cat"])
     pipe = BridgePipeline(encoder, mapper, PaintCodec(), memory, Settings(num_inference_steps=6))
     images = pipe("a cat", 4, seed=0, novelty=0.5, output_type="latent").images
@@ -168,27 +197,50 @@ def test_a_memory_smaller_than_its_variations_draws_them(encoder):
     assert float(torch.cdist(images.flatten(1), known).amin()) > 0.1
 
 
-def test_variations_are_made_once_and_again_with_another_part(encoder, monkeypatch):
-    made = []
-    monkeypatch.setattr(pipeline, "variations", lambda *args: made.append(args) or variations(*args))
+def test_a_negative_caption_moves_variations_away(encoder):
     pipe = make_pipeline(encoder)
-    for seed in (0, 1):
-        pipe(["a cat", "a ball"], 1, seed=seed, novelty=0.5)
-    assert len(made) == 2
-    pipe("a cat", 1, seed=0, novelty=0.6)
-    pipe.codec = OpaqueCodec()
-    pipe("a cat", 1, seed=0, novelty=0.5)
-    assert len(made) == 4
+    away = pipe("a cat", 2, seed=0, novelty=0.5, negative_prompt="a ball", guidance_scale=2.0, output_type="latent")
+    assert not torch.equal(away.images, pipe("a cat", 2, seed=0, novelty=0.5, output_type="latent").images)
+
+
+def test_without_temperature_all_images_are_one_variation(encoder):
+    pipe = make_pipeline(encoder)
+    images = pipe("a cat", 3, seed=0, novelty=0.5, temperature=0, output_type="latent").images
+    assert torch.equal(images[1:], images[:1].expand_as(images[1:]))
+    assert not torch.equal(images[:1], pipe("a cat", 1, seed=0, temperature=0, output_type="latent").images)
 
 
 def test_a_strange_captions_variations_are_each_of_one_known_caption(encoder, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(pipeline, "variations", lambda draws, *args: drawn.extend(draws) or variations(draws, *args))
+    drawn: list[Material] = []
+
+    def noted(draws, *args):
+        drawn.extend(m for m, _ in draws)
+        return variations(draws, *args)
+
+    monkeypatch.setattr(pipeline, "variations", noted)
     pipe = make_pipeline(encoder)
     pipe.settings = replace(pipe.settings, neighbour_temperature=0.5, familiar=0.9)
-    pipe("xylophones of tomorrow", 1, seed=0, novelty=0.5, compose=False)
-    assert len(drawn) == ROOM
-    assert len({id(m) for m, _ in drawn}) > 1
+    known = [pipe.mapper.material_of(code).latents for code in pipe.mapper.unit_codes]
+    pipe("xylophones of tomorrow", 8, seed=0, novelty=0.5, compose=False)
+    which = [next(n for n, z in enumerate(known) if torch.equal(m.latents, z)) for m in drawn]
+    assert len(set(which)) > 1
     pipe.settings, drawn[:] = replace(pipe.settings, familiar=-1.0), []
-    pipe("xylophones of tomorrow", 1, seed=0, novelty=0.5, compose=False)
-    assert len({id(m) for m, _ in drawn}) == 1
+    pipe("xylophones of tomorrow", 8, seed=0, novelty=0.5, compose=False)
+    assert all(torch.equal(m.latents, drawn[0].latents) for m in drawn)
+
+
+def test_what_is_plain_to_see_stays_so():
+    face = drawing((0.9, 0.7, 0.3), (0.1, 0.1, 0.1))
+    face[:3, 10:13, 10:13] = torch.tensor((0.3, 0.5, 0.9)).view(3, 1, 1)  # an eye
+    other = drawing((0.3, 0.5, 0.9), (0.1, 0.1, 0.1))  # as blue as the eye is, all over
+    new = repainted(face, other)
+    skin, eye = new[:3, 8, 20], new[:3, 11, 11]
+    assert float((skin - eye).norm()) > 0.4
+
+
+def test_what_would_be_cut_off_is_drawn_smaller():
+    tall = drawing(RED, BLACK, rows=slice(1, 18))[None]
+    wide = drawing(RED, BLACK, rows=slice(0, 18), left=0)[None]
+    wide[:, :, :, 28:] = wide[:, :, :, 20:24]
+    new = bent(tall, tall, wide, 1.0)
+    assert float(new[:, 3, 0].mean()) < 0.1

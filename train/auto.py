@@ -33,7 +33,7 @@ from bridge.hub import resolve_model, shipped_models
 from bridge.mappers import FAMILIES, VelocityMapper
 from bridge.pairs.reading import Reading
 from bridge.pairs.sources import Wanted
-from bridge.pipeline import Settings
+from bridge.pipeline import OF_PAIRS, Settings
 from bridge.text import DEFAULT_ID, TextEncoder
 from train.autoencoder import VAEConfig, VAETraining
 from train.codec import CodecConfig, fit, psnr
@@ -68,7 +68,7 @@ MAPPERS = {
 WINDOWS, PERPLEXITIES = ((2.0, 1.7), (3.0, 2.5)), (2.0, 4.0, 8.0)  # Candidates of local flows; others make patchworks
 TRIAL_STEPS, VALIDATIONS, PATIENCE = 30, 8, 4
 LARGEST_BATCH, DROPOUT = 256, 0.05
-SETTINGS = Settings(guidance_scale=1.0, num_inference_steps=12)  # Of finished models
+SETTINGS = Settings(num_inference_steps=12)  # Of models with a trained mapper
 GUIDANCE = 2.0  # Of trained flows, chosen on 150 held-out captions of clip art
 COPIES_OF, FEW = 64, 20_000  # Held-out captions that are drawn to look for copies, of no more training pictures
 METHODS = {"model": "this model", "nearest1": "the nearest training picture", "real": "other real pictures"}
@@ -219,7 +219,7 @@ class AutoRun:
 
     def remembered(self, vae: Path) -> Path:
         """A local flow over the training pictures, its window and perplexity chosen on those held out."""
-        plain = MemoryConfig(self.data, vae, self.out, text=self.text or DEFAULT_ID, settings=SETTINGS)
+        plain = MemoryConfig(self.data, vae, self.out, text=self.text or DEFAULT_ID, settings=OF_PAIRS)
 
         def choose() -> tuple[dict[str, Any], str]:
             say("mapper: encoding pictures and captions")

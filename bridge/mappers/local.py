@@ -44,8 +44,7 @@ SEEN = 3  # Latents that a correction reads: the point, the local flow's answer,
 SAME = 0.15  # Mean square of the difference, a number, below which two latents count as one picture
 UNKNOWN, CLOSEST, FARTHEST = 0.5, 0.95, 0.5
 """In training: share of the examples whose caption memory seems not to know, and the range of what it then knows."""
-MORE_LEAD = 4.0  # that novelty -1 adds, and that leads at least, while variations are drawn from
-HALFWAY = 0.5  # Novelty up to which memory is drawn from as at 0
+MORE_LEAD = 4.0  # that novelty -1 adds
 BELOW_ONE = 1 - 2**-24  # The largest number of float32 below 1
 LATE = 0.3  # 1 - t is not taken below this in a correction's loss
 
@@ -338,10 +337,9 @@ class LocalFlowMapper(CleanMapper):
 
         `style` draws only from pictures of this kind, or of "one, another"; "not ..." from all but those; "rather not
         ..." from all but those too, unless a caption is shown by one of these kinds and not by others: then by that
-        alone, the kind named first being the last resort. `novelty` from .5 to 1 goes towards smaller windows, more
-        pictures and no lead, so fewer copies and less order (up to .5, `bridge.variation` takes pictures away from
-        known ones); from 0 to -1 towards a greater lead, so more copies and more order. Raises UserError if memory
-        holds no picture of that kind, or `novelty` is out of range.
+        alone, the kind named first being the last resort. `novelty` from 0 to -1 goes towards a greater lead, so more
+        copies and more order; above 0, to 1, it is `bridge.variation` that takes pictures away from known ones. Raises
+        UserError if memory holds no picture of that kind, or `novelty` is out of range.
         """
         styles, named = tuple(self.config.styles), (style or "").removeprefix(RATHER_NOT).removeprefix(NOT)
         kinds = [named] if named in styles else [kind.strip() for kind in named.split(",")]
@@ -350,14 +348,12 @@ class LocalFlowMapper(CleanMapper):
             raise UserError(f"style: this model knows no style {style!r}; its styles: {known}")
         if not -1 <= novelty <= 1:
             raise UserError(f"novelty: expected a number from -1 to 1, got {novelty!r}")
-        if style is None and novelty == 0:
+        nearer = max(0.0, -novelty)
+        if style is None and not nearer:
             return self
-        if (kept := self._views.get((style, novelty))) is not None:
+        if (kept := self._views.get((style, nearer))) is not None:
             return kept
-        nearer, farther = max(0.0, -novelty), max(0.0, novelty - HALFWAY) / (1 - HALFWAY)
-        window = tuple(s * (1 - 0.4 * farther) for s in self.window)
-        lead = (max(self.lead, MORE_LEAD) * (1 - farther) if novelty > 0 else self.lead) + MORE_LEAD * nearer
-        view = self.varied(window=window, perplexity=self.perplexity * (1 + 1.5 * farther), lead=lead)
+        view = self.varied(lead=self.lead + MORE_LEAD * nearer)
         if style is not None:
             of_kinds = [self.style == styles.index(kind) for kind in kinds]
             either = torch.stack(of_kinds).any(0)
@@ -365,7 +361,7 @@ class LocalFlowMapper(CleanMapper):
             view.avoided = tuple(of_kinds) if style.startswith(RATHER_NOT) else ()
             if not bool(view.allowed.any()):
                 raise UserError(f"style: all pictures in memory are {named!r}; leave the style out")
-        self._views[style, novelty] = view
+        self._views[style, nearer] = view
         if len(self._views) > VIEWS:
             self._views.pop(next(iter(self._views)), None)
         return view
@@ -387,12 +383,15 @@ class LocalFlowMapper(CleanMapper):
         return view
 
     def given(self, material: Sequence[tuple[Tensor, Material]]) -> "LocalFlowMapper":
-        """A view in which captions with these text codes, (text_dim,), draw from this."""
+        """A view in which captions with these text codes, (text_dim,), draw from this.
+
+        A code with a choice appended to it, (text_dim + 1,), is one image's alone.
+        """
         if not material:
             return self
         view = self.varied()
         view._caches = self._caches
-        view._given = {code_key(code): each for code, each in material}
+        view._given = self._given | {code_key(code): each for code, each in material}
         return view
 
     def _whiten(self) -> None:
@@ -478,8 +477,10 @@ class LocalFlowMapper(CleanMapper):
         """Pictures that a text code, (text_dim,), draws from, nearest first, and their normalised log weights, (K,)."""
         return remembered(self._caches["near"], REMEMBERED, code, self._search)
 
-    def nearest_material(self, code: Tensor) -> Material:
-        """The same as material, which a view may be `given`."""
+    def material_of(self, code: Tensor) -> Material:
+        """What a text code, (text_dim,), draws from: what it was `given`, else its nearest pictures."""
+        if (given := self._given.get(code_key(code))) is not None:
+            return given
         near, log_weight = self.nearest(code)
         return Material(self.picture_latents(torch.from_numpy(near)), torch.from_numpy(log_weight))
 
@@ -623,8 +624,9 @@ class LocalFlowMapper(CleanMapper):
         index, padded = self._padded([self.nearest(code) for code in pooled], ROOM)
         known = self.picture_latents(index, like.dtype)
         log_weight = torch.from_numpy(padded).to(like.dtype)
-        for row, code in enumerate(pooled):
-            if (given := self._given.get(code_key(code))) is not None:
+        for row, (code, choice) in enumerate(zip(pooled, c.choice, strict=True)):
+            own = self._given.get(code_key(torch.cat([code, choice[None]])))
+            if (given := own or self._given.get(code_key(code))) is not None:
                 count = len(given.latents)
                 known[row, :count] = given.latents.to(known)
                 log_weight[row] = -math.inf
