@@ -26,6 +26,7 @@ from bridge.mappers import InvertibleMapper, LocalFlowMapper, Mapper, VelocityMa
 from bridge.noise import generator_for, normal_rows, spread_number
 from bridge.pipeline import SAMPLE_BATCH, BridgePipeline, draw, view_of
 from bridge.text import TextCode
+from bridge.variation import variations
 
 KINDS = ("linear", "spherical")  # of walks: straight, or along a great circle
 SPACES = ("latent", "noise")  # where a walk goes: among latents, or the noise from which the mapper makes them
@@ -277,12 +278,14 @@ def vary(
 ) -> Tensor:
     """Latents around one, (count, *z_shape); variation i depends on (seed, i), not on `count`.
 
-    Along a velocity, a latent is taken back to time t = (1 - distance)^3, to the mixture t z + (1 - t) eps, and forward
-    again. From later times it mostly comes back as it was; the power spreads what changes over all distances. With a
-    mapper that has no velocity, it turns by `distance` of the angle towards the mapper's own samples.
+    A memory of pictures lends to the latent's picture the colours and, by `distance`, the shapes of those that show the
+    same; see `bridge.variation`. Along the velocity of a network, a latent is taken back to time t = (1 - distance)^3,
+    to the mixture t z + (1 - t) eps, and forward again. From later times it mostly comes back as it was; the power
+    spreads what changes over all distances. With a mapper that has no velocity, it turns by `distance` of the angle
+    towards the mapper's own samples.
 
     `shown` is what the picture shows, by default a caption's own words, and of a picture nothing. Distance 0 gives the
-    latent itself, 1 what the model draws of what is shown, at a novelty of 0.
+    latent itself, 1, without a memory, what the model draws of what is shown.
     Raises UserError unless `count` is 1 to MAX_STEPS, `distance` 0 to 1 and `seed` a whole number.
 
     Source: Meng et al. 2022, SDEdit, arXiv:2108.01073
@@ -294,6 +297,8 @@ def vary(
     code = code_of(pipe, shown or None)
     with pipe.plain():
         mapper = pipe.view({shown: code} if shown else {})
+        if isinstance(mapper, LocalFlowMapper):
+            return _lent_to(pipe, mapper, start.z, shown, count, distance, seed)
         parts = []
         for first in range(0, count, SAMPLE_BATCH):
             keys = [(seed, i) for i in range(first, first + SAMPLE_BATCH)]  # always so many rows: see `pipeline`
@@ -301,6 +306,18 @@ def vary(
             c = TextCode.cat([code] * SAMPLE_BATCH).chosen(torch.tensor([spread_number(*key) for key in keys]))
             parts.append(_varied(pipe, mapper, start.z, c, noise, distance))
         return torch.cat(parts)[:count]
+
+
+def _lent_to(
+    pipe: BridgePipeline, mapper: LocalFlowMapper, z: Tensor, shown: str | None, count: int, distance: float, seed: int
+) -> Tensor:
+    """Variations of a latent (*z_shape) by pictures in memory that show a caption, or by any."""
+    if distance == 0:
+        return z.expand(count, *z.shape)
+    c = pipe.codes(pipe.jobs([shown], count, seed=seed), pipe.settings) if shown else _null(pipe, count)
+    choice = [spread_number(seed, i) for i in range(count)] if c.choice.isnan().any() else c.choice.tolist()
+    draws = [(mapper.material_of(pooled), u) for pooled, u in zip(c.pooled, choice, strict=True)]
+    return variations(draws, pipe.codec, distance, z)
 
 
 def _varied(pipe: BridgePipeline, mapper: Mapper, z: Tensor, c: TextCode, noise: Tensor, distance: float) -> Tensor:

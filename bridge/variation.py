@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from bridge.codecs import ImageCodec
 from bridge.colours import from_oklab, oklab
 from bridge.composition import DRAWN, drawings_of, on_white
-from bridge.mappers.local import Material, by_inverse_cdf
+from bridge.mappers.local import SAME, Material, by_inverse_cdf
 
 NEAR = 0.3  # Share of the greatest weight, or of its root, from which on a picture is varied, or lends to another
 SPREAD = 0.25  # By which pictures of the same two differ in shape
@@ -85,14 +85,16 @@ class Palette(NamedTuple):
         return colours
 
 
-def variations(draws: Sequence[tuple[Material, float]], codec: ImageCodec, novelty: float) -> Tensor:
+def variations(
+    draws: Sequence[tuple[Material, float]], codec: ImageCodec, novelty: float, of: Tensor | None = None
+) -> Tensor:
     """Latents of new pictures, one for each draw, (B, *z_shape). `novelty` is above 0, up to 1.
 
-    A draw's number, in [0, 1), chooses one of the material's pictures and another that lends to it. At novelty .5 a
-    picture has the other's colours and is about halfway to its shape, at 1 nearly all the way; where there is no other,
-    it stays as it is. A draw gives the same picture whatever else is drawn.
+    A draw's number, in [0, 1), chooses one of the material's pictures, or `of`, (*z_shape), is taken, and another that
+    lends to it. At novelty .5 a picture has the other's colours and is about halfway to its shape, at 1 nearly all the
+    way; where there is no other, it stays as it is. A draw gives the same picture whatever else is drawn.
     """
-    pairs = [_pair(material, u) for material, u in draws]
+    pairs = [_pair(material, u, of) for material, u in draws]
     made = torch.stack([pair.one for pair in pairs])
     rows = [row for row, pair in enumerate(pairs) if pair.other is not pair.one]
     for at in range(0, len(rows), TOGETHER):
@@ -121,13 +123,18 @@ def _lent(pairs: Sequence[Pair], codec: ImageCodec, novelty: float) -> Tensor:
     return codec.refined(pictures.to(pairs[0].one), REFINED).mean
 
 
-def _pair(material: Material, u: float) -> Pair:
+def _pair(material: Material, u: float, of: Tensor | None = None) -> Pair:
     """Two pictures chosen at u in [0, 1) by inverse CDF of weights, the second of their roots: more lend than show."""
     latents, weight = material.latents.unbind(), material.log_weight.double().exp().numpy()
-    first, u = by_inverse_cdf(_near(weight), u)
-    weight[first] = 0
-    second, u = by_inverse_cdf(_near(np.sqrt(weight)), u) if weight.any() else (first, u)
-    return Pair(latents[first], latents[second], u)
+    if of is None:
+        first, u = by_inverse_cdf(_near(weight), u)
+        of, weight[first] = latents[first], 0
+    else:
+        weight[((material.latents - of).square().flatten(1).mean(1) < SAME).numpy()] = 0
+    if not weight.any():
+        return Pair(of, of, u)
+    second, u = by_inverse_cdf(_near(np.sqrt(weight)), u)
+    return Pair(of, latents[second], u)
 
 
 def _near(weight: np.ndarray) -> np.ndarray:

@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from bridge import BridgePipeline, explore
 from bridge.again import remake
 from bridge.cli import main
 from bridge.errors import UserError
 from bridge.images import read_facts, read_image, save_picture
-from bridge.mappers import LocalFlowMapper
+from bridge.mappers import LocalFlowMapper, VelocityMapper
 from bridge.memory import CaptionMemory
 from bridge.noise import normal_rows
 from bridge.pipeline import Settings
+from bridge.text import TextCode
 from tests.fixtures import KNOWN
 from tests.test_explore import Sampler
 
@@ -82,9 +84,26 @@ def remember(pipe: BridgePipeline, codes: torch.Tensor, third: torch.Tensor) -> 
     pipe.memory = CaptionMemory(codes, KNOWN)
 
 
+class Velocity(VelocityMapper):
+    """A local flow's velocity, and nothing else of it."""
+
+    def __init__(self, flow: LocalFlowMapper) -> None:
+        super().__init__()
+        self.flow, self.z_shape, self.text_dim = flow, flow.z_shape, flow.text_dim
+        self.sample_noise_shape, self.loss_noise_shape = flow.sample_noise_shape, flow.loss_noise_shape
+
+    def velocity(self, z_t: Tensor, t: Tensor, c: TextCode) -> Tensor:
+        return self.flow.velocity(z_t, t, c)
+
+    def loss(self, z: Tensor, c: TextCode, *, noise: Tensor) -> Tensor:
+        return self.flow.loss(z, c, noise=noise)
+
+
 def test_farther_variations_differ_more(tiny_pipeline: BridgePipeline, known_codes: torch.Tensor):
     start = explore.image_end(tiny_pipeline, CAT)
     remember(tiny_pipeline, known_codes, start.z)
+    assert isinstance(tiny_pipeline.mapper, LocalFlowMapper)
+    tiny_pipeline.mapper = Velocity(tiny_pipeline.mapper)
     none, near, far = (
         float((explore.vary(tiny_pipeline, start, 4, distance=distance, seed=1) - start.z).abs().mean())
         for distance in (0.0, 0.1, 1.0)

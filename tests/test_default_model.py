@@ -211,6 +211,5 @@ def test_walks_and_variations_begin_with_what_a_call_draws(model: BridgePipeline
     start, other = (explore.caption_end(model, text, 3) for text in (caption, "a house"))
     assert torch.equal(start.z, drawn[0])
     assert torch.equal(explore.noise_walk(model, start, other, 3)[0], drawn[0])
-    if caption == "a cat":
-        near = model(caption, 2, seed=3, novelty=0, output_type="latent").images
-        torch.testing.assert_close(explore.vary(model, start, 2, distance=1.0, seed=3), near, atol=1e-6, rtol=0)
+    around = explore.vary(model, start, 2, distance=0.25, seed=3)
+    assert 0 < float((around - start.z).square().mean()) < 0.5 * float((drawn[1] - start.z).square().mean())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bridge import pipeline
+from bridge import explore, pipeline
 from bridge.mappers import LocalFlowMapper
 from bridge.mappers.local import Material
 from bridge.memory import CaptionMemory
@@ -244,3 +244,27 @@ def test_what_would_be_cut_off_is_drawn_smaller():
     wide[:, :, :, 28:] = wide[:, :, :, 20:24]
     new = bent(tall, tall, wide, 1.0)
     assert float(new[:, 3, 0].mean()) < 0.1
+
+
+def test_pictures_around_one_are_lent_to_by_those_that_show_the_same(encoder):
+    pipe = make_pipeline(encoder)
+    start = explore.End("own.png", "image", block((0.1, 0.2, 0.7), 9) * 2 - 1, explore.code_of(pipe, None))
+    many, few = (explore.vary(pipe, start, n, shown="a ball", seed=2) for n in (5, 2))
+    assert torch.equal(many[:2], few)
+    assert not torch.equal(few, explore.vary(pipe, start, 2, shown="a ball", seed=3))
+    assert torch.equal(explore.vary(pipe, start, 2, distance=0), start.z.expand(2, *start.z.shape))
+    apart = [
+        float((explore.vary(pipe, start, 4, shown="a ball", distance=d) - start.z).abs().mean()) for d in (0.1, 0.5, 1)
+    ]
+    assert 0 < apart[0] < apart[1] <= apart[2]
+    for shown, blue in (("a ball", 1.0), ("a cat", 0.7)):  # the one that is red lends no colour
+        made = explore.vary(pipe, start, 4, shown=shown)[:, 2, 8, 8] / 2 + 0.5
+        torch.testing.assert_close(made, torch.full((4,), blue), atol=0.1, rtol=0)
+    assert explore.vary(pipe, start, 3).isfinite().all()
+
+
+def test_a_known_picture_is_lent_to_by_others(encoder):
+    pipe = make_pipeline(encoder)
+    known = pipe.mapper.material_of(pipe.code("a cat").pooled[0])
+    start = explore.End("own.png", "image", known.latents[0], explore.code_of(pipe, None))
+    assert not any(torch.equal(z, start.z) for z in explore.vary(pipe, start, 4, shown="a cat"))
