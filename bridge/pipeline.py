@@ -110,7 +110,9 @@ class BridgeOutput:
     seed: int | None  # gives the same images again; None where generators were given
 
 
-OF_PAIRS = Settings(num_inference_steps=12, novelty=0.5)  # Of models made from pairs
+def settings_of_pairs(codec: ImageCodec, familiar: float = 0.0) -> Settings:
+    """How models made from pairs draw: new pictures, unless the codec does not tell a drawing from its paper."""
+    return Settings(num_inference_steps=12, familiar=familiar, novelty=0.5 if codec.draws_opacity else 0.0)
 
 
 @dataclass(frozen=True)
@@ -261,7 +263,7 @@ class BridgePipeline:
                 say(note)
         settings = base.settings
         if not with_default:
-            settings = replace(OF_PAIRS, familiar=settings.familiar)
+            settings = settings_of_pairs(base.codec, settings.familiar)
         return cls(base.text_encoder, mapper, base.codec, CaptionMemory(mapper.unit_codes, memory.texts), settings)
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> None:

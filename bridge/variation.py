@@ -125,12 +125,12 @@ def _lent(pairs: Sequence[Pair], codec: ImageCodec, novelty: float) -> Tensor:
 
 def _pair(material: Material, u: float, of: Tensor | None = None) -> Pair:
     """Two pictures chosen at u in [0, 1) by inverse CDF of weights, the second of their roots: more lend than show."""
-    latents, weight = material.latents.unbind(), material.log_weight.double().exp().numpy()
+    latents, weight = material.latents.unbind(), material.log_weight.double().exp().cpu().numpy()
     if of is None:
         first, u = by_inverse_cdf(_near(weight), u)
         of, weight[first] = latents[first], 0
     else:
-        weight[((material.latents - of).square().flatten(1).mean(1) < SAME).numpy()] = 0
+        weight[((material.latents - of).square().flatten(1).mean(1) < SAME).cpu().numpy()] = 0
     if not weight.any():
         return Pair(of, of, u)
     second, u = by_inverse_cdf(_near(np.sqrt(weight)), u)

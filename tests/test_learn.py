@@ -311,14 +311,19 @@ def test_a_folder_of_somebody_elses_is_refused_before_anything_is_learnt(folder,
     assert (code, "--out: " in err, "diary.txt: was not written by this command" in err) == (2, True, True)
 
 
-def test_pictures_of_a_folder_are_new_ones_and_the_provenance_says_so(folder, base, tmp_path, capsys):
+def test_the_provenance_names_novelty_where_it_was_asked_for(folder, base, tmp_path, capsys):
     out = tmp_path / "out"
     words = ("generate", "a house", "-n", 1, "--no-sheet", "--pairs", folder, "--model", base, "--out", out)
     run(capsys, *words)
-    run(capsys, *words, "--novelty", "0")
-    new, plain = (json.loads(line) for line in (out / "manifest.jsonl").read_text("utf-8").splitlines())
-    assert new["novelty"] == 0.5
+    run(capsys, *words, "--novelty", "0.5")
+    plain, novel = (json.loads(line) for line in (out / "manifest.jsonl").read_text("utf-8").splitlines())
     assert "novelty" not in plain
+    assert novel["novelty"] == 0.5
+
+
+def test_drawings_of_a_folder_are_new_ones_and_photographs_are_not(folder, base):
+    assert BridgePipeline.from_pairs(folder, base).settings.novelty == 0
+    assert BridgePipeline.from_pairs(folder).settings.novelty == 0.5
 
 
 @pytest.mark.parametrize(

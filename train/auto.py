@@ -33,7 +33,7 @@ from bridge.hub import resolve_model, shipped_models
 from bridge.mappers import FAMILIES, VelocityMapper
 from bridge.pairs.reading import Reading
 from bridge.pairs.sources import Wanted
-from bridge.pipeline import OF_PAIRS, Settings
+from bridge.pipeline import Settings, settings_of_pairs
 from bridge.text import DEFAULT_ID, TextEncoder
 from train.autoencoder import VAEConfig, VAETraining
 from train.codec import CodecConfig, fit, psnr
@@ -219,7 +219,8 @@ class AutoRun:
 
     def remembered(self, vae: Path) -> Path:
         """A local flow over the training pictures, its window and perplexity chosen on those held out."""
-        plain = MemoryConfig(self.data, vae, self.out, text=self.text or DEFAULT_ID, settings=OF_PAIRS)
+        settings = settings_of_pairs(load_codec(vae))
+        plain = MemoryConfig(self.data, vae, self.out, text=self.text or DEFAULT_ID, settings=settings)
 
         def choose() -> tuple[dict[str, Any], str]:
             say("mapper: encoding pictures and captions")
