@@ -576,14 +576,12 @@ class BridgePipeline:
     def _material(self, caption: str, code: TextCode, settings: Settings) -> Material | None:
         """What a caption draws from, or None where that is what is nearest in memory; remembered, for it takes long."""
         mapper = view_of(self.mapper, settings)
-        if not isinstance(mapper, LocalFlowMapper):
+        if not isinstance(mapper, LocalFlowMapper) or not settings.compose:
             return None
-        key = caption, code_key(code.pooled[0]), settings
-        return kept(self._materials, MATERIALS, key, lambda: self._made(caption, code, settings, mapper))
+        key = caption, code_key(code.pooled[0]), settings.style  # the other settings change how it is drawn from
+        return kept(self._materials, MATERIALS, key, lambda: self._made(caption, code, mapper))
 
-    def _made(self, caption: str, code: TextCode, settings: Settings, mapper: LocalFlowMapper) -> Material | None:
-        if not settings.compose:
-            return None
+    def _made(self, caption: str, code: TextCode, mapper: LocalFlowMapper) -> Material | None:
         known = self.read(caption), code.pooled[0], mapper, lambda text: self.code(text).pooled[0]
         return compose(*known, self.codec) or coloured(*known, self.codec) or main_thing(*known)
 

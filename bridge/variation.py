@@ -196,9 +196,10 @@ def reshaped(drawings: Tensor, first: Tensor, second: Tensor, share: Tensor, *, 
     deformation = _deformation(a, torch.where(nearer.view(-1, 1, 1, 1), mirrored, b), beyond)
     grid = _grid(len(drawings), side) + share.view(-1, 1, 1, 1) * deformation.at(side)
     made = multiplied = torch.cat([drawings[:, :3] * drawings[:, 3:], drawings[:, 3:]], 1)
+    most = _at_edge(multiplied) + CUT
     for smaller in SMALLER:
         moved = F.grid_sample(multiplied, smaller * grid, "bicubic", beyond, align_corners=False).clamp(0, 1)
-        whole = opaque | (_at_edge(moved) <= _at_edge(multiplied) + CUT)
+        whole = opaque | (_at_edge(moved) <= most)
         made = torch.where(whole.view(-1, 1, 1, 1), moved, made)
     return torch.cat([made[:, :3] / made[:, 3:].clamp(min=1e-3), made[:, 3:]], 1).clamp(0, 1)
 

@@ -180,10 +180,12 @@ def test_pictures_fit_their_captions(
         assert float((nearest == own[:, None]).float().mean()) > 0.5
 
 
-def test_image_does_not_depend_on_its_company(model: BridgePipeline) -> None:
-    alone = model("a smiling cat", 2, seed=3, output_type="pt").images
-    beside = model(["a treatise on monetary policy", "bus", "a smiling cat"], 11, seed=3, output_type="pt").images
-    assert torch.equal(beside[2 * 11 : 2 * 11 + 2], alone)
+@pytest.mark.parametrize(("novelty", "count"), [(0, 19), (0.5, 11)])
+def test_image_does_not_depend_on_its_company(model: BridgePipeline, novelty: float, count: int) -> None:
+    company = ["a treatise on monetary policy", "bus", "a smiling cat"]
+    alone = model("a smiling cat", 2, seed=3, novelty=novelty, output_type="pt").images
+    beside = model(company, count, seed=3, novelty=novelty, output_type="pt").images
+    assert torch.equal(beside[2 * count : 2 * count + 2], alone)
 
 
 def test_settings_are_recorded(model: BridgePipeline) -> None:

@@ -165,12 +165,17 @@ def test_an_image_of_a_variation_depends_on_its_seed_and_number_alone(encoder):
     assert torch.equal(first[:1], pipe("a ball", 1, generator=own[:1], novelty=0.5, output_type="latent").images)
 
 
-def test_as_many_variations_as_are_asked_for_are_different(encoder):
-    codes = encoder.encode(["a cat"], with_tokens=False).pooled
-    pictures = [block((x, 0.5, 1 - x), size) for x, size in zip(np.linspace(0, 1, 8), range(4, 12), strict=True)]
-    mapper = LocalFlowMapper.from_memory(material(*pictures).latents, codes, [[0]] * 8, perplexity=8)
+def pipeline_of_cats(encoder, *pictures: Tensor) -> BridgePipeline:
+    """A model that knows one caption, which they all show."""
+    codes, numbers = encoder.encode(["a cat"], with_tokens=False).pooled, [[0] for _ in pictures]
+    mapper = LocalFlowMapper.from_memory(material(*pictures).latents, codes, numbers, perplexity=8)
     memory = CaptionMemory(mapper.unit_codes, ["a cat"])
-    pipe = BridgePipeline(encoder, mapper, PaintCodec(), memory, Settings(num_inference_steps=6))
+    return BridgePipeline(encoder, mapper, PaintCodec(), memory, Settings(num_inference_steps=6))
+
+
+def test_as_many_variations_as_are_asked_for_are_different(encoder):
+    pictures = [block((x, 0.5, 1 - x), size) for x, size in zip(np.linspace(0, 1, 8), range(4, 12), strict=True)]
+    pipe = pipeline_of_cats(encoder, *pictures)
     images = pipe("a cat", 40, seed=0, novelty=0.5, output_type="latent").images.flatten(1)
     apart = torch.cdist(images, images) + 10 * torch.eye(40)
     assert float(apart.min()) > 0.1
@@ -187,13 +192,10 @@ def test_what_is_composed_is_varied_too(encoder):
 
 
 def test_a_memory_of_two_draws_variations(encoder):
-    codes = encoder.encode(["a cat"], with_tokens=False).pooled
-    mapper = LocalFlowMapper.from_memory(material(block(RED, 6), block(BLUE, 10)).latents, codes, [[0], [0]])
-    memory = CaptionMemory(mapper.unit_codes, ["a cat"])
-    pipe = BridgePipeline(encoder, mapper, PaintCodec(), memory, Settings(num_inference_steps=6))
+    pipe = pipeline_of_cats(encoder, block(RED, 6), block(BLUE, 10))
     images = pipe("a cat", 4, seed=0, novelty=0.5, output_type="latent").images
     assert images.isfinite().all()
-    known = mapper.picture_latents(torch.arange(2)).flatten(1)
+    known = pipe.mapper.picture_latents(torch.arange(2)).flatten(1)
     assert float(torch.cdist(images.flatten(1), known).amin()) > 0.1
 
 
