@@ -83,8 +83,9 @@ def _add_drawing(command: Command) -> None:
     add("--frames", type=Path, metavar="DIR", help="also write each picture into this folder")
     add("--gif", type=Path, metavar="FILE", help="also write a GIF, there and back again")
     add("--space", choices=("latent", "noise"), default="latent", help="where to walk (default latent)")
-    kind = "straight or along a sphere (default: linear in latents, spherical in noise)"
-    add("--kind", choices=("linear", "spherical"), help=kind)
+    kind = "shapes and colours that pass into each other, or latents mixed straight or along a sphere (default: morph "
+    kind += "in latents, if the model draws in layers, or else linear; spherical in noise)"
+    add("--kind", choices=("morph", "linear", "spherical"), help=kind)
     steps = "sampling steps, with --space noise (default: the model's)"
     add("--sampling-steps", type=_whole, dest="num_inference_steps", metavar="K", help=steps)
     _add_model(add, seed=True)

@@ -72,9 +72,8 @@ def generate(args: argparse.Namespace) -> None:
 
 def interpolate(args: argparse.Namespace) -> None:
     """The pictures between two images or captions."""
-    from bridge.explore import between, weights  # noqa: PLC0415
+    from bridge.explore import MORPH, between, usual_kind, weights  # noqa: PLC0415
 
-    kind = args.kind or ("linear" if args.space == "latent" else "spherical")
     inputs = {"A": args.a, "B": args.b}
     _check_out(args.out, inputs, ".png", "")
     if args.gif is not None:
@@ -82,9 +81,12 @@ def interpolate(args: argparse.Namespace) -> None:
     places, steps = weights(args.steps), args.num_inference_steps
     if steps is not None and args.space == "latent":
         raise UserError("--sampling-steps: does nothing in --space latent; leave it out, or walk in --space noise")
+    if args.kind == MORPH and args.space != "latent":
+        raise UserError(f"--kind: {MORPH} is of latents; leave it out, or --space {args.space}")
     pipe = open_model(args)
     pipe.resolve(num_inference_steps=steps)
     a, b = _open_end(pipe, "A", args.a, args.seed), _open_end(pipe, "B", args.b, args.seed)
+    kind = args.kind or usual_kind(pipe, args.space)
     with prefixed("--space", "space"):
         z = between(pipe, a, b, args.steps, space=args.space, kind=kind, num_inference_steps=steps)
     facts = {"space": args.space, "kind": kind, "steps": args.steps, **_provenance(pipe, args.seed, a, b)}

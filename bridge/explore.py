@@ -26,9 +26,10 @@ from bridge.mappers import InvertibleMapper, LocalFlowMapper, Mapper, VelocityMa
 from bridge.noise import generator_for, normal_rows, spread_number
 from bridge.pipeline import SAMPLE_BATCH, BridgePipeline, draw, view_of
 from bridge.text import TextCode
-from bridge.variation import variations
+from bridge.variation import morphed, variations
 
 KINDS = ("linear", "spherical")  # of walks: straight, or along a great circle
+MORPH = "morph"  # between the drawings of two latents
 SPACES = ("latent", "noise")  # where a walk goes: among latents, or the noise from which the mapper makes them
 _OTHERS = "heic heif hif svg psd eps xcf raw dng cr2 cr3 nef arw tga jxl exr pdf mp4 mov avi mkv webm txt csv zip"
 FILES = (*sorted(ENDINGS), *(f".{ending}" for ending in _OTHERS.split()))
@@ -168,20 +169,32 @@ def between(
     steps: int,
     *,
     space: str = "latent",
-    kind: str = "linear",
+    kind: str | None = None,
     num_inference_steps: int | None = None,
 ) -> Tensor:
     """Latents from one end to the other, (steps, *z_shape); the ends are exactly theirs.
 
     `space` "latent" walks between the latents, "noise" between the noise behind them; see `walk` and `noise_walk`.
+    `kind` is of KINDS or, between latents, "morph", see `bridge.variation.morphed`; by default `usual_kind`.
     Raises UserError if an argument is none of these, or the mapper does not find the noise behind a latent.
     """
     check_one_of(space, "space", SPACES)
+    kind = kind or usual_kind(pipe, space)
+    check_one_of(kind, "kind", (*KINDS, MORPH) if space == "latent" else KINDS)
     with pipe.plain():
+        if kind == MORPH:
+            return torch.cat([a.z[None], morphed(a.z, b.z, weights(steps)[1:-1], pipe.codec), b.z[None]])
         if space == "latent":
             return walk(a.z, b.z, steps, kind)
         z = noise_walk(pipe, a, b, steps, kind, num_inference_steps=num_inference_steps)
         return torch.cat([a.z[None], z[1:-1], b.z[None]])
+
+
+def usual_kind(pipe: BridgePipeline, space: str) -> str:
+    """How a walk goes if nobody says: between latents a morph, where the codec tells drawings from paper."""
+    if space != "latent":
+        return "spherical"
+    return MORPH if pipe.codec.draws_opacity else "linear"
 
 
 def noise_walk(

@@ -1,9 +1,10 @@
-"""New pictures out of known ones: each in the shape and the colours of another that shows the same caption.
+"""New pictures out of known ones: each in the shape and the colours of another that shows the same caption, and morphs.
 
 Six tractors in memory make thirty that nobody drew, as clean as the six, which parts of several side by side are not.
 
 Source: free-form deformation, Rueckert et al. 1999, Nonrigid Registration Using Free-Form Deformations; a picture's few
-    colours, replaced by another's, Chang et al. 2015, Palette-based Photo Recoloring.
+    colours, replaced by another's, Chang et al. 2015, Palette-based Photo Recoloring; one picture deformed into another
+    while it passes into it, Beier & Neely 1992, Feature-Based Image Metamorphosis.
 """
 
 import math
@@ -29,6 +30,7 @@ SIDE = 32  # At which shapes are compared, in pixels
 CONTROLS = 6  # Of a deformation, along a side
 STEPS, RATE = 60, 0.03  # Of Adam; the sides of a picture are at -1 and 1
 STIFF, STEADY = 2.0, 0.04  # Penalties on bending and on the affine part
+LOOSE = 0.15  # Factor on both in a morph, whose pictures are to meet half-way
 BLURRED = 9  # Width, in pixels, over which shapes are also compared, so that what lies apart attracts
 COLOUR = 0.7  # Weight of a pixel's colour beside its opacity
 COLOURS = 6  # Of a picture
@@ -42,6 +44,7 @@ COARSE = 2  # Every so many pixels are read for whether a colour is plain to see
 NARROW, AROUND, BORDER = 5, 5, 3  # Of lines, which are judged apart; of a part with what is beside it, and what passes
 SMALLER = (1.4, 1.2, 1.0)  # How many times smaller a picture may be drawn, the last that fits being taken
 CUT = 0.02  # Share of a picture's edge at which more may be drawn than was
+PASSING = 0.2  # Share of a morph's way, around its middle, on which one picture passes into the other
 PLAIN = 0.7  # Share of its contrast with what is beside it that a colour keeps, or it stays
 
 
@@ -99,8 +102,36 @@ def variations(
     rows = [row for row, pair in enumerate(pairs) if pair.other is not pair.one]
     for at in range(0, len(rows), TOGETHER):
         some = rows[at : at + TOGETHER]
-        padded = (some + some[-1:] * TOGETHER)[:TOGETHER]  # so that they round alike
-        made[some] = _lent([pairs[row] for row in padded], codec, novelty)[: len(some)].to(made)
+        made[some] = _lent([pairs[row] for row in _padded(some)], codec, novelty)[: len(some)].to(made)
+    return made
+
+
+def _padded(rows: list[int]) -> list[int]:
+    """As many as TOGETHER, so that they round alike, however few they are."""
+    return (rows + rows[-1:] * TOGETHER)[:TOGETHER]
+
+
+def morphed(first: Tensor, second: Tensor, shares: Sequence[float], codec: ImageCodec) -> Tensor:
+    """Latents of what lies at shares, in [0, 1], of the way from one to another, (N, *z_shape), both (*z_shape).
+
+    Shape and colours of each go over to the other's. Up to the middle it is the first that is seen, then the second.
+    """
+    one = drawings_of(torch.stack([first, second]), codec)
+    palettes, shapes, side = [Palette.of(drawing) for drawing in one], _shapes(one), one.shape[-1]
+    beyond = "zeros" if codec.draws_opacity else "border"
+    deformation, pictures = _deformation(shapes, shapes.flip(0), beyond, LOOSE).at(side), list[Tensor]()
+    for share in shares:
+        ways = torch.tensor([share, 1 - share])
+        coloured = [recoloured(one[i], palettes[i], palettes[1 - i], float(ways[i])) for i in (0, 1)]
+        grid = _grid(2, side) + ways.view(2, 1, 1, 1) * deformation
+        parts = _moved(_multiplied(torch.stack(coloured)), grid, beyond)
+        passed = min(max((share - 0.5) / PASSING + 0.5, 0), 1)
+        pictures.append(on_white(_straight(torch.lerp(parts[:1], parts[1:], passed))))
+    made = first.new_zeros(len(shares), *first.shape)
+    for at in range(0, len(shares), TOGETHER):
+        rows = list(range(at, min(at + TOGETHER, len(shares))))
+        x = torch.cat([pictures[row] for row in _padded(rows)]).to(first)
+        made[rows] = codec.refined(x, REFINED).mean[: len(rows)].to(made)
     return made
 
 
@@ -195,13 +226,29 @@ def reshaped(drawings: Tensor, first: Tensor, second: Tensor, share: Tensor, *, 
     beyond, side = "border" if opaque else "zeros", drawings.shape[-1]
     deformation = _deformation(a, torch.where(nearer.view(-1, 1, 1, 1), mirrored, b), beyond)
     grid = _grid(len(drawings), side) + share.view(-1, 1, 1, 1) * deformation.at(side)
-    made = multiplied = torch.cat([drawings[:, :3] * drawings[:, 3:], drawings[:, 3:]], 1)
+    made = multiplied = _multiplied(drawings)
     most = _at_edge(multiplied) + CUT
     for smaller in SMALLER:
-        moved = F.grid_sample(multiplied, smaller * grid, "bicubic", beyond, align_corners=False).clamp(0, 1)
+        moved = _moved(multiplied, smaller * grid, beyond)
         whole = opaque | (_at_edge(moved) <= most)
         made = torch.where(whole.view(-1, 1, 1, 1), moved, made)
-    return torch.cat([made[:, :3] / made[:, 3:].clamp(min=1e-3), made[:, 3:]], 1).clamp(0, 1)
+    return _straight(made)
+
+
+def _multiplied(drawings: Tensor) -> Tensor:
+    """Drawings (B, 4, side, side) with colours multiplied by the opacity, which can be mixed; see `_straight`."""
+    return torch.cat([drawings[:, :3] * drawings[:, 3:], drawings[:, 3:]], 1)
+
+
+def _straight(multiplied: Tensor) -> Tensor:
+    """Drawings (B, 4, side, side) of multiplied ones."""
+    colour, opacity = multiplied[:, :3], multiplied[:, 3:]
+    return torch.cat([colour / opacity.clamp(min=1e-3), opacity], 1).clamp(0, 1)
+
+
+def _moved(multiplied: Tensor, grid: Tensor, beyond: str) -> Tensor:
+    """Multiplied drawings read at a grid (B, side, side, 2)."""
+    return F.grid_sample(multiplied, grid, "bicubic", beyond, align_corners=False).clamp(0, 1)
 
 
 def _at_edge(drawings: Tensor) -> Tensor:
@@ -235,7 +282,7 @@ class Deformation(NamedTuple):
         return bent + F.affine_grid(self.affine, [len(self.affine), 1, side, side], align_corners=False)
 
 
-def _deformation(first: Tensor, second: Tensor, beyond: str) -> Deformation:
+def _deformation(first: Tensor, second: Tensor, beyond: str, penalty: float = 1.0) -> Deformation:
     """What makes some shapes look like others, both (B, C, SIDE, SIDE), without bending them too much."""
     with torch.inference_mode(False), torch.enable_grad():
         first, second, grid = first.clone(), second.clone(), _grid(len(first), SIDE)
@@ -245,7 +292,8 @@ def _deformation(first: Tensor, second: Tensor, beyond: str) -> Deformation:
         for _ in range(STEPS):
             moved = F.grid_sample(first, grid + deformation.at(SIDE), padding_mode=beyond, align_corners=False)
             bending = bend.diff(dim=2).square().mean((1, 2, 3)) + bend.diff(dim=3).square().mean((1, 2, 3))
-            loss = (moved - second).square().mean((1, 2, 3)) + STIFF * bending + STEADY * affine.square().mean((1, 2))
+            loss = (moved - second).square().mean((1, 2, 3)) + penalty * STIFF * bending
+            loss = loss + penalty * STEADY * affine.square().mean((1, 2))
             bend.grad, affine.grad = torch.autograd.grad(loss.sum(), [bend, affine])
             optimizer.step()
         return Deformation(bend.detach(), affine.detach())

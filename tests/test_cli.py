@@ -397,6 +397,7 @@ def test_score_is_a_table_best_caption_first(model: str, tmp_path: Path, capsys:
     [
         (["interpolate", "cat", "bus", "--steps", "1"], "--steps"),
         (["interpolate", "cat", "bus", "--kind", "round"], "--kind"),
+        (["interpolate", "cat", "bus", "--kind", "morph", "--space", "noise"], "--kind: morph is of latents; leave it"),
         (["interpolate", "cat", " "], "B: the caption is empty or blank"),
         (["interpolate", "nowhere.png", "bus"], "A"),
         (["interpolate", "cat", "bus", "--space", "noise", "--sampling-steps", "0"], "--sampling-steps"),

@@ -12,7 +12,9 @@ from bridge.errors import UserError
 from bridge.images import read_image, to_tensor
 from bridge.mappers import Mapper, VelocityMapper
 from bridge.noise import normal_rows
-from bridge.text import TextCode
+from bridge.text import TextCode, TextEncoder
+from bridge.variation import morphed
+from tests.test_composition import make_pipeline
 
 ARTWORK = Path(__file__).parent / "artwork"
 CAT, BUS = sorted(ARTWORK.glob("cat--*.png"))[0], sorted(ARTWORK.glob("bus--*.png"))[0]
@@ -181,6 +183,23 @@ def test_unknown_space_is_refused(tiny_pipeline: BridgePipeline) -> None:
     end = explore.open_end(tiny_pipeline, "cat")
     with pytest.raises(ValueError, match="space: expected one of latent, noise"):
         explore.between(tiny_pipeline, end, end, 3, space="pixels")
+
+
+def test_a_morph_is_the_way_of_codecs_that_draw_on_paper(encoder: TextEncoder, tiny_pipeline: BridgePipeline) -> None:
+    pipe = make_pipeline(encoder)
+    a, b = (explore.caption_end(pipe, name) for name in ("a cat", "a ball"))
+    z = explore.between(pipe, a, b, 5)
+    assert torch.equal(z[[0, -1]], torch.stack([a.z, b.z]))
+    assert torch.equal(z[1:-1], morphed(a.z, b.z, [0.25, 0.5, 0.75], pipe.codec))
+    assert torch.equal(explore.between(pipe, a, b, 2), torch.stack([a.z, b.z]))
+    assert torch.equal(explore.between(pipe, a, b, 5, kind="linear"), explore.walk(a.z, b.z, 5))
+    a, b = (explore.caption_end(tiny_pipeline, name) for name in ("cat", "bus"))
+    assert torch.equal(explore.between(tiny_pipeline, a, b, 5), explore.walk(a.z, b.z, 5))
+    assert not torch.equal(explore.between(tiny_pipeline, a, b, 5, kind="morph")[2], explore.walk(a.z, b.z, 5)[2])
+    with pytest.raises(UserError, match=r"^kind: expected one of linear, spherical, got 'morph'"):
+        explore.between(tiny_pipeline, a, b, 3, space="noise", kind="morph")
+    with pytest.raises(UserError, match=r"^kind: expected one of linear, spherical, morph, got 'round'"):
+        explore.between(tiny_pipeline, a, b, 3, kind="round")
 
 
 def test_mean_of_a_caption_is_that_of_its_pictures(tiny_pipeline: BridgePipeline) -> None:

@@ -14,7 +14,7 @@ from bridge.mappers import LocalFlowMapper
 from bridge.mappers.local import Material
 from bridge.memory import CaptionMemory
 from bridge.pipeline import BridgePipeline, Settings
-from bridge.variation import Palette, _pair, recoloured, reshaped, variations
+from bridge.variation import Palette, _pair, morphed, recoloured, reshaped, variations
 from tests.test_composition import OpaqueCodec, PaintCodec, block, make_pipeline
 
 SIDE = 32
@@ -270,3 +270,38 @@ def test_a_known_picture_is_lent_to_by_others(encoder):
     known = pipe.mapper.material_of(pipe.code("a cat").pooled[0])
     start = explore.End("own.png", "image", known.latents[0], explore.code_of(pipe, None))
     assert not any(torch.equal(z, start.z) for z in explore.vary(pipe, start, 4, shown="a cat"))
+
+
+def test_a_morph_goes_from_one_shape_and_colour_to_the_others():
+    small, large = block(RED, 4) * 2 - 1, block(BLUE, 12) * 2 - 1
+    made = morphed(small, large, [0.0, 0.25, 0.45, 0.55, 0.75, 1.0], PaintCodec()) / 2 + 0.5
+    area = ((1 - made).amax(1) > 0.1).float().sum((1, 2)).tolist()
+    assert area == sorted(area)
+    assert area[0] < area[2] < 0.9 * area[5]
+    assert area[0] < 0.9 * area[3] < area[5]
+    ends = torch.stack([small, large]) / 2 + 0.5
+    torch.testing.assert_close(made[[0, -1]], ends, atol=0.02, rtol=0)
+
+
+def test_a_morph_is_the_same_backwards_and_however_many_are_asked_for():
+    one, other = block(RED, 6) * 2 - 1, block(BLUE, 10) * 2 - 1
+    shares = [0.125, 0.375, 0.5, 0.625, 0.875]
+    there, back = morphed(one, other, shares, PaintCodec()), morphed(other, one, shares, PaintCodec())
+    torch.testing.assert_close(there, back.flip(0), atol=1e-5, rtol=0)
+    assert torch.equal(morphed(one, other, shares[1:2], PaintCodec()), there[1:2])
+    assert morphed(one, other, [], PaintCodec()).shape == (0, *one.shape)
+
+
+@pytest.mark.parametrize("codec", [PaintCodec(), OpaqueCodec()])
+def test_a_morph_of_one_picture_or_of_nothing_is_itself(codec):
+    for picture in (block(RED, 6), torch.ones(3, 16, 16)):
+        z = picture * 2 - 1
+        made = morphed(z, z, [0.25, 0.5, 0.75], codec)
+        torch.testing.assert_close(made, z.expand(3, *z.shape), atol=0.02, rtol=0)
+
+
+def test_only_around_the_middle_are_both_seen():
+    """An empty picture beside one: what is seen of both is paler than either."""
+    one, nothing = block(BLACK, 8) * 2 - 1, torch.ones(3, 16, 16)
+    made = morphed(one, nothing, [0.2, 0.39, 0.5, 0.61, 0.8], PaintCodec())[:, 0, 8, 8] / 2 + 0.5
+    torch.testing.assert_close(made, torch.tensor([0.1, 0.1, 0.55, 1.0, 1.0]), atol=0.02, rtol=0)

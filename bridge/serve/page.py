@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from bridge.errors import UserError
+from bridge.explore import usual_kind
 from bridge.score import ScoreMatrix
 from bridge.serve.atlas import SIDES, Atlas, make_atlas
 from bridge.serve.batching import Owner
@@ -154,7 +155,8 @@ def _between(studio: Studio) -> list[Start]:
                     ends.append(start(name.lower(), f"{name}: a picture", f"{name}: or a caption"))
         with gr.Row():
             steps = gr.Slider(3, MOST_STEPS, 9, step=1, label="Pictures")
-            kind = gr.Radio([("straight", "linear"), ("along the sphere", "spherical")], value="linear", label="Way")
+            ways = [("morph", "morph"), ("straight", "linear"), ("along the sphere", "spherical")]
+            kind = gr.Radio(ways, value=usual_kind(studio.pipe, "latent"), label="Way")
             seed = seed_field()
         go = go_button(studio, "Interpolate", "between")
         message = gr.HTML(status("Two pictures or captions, and what lies between them."))

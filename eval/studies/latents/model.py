@@ -171,7 +171,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def paths(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
     """What lies between two real pictures of other families?
 
-    A cross-fade, latents, the mapper's noise: how even and how straight the steps are, and what passes as real.
+    A cross-fade, latents, a morph, the mapper's noise: how even and straight the steps are, and what passes as real.
     """
     judge = Judge.load(args.data, EfficientNetLite0(), say)
     pictures, rows = judge.pictures, judge.pictures.where(args.split)
@@ -187,9 +187,9 @@ def paths(args: argparse.Namespace, pipe: BridgePipeline) -> Sheet:
         a, b = pictures.pixels(pair)
         z = pipe.codec.encode(torch.stack([a, b])).mean
         ways = {"cross-fade": explore.walk(a, b, args.steps)}
-        for kind in explore.KINDS:
-            ways[f"latent {kind}"] = pipe.codec.decode(explore.walk(z[0], z[1], args.steps, kind))
         start, end = (explore.End(f"{n} picture", "image", z[i], null) for i, n in enumerate(("first", "second")))
+        for kind in (*explore.KINDS, explore.MORPH):
+            ways[f"latent {kind}"] = pipe.codec.decode(explore.between(pipe, start, end, args.steps, kind=kind))
         try:
             noise = explore.noise_walk(pipe, start, end, args.steps, num_inference_steps=args.sampling_steps)
         except ValueError as error:
