@@ -115,33 +115,44 @@ def content_words(text: str) -> list[str]:
 
 
 def lay_out(first: Tensor, second: Tensor, layout: Layout) -> Tensor:
-    """One picture (3, side, side) in [0, 1] on white, of two drawings with opacity, (4, side, side) in [0, 1]."""
+    """One drawing of two, all with opacity, (4, side, side) in [0, 1]."""
     drawn = [(first, layout.first), (second, layout.second)]
-    picture = torch.ones_like(first[:3])
+    whole = torch.zeros_like(first)
     for drawing, box in drawn if layout.second_in_front else reversed(drawn):
-        picture = _laid_on(picture, drawing, box)
-    return picture
+        whole = _laid_on(whole, drawing, box)
+    return straight(whole[None])[0]
 
 
-def _laid_on(picture: Tensor, drawing: Tensor, box: Box) -> Tensor:
-    """A picture with what is drawn of a drawing, as large as the box allows, inside a white line."""
-    side = picture.shape[-1]
+def _laid_on(whole: Tensor, drawing: Tensor, box: Box) -> Tensor:
+    """A multiplied drawing with what is drawn of another, as large as the box allows, inside a white line."""
+    side = whole.shape[-1]
     seen = drawing[3] > DRAWN
     if not seen.any():
-        return picture
+        return whole
     rows, columns = (seen.any(d).nonzero()[:, 0].tolist() for d in (1, 0))
     cut = drawing[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     scale = side * min((box.right - box.left) / cut.shape[2], (box.bottom - box.top) / cut.shape[1])
     height, width = (min(side, max(1, round(scale * n))) for n in cut.shape[1:])
-    opaque = torch.cat([cut[:3] * cut[3:], cut[3:]])[None]
-    small = F.interpolate(opaque, (height, width), mode="bilinear", antialias=True)
+    small = F.interpolate(multiplied(cut[None]), (height, width), mode="bilinear", antialias=True)
     left = round(side * (box.left + box.right) / 2 - width / 2)
     top = round(side * box.bottom) - height if box.low else round(side * box.top)
     left, top = max(0, min(left, side - width)), max(0, min(top, side - height))
     placed = F.pad(small[0], (left, side - left - width, top, side - top - height))
     line = round(OUTLINE * side)
-    around = F.max_pool2d(placed[3:], 2 * line + 1, 1, line)
-    return placed[:3] + around - placed[3:] + (1 - around) * picture
+    around, opacity = F.max_pool2d(placed[3:], 2 * line + 1, 1, line), whole[3:]
+    colour = placed[:3] + (around - placed[3:]) * opacity + (1 - around) * whole[:3]  # no line where nothing is behind
+    return torch.cat([colour, placed[3:] + (1 - placed[3:]) * opacity])
+
+
+def multiplied(drawings: Tensor) -> Tensor:
+    """Drawings (B, 4, side, side) with colours multiplied by the opacity, which can be mixed; see `straight`."""
+    return torch.cat([drawings[:, :3] * drawings[:, 3:], drawings[:, 3:]], 1)
+
+
+def straight(mixed: Tensor) -> Tensor:
+    """Drawings (B, 4, side, side) of `multiplied` ones."""
+    colour, opacity = mixed[:, :3], mixed[:, 3:]
+    return torch.cat([colour / opacity.clamp(min=1e-3), opacity], 1).clamp(0, 1)
 
 
 def solid(drawings: Tensor) -> Tensor:
@@ -164,13 +175,19 @@ def _grown(mask: Tensor) -> Tensor:
 
 
 def compose(
-    caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor], codec: ImageCodec
+    caption: str,
+    code: Tensor,
+    mapper: LocalFlowMapper,
+    encode: Callable[[str], Tensor],
+    codec: ImageCodec,
+    again: int = DRAWN_AGAIN,
 ) -> Material | None:
     """Compositions that show an English caption with this text code, (text_dim,), or None if nothing is to be composed.
 
     That is so where the caption does not name two things, memory does not know one of them or already shows both in
     one picture, a style that is rather not drawn shows more than others do, or the codec draws no opacity. `encode`
-    gives the text code of a thing. A view of the mapper of some style draws from that style alone.
+    gives the text code of a thing, `again` the steps of `ImageCodec.refined`: the drawings need none. A view of the
+    mapper of some style draws from that style alone.
     """
     parts = parts_of(caption)
     if parts is None or not codec.draws_opacity or mapper.familiarity(code) >= WHOLE:
@@ -188,10 +205,15 @@ def compose(
         return None
     count = min(COMPOSITIONS, mapper.neighbours, len(mapper.latents))
     pairs = [drawn(numbers, mapper, codec) for numbers in _pairs(mapper, *codes, count)]
-    pictures = torch.stack([lay_out(a, b, layout) for a, b in zip(*pairs, strict=True)])
+    drawings = torch.stack([lay_out(a, b, layout) for a, b in zip(*pairs, strict=True)])
     note = f"composed of {first!r} and {second!r}: memory shows them one by one, not together"
-    latents = codec.refined(pictures.to(code.device), DRAWN_AGAIN).mean
-    return Material(latents, torch.full((count,), -math.log(count)), note)
+    latents = codec.refined(on_white(drawings).to(code.device), again).mean
+    return Material(latents, torch.full((count,), -math.log(count)), note, to_bytes(drawings))
+
+
+def to_bytes(drawings: Tensor) -> Tensor:
+    """Drawings in [0, 1] as bytes: material is remembered."""
+    return (drawings * 255).round().byte()
 
 
 def beginnings(caption: str) -> list[str]:
@@ -304,7 +326,12 @@ def colour_and_thing(caption: str) -> tuple[str, str] | None:
 
 
 def coloured(
-    caption: str, code: Tensor, mapper: LocalFlowMapper, encode: Callable[[str], Tensor], codec: ImageCodec
+    caption: str,
+    code: Tensor,
+    mapper: LocalFlowMapper,
+    encode: Callable[[str], Tensor],
+    codec: ImageCodec,
+    again: int = DRAWN_AGAIN,
 ) -> Material | None:
     """Pictures that show a caption in its colour, or None where nothing is to be painted or left out.
 
@@ -317,14 +344,15 @@ def coloured(
     colour, thing = words
     known, code_of_thing = mapper.familiarity(code) >= WHOLE, _known_code(thing, PAINTABLE, mapper, encode)
     if known and (code_of_thing is None or not _few_of_many(code, code_of_thing, mapper)):
-        return _of_that_colour(colour, thing, code, mapper, codec)
+        return _of_that_colour(colour, thing, code, mapper, codec, again)
     if code_of_thing is None:
         return None
     near, log_weight = (torch.from_numpy(x[:PAINTED]) for x in mapper.nearest(code_of_thing))
     drawings = drawn(near.numpy(), mapper, codec)
     least, some = (PLAINLY, "few") if known else (math.inf, "none")
-    latents = _painted(near, _share_of(colour, drawings) >= least, drawings, colour, mapper, codec)
-    return Material(latents.to(code.device), log_weight.log_softmax(0), PAINTED_NOTE.format(thing, colour, some))
+    has, note = _share_of(colour, drawings) >= least, PAINTED_NOTE.format(thing, colour, some)
+    latents, painted = _painted(near, has, drawings, colour, mapper, codec, again)
+    return Material(latents.to(code.device), log_weight.log_softmax(0), note, painted)
 
 
 def _few_of_many(code: Tensor, code_of_thing: Tensor, mapper: LocalFlowMapper) -> bool:
@@ -360,7 +388,7 @@ def _share_of(colour: str, drawings: Tensor) -> Tensor:
 
 
 def _of_that_colour(
-    colour: str, thing: str, code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec
+    colour: str, thing: str, code: Tensor, mapper: LocalFlowMapper, codec: ImageCodec, again: int
 ) -> Material | None:
     """Those of a caption's nearest pictures that have its colour; None where all have it, or next to none.
 
@@ -379,16 +407,18 @@ def _of_that_colour(
     as_well = log_weight >= log_weight.max() + math.log(EQUAL)
     if has.sum() <= FEW and not has[as_well].all():
         taken, note = has | as_well, PAINTED_NOTE.format(thing, colour, "few")
-    latents = _painted(near[taken], has[taken], drawings[taken], colour, mapper, codec)
-    return Material(latents.to(code.device), log_weight[taken].log_softmax(0), note)
+    latents, painted = _painted(near[taken], has[taken], drawings[taken], colour, mapper, codec, again)
+    return Material(latents.to(code.device), log_weight[taken].log_softmax(0), note, painted)
 
 
 def _painted(
-    near: Tensor, has: Tensor, drawings: Tensor, colour: str, mapper: LocalFlowMapper, codec: ImageCodec
-) -> Tensor:
-    """Latents of pictures in memory, (K, *z_shape), of which those that lack a colour are painted."""
-    latents = mapper.picture_latents(near)
-    if not has.all():
-        pictures = on_white(repainted(drawings[~has], colour)).to(latents.device)
-        latents[~has] = codec.refined(pictures, DRAWN_AGAIN).mean
-    return latents
+    near: Tensor, has: Tensor, drawings: Tensor, colour: str, mapper: LocalFlowMapper, codec: ImageCodec, again: int
+) -> tuple[Tensor, Tensor | None]:
+    """K pictures in memory, of which those that lack a colour are painted: latents, and drawings if any is painted."""
+    latents, lacks = mapper.picture_latents(near), ~has
+    if not lacks.any():
+        return latents, None
+    painted = drawings.clone()
+    painted[lacks] = repainted(drawings[lacks], colour)
+    latents[lacks] = codec.refined(on_white(painted[lacks]).to(latents.device), again).mean
+    return latents, to_bytes(painted)

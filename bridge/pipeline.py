@@ -21,7 +21,7 @@ from bridge.captions import asked_for, without_articles
 from bridge.card import default_card
 from bridge.checkpoint import INDEX, CheckpointError, atomic_folder, verify_folder
 from bridge.codecs import ImageCodec, load_codec
-from bridge.composition import ONE_PICTURE, coloured, compose, main_thing
+from bridge.composition import DRAWN_AGAIN, ONE_PICTURE, coloured, compose, main_thing
 from bridge.context import plain_torch, unwrapped
 from bridge.errors import UserError, first_line
 from bridge.hub import resolve_model
@@ -578,12 +578,14 @@ class BridgePipeline:
         mapper = view_of(self.mapper, settings)
         if not isinstance(mapper, LocalFlowMapper) or not settings.compose:
             return None
-        key = caption, code_key(code.pooled[0]), settings.style  # the other settings change how it is drawn from
-        return kept(self._materials, MATERIALS, key, lambda: self._made(caption, code, mapper))
+        again = 0 if settings.novelty > 0 else DRAWN_AGAIN  # of drawings that become other ones, see `bridge.variation`
+        key = caption, code_key(code.pooled[0]), settings.style, again
+        return kept(self._materials, MATERIALS, key, lambda: self._made(caption, code, mapper, again))
 
-    def _made(self, caption: str, code: TextCode, mapper: LocalFlowMapper) -> Material | None:
+    def _made(self, caption: str, code: TextCode, mapper: LocalFlowMapper, again: int) -> Material | None:
         known = self.read(caption), code.pooled[0], mapper, lambda text: self.code(text).pooled[0]
-        return compose(*known, self.codec) or coloured(*known, self.codec) or main_thing(*known)
+        made = compose(*known, self.codec, again) or coloured(*known, self.codec, again)
+        return made or main_thing(*known)
 
     def _varying(self, mapper: Mapper, c: TextCode, novelty: float) -> Mapper:
         """A view in which each of codes, B rows, draws from a new picture of its own, where novelty asks for that."""

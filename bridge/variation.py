@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from bridge.codecs import ImageCodec
 from bridge.colours import from_oklab, oklab
-from bridge.composition import DRAWN, drawings_of, on_white
+from bridge.composition import DRAWN, drawings_of, multiplied, on_white, straight
 from bridge.mappers.local import SAME, Material, by_inverse_cdf
 
 NEAR = 0.3  # Share of the greatest weight, or of its root, from which on a picture is varied, or lends to another
@@ -99,7 +99,7 @@ def variations(
     """
     pairs = [_pair(material, u, of) for material, u in draws]
     made = torch.stack([pair.one for pair in pairs])
-    rows = [row for row, pair in enumerate(pairs) if pair.other is not pair.one]
+    rows = [row for row, pair in enumerate(pairs) if pair.other is not pair.one or pair.drawing is not None]
     for at in range(0, len(rows), TOGETHER):
         some = rows[at : at + TOGETHER]
         made[some] = _lent([pairs[row] for row in _padded(some)], codec, novelty)[: len(some)].to(made)
@@ -124,9 +124,9 @@ def morphed(first: Tensor, second: Tensor, shares: Sequence[float], codec: Image
         ways = torch.tensor([share, 1 - share])
         coloured = [recoloured(one[i], palettes[i], palettes[1 - i], float(ways[i])) for i in (0, 1)]
         grid = _grid(2, side) + ways.view(2, 1, 1, 1) * deformation
-        parts = _moved(_multiplied(torch.stack(coloured)), grid, beyond)
+        parts = _moved(multiplied(torch.stack(coloured)), grid, beyond)
         passed = min(max((share - 0.5) / PASSING + 0.5, 0), 1)
-        pictures.append(on_white(_straight(torch.lerp(parts[:1], parts[1:], passed))))
+        pictures.append(on_white(straight(torch.lerp(parts[:1], parts[1:], passed))))
     made = first.new_zeros(len(shares), *first.shape)
     for at in range(0, len(shares), TOGETHER):
         rows = list(range(at, min(at + TOGETHER, len(shares))))
@@ -141,12 +141,14 @@ class Pair(NamedTuple):
     one: Tensor  # A known picture's latent, (*z_shape)
     other: Tensor  # That of the picture that lends to it, itself where there is no other
     u: float  # In [0, 1), for what else is to be chosen
+    drawing: Tensor | None = None  # What the first is of, where its latent is only near to it, (4, side, side) uint8
+    lender: Tensor | None = None  # What the second is of
 
 
 def _lent(pairs: Sequence[Pair], codec: ImageCodec, novelty: float) -> Tensor:
     """Latents of pictures in others' colours and shapes, for TOGETHER pairs."""
-    one = drawings_of(torch.stack([pair.one for pair in pairs]), codec)
-    other = drawings_of(torch.stack([pair.other for pair in pairs]), codec)
+    one = _drawings([(pair.one, pair.drawing) for pair in pairs], codec)
+    other = _drawings([(pair.other, pair.lender) for pair in pairs], codec)
     colours, both = min(1.0, 2 * novelty), zip(one, other, strict=True)
     coloured = torch.stack([recoloured(a, Palette.of(a), Palette.of(b), colours) for a, b in both])
     share = novelty * (1 + SPREAD * (2 * torch.tensor([pair.u for pair in pairs]) - 1))
@@ -154,18 +156,29 @@ def _lent(pairs: Sequence[Pair], codec: ImageCodec, novelty: float) -> Tensor:
     return codec.refined(pictures.to(pairs[0].one), REFINED).mean
 
 
+def _drawings(pictures: Sequence[tuple[Tensor, Tensor | None]], codec: ImageCodec) -> Tensor:
+    """What latents are of, if it is given, or else what they decode to, (B, 4, side, side) in [0, 1]."""
+    given = [drawing for _, drawing in pictures if drawing is not None]
+    if len(given) == len(pictures):
+        return torch.stack(given) / 255
+    made = drawings_of(torch.stack([z for z, _ in pictures]), codec)
+    return torch.stack([x if d is None else d / 255 for x, (_, d) in zip(made, pictures, strict=True)])
+
+
 def _pair(material: Material, u: float, of: Tensor | None = None) -> Pair:
     """Two pictures chosen at u in [0, 1) by inverse CDF of weights, the second of their roots: more lend than show."""
-    latents, weight = material.latents.unbind(), material.log_weight.double().exp().cpu().numpy()
+    weight, drawing = material.log_weight.double().exp().cpu().numpy(), None
+    latents = material.latents.unbind()
+    drawings = [None] * len(latents) if material.drawings is None else material.drawings.unbind()
     if of is None:
         first, u = by_inverse_cdf(_near(weight), u)
-        of, weight[first] = latents[first], 0
+        of, drawing, weight[first] = latents[first], drawings[first], 0
     else:
         weight[((material.latents - of).square().flatten(1).mean(1) < SAME).cpu().numpy()] = 0
     if not weight.any():
-        return Pair(of, of, u)
+        return Pair(of, of, u, drawing, drawing)
     second, u = by_inverse_cdf(_near(np.sqrt(weight)), u)
-    return Pair(of, latents[second], u)
+    return Pair(of, latents[second], u, drawing, drawings[second])
 
 
 def _near(weight: np.ndarray) -> np.ndarray:
@@ -226,29 +239,18 @@ def reshaped(drawings: Tensor, first: Tensor, second: Tensor, share: Tensor, *, 
     beyond, side = "border" if opaque else "zeros", drawings.shape[-1]
     deformation = _deformation(a, torch.where(nearer.view(-1, 1, 1, 1), mirrored, b), beyond)
     grid = _grid(len(drawings), side) + share.view(-1, 1, 1, 1) * deformation.at(side)
-    made = multiplied = _multiplied(drawings)
-    most = _at_edge(multiplied) + CUT
+    made = mixed = multiplied(drawings)
+    most = _at_edge(mixed) + CUT
     for smaller in SMALLER:
-        moved = _moved(multiplied, smaller * grid, beyond)
+        moved = _moved(mixed, smaller * grid, beyond)
         whole = opaque | (_at_edge(moved) <= most)
         made = torch.where(whole.view(-1, 1, 1, 1), moved, made)
-    return _straight(made)
+    return straight(made)
 
 
-def _multiplied(drawings: Tensor) -> Tensor:
-    """Drawings (B, 4, side, side) with colours multiplied by the opacity, which can be mixed; see `_straight`."""
-    return torch.cat([drawings[:, :3] * drawings[:, 3:], drawings[:, 3:]], 1)
-
-
-def _straight(multiplied: Tensor) -> Tensor:
-    """Drawings (B, 4, side, side) of multiplied ones."""
-    colour, opacity = multiplied[:, :3], multiplied[:, 3:]
-    return torch.cat([colour / opacity.clamp(min=1e-3), opacity], 1).clamp(0, 1)
-
-
-def _moved(multiplied: Tensor, grid: Tensor, beyond: str) -> Tensor:
-    """Multiplied drawings read at a grid (B, side, side, 2)."""
-    return F.grid_sample(multiplied, grid, "bicubic", beyond, align_corners=False).clamp(0, 1)
+def _moved(mixed: Tensor, grid: Tensor, beyond: str) -> Tensor:
+    """`multiplied` drawings read at a grid (B, side, side, 2)."""
+    return F.grid_sample(mixed, grid, "bicubic", beyond, align_corners=False).clamp(0, 1)
 
 
 def _at_edge(drawings: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from bridge.composition import (
     known_noun,
     lay_out,
     main_thing,
+    on_white,
     parts_of,
     solid,
 )
@@ -161,7 +162,7 @@ def test_a_hat_beside_something_is_a_thing():
 def test_layouts_put_things_where_the_words_say():
     red, blue = drawing((1, 0, 0)), drawing((0, 0, 1))
     places = {
-        layout: [where(lay_out(red, blue, layout), c) for c in ((1, 0, 0), (0, 0, 1))]
+        layout: [where(on_white(lay_out(red, blue, layout)[None])[0], c) for c in ((1, 0, 0), (0, 0, 1))]
         for layout in (BESIDE, OVER, UPON)
     }
     (row, column), (other_row, other_column) = places[BESIDE]
@@ -173,11 +174,11 @@ def test_layouts_put_things_where_the_words_say():
 
 def test_what_is_in_front_hides_what_is_behind_inside_a_white_line():
     red, blue = drawing((1, 0, 0)), drawing((0, 0, 1))
-    within = lay_out(red, blue, WITHIN)
+    within = on_white(lay_out(red, blue, WITHIN)[None])[0]
     row, column = where(within, (1, 0, 0))
     assert within[:, int(row * SIDE), int(column * SIDE)].tolist() == pytest.approx([1, 0, 0], abs=0.05)
     large = [torch.nn.functional.interpolate(x[None], 96)[0] for x in (red, blue)]
-    across = lay_out(*large, WITHIN)[:, 80]  # a row of pixels through both
+    across = on_white(lay_out(*large, WITHIN)[None])[0, :, 80]  # a row of pixels through both
     colours = [tuple(c) for c in across.round().T.int().tolist()]
     order = [c for i, c in enumerate(colours) if i == 0 or c != colours[i - 1]]
     assert order == [(0, 0, 1), (1, 1, 1), (1, 0, 0), (1, 1, 1), (0, 0, 1)]
@@ -185,8 +186,18 @@ def test_what_is_in_front_hides_what_is_behind_inside_a_white_line():
 
 def test_nothing_drawn_leaves_the_other():
     empty = torch.zeros(4, SIDE, SIDE)
-    assert lay_out(empty, drawing((0, 0, 1)), BESIDE).amin() < 0.1
-    assert torch.equal(lay_out(empty, empty, BESIDE), torch.ones(3, SIDE, SIDE))
+    alone = lay_out(empty, drawing((0, 0, 1)), BESIDE)
+    assert 0.1 < float((alone[3] > 0.9).float().mean()) < 0.3
+    assert not lay_out(empty, empty, BESIDE)[3].any()
+
+
+def test_a_white_line_is_drawn_only_over_something():
+    """So that a composition is as opaque as its two things."""
+    red, blue = drawing((1, 0, 0)), drawing((0, 0, 1))
+    apart, behind = (lay_out(red, blue, layout)[3] > 0.5 for layout in (BESIDE, WITHIN))
+    each = [lay_out(x, y, BESIDE)[3] > 0.5 for x, y in ((red, torch.zeros_like(blue)), (torch.zeros_like(red), blue))]
+    assert torch.equal(apart, each[0] | each[1])
+    assert torch.equal(behind, lay_out(torch.zeros_like(red), blue, WITHIN)[3] > 0.5)
 
 
 def test_holes_are_white_and_bays_are_not():

@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bridge import explore, pipeline
+from bridge.composition import DRAWN_AGAIN, drawings_of
 from bridge.mappers import LocalFlowMapper
 from bridge.mappers.local import Material
 from bridge.memory import CaptionMemory
 from bridge.pipeline import BridgePipeline, Settings
-from bridge.variation import Palette, _pair, morphed, recoloured, reshaped, variations
+from bridge.variation import REFINED, Palette, _pair, morphed, recoloured, reshaped, variations
 from tests.test_composition import OpaqueCodec, PaintCodec, block, make_pipeline
 
 SIDE = 32
@@ -106,7 +107,7 @@ def test_beyond_the_edge_nothing_is_drawn_but_for_pictures_without_paper():
 def test_a_picture_is_chosen_as_often_as_it_weighs_and_another_too():
     def pair(weight: list[float], u: float) -> tuple[int, int]:
         latents = torch.arange(len(weight))
-        one, other, rest = _pair(Material(latents, torch.tensor(weight).log()), u)
+        one, other, rest, *_ = _pair(Material(latents, torch.tensor(weight).log()), u)
         assert 0 <= rest < 1
         return int(one), int(other)
 
@@ -142,6 +143,38 @@ def test_a_variation_does_not_depend_on_the_others():
     many = variations([*evenly(other, 3), *evenly(known)], PaintCodec(), 0.5)
     for row, draw in enumerate(evenly(known)):
         assert torch.equal(variations([draw], PaintCodec(), 0.5)[0], many[3 + row])
+
+
+def test_drawings_that_are_given_are_varied_in_place_of_what_latents_decode_to():
+    known = material(block(RED, 6), block(BLUE, 10), block((0, 0.6, 0), 12))
+    given = (drawings_of(known.latents, PaintCodec()) * 255).byte()
+    faint = replace(known, latents=known.latents / 2 + 0.5, drawings=given)
+    made, sharp = (variations(evenly(x), PaintCodec(), 0.5) for x in (faint, known))
+    torch.testing.assert_close(made, sharp, atol=0.05, rtol=0)  # bytes are rounded
+    assert not torch.allclose(variations(evenly(replace(faint, drawings=None)), PaintCodec(), 0.5), sharp, atol=0.1)
+    mixed = variations([*evenly(faint, 3), *evenly(known, 3)], PaintCodec(), 0.5)
+    assert torch.equal(mixed[:3], variations(evenly(faint, 3), PaintCodec(), 0.5))
+    alone = Material(faint.latents[:1], torch.zeros(1), drawings=given[:1])
+    torch.testing.assert_close(variations(evenly(alone, 1), PaintCodec(), 0.5), known.latents[:1], atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("caption", ["a cat and a ball", "a green cat"])
+def test_what_is_composed_or_painted_is_refined_once(encoder, caption, monkeypatch):
+    """Where a variation is, what it is made of is not; where the latents themselves are drawn from, they are."""
+    steps: list[int] = []
+
+    def refined(codec, x, count):
+        steps.append(count)
+        return PaintCodec.encode(codec, x)
+
+    monkeypatch.setattr(PaintCodec, "refined", refined)
+    pipe = make_pipeline(encoder)
+    pipe(caption, 2, seed=0, novelty=0.5)
+    assert steps == [0, REFINED]
+    pipe(caption, 2, seed=1, novelty=0.5)
+    assert steps == [0, REFINED, REFINED]
+    pipe(caption, 2, seed=0, novelty=0.0)
+    assert steps == [0, REFINED, REFINED, DRAWN_AGAIN]
 
 
 def test_one_picture_has_no_variations_and_an_empty_one_makes_no_fault():

@@ -74,6 +74,7 @@ class Material:
     latents: Tensor  # Standardised, (K, *z_shape)
     log_weight: Tensor  # Logarithms of their weights, which sum to one, (K,)
     note: str | None = None
+    drawings: Tensor | None = None  # What the latents are of, where they are only near to it, (K, 4, side, side) uint8
 
 
 SETTINGS = ("window", "perplexity", "neighbours", "whitening", "hottest", "lead")
