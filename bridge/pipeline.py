@@ -38,7 +38,8 @@ from bridge.text import TextCode, TextEncoder
 from bridge.text.encoders import load_text_encoder
 from bridge.variation import variations
 
-SAMPLE_BATCH, MICRO_BATCH = 32, 16
+SAMPLE_BATCH, MICRO_BATCH = 32, 8
+VARIED_BATCH = 8  # New pictures that are made before the first of them is given: some .2 s each
 """Rows that mapper and decoder work on at a time, padded: matrix kernels round differently for other sizes.
 
 The mapper is bound by reading its weights, the decoder by arithmetic.
@@ -510,7 +511,7 @@ class BridgePipeline:
         drawn_seed, _ = seed_or_generators(seed, None, 0)
         [negative] = negatives_of(negative_prompt, 1)
         pairs = ((text, negative) for text in texts(prompts, "prompts"))
-        chunks = _chunks(self._jobs(pairs, count, settings, drawn_seed, None))
+        chunks = _chunks(self._jobs(pairs, count, settings, drawn_seed, None), given_at_once(settings))
 
         def images() -> Iterator[GeneratedImage]:
             while True:
@@ -759,9 +760,14 @@ def token_places(tokens: int, most: int) -> int:
     return min(max(LEAST_PLACES, 1 << (tokens - 1).bit_length()), most) if tokens else 0
 
 
-def _chunks(jobs: Iterable[Job]) -> Iterator[list[Job]]:
+def given_at_once(settings: Settings) -> int:
+    """Images that are made before the first of them is given."""
+    return VARIED_BATCH if settings.novelty > 0 else SAMPLE_BATCH
+
+
+def _chunks(jobs: Iterable[Job], most: int = SAMPLE_BATCH) -> Iterator[list[Job]]:
     for _, alike in groupby(jobs, key=lambda job: job.places):
-        while chunk := list(islice(alike, SAMPLE_BATCH)):
+        while chunk := list(islice(alike, most)):
             yield chunk
 
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from bridge.errors import UserError
 from bridge.pipeline import GeneratedImage, Settings
 from bridge.serve.batching import Batcher, Request
 from tests.fixtures import make_tiny_pipeline
+from tests.test_composition import make_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,35 @@ def test_fifty_at_once_get_what_each_would_get_alone(pipe, batcher, made):
         assert [(p.index, p.prompt, p.seed) for p in pictures] == [
             (i, one.captions[0], one.seed) for i in range(one.count)
         ]
+
+
+def test_new_pictures_come_a_few_at_a_time(encoder, monkeypatch):
+    """Each takes a fifth of a second, and who asks for thirty wants to see the first."""
+    varied, sizes = make_pipeline(encoder), list[int]()
+    sample = varied.sample
+
+    def counted(jobs, settings):
+        sizes.append(len(jobs))
+        return sample(jobs, settings)
+
+    monkeypatch.setattr(varied, "sample", counted)
+    batcher = Batcher(varied)
+
+    async def visit() -> list[list[GeneratedImage]]:
+        some = [Request(("a ball",), n, 0, replace(varied.settings, novelty=0.5)) for n in (19, 3)]
+        return list(await behind(batcher, Gate(), *[all_of(batcher.draw(each)) for each in some]))
+
+    many, few = asyncio.run(visit())
+    batcher.close()
+    assert sizes == [8, 8, 6]
+    assert [image.image.tobytes() for image in many[:3]] == [image.image.tobytes() for image in few]
+    sizes.clear()
+    streamed = list(varied.stream("a ball", 19, seed=0, novelty=0.5))
+    assert sizes == [8, 8, 3]
+    assert [image.image.tobytes() for image in streamed] == [image.image.tobytes() for image in many]
+    sizes.clear()
+    assert len(list(varied.stream("a ball", 19, seed=0, novelty=0.0))) == sum(sizes) == 19
+    assert len(sizes) == 1
 
 
 def test_other_settings_never_share_a_batch(pipe, batcher, made):

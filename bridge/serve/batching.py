@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any, TypeVar, cast
 
 from bridge.errors import UserError
-from bridge.pipeline import MICRO_BATCH, SAMPLE_BATCH, BridgePipeline, GeneratedImage, Job, Settings
+from bridge.pipeline import MICRO_BATCH, BridgePipeline, GeneratedImage, Job, Settings, given_at_once
 from bridge.serve.limits import WAITING
 
 T = TypeVar("T")
@@ -140,7 +140,7 @@ class Batcher:
         rows: list[tuple[_Ticket, Request, Job]] = []
         for ticket in tickets:
             request = ticket.work
-            if len(rows) == SAMPLE_BATCH:
+            if rows and len(rows) == given_at_once(rows[0][1].settings):
                 break
             if not isinstance(request, Request) or (rows and request.settings != rows[0][1].settings):
                 continue
@@ -150,7 +150,8 @@ class Batcher:
                     captions, count, seed = request.captions, request.count, request.seed
                     ticket.jobs.extend(self.pipe.jobs(captions, count, seed=seed, settings=request.settings))
             jobs = ticket.jobs if ticket in self._tickets else deque()
-            while jobs and len(rows) < SAMPLE_BATCH and (not rows or jobs[0].places == rows[0][2].places):
+            most = given_at_once(request.settings)
+            while jobs and len(rows) < most and (not rows or jobs[0].places == rows[0][2].places):
                 rows.append((ticket, request, jobs.popleft()))
         shared = dict.fromkeys(ticket for ticket, _, _ in rows)
         with self._failing(shared):
