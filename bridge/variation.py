@@ -8,7 +8,7 @@ Source: free-form deformation, Rueckert et al. 1999, Nonrigid Registration Using
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -100,15 +100,16 @@ def variations(
     pairs = [_pair(material, u, of) for material, u in draws]
     made = torch.stack([pair.one for pair in pairs])
     rows = [row for row, pair in enumerate(pairs) if pair.other is not pair.one or pair.drawing is not None]
-    for at in range(0, len(rows), TOGETHER):
-        some = rows[at : at + TOGETHER]
-        made[some] = _lent([pairs[row] for row in _padded(some)], codec, novelty)[: len(some)].to(made)
+    for some, padded in _groups(rows):
+        made[some] = _lent([pairs[row] for row in padded], codec, novelty)[: len(some)].to(made)
     return made
 
 
-def _padded(rows: list[int]) -> list[int]:
-    """As many as TOGETHER, so that they round alike, however few they are."""
-    return (rows + rows[-1:] * TOGETHER)[:TOGETHER]
+def _groups(rows: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """Rows, TOGETHER at a time, and as many to compute, so that they round alike however few they are."""
+    for at in range(0, len(rows), TOGETHER):
+        some = list(rows[at : at + TOGETHER])
+        yield some, (some + some[-1:] * TOGETHER)[:TOGETHER]
 
 
 def morphed(first: Tensor, second: Tensor, shares: Sequence[float], codec: ImageCodec) -> Tensor:
@@ -128,10 +129,9 @@ def morphed(first: Tensor, second: Tensor, shares: Sequence[float], codec: Image
         passed = min(max((share - 0.5) / PASSING + 0.5, 0), 1)
         pictures.append(on_white(straight(torch.lerp(parts[:1], parts[1:], passed))))
     made = first.new_zeros(len(shares), *first.shape)
-    for at in range(0, len(shares), TOGETHER):
-        rows = list(range(at, min(at + TOGETHER, len(shares))))
-        x = torch.cat([pictures[row] for row in _padded(rows)]).to(first)
-        made[rows] = codec.refined(x, REFINED).mean[: len(rows)].to(made)
+    for some, padded in _groups(range(len(shares))):
+        x = torch.cat([pictures[row] for row in padded]).to(first)
+        made[some] = codec.refined(x, REFINED).mean[: len(some)].to(made)
     return made
 
 

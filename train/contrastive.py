@@ -16,7 +16,7 @@ from bridge.text import TextEncoder
 from bridge.text.encoders import find_folder
 from bridge.text.networks import SentenceEncoder
 from train.checkpoint import fingerprint_of
-from train.data.dataset import CaptionTable, load_dataset, pixels_of, rows_of, to_unit
+from train.data.dataset import CaptionTable, at_once, load_dataset, pixels_of, rows_of, to_unit
 from train.loop import Loop
 from train.perceptual import PictureFeatures
 from train.schedule import LoopConfig
@@ -75,18 +75,19 @@ class ContrastiveTraining:
         for split, rows in parts.items():
             self.captions[split] = CaptionTable.enumerate(rows["captions"])
             self.families[split] = torch.tensor(rows["family"])
-            chunks = tqdm(range(0, len(rows), 64), desc=f"features of {split}", mininterval=5)
-            pixels = (pixels_of(rows.select(range(i, min(i + 64, len(rows))))) for i in chunks)
-            self.features[split] = torch.cat([network(to_unit(chunk)) for chunk in pixels])
+            count = at_once(int(pixels_of(rows.select([0])).shape[-1]))
+            chunks = tqdm(torch.arange(len(rows)).split(count), desc=f"features of {split}", mininterval=5)
+            pixels = (pixels_of(rows.select(chunk.tolist())) for chunk in chunks)
+            self.features[split] = torch.cat([network(to_unit(x)) for x in pixels])
         self.shift, self.scale = self.features["train"].mean(0), self.features["train"].std(0) + 1e-6
-        identity = {"encoder": encoder.fingerprint, "captions": self.captions["train"].texts}
-        content = fingerprint_of([self.features["train"], self.families["train"]])
+        table, identity = self.captions["train"], {"text": encoder.fingerprint}
+        tensors = self.features["train"], self.families["train"], table.number, table.start
+        content = fingerprint_of([*tensors, *table.texts])
         layers = encoder.model.encoder.layer
         layers[len(layers) // 2 :].requires_grad_(True)
         torch.manual_seed(loop.seed)
         self.objective = ContrastiveObjective(encoder, self.features["train"].shape[1])
-        count = len(parts["train"])
-        self.loop = Loop(self.objective, self.batch, count, self.validate, loop, out, identity, content)
+        self.loop = Loop(self.objective, self.batch, len(table), self.validate, loop, out, identity, content)
 
     def batch(self, rows: Tensor, epoch: int) -> tuple[Tensor, ...]:
         """What the objective takes of training rows; which of a row's captions is keyed by (seed, epoch, row)."""
